@@ -1,0 +1,51 @@
+"""Every error that kornia_ditf raises on purpose; all descend from `DiTFError`."""
+
+from __future__ import annotations
+
+
+class DiTFError(Exception):
+    """The root of all errors raised on purpose by kornia_ditf and its plugins."""
+
+
+class InvalidArgumentError(DiTFError, ValueError):
+    """An argument has a wrong value, shape, dtype or range; the message names it."""
+
+
+class ImageError(DiTFError, ValueError):
+    """An image file or array cannot be read or used; the message names the file."""
+
+
+class CheckpointError(DiTFError):
+    """A checkpoint's folder lacks a file, or a file in it is corrupt or of another model."""
+
+
+class HubError(DiTFError):
+    """The model hub did not give a file."""
+
+
+class GatedRepositoryError(HubError):
+    """The repository wants its licence accepted and a token before it gives a file."""
+
+
+class HubUnreachableError(HubError):
+    """There is no network, or the hub is switched off, and the file is not cached."""
+
+
+class UnknownBackboneError(DiTFError, LookupError):
+    """No backbone has that name, and no folder does."""
+
+
+class CaptureError(DiTFError, RuntimeError):
+    """A transformer did not behave as its family declares, so its block was not captured."""
+
+
+class MissingExtraError(DiTFError, ImportError):
+    """An optional dependency is not installed; the message holds the command that installs it."""
+
+
+class OutputError(DiTFError, OSError):
+    """A result could not be written."""
+
+
+class PluginWarning(UserWarning):
+    """A plugin was left out; everything else goes on."""

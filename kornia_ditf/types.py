@@ -1,0 +1,271 @@
+"""The values that pass between stages: small, frozen, their shapes stated.
+
+Points are `(x, y)`, sizes `(height, width)`, and `(0, 0)` is the centre of the first pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kornia_ditf.errors import InvalidArgumentError
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """How the pixels of an image map onto the pixels that the model saw.
+
+    Both pictures cover the same area, so a pixel's edges map linearly and its centre with them.
+
+    Args:
+        image_size: height and width of the image, upright, in pixels.
+        model_size: height and width of the image after fitting, in pixels.
+
+    Example:
+        >>> frame = Frame(image_size=(480, 640), model_size=(240, 320))
+        >>> frame.to_model(torch.tensor([[0.5, 0.5]]))
+        tensor([[0., 0.]])
+    """
+
+    image_size: tuple[int, int]
+    model_size: tuple[int, int]
+
+    def to_model(self, points: Tensor) -> Tensor:
+        """Map points (x, y) of the image, shape (..., 2), into the fitted image."""
+        return _rescale(points, self.image_size, self.model_size)
+
+    def to_image(self, points: Tensor) -> Tensor:
+        """Map points (x, y) of the fitted image, shape (..., 2), back into the image."""
+        return _rescale(points, self.model_size, self.image_size)
+
+
+def _rescale(points: Tensor, source: tuple[int, int], target: tuple[int, int]) -> Tensor:
+    # float64 inside: the way there and back must stay below a thousandth of a pixel.
+    ratio = torch.tensor(
+        [target[1] / source[1], target[0] / source[0]], dtype=torch.float64, device=points.device
+    )
+    dtype = points.dtype if points.is_floating_point() else torch.float32
+    return ((points.double() + 0.5) * ratio - 0.5).to(dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conditioning:
+    """What a transformer is told besides the latent, one row per image.
+
+    Args:
+        tensors: named tensors, each with a first axis of 1 (shared by all images) or B.
+    """
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def expand(self, batch: int) -> Conditioning:
+        """Repeat shared rows, so that every tensor has `batch` rows.
+
+        Raises:
+            InvalidArgumentError: a tensor has neither 1 nor a divisor of `batch` rows.
+        """
+        return Conditioning(
+            {name: _expand_rows(name, value, batch) for name, value in self.tensors.items()}
+        )
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Conditioning:
+        """Move to a device; floating-point tensors take the dtype."""
+        return Conditioning(
+            {
+                name: value.to(device, dtype if value.is_floating_point() else None)
+                for name, value in self.tensors.items()
+            }
+        )
+
+
+def _expand_rows(name: str, value: Tensor, batch: int) -> Tensor:
+    rows = value.shape[0]
+    if rows == 0 or batch % rows:
+        raise InvalidArgumentError(
+            f"conditioning {name!r} has {rows} rows, which do not fit {batch} images: "
+            "give one prompt, or one per image"
+        )
+    # Image-major, as the ensemble is: rows [a, b] for 4 become [a, a, b, b].
+    return value.repeat_interleave(batch // rows, dim=0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenNorm:
+    """The normalisation of a block's first AdaLN, as the block itself has it.
+
+    Args:
+        kind: "layer" (mean and variance) or "rms" (root mean square only).
+        eps: the block's own epsilon.
+        weight: the affine weight (D,), where the family has one.
+        bias: the affine bias (D,), where the family has one.
+    """
+
+    kind: Literal["layer", "rms"] = "layer"
+    eps: float = 1e-6
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalise each token of x, shape (..., D), over its channels."""
+        shape = x.shape[-1:]
+        if self.kind == "layer":
+            return F.layer_norm(x, shape, self.weight, self.bias, self.eps)
+        return F.rms_norm(x, shape, self.weight, self.eps)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tap:
+    """A block's input, and the modulation that the block is about to apply to it.
+
+    Args:
+        x: the image tokens at the block's first normalisation, shape (B, N, D).
+        shift: added after scaling, shape (B, D) or (B, N, D); None where the family has none.
+        scale: applied as 1 + scale, same shapes; None where the family has none.
+        grid: rows and columns of the tokens; N = rows * columns.
+        norm: the block's own normalisation.
+    """
+
+    x: Tensor
+    shift: Tensor | None
+    scale: Tensor | None
+    grid: tuple[int, int]
+    norm: TokenNorm = field(default_factory=TokenNorm)
+
+    def mean(self, ensemble: int) -> Tap:
+        """Average each image's consecutive noise draws, in float32: (B * ensemble, ...) -> (B, ...).
+
+        DiTF averages x, shift and scale before it normalises; the order does not commute.
+        """
+        return Tap(
+            _mean_groups(self.x, ensemble),
+            None if self.shift is None else _mean_groups(self.shift, ensemble),
+            None if self.scale is None else _mean_groups(self.scale, ensemble),
+            self.grid,
+            self.norm,
+        )
+
+
+def _mean_groups(value: Tensor, size: int) -> Tensor:
+    return value.float().unflatten(0, (-1, size)).mean(1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DescriptorMap:
+    """Dense descriptors of one image or of a batch of equally large ones.
+
+    Args:
+        data: descriptors on the token grid, shape (B, D, rows, columns), not normalised.
+        frame: how the image's pixels map onto the model's.
+
+    Raises:
+        InvalidArgumentError: data has not four axes, or one is empty.
+
+    Example:
+        >>> frame = Frame(image_size=(32, 32), model_size=(32, 32))
+        >>> descriptors = DescriptorMap(torch.randn(1, 8, 4, 4), frame)
+        >>> descriptors.at(torch.tensor([[[3.5, 3.5]]])).shape
+        torch.Size([1, 1, 8])
+    """
+
+    data: Tensor
+    frame: Frame
+
+    def __post_init__(self) -> None:
+        if self.data.ndim != 4 or 0 in self.data.shape:
+            raise InvalidArgumentError(
+                "descriptor data must have the shape (B, D, rows, columns), "
+                f"got {tuple(self.data.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return self.data.shape[0]
+
+    def __getitem__(self, index: int) -> DescriptorMap:
+        """Take one image of the batch, as a map with B = 1."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"image {index} of a batch of {len(self)}")
+        index %= len(self)
+        return DescriptorMap(self.data[index : index + 1], self.frame)
+
+    def __iter__(self) -> Iterator[DescriptorMap]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the token grid."""
+        return self.data.shape[2], self.data.shape[3]
+
+    @property
+    def tokens(self) -> Tensor:
+        """The descriptors token by token, shape (B, rows * columns, D), row by row."""
+        return self.data.flatten(2).transpose(1, 2)
+
+    def centres(self) -> Tensor:
+        """Give each token's centre (x, y) in image pixels, shape (rows * columns, 2)."""
+        rows, columns = self.grid
+        height, width = self.frame.image_size
+        y = (torch.arange(rows, dtype=torch.float64) + 0.5) * (height / rows) - 0.5
+        x = (torch.arange(columns, dtype=torch.float64) + 0.5) * (width / columns) - 0.5
+        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+        return torch.stack([grid_x.flatten(), grid_y.flatten()], -1).float().to(self.data.device)
+
+    def at(self, points: Tensor) -> Tensor:
+        """Read descriptors at points of the image.
+
+        Equals upsampling the map to the image's size (bilinear, align_corners=False) and
+        indexing it, without making that tensor; between pixels it interpolates likewise.
+        A point beyond the image takes the descriptor at its border.
+
+        Args:
+            points: (x, y) in image pixels, shape (B, K, 2), or (1, K, 2) for all images.
+
+        Returns:
+            descriptors of unit length, shape (B, K, D), float32.
+
+        Raises:
+            InvalidArgumentError: a wrong shape, or a point that is not finite.
+        """
+        if points.ndim != 3 or points.shape[2] != 2 or points.shape[0] not in (1, len(self)):
+            raise InvalidArgumentError(
+                f"points must have the shape ({len(self)}, K, 2), got {tuple(points.shape)}"
+            )
+        if not bool(torch.isfinite(points).all()):
+            raise InvalidArgumentError("points must be finite, got NaN or infinity among them")
+        height, width = self.frame.image_size
+        size = torch.tensor([width, height], dtype=torch.float64, device=points.device)
+        grid = ((2 * points.double() + 1) / size - 1).to(self.data.device, torch.float32)
+        grid = grid.expand(len(self), -1, -1).unsqueeze(2)
+        data = self.data.float()
+        sampled = F.grid_sample(data, grid, padding_mode="border", align_corners=False)
+        return F.normalize(sampled.squeeze(3).transpose(1, 2), dim=-1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matches:
+    """Correspondences between two images, in the pixels of each.
+
+    Args:
+        points_a: (x, y) in image A, shape (K, 2).
+        points_b: (x, y) in image B, same shape; row i belongs to row i of points_a.
+        scores: cosine similarities in [-1, 1], shape (K,).
+    """
+
+    points_a: Tensor
+    points_b: Tensor
+    scores: Tensor
+
+    def __len__(self) -> int:
+        return self.scores.shape[0]
+
+    def best(self, count: int) -> Matches:
+        """Keep the matches of highest score, best first."""
+        order = self.scores.argsort(descending=True, stable=True)[:count]
+        return Matches(self.points_a[order], self.points_b[order], self.scores[order])
