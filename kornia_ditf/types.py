@@ -154,7 +154,7 @@ class Tap:
 
 
 def _mean_groups(value: Tensor, size: int) -> Tensor:
-    return value.float().unflatten(0, (-1, size)).mean(1)
+    return value.float().reshape(-1, size, *value.shape[1:]).mean(1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

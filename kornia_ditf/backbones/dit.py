@@ -1,0 +1,72 @@
+"""DiT-XL/2: class-conditional, trained on ImageNet; a prompt is the name of a class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kornia_ditf.backbone import DiffusersBackbone
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.tap import BlockStream, LinearModulation
+from kornia_ditf.types import Conditioning
+
+
+class DiTBackbone(DiffusersBackbone):
+    """DiT at 256 and 512 pixels; its schedule is the checkpoint's own.
+
+    Args:
+        transformer: a DiTTransformer2DModel.
+        vae: its AutoencoderKL, or the encoder alone.
+        labels: from the names of classes to their indices.
+        options: see `DiffusersBackbone`.
+    """
+
+    transformer_class = "DiTTransformer2DModel"
+    streams = (
+        BlockStream(
+            blocks="transformer_blocks",
+            norm="norm1.norm",
+            attention="attn1",
+            modulation=LinearModulation("norm1.linear"),
+        ),
+    )
+    head = ("norm_out", "proj_out_1", "proj_out_2")
+
+    def __init__(
+        self,
+        transformer: nn.Module,
+        vae: nn.Module | None = None,
+        *,
+        labels: Mapping[str, int] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(transformer, vae, **options)
+        self.labels = dict(labels or {})
+
+    def condition(self, prompts: Sequence[str]) -> Conditioning:
+        classes = torch.tensor([self._class_index(prompt) for prompt in prompts])
+        return Conditioning({"class_labels": classes})
+
+    def _class_index(self, prompt: str) -> int:
+        if not prompt:
+            return int(self.config.num_embeds_ada_norm)  # the last row is the null class
+        if prompt not in self.labels:
+            near = get_close_matches(prompt, self.labels, n=1)
+            advice = f"; did you mean {near[0]!r}?" if near else ""
+            raise InvalidArgumentError(
+                f"this DiT knows {len(self.labels)} classes and {prompt!r} is none of them{advice}"
+            )
+        return self.labels[prompt]
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Mapping[str, Any]:
+        return {
+            "hidden_states": latent,
+            "timestep": torch.full((len(latent),), int(timestep), device=latent.device),
+            "class_labels": conditioning["class_labels"],
+        }

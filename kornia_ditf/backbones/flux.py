@@ -1,0 +1,95 @@
+"""FLUX.1: double-stream blocks, then single-stream blocks whose numbering goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kornia_ditf.backbone import DiffusersBackbone
+from kornia_ditf.noise import RectifiedFlow
+from kornia_ditf.tap import BlockStream, LinearModulation
+from kornia_ditf.types import Conditioning
+
+
+class FluxBackbone(DiffusersBackbone):
+    """FLUX.1-dev and FLUX.1-schnell.
+
+    In a double-stream block the authors' code takes the feed-forward's input; here every block
+    gives the input of its first AdaLN. In single-stream blocks, the ones they use, both agree.
+
+    Args:
+        transformer: a FluxTransformer2DModel.
+        vae: its AutoencoderKL, or the encoder alone.
+        guidance: the distilled guidance scale; ignored by schnell, which has none.
+        options: see `DiffusersBackbone`.
+    """
+
+    transformer_class = "FluxTransformer2DModel"
+    pipeline_class = "FluxPipeline"
+    streams = (
+        BlockStream(
+            blocks="transformer_blocks",
+            norm="norm1.norm",
+            attention="attn",
+            modulation=LinearModulation("norm1.linear"),
+        ),
+        BlockStream(
+            blocks="single_transformer_blocks",
+            norm="norm.norm",
+            attention="attn",
+            modulation=LinearModulation("norm.linear"),
+            tokens="last",
+        ),
+    )
+    head = ("norm_out", "proj_out")
+    schedule = RectifiedFlow()
+
+    def __init__(
+        self,
+        transformer: nn.Module,
+        vae: nn.Module | None = None,
+        *,
+        guidance: float = 3.5,
+        **options: Any,
+    ) -> None:
+        super().__init__(transformer, vae, **options)
+        self.guidance = guidance
+
+    @property
+    def patch_size(self) -> int:
+        return 2  # the pipeline packs 2 x 2 cells; the configuration says 1
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.config.in_channels) // 4
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Mapping[str, Any]:
+        batch, _, height, width = latent.shape
+        text = conditioning["prompt_embeds"]
+        guidance = latent.new_full((batch,), self.guidance, dtype=torch.float32)
+        return {
+            "hidden_states": nn.functional.pixel_unshuffle(latent, 2).flatten(2).transpose(1, 2),
+            "encoder_hidden_states": text,
+            "pooled_projections": conditioning["pooled_prompt_embeds"],
+            "timestep": latent.new_full((batch,), timestep / 1000, dtype=torch.float32),
+            "img_ids": _image_ids(height // 2, width // 2, latent.device),
+            "txt_ids": torch.zeros(text.shape[1], 3, device=latent.device),
+            "guidance": guidance if self.config.guidance_embeds else None,
+        }
+
+    @classmethod
+    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+        text, pooled, _ = pipeline.encode_prompt(list(prompts), None)
+        return {"prompt_embeds": text, "pooled_prompt_embeds": pooled}
+
+
+def _image_ids(rows: int, columns: int, device: torch.device) -> Tensor:
+    ids = torch.zeros(rows, columns, 3, device=device)
+    ids[..., 1] = torch.arange(rows, device=device)[:, None]
+    ids[..., 2] = torch.arange(columns, device=device)[None]
+    return ids.reshape(-1, 3)

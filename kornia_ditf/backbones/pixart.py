@@ -1,0 +1,63 @@
+"""PixArt-alpha and PixArt-Sigma: adaLN-single, text through masked cross-attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.backbone import DiffusersBackbone
+from kornia_ditf.tap import BlockStream, TableModulation
+from kornia_ditf.types import Conditioning
+
+
+class PixArtBackbone(DiffusersBackbone):
+    """PixArt-alpha at 512 and 1024 pixels; its schedule is the checkpoint's own."""
+
+    transformer_class = "PixArtTransformer2DModel"
+    pipeline_class = "PixArtAlphaPipeline"
+    streams = (
+        BlockStream(
+            blocks="transformer_blocks",
+            norm="norm1",
+            attention="attn1",
+            modulation=TableModulation(),
+        ),
+    )
+    head = ("norm_out", "proj_out")
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Mapping[str, Any]:
+        batch = len(latent)
+        return {
+            "hidden_states": latent,
+            "encoder_hidden_states": conditioning["prompt_embeds"],
+            # Padding that is not masked moves the features by several percent.
+            "encoder_attention_mask": conditioning["prompt_attention_mask"],
+            "timestep": torch.full((batch,), int(timestep), device=latent.device),
+            "added_cond_kwargs": self._size_conditions(latent),
+        }
+
+    def _size_conditions(self, latent: Tensor) -> dict[str, Tensor | None]:
+        if not self.transformer.use_additional_conditions:
+            return {"resolution": None, "aspect_ratio": None}
+        height, width = (side * self.pixels_per_cell for side in latent.shape[2:])
+        rows = latent.new_ones(len(latent), 1)
+        return {
+            "resolution": torch.cat([rows * height, rows * width], 1),
+            "aspect_ratio": rows * (height / width),
+        }
+
+    @classmethod
+    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+        text, mask, _, _ = pipeline.encode_prompt(list(prompts), do_classifier_free_guidance=False)
+        return {"prompt_embeds": text, "prompt_attention_mask": mask}
+
+
+class PixArtSigmaBackbone(PixArtBackbone):
+    """PixArt-Sigma: the same transformer, 300 text tokens."""
+
+    pipeline_class = "PixArtSigmaPipeline"

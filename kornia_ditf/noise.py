@@ -1,0 +1,123 @@
+"""Latent and seed in, noisy latent at the paper's timestep out.
+
+Time is the paper's timestep t in [0, 1000] everywhere: 0 is clean, 1000 is pure noise.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.errors import InvalidArgumentError
+
+
+class NoiseSchedule(ABC):
+    """How a family mixes a clean latent with noise at a timestep."""
+
+    @abstractmethod
+    def check(self, timestep: float) -> None:
+        """Raise InvalidArgumentError unless the model was trained at this timestep."""
+
+    @abstractmethod
+    def weights(self, timestep: float) -> tuple[float, float]:
+        """Give the factors of the clean latent and of the noise at a timestep."""
+
+    def mix(self, latent: Tensor, noise: Tensor, timestep: float) -> Tensor:
+        """Mix a clean latent with noise.
+
+        Args:
+            latent: the clean latent, shape (B, C, h, w).
+            noise: standard normal noise that broadcasts to the latent's shape.
+            timestep: the paper's timestep in [0, 1000].
+
+        Returns:
+            the noisy latent, float32.
+
+        Raises:
+            InvalidArgumentError: the timestep is out of the schedule's range.
+        """
+        self.check(timestep)
+        signal, spread = self.weights(timestep)
+        return signal * latent.float() + spread * noise.to(latent.device, torch.float32)
+
+
+class RectifiedFlow(NoiseSchedule):
+    """The straight path of SD3 and FLUX: s * noise + (1 - s) * latent with s = t / 1000.
+
+    Example:
+        >>> RectifiedFlow().mix(torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), 250).item()
+        0.75
+    """
+
+    def check(self, timestep: float) -> None:
+        check_timestep(timestep)
+
+    def weights(self, timestep: float) -> tuple[float, float]:
+        return 1 - timestep / 1000, timestep / 1000
+
+
+class VariancePreserving(NoiseSchedule):
+    """The DDPM path of DiT and PixArt: sqrt(a) * latent + sqrt(1 - a) * noise.
+
+    Args:
+        alphas_cumprod: a at every integer timestep, shape (T,).
+    """
+
+    def __init__(self, alphas_cumprod: Tensor) -> None:
+        self.alphas_cumprod = alphas_cumprod.double().cpu()
+
+    @classmethod
+    def from_scheduler_config(cls, config: Mapping[str, Any]) -> VariancePreserving:
+        """Take the betas of a model's own scheduler_config.json, whatever sampler it names."""
+        import diffusers
+
+        betas = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
+        names = [*betas, "rescale_betas_zero_snr"]
+        # Through Any: diffusers' schedulers carry no types.
+        schedulers: Any = diffusers
+        scheduler = schedulers.DDPMScheduler(
+            **{name: config[name] for name in names if name in config}
+        )
+        return cls(scheduler.alphas_cumprod)
+
+    def check(self, timestep: float) -> None:
+        check_timestep(timestep)
+        last = len(self.alphas_cumprod) - 1
+        if timestep != int(timestep) or timestep > last:
+            raise InvalidArgumentError(
+                f"this model's noise schedule has integer timesteps from 0 to {last}, "
+                f"got {timestep}"
+            )
+
+    def weights(self, timestep: float) -> tuple[float, float]:
+        alpha = float(self.alphas_cumprod[int(timestep)])
+        return alpha**0.5, (1 - alpha) ** 0.5
+
+
+def check_timestep(timestep: float) -> None:
+    """Raise InvalidArgumentError unless a timestep lies in [0, 1000]."""
+    if not 0 <= timestep <= 1000:
+        raise InvalidArgumentError(
+            f"timestep must lie in [0, 1000] (0 is clean, 1000 is pure noise), got {timestep}"
+        )
+
+
+def draw_noise(shape: tuple[int, ...], *, seed: int) -> Tensor:
+    """Draw standard normal noise that is the same on every device.
+
+    Rows are drawn one after another, so a larger ensemble begins with a smaller one's draws.
+
+    Args:
+        shape: (ensemble, C, h, w).
+        seed: any integer that torch takes as a seed.
+
+    Returns:
+        noise of that shape, float32, on the CPU.
+    """
+    # A CUDA generator with the same seed yields other numbers, so noise is drawn on the CPU.
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.stack([torch.randn(shape[1:], generator=generator) for _ in range(shape[0])])

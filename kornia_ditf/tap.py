@@ -1,0 +1,297 @@
+"""A diffusers transformer and its inputs in, the inputs of chosen blocks out, by forward hooks.
+
+No forward is rewritten. At block k three things are seen: the tokens that enter the block's first
+normalisation, the shift and scale that the block itself computes, and the modulated stream that
+enters its attention. The third must follow from the first two; that is checked on every capture,
+so a family that is declared wrongly, or a library that changed, speaks instead of drifting. There
+the forward stops.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from kornia_ditf.errors import CaptureError, InvalidArgumentError
+from kornia_ditf.modulation import modulate
+from kornia_ditf.types import Tap, TokenNorm
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockCall:
+    """One call of a block, as its modulation is read from it."""
+
+    block: nn.Module
+    arguments: Mapping[str, Any]
+    output: Tensor | None  # of the module that the modulation names
+
+
+class Modulation(Protocol):
+    """Where a block keeps the shift and scale of its first AdaLN."""
+
+    @property
+    def module(self) -> str | None:
+        """The submodule of the block whose output is needed, if one is."""
+
+    def read(self, call: BlockCall, width: int) -> tuple[Tensor | None, Tensor | None]:
+        """Give shift and scale, each (B, width), (B, N, width) or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinearModulation:
+    """A linear layer of the block gives all its modulation in chunks of the block's width.
+
+    Args:
+        module: path of the linear layer inside the block.
+        shift: index of the shift's chunk, None where the family has none.
+        scale: index of the scale's chunk, None where the family has none.
+    """
+
+    module: str
+    shift: int | None = 0
+    scale: int | None = 1
+
+    def read(self, call: BlockCall, width: int) -> tuple[Tensor | None, Tensor | None]:
+        if call.output is None:
+            raise CaptureError(f"{self.module!r} did not run before the block's attention")
+        chunks = call.output.reshape(*call.output.shape[:-1], -1, width)
+        return _chunk(chunks, self.shift), _chunk(chunks, self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class TableModulation:
+    """A table of the block plus an embedding shared by all blocks (adaLN-single).
+
+    Args:
+        argument: name of the block's argument that holds the embedding, (B, chunks * width).
+        table: name of the block's table, (chunks, width).
+        shift: index of the shift's row.
+        scale: index of the scale's row.
+    """
+
+    argument: str = "timestep"
+    table: str = "scale_shift_table"
+    shift: int = 0
+    scale: int = 1
+    module: None = None
+
+    def read(self, call: BlockCall, width: int) -> tuple[Tensor | None, Tensor | None]:
+        table: Tensor = getattr(call.block, self.table)
+        embedding: Tensor = call.arguments[self.argument]
+        rows = table[None] + embedding.reshape(embedding.shape[0], *table.shape)
+        return rows[:, self.shift], rows[:, self.scale]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockStream:
+    """Where the blocks of one list keep what is captured; paths are relative to the block.
+
+    Args:
+        blocks: the transformer's attribute that holds the list.
+        norm: the first AdaLN's normalisation, whose input is the block's raw stream.
+        attention: the module whose first argument is the modulated stream.
+        modulation: where shift and scale are.
+        tokens: where the image tokens stand in the stream: all of it, or first or last after text.
+    """
+
+    blocks: str
+    norm: str
+    attention: str
+    modulation: Modulation
+    tokens: Literal["all", "first", "last"] = "all"
+
+
+class _ForwardStopped(Exception):
+    """The last block asked for was reached."""
+
+
+def count_blocks(transformer: nn.Module, streams: Sequence[BlockStream]) -> int:
+    """Count the blocks of all lists together."""
+    return sum(len(_blocks(transformer, stream)) for stream in streams)
+
+
+def capture_blocks(
+    transformer: nn.Module,
+    streams: Sequence[BlockStream],
+    blocks: Sequence[int],
+    inputs: Mapping[str, Any],
+    *,
+    grid: tuple[int, int],
+) -> dict[int, Tap]:
+    """Run a transformer up to the last of some blocks and capture each one's input.
+
+    Args:
+        transformer: a diffusers transformer.
+        streams: its block lists, in the order in which they run; numbering goes on through them.
+        blocks: which blocks to capture, counted from 0.
+        inputs: arguments of the transformer's forward.
+        grid: rows and columns of the image tokens.
+
+    Returns:
+        one tap per block, in the transformer's dtype.
+
+    Raises:
+        InvalidArgumentError: no block, or one out of range.
+        CaptureError: the forward ended without reaching a block, a block modulates otherwise than
+            declared, or its input is not finite. No hook remains, whatever happens.
+    """
+    if not blocks:
+        raise InvalidArgumentError("name at least one block to capture")
+    recorders = {
+        block: _Recorder(block, *_locate(transformer, streams, block), grid=grid)
+        for block in sorted(set(blocks))
+    }
+    last = max(recorders)
+    with ExitStack() as hooks:
+        for block, recorder in recorders.items():
+            for handle in recorder.hooks(stop=block == last):
+                hooks.callback(handle.remove)
+        try:
+            transformer(**inputs)
+        except _ForwardStopped:
+            return {block: recorder.tap() for block, recorder in recorders.items()}
+    raise CaptureError(f"the forward of {type(transformer).__name__} never reached block {last}")
+
+
+class _Recorder:
+    """Collects what one block shows to its hooks."""
+
+    def __init__(
+        self, number: int, block: nn.Module, stream: BlockStream, *, grid: tuple[int, int]
+    ) -> None:
+        self.number, self.block, self.stream, self.grid = number, block, stream, grid
+        self.norm = block.get_submodule(stream.norm)
+        self.x: Tensor | None = None
+        self.attended: Tensor | None = None
+        self.arguments: Mapping[str, Any] = {}
+        self.output: Tensor | None = None
+
+    def hooks(self, *, stop: bool) -> list[torch.utils.hooks.RemovableHandle]:
+        def enter_block(_: nn.Module, args: Any, kwargs: Any) -> None:
+            bound = inspect.signature(self.block.forward).bind(*args, **kwargs)
+            self.arguments = bound.arguments
+
+        def enter_norm(_: nn.Module, args: Any, kwargs: Any) -> None:
+            if self.x is None:  # CogVideoX calls its norm again for the text
+                self.x = self._image_tokens(_first(args, kwargs))
+
+        def leave_module(_: nn.Module, __: Any, output: Tensor) -> None:
+            self.output = output
+
+        def enter_attention(_: nn.Module, args: Any, kwargs: Any) -> None:
+            self.attended = self._image_tokens(_first(args, kwargs))
+            if stop:
+                raise _ForwardStopped
+
+        attention = self.block.get_submodule(self.stream.attention)
+        handles = [
+            self.block.register_forward_pre_hook(enter_block, with_kwargs=True),
+            self.norm.register_forward_pre_hook(enter_norm, with_kwargs=True),
+            attention.register_forward_pre_hook(enter_attention, with_kwargs=True),
+        ]
+        if self.stream.modulation.module is not None:
+            module = self.block.get_submodule(self.stream.modulation.module)
+            handles.append(module.register_forward_hook(leave_module))
+        return handles
+
+    def tap(self) -> Tap:
+        if self.x is None or self.attended is None:
+            raise CaptureError(f"block {self.number} never normalised its input")
+        call = BlockCall(self.block, self.arguments, self.output)
+        shift, scale = self.stream.modulation.read(call, self.x.shape[-1])
+        tap = Tap(self.x, shift, scale, self.grid, read_norm(self.norm))
+        _check_finite(tap, self.number)
+        _check_modulation(tap, self.attended, self.number)
+        return tap
+
+    def _image_tokens(self, stream: Tensor) -> Tensor:
+        count = self.grid[0] * self.grid[1]
+        text = stream.shape[1] - count
+        if text < 0 or (text and self.stream.tokens == "all"):
+            raise CaptureError(
+                f"block {self.number} carries {stream.shape[1]} tokens, "
+                f"which does not fit an image grid of {self.grid[0]} x {self.grid[1]}"
+            )
+        return stream[:, :count] if self.stream.tokens == "first" else stream[:, text:]
+
+
+def read_norm(module: nn.Module) -> TokenNorm:
+    """Describe a normalisation module of a block as a value."""
+    kind: Literal["layer", "rms"] = "layer" if isinstance(module, nn.LayerNorm) else "rms"
+    if kind == "rms" and "RMSNorm" not in type(module).__name__:
+        raise CaptureError(f"{type(module).__name__} is neither a LayerNorm nor an RMSNorm")
+    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    return TokenNorm(kind, float(getattr(module, "eps", None) or 0.0), weight, bias)
+
+
+def modulation_error(tap: Tap, attended: Tensor) -> float:
+    """Measure how far a captured modulation is from what the block's attention received.
+
+    Returns:
+        the largest difference, as a fraction of the largest value received.
+    """
+    difference = (modulate(tap).float() - attended.float()).abs().max()
+    return float(difference / attended.float().abs().max().clamp_min(1e-12))
+
+
+def _check_modulation(tap: Tap, attended: Tensor, block: int) -> None:
+    # Equal to the bit in float32; a family may normalise or add in another precision in bfloat16.
+    tolerance = 16 * torch.finfo(tap.x.dtype).eps
+    error = modulation_error(tap, attended)
+    if error > tolerance:
+        raise CaptureError(
+            f"block {block} does not modulate as its family declares (off by {error:.1e} of the "
+            f"largest value, at most {tolerance:.1e} is rounding): norm, shift or scale are "
+            "elsewhere in this version of the model"
+        )
+
+
+def _check_finite(tap: Tap, block: int) -> None:
+    if not bool(torch.isfinite(tap.x).all()):
+        advice = "; its activations overflow float16: load it with dtype bfloat16 or float32"
+        raise CaptureError(
+            f"the input of block {block} holds NaN or infinity"
+            + (advice if tap.x.dtype == torch.float16 else "; check the image and the weights")
+        )
+
+
+def _blocks(transformer: nn.Module, stream: BlockStream) -> nn.ModuleList:
+    blocks = transformer.get_submodule(stream.blocks)
+    if not isinstance(blocks, nn.ModuleList):
+        raise CaptureError(f"{stream.blocks!r} of {type(transformer).__name__} is no block list")
+    return blocks
+
+
+def _locate(
+    transformer: nn.Module, streams: Sequence[BlockStream], block: int
+) -> tuple[nn.Module, BlockStream]:
+    position = block
+    for stream in streams:
+        blocks = _blocks(transformer, stream)
+        if 0 <= position < len(blocks):
+            found = blocks[position]
+            if isinstance(found, nn.Identity):
+                raise InvalidArgumentError(
+                    f"block {block} was not loaded; load the backbone with block={block} or more"
+                )
+            return found, stream
+        position -= len(blocks)
+    count = count_blocks(transformer, streams)
+    raise InvalidArgumentError(f"block must lie in [0, {count - 1}], got {block}")
+
+
+def _chunk(chunks: Tensor, index: int | None) -> Tensor | None:
+    return None if index is None else chunks[..., index, :]
+
+
+def _first(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    value = args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values()), None))
+    if not isinstance(value, Tensor):
+        raise CaptureError(f"expected a tensor as first argument, got {type(value).__name__}")
+    return value
