@@ -1,0 +1,83 @@
+"""Diffusion Transformers as dense descriptors and matchers for Kornia and OpenCV.
+
+Importing this loads no model library; each name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kornia_ditf.backbone import Backbone
+    from kornia_ditf.descriptor import DiTF, DiTFConfig
+    from kornia_ditf.diffusers_backbone import DiffusersBackbone
+    from kornia_ditf.errors import DiTFError
+    from kornia_ditf.hookspecs import hookimpl
+    from kornia_ditf.massive import describe_channels, discard_channels, find_massive_channels
+    from kornia_ditf.matching import match, match_points, mutual_nearest
+    from kornia_ditf.modulation import TREATMENTS, modulate, treat
+    from kornia_ditf.picture import draw_matches, save_picture
+    from kornia_ditf.preprocess import as_image, fit_image, read_image
+    from kornia_ditf.registry import create_descriptor, find_backbone, list_backbones
+    from kornia_ditf.spec import BackboneSpec
+    from kornia_ditf.types import Conditioning, DescriptorMap, Frame, Matches, Tap
+
+_HOMES = {
+    "backbone": ("Backbone",),
+    "descriptor": ("DiTF", "DiTFConfig"),
+    "diffusers_backbone": ("DiffusersBackbone",),
+    "errors": ("DiTFError",),
+    "hookspecs": ("hookimpl",),
+    "massive": ("describe_channels", "discard_channels", "find_massive_channels"),
+    "matching": ("match", "match_points", "mutual_nearest"),
+    "modulation": ("TREATMENTS", "modulate", "treat"),
+    "picture": ("draw_matches", "save_picture"),
+    "preprocess": ("as_image", "fit_image", "read_image"),
+    "registry": ("create_descriptor", "find_backbone", "list_backbones"),
+    "spec": ("BackboneSpec",),
+    "types": ("Conditioning", "DescriptorMap", "Frame", "Matches", "Tap"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "TREATMENTS",
+    "Backbone",
+    "BackboneSpec",
+    "Conditioning",
+    "DescriptorMap",
+    "DiTF",
+    "DiTFConfig",
+    "DiTFError",
+    "DiffusersBackbone",
+    "Frame",
+    "Matches",
+    "Tap",
+    "as_image",
+    "create_descriptor",
+    "describe_channels",
+    "discard_channels",
+    "draw_matches",
+    "find_backbone",
+    "find_massive_channels",
+    "fit_image",
+    "hookimpl",
+    "list_backbones",
+    "match",
+    "match_points",
+    "modulate",
+    "mutual_nearest",
+    "read_image",
+    "save_picture",
+    "treat",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

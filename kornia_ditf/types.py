@@ -5,8 +5,8 @@ Points are `(x, y)`, sizes `(height, width)`, and `(0, 0)` is the centre of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -76,6 +76,14 @@ class Conditioning:
             {name: _expand_rows(name, value, batch) for name, value in self.tensors.items()}
         )
 
+    def split(self, rows: int) -> list[Conditioning]:
+        """Cut into pieces of at most so many rows."""
+        pieces = {name: torch.split(value, rows) for name, value in self.tensors.items()}
+        return [
+            Conditioning(dict(zip(pieces, piece, strict=True)))
+            for piece in zip(*pieces.values(), strict=True)
+        ]
+
     def to(self, device: torch.device, dtype: torch.dtype) -> Conditioning:
         """Move to a device; floating-point tensors take the dtype."""
         return Conditioning(
@@ -144,17 +152,33 @@ class Tap:
 
         DiTF averages x, shift and scale before it normalises; the order does not commute.
         """
-        return Tap(
-            _mean_groups(self.x, ensemble),
-            None if self.shift is None else _mean_groups(self.shift, ensemble),
-            None if self.scale is None else _mean_groups(self.scale, ensemble),
-            self.grid,
-            self.norm,
+        return self._map(
+            lambda value: value.float().reshape(-1, ensemble, *value.shape[1:]).mean(1)
         )
 
+    def __add__(self, other: Tap) -> Tap:
+        return Tap._combine([self, other], lambda values: values[0] + values[1])
 
-def _mean_groups(value: Tensor, size: int) -> Tensor:
-    return value.float().reshape(-1, size, *value.shape[1:]).mean(1)
+    def __mul__(self, factor: float) -> Tap:
+        return self._map(lambda value: value * factor)
+
+    @staticmethod
+    def cat(taps: Sequence[Tap]) -> Tap:
+        """Join the images of several taps of one block."""
+        return taps[0] if len(taps) == 1 else Tap._combine(taps, torch.cat)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Tap:
+        return Tap._combine([self], lambda values: function(values[0]))
+
+    @staticmethod
+    def _combine(taps: Sequence[Tap], function: Callable[[list[Tensor]], Tensor]) -> Tap:
+        def combine(values: list[Tensor | None]) -> Tensor | None:
+            present = [value for value in values if value is not None]
+            return function(present) if present else None
+
+        x = function([tap.x for tap in taps])
+        shift, scale = combine([t.shift for t in taps]), combine([t.scale for t in taps])
+        return replace(taps[0], x=x, shift=shift, scale=scale)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.backbone import DiffusersBackbone
+from kornia_ditf.checkpoint import Checkpoint
+from kornia_ditf.diffusers_backbone import DiffusersBackbone, read_schedule
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
 
@@ -47,6 +49,19 @@ class DiTBackbone(DiffusersBackbone):
         super().__init__(transformer, vae, **options)
         self.labels = dict(labels or {})
 
+    @classmethod
+    def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        names = checkpoint.json("model_index.json").get("id2label", {})
+        return {
+            "schedule": read_schedule(checkpoint),
+            # One class has several names: "tench, Tinca tinca".
+            "labels": {
+                name.strip(): int(index)
+                for index, synonyms in names.items()
+                for name in synonyms.split(",")
+            },
+        }
+
     def condition(self, prompts: Sequence[str]) -> Conditioning:
         classes = torch.tensor([self._class_index(prompt) for prompt in prompts])
         return Conditioning({"class_labels": classes})
@@ -70,3 +85,20 @@ class DiTBackbone(DiffusersBackbone):
             "timestep": torch.full((len(latent),), int(timestep), device=latent.device),
             "class_labels": conditioning["class_labels"],
         }
+
+
+def _spec(side: int) -> BackboneSpec:
+    return BackboneSpec.uncalibrated(
+        name=f"dit-xl-2-{side}",
+        repo=f"facebook/DiT-XL-2-{side}",
+        pipeline="DiTPipeline",
+        load=DiTBackbone.from_pretrained,
+        blocks=28,
+        width=1152,
+        pixels_per_token=16,
+        long_side=side,
+        license="CC-BY-NC-4.0",
+    )
+
+
+SPECS = (_spec(256), _spec(512))

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.backbone import DiffusersBackbone
+from kornia_ditf.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.noise import RectifiedFlow
+from kornia_ditf.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
 
@@ -93,3 +94,36 @@ def _image_ids(rows: int, columns: int, device: torch.device) -> Tensor:
     ids[..., 1] = torch.arange(rows, device=device)[:, None]
     ids[..., 2] = torch.arange(columns, device=device)[None]
     return ids.reshape(-1, 3)
+
+
+FLUX_DEV = BackboneSpec(
+    name="flux.1-dev",
+    repo="black-forest-labs/FLUX.1-dev",
+    pipeline="FluxPipeline",
+    load=FluxBackbone.from_pretrained,
+    blocks=57,
+    width=3072,
+    pixels_per_token=16,
+    block=28,
+    timestep=260,
+    long_side=640,
+    ensemble=8,
+    massive_channels=(154, 1446),
+    calibrated=True,
+    source="the DiTF authors' released evaluation on SPair-71k (arXiv 2505.18584)",
+    license="FLUX.1 [dev] Non-Commercial License",
+)
+
+FLUX_SCHNELL = BackboneSpec.uncalibrated(
+    name="flux.1-schnell",
+    repo="black-forest-labs/FLUX.1-schnell",
+    pipeline="FluxPipeline",
+    load=FluxBackbone.from_pretrained,
+    blocks=57,
+    width=3072,
+    pixels_per_token=16,
+    long_side=1024,
+    license="Apache-2.0",
+)
+
+SPECS = (FLUX_DEV, FLUX_SCHNELL)

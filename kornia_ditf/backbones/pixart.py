@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kornia_ditf.backbone import DiffusersBackbone
+from kornia_ditf.checkpoint import Checkpoint
+from kornia_ditf.diffusers_backbone import DiffusersBackbone, read_schedule
+from kornia_ditf.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, TableModulation
 from kornia_ditf.types import Conditioning
 
@@ -27,6 +29,10 @@ class PixArtBackbone(DiffusersBackbone):
         ),
     )
     head = ("norm_out", "proj_out")
+
+    @classmethod
+    def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        return {"schedule": read_schedule(checkpoint)}
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
@@ -61,3 +67,24 @@ class PixArtSigmaBackbone(PixArtBackbone):
     """PixArt-Sigma: the same transformer, 300 text tokens."""
 
     pipeline_class = "PixArtSigmaPipeline"
+
+
+def _spec(backbone: type[PixArtBackbone], name: str, repo: str, side: int) -> BackboneSpec:
+    return BackboneSpec.uncalibrated(
+        name=name,
+        repo=f"PixArt-alpha/{repo}",
+        pipeline=str(backbone.pipeline_class),
+        load=backbone.from_pretrained,
+        blocks=28,
+        width=1152,
+        pixels_per_token=16,
+        long_side=side,
+        license="OpenRAIL++",
+    )
+
+
+SPECS = (
+    _spec(PixArtBackbone, "pixart-alpha-512", "PixArt-XL-2-512x512", 512),
+    _spec(PixArtBackbone, "pixart-alpha-1024", "PixArt-XL-2-1024-MS", 1024),
+    _spec(PixArtSigmaBackbone, "pixart-sigma-1024", "PixArt-Sigma-XL-2-1024-MS", 1024),
+)

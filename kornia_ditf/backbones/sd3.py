@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kornia_ditf.backbone import DiffusersBackbone
+from kornia_ditf.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.noise import RectifiedFlow
+from kornia_ditf.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
 
@@ -54,3 +55,25 @@ class SD3Backbone(DiffusersBackbone):
             list(prompts), None, None, do_classifier_free_guidance=False
         )
         return {"prompt_embeds": text, "pooled_prompt_embeds": pooled}
+
+
+def _spec(name: str, blocks: int, width: int) -> BackboneSpec:
+    repo = name.replace("sd", "stable-diffusion-", 1)
+    return BackboneSpec.uncalibrated(
+        name=name,
+        repo=f"stabilityai/{repo}" + ("-diffusers" if name == "sd3-medium" else ""),
+        pipeline="StableDiffusion3Pipeline",
+        load=SD3Backbone.from_pretrained,
+        blocks=blocks,
+        width=width,
+        pixels_per_token=16,
+        long_side=1024,
+        license="Stability AI Community License",
+    )
+
+
+SPECS = (
+    _spec("sd3-medium", 24, 1536),
+    _spec("sd3.5-medium", 24, 1536),
+    _spec("sd3.5-large", 38, 2432),
+)

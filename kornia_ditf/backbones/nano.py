@@ -1,0 +1,82 @@
+"""nano: the small pixel-space Diffusion Transformer that comes with the package.
+
+It is a SanaTransformer2DModel: adaLN-single, linear attention, and depthwise convolutions in place
+of a position code, so it holds at any size. It needs no VAE and no text. How it was trained, and
+what it can and cannot do, stands in the model card beside its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kornia_ditf.checkpoint import Checkpoint
+from kornia_ditf.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.noise import RectifiedFlow
+from kornia_ditf.spec import BackboneSpec
+from kornia_ditf.tap import BlockStream, TableModulation
+from kornia_ditf.types import Conditioning
+
+WEIGHTS = Path(__file__).parent / "nano_weights"
+
+
+class NanoBackbone(DiffusersBackbone):
+    """The embedded backbone; its latent is the image itself, in [-1, 1]."""
+
+    transformer_class = "SanaTransformer2DModel"
+    streams = (
+        BlockStream(
+            blocks="transformer_blocks",
+            norm="norm1",
+            attention="attn1",
+            modulation=TableModulation(),
+        ),
+    )
+    head = ("norm_out", "proj_out")
+    schedule = RectifiedFlow()
+
+    @classmethod
+    def load_vae(cls, checkpoint: Checkpoint) -> nn.Module | None:
+        return None
+
+    def encode(self, image: Tensor) -> Tensor:
+        return 2 * image - 1
+
+    def condition(self, prompts: Sequence[str]) -> Conditioning:
+        if any(prompts):
+            raise InvalidArgumentError(f"nano takes no prompts, got {list(prompts)}")
+        null = torch.zeros(len(prompts), 1, self.config.caption_channels)
+        return Conditioning({"prompt_embeds": null})
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Mapping[str, Any]:
+        return {
+            "hidden_states": latent,
+            "encoder_hidden_states": conditioning["prompt_embeds"],
+            "timestep": latent.new_full((len(latent),), timestep, dtype=torch.float32),
+        }
+
+
+NANO = BackboneSpec(
+    name="nano",
+    repo=str(WEIGHTS),
+    pipeline="NanoPipeline",
+    load=NanoBackbone.from_pretrained,
+    blocks=8,
+    width=192,
+    pixels_per_token=4,
+    block=5,
+    timestep=50,
+    long_side=480,
+    source="measured on held-out training photographs; see the model card beside the weights",
+    calibrated=True,
+    license="Apache-2.0",
+)
+
+SPECS = (NANO,)

@@ -1,0 +1,228 @@
+"""Images in, descriptor maps out: the one file that knows the whole chain.
+
+Source: DiTF, arXiv 2505.18584; docs/method.md walks through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kornia_ditf import calibration
+from kornia_ditf.backbone import Backbone
+from kornia_ditf.ensemble import mean_taps
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.massive import ChannelStatistics, describe_channels, find_massive_channels
+from kornia_ditf.modulation import TREATMENTS, Treatment, treat
+from kornia_ditf.noise import check_timestep, draw_noise
+from kornia_ditf.preprocess import as_image, fit_image
+from kornia_ditf.spec import BackboneSpec
+from kornia_ditf.types import Conditioning, DescriptorMap, Frame, Tap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiTFConfig:
+    """What a DiTF descriptor computes.
+
+    Args:
+        block: whose input is taken, counted from 0 through all block lists.
+        timestep: the paper's timestep in [0, 1000]; 0 is clean, 1000 is pure noise.
+        long_side: length of the fitted image's longest side in pixels; None keeps the size.
+        ensemble: number of noise draws that are averaged.
+        treatment: `raw`, `adaln`, `adaln+discard` (the method) or `discard+layernorm`.
+        massive_channels: channels to discard; None finds them (see `DiTF.massive_channels`).
+        prompt: what the model is told when the caller gives no prompt.
+        seed: of the noise draws.
+        rows_per_forward: how many noisy images pass the transformer together; None tries all and
+            halves while memory does not suffice. The result is the same.
+        gradients: let gradients reach the image.
+
+    Raises:
+        InvalidArgumentError: a value is out of range.
+
+    Example:
+        >>> DiTFConfig(block=28, timestep=2600)
+        Traceback (most recent call last):
+        kornia_ditf.errors.InvalidArgumentError: timestep must lie in [0, 1000] (0 is clean,
+        1000 is pure noise), got 2600
+    """
+
+    block: int
+    timestep: float
+    long_side: int | None = 640
+    ensemble: int = 1
+    treatment: Treatment = "adaln+discard"
+    massive_channels: tuple[int, ...] | None = None
+    prompt: str = ""
+    seed: int = 0
+    rows_per_forward: int | None = None
+    gradients: bool = False
+
+    def __post_init__(self) -> None:
+        check_timestep(self.timestep)
+        if self.block < 0:
+            raise InvalidArgumentError(f"block must be 0 or more, got {self.block}")
+        for name in ("long_side", "ensemble", "rows_per_forward"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidArgumentError(f"{name} must be 1 or more, got {value}")
+        if self.treatment not in TREATMENTS:
+            known = ", ".join(TREATMENTS)
+            raise InvalidArgumentError(f"treatment must be one of {known}, got {self.treatment!r}")
+
+    @classmethod
+    def from_spec(cls, spec: BackboneSpec, **changes: Any) -> DiTFConfig:
+        """Take a backbone's preset, with changes.
+
+        A preset's massive channels were measured at its own block and timestep; at others they
+        are found anew.
+        """
+        preset = {f.name: getattr(spec, f.name) for f in fields(cls) if hasattr(spec, f.name)}
+        moved = any(changes.get(n, preset[n]) != preset[n] for n in ("block", "timestep"))
+        if moved:
+            preset["massive_channels"] = None
+        return cls(**{**preset, **changes})
+
+
+class DiTF(nn.Module):
+    """Dense descriptors from a Diffusion Transformer.
+
+    Args:
+        backbone: the transformer and its image encoder.
+        config: what to compute.
+
+    Raises:
+        InvalidArgumentError: the backbone has no such block or timestep.
+    """
+
+    def __init__(self, backbone: Backbone, config: DiTFConfig) -> None:
+        super().__init__()
+        if config.block >= backbone.blocks:
+            raise InvalidArgumentError(
+                f"block must lie in [0, {backbone.blocks - 1}], got {config.block}"
+            )
+        backbone.schedule.check(config.timestep)
+        self.backbone, self.config = backbone, config
+        self._found: dict[int, tuple[int, ...]] = {}
+
+    def forward(self, image: object, prompts: str | Sequence[str] | None = None) -> DescriptorMap:
+        """Describe an image, or a batch of equally large ones, at the configured block.
+
+        Args:
+            image: a tensor (B, 3, H, W) or (3, H, W) in [0, 1], RGB; or a path, a PIL image or an
+                RGB array (see `as_image`).
+            prompts: none, one for all images, or one per image.
+
+        Returns:
+            descriptors (B, D, rows, columns), float32, that know the image's pixels.
+
+        Raises:
+            InvalidArgumentError: an image or the prompts do not fit.
+            ImageError: a file cannot be read, or an image is too small or too thin.
+            CaptureError: the transformer did not behave as its family declares.
+        """
+        return self.describe_blocks(image, [self.config.block], prompts)[self.config.block]
+
+    def describe_blocks(
+        self, image: object, blocks: Sequence[int], prompts: str | Sequence[str] | None = None
+    ) -> dict[int, DescriptorMap]:
+        """Describe images at several blocks in one forward pass; arguments as in `forward`."""
+        config = self.config
+        with torch.set_grad_enabled(config.gradients and torch.is_grad_enabled()):
+            fitted, frame = self._fit(image)
+            latent = self.backbone.encode(fitted)
+            conditioning = self._condition(prompts, len(latent))
+            taps = self._taps(latent, self._noise(latent), conditioning, blocks)
+            maps = {}
+            for block, tap in taps.items():
+                tokens = treat(tap, config.treatment, self._channels(block, tap))
+                data = tokens.transpose(1, 2).reshape(len(tokens), -1, *tap.grid)
+                maps[block] = DescriptorMap(data, frame)
+        return maps
+
+    def massive_channels(self, block: int | None = None) -> tuple[int, ...] | None:
+        """Tell which channels are discarded at a block; None while they are not known.
+
+        They are, in this order: the configuration's; those found by an earlier call of this
+        object; those that `calibrate` kept for these weights, this block and this timestep; those
+        of the first batch at hand.
+        """
+        block = self.config.block if block is None else block
+        if self.config.massive_channels is not None:
+            return self.config.massive_channels
+        if block not in self._found and self.backbone.identity is not None:
+            kept = calibration.load(self.backbone.identity, block, self.config.timestep)
+            if kept is not None:
+                self._found[block] = kept
+        return self._found.get(block)
+
+    def calibrate(
+        self, images: Sequence[object], *, block: int | None = None, keep: bool = True
+    ) -> ChannelStatistics:
+        """Measure a block's channels on a few images, and discard the massive ones from now on.
+
+        Args:
+            images: any that `forward` takes.
+            block: which block; None is the configured one.
+            keep: also keep the result on disk for these weights, this block and timestep.
+
+        Returns:
+            statistics of every channel over all tokens, images and noise draws.
+
+        Raises:
+            InvalidArgumentError: no images.
+        """
+        block = self.config.block if block is None else block
+        with torch.no_grad():
+            tokens = [x for image in images for x in self._drawn_tokens(image, block)]
+        statistics = describe_channels(tokens)
+        self._found[block] = statistics.massive()
+        identity = self.backbone.identity
+        if keep and identity is not None:
+            calibration.save(identity, block, self.config.timestep, self._found[block])
+        return statistics
+
+    def _channels(self, block: int, tap: Tap) -> tuple[int, ...]:
+        known = self.massive_channels(block)
+        if known is None and "discard" in self.config.treatment:
+            known = self._found[block] = find_massive_channels(tap.x)
+        return known or ()
+
+    def _noise(self, latent: Tensor) -> Tensor:
+        # The same draws for every image: a descriptor must not depend on its place in a batch.
+        return draw_noise((self.config.ensemble, *latent.shape[1:]), seed=self.config.seed)
+
+    def _condition(self, prompts: str | Sequence[str] | None, images: int) -> Conditioning:
+        given = self.config.prompt if prompts is None else prompts
+        texts = [given] if isinstance(given, str) else list(given)
+        if len(texts) not in (1, images) or not all(isinstance(text, str) for text in texts):
+            raise InvalidArgumentError(
+                f"prompts must be one string, or one per image ({images}), got {prompts!r}"
+            )
+        return self.backbone.condition(texts).expand(images)
+
+    def _fit(self, image: object) -> tuple[Tensor, Frame]:
+        return fit_image(as_image(image), self.config.long_side, self.backbone.pixels_per_token)
+
+    def _taps(
+        self, latent: Tensor, noise: Tensor, conditioning: Conditioning, blocks: Sequence[int]
+    ) -> dict[int, Tap]:
+        return mean_taps(
+            self.backbone,
+            latent,
+            noise,
+            self.config.timestep,
+            conditioning,
+            blocks=blocks,
+            rows=self.config.rows_per_forward,
+        )
+
+    def _drawn_tokens(self, image: object, block: int) -> Iterator[Tensor]:
+        latent = self.backbone.encode(self._fit(image)[0])
+        conditioning = self._condition(None, len(latent))
+        for draw in torch.split(self._noise(latent), 1):
+            yield self._taps(latent, draw, conditioning, [block])[block].x

@@ -1,0 +1,72 @@
+"""Clean latents and noise draws in, one averaged tap per image out, in pieces that fit memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.backbone import Backbone
+from kornia_ditf.types import Conditioning, Tap
+
+
+def mean_taps(
+    backbone: Backbone,
+    latent: Tensor,
+    noise: Tensor,
+    timestep: float,
+    conditioning: Conditioning,
+    *,
+    blocks: Sequence[int],
+    rows: int | None = None,
+) -> dict[int, Tap]:
+    """Capture blocks for every noise draw and average over the draws.
+
+    Args:
+        backbone: what to run.
+        latent: clean latents, shape (B, C, h, w).
+        noise: the draws that every image is mixed with, shape (E, C, h, w).
+        timestep: the paper's timestep in [0, 1000].
+        conditioning: B rows.
+        blocks: which blocks to capture.
+        rows: how many noisy latents run together; None tries all B * E, and halves while
+            the device's memory does not suffice. Rounding apart, the result is the same.
+
+    Returns:
+        one tap per block with B rows, float32.
+    """
+    rows = rows or len(latent) * len(noise)
+    while True:
+        try:
+            return _in_pieces(backbone, latent, noise, timestep, conditioning, blocks, rows)
+        except torch.OutOfMemoryError:
+            if rows == 1:
+                raise
+            rows = (rows + 1) // 2
+
+
+def _in_pieces(
+    backbone: Backbone,
+    latent: Tensor,
+    noise: Tensor,
+    timestep: float,
+    conditioning: Conditioning,
+    blocks: Sequence[int],
+    rows: int,
+) -> dict[int, Tap]:
+    pieces: dict[int, list[Tap]] = {block: [] for block in blocks}
+    for images, told in zip(torch.split(latent, rows), conditioning.split(rows), strict=True):
+        sums: dict[int, Tap] = {}
+        for draws in torch.split(noise, max(1, rows // len(images))):
+            members = len(draws)
+            noisy = backbone.schedule.mix(
+                images.repeat_interleave(members, 0), draws.repeat(len(images), 1, 1, 1), timestep
+            )
+            taps = backbone.taps(noisy, timestep, told.expand(len(images) * members), blocks=blocks)
+            for block, tap in taps.items():
+                share = tap.mean(members) * (members / len(noise))
+                sums[block] = sums[block] + share if block in sums else share
+        for block, tap in sums.items():
+            pieces[block].append(tap)
+    return {block: Tap.cat(taps) for block, taps in pieces.items()}

@@ -1,0 +1,20 @@
+"""Every hook that a plugin may implement; docs/hooks.md shows each with its exact signature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from kornia_ditf.spec import BackboneSpec
+
+PROJECT = "kornia_ditf"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def register_backbones() -> Iterable[BackboneSpec]:
+    """Give the backbones that this plugin adds."""
+    raise NotImplementedError

@@ -1,0 +1,195 @@
+"""A name or a folder in, a backbone's spec or a ready descriptor out.
+
+Plugins are found through the entry-point group `kornia_ditf`. One that fails is named in a
+warning and left out, and everything else goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import pluggy
+import torch
+
+from kornia_ditf import backbones, hookspecs
+from kornia_ditf.descriptor import DiTF, DiTFConfig
+from kornia_ditf.errors import (
+    CheckpointError,
+    InvalidArgumentError,
+    PluginWarning,
+    UnknownBackboneError,
+)
+from kornia_ditf.spec import BackboneSpec
+
+DEFAULT_BACKBONE = "nano"
+
+
+class _BuiltIn:
+    """The built-in families, registered through the same hook as a plugin's."""
+
+    @hookspecs.hookimpl
+    def register_backbones(self) -> Iterable[BackboneSpec]:
+        return backbones.SPECS
+
+
+def list_backbones() -> dict[str, BackboneSpec]:
+    """List every installed backbone by name; loads no model library.
+
+    Example:
+        >>> list_backbones()["flux.1-dev"].block
+        28
+    """
+    return dict(_installed())
+
+
+def find_backbone(name: str | Path) -> BackboneSpec:
+    """Find a backbone's spec by its name, or make one for a folder in the diffusers layout.
+
+    Raises:
+        UnknownBackboneError: neither a name nor a folder.
+        CheckpointError: the folder holds no model of a known family.
+    """
+    installed = _installed()
+    if str(name) in installed:
+        return installed[str(name)]
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _describe_folder(folder)
+    near = get_close_matches(str(name).lower(), installed, n=1, cutoff=0.4)
+    advice = f"did you mean {near[0]!r}? " if near else ""
+    raise UnknownBackboneError(
+        f"no backbone is named {str(name)!r} and no such folder exists; {advice}"
+        f"installed: {', '.join(installed)}"
+    )
+
+
+def create_descriptor(
+    name: str | Path = DEFAULT_BACKBONE, *, source: str | Path | None = None, **options: Any
+) -> DiTF:
+    """Load a backbone and make a DiTF descriptor with its preset.
+
+    Args:
+        name: an installed backbone, or a folder in the diffusers layout.
+        source: where a named backbone's weights are, if not in its own repository.
+        options: fields of `DiTFConfig` change the preset (`block`, `timestep`, `treatment`,
+            `ensemble` ...); all others go to the backbone's loader (`dtype`, `device`,
+            `offload`, `revision`, `guidance` ...). A dtype may be a name: `"bfloat16"`.
+
+    Raises:
+        UnknownBackboneError: neither a name nor a folder.
+        InvalidArgumentError: an option is unknown or out of range.
+        CheckpointError: the weights are incomplete or damaged.
+        HubError: the weights cannot be had.
+
+    Example:
+        >>> descriptor = create_descriptor("nano", treatment="raw")
+        >>> descriptor.config.treatment
+        'raw'
+    """
+    spec = find_backbone(name)
+    names = {field.name for field in fields(DiTFConfig)}
+    changes = {key: value for key, value in options.items() if key in names}
+    loading = {key: value for key, value in options.items() if key not in names}
+    config = DiTFConfig.from_spec(spec, **changes)
+    if config.block >= spec.blocks:
+        raise InvalidArgumentError(
+            f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={config.block}"
+        )
+    if isinstance(loading.get("dtype"), str):
+        loading["dtype"] = _read_dtype(loading["dtype"])
+    try:
+        backbone = spec.load(source or spec.repo, block=config.block, **loading)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise InvalidArgumentError(f"{spec.name}: {error}") from error
+    return DiTF(backbone, config)
+
+
+def _read_dtype(name: str) -> torch.dtype:
+    short = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+    dtype = getattr(torch, short.get(name, name), None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        known = "float32, bfloat16, float16"
+        raise InvalidArgumentError(f"dtype must be one of {known}, got {name!r}")
+    return dtype
+
+
+def _describe_folder(folder: Path) -> BackboneSpec:
+    index = folder / "model_index.json"
+    try:
+        pipeline = json.loads(index.read_text("utf-8"))["_class_name"]
+        config = json.loads((folder / "transformer" / "config.json").read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{folder} has no {Path(error.filename).relative_to(folder)}: "
+            "it is no model in the diffusers layout"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}: its configuration cannot be read ({error})") from error
+    known = {spec.pipeline: spec for spec in reversed(_installed().values())}
+    if pipeline not in known:
+        raise CheckpointError(
+            f"{folder} holds a {pipeline}, which no installed family knows; "
+            f"known: {', '.join(sorted(known))}"
+        )
+    spec = known[pipeline]
+    counts = [config.get(name, 0) for name in ("num_layers", "num_single_layers")]
+    return replace(
+        BackboneSpec.uncalibrated(
+            name=str(folder),
+            repo=str(folder),
+            pipeline=pipeline,
+            load=spec.load,
+            blocks=sum(counts),
+            width=config["num_attention_heads"] * config["attention_head_dim"],
+            pixels_per_token=spec.pixels_per_token,
+            long_side=spec.long_side,
+            license="see the folder",
+        )
+    )
+
+
+@cache
+def _installed() -> dict[str, BackboneSpec]:
+    found: dict[str, BackboneSpec] = {}
+    origins: dict[str, str] = {}
+    for origin, specs in _registered():
+        for spec in specs:
+            if not isinstance(spec, BackboneSpec):
+                _leave_out(origin, f"register_backbones gave a {type(spec).__name__}")
+            elif spec.name in found:
+                _leave_out(origin, f"the name {spec.name!r} belongs to {origins[spec.name]}")
+            else:
+                found[spec.name], origins[spec.name] = spec, origin
+    return found
+
+
+def _registered() -> Iterable[tuple[str, list[object]]]:
+    yield "kornia_ditf", list(_BuiltIn().register_backbones())
+    for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
+        try:
+            yield entry.name, _ask(entry)
+        except Exception as error:  # a plugin may fail in any way; it must not stop the rest
+            _leave_out(entry.name, f"{type(error).__name__}: {error}")
+
+
+def _ask(entry: EntryPoint) -> list[object]:
+    # A manager for each plugin: one that raises in a hook would stop the call for all.
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(entry.load(), name=entry.name)
+    manager.check_pending()
+    return [spec for specs in manager.hook.register_backbones() for spec in specs]
+
+
+def _leave_out(origin: str, reason: str) -> None:
+    warnings.warn(f"plugin {origin!r} is left out: {reason}", PluginWarning, stacklevel=2)

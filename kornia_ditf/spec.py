@@ -1,0 +1,65 @@
+"""What is known of a backbone before a weight is loaded: a value that plugins register."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kornia_ditf.backbone import Backbone
+
+NEUTRAL_RULE = (
+    "uncalibrated; neutral rule: the middle block, timestep 250, the training resolution, one "
+    "noise draw, massive channels found when first needed"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneSpec:
+    """All that is known of a backbone before a weight is loaded.
+
+    Args:
+        name: what the user types.
+        repo: hub id of a repository in the diffusers layout, or a folder's path.
+        pipeline: the `_class_name` in its model_index.json, by which a folder is recognised.
+        load: makes the backbone; called with `source`, `block`, `dtype`, `device` and more.
+        blocks: number of blocks, all lists together.
+        width: channels of the stream.
+        pixels_per_token: side of the square of pixels that one token covers.
+        block: which block's input to take, counted from 0.
+        timestep: the paper's timestep in [0, 1000].
+        long_side: length of the image's longest side in pixels.
+        ensemble: number of noise draws.
+        massive_channels: those to discard; None where they are found when first needed.
+        prompt: what the model is told when the user gives no prompt.
+        calibrated: whether block, timestep and massive channels were chosen by measuring.
+        source: where these numbers come from.
+        license: licence of the weights.
+        architecture: the transformer's configuration, for planning without network.
+    """
+
+    name: str
+    repo: str
+    pipeline: str
+    load: Callable[..., Backbone]
+    blocks: int
+    width: int
+    pixels_per_token: int
+    block: int
+    timestep: int
+    long_side: int
+    ensemble: int = 1
+    massive_channels: tuple[int, ...] | None = None
+    prompt: str = ""
+    calibrated: bool = False
+    source: str
+    license: str
+    architecture: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def uncalibrated(cls, *, blocks: int, **known: Any) -> BackboneSpec:
+        """Describe a backbone whose block and timestep nobody has published or measured.
+
+        The numbers follow one stated rule for all, so that they look like what they are.
+        """
+        return cls(blocks=blocks, block=blocks // 2, timestep=250, source=NEUTRAL_RULE, **known)
