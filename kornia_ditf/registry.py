@@ -178,7 +178,7 @@ def _registered() -> Iterable[tuple[str, list[object]]]:
     for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
         try:
             yield entry.name, _ask(entry)
-        except Exception as error:  # a plugin may fail in any way; it must not stop the rest
+        except Exception as error:  # noqa: BLE001 - a plugin may fail in any way
             _leave_out(entry.name, f"{type(error).__name__}: {error}")
 
 

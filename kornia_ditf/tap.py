@@ -150,8 +150,7 @@ def capture_blocks(
     last = max(recorders)
     with ExitStack() as hooks:
         for block, recorder in recorders.items():
-            for handle in recorder.hooks(stop=block == last):
-                hooks.callback(handle.remove)
+            recorder.hook(hooks, stop=block == last)
         try:
             transformer(**inputs)
         except _ForwardStopped:
@@ -166,13 +165,13 @@ class _Recorder:
         self, number: int, block: nn.Module, stream: BlockStream, *, grid: tuple[int, int]
     ) -> None:
         self.number, self.block, self.stream, self.grid = number, block, stream, grid
-        self.norm = block.get_submodule(stream.norm)
+        self.norm = _submodule(block, stream.norm)
         self.x: Tensor | None = None
         self.attended: Tensor | None = None
         self.arguments: Mapping[str, Any] = {}
         self.output: Tensor | None = None
 
-    def hooks(self, *, stop: bool) -> list[torch.utils.hooks.RemovableHandle]:
+    def hook(self, hooks: ExitStack, *, stop: bool) -> None:
         def enter_block(_: nn.Module, args: Any, kwargs: Any) -> None:
             bound = inspect.signature(self.block.forward).bind(*args, **kwargs)
             self.arguments = bound.arguments
@@ -189,16 +188,17 @@ class _Recorder:
             if stop:
                 raise _ForwardStopped
 
-        attention = self.block.get_submodule(self.stream.attention)
-        handles = [
-            self.block.register_forward_pre_hook(enter_block, with_kwargs=True),
-            self.norm.register_forward_pre_hook(enter_norm, with_kwargs=True),
-            attention.register_forward_pre_hook(enter_attention, with_kwargs=True),
-        ]
+        attention = _submodule(self.block, self.stream.attention)
+        for module, hook in (
+            (self.block, enter_block),
+            (self.norm, enter_norm),
+            (attention, enter_attention),
+        ):
+            handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+            hooks.callback(handle.remove)
         if self.stream.modulation.module is not None:
-            module = self.block.get_submodule(self.stream.modulation.module)
-            handles.append(module.register_forward_hook(leave_module))
-        return handles
+            source = _submodule(self.block, self.stream.modulation.module)
+            hooks.callback(source.register_forward_hook(leave_module).remove)
 
     def tap(self) -> Tap:
         if self.x is None or self.attended is None:
@@ -236,13 +236,14 @@ def modulation_error(tap: Tap, attended: Tensor) -> float:
     Returns:
         the largest difference, as a fraction of the largest value received.
     """
-    difference = (modulate(tap).float() - attended.float()).abs().max()
-    return float(difference / attended.float().abs().max().clamp_min(1e-12))
+    with torch.no_grad():
+        difference = (modulate(tap).float() - attended.float()).abs().max()
+        return float(difference / attended.float().abs().max().clamp_min(1e-12))
 
 
 def _check_modulation(tap: Tap, attended: Tensor, block: int) -> None:
     # Equal to the bit in float32; a family may normalise or add in another precision in bfloat16.
-    tolerance = 16 * torch.finfo(tap.x.dtype).eps
+    tolerance = 8 * torch.finfo(tap.x.dtype).eps
     error = modulation_error(tap, attended)
     if error > tolerance:
         raise CaptureError(
@@ -261,8 +262,17 @@ def _check_finite(tap: Tap, block: int) -> None:
         )
 
 
+def _submodule(module: nn.Module, path: str) -> nn.Module:
+    try:
+        return module.get_submodule(path)
+    except AttributeError as error:
+        raise CaptureError(
+            f"{type(module).__name__} has no {path!r}, which its family names"
+        ) from error
+
+
 def _blocks(transformer: nn.Module, stream: BlockStream) -> nn.ModuleList:
-    blocks = transformer.get_submodule(stream.blocks)
+    blocks = _submodule(transformer, stream.blocks)
     if not isinstance(blocks, nn.ModuleList):
         raise CaptureError(f"{stream.blocks!r} of {type(transformer).__name__} is no block list")
     return blocks
