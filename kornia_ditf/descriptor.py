@@ -19,7 +19,7 @@ from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.massive import ChannelStatistics, describe_channels, find_massive_channels
 from kornia_ditf.modulation import TREATMENTS, Treatment, treat
 from kornia_ditf.noise import check_timestep, draw_noise
-from kornia_ditf.preprocess import as_image, fit_image
+from kornia_ditf.preprocess import ImageLike, as_image, fit_image
 from kornia_ditf.spec import BackboneSpec
 from kornia_ditf.types import Conditioning, DescriptorMap, Frame, Tap
 
@@ -70,6 +70,10 @@ class DiTFConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidArgumentError(f"{name} must be 1 or more, got {value}")
+        if any(channel < 0 for channel in self.massive_channels or ()):
+            raise InvalidArgumentError(
+                f"massive_channels must be 0 or more, got {self.massive_channels}"
+            )
         if self.treatment not in TREATMENTS:
             known = ", ".join(TREATMENTS)
             raise InvalidArgumentError(f"treatment must be one of {known}, got {self.treatment!r}")
@@ -109,7 +113,7 @@ class DiTF(nn.Module):
         self.backbone, self.config = backbone, config
         self._found: dict[int, tuple[int, ...]] = {}
 
-    def forward(self, image: object, prompts: str | Sequence[str] | None = None) -> DescriptorMap:
+    def forward(self, image: ImageLike, prompts: str | Sequence[str] | None = None) -> DescriptorMap:
         """Describe an image, or a batch of equally large ones, at the configured block.
 
         Args:
@@ -128,7 +132,7 @@ class DiTF(nn.Module):
         return self.describe_blocks(image, [self.config.block], prompts)[self.config.block]
 
     def describe_blocks(
-        self, image: object, blocks: Sequence[int], prompts: str | Sequence[str] | None = None
+        self, image: ImageLike, blocks: Sequence[int], prompts: str | Sequence[str] | None = None
     ) -> dict[int, DescriptorMap]:
         """Describe images at several blocks in one forward pass; arguments as in `forward`."""
         config = self.config
@@ -161,7 +165,7 @@ class DiTF(nn.Module):
         return self._found.get(block)
 
     def calibrate(
-        self, images: Sequence[object], *, block: int | None = None, keep: bool = True
+        self, images: Sequence[ImageLike], *, block: int | None = None, keep: bool = True
     ) -> ChannelStatistics:
         """Measure a block's channels on a few images, and discard the massive ones from now on.
 
@@ -205,7 +209,7 @@ class DiTF(nn.Module):
             )
         return self.backbone.condition(texts).expand(images)
 
-    def _fit(self, image: object) -> tuple[Tensor, Frame]:
+    def _fit(self, image: ImageLike) -> tuple[Tensor, Frame]:
         return fit_image(as_image(image), self.config.long_side, self.backbone.pixels_per_token)
 
     def _taps(
@@ -221,7 +225,7 @@ class DiTF(nn.Module):
             rows=self.config.rows_per_forward,
         )
 
-    def _drawn_tokens(self, image: object, block: int) -> Iterator[Tensor]:
+    def _drawn_tokens(self, image: ImageLike, block: int) -> Iterator[Tensor]:
         latent = self.backbone.encode(self._fit(image)[0])
         conditioning = self._condition(None, len(latent))
         for draw in torch.split(self._noise(latent), 1):

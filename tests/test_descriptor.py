@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kornia_ditf.backbone import Backbone
+from kornia_ditf.descriptor import DiTF, DiTFConfig
+from kornia_ditf.errors import ImageError, InvalidArgumentError
+from kornia_ditf.massive import discard_channels
+from kornia_ditf.modulation import TREATMENTS, modulate
+from kornia_ditf.noise import RectifiedFlow, draw_noise
+from kornia_ditf.types import Conditioning, Tap
+
+WIDTH = 24
+SPIKE = 5
+
+
+class ToyBackbone(Backbone):
+    """A backbone whose taps are a known function of latent, prompt and block."""
+
+    def __init__(self, spike: float = 40.0) -> None:
+        super().__init__()
+        self.schedule = RectifiedFlow()
+        self.spike = spike
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("mixing", torch.randn(3 * 16, WIDTH, generator=generator))
+        self.rows_seen: list[int] = []
+
+    blocks = 4
+    pixels_per_token = 4
+
+    def encode(self, image: Tensor) -> Tensor:
+        return 2 * image - 1
+
+    def condition(self, prompts: Sequence[str]) -> Conditioning:
+        return Conditioning({"length": torch.tensor([[float(len(text))] for text in prompts])})
+
+    def taps(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning, *, blocks: Sequence[int]
+    ) -> dict[int, Tap]:
+        self.rows_seen.append(len(latent))
+        grid = (latent.shape[2] // 4, latent.shape[3] // 4)
+        tokens = F.pixel_unshuffle(latent, 4).flatten(2).transpose(1, 2) @ self.mixing
+        told = conditioning["length"]
+        taps = {}
+        for block in blocks:
+            x = (tokens * (block + 1)).sin() + told[:, None]
+            x[..., SPIKE] += self.spike
+            shift, scale = tokens.mean(1).cos(), tokens.std(1).sin()
+            taps[block] = Tap(x, shift, scale, grid)
+        return taps
+
+
+def config(**changes: object) -> DiTFConfig:
+    known: dict[str, object] = {"block": 2, "timestep": 100, "long_side": 32}
+    return DiTFConfig(**{**known, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def image() -> Tensor:
+    return torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(1))
+
+
+def by_hand(image: Tensor, ensemble: int, channels: Sequence[int], prompt: str = "") -> Tensor:
+    """The chain of the method, step by step, for one image that needs no resizing."""
+    backbone = ToyBackbone()
+    noise = draw_noise((ensemble, 3, *image.shape[2:]), seed=0)
+    noisy = 0.1 * noise + 0.9 * (2 * image - 1)
+    conditioning = backbone.condition([prompt]).expand(ensemble)
+    tap = backbone.taps(noisy, 100, conditioning, blocks=[2])[2]
+    assert tap.shift is not None and tap.scale is not None
+    mean = Tap(
+        tap.x.mean(0, keepdim=True),
+        tap.shift.mean(0, keepdim=True),
+        tap.scale.mean(0, keepdim=True),
+        tap.grid,
+    )
+    tokens = modulate(discard_channels(mean, channels))
+    return tokens.transpose(1, 2).unflatten(2, tap.grid)
+
+
+@pytest.mark.parametrize("ensemble", [1, 5])
+def test_the_chain_equals_the_method_computed_by_hand(image: Tensor, ensemble: int) -> None:
+    ditf = DiTF(ToyBackbone(), config(ensemble=ensemble, massive_channels=(SPIKE, 7)))
+    described = ditf(image, "a cat")
+    torch.testing.assert_close(
+        described.data, by_hand(image, ensemble, [SPIKE, 7], "a cat"), rtol=0, atol=1e-5
+    )
+    assert described.grid == (6, 8)
+    assert described.frame.image_size == (24, 32)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 100])
+def test_splitting_the_ensemble_changes_nothing(rows: int) -> None:
+    images = torch.rand(3, 3, 24, 32)
+    whole = DiTF(ToyBackbone(), config(ensemble=5))(images, ["a", "bb", "ccc"])
+    backbone = ToyBackbone()
+    split = DiTF(backbone, config(ensemble=5, rows_per_forward=rows))(images, ["a", "bb", "ccc"])
+    torch.testing.assert_close(split.data, whole.data, rtol=0, atol=1e-5)
+    assert max(backbone.rows_seen) <= rows
+    assert sum(backbone.rows_seen) == 15
+
+
+def test_a_device_without_enough_memory_gets_smaller_pieces(image: Tensor) -> None:
+    class Small(ToyBackbone):
+        def taps(self, latent: Tensor, *args: object, **kwargs: object) -> dict[int, Tap]:
+            if len(latent) > 3:
+                raise torch.OutOfMemoryError
+            return super().taps(latent, *args, **kwargs)  # type: ignore[arg-type]
+
+    small = DiTF(Small(), config(ensemble=8))(image)
+    large = DiTF(ToyBackbone(), config(ensemble=8))(image)
+    torch.testing.assert_close(small.data, large.data, rtol=0, atol=1e-5)
+
+
+def test_memory_that_never_suffices_is_said(image: Tensor) -> None:
+    class Full(ToyBackbone):
+        def taps(self, *args: object, **kwargs: object) -> dict[int, Tap]:
+            raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        DiTF(Full(), config(ensemble=8))(image)
+
+
+def test_an_image_is_described_alike_alone_and_in_a_batch() -> None:
+    images = torch.rand(4, 3, 24, 32)
+    ditf = DiTF(ToyBackbone(), config(ensemble=3, massive_channels=(SPIKE,)))
+    together = ditf(images, ["a", "b", "cc", "d"])
+    alone = ditf(images[2:3], "cc")
+    torch.testing.assert_close(together[2].data, alone.data, rtol=0, atol=1e-5)
+
+
+def test_one_prompt_serves_all_images() -> None:
+    images = torch.rand(2, 3, 24, 32)
+    ditf = DiTF(ToyBackbone(), config(treatment="raw"))
+    assert torch.equal(ditf(images, "abc").data, ditf(images, ["abc", "abc"]).data)
+    assert not torch.equal(ditf(images, "abc").data, ditf(images).data)
+
+
+def test_the_configured_prompt_is_used_when_none_is_given(image: Tensor) -> None:
+    told = DiTF(ToyBackbone(), config(prompt="abc", treatment="raw"))
+    assert torch.equal(told(image).data, told(image, "abc").data)
+
+
+@pytest.mark.parametrize("prompts", [["a"] * 3, [], [1, 2]])
+def test_prompts_that_do_not_fit_the_images_are_refused(prompts: list[str]) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"one string, or one per image \(2\)"):
+        DiTF(ToyBackbone(), config())(torch.rand(2, 3, 24, 32), prompts)
+
+
+def test_several_blocks_equal_single_ones(image: Tensor) -> None:
+    backbone = ToyBackbone()
+    maps = DiTF(backbone, config()).describe_blocks(image, [0, 3])
+    assert len(backbone.rows_seen) == 1
+    for block, described in maps.items():
+        alone = DiTF(ToyBackbone(), config(block=block))(image)
+        assert torch.equal(described.data, alone.data)
+
+
+def test_massive_channels_are_found_in_the_first_batch_and_stay(image: Tensor) -> None:
+    backbone = ToyBackbone()
+    ditf = DiTF(backbone, config())
+    assert ditf.massive_channels() is None
+    ditf(image)
+    assert ditf.massive_channels() == (SPIKE,)
+    backbone.spike = 0.0
+    ditf(image)
+    assert ditf.massive_channels() == (SPIKE,)
+
+
+def test_treatments_that_discard_nothing_look_for_nothing(image: Tensor) -> None:
+    ditf = DiTF(ToyBackbone(), config(treatment="adaln"))
+    ditf(image)
+    assert ditf.massive_channels() is None
+
+
+def test_calibration_is_kept_for_the_same_weights_block_and_timestep(
+    image: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORNIA_DITF_CACHE", str(tmp_path / "new"))
+    first = ToyBackbone()
+    first.identity = "toy@1"
+    statistics = DiTF(first, config(ensemble=2)).calibrate([image, image[..., :16, :]])
+    assert statistics.massive() == (SPIKE,)
+    calm = ToyBackbone(spike=0.0)
+    calm.identity = "toy@1"
+    assert DiTF(calm, config()).massive_channels() == (SPIKE,)
+    assert DiTF(calm, config(timestep=200)).massive_channels() is None
+    assert DiTF(calm, config(block=1)).massive_channels() is None
+    calm.identity = "toy@2"
+    assert DiTF(calm, config()).massive_channels() is None
+
+
+def test_a_backbone_without_identity_keeps_nothing_on_disk(
+    image: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORNIA_DITF_CACHE", str(tmp_path))
+    DiTF(ToyBackbone(), config()).calibrate([image])
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_treatment_runs_and_differs(image: Tensor) -> None:
+    outputs = [DiTF(ToyBackbone(), config(treatment=name))(image).data for name in TREATMENTS]
+    for index, one in enumerate(outputs):
+        for other in outputs[index + 1 :]:
+            assert not torch.allclose(one, other)
+
+
+def test_descriptors_are_detached_unless_gradients_are_asked_for(image: Tensor) -> None:
+    image.requires_grad_()
+    assert not DiTF(ToyBackbone(), config())(image).data.requires_grad
+    DiTF(ToyBackbone(), config(gradients=True))(image).data.square().sum().backward()
+    assert image.grad is not None and image.grad.abs().sum() > 0
+
+
+def test_one_seed_gives_one_result(image: Tensor) -> None:
+    seeded = [DiTF(ToyBackbone(), config(seed=seed))(image).data for seed in (3, 3, 4)]
+    assert torch.equal(seeded[0], seeded[1])
+    assert not torch.equal(seeded[0], seeded[2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"timestep": 2600}, r"timestep must lie in \[0, 1000\]"),
+        ({"timestep": -1}, r"timestep must lie in \[0, 1000\]"),
+        ({"block": -1}, "block must be 0 or more"),
+        ({"ensemble": 0}, "ensemble must be 1 or more"),
+        ({"long_side": 0}, "long_side must be 1 or more"),
+        ({"rows_per_forward": 0}, "rows_per_forward must be 1 or more"),
+        ({"treatment": "adain"}, "treatment must be one of"),
+        ({"massive_channels": (-3,)}, "massive_channels must be 0 or more"),
+    ],
+)
+def test_a_wrong_configuration_speaks_where_it_is_made(
+    changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        config(**changes)
+
+
+def test_a_block_that_the_backbone_has_not_is_refused_before_any_work() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"block must lie in \[0, 3\], got 4"):
+        DiTF(ToyBackbone(), config(block=4))
+
+
+def test_bad_images_give_errors_of_our_own() -> None:
+    ditf = DiTF(ToyBackbone(), config())
+    with pytest.raises(InvalidArgumentError, match="finite"):
+        ditf(torch.full((1, 3, 32, 32), float("nan")))
+    with pytest.raises(InvalidArgumentError, match="255"):
+        ditf(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    with pytest.raises(ImageError):
+        ditf(torch.rand(1, 3, 1, 5000))
+    with pytest.raises(ImageError, match="no such file"):
+        ditf("missing.jpg")
