@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 # What `as_image` takes; a string, so that nothing is imported for it.
 ImageLike: TypeAlias = "str | os.PathLike[str] | Tensor | npt.NDArray[Any] | Image.Image"
 
-# Below Pillow's own limit (178,956,970), which is a setting of the process and not ours to move.
-MAX_PIXELS = 175_000_000
+# The largest telephone photographs. Pillow itself refuses what is above twice its MAX_IMAGE_PIXELS.
+MAX_PIXELS = 200_000_000
 MIN_SIDE = 8
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
@@ -212,7 +212,8 @@ def _explain(path: Path, error: Exception) -> str:
             f"cannot read {path}: it is no image, or its beginning is damaged; expected {_EXPECTED}"
         )
     if isinstance(error, Image.DecompressionBombError):
-        return f"cannot read {path}: it has more than {MAX_PIXELS:,} pixels, so shrink it first"
+        limit = min(MAX_PIXELS, 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS))
+        return f"cannot read {path}: it has more than {limit:,} pixels, so shrink it first"
     if isinstance(error, PermissionError):
         return f"cannot read {path}: you lack the permission to read it"
     return f"cannot read {path}: the image is damaged or cut short ({error}); get the file anew"
@@ -324,7 +325,7 @@ def _unit_range(array: npt.NDArray[Any]) -> Tensor:
     """Scale (H, W, 1 to 4) of uint8 or uint16 to (1, 3, H, W) in [0, 1], laid on white."""
     white = np.iinfo(array.dtype).max
     channels_last = torch.from_numpy(array.astype(np.float32, order="C"))
-    image = channels_last.permute(2, 0, 1)[None] / white
+    image = channels_last.div_(white).permute(2, 0, 1)[None]
     if image.shape[1] in (2, 4):
         alpha = image[:, -1:]
         image = image[:, :-1] * alpha + (1 - alpha)
