@@ -66,6 +66,16 @@ def image_part(stream: Tensor, tokens: int, where: str) -> Tensor:
     return stream[:, -tokens:] if where == "last" else stream[:, :tokens]
 
 
+class Watch:
+    """A hook that notes the first argument of a call, and changes nothing."""
+
+    def __init__(self, seen: dict[int, Tensor], number: int) -> None:
+        self.seen, self.number = seen, number
+
+    def __call__(self, _: nn.Module, args: Any, kwargs: Any) -> None:
+        self.seen[self.number] = args[0] if args else kwargs["hidden_states"]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.no_grad()
 def test_captured_modulation_is_what_every_blocks_attention_receives(
@@ -82,23 +92,10 @@ def test_captured_modulation_is_what_every_blocks_attention_receives(
     seen: dict[int, Tensor] = {}
     handles = [
         block.get_submodule(stream.attention).register_forward_pre_hook(
-            lambda _, args, kwargs, number=number: seen.setdefault(
-                number, args[0] if args else kwargs["hidden_states"]
-            ),
-            with_kwargs=True,
+            Watch(seen, number), with_kwargs=True
         )
         for number, (block, stream) in enumerate(blocks_of(backbone))
     ]
-    # The hooks must give None, or they would change what they watch.
-    for handle in handles:
-        handle.remove()
-    for number, (block, stream) in enumerate(blocks_of(backbone)):
-
-        def watch(_: nn.Module, args: Any, kwargs: Any, number: int = number) -> None:
-            seen[number] = args[0] if args else kwargs["hidden_states"]
-
-        attention = block.get_submodule(stream.attention)
-        handles.append(attention.register_forward_pre_hook(watch, with_kwargs=True))
     arguments = backbone.transformer_inputs(
         latent.to(dtype), timestep, conditioning.to(torch.device("cpu"), dtype)
     )
@@ -192,7 +189,9 @@ def test_a_posterior_sample_is_seeded_and_spreads_as_the_vae_says(
 def plant(backbone: DiffusersBackbone, channels: dict[int, float]) -> None:
     """Add constants to channels of the stream, where the patches are embedded."""
     transformer: Any = backbone.transformer
-    embed = transformer.x_embedder if hasattr(transformer, "x_embedder") else transformer.pos_embed.proj
+    embed = (
+        transformer.x_embedder if hasattr(transformer, "x_embedder") else transformer.pos_embed.proj
+    )
     with torch.no_grad():
         for channel, size in channels.items():
             embed.bias[channel] += size
@@ -205,7 +204,9 @@ def test_planted_massive_channels_are_found_at_every_block(
 ) -> None:
     backbone = load(tiny_checkpoint(family))
     latent, timestep, conditioning = inputs(backbone)
-    for tap in backbone.taps(latent, timestep, conditioning, blocks=range(backbone.blocks)).values():
+    for tap in backbone.taps(
+        latent, timestep, conditioning, blocks=range(backbone.blocks)
+    ).values():
         assert find_massive_channels(tap.x) == ()
     plant(backbone, channels)
     taps = backbone.taps(latent, timestep, conditioning, blocks=range(backbone.blocks))

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from kornia_ditf import hookspecs, registry
+from kornia_ditf.errors import (
+    CheckpointError,
+    InvalidArgumentError,
+    PluginWarning,
+    UnknownBackboneError,
+)
+from kornia_ditf.registry import create_descriptor, find_backbone, list_backbones
+from kornia_ditf.spec import NEUTRAL_RULE, BackboneSpec
+
+
+class Entry:
+    """An installed plugin's entry point, without an installation."""
+
+    def __init__(self, name: str, plugin: object) -> None:
+        self.name, self.plugin = name, plugin
+
+    def load(self) -> object:
+        if isinstance(self.plugin, Exception):
+            raise self.plugin
+        return self.plugin
+
+
+def plugin(specs: object) -> ModuleType:
+    module = ModuleType("plugin")
+
+    @hookspecs.hookimpl
+    def register_backbones() -> Any:
+        if isinstance(specs, Exception):
+            raise specs
+        return specs
+
+    module.register_backbones = register_backbones  # type: ignore[attr-defined]
+    return module
+
+
+def toy(name: str = "toy") -> BackboneSpec:
+    return BackboneSpec.uncalibrated(
+        name=name,
+        repo="someone/toy",
+        pipeline="ToyPipeline",
+        load=lambda *args, **options: pytest.fail("listing must not load"),
+        blocks=7,
+        width=8,
+        pixels_per_token=16,
+        long_side=256,
+        license="MIT",
+    )
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Entry]]:
+    entries: list[Entry] = []
+    monkeypatch.setattr(registry, "entry_points", lambda group: entries)
+    registry._installed.cache_clear()
+    yield entries
+    registry._installed.cache_clear()
+
+
+def test_a_plugins_backbone_is_listed_beside_the_built_in_ones(installed: list[Entry]) -> None:
+    installed.append(Entry("toys", plugin([toy()])))
+    assert find_backbone("toy").block == 3
+    assert list(list_backbones())[0] == "nano"
+
+
+def broken_plugins() -> dict[str, object]:
+    misspelt = ModuleType("misspelt")
+
+    @hookspecs.hookimpl
+    def register_backbone() -> list[BackboneSpec]:
+        return []
+
+    misspelt.register_backbone = register_backbone  # type: ignore[attr-defined]
+    return {
+        "no module named nothing": ImportError("no module named nothing"),
+        "it broke": plugin(RuntimeError("it broke")),
+        "gave a str": plugin(["toy"]),
+        "not iterable": plugin(3),
+        "register_backbone": misspelt,
+        "belongs to kornia_ditf": plugin([toy("nano")]),
+    }
+
+
+@pytest.mark.parametrize("reason", list(broken_plugins()))
+def test_a_broken_plugin_is_named_and_everything_else_goes_on(
+    reason: str, installed: list[Entry]
+) -> None:
+    installed.extend([Entry("a-broken", broken_plugins()[reason]), Entry("toys", plugin([toy()]))])
+    with pytest.warns(PluginWarning, match=f"'a-broken' is left out: .*{reason}"):
+        names = list(list_backbones())
+    assert "toy" in names and "flux.1-dev" in names
+    assert registry.find_backbone("nano").license == "Apache-2.0"
+
+
+def test_a_broken_plugin_is_named_once(installed: list[Entry]) -> None:
+    installed.append(Entry("broken", ImportError("gone")))
+    with pytest.warns(PluginWarning):
+        list_backbones()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list_backbones()
+
+
+def test_an_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(UnknownBackboneError, match=r"'flux1-dev'.*did you mean 'flux.1-dev'"):
+        create_descriptor("flux1-dev")
+
+
+def test_a_folder_follows_the_neutral_rule(tiny_checkpoint: Any) -> None:
+    spec = find_backbone(tiny_checkpoint("flux"))
+    assert spec.source == NEUTRAL_RULE
+    assert (spec.block, spec.timestep, spec.calibrated) == (spec.blocks // 2, 250, False)
+
+
+def test_a_folder_that_holds_no_model_says_what_it_lacks(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="has no model_index.json"):
+        find_backbone(tmp_path)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "OtherPipeline"}')
+    with pytest.raises(CheckpointError, match="transformer"):
+        find_backbone(tmp_path)
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="holds a OtherPipeline"):
+        find_backbone(tmp_path)
+    (tmp_path / "model_index.json").write_text("{broken")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        find_backbone(tmp_path)
+
+
+def test_an_unknown_option_is_named(tiny_checkpoint: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="treatmant"):
+        create_descriptor(tiny_checkpoint("dit"), treatmant="raw")
+
+
+def test_a_block_out_of_range_is_refused_before_anything_is_loaded(
+    installed: list[Entry],
+) -> None:
+    installed.append(Entry("toys", plugin([toy()])))
+    with pytest.raises(InvalidArgumentError, match="toy has blocks 0 to 6, got block=7"):
+        create_descriptor("toy", block=7)
+
+
+@pytest.mark.parametrize("dtype", ["float23", "int8", "nn"])
+def test_an_unknown_dtype_is_refused(dtype: str, installed: list[Entry]) -> None:
+    installed.append(Entry("toys", plugin([toy()])))
+    with pytest.raises(InvalidArgumentError, match="dtype must be one of"):
+        create_descriptor("toy", dtype=dtype)
+
+
+def test_a_preset_keeps_its_massive_channels_only_where_they_were_measured() -> None:
+    from kornia_ditf.descriptor import DiTFConfig
+
+    spec = find_backbone("flux.1-dev")
+    assert DiTFConfig.from_spec(spec).massive_channels == (154, 1446)
+    assert DiTFConfig.from_spec(spec, ensemble=1).massive_channels == (154, 1446)
+    assert DiTFConfig.from_spec(spec, block=20).massive_channels is None
+    assert DiTFConfig.from_spec(spec, timestep=90).massive_channels is None
+    assert DiTFConfig.from_spec(spec, block=20, massive_channels=(1,)).massive_channels == (1,)
+
+
+def test_listing_backbones_loads_no_model_library() -> None:
+    code = (
+        "import sys, kornia_ditf; kornia_ditf.list_backbones();"
+        "heavy = {'diffusers', 'transformers', 'kornia', 'cv2', 'matplotlib', 'accelerate',"
+        " 'huggingface_hub', 'PIL'} & set(sys.modules); sys.exit(', '.join(sorted(heavy)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
