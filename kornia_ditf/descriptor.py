@@ -113,7 +113,9 @@ class DiTF(nn.Module):
         self.backbone, self.config = backbone, config
         self._found: dict[int, tuple[int, ...]] = {}
 
-    def forward(self, image: ImageLike, prompts: str | Sequence[str] | None = None) -> DescriptorMap:
+    def forward(
+        self, image: ImageLike, prompts: str | Sequence[str] | None = None
+    ) -> DescriptorMap:
         """Describe an image, or a batch of equally large ones, at the configured block.
 
         Args:

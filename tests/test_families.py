@@ -192,7 +192,9 @@ def test_a_posterior_sample_is_seeded_and_spreads_as_the_vae_says(
 def plant(backbone: DiffusersBackbone, channels: dict[int, float]) -> None:
     """Add constants to channels of the stream, where the patches are embedded."""
     transformer: Any = backbone.transformer
-    embed = transformer.x_embedder if hasattr(transformer, "x_embedder") else transformer.pos_embed.proj
+    embed = (
+        transformer.x_embedder if hasattr(transformer, "x_embedder") else transformer.pos_embed.proj
+    )
     with torch.no_grad():
         for channel, size in channels.items():
             embed.bias[channel] += size
@@ -205,7 +207,9 @@ def test_planted_massive_channels_are_found_at_every_block(
 ) -> None:
     backbone = load(tiny_checkpoint(family))
     latent, timestep, conditioning = inputs(backbone)
-    for tap in backbone.taps(latent, timestep, conditioning, blocks=range(backbone.blocks)).values():
+    for tap in backbone.taps(
+        latent, timestep, conditioning, blocks=range(backbone.blocks)
+    ).values():
         assert find_massive_channels(tap.x) == ()
     plant(backbone, channels)
     taps = backbone.taps(latent, timestep, conditioning, blocks=range(backbone.blocks))
