@@ -1,11 +1,10 @@
-"""What the doctests see besides the module they stand in."""
+"""What the doctests see besides the module they stand in, and which tests wait to be asked for."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +14,16 @@ def _doctest_names(doctest_namespace: dict[str, Any]) -> None:
     doctest_namespace["torch"] = torch
 
 
-# First calls import libraries; a deadline would measure that.
-settings.register_profile("kornia_ditf", deadline=None)
-settings.load_profile("kornia_ditf")
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        _skip(items, "gpu", "no accelerator here")
+    if "network" not in config.getoption("markexpr"):
+        _skip(items, "network", "asks the model hub; run with -m network")
+
+
+def _skip(items: list[pytest.Item], marker: str, reason: str) -> None:
+    for item in items:
+        if item.get_closest_marker(marker):
+            item.add_marker(pytest.mark.skip(reason=reason))

@@ -52,7 +52,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         _flush(temporary)
-        os.replace(temporary, target)
+        temporary.replace(target)
     except OSError as error:
         if isinstance(error, OutputError) or not (
             error.errno in _WRITE_FAILURES or str(temporary) in (error.filename, error.filename2)
@@ -75,7 +75,7 @@ def _checked(path: str | Path) -> Path:
             raise OutputError(f"cannot write {path}: it is not a regular file, so name another")
         if not folder.is_dir():
             raise OutputError(
-                f"cannot write {path}: there is no folder {folder}; make it with `mkdir -p {folder}`"
+                f"cannot write {path}: there is no folder {folder}; type `mkdir -p {folder}`"
             )
     except OutputError:
         raise

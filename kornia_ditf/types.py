@@ -148,7 +148,7 @@ class Tap:
     norm: TokenNorm = field(default_factory=TokenNorm)
 
     def mean(self, ensemble: int) -> Tap:
-        """Average each image's consecutive noise draws, in float32: (B * ensemble, ...) -> (B, ...).
+        """Average each image's consecutive noise draws: (B * ensemble, ...) -> (B, ...), float32.
 
         DiTF averages x, shift and scale before it normalises; the order does not commute.
         """

@@ -78,7 +78,8 @@ def test_every_step_of_the_chain_equals_the_authors(golden: Golden) -> None:
     }
     for name, tokens in pairs.items():
         torch.testing.assert_close(as_map(tokens, tap), golden[name], rtol=0, atol=1e-5)
-    assert tap.shift is not None and tap.scale is not None
+    assert tap.shift is not None
+    assert tap.scale is not None
     torch.testing.assert_close(tap.shift, golden["out.shift"], rtol=0, atol=1e-5)
     torch.testing.assert_close(tap.scale, golden["out.scale"], rtol=0, atol=1e-5)
 

@@ -1,0 +1,119 @@
+"""The package's edges: what it shows, what importing it loads, what no file of it may hold."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kornia_ditf
+
+PACKAGE = Path(kornia_ditf.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = (
+    "PIL",
+    "accelerate",
+    "cv2",
+    "diffusers",
+    "huggingface_hub",
+    "kornia",
+    "matplotlib",
+    "torchvision",
+    "transformers",
+)
+
+
+def loaded_by(code: str) -> set[str]:
+    """Run code in a fresh interpreter and list the top-level packages that it loaded."""
+    script = f"import sys\n{code}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+def test_importing_loads_no_model_library() -> None:
+    assert loaded_by("import kornia_ditf").isdisjoint(HEAVY)
+
+
+@pytest.mark.skipif(not (PACKAGE / "loading.py").is_file(), reason="loading is still to come")
+def test_listing_backbones_loads_no_model_library() -> None:
+    assert loaded_by("import kornia_ditf; kornia_ditf.list_backbones()").isdisjoint(HEAVY)
+
+
+def test_public_names_are_sorted_as_ruff_sorts_them() -> None:
+    # Constants, then classes, then functions.
+    def key(name: str) -> tuple[int, str]:
+        return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+
+    assert kornia_ditf.__all__ == sorted(kornia_ditf.__all__, key=key)
+    assert len(set(kornia_ditf.__all__)) == len(kornia_ditf.__all__)
+
+
+@pytest.mark.parametrize("name", kornia_ditf.__all__)
+def test_every_public_name_can_be_had_and_is_documented(name: str) -> None:
+    try:
+        value = getattr(kornia_ditf, name)
+    except ModuleNotFoundError as error:
+        pytest.skip(f"{error.name} is still to come")
+    assert not callable(value) or (value.__doc__ or "").strip()
+
+
+def test_every_public_name_stands_under_type_checking_too() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))
+    typed = {
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, ast.If)
+        for statement in node.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    assert typed == set(kornia_ditf.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = kornia_ditf.no_such_name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+class TestFile:
+    def test_begins_by_saying_what_it_does(self, path: Path) -> None:
+        assert ast.get_docstring(ast.parse(path.read_text("utf-8")))
+
+    def test_holds_one_thing(self, path: Path) -> None:
+        lines = path.read_text("utf-8").count("\n")
+        assert lines < 400
+
+    def test_reads_and_writes_no_pickle(self, path: Path) -> None:
+        names = set(dotted_names(ast.parse(path.read_text("utf-8"))))
+        assert names.isdisjoint({"pickle", "torch.load", "torch.save", "numpy.load", "np.load"})
+
+    def test_prints_nothing_and_imports_relatively_nothing(self, path: Path) -> None:
+        tree = ast.parse(path.read_text("utf-8"))
+        calls = {
+            node.func.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert "print" not in calls
+        assert not any(node.level for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+
+
+def dotted_names(tree: ast.AST) -> list[str]:
+    """List the modules that a file imports and the attributes `a.b` that it names."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [str(node.module)] + [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found.append(f"{node.value.id}.{node.attr}")
+    return found
+
+
+def test_types_are_shipped() -> None:
+    assert (PACKAGE / "py.typed").is_file()
