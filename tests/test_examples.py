@@ -1,0 +1,42 @@
+"""Each example runs as a person would run it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(script: str, folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / script, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_two_photographs_are_matched_and_drawn(tmp_path: Path) -> None:
+    assert "of them on one plane" in run("match_two_photographs.py", tmp_path)
+    picture = cv2.imread(str(tmp_path / "matches.png"))
+    assert picture is not None and picture.std() > 10
+
+
+@pytest.mark.slow
+def test_each_steps_worth_is_printed_for_every_treatment(tmp_path: Path) -> None:
+    lines = run("worth_of_each_step.py", tmp_path).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [
+        "raw",
+        "adaln",
+        "adaln+discard",
+        "discard+layernorm",
+    ]
