@@ -33,8 +33,6 @@ FLOW = ("sd3", "sd3.5-medium", "flux", "flux-schnell")
 Checkpoints = Callable[[str], Path]
 
 
-
-
 @pytest.fixture(params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
