@@ -256,12 +256,13 @@ class DiffusersBackbone(Backbone):
 
 def execution_place(module: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Find where a module computes and in which dtype, offloaded or quantised modules included."""
-    dtype = getattr(module, "dtype", None) or next(module.parameters()).dtype
-    hook = getattr(module, "_hf_hook", None)
-    device = getattr(hook, "execution_device", None)
-    if device is None:
-        device = next(module.parameters()).device
-    return torch.device(device), dtype
+    parameter = next(module.parameters())
+    device = parameter.device
+    if parameter.is_meta:  # offloaded: accelerate's hooks know where the layers run
+        hooks = (getattr(child, "_hf_hook", None) for child in module.modules())
+        places = (getattr(hook, "execution_device", None) for hook in hooks)
+        device = torch.device(next(place for place in places if place is not None))
+    return device, getattr(module, "dtype", None) or parameter.dtype
 
 
 def read_schedule(checkpoint: Checkpoint) -> VariancePreserving:

@@ -33,11 +33,6 @@ FLOW = ("sd3", "sd3.5-medium", "flux", "flux-schnell")
 Checkpoints = Callable[[str], Path]
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KORNIA_DITF_CACHE", str(tmp_path))
-
-
 @pytest.fixture(params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -85,7 +80,7 @@ def test_captured_modulation_is_what_every_blocks_attention_receives(
     backbone = load(tiny_checkpoint(family), dtype=dtype)
     # A whole model: the head was never loaded, and the undisturbed forward needs it.
     whole = type(backbone.transformer).from_pretrained(
-        tiny_checkpoint(family), subfolder="transformer", torch_dtype=dtype
+        tiny_checkpoint(family), subfolder="transformer", dtype=dtype
     )
     backbone.transformer = whole.eval()
     latent, timestep, conditioning = inputs(backbone)
@@ -165,6 +160,7 @@ def test_latents_are_those_of_the_whole_vae(family: str, tiny_checkpoint: Checkp
 
     backbone = load(tiny_checkpoint(family))
     vae = AutoencoderKL.from_pretrained(tiny_checkpoint(family), subfolder="vae").eval()
+    vae.requires_grad_(False)  # or torch takes kernels that round otherwise
     image = torch.rand(2, 3, 32, 48)
     shift = vae.config.shift_factor or 0.0
     expected = (vae.encode(2 * image - 1).latent_dist.mode() - shift) * vae.config.scaling_factor

@@ -1,0 +1,190 @@
+"""Prompts in, conditioning out; text encoders are in memory only while a new prompt is embedded.
+
+An embedding is kept on disk per weights, pipeline and prompt, so that the second run never touches
+the text encoders, which for FLUX and SD3 are larger than what is kept of the transformer.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.cache import cache_folder
+from kornia_ditf.checkpoint import Checkpoint
+from kornia_ditf.errors import CheckpointError, HubError, OutputError
+from kornia_ditf.files import atomic_write
+from kornia_ditf.types import Conditioning
+
+logger = logging.getLogger(__name__)
+
+Encode = Callable[[Any, Sequence[str]], Mapping[str, Tensor]]
+
+
+class PromptCache:
+    """Embeddings on disk, one safetensors file per prompt.
+
+    Args:
+        folder: where they are kept; made when the first is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: str) -> Path:
+        """Give the file of a key."""
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.safetensors"
+
+    def load(self, key: str) -> dict[str, Tensor] | None:
+        """Read an embedding; None where there is none, or a damaged one."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = self.path(key)
+        try:
+            return load_file(path)
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError) as error:
+            logger.warning("the cached prompt %s is damaged (%s); it is made anew", path, error)
+            return None
+
+    def save(self, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Keep an embedding.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        from safetensors.torch import save_file
+
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self.folder}: {error}; name another folder with KORNIA_DITF_CACHE"
+            ) from error
+        whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        with atomic_write(self.path(key)) as temporary:
+            save_file(whole, temporary, metadata=dict(metadata))
+
+
+class CachedPromptEncoder:
+    """Embeds prompts with a family's own diffusers pipeline, each of them once.
+
+    Args:
+        checkpoint: whose text encoders to use.
+        pipeline_class: the pipeline's class in diffusers.
+        encode: calls the pipeline for some prompts; gives named tensors, one row each.
+        dtype: of the text encoders and the embeddings.
+        device: where to encode.
+        cache: where embeddings are kept; None is the user's cache folder.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        pipeline_class: str,
+        encode: Encode,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        cache: PromptCache | None = None,
+    ) -> None:
+        self.checkpoint, self.pipeline_class, self.encode = checkpoint, pipeline_class, encode
+        self.dtype, self.device = dtype, device
+        self.cache = cache or PromptCache(cache_folder() / "prompts")
+
+    def __call__(self, prompts: Sequence[str]) -> Conditioning:
+        """Give the conditioning of prompts, one row each.
+
+        Raises:
+            CheckpointError: the text encoders are incomplete or damaged.
+            HubError: the hub does not give them.
+        """
+        rows = [self.cache.load(self._key(prompt)) for prompt in prompts]
+        missing = [prompt for prompt, row in zip(prompts, rows, strict=True) if row is None]
+        made = dict(self._embed(missing)) if missing else {}
+        found = [made[p] if row is None else row for p, row in zip(prompts, rows, strict=True)]
+        return Conditioning({name: torch.cat([row[name] for row in found]) for name in found[0]})
+
+    def prepare(self, prompts: Sequence[str]) -> None:
+        """Embed many prompts while the text encoders are loaded once, and keep them on disk.
+
+        To be called before work that meets one prompt after another.
+        """
+        missing = [p for p in dict.fromkeys(prompts) if not self.cache.path(self._key(p)).exists()]
+        if missing:
+            for _ in self._embed(missing):
+                pass
+
+    def _key(self, prompt: str) -> str:
+        return "\n".join([self.checkpoint.identity, self.pipeline_class, str(self.dtype), prompt])
+
+    @torch.no_grad()
+    def _embed(self, prompts: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+        pipeline = self._load_pipeline()
+        try:
+            # One at a time, so that an embedding does not depend on its neighbours.
+            for prompt in dict.fromkeys(prompts):
+                tensors = {n: value.cpu() for n, value in self.encode(pipeline, [prompt]).items()}
+                metadata = {
+                    "identity": self.checkpoint.identity,
+                    "pipeline": self.pipeline_class,
+                    "prompt": prompt,
+                }
+                self.cache.save(self._key(prompt), tensors, metadata)
+                yield prompt, tensors
+        finally:
+            del pipeline
+            gc.collect()
+
+    def _load_pipeline(self) -> Any:
+        import diffusers
+
+        checkpoint = self.checkpoint
+        pipeline_class: Any = getattr(diffusers, self.pipeline_class)
+        local = checkpoint.folder is not None
+        try:
+            with _without_progress_bars():
+                pipeline = pipeline_class.from_pretrained(
+                    str(checkpoint.folder) if local else checkpoint.source,
+                    transformer=None,
+                    vae=None,
+                    revision=checkpoint.revision,
+                    token=checkpoint.token,
+                    cache_dir=checkpoint.cache_dir,
+                    local_files_only=local or checkpoint.local_files_only,
+                    dtype=self.dtype,
+                    use_safetensors=True,
+                )
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            kind = CheckpointError if local else HubError
+            raise kind(
+                f"cannot load the text encoders of {checkpoint.source} that an uncached prompt "
+                f"needs: {error}"
+            ) from error
+        return pipeline.to(self.device)
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
+    shown = [library.is_progress_bar_enabled() for library in libraries]
+    for library in libraries:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, was_shown in zip(libraries, shown, strict=True):
+            if was_shown:
+                library.enable_progress_bar()

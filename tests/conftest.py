@@ -1,0 +1,28 @@
+"""What the tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny import save_tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Give the folder of a tiny random checkpoint of a family, saved once; not to be changed."""
+    made: dict[str, Path] = {}
+
+    def give(family: str) -> Path:
+        if family not in made:
+            made[family] = save_tiny(family, tmp_path_factory.mktemp(family))
+        return made[family]
+
+    return give
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what tests cache out of the user's cache, and out of each other's."""
+    monkeypatch.setenv("KORNIA_DITF_CACHE", str(tmp_path_factory.mktemp("cache")))
