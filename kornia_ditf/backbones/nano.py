@@ -68,6 +68,7 @@ NANO = BackboneSpec(
     repo=str(WEIGHTS),
     pipeline="NanoPipeline",
     load=NanoBackbone.from_pretrained,
+    plan=NanoBackbone.plan_loading,
     blocks=8,
     width=192,
     pixels_per_token=4,
