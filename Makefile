@@ -6,7 +6,6 @@
 #   ARGS         passed on to pytest                                    make test ARGS=tests/test_types.py
 
 PYTHON ?= python3
-TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 PIP_FLAGS ?=
 ARGS ?=
@@ -14,7 +13,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS)
+PIP = $(BIN)/python -m pip --disable-pip-version-check install -qq $(PIP_FLAGS) -c constraints.txt
 
 DEMO = match examples/data/graffiti_a.jpg examples/data/graffiti_b.jpg \
 	--picture demo-out/matches.png --json-file demo-out/matches.json
@@ -68,10 +67,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "kornia_ditf needs Python 3.11 or newer, and '$(PYTHON)' is not; name one with make PYTHON=..." >&2; \
 		exit 1; }
-	@$(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	@grep -qsF '$(CURDIR)/$(BIN)/' $(BIN)/pip && $(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 		echo "Making $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
-	@echo "Installing $(TORCH) (large: this can take minutes)"
-	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	@echo "Installing torch (large: this can take minutes)"
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 	@echo "Installing kornia-ditf and what it needs"
-	@$(PIP) -c constraints.txt -e '.[dev,docs]'
+	@$(PIP) -e '.[dev,docs]'
 	@echo "$(CURDIR)" > $@

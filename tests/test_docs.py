@@ -1,0 +1,105 @@
+"""The pages agree with the code: their examples run, their tables and links hold."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shutil
+from pathlib import Path
+
+import pluggy
+import pytest
+
+import kornia_ditf
+from kornia_ditf import errors, hookspecs
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+@PAGE
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@PAGE
+def test_python_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    blocks = [block for block in blocks if not block.startswith("# needs a download")]
+    if not blocks:
+        pytest.skip("no examples")
+    for name in "ab":
+        shutil.copy(ROOT / f"examples/data/graffiti_{name}.jpg", tmp_path / f"{name}.jpg")
+    monkeypatch.chdir(tmp_path)
+    exec(compile("".join(blocks), page.name, "exec"), {})
+
+
+def test_the_reference_names_everything_public() -> None:
+    named = re.findall(r"\.\. auto\w+:: (\w+)\n", read("docs/reference.md"))
+    documented = {*named, *(n for n in dir(errors) if n.endswith("Error"))}
+    assert documented >= set(kornia_ditf.__all__)
+
+
+def test_every_error_is_explained() -> None:
+    page = read("docs/errors.md")
+    names = [
+        name
+        for name, value in vars(errors).items()
+        if inspect.isclass(value) and value.__module__ == errors.__name__
+    ]
+    assert [
+        name for name in names if f"`{name}`" not in page.replace("kornia_ditf.errors.", "")
+    ] == []
+
+
+def test_every_module_has_its_place_in_the_architecture() -> None:
+    package = Path(kornia_ditf.__file__).parent
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    folders = {path.parent.name + "/" for path in package.glob("*/__init__.py")}
+    named = set(re.findall(r"`([\w/]+)`", read("docs/architecture.md").split("## Modules")[1]))
+    assert modules | folders <= named
+
+
+def test_every_hook_is_documented_with_its_signature() -> None:
+    page = read("docs/hooks.md")
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    for name in vars(manager.hook):
+        hook = getattr(hookspecs, name, None)
+        if hook is None:
+            continue
+        assert f"\n## {name}\n" in page
+        assert f"\n{name}{inspect.signature(hook)}\n".replace("'", "") in page
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/backbones.md"])
+def test_every_built_in_backbone_is_listed(name: str) -> None:
+    backbones = pytest.importorskip("kornia_ditf.backbones")
+    page = read(name)
+    assert [
+        spec.name
+        for spec in backbones.SPECS
+        if f"| `{spec.name}`" not in page.replace(", `", "| `")
+    ] == []
+
+
+def test_the_table_of_backbones_says_what_the_presets_say() -> None:
+    backbones = pytest.importorskip("kornia_ditf.backbones")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in read("docs/backbones.md").splitlines()
+        if line.startswith("| `")
+    ]
+    row_of = {name: row for row in rows for name in re.findall(r"`(.+?)`", row[0])}
+    for spec in backbones.SPECS:
+        _, blocks, width, pixels, numbers, licence = row_of[spec.name]
+        assert sum(int(part) for part in blocks.split("+")) == spec.blocks
+        assert (int(width), int(pixels)) == (spec.width, spec.pixels_per_token)
+        assert spec.license.startswith(licence)
+        assert numbers.startswith("uncalibrated") != spec.calibrated
