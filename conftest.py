@@ -1,10 +1,16 @@
-"""What the doctests see besides the module they stand in, and which tests wait to be asked for."""
+"""What every test and doctest stands on, and which tests wait to be asked for."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A loaded machine must not turn a slow example into a failure.
+settings.register_profile("kornia_ditf", deadline=None)
+settings.load_profile("kornia_ditf")
 
 
 @pytest.fixture(autouse=True)
@@ -12,6 +18,12 @@ def _doctest_names(doctest_namespace: dict[str, Any]) -> None:
     import torch
 
     doctest_namespace["torch"] = torch
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what a test caches away from the user's cache, and from other tests."""
+    monkeypatch.setenv("KORNIA_DITF_CACHE", str(tmp_path / ".cache"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

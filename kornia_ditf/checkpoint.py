@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -125,20 +124,56 @@ class Checkpoint:
             raise CheckpointError(f"{path} must hold a JSON object")
         return content
 
-    def shards(self, subfolder: str) -> Mapping[str, str]:
-        """Tell which file of a model's part holds each tensor: tensor name to file name.
+    def weight_map(self, subfolder: str) -> dict[str, str] | None:
+        """Read which shard holds each tensor: tensor name to file; None where there is one file.
 
         Raises:
-            CheckpointError: there are no safetensors weights, or an index is damaged.
+            CheckpointError: the index is damaged.
         """
         index = f"{subfolder}/{WEIGHTS}.safetensors.index.json"
-        if self.exists(index):
-            names = self.json(index).get("weight_map")
-            if not isinstance(names, dict):
-                raise CheckpointError(f"{self.source}/{index} has no weight_map; get it anew")
-            return {tensor: f"{subfolder}/{file}" for tensor, file in names.items()}
+        if not self.exists(index):
+            return None
+        names = self.json(index).get("weight_map")
+        if not isinstance(names, dict):
+            raise CheckpointError(f"{self.source}/{index} has no weight_map; get it anew")
+        return {tensor: f"{subfolder}/{file}" for tensor, file in names.items()}
+
+    def shards(self, subfolder: str) -> dict[str, str]:
+        """Tell which file of a model's part holds each tensor: tensor name to file.
+
+        Raises:
+            CheckpointError: there are no safetensors weights, or they are damaged.
+        """
+        stored = self.weight_map(subfolder)
+        if stored is not None:
+            return stored
         single = f"{subfolder}/{WEIGHTS}.safetensors"
         return dict.fromkeys(read_header(self.file(single)), single)
+
+    def files(self) -> list[str]:
+        """List the model's files.
+
+        Raises:
+            HubUnreachableError: the hub cannot be asked.
+        """
+        if self.folder is not None:
+            paths = (path for path in self.folder.rglob("*") if path.is_file())
+            return sorted(path.relative_to(self.folder).as_posix() for path in paths)
+        if self._remote is None:
+            raise HubUnreachableError(f"the hub cannot be asked what {self.source} holds")
+        return sorted(self._remote_sizes)
+
+    def has(self, name: str) -> bool:
+        """Tell whether a file is on this machine already."""
+        if self.folder is not None:
+            return (self.folder / name).is_file()
+        from huggingface_hub import try_to_load_from_cache
+
+        revision = self.revision if self._remote is None else self._remote.sha
+        cached = try_to_load_from_cache(
+            self.source, name, cache_dir=self.cache_dir, revision=revision
+        )
+        return isinstance(cached, str)
 
     def _pickles(self, name: str) -> str:
         if name.endswith(".safetensors") and self.exists(name.replace(".safetensors", ".bin")):

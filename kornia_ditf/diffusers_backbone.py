@@ -15,6 +15,7 @@ from kornia_ditf.checkpoint import Checkpoint
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading import load_transformer, load_vae_encoder
 from kornia_ditf.noise import NoiseSchedule, RectifiedFlow, VariancePreserving, draw_noise
+from kornia_ditf.plan import LoadingPlan, plan_loading
 from kornia_ditf.prompts import CachedPromptEncoder
 from kornia_ditf.tap import BlockStream, capture_blocks, count_blocks
 from kornia_ditf.types import Conditioning, Tap
@@ -223,6 +224,35 @@ class DiffusersBackbone(Backbone):
         )
         backbone.identity = checkpoint.identity
         return backbone.eval().requires_grad_(False)._place(place, offload)
+
+    @classmethod
+    def plan_loading(
+        cls,
+        source: str | Path,
+        *,
+        block: int | None = None,
+        dtype: torch.dtype = torch.bfloat16,
+        architecture: Mapping[str, Mapping[str, Any]] | None = None,
+        **hub: Any,
+    ) -> LoadingPlan:
+        """Work out what `from_pretrained` would download and hold, before it does.
+
+        Args:
+            source: a hub id or a local folder.
+            block: the last block to load; None is all.
+            dtype: of the transformer.
+            architecture: configurations to fall back to; see `plan.plan_loading`.
+            hub: `revision`, `token`, `cache_dir`, `local_files_only`.
+        """
+        return plan_loading(
+            Checkpoint(source, **hub),
+            cls.transformer_class,
+            block_lists=[stream.blocks for stream in cls.streams],
+            unused=cls.head,
+            last_block=block,
+            dtype=dtype,
+            architecture=architecture,
+        )
 
     def _place(self, device: torch.device, offload: bool) -> Self:
         if not offload:

@@ -149,6 +149,7 @@ def _describe_folder(folder: Path) -> BackboneSpec:
             repo=str(folder),
             pipeline=pipeline,
             load=spec.load,
+            plan=spec.plan,
             blocks=sum(counts),
             width=config["num_attention_heads"] * config["attention_head_dim"],
             pixels_per_token=spec.pixels_per_token,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kornia_ditf.backbone import Backbone
+from kornia_ditf.plan import LoadingPlan
 
 NEUTRAL_RULE = (
     "uncalibrated; neutral rule: the middle block, timestep 250, the training resolution, one "
@@ -23,6 +24,7 @@ class BackboneSpec:
         repo: hub id of a repository in the diffusers layout, or a folder's path.
         pipeline: the `_class_name` in its model_index.json, by which a folder is recognised.
         load: makes the backbone; called with `source`, `block`, `dtype`, `device` and more.
+        plan: works out what that would download and hold; None where nobody knows.
         blocks: number of blocks, all lists together.
         width: channels of the stream.
         pixels_per_token: side of the square of pixels that one token covers.
@@ -35,13 +37,14 @@ class BackboneSpec:
         calibrated: whether block, timestep and massive channels were chosen by measuring.
         source: where these numbers come from.
         license: licence of the weights.
-        architecture: the transformer's configuration, for planning without network.
+        architecture: the configurations of `transformer` and `vae`, for planning without network.
     """
 
     name: str
     repo: str
     pipeline: str
     load: Callable[..., Backbone]
+    plan: Callable[..., LoadingPlan] | None = None
     blocks: int
     width: int
     pixels_per_token: int
@@ -54,7 +57,7 @@ class BackboneSpec:
     calibrated: bool = False
     source: str
     license: str
-    architecture: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    architecture: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def uncalibrated(cls, *, blocks: int, **known: Any) -> BackboneSpec:

@@ -20,9 +20,3 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
         return made[family]
 
     return give
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what tests cache out of the user's cache, and out of each other's."""
-    monkeypatch.setenv("KORNIA_DITF_CACHE", str(tmp_path_factory.mktemp("cache")))

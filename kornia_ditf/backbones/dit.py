@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kornia_ditf.backbones import configs
 from kornia_ditf.checkpoint import Checkpoint
 from kornia_ditf.diffusers_backbone import DiffusersBackbone, read_schedule
 from kornia_ditf.errors import InvalidArgumentError
@@ -93,6 +94,8 @@ def _spec(side: int) -> BackboneSpec:
         repo=f"facebook/DiT-XL-2-{side}",
         pipeline="DiTPipeline",
         load=DiTBackbone.from_pretrained,
+        plan=DiTBackbone.plan_loading,
+        architecture=configs.dit(side // 8),
         blocks=28,
         width=1152,
         pixels_per_token=16,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kornia_ditf.backbones import configs
 from kornia_ditf.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.noise import RectifiedFlow
 from kornia_ditf.spec import BackboneSpec
@@ -101,6 +102,8 @@ FLUX_DEV = BackboneSpec(
     repo="black-forest-labs/FLUX.1-dev",
     pipeline="FluxPipeline",
     load=FluxBackbone.from_pretrained,
+    plan=FluxBackbone.plan_loading,
+    architecture=configs.flux(guidance=True),
     blocks=57,
     width=3072,
     pixels_per_token=16,
@@ -119,6 +122,8 @@ FLUX_SCHNELL = BackboneSpec.uncalibrated(
     repo="black-forest-labs/FLUX.1-schnell",
     pipeline="FluxPipeline",
     load=FluxBackbone.from_pretrained,
+    plan=FluxBackbone.plan_loading,
+    architecture=configs.flux(guidance=False),
     blocks=57,
     width=3072,
     pixels_per_token=16,

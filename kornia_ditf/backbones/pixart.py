@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kornia_ditf.backbones import configs
 from kornia_ditf.checkpoint import Checkpoint
 from kornia_ditf.diffusers_backbone import DiffusersBackbone, read_schedule
 from kornia_ditf.spec import BackboneSpec
@@ -75,6 +76,8 @@ def _spec(backbone: type[PixArtBackbone], name: str, repo: str, side: int) -> Ba
         repo=f"PixArt-alpha/{repo}",
         pipeline=str(backbone.pipeline_class),
         load=backbone.from_pretrained,
+        plan=backbone.plan_loading,
+        architecture=configs.pixart(side // 8, sizes=name == "pixart-alpha-1024"),
         blocks=28,
         width=1152,
         pixels_per_token=16,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kornia_ditf.backbones import configs
 from kornia_ditf.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.noise import RectifiedFlow
@@ -57,15 +58,17 @@ class SD3Backbone(DiffusersBackbone):
         return {"prompt_embeds": text, "pooled_prompt_embeds": pooled}
 
 
-def _spec(name: str, blocks: int, width: int) -> BackboneSpec:
+def _spec(name: str, blocks: int, architecture: configs.Architecture) -> BackboneSpec:
     repo = name.replace("sd", "stable-diffusion-", 1)
     return BackboneSpec.uncalibrated(
         name=name,
         repo=f"stabilityai/{repo}" + ("-diffusers" if name == "sd3-medium" else ""),
         pipeline="StableDiffusion3Pipeline",
         load=SD3Backbone.from_pretrained,
+        plan=SD3Backbone.plan_loading,
+        architecture=architecture,
         blocks=blocks,
-        width=width,
+        width=64 * blocks,
         pixels_per_token=16,
         long_side=1024,
         license="Stability AI Community License",
@@ -73,7 +76,7 @@ def _spec(name: str, blocks: int, width: int) -> BackboneSpec:
 
 
 SPECS = (
-    _spec("sd3-medium", 24, 1536),
-    _spec("sd3.5-medium", 24, 1536),
-    _spec("sd3.5-large", 38, 2432),
+    _spec("sd3-medium", 24, configs.sd3(24, positions=192, qk_norm=False)),
+    _spec("sd3.5-medium", 24, configs.sd3(24, positions=384, dual=13)),
+    _spec("sd3.5-large", 38, configs.sd3(38, positions=192)),
 )

@@ -1,0 +1,306 @@
+"""Photographs in, pairs of views with known correspondence out; and the loss between their tokens.
+
+A view is a window of a photograph under a homography, with its own light, blur, noise and
+compression. Over half of the pairs lies a piece of a second photograph that moves on its own: it
+hides and uncovers what is behind it, as depth does between two cameras. Every draw comes from the
+generator that is passed in, so a pair is a function of its seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+Image = NDArray[np.uint8]
+Array = NDArray[np.float64]
+
+MAX_TURN = np.deg2rad(45)
+MAX_ZOOM = np.log(2.0)
+MAX_STRETCH = 0.2
+MAX_TILT = 0.35
+MARGIN_PX = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two views of one scene and where the token centres of the first lie in the second.
+
+    Attributes:
+        view_a: RGB, shape (H, W, 3).
+        view_b: RGB, shape (H, W, 3).
+        points_a: token centres (x, y) in pixels, row by row, shape (N, 2).
+        points_b: the same scene points in the second view, shape (N, 2).
+        visible: whether the point is seen in the second view, shape (N,).
+    """
+
+    view_a: Image
+    view_b: Image
+    points_a: Array
+    points_b: Array
+    visible: NDArray[np.bool_]
+
+
+def pyramid(photograph: Image, levels: int = 3) -> list[Image]:
+    """Halve a photograph repeatedly, so that a small view is read without aliasing."""
+    images = [photograph]
+    while len(images) < levels:
+        height, width = images[-1].shape[:2]
+        half = (max(width // 2, 1), max(height // 2, 1))
+        images.append(cv2.resize(images[-1], half, interpolation=cv2.INTER_AREA))
+    return images
+
+
+def token_centres(size: tuple[int, int], cell: int) -> Array:
+    """Return the centres (x, y) of the tokens of an image, row by row, shape (N, 2)."""
+    y, x = np.mgrid[0 : size[0] // cell, 0 : size[1] // cell]
+    return np.stack([x.ravel(), y.ravel()], -1) * float(cell) + (cell - 1) / 2
+
+
+def project(homography: Array, points: Array) -> Array:
+    """Map points (x, y), shape (N, 2), through a homography."""
+    mapped = np.c_[points, np.ones(len(points))] @ homography.T
+    return mapped[:, :2] / np.maximum(mapped[:, 2:], 1e-6)
+
+
+def translation(x: float, y: float) -> Array:
+    return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
+
+
+def window(
+    rng: np.random.Generator, centre: Array, scale: float, turn: float, size: tuple[int, int]
+) -> Array:
+    """Draw a homography from pixels of a view to pixels of a photograph.
+
+    Args:
+        rng: source of the stretch and the tilt.
+        centre: the photograph's pixel (x, y) that the view's centre shows.
+        scale: photograph pixels per view pixel.
+        turn: rotation in radians.
+        size: (height, width) of the view.
+    """
+    stretch = np.exp(rng.uniform(-MAX_STRETCH, MAX_STRETCH))
+    cos, sin = np.cos(turn), np.sin(turn)
+    shape = np.array([[cos, -sin], [sin, cos]]) @ np.diag([scale * stretch, scale / stretch])
+    middle = np.eye(3)
+    middle[:2, :2] = shape
+    middle[2, :2] = rng.uniform(-MAX_TILT, MAX_TILT, 2) / np.array([size[1], size[0]])
+    height, width = size
+    return translation(*centre) @ middle @ translation(-(width - 1) / 2, -(height - 1) / 2)
+
+
+def render(levels: Sequence[Image], homography: Array, size: tuple[int, int]) -> Image:
+    """Read a view of a photograph from the pyramid level that fits the view's scale."""
+    height, width = size
+    corners = np.array([[0, 0], [width, 0], [0, height]], float)
+    moved = project(homography, corners)
+    sides = np.linalg.norm(moved[1:] - moved[0], axis=1) / np.array([width, height])
+    level = int(np.clip(np.floor(np.log2(max(sides.max(), 1e-3)) + 0.3), 0, len(levels) - 1))
+    factor = 0.5**level
+    to_level = np.diag([factor, factor, 1.0])
+    to_level[:2, 2] = (factor - 1) / 2
+    view = cv2.warpPerspective(
+        levels[level],
+        to_level @ homography,
+        (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
+    return np.asarray(view, dtype=np.uint8)
+
+
+def draw_blobs(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Draw one to three filled ellipses or polygons, 1 inside, shape (H, W)."""
+    height, width = size
+    mask = np.zeros(size, np.uint8)
+    for _ in range(rng.integers(1, 4)):
+        at = rng.uniform(0, 1, 2) * [width, height]
+        radii = rng.uniform(0.06, 0.3, 2) * min(size)
+        angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(4, 14)))
+        outline = at + np.stack([np.cos(angles), np.sin(angles)], -1) * radii
+        cv2.fillPoly(mask, [outline.round().astype(np.int32)], 1)
+    return mask
+
+
+def relight(rng: np.random.Generator, view: Image) -> Image:
+    """Change a view's light, colour, sharpness, noise and compression."""
+    height, width = view.shape[:2]
+    light = (view.astype(np.float32) / 255) ** np.exp(rng.uniform(-0.45, 0.45))
+    light = light * rng.uniform(0.85, 1.15, 3).astype(np.float32)
+    light = (light - 0.5) * np.exp(rng.uniform(-0.35, 0.25)) + 0.5 + rng.uniform(-0.1, 0.1)
+    if rng.random() < 0.3:  # a shadow or a glow across the view
+        y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+        slope = rng.normal(0, 1, 2)
+        ramp = np.tanh(rng.uniform(0.5, 6) * (slope[0] * x + slope[1] * y + rng.normal(0, 0.5)))
+        light = light * (1 + rng.uniform(-0.35, 0.35) * ramp[..., None])
+    if rng.random() < 0.05:
+        light = np.repeat(light.mean(-1, keepdims=True), 3, axis=-1)
+    light = np.ascontiguousarray(light, dtype=np.float32)
+    if rng.random() < 0.3:
+        light = cv2.GaussianBlur(light, (0, 0), rng.uniform(0.4, 1.4))
+    light = light + rng.normal(0, 1, light.shape) * rng.uniform(0, 0.04) * (rng.random() < 0.7)
+    pixels = np.clip(light * 255, 0, 255).astype(np.uint8)
+    if rng.random() < 0.2:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))]
+        pixels = cv2.imdecode(cv2.imencode(".jpg", pixels, quality)[1], cv2.IMREAD_COLOR)
+    return np.asarray(pixels, dtype=np.uint8)
+
+
+def draw_pair(
+    rng: np.random.Generator,
+    photographs: Sequence[Sequence[Image]],
+    size: tuple[int, int],
+    cell: int,
+) -> Pair:
+    """Draw two views of a random photograph, preferring those that show something.
+
+    Args:
+        rng: source of every draw.
+        photographs: one pyramid per photograph.
+        size: (height, width) of both views.
+        cell: pixels per token.
+    """
+    for _ in range(3):  # a plain wall teaches little
+        pair = _draw(rng, photographs, size, cell)
+        if pair.view_a.std((0, 1)).mean() > 20 and pair.visible.sum() > 64:
+            break
+    return pair
+
+
+def _draw(
+    rng: np.random.Generator,
+    photographs: Sequence[Sequence[Image]],
+    size: tuple[int, int],
+    cell: int,
+) -> Pair:
+    levels = photographs[rng.integers(len(photographs))]
+    height, width = levels[0].shape[:2]
+    largest = min(height, width) / max(size) * 1.1
+    scale = np.exp(rng.uniform(np.log(min(0.6, largest)), np.log(max(largest, 0.61))))
+    centre = np.array([rng.uniform(0.2, 0.8) * width, rng.uniform(0.2, 0.8) * height])
+    turn = rng.normal(0, 0.15)
+    window_a = window(rng, centre, scale, turn, size)
+    # Small motions, as in stereo, are drawn as often as large ones.
+    reach = rng.choice([0.15, 0.6, 1.0])
+    step = rng.uniform(-0.25, 0.25, 2) * scale * np.array([size[1], size[0]])
+    zoom = np.exp(rng.uniform(-MAX_ZOOM, MAX_ZOOM) * reach)
+    turn_b = turn + rng.uniform(-MAX_TURN, MAX_TURN) * reach
+    window_b = window(rng, centre + step, scale * zoom, turn_b, size)
+    a_to_b = np.linalg.inv(window_b) @ window_a
+    view_a, view_b = render(levels, window_a, size), render(levels, window_b, size)
+
+    points_a = token_centres(size, cell)
+    points_b = project(a_to_b, points_a)
+    in_photograph = project(window_a, points_a)
+    visible = (in_photograph >= 0).all(1) & (in_photograph <= [width - 1, height - 1]).all(1)
+    if rng.random() < 0.5:
+        other = photographs[rng.integers(len(photographs))]
+        middle = np.array(other[0].shape[1::-1]) * rng.uniform(0.3, 0.7, 2)
+        front_a = window(rng, middle, np.exp(rng.uniform(-0.6, 0.8)), rng.normal(0, 0.5), size)
+        front_a_to_b = translation(*rng.uniform(-24, 24, 2)) @ a_to_b
+        mask_a = draw_blobs(rng, size)
+        mask_b = cv2.warpPerspective(mask_a, front_a_to_b, size[::-1], flags=cv2.INTER_NEAREST)
+        piece_a = render(other, front_a, size)
+        piece_b = render(other, front_a @ np.linalg.inv(front_a_to_b), size)
+        view_a = np.where(mask_a[..., None] > 0, piece_a, view_a)
+        view_b = np.where(mask_b[..., None] > 0, piece_b, view_b)
+        in_front = at_pixels(mask_a, points_a) > 0
+        points_b = np.where(in_front[:, None], project(front_a_to_b, points_a), points_b)
+        visible = in_front | (visible & (at_pixels(mask_b, points_b) == 0))
+    inside = (points_b >= MARGIN_PX) & (points_b <= np.array(size[::-1]) - 1 - MARGIN_PX)
+    return Pair(
+        relight(rng, view_a), relight(rng, view_b), points_a, points_b, visible & inside.all(1)
+    )
+
+
+def at_pixels(image: NDArray[np.uint8], points: Array) -> NDArray[np.uint8]:
+    """Read an image at the pixels nearest to points (x, y); outside, at its edge."""
+    limit = np.array(image.shape[1::-1]) - 1
+    x, y = np.clip(points.round(), 0, limit).astype(int).T
+    return np.asarray(image[y, x])
+
+
+def as_tensor(views: Sequence[Image]) -> Tensor:
+    """Stack views into the network's range [-1, 1], shape (B, 3, H, W)."""
+    return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def read_at(tokens: Tensor, points: Tensor, size: tuple[int, int]) -> Tensor:
+    """Read a descriptor map bilinearly.
+
+    Args:
+        tokens: shape (D, rows, columns).
+        points: (x, y) in pixels of the image, shape (K, 2).
+        size: (height, width) of the image.
+
+    Returns:
+        descriptors, shape (K, D).
+    """
+    scale = points.new_tensor([size[1], size[0]])
+    grid = (points + 0.5) / scale * 2 - 1
+    read = F.grid_sample(tokens[None], grid[None, None], padding_mode="border", align_corners=False)
+    return read[0, :, 0].T
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """The symmetric InfoNCE of a batch, and how often the true match scores highest."""
+
+    loss: Tensor
+    accuracy: float
+
+
+def correspondence_loss(
+    tokens_a: Tensor,
+    tokens_b: Tensor,
+    pairs: Sequence[Pair],
+    picks: Sequence[NDArray[np.int64]],
+    size: tuple[int, int],
+    temperature: float = 0.06,
+    near_px: float = 6.0,
+) -> Agreement:
+    """Tell each picked token's true match from every other token of the image, and from other images.
+
+    Args:
+        tokens_a: descriptors of the first views, shape (B, D, rows, columns).
+        tokens_b: descriptors of the second views, same shape.
+        pairs: the B pairs.
+        picks: for each pair, indices of the tokens of the first view that are compared.
+        size: (height, width) of the views.
+        temperature: divides the cosines.
+        near_px: tokens this near to the true match are neither right nor wrong.
+    """
+    device = tokens_a.device
+    centres = torch.from_numpy(pairs[0].points_a).float().to(device)
+    here, there, logits_here, logits_there = [], [], [], []
+    for index, (pair, pick) in enumerate(zip(pairs, picks, strict=True)):
+        points_a = centres[torch.from_numpy(pick).to(device)]
+        points_b = torch.from_numpy(pair.points_b[pick]).float().to(device)
+        grid_a = F.normalize(tokens_a[index].flatten(1).T, dim=1)
+        grid_b = F.normalize(tokens_b[index].flatten(1).T, dim=1)
+        a = grid_a[torch.from_numpy(pick).to(device)]
+        b = F.normalize(read_at(tokens_b[index], points_b, size), dim=1)
+        near_a = torch.cdist(points_a, centres) < near_px
+        near_b = torch.cdist(points_b, centres) < near_px
+        logits_here.append((a @ grid_b.T).masked_fill(near_b, -1e4))
+        logits_there.append((b @ grid_a.T).masked_fill(near_a, -1e4))
+        here.append(a)
+        there.append(b)
+    owner = torch.cat([torch.full((len(a),), i, device=device) for i, a in enumerate(here)])
+    same = owner[:, None] == owner
+    all_a, all_b = torch.cat(here), torch.cat(there)
+    right = (all_a * all_b).sum(1, keepdim=True)
+    others = (all_a @ all_b.T).masked_fill(same, -1e4)
+    first = torch.zeros(len(right), dtype=torch.long, device=device)
+    losses, hits = [], []
+    for inside, outside in ((logits_here, others), (logits_there, others.T)):
+        logits = torch.cat([right, torch.cat(inside), outside], 1) / temperature
+        losses.append(F.cross_entropy(logits, first))
+        hits.append((logits.argmax(1) == 0).float().mean().item())
+    return Agreement((losses[0] + losses[1]) / 2, sum(hits) / 2)
