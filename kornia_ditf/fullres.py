@@ -48,7 +48,7 @@ def cosine_planes(queries: Tensor, tokens: Tensor, size: tuple[int, int]) -> Ite
                 [0.0000, 0.0000, 0.0000]])
     """
     inverse_lengths = _inverse_lengths(tokens, size)
-    for some in queries.split(_QUERIES):
+    for some in torch.split(queries, _QUERIES):
         for product in some @ tokens.flatten(0, 1).T:
             plane = F.interpolate(product.view(1, 1, *tokens.shape[:2]), size, mode="bilinear")
             yield plane[0, 0].mul_(inverse_lengths)

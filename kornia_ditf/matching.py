@@ -71,7 +71,7 @@ class _Side:
 
     def __init__(self, descriptors: Tensor, name: str) -> None:
         # In float64 no square overflows or vanishes; in pieces, for that is a copy.
-        pieces = descriptors.split(_TILE_A)
+        pieces = torch.split(descriptors, _TILE_A)
         lengths = torch.cat([torch.linalg.vector_norm(piece.double(), dim=1) for piece in pieces])
         if not bool((lengths <= torch.finfo(torch.float32).max).all()):
             raise InvalidArgumentError(f"{name} must be finite, got NaN or infinity among them")
