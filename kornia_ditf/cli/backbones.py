@@ -50,7 +50,7 @@ def list_installed(as_json: options.Json = False) -> None:
             str(spec.ensemble),
             _channels(spec),
             spec.license,
-            f"{'calibrated' if spec.calibrated else 'uncalibrated'} [{1 + sources.index(spec.source)}]",
+            ("" if spec.calibrated else "un") + f"calibrated [{1 + sources.index(spec.source)}]",
         )
         for spec in specs
     ]
@@ -63,7 +63,9 @@ def list_installed(as_json: options.Json = False) -> None:
     )
     typer.echo("")
     if left_out:
-        typer.echo(f"The terminal is too narrow for {', '.join(left_out)}; widen it, or use --json.")
+        typer.echo(
+            f"The terminal is too narrow for {', '.join(left_out)}; widen it, or use --json."
+        )
     typer.echo("*   embedded; used when no backbone is named")
     for number, source in enumerate(sources, 1):
         typer.echo(f"[{number}] {source}")

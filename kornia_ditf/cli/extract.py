@@ -59,14 +59,14 @@ def extract(
 ) -> None:
     """Write the descriptors of images, one safetensors file each.
 
-    A file holds `descriptors` (D, rows, columns), or `block_K` for each of several blocks, and says in
-    its metadata how they were made. Files that are there with the same settings are skipped, so the
-    same command goes on where an interrupted one stopped. Massive channels that are not known are
-    found on the first four images and discarded in all.
+    A file holds `descriptors` (D, rows, columns), or `block_K` for each of several blocks, and
+    says in its metadata how they were made. Files that are there with the same settings are
+    skipped, so the same command goes on where an interrupted one stopped. Massive channels that
+    are not known are found on the first four images and discarded in all.
     """
     from kornia_ditf.cli import output, settings
     from kornia_ditf.cli.images import read_fitting
-    from kornia_ditf.errors import CaptureError, DiTFError, ImageError, InvalidArgumentError
+    from kornia_ditf.errors import CaptureError, ImageError, InvalidArgumentError
     from kornia_ditf.registry import DEFAULT_BACKBONE, find_backbone
 
     paths = list({path.resolve(): path for path in images}.values())
@@ -180,11 +180,8 @@ class _Done:
 
     def remarks(self) -> Iterable[tuple[str, str]]:
         if self.skipped:
-            yield (
-                "skipped",
-                f"{len(self.skipped)} that are there with these settings; "
-                "--overwrite makes them anew",
-            )
+            remark = f"{len(self.skipped)} that are there with these settings"
+            yield "skipped", f"{remark}; --overwrite makes them anew"
         if self.failed:
             yield "failed", ", ".join(str(path) for path, _ in self.failed)
 
@@ -212,7 +209,7 @@ def _agree_on_channels(
     from kornia_ditf.cli.settings import known_channels
     from kornia_ditf.errors import ImageError
 
-    known, origin = known_channels(ditf)
+    _, origin = known_channels(ditf)
     if "discard" not in ditf.config.treatment:
         return {}, origin
     missing = [block for block in blocks if ditf.massive_channels(block) is None]

@@ -1,4 +1,4 @@
-"""`kornia-ditf inspect`: images in; massive channels, block by block, and what becomes of them out."""
+"""`kornia-ditf inspect`: images in; massive channels by block, and what discarding does, out."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ def inspect(
     ] = "all",
     block: Annotated[
         int | None,
-        typer.Option(
-            metavar="K", help="Compare the treatments at this block.  [default: preset]"
-        ),
+        typer.Option(metavar="K", help="Compare the treatments at this block.  [default: preset]"),
     ] = None,
     timestep: options.Timestep = None,
     long_side: options.LongSide = None,
@@ -59,9 +57,9 @@ def inspect(
 ) -> None:
     """Show the massive channels of a backbone, and what discarding them does.
 
-    Magnitude is the mean of |x|; ratio, how far that stands above the median channel; variation, the
-    spread of |x| over tokens relative to its mean; share, the part of the tokens where it stands out.
-    Contrast is 1 minus the mean cosine between tokens: 0 where all look alike.
+    Magnitude is the mean of |x|; ratio, how far that stands above the median channel; variation,
+    the spread of |x| over tokens relative to its mean; share, the part of the tokens where it
+    stands out. Contrast is 1 minus the mean cosine between tokens: 0 where all look alike.
     """
     from kornia_ditf.cli import output, settings
     from kornia_ditf.cli.images import read_fitting
@@ -151,21 +149,20 @@ def read_blocks(text: str, count: int) -> list[int]:
 
 
 def _table_rows(inspection: Inspection, top: int) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for block, statistics in inspection.statistics.items():
         massive = set(statistics.massive())
         mark = "*" if block == inspection.block else ""
         for index, channel in enumerate(_largest(statistics, top)):
-            values = statistics
             rows.append(
                 (
                     f"{mark}{block}" if index == 0 else "",
                     str(len(massive)) if index == 0 else "",
                     str(channel),
-                    f"{values.magnitude[channel]:.3g}",
-                    f"{values.ratio[channel]:.1f}",
-                    f"{values.token_variation[channel]:.2f}",
-                    f"{values.token_share[channel]:.0%}",
+                    f"{statistics.magnitude[channel]:.3g}",
+                    f"{statistics.ratio[channel]:.1f}",
+                    f"{statistics.token_variation[channel]:.2f}",
+                    f"{statistics.token_share[channel]:.0%}",
                     "massive" if channel in massive else "",
                 )
             )

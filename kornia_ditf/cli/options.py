@@ -77,7 +77,9 @@ Dtype = Annotated[
         help="float32, bfloat16 or float16.  [default: float32 on a CPU, else bfloat16]",
     ),
 ]
-Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, mps ... [default: cpu]")]
+Device = Annotated[
+    str | None, typer.Option(metavar="NAME", help="cpu, cuda, mps ... [default: cpu]")
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Write one JSON document to standard output, no text.")
 ]

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 def describe_preset(spec: BackboneSpec) -> str:
     """Say where a preset's numbers come from."""
-    return spec.source if spec.calibrated else f"uncalibrated: {_without_uncalibrated(spec.source)}"
+    uncalibrated = not spec.calibrated and not spec.source.startswith("uncalibrated")
+    return f"{'uncalibrated; ' if uncalibrated else ''}{spec.source}"
 
 
 def preset_facts(name: str | None, spec: BackboneSpec, ditf: DiTF) -> list[tuple[str, str]]:
@@ -20,14 +21,11 @@ def preset_facts(name: str | None, spec: BackboneSpec, ditf: DiTF) -> list[tuple
     config = ditf.config
     default = "" if name else " (the embedded default; name another with --backbone)"
     draws = f", {config.ensemble} noise draws" if config.ensemble > 1 else ""
+    block = f"{config.block} (of 0 to {ditf.backbone.blocks - 1})"
     return [
         ("backbone", f"{spec.name}{default}"),
         ("preset", describe_preset(spec)),
-        (
-            "block",
-            f"{config.block} (of 0 to {ditf.backbone.blocks - 1}), timestep {config.timestep:g}{draws}, "
-            f"treatment {config.treatment}",
-        ),
+        ("block", f"{block}, timestep {config.timestep:g}{draws}, treatment {config.treatment}"),
     ]
 
 
@@ -78,7 +76,3 @@ def _place(ditf: DiTF) -> dict[str, str]:
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "device": str(parameter.device),
     }
-
-
-def _without_uncalibrated(source: str) -> str:
-    return source.removeprefix("uncalibrated; ")
