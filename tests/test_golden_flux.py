@@ -11,8 +11,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from kornia_ditf.backbones.flux import FluxBackbone
-from kornia_ditf.massive import discard_channels
-from kornia_ditf.modulation import modulate
+from kornia_ditf.ensemble import mean_taps
+from kornia_ditf.massive import discard_channels, find_massive_channels
+from kornia_ditf.modulation import modulate, treat
 from kornia_ditf.types import Conditioning, Tap
 
 GOLDEN = Path(__file__).parent / "data" / "flux_tiny.safetensors"
@@ -82,6 +83,29 @@ def test_every_step_of_the_chain_equals_the_authors(golden: Golden) -> None:
     assert tap.scale is not None
     torch.testing.assert_close(tap.shift, golden["out.shift"], rtol=0, atol=1e-5)
     torch.testing.assert_close(tap.scale, golden["out.scale"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [None, 1, 2])
+def test_the_averaged_chain_equals_the_authors_however_it_is_split(
+    golden: Golden, rows: int | None
+) -> None:
+    with torch.no_grad():
+        tap = mean_taps(
+            golden.backbone,
+            golden["in.latent_clean"],
+            golden["in.noise"],
+            golden.timestep,
+            golden.conditioning,
+            blocks=[golden.block],
+            rows=rows,
+        )[golden.block]
+    tokens = treat(tap, "adaln+discard", json.loads(golden.metadata["discard"]))
+    torch.testing.assert_close(as_map(tokens, tap), golden["out.adaln_cd"], rtol=0, atol=1e-5)
+
+
+def test_the_authors_massive_channels_are_found(golden: Golden) -> None:
+    expected = tuple(json.loads(golden.metadata["discard"]))
+    assert find_massive_channels(golden.tap().x) == expected
 
 
 def test_several_single_stream_blocks_come_from_one_forward(golden: Golden) -> None:
