@@ -66,7 +66,7 @@ def match(
     from kornia_ditf.registry import DEFAULT_BACKBONE, find_backbone
 
     paths = (image_a, image_b)
-    prompts = _check_arguments(prompt, picture, json_file, limit)
+    prompts = _check_arguments(prompt, picture, json_file, limit, min_score)
     spec = find_backbone(backbone or DEFAULT_BACKBONE)
     side = options.side_in_pixels(long_side, spec)
     images = [read_fitting(path, side, spec.pixels_per_token) for path in paths]
@@ -194,7 +194,11 @@ def _fit_plane(matches: Matches, map_b: DescriptorMap) -> _Plane | None:
 
 
 def _check_arguments(
-    prompt: list[str] | None, picture: Path | None, json_file: Path | None, limit: int
+    prompt: list[str] | None,
+    picture: Path | None,
+    json_file: Path | None,
+    limit: int,
+    min_score: float | None,
 ) -> list[str]:
     from kornia_ditf.errors import InvalidArgumentError
 
@@ -209,6 +213,8 @@ def _check_arguments(
         raise InvalidArgumentError(f"--picture and --json-file both name {picture}")
     if limit < 1:
         raise InvalidArgumentError(f"--limit must be at least 1, got {limit}")
+    if min_score is not None and not -1 <= min_score <= 1:
+        raise InvalidArgumentError(f"--min-score must lie in [-1, 1], got {min_score}")
     return prompts
 
 

@@ -195,6 +195,7 @@ def test_a_cmyk_image_is_taken(run: Run, model: Path, tmp_path: Path) -> None:
         ("--prompt", "a dog", "takes no prompts"),
         ("--picture", "matches.txt", ".png"),
         ("--limit", "0", "--limit"),
+        ("--min-score", "1.5", "--min-score"),
     ],
 )
 def test_a_wrong_value_is_one_line_and_2(
@@ -208,7 +209,7 @@ def test_a_wrong_value_is_one_line_and_2(
 def test_a_corrupt_or_missing_shard_is_one_line_and_4(
     run: Run, images: list[Path], massive_model: Path
 ) -> None:
-    shard = sorted(massive_model.glob("transformer/*.safetensors"))[0]
+    shard = min(massive_model.glob("transformer/*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-7])
     for _ in ("corrupt", "missing"):
         result = run("match", images[0], images[1], "-b", massive_model)

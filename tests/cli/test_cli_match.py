@@ -83,7 +83,7 @@ def test_a_treatment_without_discarding_looks_for_no_channels(
 def test_a_high_minimum_leaves_no_match_and_no_homography(
     run: Run, run_json: RunJson, images: list[Path], model: Path
 ) -> None:
-    options = ("match", *images[:2], "-b", model, "--long-side", 48, "--min-score", 1.5)
+    options = ("match", *images[:2], "-b", model, "--long-side", 48, "--min-score", 1)
     found = run_json(*options)
     assert found["scores"] == [] and found["homography"] is None
     assert "0 matches do not fix a homography" in run(*options).stdout

@@ -1,0 +1,79 @@
+"""`kornia-ditf backbones`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from kornia_ditf import checkpoint
+from kornia_ditf.registry import list_backbones
+
+Run = Callable[..., Result]
+RunJson = Callable[..., Any]
+
+
+@pytest.fixture
+def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint.Checkpoint, "_remote", None)
+
+
+@pytest.mark.parametrize("command", [("backbones",), ("backbones", "list")])
+def test_every_backbone_is_listed_on_a_line_of_its_own(run: Run, command: tuple[str, ...]) -> None:
+    lines = run(*command).stdout.splitlines()
+    for name, spec in list_backbones().items():
+        (line,) = [line for line in lines if line.split()[:1] in ([name], [f"{name}*"])]
+        assert f" {spec.block} " in line and spec.license in line
+        assert ("uncalibrated" in line) != spec.calibrated
+    assert all(line == line.rstrip() and line.isascii() for line in lines)
+
+
+def test_each_number_says_where_it_comes_from(run: Run) -> None:
+    text = run("backbones").stdout
+    for spec in list_backbones().values():
+        assert spec.source in text
+
+
+def test_the_list_as_json_holds_the_presets(run_json: RunJson) -> None:
+    found = {entry["name"]: entry for entry in run_json("backbones")["backbones"]}
+    assert found["flux.1-dev"]["massive_channels"] == [154, 1446]
+    assert found["dit-xl-2-256"]["calibrated"] is False
+
+
+@pytest.mark.usefixtures("_no_hub")
+def test_without_the_hub_memory_is_worked_out_and_that_is_said(run: Run) -> None:
+    result = run("backbones", "show", "dit-xl-2-256", "--block", 0)
+    assert result.exit_code == 0, result.stderr
+    assert "up to block 0: transformer" in result.stdout
+    assert "the hub cannot be reached" in result.stdout
+    assert "the architecture alone" in result.stdout
+
+
+def test_a_folder_needs_no_download_and_less_memory_for_an_earlier_block(
+    run: Run, run_json: RunJson, model: Path
+) -> None:
+    command = ("backbones", "show", model)
+    text = run(*command).stdout
+    assert "download         nothing" in text and "uncalibrated" in text
+    early, late = (run_json(*command, "--block", block)["plan"]["bytes"] for block in (0, 3))
+    assert early["held"] < late["held"] <= late["transformer_whole"]
+    half = run_json(*command, "--block", 3, "--dtype", "bf16")["plan"]["bytes"]
+    whole = run_json(*command, "--block", 3, "--dtype", "fp32")["plan"]["bytes"]
+    assert whole["held"] == 2 * half["held"]
+
+
+def test_the_embedded_backbone_says_that_it_comes_with_the_package(run: Run) -> None:
+    assert "(comes with the package)" in run("backbones", "show", "nano").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(("flux1-dev",), 4), (("nano", "--block", "8"), 2), (("nano", "--dtype", "int8"), 2)],
+)
+def test_what_cannot_be_shown_is_one_line(run: Run, arguments: tuple[str, ...], code: int) -> None:
+    result = run("backbones", "show", *arguments)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.stderr.count("\n") == 1

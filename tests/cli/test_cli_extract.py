@@ -1,0 +1,168 @@
+"""`kornia-ditf extract`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from typer.testing import Result
+
+import kornia_ditf
+from kornia_ditf.cli.extract import name_outputs
+from kornia_ditf.descriptor import DiTF
+
+Run = Callable[..., Result]
+RunJson = Callable[..., Any]
+SMALL = ("--long-side", 48)
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    with safe_open(path, "pt") as file:
+        return {name: json.loads(value) for name, value in file.metadata().items()}
+
+
+def test_files_hold_what_the_library_computes_and_how(
+    run_json: RunJson, images: list[Path], massive_model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "deep" / "out"
+    done = run_json("extract", *images, "-b", massive_model, *SMALL, "--out", out)
+    assert done["written"] == [str(out / f"{name}.safetensors") for name in "abc"]
+    ditf = kornia_ditf.create_descriptor(massive_model, long_side=48, massive_channels=(7, 19))
+    for path in images:
+        stored = load_file(out / f"{path.stem}.safetensors")
+        torch.testing.assert_close(stored["descriptors"], ditf(path).data[0])
+    about = metadata(out / "a.safetensors")
+    assert about["image"] == str(images[0]) and about["image_size"] == [48, 64]
+    assert about["grid"] == [9, 12] and about["massive_channels"] == {"2": [7, 19]}
+    assert about["identity"] == ditf.backbone.identity
+
+
+def test_several_blocks_have_a_key_each(
+    run: Run, images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    blocks = ("--block", 3, "--block", 1)
+    result = run("extract", images[0], "-b", model, *SMALL, *blocks, "--half", "--out", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    stored = load_file(tmp_path / "a.safetensors")
+    assert set(stored) == {"block_1", "block_3"}
+    assert stored["block_1"].dtype == torch.float16
+    ditf = kornia_ditf.create_descriptor(model, long_side=48, block=1, massive_channels=())
+    expected = ditf(images[0]).data[0]
+    torch.testing.assert_close(stored["block_1"].float(), expected, atol=1e-2, rtol=1e-2)
+
+
+def test_the_same_again_is_skipped_and_other_settings_are_not(
+    run_json: RunJson, images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    command = ("extract", *images, "-b", model, *SMALL, "--out", tmp_path / "out")
+    assert len(run_json(*command)["written"]) == 3
+    assert len(run_json(*command)["skipped"]) == 3
+    assert len(run_json(*command, "--overwrite")["written"]) == 3
+    assert len(run_json(*command, "--seed", 1)["written"]) == 3
+    shutil.copy(images[1], images[0])
+    assert len(run_json(*command, "--seed", 1)["written"]) == 1
+
+
+def test_a_bad_image_is_reported_and_the_rest_go_on(
+    run: Run, images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    images[1].write_bytes(b"")
+    result = run("extract", *images, "-b", model, *SMALL, "--out", tmp_path / "out")
+    assert result.exit_code == 3
+    assert result.stderr.count("\n") == 1 and str(images[1]) in result.stderr
+    assert "2 of 3 images" in result.stdout
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"a.safetensors", "c.safetensors"}
+
+
+def test_an_interruption_leaves_whole_files_and_the_command_goes_on(
+    run: Run,
+    run_json: RunJson,
+    images: list[Path],
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out"
+    command = ("extract", *images, "-b", model, *SMALL, "--out", out)
+    with monkeypatch.context() as patch:
+
+        def interrupt(_tensors: object, path: Path, _metadata: object) -> None:
+            Path(path).write_bytes(b"half")
+            raise KeyboardInterrupt
+
+        describe = DiTF.describe_blocks
+
+        def describe_first(self: DiTF, image: torch.Tensor, *rest: Any) -> Any:
+            if image.shape[-1] == image.shape[-2]:
+                patch.setattr("safetensors.torch.save_file", interrupt)
+            return describe(self, image, *rest)
+
+        patch.setattr(DiTF, "describe_blocks", describe_first)
+        result = run(*command)
+    assert result.exit_code == 130
+    assert result.stderr.startswith("error: interrupted with 2 of 3 images done")
+    assert {path.name for path in out.iterdir()} == {"a.safetensors", "b.safetensors"}
+    done = run_json(*command)
+    assert (len(done["skipped"]), len(done["written"])) == (2, 1)
+
+
+def test_images_of_one_name_do_not_overwrite_each_other(
+    run_json: RunJson, images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other" / "a.png"
+    other.parent.mkdir()
+    shutil.copy(images[1], other)
+    command = ("extract", "-b", model, *SMALL, "--out", tmp_path / "out")
+    together = run_json(*command, images[0], other)["written"]
+    assert len(set(together)) == 2
+    assert {metadata(Path(path))["image"] for path in together} == {str(images[0]), str(other)}
+    first = run_json(*command, images[0])["written"]
+    later = run_json(*command, other)
+    assert not set(first) & {*later["written"], *later["skipped"]}
+
+
+def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"weights of something")
+    target = name_outputs([Path("a.png")], tmp_path)[Path("a.png")]
+    assert target.name.startswith("a-") and not target.exists()
+
+
+def test_an_image_named_twice_is_done_once(
+    run_json: RunJson, images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    twice = (images[0], images[0].parent / "." / "a.png")
+    done = run_json("extract", *twice, "-b", model, *SMALL, "--out", tmp_path / "out")
+    assert len(done["written"]) == 1
+
+
+def test_values_beyond_float16_are_not_stored_in_it(
+    run: Run, images: list[Path], massive_model: Path, tmp_path: Path
+) -> None:
+    def enlarge(path: Path) -> None:
+        from safetensors.torch import save_file
+
+        tensors = load_file(path)
+        if "patch_embed.proj.bias" in tensors:
+            tensors["patch_embed.proj.bias"][7] = 1e6
+            save_file(tensors, path, {"format": "pt"})
+
+    for path in massive_model.glob("transformer/*.safetensors"):
+        enlarge(path)
+    options = ("-b", massive_model, *SMALL, "--treatment", "raw", "--half")
+    result = run("extract", images[0], *options, "--out", tmp_path / "out")
+    assert result.exit_code == 2 and "--half" in result.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(run: Run, images: list[Path]) -> None:
+    result = run("extract", images[0], "--out", images[1])
+    assert result.exit_code == 5
+    assert result.stderr.count("\n") == 1 and str(images[1]) in result.stderr
