@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kornia_ditf.errors import DiTFError
     from kornia_ditf.hookspecs import hookimpl
     from kornia_ditf.massive import describe_channels, discard_channels, find_massive_channels
-    from kornia_ditf.matching import match, match_points, mutual_nearest
+    from kornia_ditf.matching import match, match_points, mutual_nearest, similarity_maps
     from kornia_ditf.modulation import TREATMENTS, modulate, treat
     from kornia_ditf.picture import draw_matches, save_picture
     from kornia_ditf.preprocess import as_image, fit_image, read_image
@@ -30,7 +30,7 @@ _HOMES = {
     "errors": ("DiTFError",),
     "hookspecs": ("hookimpl",),
     "massive": ("describe_channels", "discard_channels", "find_massive_channels"),
-    "matching": ("match", "match_points", "mutual_nearest"),
+    "matching": ("match", "match_points", "mutual_nearest", "similarity_maps"),
     "modulation": ("TREATMENTS", "modulate", "treat"),
     "picture": ("draw_matches", "save_picture"),
     "preprocess": ("as_image", "fit_image", "read_image"),
@@ -69,6 +69,7 @@ __all__ = [
     "mutual_nearest",
     "read_image",
     "save_picture",
+    "similarity_maps",
     "treat",
 ]
 

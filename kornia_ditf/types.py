@@ -49,7 +49,7 @@ def _rescale(points: Tensor, source: tuple[int, int], target: tuple[int, int]) -
     ratio = torch.tensor(
         [target[1] / source[1], target[0] / source[0]], dtype=torch.float64, device=points.device
     )
-    dtype = points.dtype if points.is_floating_point() else torch.float32
+    dtype = torch.promote_types(points.dtype, torch.float32)
     return ((points.double() + 0.5) * ratio - 0.5).to(dtype)
 
 
@@ -269,17 +269,19 @@ class DescriptorMap:
         grid = grid.expand(len(self), -1, -1).unsqueeze(2)
         data = self.data.float()
         sampled = F.grid_sample(data, grid, padding_mode="border", align_corners=False)
-        return F.normalize(sampled.squeeze(3).transpose(1, 2), dim=-1)
+        # In float64 the squares of small or large descriptors neither vanish nor overflow.
+        read, tiny = sampled.squeeze(3).transpose(1, 2).double(), torch.finfo(torch.float32).tiny
+        return F.normalize(read, dim=-1, eps=tiny).float()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matches:
-    """Correspondences between two images, in the pixels of each.
+    """Correspondences between two images, in the pixels of each; or between B pairs of images.
 
     Args:
-        points_a: (x, y) in image A, shape (K, 2).
+        points_a: (x, y) in image A, shape (K, 2) or (B, K, 2).
         points_b: (x, y) in image B, same shape; row i belongs to row i of points_a.
-        scores: cosine similarities in [-1, 1], shape (K,).
+        scores: cosine similarities in [-1, 1], shape (K,) or (B, K).
     """
 
     points_a: Tensor
@@ -287,9 +289,14 @@ class Matches:
     scores: Tensor
 
     def __len__(self) -> int:
-        return self.scores.shape[0]
+        return self.scores.shape[-1]
 
     def best(self, count: int) -> Matches:
-        """Keep the matches of highest score, best first."""
-        order = self.scores.argsort(descending=True, stable=True)[:count]
-        return Matches(self.points_a[order], self.points_b[order], self.scores[order])
+        """Keep the matches of highest score, best first, in each pair of images."""
+        order = self.scores.argsort(dim=-1, descending=True, stable=True)[..., :count]
+        rows = order.unsqueeze(-1).expand(*order.shape, 2)
+        return Matches(
+            self.points_a.gather(-2, rows),
+            self.points_b.gather(-2, rows),
+            self.scores.gather(-1, order),
+        )

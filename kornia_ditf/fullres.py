@@ -1,0 +1,96 @@
+"""Query descriptors and a token grid in, their cosine at every pixel of the image out, exactly.
+
+The plain way upsamples the grid F to the image, a tensor of D x H x W, and normalises every pixel.
+Upsampling `up` is linear and bilinear, so the same cosine follows from small things. The products
+with a query are the upsampled products with the tokens,
+
+    <q, up(F)> = up(<q, F>),
+
+and a pixel's squared length is a weighted sum of products between neighbouring tokens. With U the
+interpolation matrix of an axis, U2 its entries squared, V[p, i] = 2 U[p, i] U[p, i + 1], and G, Gx,
+Gy, Gd each token's product with itself, its right, its lower and (the mean of both) its diagonal
+neighbours,
+
+    |up(F)|^2 = [U2y Vy] [[G, Gx], [Gy, Gd]] [U2x Vx]^T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_QUERIES = 256
+"""Whose products with all tokens are held at one time."""
+
+_CANCELLED = 1e-12
+"""Below this share of its tokens' squared lengths, a pixel's squared length is rounding alone."""
+
+
+def cosine_planes(queries: Tensor, tokens: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
+    """Compare queries with every pixel of the upsampled tokens, one query at a time.
+
+    Args:
+        queries: vectors of unit length, shape (K, D), float32.
+        tokens: descriptors of one image, shape (rows, columns, D), float32.
+        size: height and width of the image.
+
+    Yields:
+        cosines, shape (H, W), in [-1, 1] up to rounding; 0 where the upsampled vector is zero.
+
+    Example:
+        >>> tokens = torch.eye(4).view(2, 2, 4)
+        >>> [plane] = cosine_planes(torch.eye(4)[:1], tokens, (2, 3))
+        >>> plane
+        tensor([[1.0000, 0.7071, 0.0000],
+                [0.0000, 0.0000, 0.0000]])
+    """
+    inverse_lengths = _inverse_lengths(tokens, size)
+    for some in torch.split(queries, _QUERIES):
+        for product in some @ tokens.flatten(0, 1).T:
+            plane = F.interpolate(product.view(1, 1, *tokens.shape[:2]), size, mode="bilinear")
+            yield plane[0, 0].mul_(inverse_lengths)
+
+
+def _inverse_lengths(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    rows, columns = tokens.shape[:2]
+    vertical, horizontal = (
+        _pair_weights(rows, size[0], tokens),
+        _pair_weights(columns, size[1], tokens),
+    )
+    products = _neighbour_products(tokens)
+    squares = vertical @ products @ horizontal.T
+    # What it would be at least if the tokens were orthogonal: the same sum without neighbours.
+    alone = vertical[:, :rows] @ products[:rows, :columns] @ horizontal[:, :columns].T
+    return torch.where(squares > _CANCELLED * alone, squares.rsqrt(), 0).float()
+
+
+def _pair_weights(tokens: int, pixels: int, like: Tensor) -> Tensor:
+    # Interpolating the unit vectors gives the matrix with the very rounding of F.interpolate.
+    units = torch.eye(tokens, device=like.device)[None]
+    weights = F.interpolate(units, pixels, mode="linear")[0].T.double()
+    neighbours = F.pad(2 * weights[:, :-1] * weights[:, 1:], (0, 1))
+    return torch.cat([weights.square(), neighbours], 1)
+
+
+def _neighbour_products(tokens: Tensor) -> Tensor:
+    """Products [[G, Gx], [Gy, Gd]], shape (2 * rows, 2 * columns), float64."""
+    # float64, for where neighbours almost cancel, the squared length is a difference of large
+    # numbers. Row by row, for that stays in the cache: it is no slower than float32 was.
+    rows, columns = tokens.shape[:2]
+    products = tokens.new_zeros(2 * rows, 2 * columns, dtype=torch.float64)
+    itself, right = products[:, :columns], products[:, columns : 2 * columns - 1]
+    dot = torch.linalg.vecdot
+    lower = tokens[0].double()
+    for row in range(rows):
+        upper = lower
+        itself[row] = dot(upper, upper)
+        right[row] = dot(upper[:-1], upper[1:])
+        if row + 1 < rows:
+            lower = tokens[row + 1].double()
+            itself[rows + row] = dot(upper, lower)
+            diagonals = dot(upper[:-1], lower[1:]) + dot(upper[1:], lower[:-1])
+            right[rows + row] = diagonals / 2
+    return products

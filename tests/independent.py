@@ -1,0 +1,45 @@
+"""The plain definitions of what the package computes cleverly, to compare with."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def upsample(data: Tensor, size: tuple[int, int]) -> Tensor:
+    """Enlarge (or reduce) maps (B, D, rows, columns) to an image's size."""
+    return F.interpolate(data, size, mode="bilinear", align_corners=False)
+
+
+def similarity(queries: Tensor, data: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cosines of (B, K, D) with every pixel of (B, D, rows, columns), shape (B, K, H, W)."""
+    pixels = F.normalize(upsample(data, size), dim=1)
+    return torch.einsum("bkd,bdhw->bkhw", F.normalize(queries, dim=2), pixels)
+
+
+def interpolate_at(data: Tensor, x: float, y: float, size: tuple[int, int]) -> Tensor:
+    """One image's descriptor (D,) at a point, from the four tokens around it."""
+    _, _, rows, columns = data.shape
+    column = min(max((x + 0.5) * columns / size[1] - 0.5, 0.0), columns - 1.0)
+    row = min(max((y + 0.5) * rows / size[0] - 0.5, 0.0), rows - 1.0)
+    left, top = int(column), int(row)
+    right, bottom = min(left + 1, columns - 1), min(top + 1, rows - 1)
+    across, down = column - left, row - top
+    upper = (1 - across) * data[0, :, top, left] + across * data[0, :, top, right]
+    lower = (1 - across) * data[0, :, bottom, left] + across * data[0, :, bottom, right]
+    return (1 - down) * upper + down * lower
+
+
+def mutual_nearest(a: Tensor, b: Tensor) -> list[tuple[int, int]]:
+    """Pairs (row of a, row of b) that are each other's first greatest cosine; no zero vectors."""
+    unit_a, unit_b = F.normalize(a.double(), dim=1), F.normalize(b.double(), dim=1)
+    cosines = unit_a @ unit_b.T
+    cosines[(a == 0).all(1)] = -torch.inf
+    cosines[:, (b == 0).all(1)] = -torch.inf
+    if not cosines.numel():
+        return []
+    nearest_b, nearest_a = cosines.argmax(1).tolist(), cosines.argmax(0).tolist()
+    return [
+        (i, j) for i, j in enumerate(nearest_b) if nearest_a[j] == i and cosines[i, j] > -torch.inf
+    ]
