@@ -19,12 +19,13 @@ import subprocess
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+Image = NDArray[Any]
 
 # package -> where its files stand in the source tree that the copyright file speaks of
 PACKAGES = {
@@ -58,9 +59,9 @@ def read_copyright(path: Path) -> list[tuple[str, str]]:
     pairs = []
     for stanza in re.split(r"\n\s*\n", path.read_text(errors="replace")):
         files = re.search(r"^Files:((?:.*\n)(?:[ \t]+.*\n)*)", stanza + "\n", re.MULTILINE)
-        license = re.search(r"^License:[ \t]*(.+)$", stanza, re.MULTILINE)
-        if files and license:
-            pairs += [(pattern, license[1].strip()) for pattern in files[1].split()]
+        terms = re.search(r"^License:[ \t]*(.+)$", stanza, re.MULTILINE)
+        if files and terms:
+            pairs += [(pattern, terms[1].strip()) for pattern in files[1].split()]
     return pairs
 
 
@@ -146,11 +147,11 @@ def collect(data: Path) -> list[dict[str, str]]:
         unpacked = fetch(package, data / "packages")
         pairs = read_copyright(unpacked / "usr/share/doc" / package / "copyright")
         for source, encoded in pictures(unpacked):
-            license = license_of(source.removeprefix(prefix), pairs)
+            terms = license_of(source.removeprefix(prefix), pairs)
             digest = hashlib.sha256(encoded).hexdigest()
             if digest in seen or NOT_PHOTOGRAPHS.search(source):
                 continue
-            if not any(license.startswith(name) for name in LICENSES):
+            if not any(terms.startswith(name) for name in LICENSES):
                 continue
             image = decode_photograph(encoded)
             if image is None:
@@ -163,7 +164,7 @@ def collect(data: Path) -> list[dict[str, str]]:
                     "file": name,
                     "package": package,
                     "source": source,
-                    "license": license,
+                    "license": terms,
                     "sha256": digest,
                 }
             )
@@ -171,11 +172,19 @@ def collect(data: Path) -> list[dict[str, str]]:
     return listed
 
 
+def read_rgb(path: Path) -> Image:
+    """Read a picture as RGB, shape (H, W, 3)."""
+    image = cv2.imread(str(path))
+    if image is None:
+        raise FileNotFoundError(f"no readable picture at {path}")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
 def split(data: Path) -> tuple[list[Image], list[Image]]:
     """Read the photographs in RGB: those to train on, and every HELD_OUT-th to choose by."""
     listed = json.loads((data / "photographs.json").read_text())
-    paths = [str(data / "photographs" / entry["file"]) for entry in listed]
-    images = [cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB) for path in paths]
+    paths = [data / "photographs" / entry["file"] for entry in listed]
+    images = [read_rgb(path) for path in paths]
     training = [image for index, image in enumerate(images) if index % HELD_OUT]
     return training, images[::HELD_OUT]
 
