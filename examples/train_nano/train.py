@@ -147,7 +147,7 @@ def train(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
-    if not (options.data / "photographs.json").exists():
+    if not (options.data / "photographs.csv").exists():
         photographs.collect(options.data)
     pyramids = [pyramid(image) for image in photographs.split(options.data)[0]]
 
