@@ -104,7 +104,7 @@ def create_descriptor(
             f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={config.block}"
         )
     if isinstance(loading.get("dtype"), str):
-        loading["dtype"] = _read_dtype(loading["dtype"])
+        loading["dtype"] = read_dtype(loading["dtype"])
     try:
         backbone = spec.load(source or spec.repo, block=config.block, **loading)
     except TypeError as error:
@@ -114,7 +114,12 @@ def create_descriptor(
     return DiTF(backbone, config)
 
 
-def _read_dtype(name: str) -> torch.dtype:
+def read_dtype(name: str) -> torch.dtype:
+    """Read a dtype's name, such as `bfloat16` or `bf16`.
+
+    Raises:
+        InvalidArgumentError: it is none of floating point.
+    """
     short = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
     dtype = getattr(torch, short.get(name, name), None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:

@@ -1,0 +1,22 @@
+"""Arguments in; text, JSON and files out: the command `kornia-ditf`, a file per command."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command line; `kornia-ditf` and `python -m kornia_ditf` start here."""
+    import os
+    import sys
+
+    from kornia_ditf.cli.app import app
+
+    for stream in (sys.stdout, sys.stderr):
+        # A file name may hold bytes that no terminal's encoding knows.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    # The libraries read these when they are first imported, which is later.
+    for library in ("DIFFUSERS", "TRANSFORMERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    app(prog_name="kornia-ditf")

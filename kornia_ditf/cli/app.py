@@ -1,0 +1,43 @@
+"""The command line's commands, put together; loads no torch until a command needs it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kornia_ditf.cli import backbones, extract, inspect, match
+from kornia_ditf.cli.failures import EXIT_CODES, CommandGroup
+
+app = typer.Typer(
+    cls=CommandGroup,
+    help="Dense descriptors and correspondences from pretrained Diffusion Transformers.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help reads the same in a terminal and in a pipe
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("match")(match.match)
+app.command("extract")(extract.extract)
+app.command("inspect")(inspect.inspect)
+app.add_typer(backbones.app, name="backbones")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from kornia_ditf.cli.output import package_version
+
+        typer.echo(f"kornia-ditf {package_version('kornia-ditf')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Say the version."),
+    ] = False,
+) -> None:
+    pass

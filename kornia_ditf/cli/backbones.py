@@ -1,0 +1,175 @@
+"""`kornia-ditf backbones`: what is installed, and what one would cost to download and hold."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kornia_ditf.cli import options
+
+if TYPE_CHECKING:
+    from kornia_ditf.plan import LoadingPlan
+    from kornia_ditf.spec import BackboneSpec
+
+app = typer.Typer(help="List the installed backbones, or show one.", rich_markup_mode=None)
+
+_NUMBERS = ("blocks", "width", "block", "timestep", "side", "draws")
+
+
+@app.callback(invoke_without_command=True)
+def _list_by_default(context: typer.Context, as_json: options.Json = False) -> None:
+    if context.invoked_subcommand is None:
+        list_installed(as_json)
+
+
+@app.command("list")
+def list_installed(as_json: options.Json = False) -> None:
+    """List the installed backbones; loads no model library.
+
+    The numbers in the last column refer to the lines below the table, which say where a backbone's
+    block, timestep and so on come from.
+    """
+    from kornia_ditf.cli import output
+    from kornia_ditf.registry import DEFAULT_BACKBONE, list_backbones
+
+    specs = list(list_backbones().values())
+    if as_json:
+        output.print_json({"backbones": [_as_values(spec) for spec in specs]})
+        return
+    sources = list(dict.fromkeys(spec.source for spec in specs))
+    rows = [
+        (
+            spec.name + ("*" if spec.name == DEFAULT_BACKBONE else ""),
+            str(spec.blocks),
+            str(spec.width),
+            str(spec.block),
+            f"{spec.timestep:g}",
+            str(spec.long_side),
+            str(spec.ensemble),
+            _channels(spec),
+            spec.license,
+            ("" if spec.calibrated else "un") + f"calibrated [{1 + sources.index(spec.source)}]",
+        )
+        for spec in specs
+    ]
+    columns = (
+        *("name", "blocks", "width", "block", "timestep", "side", "draws", "massive"),
+        *("licence", "numbers"),
+    )
+    left_out = output.print_table(
+        columns, rows, right=_NUMBERS, optional=("licence", "width", "draws", "side")
+    )
+    typer.echo("")
+    if left_out:
+        typer.echo(
+            f"The terminal is too narrow for {', '.join(left_out)}; widen it, or use --json."
+        )
+    typer.echo("*   embedded; used when no backbone is named")
+    for number, source in enumerate(sources, 1):
+        typer.echo(f"[{number}] {source}")
+
+
+@app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", show_default=False)],
+    source: options.Source = None,
+    block: options.Block = None,
+    dtype: Annotated[
+        str, typer.Option(metavar="NAME", help="Of the transformer: float32, bfloat16 or float16.")
+    ] = "bfloat16",
+    as_json: options.Json = False,
+) -> None:
+    """Show a backbone's numbers, and what it would download and hold, before anything is.
+
+    Only configurations are read. Where the hub cannot be reached, memory is worked out from the
+    published architecture, and the output says so.
+    """
+    from kornia_ditf.cli import output
+    from kornia_ditf.errors import InvalidArgumentError
+    from kornia_ditf.registry import find_backbone, read_dtype
+
+    spec = find_backbone(name)
+    place = source or spec.repo
+    chosen = spec.block if block is None else block
+    if not 0 <= chosen < spec.blocks:
+        raise InvalidArgumentError(f"--block must lie in 0 to {spec.blocks - 1}, got {chosen}")
+    plan = None
+    if spec.plan is not None:
+        plan = spec.plan(
+            place, block=chosen, dtype=read_dtype(dtype), architecture=spec.architecture
+        )
+    if as_json:
+        values = None if plan is None else {**asdict(plan), "held": plan.held}
+        document = {**_as_values(spec), "weights": place}
+        output.print_json({**document, "plan": {"block": chosen, "dtype": dtype, "bytes": values}})
+        return
+    draws = "1 noise draw" if spec.ensemble == 1 else f"{spec.ensemble} noise draws"
+    facts = [
+        ("backbone", spec.name),
+        ("weights", f"{place}{_embedded(spec, source)}"),
+        ("licence", spec.license),
+        ("blocks", f"{spec.blocks} of {spec.width} channels"),
+        ("token", f"{spec.pixels_per_token} x {spec.pixels_per_token} px"),
+        ("block", f"{spec.block} (of 0 to {spec.blocks - 1})"),
+        ("timestep", f"{spec.timestep:g} (0 is clean, 1000 is pure noise)"),
+        ("long side", f"{spec.long_side} px"),
+        ("ensemble", draws),
+        ("discarded", _channels(spec)),
+        ("prompt", repr(spec.prompt) if spec.prompt else "none"),
+        ("numbers from", spec.source),
+    ]
+    if plan is not None:
+        facts += _plan_facts(plan, chosen, dtype)
+    output.print_facts(facts)
+
+
+def _embedded(spec: BackboneSpec, source: str | None) -> str:
+    from kornia_ditf.registry import DEFAULT_BACKBONE
+
+    return " (comes with the package)" if spec.name == DEFAULT_BACKBONE and not source else ""
+
+
+def _plan_facts(plan: LoadingPlan, block: int, dtype: str) -> list[tuple[str, str]]:
+    downloads = "not known, as the hub cannot be reached"
+    if plan.download is not None:
+        count = len(plan.download)
+        files = f" in {count} file{'s' if count > 1 else ''}"
+        downloads = f"{_gigabytes(sum(plan.download.values()))}{files}" if count else "nothing"
+    prompts = "not known, as the hub cannot be reached"
+    if plan.prompt_download is not None:
+        prompts = "nothing"
+        if plan.prompt_download:
+            prompts = f"{_gigabytes(plan.prompt_download)}, held only while one is embedded"
+    held = (
+        f"{_gigabytes(plan.held)} up to block {block}: transformer "
+        f"{_gigabytes(plan.transformer_held)} of {_gigabytes(plan.transformer_whole)} in {dtype}"
+    )
+    if plan.vae_whole:
+        held += (
+            f", image encoder {_gigabytes(plan.vae_held)} of {_gigabytes(plan.vae_whole)} "
+            "in float32"
+        )
+    return [
+        ("download", downloads),
+        ("for prompts", prompts),
+        ("held", held),
+        ("worked out from", plan.source),
+    ]
+
+
+def _gigabytes(size: int) -> str:
+    gigabytes = size / 1e9
+    return f"{gigabytes:.2f} GB" if gigabytes >= 1 else f"{gigabytes:.2g} GB"
+
+
+def _channels(spec: BackboneSpec) -> str:
+    if spec.massive_channels is None:
+        return "when needed"
+    return " ".join(map(str, spec.massive_channels)) or "none"
+
+
+def _as_values(spec: BackboneSpec) -> dict[str, Any]:
+    left_out = ("load", "plan", "architecture")
+    return {f.name: getattr(spec, f.name) for f in fields(spec) if f.name not in left_out}

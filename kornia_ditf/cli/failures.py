@@ -1,0 +1,101 @@
+"""An error in, one line and an exit code out; a bug keeps its traceback."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any, TextIO
+
+import typer
+from typer.core import TyperGroup
+
+from kornia_ditf.errors import (
+    CheckpointError,
+    DiTFError,
+    HubError,
+    ImageError,
+    InvalidArgumentError,
+    OutputError,
+    PluginWarning,
+    UnknownBackboneError,
+)
+
+INTERRUPTED = 130
+_CODES: tuple[tuple[type[DiTFError], int], ...] = (
+    (ImageError, 3),
+    (UnknownBackboneError, 4),
+    (CheckpointError, 4),
+    (HubError, 4),
+    (OutputError, 5),
+    (InvalidArgumentError, 2),
+)
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    failed for another reason; a traceback is a bug
+  2    a wrong command, option or value
+  3    an image cannot be read or used
+  4    a backbone or its weights cannot be had
+  5    a result cannot be written
+  130  interrupted
+"""
+
+
+class CommandGroup(TyperGroup):
+    """The commands; an error of ours becomes one line on standard error."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                warnings.simplefilter("always", PluginWarning)
+                warnings.showwarning = _show_warning
+                return super().invoke(ctx)
+        except DiTFError as error:
+            raise fail(str(error), exit_code(error)) from error
+        except KeyboardInterrupt as interrupt:
+            raise fail("interrupted", INTERRUPTED) from interrupt
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            advice = "try a smaller --long-side, --rows 1, or --dtype bfloat16"
+            raise fail(f"the device's memory does not suffice; {advice}", 1) from error
+
+
+def fail(message: str, code: int) -> typer.Exit:
+    """Say in one line what is wrong; gives the exception that ends the command."""
+    say_error(message)
+    return typer.Exit(code)
+
+
+def say_error(message: str) -> None:
+    """Write `error: ...` on standard error, as one line."""
+    _say("error", message)
+
+
+def exit_code(error: DiTFError) -> int:
+    """Choose the exit code of an error."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), 1)
+
+
+def _say(kind: str, message: str) -> None:
+    # Messages may quote other libraries, which write several lines.
+    typer.echo(f"{kind}: {' '.join(message.split())}", err=True)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    _say("warning", str(message))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)

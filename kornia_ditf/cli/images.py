@@ -1,0 +1,30 @@
+"""A path in, an image that the model can take out; whatever is wrong with it names the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def read_fitting(path: Path, long_side: int | None, pixels_per_token: int) -> Tensor:
+    """Read an image and try whether it can be fitted.
+
+    Returns:
+        RGB in [0, 1], shape (1, 3, H, W), in the file's own size.
+
+    Raises:
+        ImageError: the file cannot be read, or the image is too small or too thin.
+        InvalidArgumentError: the long side is shorter than a token.
+    """
+    from kornia_ditf.errors import ImageError
+    from kornia_ditf.preprocess import fit_image, read_image
+
+    image = read_image(path)
+    try:
+        fit_image(image, long_side, pixels_per_token)
+    except ImageError as error:
+        raise ImageError(f"cannot use {path}: {error}") from error
+    return image

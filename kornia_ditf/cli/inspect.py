@@ -1,0 +1,218 @@
+"""`kornia-ditf inspect`: images in; massive channels by block, and what discarding does, out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kornia_ditf.cli import options
+
+if TYPE_CHECKING:
+    from kornia_ditf.inspection import Inspection
+    from kornia_ditf.massive import ChannelStatistics
+
+_COLUMNS = ("block", "massive", "channel", "magnitude", "ratio", "variation", "share", "")
+
+
+def inspect(
+    images: options.Images,
+    backbone: options.Backbone = None,
+    source: options.Source = None,
+    blocks: Annotated[
+        str, typer.Option(metavar="LIST", help="Blocks to measure, such as 3,5 or 0-8, or all.")
+    ] = "all",
+    block: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Compare the treatments at this block.  [default: preset]"),
+    ] = None,
+    timestep: options.Timestep = None,
+    long_side: options.LongSide = None,
+    ensemble: options.Ensemble = None,
+    rows: options.Rows = None,
+    prompt: options.Prompt = None,
+    seed: options.Seed = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    point: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="X Y",
+            help="Compare all tokens of the first image with this pixel.  [default: its centre]",
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(metavar="N", help="List so many channels per block.")] = 3,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write channels.png, similarity.png, inspection.json."),
+    ] = None,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep", help="Discard the channels found here from now on, in every command."
+        ),
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Show the massive channels of a backbone, and what discarding them does.
+
+    Magnitude is the mean of |x|; ratio, how far that stands above the median channel; variation,
+    the spread of |x| over tokens relative to its mean; share, the part of the tokens where it
+    stands out. Contrast is 1 minus the mean cosine between tokens: 0 where all look alike.
+    """
+    from kornia_ditf.cli import output, settings
+    from kornia_ditf.cli.images import read_fitting
+    from kornia_ditf.errors import InvalidArgumentError
+    from kornia_ditf.inspection import inspect_channels
+    from kornia_ditf.registry import DEFAULT_BACKBONE, find_backbone
+
+    if top < 1:
+        raise InvalidArgumentError(f"--top must be at least 1, got {top}")
+    spec = find_backbone(backbone or DEFAULT_BACKBONE)
+    numbers = read_blocks(blocks, spec.blocks)
+    side = options.side_in_pixels(long_side, spec)
+    pictures = [read_fitting(path, side, spec.pixels_per_token) for path in images]
+    if out is not None:
+        output.make_folder(out)
+    given = {
+        "block": block,
+        "timestep": timestep,
+        "long_side": long_side,
+        "ensemble": ensemble,
+        "rows_per_forward": rows,
+        "prompt": prompt,
+        "seed": seed,
+        "dtype": dtype,
+        "device": device,
+    }
+    stages = output.Stages()
+    with stages.stage("load"):
+        ditf = options.load_descriptor(backbone, source, given, reach=max(numbers))
+    with stages.stage("inspect"):
+        inspection = inspect_channels(ditf, pictures, blocks=numbers, point=point)
+    document = {
+        "versions": output.versions(),
+        "images": [str(path) for path in images],
+        "backbone": settings.as_values(backbone, spec, ditf),
+        **_as_values(inspection, top),
+    }
+    written: list[Path] = []
+    if out is not None:
+        with stages.stage("draw"):
+            written = _write(out, inspection, pictures[0], document)
+    if keep:
+        ditf.calibrate(pictures)
+    if as_json:
+        output.print_json(document)
+        return
+    output.print_facts([*settings.preset_facts(backbone, spec, ditf), ("images", _listed(images))])
+    typer.echo("")
+    output.print_table(_COLUMNS, _table_rows(inspection, top), right=_COLUMNS[:-1])
+    typer.echo("")
+    origin = "from the preset" if ditf.config.massive_channels is not None else "found here"
+    contrasts = ", ".join(f"{name} {value:.3f}" for name, value in inspection.contrast.items())
+    facts = [
+        ("discarded", settings.describe_channels_found(inspection.discarded, origin)),
+        ("contrast", f"{contrasts} (block {inspection.block})"),
+        ("seconds", stages.describe()),
+    ]
+    if keep:
+        kept = settings.describe_channels_found(ditf.massive_channels(), "used from now on")
+        facts.append(("kept", kept))
+    if written:
+        facts.append(("written", ", ".join(str(path) for path in written)))
+    else:
+        facts.append(("pictures", "add --out FOLDER"))
+    output.print_facts(facts)
+
+
+def read_blocks(text: str, count: int) -> list[int]:
+    """Read a list of blocks such as `3,5`, `0-8` or `all`.
+
+    Raises:
+        InvalidArgumentError: it is none, or a block is out of range.
+    """
+    from kornia_ditf.errors import InvalidArgumentError
+
+    if text.strip() == "all":
+        return list(range(count))
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise InvalidArgumentError(f"--blocks must be like 3,5 or 0-8 or all, got {text!r}")
+        numbers.update(range(int(first), int(last if dash else first) + 1))
+    if not numbers or max(numbers) >= count:
+        raise InvalidArgumentError(f"--blocks must lie in 0 to {count - 1}, got {text!r}")
+    return sorted(numbers)
+
+
+def _table_rows(inspection: Inspection, top: int) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for block, statistics in inspection.statistics.items():
+        massive = set(statistics.massive())
+        mark = "*" if block == inspection.block else ""
+        for index, channel in enumerate(_largest(statistics, top)):
+            rows.append(
+                (
+                    f"{mark}{block}" if index == 0 else "",
+                    str(len(massive)) if index == 0 else "",
+                    str(channel),
+                    f"{statistics.magnitude[channel]:.3g}",
+                    f"{statistics.ratio[channel]:.1f}",
+                    f"{statistics.token_variation[channel]:.2f}",
+                    f"{statistics.token_share[channel]:.0%}",
+                    "massive" if channel in massive else "",
+                )
+            )
+    return rows
+
+
+def _as_values(inspection: Inspection, top: int) -> dict[str, Any]:
+    blocks = {
+        str(block): {
+            "massive_channels": list(statistics.massive()),
+            "largest": [
+                {"channel": channel}
+                | {
+                    name: round(float(getattr(statistics, name)[channel]), 6)
+                    for name in statistics.__slots__
+                }
+                for channel in _largest(statistics, top)
+            ],
+        }
+        for block, statistics in inspection.statistics.items()
+    }
+    return {
+        "blocks": blocks,
+        "compared": {
+            "block": inspection.block,
+            "discarded": list(inspection.discarded),
+            "point": list(inspection.point),
+            "contrast": {name: round(value, 6) for name, value in inspection.contrast.items()},
+        },
+    }
+
+
+def _largest(statistics: ChannelStatistics, top: int) -> tuple[int, ...]:
+    return statistics.largest(min(top, len(statistics.magnitude)))
+
+
+def _write(
+    folder: Path, inspection: Inspection, image: Any, document: dict[str, Any]
+) -> list[Path]:
+    from kornia_ditf.atlas import draw_channels, draw_treatments
+    from kornia_ditf.cli.output import write_json
+    from kornia_ditf.picture import save_picture
+
+    names = ("channels.png", "similarity.png", "inspection.json")
+    channels, similarity, values = (folder / name for name in names)
+    save_picture(channels, draw_channels(inspection))
+    save_picture(similarity, draw_treatments(inspection, image))
+    write_json(values, document)
+    return [channels, similarity, values]
+
+
+def _listed(images: list[Path]) -> str:
+    return ", ".join(map(str, images))

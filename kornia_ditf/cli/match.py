@@ -1,0 +1,249 @@
+"""`kornia-ditf match`: two images in; their correspondences as text, picture and JSON out."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kornia_ditf.cli import options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kornia_ditf.types import DescriptorMap, Matches
+
+_MIN_MATCHES = 8  # a homography through fewer explains nothing
+
+
+def match(
+    image_a: Annotated[Path, typer.Argument(metavar="A", show_default=False)],
+    image_b: Annotated[Path, typer.Argument(metavar="B", show_default=False)],
+    backbone: options.Backbone = None,
+    source: options.Source = None,
+    block: options.Block = None,
+    timestep: options.Timestep = None,
+    treatment: options.TreatmentName = None,
+    long_side: options.LongSide = None,
+    ensemble: options.Ensemble = None,
+    rows: options.Rows = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Tell the model what it sees; once for both images, or once for each.  "
+            "[default: preset]",
+        ),
+    ] = None,
+    seed: options.Seed = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    min_score: Annotated[
+        float | None, typer.Option(metavar="S", help="Keep matches of at least this similarity.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the matches into this file.")
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="N", help="Draw at most so many.")] = 60,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json-file", "--out", metavar="FILE.json", help="Write the result here."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Find correspondences between two images.
+
+    Both images are described and every patch of A is paired with the patch of B most like it, where
+    the choice is mutual. Points are (x, y) in pixels; (0, 0) is the centre of the first pixel.
+    """
+    from kornia_ditf import matching
+    from kornia_ditf.cli import output, settings
+    from kornia_ditf.cli.images import read_fitting
+    from kornia_ditf.picture import draw_matches, save_picture
+    from kornia_ditf.registry import DEFAULT_BACKBONE, find_backbone
+
+    paths = (image_a, image_b)
+    prompts = _check_arguments(prompt, picture, json_file, limit)
+    spec = find_backbone(backbone or DEFAULT_BACKBONE)
+    side = options.side_in_pixels(long_side, spec)
+    images = [read_fitting(path, side, spec.pixels_per_token) for path in paths]
+    for path in (picture, json_file):
+        output.check_output(path, inputs=paths)
+    stages = output.Stages()
+    with stages.stage("load"):
+        given = {
+            "block": block,
+            "timestep": timestep,
+            "treatment": treatment,
+            "long_side": long_side,
+            "ensemble": ensemble,
+            "rows_per_forward": rows,
+            "prompt": prompts[0] if len(prompts) == 1 else None,
+            "seed": seed,
+            "dtype": dtype,
+            "device": device,
+        }
+        ditf = options.load_descriptor(backbone, source, given)
+    channels, origin = settings.known_channels(ditf)
+    if channels is None:
+        origin = "found in these two images"
+        with stages.stage("find massive channels"):
+            ditf.calibrate(images, keep=False)
+        channels = ditf.massive_channels() or ()
+    with stages.stage("describe"):
+        texts = prompts if len(prompts) == 2 else [None, None]
+        maps = [ditf(image, text) for image, text in zip(images, texts, strict=True)]
+    with stages.stage("match"):
+        found = matching.match(maps[0], maps[1], min_score=min_score)
+    with stages.stage("geometry"):
+        plane = _fit_plane(found, maps[1])
+
+    document = {
+        "versions": output.versions(),
+        "images": {
+            side: {
+                "path": str(path),
+                "size": list(descriptors.frame.image_size),
+                "model_size": list(descriptors.frame.model_size),
+                "grid": list(descriptors.grid),
+            }
+            for side, path, descriptors in zip("ab", paths, maps, strict=True)
+        },
+        "backbone": {
+            **settings.as_values(backbone, spec, ditf),
+            "prompt": prompts if len(prompts) == 2 else ditf.config.prompt,
+            "massive_channels": list(channels),
+            "massive_channels_from": origin,
+        },
+        "min_score": min_score,
+        "points_a": _rounded(found.points_a, 3),
+        "points_b": _rounded(found.points_b, 3),
+        "scores": _rounded(found.scores, 6),
+        "homography": None if plane is None else plane.as_values(),
+        "picture": None if picture is None else str(picture),
+        "seconds": {name: round(seconds, 4) for name, seconds in stages.seconds.items()},
+    }
+    inliers = None if plane is None else plane.inliers
+    with ExitStack() as files:  # both files appear, or none
+        if picture is not None:
+            from kornia_ditf.files import atomic_write
+
+            temporary = files.enter_context(atomic_write(picture))
+            drawn = draw_matches(images[0], images[1], found, limit=limit, inliers=inliers)
+            save_picture(temporary, drawn)
+        if json_file is not None:
+            output.write_json(json_file, document)
+    if as_json:
+        output.print_json(document)
+        return
+    written = [str(path) for path in (picture, json_file) if path is not None]
+    output.print_facts(
+        [
+            *settings.preset_facts(backbone, spec, ditf),
+            ("discarded", settings.describe_channels_found(channels, origin)),
+            *(
+                (f"image {side}", _describe_image(path, descriptors))
+                for side, path, descriptors in zip("AB", paths, maps, strict=True)
+            ),
+            ("matches", _describe_matches(found)),
+            ("geometry", _describe_plane(plane, len(found))),
+            ("seconds", stages.describe()),
+            *((("written", ", ".join(written)),) if written else ()),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plane:
+    """A homography from A to B, and which matches it explains."""
+
+    matrix: list[list[float]]
+    inliers: Tensor  # bool, (K,)
+    threshold_px: float
+
+    def as_values(self) -> dict[str, Any]:
+        return {
+            "matrix": self.matrix,
+            "threshold_px": round(self.threshold_px, 3),
+            "inliers": self.inliers.tolist(),
+        }
+
+
+def _fit_plane(matches: Matches, map_b: DescriptorMap) -> _Plane | None:
+    import cv2
+    import torch
+
+    if len(matches) < _MIN_MATCHES:
+        return None
+    # One token of the second image: closer than that, two neighbouring tokens are as good.
+    height, width = map_b.frame.image_size
+    rows, columns = map_b.grid
+    threshold = max(height / rows, width / columns)
+    points_a, points_b = (p.cpu().double().numpy() for p in (matches.points_a, matches.points_b))
+    try:
+        matrix, inliers = cv2.findHomography(points_a, points_b, cv2.USAC_MAGSAC, threshold)
+    except cv2.error:  # all points on one line
+        return None
+    if matrix is None:
+        return None
+    kept = torch.from_numpy(inliers.ravel().astype(bool))
+    return _Plane(matrix.tolist(), kept, threshold)
+
+
+def _check_arguments(
+    prompt: list[str] | None, picture: Path | None, json_file: Path | None, limit: int
+) -> list[str]:
+    from kornia_ditf.errors import InvalidArgumentError
+
+    prompts = list(prompt or ())
+    if len(prompts) > 2:
+        raise InvalidArgumentError(
+            f"give --prompt once for both images or once for each, got {len(prompts)}"
+        )
+    if picture is not None and picture.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise InvalidArgumentError(f"--picture must end in .png, .jpg or .jpeg, got {picture}")
+    if picture is not None and picture == json_file:
+        raise InvalidArgumentError(f"--picture and --json-file both name {picture}")
+    if limit < 1:
+        raise InvalidArgumentError(f"--limit must be at least 1, got {limit}")
+    return prompts
+
+
+def _describe_image(path: Path, descriptors: DescriptorMap) -> str:
+    (height, width), (fitted_height, fitted_width) = (
+        descriptors.frame.image_size,
+        descriptors.frame.model_size,
+    )
+    rows, columns = descriptors.grid
+    return (
+        f"{path}, {width} x {height} px, seen at {fitted_width} x {fitted_height}, "
+        f"{columns} x {rows} tokens"
+    )
+
+
+def _describe_matches(matches: Matches) -> str:
+    import torch
+
+    if not len(matches):
+        return "0"
+    quantiles = torch.quantile(
+        matches.scores.float().cpu(), torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
+    )
+    values = " ".join(f"{value:.3f}" for value in quantiles.tolist())
+    return f"{len(matches)}; similarity {values} (least, quartiles, greatest)"
+
+
+def _describe_plane(plane: _Plane | None, count: int) -> str:
+    if plane is None:
+        return f"{count} matches do not fix a homography"
+    return (
+        f"a plane or a rotation explains {int(plane.inliers.sum())} of {count} matches "
+        f"(within {plane.threshold_px:.1f} px)"
+    )
+
+
+def _rounded(values: Tensor, digits: int) -> Any:
+    return values.detach().cpu().double().numpy().round(digits).tolist()
