@@ -10,7 +10,6 @@ import gc
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from torch import Tensor
 
 from kornia_ditf.cache import cache_folder
 from kornia_ditf.checkpoint import Checkpoint
-from kornia_ditf.errors import CheckpointError, HubError, OutputError
+from kornia_ditf.errors import CheckpointError, HubError, InvalidArgumentError, OutputError
 from kornia_ditf.files import atomic_write
+from kornia_ditf.loading import without_progress_bars
 from kornia_ditf.types import Conditioning
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,10 @@ class CachedPromptEncoder:
         Raises:
             CheckpointError: the text encoders are incomplete or damaged.
             HubError: the hub does not give them.
+            InvalidArgumentError: there is no prompt.
         """
+        if not prompts:
+            raise InvalidArgumentError("give at least one prompt; an empty text is one")
         rows = [self.cache.load(self._key(prompt)) for prompt in prompts]
         missing = [prompt for prompt, row in zip(prompts, rows, strict=True) if row is None]
         made = dict(self._embed(missing)) if missing else {}
@@ -147,44 +150,23 @@ class CachedPromptEncoder:
 
     def _load_pipeline(self) -> Any:
         import diffusers
+        from safetensors import SafetensorError
 
         checkpoint = self.checkpoint
         pipeline_class: Any = getattr(diffusers, self.pipeline_class)
-        local = checkpoint.folder is not None
+        checkpoint.json("model_index.json")  # which speaks plainly where it is damaged or refused
         try:
-            with _without_progress_bars():
+            with without_progress_bars():
                 pipeline = pipeline_class.from_pretrained(
-                    str(checkpoint.folder) if local else checkpoint.source,
+                    **checkpoint.pretrained_options(),
                     transformer=None,
                     vae=None,
-                    revision=checkpoint.revision,
-                    token=checkpoint.token,
-                    cache_dir=checkpoint.cache_dir,
-                    local_files_only=local or checkpoint.local_files_only,
                     dtype=self.dtype,
-                    use_safetensors=True,
                 )
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
-            kind = CheckpointError if local else HubError
+        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+            kind = HubError if checkpoint.folder is None else CheckpointError
             raise kind(
                 f"cannot load the text encoders of {checkpoint.source} that an uncached prompt "
                 f"needs: {error}"
             ) from error
         return pipeline.to(self.device)
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
-    shown = [library.is_progress_bar_enabled() for library in libraries]
-    for library in libraries:
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, was_shown in zip(libraries, shown, strict=True):
-            if was_shown:
-                library.enable_progress_bar()
