@@ -16,6 +16,7 @@ from kornia_ditf.errors import (
 )
 
 WEIGHTS = "diffusion_pytorch_model"
+_TEXT_PARTS = ("text_encoder", "tokenizer")
 _TIMEOUT_SECONDS = 10.0
 
 
@@ -56,21 +57,38 @@ class Checkpoint:
     def identity(self) -> str:
         """Which weights these are: the hub's commit, or a digest of a folder's files.
 
-        A folder's weights are told apart by name, size and time of change, not read.
+        A folder's weights are told apart by name, size and time of change, not read. Its text
+        encoders do not count: they may go once their prompts are cached (`text_identity`).
         """
         if self.folder is None:
             if self._remote is not None:
                 return f"{self.source}@{self._remote.sha}"
             return f"{self.source}@{self.file('model_index.json').parent.name}"
+        files = [name for name in self.files() if not name.startswith(_TEXT_PARTS)]
+        return f"{self.folder.name}@{self._digest(self.folder, files)}"
+
+    @cached_property
+    def text_identity(self) -> str | None:
+        """Which text encoders a folder holds; None where it holds none.
+
+        On the hub, `identity` says it all.
+        """
+        if self.folder is None:
+            return self.identity
+        files = [name for name in self.files() if name.startswith(_TEXT_PARTS)]
+        return self._digest(self.folder, files) if files else None
+
+    @staticmethod
+    def _digest(folder: Path, files: list[str]) -> str:
         digest = hashlib.sha256()
-        for path in sorted(self.folder.rglob("*")):
+        for name in files:
+            path = folder / name
             if path.suffix == ".json":
                 digest.update(path.read_bytes())
             elif path.suffix == ".safetensors":
                 stat = path.stat()
-                name = path.relative_to(self.folder).as_posix()
                 digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}".encode())
-        return f"{self.folder.name}@{digest.hexdigest()[:40]}"
+        return digest.hexdigest()[:40]
 
     def exists(self, name: str) -> bool:
         """Tell whether the model has a file, by its path inside the repository."""

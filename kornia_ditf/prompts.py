@@ -42,14 +42,21 @@ class PromptCache:
         """Give the file of a key."""
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.safetensors"
 
-    def load(self, key: str) -> dict[str, Tensor] | None:
-        """Read an embedding; None where there is none, or a damaged one."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+    def load(self, key: str, *, text_encoders: str | None = None) -> dict[str, Tensor] | None:
+        """Read an embedding; None where there is none, a damaged one, or other encoders made it.
+
+        Args:
+            key: of the embedding.
+            text_encoders: which are at hand; None where none are, so that any will have been right.
+        """
+        from safetensors import SafetensorError, safe_open
 
         path = self.path(key)
         try:
-            return load_file(path)
+            with safe_open(path, "pt") as file:
+                if text_encoders not in (None, (file.metadata() or {}).get("text_encoders")):
+                    return None
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError) as error:
@@ -111,7 +118,7 @@ class CachedPromptEncoder:
         """
         if not prompts:
             raise InvalidArgumentError("give at least one prompt; an empty text is one")
-        rows = [self.cache.load(self._key(prompt)) for prompt in prompts]
+        rows = [self._cached(prompt) for prompt in prompts]
         missing = [prompt for prompt, row in zip(prompts, rows, strict=True) if row is None]
         made = dict(self._embed(missing)) if missing else {}
         found = [made[p] if row is None else row for p, row in zip(prompts, rows, strict=True)]
@@ -122,10 +129,14 @@ class CachedPromptEncoder:
 
         To be called before work that meets one prompt after another.
         """
-        missing = [p for p in dict.fromkeys(prompts) if not self.cache.path(self._key(p)).exists()]
+        missing = [prompt for prompt in dict.fromkeys(prompts) if self._cached(prompt) is None]
         if missing:
             for _ in self._embed(missing):
                 pass
+
+    def _cached(self, prompt: str) -> dict[str, Tensor] | None:
+        at_hand = self.checkpoint.text_identity
+        return self.cache.load(self._key(prompt), text_encoders=at_hand)
 
     def _key(self, prompt: str) -> str:
         return "\n".join([self.checkpoint.identity, self.pipeline_class, str(self.dtype), prompt])
@@ -139,6 +150,7 @@ class CachedPromptEncoder:
                 tensors = {n: value.cpu() for n, value in self.encode(pipeline, [prompt]).items()}
                 metadata = {
                     "identity": self.checkpoint.identity,
+                    "text_encoders": str(self.checkpoint.text_identity),
                     "pipeline": self.pipeline_class,
                     "prompt": prompt,
                 }
