@@ -1,0 +1,217 @@
+"""The command line as a whole: what it loads, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import Result
+
+from kornia_ditf import registry
+from kornia_ditf.cli import failures
+from kornia_ditf.cli.failures import exit_code
+from kornia_ditf.errors import (
+    CaptureError,
+    DiTFError,
+    GatedRepositoryError,
+    HubUnreachableError,
+    PluginWarning,
+)
+
+Run = Callable[..., Result]
+MODEL_LIBRARIES = {
+    "PIL",
+    "accelerate",
+    "cv2",
+    "diffusers",
+    "huggingface_hub",
+    "kornia",
+    "matplotlib",
+    "transformers",
+}
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def output_and_modules(*arguments: str) -> tuple[str, set[str]]:
+    """Run a command in a fresh interpreter; its output, and the packages it loaded."""
+    script = (
+        f"import sys, kornia_ditf.cli; sys.argv = ['kornia-ditf', *{arguments!r}]\n"
+        "try: kornia_ditf.cli.main()\n"
+        "except SystemExit: print('LOADED', *{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = python("-c", script)
+    assert done.stderr == ""
+    text, _, names = done.stdout.rpartition("LOADED")
+    return text, set(names.split())
+
+
+def test_help_names_the_exit_codes_and_loads_no_torch() -> None:
+    text, modules = output_and_modules("--help")
+    assert "130  interrupted" in text
+    assert modules.isdisjoint({*MODEL_LIBRARIES, "torch", "rich"})
+
+
+def test_listing_backbones_loads_no_model_library() -> None:
+    text, modules = output_and_modules("backbones")
+    assert "flux.1-dev" in text
+    assert modules.isdisjoint(MODEL_LIBRARIES)
+
+
+def test_the_module_runs_like_the_command() -> None:
+    done = python("-m", "kornia_ditf", "--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("kornia-ditf ")
+
+
+def test_an_error_is_one_line_and_an_exit_code() -> None:
+    done = python("-m", "kornia_ditf", "backbones", "show", "flux1-dev")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ") and "did you mean 'flux.1-dev'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggestion"),
+    [(["mach"], "'match'"), (["match", "--blok", "1"], "--block"), (["backbones", "shwo"], "show")],
+)
+def test_wrong_commands_and_options_suggest_the_nearest(
+    run: Run, arguments: list[str], suggestion: str
+) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2 and suggestion in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(CaptureError("x"), 1), (GatedRepositoryError("x"), 4), (HubUnreachableError("x"), 4)],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_error_has_a_documented_exit_code(error: DiTFError, code: int) -> None:
+    assert exit_code(error) == code
+    assert f"\n  {code}  " in failures.EXIT_CODES
+
+
+def failing_with(error: BaseException) -> Callable[..., object]:
+    def fail(*_: object, **__: object) -> object:
+        raise error
+
+    return fail
+
+
+def test_a_hub_that_refuses_is_one_line(
+    run: Run, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = "owner/name is gated:\n accept the licence, then run `hf auth login`"
+    monkeypatch.setattr(registry, "create_descriptor", failing_with(GatedRepositoryError(message)))
+    result = run("match", images[0], images[1])
+    assert result.exit_code == 4
+    assert result.stderr == f"error: {' '.join(message.split())}\n"
+
+
+def test_an_interruption_is_a_word_and_130(
+    run: Run, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "create_descriptor", failing_with(KeyboardInterrupt()))
+    result = run("match", images[0], images[1])
+    assert (result.exit_code, result.stderr) == (130, "error: interrupted\n")
+
+
+def test_a_bug_keeps_its_traceback(
+    run: Run, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "create_descriptor", failing_with(ZeroDivisionError("a bug")))
+    assert isinstance(run("match", images[0], images[1]).exception, ZeroDivisionError)
+
+
+def test_only_warnings_about_plugins_are_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn() -> dict[str, object]:
+        warnings.warn("of a library", UserWarning, stacklevel=1)
+        warnings.warn("plugin 'x' is left out", PluginWarning, stacklevel=1)
+        return {}
+
+    monkeypatch.setattr(registry, "list_backbones", warn)
+    result = run("backbones", "--json")
+    assert (result.exit_code, result.stderr) == (0, "warning: plugin 'x' is left out\n")
+
+
+def write_bad_images(folder: Path) -> dict[str, Path]:
+    """Write a good.png and bad files beside it."""
+    pixels = np.linspace(0, 255, 64 * 64 * 3).astype(np.uint8).reshape(64, 64, 3)
+    Image.fromarray(pixels).save(folder / "good.png")
+    content = (folder / "good.png").read_bytes()
+    header = bytearray(content)
+    header[16:24] = (30_000).to_bytes(4, "big") * 2
+    bad = {"missing": folder / "missing.png", "folder": folder}
+    for name, data in {
+        "empty": b"",
+        "truncated": content[: len(content) // 2],
+        "text": b"no image at all",
+        "huge": bytes(header),
+    }.items():
+        bad[name] = folder / f"{name}.png"
+        bad[name].write_bytes(data)
+    for name, size in (("dot", (1, 1)), ("line", (1, 5000)), ("thin", (8, 50_000))):
+        bad[name] = folder / f"{name}.png"
+        Image.new("RGB", size).save(bad[name])
+    return bad
+
+
+def test_each_bad_image_is_one_line_that_names_it(run: Run, model: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "out.png"
+    for name, path in write_bad_images(tmp_path).items():
+        result = run("match", path, tmp_path / "good.png", "-b", model, "--picture", picture)
+        assert (result.exit_code, result.stdout) == (3, ""), name
+        assert result.stderr.count("\n") == 1 and str(path) in result.stderr
+    assert not picture.exists()
+
+
+def test_a_cmyk_image_is_taken(run: Run, model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "print.jpg"
+    Image.new("CMYK", (64, 48), (10, 200, 30, 0)).save(path)
+    assert run("match", path, path, "-b", model, "--long-side", 32).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--block", "99", "blocks 0 to 3"),
+        ("--block", "-1", "block must be 0 or more"),
+        ("--timestep", "2600", "timestep must lie in [0, 1000]"),
+        ("--treatment", "adalm", "adaln+discard"),
+        ("--long-side", "-5", "long_side"),
+        ("--ensemble", "0", "ensemble must be 1 or more"),
+        ("--dtype", "float12", "bfloat16"),
+        ("--device", "toaster", "leave out --device"),
+        ("--prompt", "a dog", "takes no prompts"),
+        ("--picture", "matches.txt", ".png"),
+        ("--limit", "0", "--limit"),
+    ],
+)
+def test_a_wrong_value_is_one_line_and_2(
+    run: Run, images: list[Path], model: Path, option: str, value: str, expected: str
+) -> None:
+    result = run("match", images[0], images[1], "-b", model, option, value)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1 and expected in result.stderr
+
+
+def test_a_corrupt_or_missing_shard_is_one_line_and_4(
+    run: Run, images: list[Path], massive_model: Path
+) -> None:
+    shard = sorted(massive_model.glob("transformer/*.safetensors"))[0]
+    shard.write_bytes(shard.read_bytes()[:-7])
+    for _ in ("corrupt", "missing"):
+        result = run("match", images[0], images[1], "-b", massive_model)
+        assert (result.exit_code, result.stdout) == (4, "")
+        assert result.stderr.count("\n") == 1 and shard.name in result.stderr
+        shard.unlink(missing_ok=True)

@@ -1,0 +1,135 @@
+"""`kornia-ditf match`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import Result
+
+import kornia_ditf
+from kornia_ditf import calibration, picture
+
+Run = Callable[..., Result]
+RunJson = Callable[..., Any]
+
+
+def test_json_holds_what_the_library_finds(
+    run_json: RunJson, images: list[Path], model: Path
+) -> None:
+    found = run_json("match", images[0], images[1], "-b", model, "--long-side", 48, "--seed", 3)
+    ditf = kornia_ditf.create_descriptor(model, long_side=48, seed=3, massive_channels=())
+    expected = kornia_ditf.match(ditf(images[0]), ditf(images[1]))
+    np.testing.assert_allclose(found["points_a"], expected.points_a, atol=1e-3)
+    np.testing.assert_allclose(found["points_b"], expected.points_b, atol=1e-3)
+    np.testing.assert_allclose(found["scores"], expected.scores, atol=1e-5)
+    assert found["images"]["a"]["size"] == [48, 64]
+    assert found["backbone"]["seed"] == 3 and not found["backbone"]["embedded_default"]
+
+
+def test_an_image_matched_with_itself_is_explained_by_the_identity(
+    run_json: RunJson, images: list[Path], model: Path
+) -> None:
+    found = run_json("match", images[0], images[0], "-b", model, "--long-side", 0)
+    assert found["points_a"] == found["points_b"] and len(found["points_a"]) == 16 * 12
+    np.testing.assert_allclose(found["homography"]["matrix"], np.eye(3), atol=1e-2)
+    assert all(found["homography"]["inliers"])
+
+
+def test_files_are_written_and_named(
+    run: Run, images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    drawn, values = tmp_path / "m.png", tmp_path / "m.json"
+    files = ("--picture", drawn, "--out", values)
+    result = run("match", *images[:2], "-b", model, "--long-side", 48, *files)
+    assert result.exit_code == 0, result.stderr
+    assert f"{drawn}, {values}" in result.stdout
+    with Image.open(drawn) as shown:
+        assert shown.width >= 500
+    document = json.loads(values.read_text())
+    assert f"{len(document['scores'])}; similarity" in result.stdout
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_the_embedded_default_is_said_to_be_it(run: Run, images: list[Path]) -> None:
+    result = run("match", *images[:2], "--long-side", 32)
+    assert result.exit_code == 0, result.stderr
+    assert "nano (the embedded default; name another with --backbone)" in result.stdout
+
+
+def test_massive_channels_are_found_on_both_images_and_not_kept(
+    run_json: RunJson, images: list[Path], massive_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "save", lambda *_: pytest.fail("kept on disk"))
+    found = run_json("match", *images[:2], "-b", massive_model, "--long-side", 48)["backbone"]
+    assert found["massive_channels"] == [7, 19]
+    assert found["massive_channels_from"] == "found in these two images"
+
+
+def test_a_treatment_without_discarding_looks_for_no_channels(
+    run_json: RunJson, images: list[Path], massive_model: Path
+) -> None:
+    options = ("-b", massive_model, "--long-side", 48, "--treatment", "adaln")
+    found = run_json("match", *images[:2], *options)
+    assert found["backbone"]["massive_channels"] == []
+    assert "find massive channels" not in found["seconds"]
+
+
+def test_a_high_minimum_leaves_no_match_and_no_homography(
+    run: Run, run_json: RunJson, images: list[Path], model: Path
+) -> None:
+    options = ("match", *images[:2], "-b", model, "--long-side", 48, "--min-score", 1.5)
+    found = run_json(*options)
+    assert found["scores"] == [] and found["homography"] is None
+    assert "0 matches do not fix a homography" in run(*options).stdout
+
+
+def test_an_output_is_never_an_input(run: Run, images: list[Path], model: Path) -> None:
+    before = images[0].read_bytes()
+    result = run("match", *images[:2], "-b", model, "--picture", images[0])
+    assert result.exit_code == 5 and "one of the images" in result.stderr
+    assert images[0].read_bytes() == before
+
+
+def test_an_output_that_cannot_be_written_speaks_before_the_work(
+    run: Run, images: list[Path], tmp_path: Path
+) -> None:
+    result = run("match", *images[:2], "--out", tmp_path / "no" / "m.json")
+    assert result.exit_code == 5 and "mkdir -p" in result.stderr
+
+
+def test_an_interruption_while_drawing_leaves_no_file(
+    run: Run, images: list[Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(picture, "draw_matches", interrupt)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    files = ("--picture", folder / "m.png", "--out", folder / "m.json")
+    result = run("match", *images[:2], "-b", model, "--long-side", 48, *files)
+    assert result.exit_code == 130
+    assert list(folder.iterdir()) == []
+
+
+def test_three_prompts_are_too_many(run: Run, images: list[Path], model: Path) -> None:
+    prompts = [part for text in "abc" for part in ("--prompt", text)]
+    result = run("match", *images[:2], "-b", model, *prompts)
+    assert result.exit_code == 2 and "--prompt" in result.stderr
+
+
+def test_each_image_may_have_its_own_prompt(
+    run_json: RunJson, images: list[Path], tiny_checkpoint: Callable[[str], Path]
+) -> None:
+    options = ("-b", tiny_checkpoint("flux"), "--long-side", 64, "--rows", 1)
+    one = run_json("match", images[0], images[0], *options, "--prompt", "a cat")
+    two = run_json("match", images[0], images[0], *options, "--prompt", "a cat", "--prompt", "dog")
+    assert one["backbone"]["prompt"] == "a cat"
+    assert two["backbone"]["prompt"] == ["a cat", "dog"]
+    assert one["scores"] != two["scores"]
