@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from kornia_ditf.errors import (
 )
 
 WEIGHTS = "diffusion_pytorch_model"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_TEXT_PARTS = ("text_encoder", "tokenizer")
 _TIMEOUT_SECONDS = 10.0
 
 
@@ -49,7 +48,7 @@ class Checkpoint:
         self.local_files_only = local_files_only
         folder = Path(source).expanduser()
         self.folder = folder if folder.is_dir() else None
-        if self.folder is None and not _HUB_ID.fullmatch(self.source):
+        if self.folder is None and not _is_hub_id(self.source):
             raise CheckpointError(
                 f"{self.source} is no folder, and no hub id of the form owner/name"
             )
@@ -58,21 +57,38 @@ class Checkpoint:
     def identity(self) -> str:
         """Which weights these are: the hub's commit, or a digest of a folder's files.
 
-        A folder's weights are told apart by name, size and time of change, not read.
+        A folder's weights are told apart by name, size and time of change, not read. Its text
+        encoders do not count: they may go once their prompts are cached (`text_identity`).
         """
         if self.folder is None:
             if self._remote is not None:
                 return f"{self.source}@{self._remote.sha}"
             return f"{self.source}@{self.file('model_index.json').parent.name}"
+        files = [name for name in self.files() if not name.startswith(_TEXT_PARTS)]
+        return f"{self.folder.name}@{self._digest(self.folder, files)}"
+
+    @cached_property
+    def text_identity(self) -> str | None:
+        """Which text encoders a folder holds; None where it holds none.
+
+        On the hub, `identity` says it all.
+        """
+        if self.folder is None:
+            return self.identity
+        files = [name for name in self.files() if name.startswith(_TEXT_PARTS)]
+        return self._digest(self.folder, files) if files else None
+
+    @staticmethod
+    def _digest(folder: Path, files: list[str]) -> str:
         digest = hashlib.sha256()
-        for path in sorted(self.folder.rglob("*")):
+        for name in files:
+            path = folder / name
             if path.suffix == ".json":
                 digest.update(path.read_bytes())
             elif path.suffix == ".safetensors":
                 stat = path.stat()
-                name = path.relative_to(self.folder).as_posix()
                 digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}".encode())
-        return f"{self.folder.name}@{digest.hexdigest()[:40]}"
+        return digest.hexdigest()[:40]
 
     def exists(self, name: str) -> bool:
         """Tell whether the model has a file, by its path inside the repository."""
@@ -97,15 +113,21 @@ class Checkpoint:
         if self.folder is not None:
             path = self.folder / name
             if not path.is_file():
-                raise CheckpointError(f"{self.folder} has no {name}{self._pickles(name)}")
+                raise self._missing(name)
             return path
         if self._remote is not None and name not in self._remote_sizes:
-            raise CheckpointError(f"{self.source} has no {name}{self._pickles(name)}")
+            raise self._missing(name)
         return self._download(name)
 
     def size(self, name: str) -> int:
-        """Give a file's size in bytes, without downloading it."""
+        """Give a file's size in bytes, without downloading it.
+
+        Raises:
+            CheckpointError: the model has no such file.
+        """
         if self.folder is None and self._remote is not None:
+            if name not in self._remote_sizes:
+                raise self._missing(name)
             return self._remote_sizes[name]
         return self.file(name).stat().st_size
 
@@ -175,13 +197,35 @@ class Checkpoint:
         )
         return isinstance(cached, str)
 
-    def _pickles(self, name: str) -> str:
-        if name.endswith(".safetensors") and self.exists(name.replace(".safetensors", ".bin")):
-            return (
+    def pretrained_options(self) -> dict[str, Any]:
+        """Give what diffusers' own `from_pretrained` needs to load these very files.
+
+        The commit is pinned, so that what it loads cannot differ from what was read before, and
+        where the hub cannot be asked it is not asked again.
+        """
+        options = {"token": self.token, "cache_dir": self.cache_dir, "use_safetensors": True}
+        if self.folder is not None:
+            source, revision, local = str(self.folder), None, True
+        elif self._remote is not None:
+            source, revision, local = self.source, self._remote.sha, False
+        else:
+            source, revision, local = self.source, self.revision, True
+        return {
+            "pretrained_model_name_or_path": source,
+            "revision": revision,
+            "local_files_only": local,
+            **options,
+        }
+
+    def _missing(self, name: str) -> CheckpointError:
+        advice = ": it is incomplete; download it again"
+        pickles = (name.replace(".safetensors", f".bin{end}") for end in ("", ".index.json"))
+        if name.endswith(".safetensors") and any(self.exists(file) for file in pickles):
+            advice = (
                 ", only a pickled .bin, which is not read because it can run code; "
-                "name a revision that has safetensors"
+                "name a revision or a repository that has safetensors"
             )
-        return ""
+        return CheckpointError(f"{self.source} has no {name}{advice}")
 
     @cached_property
     def _remote(self) -> Any:
@@ -201,11 +245,8 @@ class Checkpoint:
             )
         except errors.RevisionNotFoundError as error:
             raise HubError(f"{self.source} has no revision {self.revision!r}") from error
-        except errors.RepositoryNotFoundError as error:
-            raise self._refused(error) from error
         except errors.HfHubHTTPError as error:
-            status = getattr(error.response, "status_code", None)
-            if status in (401, 403):
+            if _is_refusal(error):
                 raise self._refused(error) from error
             return None
         except (errors.OfflineModeIsEnabled, connection_errors, OSError):
@@ -235,11 +276,9 @@ class Checkpoint:
                 "connect, or give a local folder with source=..."
             ) from error
         except errors.EntryNotFoundError as error:
-            raise CheckpointError(f"{self.source} has no {name}") from error
-        except errors.RepositoryNotFoundError as error:
-            raise self._refused(error) from error
+            raise self._missing(name) from error
         except errors.HfHubHTTPError as error:
-            if getattr(error.response, "status_code", None) in (401, 403):
+            if _is_refusal(error):
                 raise self._refused(error) from error
             raise HubError(f"the hub does not give {name} of {self.source}: {error}") from error
         except OSError as error:
@@ -247,13 +286,38 @@ class Checkpoint:
         return Path(path)
 
     def _refused(self, error: Exception) -> HubError:
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
         page = f"https://huggingface.co/{self.source}"
-        advice = f"accept the licence at {page}, then run `hf auth login`"
-        if "Gated" in type(error).__name__ or not type(error).__name__.startswith("Repository"):
-            return GatedRepositoryError(f"{self.source} is gated: {advice}")
+        # A gated repository counts as one not found there, so it is asked first.
+        missing = isinstance(error, RepositoryNotFoundError)
+        if missing and not isinstance(error, GatedRepoError):
+            return HubError(
+                f"the hub shows no {self.source}: check the name; "
+                f"if it is private, run `hf auth login` with an account that sees {page}"
+            )
         return GatedRepositoryError(
-            f"the hub shows no {self.source}: check the name; if it is private or gated, {advice}"
+            f"{self.source} is gated: accept the licence at {page}, then run `hf auth login`"
         )
+
+
+def _is_hub_id(source: str) -> bool:
+    from huggingface_hub import utils
+    from huggingface_hub.errors import HFValidationError
+
+    hub: Any = utils  # its types do not export what it documents
+    try:
+        hub.validate_repo_id(source)
+    except HFValidationError:
+        return False
+    return source.count("/") == 1
+
+
+def _is_refusal(error: Any) -> bool:
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    status = getattr(error.response, "status_code", None)
+    return isinstance(error, RepositoryNotFoundError) or status in (401, 403)
 
 
 def read_header(path: Path) -> dict[str, tuple[int, ...]]:

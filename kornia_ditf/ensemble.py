@@ -56,7 +56,8 @@ def _in_pieces(
     rows: int,
 ) -> dict[int, Tap]:
     pieces: dict[int, list[Tap]] = {block: [] for block in blocks}
-    for images, told in zip(torch.split(latent, rows), conditioning.split(rows), strict=True):
+    for start in range(0, len(latent), rows):
+        images, told = latent[start : start + rows], conditioning.rows(start, start + rows)
         sums: dict[int, Tap] = {}
         for draws in torch.split(noise, max(1, rows // len(images))):
             members = len(draws)

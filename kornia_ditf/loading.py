@@ -8,7 +8,7 @@ wrong: the last block of SD3 has another shape, and some families scale by depth
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -16,6 +16,13 @@ from torch import Tensor, nn
 
 from kornia_ditf.checkpoint import Checkpoint, damaged
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
+
+# DiT and PixArt were published before they had classes of their own, told apart by their norm.
+_FORMER_CLASS = "Transformer2DModel"
+_FORMER_NORMS = {
+    "ada_norm_zero": "DiTTransformer2DModel",
+    "ada_norm_single": "PixArtTransformer2DModel",
+}
 
 # Attention layers had other names when the oldest VAEs were saved.
 _OLD_NAMES = (
@@ -56,8 +63,10 @@ def load_transformer(
     Raises:
         CheckpointError: a file or tensor is missing, damaged, or of another model.
         HubError: the hub does not give a file.
-        InvalidArgumentError: the block is out of range.
+        InvalidArgumentError: the block is out of range, or the dtype holds no fractions.
     """
+    if not dtype.is_floating_point:
+        raise InvalidArgumentError(f"dtype must be a floating-point one, got {dtype}")
     if quantization_config is not None:
         model = _load_quantized(checkpoint, class_name, dtype, quantization_config, subfolder)
         leave_out(model, block_lists, unused, last_block)
@@ -90,7 +99,9 @@ def load_vae_encoder(
 
 
 def build_empty(config: dict[str, Any], class_name: str, dtype: torch.dtype) -> nn.Module:
-    """Build a diffusers model whose parameters have shapes and no memory.
+    """Build a diffusers model whose parameters and stored buffers have shapes and no memory.
+
+    Buffers that are computed and not stored, such as the positions of DiT, hold their values.
 
     Raises:
         CheckpointError: the configuration is of another class, or not one of its own.
@@ -99,16 +110,41 @@ def build_empty(config: dict[str, Any], class_name: str, dtype: torch.dtype) -> 
     from accelerate import init_empty_weights
 
     named = config.get("_class_name", class_name)
+    if named == _FORMER_CLASS:
+        named = _FORMER_NORMS.get(str(config.get("norm_type")), named)
     if named != class_name:
         raise CheckpointError(f"expected the configuration of a {class_name}, got a {named}")
     model_class: Any = getattr(diffusers, class_name)
-    try:
-        # Parameters alone: buffers that are computed, such as positions, must hold their values.
-        with init_empty_weights(include_buffers=False), _default_dtype(dtype):
+
+    def build(*, include_buffers: bool) -> nn.Module:
+        with init_empty_weights(include_buffers=include_buffers), _default_dtype(dtype):
             model: nn.Module = model_class.from_config(config)
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+            return model
+
+    try:
+        # SD3 stores its positions: to compute 384 x 384 of them would take many gigabytes.
+        with suppress(RuntimeError):  # some classes ask for values while they are built
+            model = build(include_buffers=True)
+            if not _lacks_values(model):
+                return model
+        return build(include_buffers=False)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(f"{class_name} rejects its configuration: {error}") from error
-    return model
+
+
+def _lacks_values(model: nn.Module) -> bool:
+    """Tell whether a model built without memory needs values that no checkpoint stores."""
+    stored = model.state_dict().keys()
+    if any(buffer.is_meta for name, buffer in model.named_buffers() if name not in stored):
+        return True
+    attributes = (value for module in model.modules() for value in vars(module).values())
+    return any(isinstance(value, Tensor) and value.is_meta for value in attributes)
+
+
+def tensor_dtype(model: nn.Module, name: str, dtype: torch.dtype) -> torch.dtype:
+    """Choose the dtype of a model's tensor; some classes keep some modules in float32."""
+    in_float32 = getattr(model, "_keep_in_fp32_modules", None) or ()
+    return torch.float32 if any(part in name.split(".") for part in in_float32) else dtype
 
 
 def leave_out(
@@ -140,13 +176,10 @@ def _fill(
 ) -> nn.Module:
     from accelerate.utils import set_module_tensor_to_device
 
-    in_float32 = getattr(model, "_keep_in_fp32_modules", None) or ()
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     for name, value in _read(checkpoint, subfolder, shapes):
-        kept = any(part in name.split(".") for part in in_float32)
-        target = torch.float32 if kept else dtype
         if value.is_floating_point():
-            value = value.to(target)
+            value = value.to(tensor_dtype(model, name, dtype))
         set_module_tensor_to_device(model, name, "cpu", value=value, dtype=value.dtype)
     return model.eval().requires_grad_(False)
 
@@ -197,21 +230,18 @@ def _load_quantized(
     subfolder: str,
 ) -> nn.Module:
     import diffusers
+    from safetensors import SafetensorError
 
     model_class: Any = getattr(diffusers, class_name)
     try:
-        model: nn.Module = model_class.from_pretrained(
-            checkpoint.source if checkpoint.folder is None else str(checkpoint.folder),
-            subfolder=subfolder,
-            revision=checkpoint.revision,
-            token=checkpoint.token,
-            cache_dir=checkpoint.cache_dir,
-            local_files_only=checkpoint.local_files_only,
-            dtype=dtype,
-            quantization_config=quantization_config,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError, ImportError) as error:
+        with without_progress_bars():
+            model: nn.Module = model_class.from_pretrained(
+                **checkpoint.pretrained_options(),
+                subfolder=subfolder,
+                dtype=dtype,
+                quantization_config=quantization_config,
+            )
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise CheckpointError(f"cannot load {checkpoint.source} quantised: {error}") from error
     return model
 
@@ -225,3 +255,21 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Keep diffusers and transformers from drawing progress bars, and leave them as they were."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
+    shown = [library.is_progress_bar_enabled() for library in libraries]
+    for library in libraries:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, was_shown in zip(libraries, shown, strict=True):
+            if was_shown:
+                library.enable_progress_bar()

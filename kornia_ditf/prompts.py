@@ -10,7 +10,6 @@ import gc
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from torch import Tensor
 
 from kornia_ditf.cache import cache_folder
 from kornia_ditf.checkpoint import Checkpoint
-from kornia_ditf.errors import CheckpointError, HubError, OutputError
+from kornia_ditf.errors import CheckpointError, HubError, InvalidArgumentError, OutputError
 from kornia_ditf.files import atomic_write
+from kornia_ditf.loading import without_progress_bars
 from kornia_ditf.types import Conditioning
 
 logger = logging.getLogger(__name__)
@@ -42,14 +42,21 @@ class PromptCache:
         """Give the file of a key."""
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.safetensors"
 
-    def load(self, key: str) -> dict[str, Tensor] | None:
-        """Read an embedding; None where there is none, or a damaged one."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+    def load(self, key: str, *, text_encoders: str | None = None) -> dict[str, Tensor] | None:
+        """Read an embedding; None where there is none, a damaged one, or other encoders made it.
+
+        Args:
+            key: of the embedding.
+            text_encoders: which are at hand; None where none are, so that any will have been right.
+        """
+        from safetensors import SafetensorError, safe_open
 
         path = self.path(key)
         try:
-            return load_file(path)
+            with safe_open(path, "pt") as file:
+                if text_encoders not in (None, (file.metadata() or {}).get("text_encoders")):
+                    return None
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError) as error:
@@ -107,8 +114,11 @@ class CachedPromptEncoder:
         Raises:
             CheckpointError: the text encoders are incomplete or damaged.
             HubError: the hub does not give them.
+            InvalidArgumentError: there is no prompt.
         """
-        rows = [self.cache.load(self._key(prompt)) for prompt in prompts]
+        if not prompts:
+            raise InvalidArgumentError("give at least one prompt; an empty text is one")
+        rows = [self._cached(prompt) for prompt in prompts]
         missing = [prompt for prompt, row in zip(prompts, rows, strict=True) if row is None]
         made = dict(self._embed(missing)) if missing else {}
         found = [made[p] if row is None else row for p, row in zip(prompts, rows, strict=True)]
@@ -119,10 +129,14 @@ class CachedPromptEncoder:
 
         To be called before work that meets one prompt after another.
         """
-        missing = [p for p in dict.fromkeys(prompts) if not self.cache.path(self._key(p)).exists()]
+        missing = [prompt for prompt in dict.fromkeys(prompts) if self._cached(prompt) is None]
         if missing:
             for _ in self._embed(missing):
                 pass
+
+    def _cached(self, prompt: str) -> dict[str, Tensor] | None:
+        at_hand = self.checkpoint.text_identity
+        return self.cache.load(self._key(prompt), text_encoders=at_hand)
 
     def _key(self, prompt: str) -> str:
         return "\n".join([self.checkpoint.identity, self.pipeline_class, str(self.dtype), prompt])
@@ -136,6 +150,7 @@ class CachedPromptEncoder:
                 tensors = {n: value.cpu() for n, value in self.encode(pipeline, [prompt]).items()}
                 metadata = {
                     "identity": self.checkpoint.identity,
+                    "text_encoders": str(self.checkpoint.text_identity),
                     "pipeline": self.pipeline_class,
                     "prompt": prompt,
                 }
@@ -147,44 +162,23 @@ class CachedPromptEncoder:
 
     def _load_pipeline(self) -> Any:
         import diffusers
+        from safetensors import SafetensorError
 
         checkpoint = self.checkpoint
         pipeline_class: Any = getattr(diffusers, self.pipeline_class)
-        local = checkpoint.folder is not None
+        checkpoint.json("model_index.json")  # which speaks plainly where it is damaged or refused
         try:
-            with _without_progress_bars():
+            with without_progress_bars():
                 pipeline = pipeline_class.from_pretrained(
-                    str(checkpoint.folder) if local else checkpoint.source,
+                    **checkpoint.pretrained_options(),
                     transformer=None,
                     vae=None,
-                    revision=checkpoint.revision,
-                    token=checkpoint.token,
-                    cache_dir=checkpoint.cache_dir,
-                    local_files_only=local or checkpoint.local_files_only,
                     dtype=self.dtype,
-                    use_safetensors=True,
                 )
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
-            kind = CheckpointError if local else HubError
+        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+            kind = HubError if checkpoint.folder is None else CheckpointError
             raise kind(
                 f"cannot load the text encoders of {checkpoint.source} that an uncached prompt "
                 f"needs: {error}"
             ) from error
         return pipeline.to(self.device)
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
-    shown = [library.is_progress_bar_enabled() for library in libraries]
-    for library in libraries:
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, was_shown in zip(libraries, shown, strict=True):
-            if was_shown:
-                library.enable_progress_bar()

@@ -76,13 +76,9 @@ class Conditioning:
             {name: _expand_rows(name, value, batch) for name, value in self.tensors.items()}
         )
 
-    def split(self, rows: int) -> list[Conditioning]:
-        """Cut into pieces of at most so many rows."""
-        pieces = {name: torch.split(value, rows) for name, value in self.tensors.items()}
-        return [
-            Conditioning(dict(zip(pieces, piece, strict=True)))
-            for piece in zip(*pieces.values(), strict=True)
-        ]
+    def rows(self, start: int, stop: int) -> Conditioning:
+        """Take the rows of some of the images."""
+        return Conditioning({name: value[start:stop] for name, value in self.tensors.items()})
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Conditioning:
         """Move to a device; floating-point tensors take the dtype."""

@@ -153,6 +153,22 @@ def test_prompts_that_do_not_fit_the_images_are_refused(prompts: list[str]) -> N
         DiTF(ToyBackbone(), config())(torch.rand(2, 3, 24, 32), prompts)
 
 
+def test_a_backbone_that_is_told_nothing_works_too(image: Tensor) -> None:
+    class Untold(ToyBackbone):
+        def condition(self, prompts: Sequence[str]) -> Conditioning:
+            return Conditioning()
+
+        def taps(
+            self, latent: Tensor, timestep: float, *_: object, **options: object
+        ) -> dict[int, Tap]:
+            told = Conditioning({"length": torch.zeros(len(latent), 1)})
+            return super().taps(latent, timestep, told, **options)  # type: ignore[arg-type]
+
+    assert torch.equal(
+        DiTF(Untold(), config())(image).data, DiTF(ToyBackbone(), config())(image).data
+    )
+
+
 def test_several_blocks_equal_single_ones(image: Tensor) -> None:
     backbone = ToyBackbone()
     maps = DiTF(backbone, config()).describe_blocks(image, [0, 3])

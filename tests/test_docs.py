@@ -103,3 +103,10 @@ def test_the_table_of_backbones_says_what_the_presets_say() -> None:
         assert (int(width), int(pixels)) == (spec.width, spec.pixels_per_token)
         assert spec.license.startswith(licence)
         assert numbers.startswith("uncalibrated") != spec.calibrated
+
+
+def test_the_exit_codes_are_those_that_the_help_lists() -> None:
+    failures = pytest.importorskip("kornia_ditf.cli.failures")
+    listed = re.findall(r"^ +(\d+) +(.+)$", failures.EXIT_CODES, re.MULTILINE)
+    assert listed
+    assert re.findall(r"^\| (\d+) \| (.+) \|$", read("docs/cli.md"), re.MULTILINE) == listed

@@ -151,7 +151,7 @@ def test_an_image_gives_the_same_tap_alone_and_in_a_batch(
     latent, timestep, conditioning = inputs(backbone, batch=3)
     block = backbone.blocks - 1
     together = backbone.tap(latent, timestep, conditioning, block=block)
-    alone = backbone.tap(latent[1:2], timestep, conditioning.split(1)[0], block=block)
+    alone = backbone.tap(latent[1:2], timestep, conditioning.rows(1, 2), block=block)
     torch.testing.assert_close(together.x[1:2], alone.x, rtol=1e-5, atol=1e-5)
 
 

@@ -367,6 +367,18 @@ def test_zero_and_cancelling_descriptors_give_zeros() -> None:
     assert bool((middle == 0).all())
 
 
+@given(seed=seeds)
+@settings(max_examples=20)
+def test_what_rounding_leaves_of_cancelled_descriptors_is_no_direction(seed: int) -> None:
+    # A third of the way from one token to minus twice it; thirds are not exact.
+    token = random(16, seed=seed)
+    data = torch.stack([token, -2 * token], 1).view(1, 16, 1, 2)
+    tokens = data.flatten(2)[0].T.view(1, 2, 16)
+    [plane] = cosine_planes(F.normalize(token[None], dim=1), tokens, (1, 6))
+    expected = torch.tensor([[1.0, 1, 0, -1, -1, -1]])
+    torch.testing.assert_close(plane, expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("exponent", [-30, -12, 5, 30])
 def test_the_size_of_the_descriptors_does_not_matter(exponent: int) -> None:
     a, b = random_map(), random_map(seed=1)
@@ -426,6 +438,13 @@ def test_descriptors_that_are_not_finite_are_refused(value: float, side: int) ->
         match(*maps)
     with pytest.raises(InvalidArgumentError, match=f"map_{'ab'[side]} must be finite"):
         match_points(maps[0], torch.zeros(1, 2), maps[1])
+
+
+def test_descriptors_beyond_float32_are_refused() -> None:
+    large = DescriptorMap(1e200 * random(1, 16, 5, 7).double(), Frame((9, 9), (9, 9)))
+    for call in (match, lambda a, b: match_points(a, torch.zeros(1, 2), b)):
+        with pytest.raises(InvalidArgumentError, match="finite"):
+            call(large, large)
 
 
 def test_maps_of_different_widths_are_refused_naming_both() -> None:

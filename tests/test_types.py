@@ -92,12 +92,11 @@ def test_rows_that_do_not_fit_the_images_are_refused(rows: int, batch: int) -> N
         Conditioning({"text": torch.zeros(rows, 3)}).expand(batch)
 
 
-def test_pieces_put_together_are_the_whole() -> None:
+def test_rows_are_those_of_the_images() -> None:
     told = Conditioning({"text": random(5, 3), "pooled": random(5, 2)})
-    pieces = told.split(2)
-    assert [len(piece["text"]) for piece in pieces] == [2, 2, 1]
     for name in ("text", "pooled"):
-        assert torch.equal(torch.cat([piece[name] for piece in pieces]), told[name])
+        assert torch.equal(told.rows(3, 7)[name], told[name][3:])
+    assert not Conditioning().rows(0, 2).tensors
 
 
 def test_moving_changes_the_dtype_of_floating_point_tensors_only() -> None:

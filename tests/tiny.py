@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -74,6 +75,15 @@ NANO = {
     "caption_channels": 8,
     "sample_size": 8,
 }
+# What the published DiT and PixArt repositories still say, from before they had own classes.
+FORMER = {
+    "_class_name": "Transformer2DModel",
+    "_diffusers_version": "0.12.0",
+    "double_self_attention": False,
+    "num_vector_embeds": None,
+    "only_cross_attention": False,
+    "use_linear_projection": False,
+}
 DDPM = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}
 
 
@@ -89,7 +99,7 @@ def _dit(folder: Path) -> None:
     import diffusers
 
     labels = {str(index): f"class{index}, other name {index}" for index in range(10)}
-    _save_transformer(diffusers.DiTTransformer2DModel(**DIT), folder)
+    _save_transformer(diffusers.DiTTransformer2DModel(**DIT), folder, FORMER)
     _save_vae(folder, channels=4)
     diffusers.DDIMScheduler(**DDPM).save_pretrained(folder / "scheduler")
     _save_index(folder, "DiTPipeline", scheduler="DDIMScheduler", id2label=labels)
@@ -99,7 +109,8 @@ def _pixart(pipeline: str, **changes: Any) -> Callable[[Path], None]:
     def save(folder: Path) -> None:
         import diffusers
 
-        _save_transformer(diffusers.PixArtTransformer2DModel(**{**PIXART, **changes}), folder)
+        model = diffusers.PixArtTransformer2DModel(**{**PIXART, **changes})
+        _save_transformer(model, folder, FORMER)
         _save_vae(folder, channels=4)
         diffusers.DPMSolverMultistepScheduler(**DDPM).save_pretrained(folder / "scheduler")
         _save_t5(folder, "")
@@ -172,13 +183,17 @@ FAMILIES = tuple(_SAVERS)
 
 
 @torch.no_grad()
-def _save_transformer(model: Any, folder: Path) -> None:
+def _save_transformer(
+    model: Any, folder: Path, published: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     for parameter in model.parameters():
         if parameter.ndim == 1:  # biases and gains are constant at first
             parameter.add_(0.3 * torch.randn_like(parameter))
         elif not parameter.any():  # and the modulation of adaLN-zero is nothing
             nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder / "transformer", max_shard_size=SHARD_SIZE)
+    path = folder / "transformer" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **published}))
 
 
 def _save_vae(folder: Path, *, channels: int, **factors: float) -> None:

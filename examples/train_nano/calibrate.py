@@ -1,4 +1,4 @@
-"""Weights and held-out photographs in; block, timestep and massive channels out.
+"""Weights and held-out photographs in; block, timestep, massive channels and flow loss out.
 
     python examples/train_nano/calibrate.py --data DIR --weights FOLDER --out FILE
 
@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import SanaTransformer2DModel
 from evaluate import QUERY_PX, TestPair, capture, nano_describer, score_pair
-from network import CELL, noisy
+from network import CELL, Network, flow_loss, noisy, read
 from photographs import split
 from torch import Tensor
 from views import as_tensor, draw_pair, pyramid
@@ -38,7 +37,7 @@ def held_out_pairs(data: Path, count: int, seed: int = 7) -> list[TestPair]:
 
 
 def accuracy(
-    network: SanaTransformer2DModel,
+    network: Network,
     pairs: Iterable[TestPair],
     block: int,
     timestep: float,
@@ -49,8 +48,19 @@ def accuracy(
     return 100 * float(np.mean([score_pair(pair, describe).pck[8] for pair in pairs]))
 
 
+def held_out_flow(network: Network, pairs: Iterable[TestPair]) -> float:
+    """Mean flow loss of the views at eight noise levels, each with its own fixed noise."""
+    levels = torch.linspace(0.06, 0.94, 8)
+    losses = []
+    for index, pair in enumerate(pairs):
+        image = as_tensor([pair.image_a]).expand(len(levels), -1, -1, -1)
+        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(index))
+        losses.append(flow_loss(network, image, noise, levels).item())
+    return float(np.mean(losses))
+
+
 def channel_magnitudes(
-    network: SanaTransformer2DModel, pairs: Iterable[TestPair], block: int, timestep: float
+    network: Network, pairs: Iterable[TestPair], block: int, timestep: float
 ) -> tuple[Tensor, Tensor]:
     """Return mean |x| of every channel, and in what share of tokens each is the largest."""
     inputs = []
@@ -71,14 +81,17 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=24)
     parser.add_argument("--blocks", type=int, nargs="*", default=[3, 4, 5, 6, 7])
     parser.add_argument("--timesteps", type=float, nargs="*", default=[0, 20, 50, 100])
+    parser.add_argument("--flow-only", action="store_true", help="print the flow loss and stop")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
-    network = SanaTransformer2DModel.from_pretrained(
-        options.weights, subfolder="transformer", torch_dtype=torch.float32
-    ).eval()
+    network = read(options.weights)
     pairs = held_out_pairs(options.data, options.pairs)
+    flow = held_out_flow(network, pairs[:8])
+    print(f"held-out flow loss {flow:.4f}")
+    if options.flow_only:
+        return
     found = {
         (block, timestep): accuracy(network, pairs, block, timestep)
         for block in options.blocks
@@ -117,6 +130,7 @@ def main() -> None:
             "block": best_block,
             "timestep": best_timestep,
             "massive": list(discard),
+            "flow": flow,
             "pck8": {f"{block} {timestep:g}": v for (block, timestep), v in found.items()},
             "pck8_with_discard": with_discard,
             "channels": massive,

@@ -20,9 +20,8 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import SanaTransformer2DModel
-from network import CELL, build, noisy, null_caption
-from photographs import fetch
+from network import CELL, Network, build, noisy, null_caption, read
+from photographs import fetch, read_rgb
 from torch import Tensor
 from views import Array, Image, as_tensor, project, read_at, token_centres
 
@@ -57,13 +56,6 @@ class Score:
     pck: dict[int, float]
     mma: dict[int, float]
     corner_error_px: float | None
-
-
-def read_rgb(path: Path) -> Image:
-    image = cv2.imread(str(path))
-    if image is None:
-        raise FileNotFoundError(f"no readable picture at {path}")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 def shrink(image: Image, width: int, height: int) -> Image:
@@ -112,7 +104,7 @@ def warped_pair(name: str, image: Image, rng: np.random.Generator) -> TestPair:
 def load_pairs(data: Path) -> list[TestPair]:
     """Read graf, aloe, motorcycle and four warped photographs, from packages alone."""
     import skimage
-    import sklearn
+    import sklearn  # type: ignore[import-untyped]
 
     opencv = fetch("opencv-doc", data / "packages") / "usr/share/doc/opencv-doc/examples/data"
     skimage_data = Path(skimage.__file__).parent / "data"
@@ -125,7 +117,7 @@ def load_pairs(data: Path) -> list[TestPair]:
     truth = project(homography, token_centres((384, 480), QUERY_PX))
     pairs = [TestPair("graf", graf_a, graf_b, truth, homography)]
 
-    disparity = cv2.imread(str(opencv / "aloeGT.png"), cv2.IMREAD_GRAYSCALE).astype(np.float64)
+    disparity = read_rgb(opencv / "aloeGT.png")[..., 0].astype(np.float64)
     aloe_a, aloe_b = (shrink(read_rgb(opencv / f"aloe{i}.jpg"), 480, 416) for i in "LR")
     truth = by_disparity(token_centres((416, 480), QUERY_PX), disparity, 480, 416)
     pairs.append(TestPair("aloe", aloe_a, aloe_b, truth))
@@ -140,14 +132,13 @@ def load_pairs(data: Path) -> list[TestPair]:
     pairs.append(TestPair("motorcycle", motorcycle_a, motorcycle_b, truth))
 
     rng = np.random.default_rng(3)
-    for path in (
+    paths = (
         skimage_data / "astronaut.png",
         skimage_data / "coffee.png",
         skimage_data / "chelsea.png",
         sklearn_data / "china.jpg",
-    ):
-        pairs.append(warped_pair(path.stem, read_rgb(path), rng))
-    return pairs
+    )
+    return pairs + [warped_pair(path.stem, read_rgb(path), rng) for path in paths]
 
 
 class _Captured(Exception):
@@ -155,7 +146,7 @@ class _Captured(Exception):
 
 
 def capture(
-    network: SanaTransformer2DModel, latent: Tensor, timestep: float, block: int
+    network: Network, latent: Tensor, timestep: float, block: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return a block's input and its own shift and scale, through forward hooks.
 
@@ -198,7 +189,7 @@ def capture(
 
 
 def nano_describer(
-    network: SanaTransformer2DModel,
+    network: Network,
     block: int,
     timestep: float,
     discard: Sequence[int] = (),
@@ -218,7 +209,7 @@ def nano_describer(
         if not raw:
             x = (1 + scale) * F.layer_norm(x, x.shape[-1:], eps=1e-6) + shift
         height, width = image.shape[:2]
-        grid = x.T.unflatten(1, (height // CELL, width // CELL))
+        grid = x.T.reshape(-1, height // CELL, width // CELL)
         return F.normalize(read_at(grid, torch.from_numpy(points).float(), (height, width)), dim=1)
 
     return describe
@@ -228,7 +219,7 @@ def rootsift(image: Image, points: Array) -> Tensor:
     """Describe points by SIFT of size 8, upright, with square roots."""
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     keypoints = [cv2.KeyPoint(float(x), float(y), 8.0, 0.0) for x, y in points]
-    _, descriptors = cv2.SIFT_create().compute(gray, keypoints)
+    _, descriptors = cv2.SIFT.create().compute(gray, keypoints)
     return F.normalize(torch.from_numpy(descriptors).sqrt(), dim=1)
 
 
@@ -314,7 +305,7 @@ def as_markdown(rows: dict[str, dict[str, Any]]) -> str:
     columns = list(next(iter(rows.values())))
     lines = ["| descriptor | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, row in rows.items():
-        cells = ["-" if row[c] is None else f"{row[c]:.{2 if 's' == c else 1}f}" for c in columns]
+        cells = ["-" if row[c] is None else f"{row[c]:.{2 if c == 's' else 1}f}" for c in columns]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -334,9 +325,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
     torch.manual_seed(0)
-    trained = SanaTransformer2DModel.from_pretrained(
-        options.weights, subfolder="transformer", torch_dtype=torch.float32
-    ).eval()
+    trained = read(options.weights)
     at = (options.block, options.timestep)
     name = f"nano block {at[0]} t {at[1]:g}"
     describers: dict[str, Describe] = {f"{name} AdaLN": nano_describer(trained, *at)}

@@ -1,13 +1,17 @@
-"""The network: a small SanaTransformer2DModel on pixels, its descriptor, its flow loss, its files."""
+"""The network: a small SanaTransformer2DModel on pixels, its descriptor, flow loss and files."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SanaTransformer2DModel
 from torch import Tensor, nn
+
+# diffusers' classes carry too few types for a checker to follow them.
+Network = Any
 
 CELL = 4
 WIDTH = 160
@@ -17,9 +21,9 @@ BLOCK = 5
 CAPTION_CHANNELS = 8
 
 
-def build() -> SanaTransformer2DModel:
+def build() -> Network:
     """Make the untrained network; its residual gates start at zero (adaLN-zero)."""
-    network = SanaTransformer2DModel(
+    network: Network = SanaTransformer2DModel(
         in_channels=3,
         out_channels=3,
         patch_size=CELL,
@@ -57,7 +61,7 @@ def noisy(image: Tensor, noise: Tensor, level: Tensor) -> Tensor:
     return level * noise + (1 - level) * image
 
 
-def describe(network: SanaTransformer2DModel, image: Tensor, level: Tensor, block: int) -> Tensor:
+def describe(network: Network, image: Tensor, level: Tensor, block: int) -> Tensor:
     """Return the input of a block after its own LayerNorm, scale and shift.
 
     Args:
@@ -81,12 +85,11 @@ def describe(network: SanaTransformer2DModel, image: Tensor, level: Tensor, bloc
     table = here.scale_shift_table[None] + modulation.reshape(batch, 6, -1)
     shift, scale = table[:, :1], table[:, 1:2]
     descriptor = here.norm1(x) * (1 + scale) + shift
-    return descriptor.transpose(1, 2).unflatten(2, (rows, columns)).float()
+    tokens: Tensor = descriptor.transpose(1, 2).reshape(batch, -1, rows, columns)
+    return tokens.float()
 
 
-def flow_loss(
-    network: SanaTransformer2DModel, image: Tensor, noise: Tensor, level: Tensor
-) -> Tensor:
+def flow_loss(network: Network, image: Tensor, noise: Tensor, level: Tensor) -> Tensor:
     """Mean squared error of the predicted velocity, noise - image."""
     velocity = network(
         noisy(image, noise, level),
@@ -94,15 +97,25 @@ def flow_loss(
         timestep=1000 * level,
         return_dict=False,
     )[0]
-    return (velocity.float() - (noise - image)).square().mean()
+    error: Tensor = velocity.float() - (noise - image)
+    return error.square().mean()
 
 
-def write(network: SanaTransformer2DModel, folder: Path) -> None:
+def read(folder: Path) -> Network:
+    """Read the weights in single precision."""
+    model: Any = SanaTransformer2DModel
+    return model.from_pretrained(
+        folder, subfolder="transformer", torch_dtype=torch.float32, local_files_only=True
+    ).eval()
+
+
+def write(network: Network, folder: Path) -> None:
     """Write the weights in half precision, in the diffusers layout."""
     half = build().half()
     half.load_state_dict({name: value.half() for name, value in network.state_dict().items()})
     half.save_pretrained(folder / "transformer", safe_serialization=True)
-    FlowMatchEulerDiscreteScheduler().save_pretrained(folder / "scheduler")
+    scheduler: Any = FlowMatchEulerDiscreteScheduler()
+    scheduler.save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "NanoPipeline",
         "transformer": ["diffusers", "SanaTransformer2DModel"],

@@ -4,27 +4,29 @@
 
 downloads the packages with `apt-get download`, unpacks them without installing, and keeps every
 photograph that the package's own copyright file places under one of LICENSES. The folder then
-holds `photographs/NNNN.jpg` and `photographs.json`: source path, package, licence, sha256.
+holds `photographs/NNNN.jpg` and `photographs.csv`: source path, package, licence, sha256.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import fnmatch
 import hashlib
-import json
 import re
 import struct
 import subprocess
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+Image = NDArray[Any]
 
 # package -> where its files stand in the source tree that the copyright file speaks of
 PACKAGES = {
@@ -53,28 +55,43 @@ def fetch(package: str, folder: Path) -> Path:
     return unpacked
 
 
-def read_copyright(path: Path) -> list[tuple[str, str]]:
-    """Read a machine-readable copyright file as (pattern, licence) pairs in their order."""
-    pairs = []
+@dataclass(frozen=True)
+class Terms:
+    """What a copyright file says of the files that match a pattern."""
+
+    pattern: str
+    license: str
+    holder: str
+
+
+def read_copyright(path: Path) -> list[Terms]:
+    """Read a machine-readable copyright file, in its order."""
+    terms = []
     for stanza in re.split(r"\n\s*\n", path.read_text(errors="replace")):
-        files = re.search(r"^Files:((?:.*\n)(?:[ \t]+.*\n)*)", stanza + "\n", re.MULTILINE)
-        license = re.search(r"^License:[ \t]*(.+)$", stanza, re.MULTILINE)
-        if files and license:
-            pairs += [(pattern, license[1].strip()) for pattern in files[1].split()]
-    return pairs
+        fields = {
+            name: " ".join(value.split())
+            for name, value in re.findall(
+                r"^(\w+):((?:.*\n?)(?:[ \t]+.*\n?)*)", stanza, re.MULTILINE
+            )
+        }
+        if "Files" in fields and "License" in fields:
+            # The licence's name is the field's first line; its text may follow.
+            license_name = re.search(r"^License:[ \t]*(.+)$", stanza, re.MULTILINE)
+            name = license_name[1].strip() if license_name else "unknown"
+            holder = re.sub(r"\s*<[^>]*>", "", fields.get("Copyright", ""))
+            terms += [Terms(pattern, name, holder) for pattern in fields["Files"].split()]
+    return terms
 
 
-def license_of(source: str, pairs: list[tuple[str, str]]) -> str:
-    """Return the licence of a file: in this format the last pattern that matches decides."""
+def terms_of(source: str, terms: list[Terms]) -> Terms:
+    """Return what holds for a file: in this format the last pattern that matches decides."""
     # The package holds as webp what the source tree, and so the copyright file, calls jpg or png.
     stem = source.removesuffix(".webp")
     names = [source, stem + ".jpg", stem + ".png"] if stem != source else [source]
-    matching = [
-        name
-        for pattern, name in pairs
-        if any(fnmatch.fnmatchcase(candidate, pattern) for candidate in names)
-    ]
-    return matching[-1] if matching else "unknown"
+    for entry in reversed(terms):
+        if any(fnmatch.fnmatchcase(name, entry.pattern) for name in names):
+            return entry
+    return Terms("", "unknown", "")
 
 
 def read_resources(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -144,13 +161,13 @@ def collect(data: Path) -> list[dict[str, str]]:
     seen: set[str] = set()
     for package, prefix in PACKAGES.items():
         unpacked = fetch(package, data / "packages")
-        pairs = read_copyright(unpacked / "usr/share/doc" / package / "copyright")
+        stated = read_copyright(unpacked / "usr/share/doc" / package / "copyright")
         for source, encoded in pictures(unpacked):
-            license = license_of(source.removeprefix(prefix), pairs)
+            terms = terms_of(source.removeprefix(prefix), stated)
             digest = hashlib.sha256(encoded).hexdigest()
             if digest in seen or NOT_PHOTOGRAPHS.search(source):
                 continue
-            if not any(license.startswith(name) for name in LICENSES):
+            if not any(terms.license.startswith(name) for name in LICENSES):
                 continue
             image = decode_photograph(encoded)
             if image is None:
@@ -163,19 +180,32 @@ def collect(data: Path) -> list[dict[str, str]]:
                     "file": name,
                     "package": package,
                     "source": source,
-                    "license": license,
+                    "license": terms.license,
+                    "holder": terms.holder,
                     "sha256": digest,
                 }
             )
-    (data / "photographs.json").write_text(json.dumps(listed, indent=1) + "\n")
+    with (data / "photographs.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(listed[0]))
+        writer.writeheader()
+        writer.writerows(listed)
     return listed
+
+
+def read_rgb(path: Path) -> Image:
+    """Read a picture as RGB, shape (H, W, 3)."""
+    image = cv2.imread(str(path))
+    if image is None:
+        raise FileNotFoundError(f"no readable picture at {path}")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def split(data: Path) -> tuple[list[Image], list[Image]]:
     """Read the photographs in RGB: those to train on, and every HELD_OUT-th to choose by."""
-    listed = json.loads((data / "photographs.json").read_text())
-    paths = [str(data / "photographs" / entry["file"]) for entry in listed]
-    images = [cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB) for path in paths]
+    with (data / "photographs.csv").open(newline="") as file:
+        listed = list(csv.DictReader(file))
+    paths = [data / "photographs" / entry["file"] for entry in listed]
+    images = [read_rgb(path) for path in paths]
     training = [image for index, image in enumerate(images) if index % HELD_OUT]
     return training, images[::HELD_OUT]
 

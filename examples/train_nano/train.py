@@ -14,15 +14,13 @@ import argparse
 import csv
 import json
 import math
-import os
 import time
 from pathlib import Path
 
 import numpy as np
 import photographs
 import torch
-from diffusers import SanaTransformer2DModel
-from network import BLOCK, CELL, build, describe, flow_loss, noisy, write
+from network import BLOCK, CELL, Network, build, describe, flow_loss, noisy, write
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -43,7 +41,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 
 def losses(
-    network: SanaTransformer2DModel,
+    network: Network,
     pyramids: list[list[Image]],
     step: int,
     options: argparse.Namespace,
@@ -85,8 +83,8 @@ def losses(
 
 def save_checkpoint(
     path: Path,
-    network: SanaTransformer2DModel,
-    average: SanaTransformer2DModel,
+    network: Network,
+    average: Network,
     optimizer: torch.optim.Optimizer,
     step: int,
     options: argparse.Namespace,
@@ -102,13 +100,13 @@ def save_checkpoint(
     settings = {"seed": options.seed, "steps": options.steps, "rate": options.rate}
     temporary = path.with_suffix(".part")
     save_file(tensors, temporary, {"step": str(step), "settings": json.dumps(settings)})
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def load_checkpoint(
     path: Path,
-    network: SanaTransformer2DModel,
-    average: SanaTransformer2DModel,
+    network: Network,
+    average: Network,
     optimizer: torch.optim.Optimizer,
 ) -> int:
     """Restore what `save_checkpoint` wrote; return the number of steps done."""
@@ -149,7 +147,7 @@ def train(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
-    if not (options.data / "photographs.json").exists():
+    if not (options.data / "photographs.csv").exists():
         photographs.collect(options.data)
     pyramids = [pyramid(image) for image in photographs.split(options.data)[0]]
 

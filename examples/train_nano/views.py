@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,8 +19,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-Image = NDArray[np.uint8]
-Array = NDArray[np.float64]
+# Bytes of shape (H, W) or (H, W, 3), and floating point of any shape.
+Image = NDArray[Any]
+Array = NDArray[Any]
 
 MAX_TURN = np.deg2rad(45)
 MAX_ZOOM = np.log(2.0)
@@ -44,7 +46,7 @@ class Pair:
     view_b: Image
     points_a: Array
     points_b: Array
-    visible: NDArray[np.bool_]
+    visible: Array
 
 
 def pyramid(photograph: Image, levels: int = 3) -> list[Image]:
@@ -65,8 +67,9 @@ def token_centres(size: tuple[int, int], cell: int) -> Array:
 
 def project(homography: Array, points: Array) -> Array:
     """Map points (x, y), shape (N, 2), through a homography."""
-    mapped = np.c_[points, np.ones(len(points))] @ homography.T
-    return mapped[:, :2] / np.maximum(mapped[:, 2:], 1e-6)
+    mapped: Array = np.c_[points, np.ones(len(points))] @ homography.T
+    flat: Array = mapped[:, :2] / np.maximum(mapped[:, 2:], 1e-6)
+    return flat
 
 
 def translation(x: float, y: float) -> Array:
@@ -105,17 +108,16 @@ def render(levels: Sequence[Image], homography: Array, size: tuple[int, int]) ->
     factor = 0.5**level
     to_level = np.diag([factor, factor, 1.0])
     to_level[:2, 2] = (factor - 1) / 2
-    view = cv2.warpPerspective(
+    return cv2.warpPerspective(
         levels[level],
         to_level @ homography,
         (width, height),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REFLECT_101,
     )
-    return np.asarray(view, dtype=np.uint8)
 
 
-def draw_blobs(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.uint8]:
+def draw_blobs(rng: np.random.Generator, size: tuple[int, int]) -> Image:
     """Draw one to three filled ellipses or polygons, 1 inside, shape (H, W)."""
     height, width = size
     mask = np.zeros(size, np.uint8)
@@ -179,7 +181,7 @@ def _draw(
     size: tuple[int, int],
     cell: int,
 ) -> Pair:
-    levels = photographs[rng.integers(len(photographs))]
+    levels = photographs[int(rng.integers(len(photographs)))]
     height, width = levels[0].shape[:2]
     largest = min(height, width) / max(size) * 1.1
     scale = np.exp(rng.uniform(np.log(min(0.6, largest)), np.log(max(largest, 0.61))))
@@ -198,9 +200,9 @@ def _draw(
     points_a = token_centres(size, cell)
     points_b = project(a_to_b, points_a)
     in_photograph = project(window_a, points_a)
-    visible = (in_photograph >= 0).all(1) & (in_photograph <= [width - 1, height - 1]).all(1)
+    visible: Array = is_within(in_photograph, 0, (height, width))
     if rng.random() < 0.5:
-        other = photographs[rng.integers(len(photographs))]
+        other = photographs[int(rng.integers(len(photographs)))]
         middle = np.array(other[0].shape[1::-1]) * rng.uniform(0.3, 0.7, 2)
         front_a = window(rng, middle, np.exp(rng.uniform(-0.6, 0.8)), rng.normal(0, 0.5), size)
         front_a_to_b = translation(*rng.uniform(-24, 24, 2)) @ a_to_b
@@ -213,13 +215,18 @@ def _draw(
         in_front = at_pixels(mask_a, points_a) > 0
         points_b = np.where(in_front[:, None], project(front_a_to_b, points_a), points_b)
         visible = in_front | (visible & (at_pixels(mask_b, points_b) == 0))
-    inside = (points_b >= MARGIN_PX) & (points_b <= np.array(size[::-1]) - 1 - MARGIN_PX)
-    return Pair(
-        relight(rng, view_a), relight(rng, view_b), points_a, points_b, visible & inside.all(1)
-    )
+    visible = np.logical_and(visible, is_within(points_b, MARGIN_PX, size))
+    return Pair(relight(rng, view_a), relight(rng, view_b), points_a, points_b, visible)
 
 
-def at_pixels(image: NDArray[np.uint8], points: Array) -> NDArray[np.uint8]:
+def is_within(points: Array, margin_px: float, size: tuple[int, int]) -> Array:
+    """Tell which points (x, y) lie in an image of (height, width), and off its edge by a margin."""
+    limit = np.array(size[::-1]) - 1 - margin_px
+    inside: Array = np.logical_and(points >= margin_px, points <= limit)
+    return np.asarray(inside.all(1))
+
+
+def at_pixels(image: Image, points: Array) -> Image:
     """Read an image at the pixels nearest to points (x, y); outside, at its edge."""
     limit = np.array(image.shape[1::-1]) - 1
     x, y = np.clip(points.round(), 0, limit).astype(int).T
@@ -260,12 +267,12 @@ def correspondence_loss(
     tokens_a: Tensor,
     tokens_b: Tensor,
     pairs: Sequence[Pair],
-    picks: Sequence[NDArray[np.int64]],
+    picks: Sequence[Array],
     size: tuple[int, int],
     temperature: float = 0.06,
     near_px: float = 6.0,
 ) -> Agreement:
-    """Tell each picked token's true match from every other token of the image, and from other images.
+    """Tell each picked token's true match from all else in its image and in others.
 
     Args:
         tokens_a: descriptors of the first views, shape (B, D, rows, columns).
