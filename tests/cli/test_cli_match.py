@@ -133,3 +133,11 @@ def test_each_image_may_have_its_own_prompt(
     assert one["backbone"]["prompt"] == "a cat"
     assert two["backbone"]["prompt"] == ["a cat", "dog"]
     assert one["scores"] != two["scores"]
+
+
+def test_every_key_of_the_json_is_documented(
+    run_json: RunJson, images: list[Path], model: Path
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
+    found = run_json("match", *images[:2], "-b", model, "--long-side", 32)
+    assert [key for key in found if f"`{key}`" not in page] == []
