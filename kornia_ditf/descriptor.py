@@ -137,18 +137,49 @@ class DiTF(nn.Module):
         self, image: ImageLike, blocks: Sequence[int], prompts: str | Sequence[str] | None = None
     ) -> dict[int, DescriptorMap]:
         """Describe images at several blocks in one forward pass; arguments as in `forward`."""
+        taps, frame = self.taps(image, blocks, prompts)
+        return {block: self._describe(block, tap, frame) for block, tap in taps.items()}
+
+    def describe_together(
+        self, images: Sequence[ImageLike], prompts: str | Sequence[str] | None = None
+    ) -> list[DescriptorMap]:
+        """Describe images of any sizes, finding massive channels that are not known in all of them.
+
+        Args:
+            images: each as in `forward`, one image each.
+            prompts: none, one for all images, or one per image.
+
+        Returns:
+            one map per image, each with B = 1.
+
+        Raises:
+            InvalidArgumentError: there are not as many prompts as images; or as `forward`.
+        """
+        told = [prompts] * len(images) if prompts is None or isinstance(prompts, str) else prompts
+        if len(told) != len(images):
+            raise InvalidArgumentError(f"{len(images)} images have {len(told)} prompts")
+        block = self.config.block
+        tapped = [self.taps(i, [block], p) for i, p in zip(images, told, strict=True)]
+        if self.massive_channels() is None and self._discards:
+            self._found[block] = find_massive_channels([taps[block].x for taps, _ in tapped])
+        return [self._describe(block, taps[block], frame) for taps, frame in tapped]
+
+    def taps(
+        self,
+        image: ImageLike,
+        blocks: Sequence[int],
+        prompts: str | Sequence[str] | None = None,
+    ) -> tuple[dict[int, Tap], Frame]:
+        """Give what the descriptors are made of: blocks' inputs, averaged over the noise draws.
+
+        Arguments as in `describe_blocks`; nothing is discarded or normalised yet.
+        """
         config = self.config
         with torch.set_grad_enabled(config.gradients and torch.is_grad_enabled()):
             fitted, frame = self._fit(image)
             latent = self.backbone.encode(fitted)
             conditioning = self._condition(prompts, len(latent))
-            taps = self._taps(latent, self._noise(latent), conditioning, blocks)
-            maps = {}
-            for block, tap in taps.items():
-                tokens = treat(tap, config.treatment, self._channels(block, tap))
-                data = tokens.transpose(1, 2).reshape(len(tokens), -1, *tap.grid)
-                maps[block] = DescriptorMap(data, frame)
-        return maps
+            return self._taps(latent, self._noise(latent), conditioning, blocks), frame
 
     def massive_channels(self, block: int | None = None) -> tuple[int, ...] | None:
         """Tell which channels are discarded at a block; None while they are not known.
@@ -192,11 +223,15 @@ class DiTF(nn.Module):
             calibration.save(identity, block, self.config.timestep, self._found[block])
         return statistics
 
-    def _channels(self, block: int, tap: Tap) -> tuple[int, ...]:
-        known = self.massive_channels(block)
-        if known is None and "discard" in self.config.treatment:
-            known = self._found[block] = find_massive_channels(tap.x)
-        return known or ()
+    @property
+    def _discards(self) -> bool:
+        return "discard" in self.config.treatment
+
+    def _describe(self, block: int, tap: Tap, frame: Frame) -> DescriptorMap:
+        channels = self.massive_channels(block)
+        if channels is None and self._discards:
+            channels = self._found[block] = find_massive_channels(tap.x)
+        return describe_tap(tap, frame, self.config.treatment, channels or ())
 
     def _noise(self, latent: Tensor) -> Tensor:
         # The same draws for every image: a descriptor must not depend on its place in a batch.
@@ -232,3 +267,15 @@ class DiTF(nn.Module):
         conditioning = self._condition(None, len(latent))
         for draw in torch.split(self._noise(latent), 1):
             yield self._taps(latent, draw, conditioning, [block])[block].x
+
+
+def describe_tap(
+    tap: Tap, frame: Frame, treatment: Treatment, channels: Sequence[int] = ()
+) -> DescriptorMap:
+    """Turn a tap into a descriptor map: the last steps of the chain, as a function.
+
+    Raises:
+        InvalidArgumentError: no such treatment, or a channel out of range.
+    """
+    tokens = treat(tap, treatment, channels)
+    return DescriptorMap(tokens.transpose(1, 2).reshape(len(tokens), -1, *tap.grid), frame)

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kornia_ditf.descriptor import DiTF
+from kornia_ditf.descriptor import DiTF, describe_tap
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.massive import ChannelStatistics, describe_channels
+from kornia_ditf.massive import ChannelRecorder, ChannelStatistics
 from kornia_ditf.modulation import Treatment
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.types import DescriptorMap
@@ -52,7 +52,7 @@ def inspect_channels(
 ) -> Inspection:
     """Measure the channels of several blocks, and compare treatments at the configured one.
 
-    The tokens of all blocks are held at once, as the blocks of one image come from one forward.
+    Each image takes one forward, whose blocks are held until the next.
 
     Args:
         ditf: loaded as far as the last of the blocks.
@@ -70,21 +70,25 @@ def inspect_channels(
     place = _place(point, first)
     asked = range(ditf.backbone.blocks) if blocks is None else blocks
     numbers = sorted({*asked, ditf.config.block})
-    raw = DiTF(ditf.backbone, replace(ditf.config, treatment="raw", gradients=False))
-    described = [raw.describe_blocks(image, numbers) for image in (first, *images[1:])]
-    statistics = {
-        block: describe_channels([maps[block].tokens for maps in described]) for block in numbers
-    }
+    plain = DiTF(ditf.backbone, replace(ditf.config, gradients=False))
+    recorders = {block: ChannelRecorder() for block in numbers}
+    for image in (*images[1:], first):  # the first comes last, for its tap is used below
+        taps, frame = plain.taps(image, numbers)
+        for block, tap in taps.items():
+            recorders[block].update(tap.x)
+    statistics = {block: recorder.compute() for block, recorder in recorders.items()}
     known = ditf.massive_channels()
     discarded = statistics[ditf.config.block].massive() if known is None else known
-    similarity: dict[Treatment, Tensor] = {}
-    contrast: dict[Treatment, float] = {}
-    for treatment in COMPARED:
-        config = replace(raw.config, treatment=treatment, massive_channels=discarded)
-        treated = DiTF(ditf.backbone, config)(first)
-        similarity[treatment] = _similarity(treated, place)
-        contrast[treatment] = _contrast(treated)
-    return Inspection(statistics, ditf.config.block, discarded, place, similarity, contrast)
+    tap = taps[ditf.config.block]
+    treated = {name: describe_tap(tap, frame, name, discarded) for name in COMPARED}
+    return Inspection(
+        statistics,
+        ditf.config.block,
+        discarded,
+        place,
+        {name: _similarity(descriptors, place) for name, descriptors in treated.items()},
+        {name: _contrast(descriptors) for name, descriptors in treated.items()},
+    )
 
 
 def _place(point: tuple[float, float] | None, image: Tensor) -> tuple[float, float]:

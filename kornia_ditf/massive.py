@@ -75,27 +75,63 @@ def describe_channels(tokens: Tensor | Sequence[Tensor]) -> ChannelStatistics:
         >>> describe_channels(x).massive()
         (5,)
     """
-    images = _images(tokens)
-    # One image at a time, in float64: a massive channel must not cost the others their digits.
-    means, squares, shares = [], [], []
-    for image in images:
-        size = image.detach().abs().double()
-        means.append(size.mean(0))
-        squares.append(size.var(0, correction=0))
-        floor = 0.5 * MIN_RATIO * size.median(1, keepdim=True).values
-        shares.append((size > floor).double().mean(0))
-    mean = torch.stack(means)
-    magnitude = mean.mean(0)
-    scale = magnitude.clamp_min(torch.finfo(torch.float64).tiny)
-    median = magnitude.median().clamp_min(torch.finfo(torch.float64).tiny)
-    values = (
-        magnitude,
-        magnitude / median,
-        torch.stack(squares).mean(0).sqrt() / scale,
-        mean.std(0, correction=0) / scale,
-        torch.stack(shares).mean(0),
-    )
-    return ChannelStatistics(*(value.float().cpu() for value in values))
+    recorder = ChannelRecorder()
+    for batch in [tokens] if isinstance(tokens, Tensor) else tokens:
+        recorder.update(batch)
+    return recorder.compute()
+
+
+class ChannelRecorder:
+    """Measures channels batch by batch, so that no more than one batch is ever held."""
+
+    def __init__(self) -> None:
+        self._means: list[Tensor] = []
+        self._variances: list[Tensor] = []
+        self._shares: list[Tensor] = []
+
+    def update(self, tokens: Tensor) -> None:
+        """Take in a block's tokens of some images, shape (B, N, D).
+
+        Raises:
+            InvalidArgumentError: a wrong shape, another width than before, or values not finite.
+        """
+        if tokens.ndim != 3 or not tokens.numel():
+            raise InvalidArgumentError(
+                f"tokens must have the shape (B, N, D), got {tuple(tokens.shape)}"
+            )
+        widths = {tokens.shape[-1], *(len(mean) for mean in self._means[:1])}
+        if len(widths) > 1:
+            raise InvalidArgumentError(f"tokens must all have one width, got {sorted(widths)}")
+        if not bool(torch.isfinite(tokens).all()):
+            raise InvalidArgumentError("tokens must be finite, got NaN or infinity among them")
+        # One image at a time, in float64: a massive channel must not cost the others their digits.
+        for image in tokens.detach():
+            size = image.abs().double()
+            floor = 0.5 * MIN_RATIO * size.median(1, keepdim=True).values
+            self._means.append(size.mean(0).cpu())
+            self._variances.append(size.var(0, correction=0).cpu())
+            self._shares.append((size > floor).double().mean(0).cpu())
+
+    def compute(self) -> ChannelStatistics:
+        """Give the statistics over all images so far.
+
+        Raises:
+            InvalidArgumentError: there were none.
+        """
+        if not self._means:
+            raise InvalidArgumentError("tokens must be given of one image at least, got none")
+        means = torch.stack(self._means)
+        magnitude = means.mean(0)
+        tiny = torch.finfo(torch.float64).tiny
+        scale = magnitude.clamp_min(tiny)
+        values = (
+            magnitude,
+            magnitude / magnitude.median().clamp_min(tiny),
+            torch.stack(self._variances).mean(0).sqrt() / scale,
+            means.std(0, correction=0) / scale,
+            torch.stack(self._shares).mean(0),
+        )
+        return ChannelStatistics(*(value.float() for value in values))
 
 
 def find_massive_channels(
@@ -139,16 +175,3 @@ def discard_channels(tap: Tap, channels: Sequence[int]) -> Tap:
     keep = torch.ones(width, dtype=tap.x.dtype, device=tap.x.device)
     keep[list(channels)] = 0
     return replace(tap, x=tap.x * keep)
-
-
-def _images(tokens: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    batches = [tokens] if isinstance(tokens, Tensor) else list(tokens)
-    widths = {batch.shape[-1] for batch in batches if batch.ndim == 3 and batch.numel()}
-    if not batches or any(batch.ndim != 3 or not batch.numel() for batch in batches):
-        shapes = [tuple(batch.shape) for batch in batches]
-        raise InvalidArgumentError(f"tokens must have the shape (B, N, D), got {shapes}")
-    if len(widths) > 1:
-        raise InvalidArgumentError(f"tokens must all have one width, got {sorted(widths)}")
-    if not all(bool(torch.isfinite(batch).all()) for batch in batches):
-        raise InvalidArgumentError("tokens must be finite, got NaN or infinity among them")
-    return [image for batch in batches for image in batch]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ def run(script: str, folder: Path, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, EXAMPLES / script, *arguments],
         cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
         capture_output=True,
         text=True,
         check=False,

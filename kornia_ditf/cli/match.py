@@ -88,14 +88,10 @@ def match(
         }
         ditf = options.load_descriptor(backbone, source, given)
     channels, origin = settings.known_channels(ditf)
-    if channels is None:
-        origin = "found in these two images"
-        with stages.stage("find massive channels"):
-            ditf.calibrate(images, keep=False)
-        channels = ditf.massive_channels() or ()
     with stages.stage("describe"):
-        texts = prompts if len(prompts) == 2 else [None, None]
-        maps = [ditf(image, text) for image, text in zip(images, texts, strict=True)]
+        maps = ditf.describe_together(images, prompts if len(prompts) == 2 else None)
+    if channels is None:
+        channels, origin = ditf.massive_channels() or (), "found in these two images"
     with stages.stage("match"):
         found = matching.match(maps[0], maps[1], min_score=min_score)
     with stages.stage("geometry"):
