@@ -93,8 +93,7 @@ def load_vae_encoder(
         HubError: the hub does not give a file.
     """
     model = build_empty(checkpoint.json(f"{subfolder}/config.json"), class_name, dtype)
-    decoding = ("decoder", "post_quant_conv")  # the second is None where the family has none
-    leave_out(model, (), [name for name in decoding if isinstance(getattr(model, name), nn.Module)])
+    leave_out_decoder(model)
     return _fill(model, checkpoint, subfolder, dtype)
 
 
@@ -169,6 +168,12 @@ def leave_out(
         kept -= len(blocks)
     for name in unused:
         model.set_submodule(name, nn.Identity())
+
+
+def leave_out_decoder(vae: nn.Module) -> None:
+    """Replace what a VAE needs for decoding alone by identities."""
+    decoding = ("decoder", "post_quant_conv")  # the second is None where the family has none
+    leave_out(vae, (), [name for name in decoding if isinstance(getattr(vae, name), nn.Module)])
 
 
 def _fill(

@@ -12,7 +12,7 @@ from torch import nn
 
 from kornia_ditf.checkpoint import WEIGHTS, Checkpoint
 from kornia_ditf.errors import HubError
-from kornia_ditf.loading import build_empty, leave_out, tensor_dtype
+from kornia_ditf.loading import build_empty, leave_out, leave_out_decoder, tensor_dtype
 
 # The variants beside it, such as model.fp16.safetensors, are not fetched.
 _TEXT_ENCODER = re.compile(r"text_encoder\w*/model(-\d+-of-\d+)?\.safetensors")
@@ -93,7 +93,7 @@ def plan_loading(
     if "vae" in configs:
         vae = build_empty(dict(configs["vae"]), "AutoencoderKL", torch.float32)
         vae_whole = _bytes(vae, torch.float32)
-        leave_out(vae, (), [n for n in ("decoder", "post_quant_conv") if _has(vae, n)])
+        leave_out_decoder(vae)
         vae_held = _bytes(vae, torch.float32)
         needed["vae"] = set(vae.state_dict())
     return LoadingPlan(
@@ -110,10 +110,6 @@ def plan_loading(
 def _parts(checkpoint: Checkpoint) -> list[str]:
     index = checkpoint.json("model_index.json")
     return [part for part in ("transformer", "vae") if index.get(part, [None])[0] is not None]
-
-
-def _has(model: nn.Module, name: str) -> bool:
-    return isinstance(getattr(model, name, None), nn.Module)
 
 
 def _bytes(model: nn.Module, dtype: torch.dtype) -> int:

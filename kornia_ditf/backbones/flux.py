@@ -72,10 +72,12 @@ class FluxBackbone(DiffusersBackbone):
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Mapping[str, Any]:
         batch, _, height, width = latent.shape
+        packed = nn.functional.pixel_unshuffle(latent, 2)
         text = conditioning["prompt_embeds"]
         guidance = latent.new_full((batch,), self.guidance, dtype=torch.float32)
         return {
-            "hidden_states": nn.functional.pixel_unshuffle(latent, 2).flatten(2).transpose(1, 2),
+            # Contiguous, as the pipeline packs it: some quantised layers take nothing else.
+            "hidden_states": packed.flatten(2).transpose(1, 2).contiguous(),
             "encoder_hidden_states": text,
             "pooled_projections": conditioning["pooled_prompt_embeds"],
             "timestep": latent.new_full((batch,), timestep / 1000, dtype=torch.float32),
