@@ -11,7 +11,8 @@ import pluggy
 import pytest
 
 import kornia_ditf
-from kornia_ditf import errors, hookspecs
+from kornia_ditf import backbones, errors, hookspecs
+from kornia_ditf.cli import failures
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -80,7 +81,6 @@ def test_every_hook_is_documented_with_its_signature() -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "docs/backbones.md"])
 def test_every_built_in_backbone_is_listed(name: str) -> None:
-    backbones = pytest.importorskip("kornia_ditf.backbones")
     page = read(name)
     assert [
         spec.name
@@ -90,7 +90,6 @@ def test_every_built_in_backbone_is_listed(name: str) -> None:
 
 
 def test_the_table_of_backbones_says_what_the_presets_say() -> None:
-    backbones = pytest.importorskip("kornia_ditf.backbones")
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in read("docs/backbones.md").splitlines()
@@ -106,7 +105,6 @@ def test_the_table_of_backbones_says_what_the_presets_say() -> None:
 
 
 def test_the_exit_codes_are_those_that_the_help_lists() -> None:
-    failures = pytest.importorskip("kornia_ditf.cli.failures")
     listed = re.findall(r"^ +(\d+) +(.+)$", failures.EXIT_CODES, re.MULTILINE)
     assert listed
     assert re.findall(r"^\| (\d+) \| (.+) \|$", read("docs/cli.md"), re.MULTILINE) == listed
