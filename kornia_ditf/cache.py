@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from kornia_ditf.errors import OutputError
+from kornia_ditf.files import atomic_write
 
 
 def cache_folder() -> Path:
@@ -18,3 +23,20 @@ def cache_folder() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("kornia-ditf")
+
+
+@contextmanager
+def write_to_cache(path: Path) -> Iterator[Path]:
+    """Write a file of the cache, whole or not at all, making its folder if there is none.
+
+    Raises:
+        OutputError: the cache cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error}; name another folder with KORNIA_DITF_CACHE"
+        ) from error
+    with atomic_write(path) as temporary:
+        yield temporary

@@ -7,9 +7,7 @@ import json
 import logging
 from pathlib import Path
 
-from kornia_ditf.cache import cache_folder
-from kornia_ditf.errors import OutputError
-from kornia_ditf.files import atomic_write
+from kornia_ditf.cache import cache_folder, write_to_cache
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +38,7 @@ def save(identity: str, block: int, timestep: float, channels: tuple[int, ...]) 
         "timestep": timestep,
         "massive_channels": list(channels),
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error}; name another folder with KORNIA_DITF_CACHE"
-        ) from error
-    with atomic_write(path) as temporary:
+    with write_to_cache(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1), "utf-8")
     return path
 

@@ -16,10 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kornia_ditf.cache import cache_folder
+from kornia_ditf.cache import cache_folder, write_to_cache
 from kornia_ditf.checkpoint import Checkpoint
-from kornia_ditf.errors import CheckpointError, HubError, InvalidArgumentError, OutputError
-from kornia_ditf.files import atomic_write
+from kornia_ditf.errors import CheckpointError, HubError, InvalidArgumentError
 from kornia_ditf.loading import without_progress_bars
 from kornia_ditf.types import Conditioning
 
@@ -71,14 +70,8 @@ class PromptCache:
         """
         from safetensors.torch import save_file
 
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {self.folder}: {error}; name another folder with KORNIA_DITF_CACHE"
-            ) from error
         whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        with atomic_write(self.path(key)) as temporary:
+        with write_to_cache(self.path(key)) as temporary:
             save_file(whole, temporary, metadata=dict(metadata))
 
 
