@@ -120,9 +120,12 @@ class TokenNorm:
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise each token of x, shape (..., D), over its channels."""
         shape = x.shape[-1:]
+        # Tokens may have been averaged in float32 where the block's weights are in bfloat16.
+        weight = None if self.weight is None else self.weight.to(x)
+        bias = None if self.bias is None else self.bias.to(x)
         if self.kind == "layer":
-            return F.layer_norm(x, shape, self.weight, self.bias, self.eps)
-        return F.rms_norm(x, shape, self.weight, self.eps)
+            return F.layer_norm(x, shape, weight, bias, self.eps)
+        return F.rms_norm(x, shape, weight, self.eps)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -275,3 +275,15 @@ def test_bad_images_give_errors_of_our_own() -> None:
         ditf(torch.rand(1, 3, 1, 5000))
     with pytest.raises(ImageError, match="no such file"):
         ditf("missing.jpg")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("ensemble", [1, 3])
+def test_an_accelerator_gives_what_the_cpu_gives(image: Tensor, ensemble: int) -> None:
+    from kornia_ditf.registry import create_descriptor
+
+    options = {"timestep": 100, "long_side": 64, "ensemble": ensemble, "dtype": "float32"}
+    on_cpu = create_descriptor("nano", **options)(image)
+    on_gpu = create_descriptor("nano", device="cuda", **options)(image)
+    assert on_gpu.data.is_cuda
+    torch.testing.assert_close(on_gpu.data.cpu(), on_cpu.data, rtol=1e-3, atol=1e-3)
