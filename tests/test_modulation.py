@@ -51,7 +51,7 @@ def test_affine_weights_of_another_dtype_are_used() -> None:
     weight, bias = torch.tensor([2.0, 0.5, -1.0, 4.0]), torch.tensor([1.0, 2.0, 3.0, 4.0])
     x = torch.randn(1, 4, 4)
     norm = TokenNorm("layer", 1e-6, weight.bfloat16(), bias.bfloat16())
-    torch.testing.assert_close(norm(x), F.layer_norm(x, (4,), weight, bias))
+    torch.testing.assert_close(norm(x), F.layer_norm(x, (4,), weight, bias, 1e-6))
 
 
 def test_a_modulation_per_token_is_applied_per_token() -> None:
