@@ -16,7 +16,7 @@ from kornia_ditf import calibration
 from kornia_ditf.backbone import Backbone
 from kornia_ditf.ensemble import mean_taps
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.massive import ChannelStatistics, describe_channels, find_massive_channels
+from kornia_ditf.massive import ChannelRecorder, ChannelStatistics, find_massive_channels
 from kornia_ditf.modulation import TREATMENTS, Treatment, treat
 from kornia_ditf.noise import check_timestep, draw_noise
 from kornia_ditf.preprocess import ImageLike, as_image, fit_image
@@ -34,7 +34,8 @@ class DiTFConfig:
         long_side: length of the fitted image's longest side in pixels; None keeps the size.
         ensemble: number of noise draws that are averaged.
         treatment: `raw`, `adaln`, `adaln+discard` (the method) or `discard+layernorm`.
-        massive_channels: channels to discard; None finds them (see `DiTF.massive_channels`).
+        massive_channels: channels to discard at `block`; None finds them, as at every other
+            block (see `DiTF.massive_channels`).
         prompt: what the model is told when the caller gives no prompt.
         seed: of the noise draws.
         rows_per_forward: how many noisy images pass the transformer together; None tries all and
@@ -184,12 +185,12 @@ class DiTF(nn.Module):
     def massive_channels(self, block: int | None = None) -> tuple[int, ...] | None:
         """Tell which channels are discarded at a block; None while they are not known.
 
-        They are, in this order: the configuration's; those found by an earlier call of this
-        object; those that `calibrate` kept for these weights, this block and this timestep; those
-        of the first batch at hand.
+        They are, in this order: the configuration's, at its block; those found by an earlier call
+        of this object; those that `calibrate` kept for these weights, this block and this
+        timestep; those of the first batch at hand.
         """
         block = self.config.block if block is None else block
-        if self.config.massive_channels is not None:
+        if block == self.config.block and self.config.massive_channels is not None:
             return self.config.massive_channels
         if block not in self._found and self.backbone.identity is not None:
             kept = calibration.load(self.backbone.identity, block, self.config.timestep)
@@ -201,6 +202,8 @@ class DiTF(nn.Module):
         self, images: Sequence[ImageLike], *, block: int | None = None, keep: bool = True
     ) -> ChannelStatistics:
         """Measure a block's channels on a few images, and discard the massive ones from now on.
+
+        Channels that the configuration names stay in force at its block.
 
         Args:
             images: any that `forward` takes.
@@ -214,9 +217,12 @@ class DiTF(nn.Module):
             InvalidArgumentError: no images.
         """
         block = self.config.block if block is None else block
+        recorder = ChannelRecorder()
         with torch.no_grad():
-            tokens = [x for image in images for x in self._drawn_tokens(image, block)]
-        statistics = describe_channels(tokens)
+            for image in images:
+                for tokens in self._drawn_tokens(image, block):
+                    recorder.update(tokens)
+        statistics = recorder.compute()
         self._found[block] = statistics.massive()
         identity = self.backbone.identity
         if keep and identity is not None:

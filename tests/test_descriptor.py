@@ -189,6 +189,23 @@ def test_massive_channels_are_found_in_the_first_batch_and_stay(image: Tensor) -
     assert ditf.massive_channels() == (SPIKE,)
 
 
+def test_configured_channels_belong_to_the_configured_block(image: Tensor) -> None:
+    ditf = DiTF(ToyBackbone(), config(massive_channels=(1, 2)))
+    ditf.describe_blocks(image, [0, 2])
+    assert ditf.massive_channels() == (1, 2)
+    assert ditf.massive_channels(0) == (SPIKE,)
+
+
+def test_images_described_together_share_the_channels_found_in_all() -> None:
+    images = [torch.rand(1, 3, 24, 32), torch.rand(1, 3, 32, 16)]
+    together = DiTF(ToyBackbone(), config()).describe_together(images, ["a", "bb"])
+    known = DiTF(ToyBackbone(), config(massive_channels=(SPIKE,)))
+    for image, prompt, described in zip(images, ["a", "bb"], together, strict=True):
+        assert torch.equal(described.data, known(image, prompt).data)
+    with pytest.raises(InvalidArgumentError, match="2 images have 3 prompts"):
+        known.describe_together(images, ["a", "b", "c"])
+
+
 def test_treatments_that_discard_nothing_look_for_nothing(image: Tensor) -> None:
     ditf = DiTF(ToyBackbone(), config(treatment="adaln"))
     ditf(image)

@@ -88,8 +88,6 @@ def extract(
     stages = output.Stages()
     with stages.stage("load"):
         ditf = options.load_descriptor(backbone, source, given)
-    if len(blocks) > 1:  # a preset's channels belong to one block
-        ditf = _without_preset_channels(ditf)
     blocks = blocks or [ditf.config.block]
     side, multiple = ditf.config.long_side, ditf.backbone.pixels_per_token
     with stages.stage("find massive channels"):
@@ -191,14 +189,6 @@ class _Done:
             "skipped": [str(path) for path in self.skipped],
             "failed": [{"image": str(path), "error": str(error)} for path, error in self.failed],
         }
-
-
-def _without_preset_channels(ditf: DiTF) -> DiTF:
-    from dataclasses import replace
-
-    from kornia_ditf.descriptor import DiTF
-
-    return DiTF(ditf.backbone, replace(ditf.config, massive_channels=None))
 
 
 def _agree_on_channels(
