@@ -48,7 +48,7 @@ class Checkpoint:
         self.local_files_only = local_files_only
         folder = Path(source).expanduser()
         self.folder = folder if folder.is_dir() else None
-        if self.folder is None and not _is_hub_id(self.source):
+        if self.folder is None and not is_hub_id(self.source):
             raise CheckpointError(
                 f"{self.source} is no folder, and no hub id of the form owner/name"
             )
@@ -301,7 +301,8 @@ class Checkpoint:
         )
 
 
-def _is_hub_id(source: str) -> bool:
+def is_hub_id(source: str) -> bool:
+    """Tell whether a name has the form of a hub id, owner/name."""
     from huggingface_hub import utils
     from huggingface_hub.errors import HFValidationError
 

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from kornia_ditf import calibration
 from kornia_ditf.backbone import Backbone
+from kornia_ditf.checks import check_integer, check_timestep
 from kornia_ditf.ensemble import mean_taps
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.massive import ChannelRecorder, ChannelStatistics, find_massive_channels
 from kornia_ditf.modulation import TREATMENTS, Treatment, treat
-from kornia_ditf.noise import check_timestep, draw_noise
+from kornia_ditf.noise import draw_noise
 from kornia_ditf.preprocess import ImageLike, as_image, fit_image
 from kornia_ditf.spec import BackboneSpec
 from kornia_ditf.types import Conditioning, DescriptorMap, Frame, Tap
@@ -65,16 +66,21 @@ class DiTFConfig:
 
     def __post_init__(self) -> None:
         check_timestep(self.timestep)
-        if self.block < 0:
-            raise InvalidArgumentError(f"block must be 0 or more, got {self.block}")
-        for name in ("long_side", "ensemble", "rows_per_forward"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InvalidArgumentError(f"{name} must be 1 or more, got {value}")
-        if any(channel < 0 for channel in self.massive_channels or ()):
-            raise InvalidArgumentError(
-                f"massive_channels must be 0 or more, got {self.massive_channels}"
-            )
+        check_integer("block", self.block, minimum=0)
+        check_integer("ensemble", self.ensemble, minimum=1)
+        check_integer("seed", self.seed, minimum=-(2**63), maximum=2**63 - 1)
+        for name in ("long_side", "rows_per_forward"):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), minimum=1)
+        if self.massive_channels is not None:
+            if not isinstance(self.massive_channels, Sequence):
+                raise InvalidArgumentError(
+                    f"massive_channels must be a sequence, got {self.massive_channels!r}"
+                )
+            for channel in self.massive_channels:
+                check_integer("massive_channels", channel, minimum=0)
+        if not isinstance(self.prompt, str):
+            raise InvalidArgumentError(f"prompt must be a string, got {self.prompt!r}")
         if self.treatment not in TREATMENTS:
             known = ", ".join(TREATMENTS)
             raise InvalidArgumentError(f"treatment must be one of {known}, got {self.treatment!r}")
@@ -245,7 +251,7 @@ class DiTF(nn.Module):
 
     def _condition(self, prompts: str | Sequence[str] | None, images: int) -> Conditioning:
         given = self.config.prompt if prompts is None else prompts
-        texts = [given] if isinstance(given, str) else list(given)
+        texts: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
         if len(texts) not in (1, images) or not all(isinstance(text, str) for text in texts):
             raise InvalidArgumentError(
                 f"prompts must be one string, or one per image ({images}), got {prompts!r}"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kornia_ditf.backbone import Backbone
 from kornia_ditf.checkpoint import Checkpoint
+from kornia_ditf.checks import read_device
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading import load_transformer, load_vae_encoder
 from kornia_ditf.noise import NoiseSchedule, RectifiedFlow, VariancePreserving, draw_noise
@@ -191,7 +192,7 @@ class DiffusersBackbone(Backbone):
             HubError: the hub does not give a file.
             InvalidArgumentError: an option is wrong, or the block is out of range.
         """
-        place = torch.device(device)
+        place = read_device(device)
         dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
         checkpoint = Checkpoint(
             source,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kornia_ditf.checks import check_timestep
 from kornia_ditf.errors import InvalidArgumentError
 
 
@@ -96,14 +97,6 @@ class VariancePreserving(NoiseSchedule):
     def weights(self, timestep: float) -> tuple[float, float]:
         alpha = float(self.alphas_cumprod[int(timestep)])
         return alpha**0.5, (1 - alpha) ** 0.5
-
-
-def check_timestep(timestep: float) -> None:
-    """Raise InvalidArgumentError unless a timestep lies in [0, 1000]."""
-    if not 0 <= timestep <= 1000:
-        raise InvalidArgumentError(
-            f"timestep must lie in [0, 1000] (0 is clean, 1000 is pure noise), got {timestep}"
-        )
 
 
 def draw_noise(shape: tuple[int, ...], *, seed: int) -> Tensor:

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kornia_ditf.checks import check_integer
 from kornia_ditf.errors import ImageError, InvalidArgumentError
-from kornia_ditf.reading import read_image, read_pil, unit_range
+from kornia_ditf.reading import MAX_PIXELS, read_image, read_pil, unit_range
 from kornia_ditf.types import Frame
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = ["ImageLike", "as_image", "fit_image", "read_image"]
 ImageLike: TypeAlias = "str | os.PathLike[str] | Tensor | npt.NDArray[Any] | Image.Image"
 
 MIN_SIDE = 8
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _TOLERANCE = 1e-3
 
 
@@ -105,15 +107,13 @@ def fit_image(image: Tensor, long_side: int | None, multiple: int) -> tuple[Tens
 
 
 def _fitted_size(size: tuple[int, int], long_side: int | None, multiple: int) -> tuple[int, int]:
-    for name, value in (("long_side", long_side), ("multiple", multiple)):
-        if name == "long_side" and value is None:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InvalidArgumentError(f"{name} must be a positive integer, got {value!r}")
-    if long_side is not None and long_side < multiple:
-        raise InvalidArgumentError(
-            f"long_side must be at least one token ({multiple} pixels), got {long_side}"
-        )
+    check_integer("multiple", multiple, minimum=1)
+    if long_side is not None:
+        check_integer("long_side", long_side, minimum=1)
+        if long_side < multiple:
+            raise InvalidArgumentError(
+                f"long_side must be at least one token ({multiple} pixels), got {long_side}"
+            )
     height, width = size
     if min(size) < MIN_SIDE:
         raise ImageError(
@@ -121,6 +121,10 @@ def _fitted_size(size: tuple[int, int], long_side: int | None, multiple: int) ->
             f"each side needs at least {MIN_SIDE} pixels"
         )
     longest = max(size)
+    if long_side is not None and long_side * (long_side * min(size) // longest) > MAX_PIXELS:
+        raise InvalidArgumentError(
+            f"long_side must leave an image below {MAX_PIXELS:,} pixels, got {long_side}"
+        )
     target = longest if long_side is None else _round_to(long_side, 1, multiple)
     if min(size) * target < multiple * longest:
         raise ImageError(
@@ -172,7 +176,7 @@ def _from_tensor(tensor: Tensor) -> Tensor:
             "an image tensor must have the shape (3, H, W), (B, 3, H, W) or (B, 1, H, W), "
             f"got {tuple(tensor.shape)}{hint}"
         )
-    if not tensor.is_floating_point():
+    if tensor.dtype not in _DTYPES:
         hint = ": divide by 255" if tensor.dtype == torch.uint8 else ""
         raise InvalidArgumentError(
             f"an image tensor must hold floats in [0, 1], got {_dtype_name(tensor)}{hint}"

@@ -6,10 +6,10 @@ warning and left out, and everything else goes on.
 
 from __future__ import annotations
 
-import json
+import re
 import warnings
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pluggy
-import torch
 
 from kornia_ditf import backbones, hookspecs
+from kornia_ditf.checkpoint import Checkpoint, is_hub_id
+from kornia_ditf.checks import read_dtype
 from kornia_ditf.descriptor import DiTF, DiTFConfig
 from kornia_ditf.errors import (
     CheckpointError,
@@ -51,18 +52,26 @@ def list_backbones() -> dict[str, BackboneSpec]:
 
 
 def find_backbone(name: str | Path) -> BackboneSpec:
-    """Find a backbone's spec by its name, or make one for a folder in the diffusers layout.
+    """Find a backbone's spec by its name, or make one for any model in the diffusers layout.
+
+    Args:
+        name: an installed backbone's name or hub id, another hub id, or a local folder. What is
+            not installed takes the family's class and the neutral rule; its two configurations
+            are read for that.
 
     Raises:
-        UnknownBackboneError: neither a name nor a folder.
-        CheckpointError: the folder holds no model of a known family.
+        UnknownBackboneError: it is none of these.
+        CheckpointError: it holds no model of a known family.
+        HubError: the hub does not give the configurations.
     """
     installed = _installed()
     if str(name) in installed:
         return installed[str(name)]
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _describe_folder(folder)
+    published = {spec.repo.lower(): spec for spec in installed.values()}
+    if str(name).lower() in published:
+        return published[str(name).lower()]
+    if str(name) and (Path(name).expanduser().is_dir() or is_hub_id(str(name))):
+        return _describe_checkpoint(name)
     near = get_close_matches(str(name).lower(), installed, n=1, cutoff=0.4)
     advice = f"did you mean {near[0]!r}? " if near else ""
     raise UnknownBackboneError(
@@ -77,14 +86,14 @@ def create_descriptor(
     """Load a backbone and make a DiTF descriptor with its preset.
 
     Args:
-        name: an installed backbone, or a folder in the diffusers layout.
+        name: an installed backbone, or a hub id or folder in the diffusers layout.
         source: where a named backbone's weights are, if not in its own repository.
         options: fields of `DiTFConfig` change the preset (`block`, `timestep`, `treatment`,
             `ensemble` ...); all others go to the backbone's loader (`dtype`, `device`,
             `offload`, `revision`, `guidance` ...). A dtype may be a name: `"bfloat16"`.
 
     Raises:
-        UnknownBackboneError: neither a name nor a folder.
+        UnknownBackboneError: there is no such backbone.
         InvalidArgumentError: an option is unknown or out of range.
         CheckpointError: the weights are incomplete or damaged.
         HubError: the weights cannot be had.
@@ -103,64 +112,46 @@ def create_descriptor(
         raise InvalidArgumentError(
             f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={config.block}"
         )
-    if isinstance(loading.get("dtype"), str):
+    if loading.get("dtype") is not None:
         loading["dtype"] = read_dtype(loading["dtype"])
     try:
         backbone = spec.load(source or spec.repo, block=config.block, **loading)
     except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown is None or unknown[1] not in loading:
             raise
-        raise InvalidArgumentError(f"{spec.name}: {error}") from error
+        raise InvalidArgumentError(f"{spec.name} has no option {unknown[1]!r}") from error
     return DiTF(backbone, config)
 
 
-def read_dtype(name: str) -> torch.dtype:
-    """Read a dtype's name, such as `bfloat16` or `bf16`.
-
-    Raises:
-        InvalidArgumentError: it is none of floating point.
-    """
-    short = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-    dtype = getattr(torch, short.get(name, name), None)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        known = "float32, bfloat16, float16"
-        raise InvalidArgumentError(f"dtype must be one of {known}, got {name!r}")
-    return dtype
-
-
-def _describe_folder(folder: Path) -> BackboneSpec:
-    index = folder / "model_index.json"
-    try:
-        pipeline = json.loads(index.read_text("utf-8"))["_class_name"]
-        config = json.loads((folder / "transformer" / "config.json").read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{folder} has no {Path(error.filename).relative_to(folder)}: "
-            "it is no model in the diffusers layout"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder}: its configuration cannot be read ({error})") from error
+def _describe_checkpoint(source: str | Path) -> BackboneSpec:
+    checkpoint = Checkpoint(source)
+    pipeline = checkpoint.json("model_index.json").get("_class_name")
+    config = checkpoint.json("transformer/config.json")
     known = {spec.pipeline: spec for spec in reversed(_installed().values())}
     if pipeline not in known:
         raise CheckpointError(
-            f"{folder} holds a {pipeline}, which no installed family knows; "
+            f"{source} holds a {pipeline}, which no installed family knows; "
             f"known: {', '.join(sorted(known))}"
         )
-    spec = known[pipeline]
     counts = [config.get(name, 0) for name in ("num_layers", "num_single_layers")]
-    return replace(
-        BackboneSpec.uncalibrated(
-            name=str(folder),
-            repo=str(folder),
-            pipeline=pipeline,
-            load=spec.load,
-            plan=spec.plan,
-            blocks=sum(counts),
-            width=config["num_attention_heads"] * config["attention_head_dim"],
-            pixels_per_token=spec.pixels_per_token,
-            long_side=spec.long_side,
-            license="see the folder",
+    sides = [config.get(name, 0) for name in ("num_attention_heads", "attention_head_dim")]
+    if not all(isinstance(value, int) for value in counts + sides) or not sum(counts):
+        raise CheckpointError(
+            f"{source}: its transformer's configuration has no usable depth or width"
         )
+    spec = known[pipeline]
+    return BackboneSpec.uncalibrated(
+        name=str(source),
+        repo=str(source),
+        pipeline=pipeline,
+        load=spec.load,
+        plan=spec.plan,
+        blocks=sum(counts),
+        width=sides[0] * sides[1],
+        pixels_per_token=spec.pixels_per_token,
+        long_side=spec.long_side,
+        license="see its publisher",
     )
 
 

@@ -256,6 +256,8 @@ class DescriptorMap:
         Raises:
             InvalidArgumentError: a wrong shape, or a point that is not finite.
         """
+        if not isinstance(points, Tensor):
+            raise InvalidArgumentError(f"points must be a tensor, got {type(points).__name__}")
         if points.ndim != 3 or points.shape[2] != 2 or points.shape[0] not in (1, len(self)):
             raise InvalidArgumentError(
                 f"points must have the shape ({len(self)}, K, 2), got {tuple(points.shape)}"

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from fake_hub import REPO, FakeHub
 
 from kornia_ditf import hookspecs, registry
 from kornia_ditf.errors import (
@@ -128,19 +129,35 @@ def test_a_folder_that_holds_no_model_says_what_it_lacks(tmp_path: Path) -> None
     with pytest.raises(CheckpointError, match="has no model_index.json"):
         find_backbone(tmp_path)
     (tmp_path / "model_index.json").write_text('{"_class_name": "OtherPipeline"}')
-    with pytest.raises(CheckpointError, match="transformer"):
+    with pytest.raises(CheckpointError, match="has no transformer/config.json"):
         find_backbone(tmp_path)
     (tmp_path / "transformer").mkdir()
     (tmp_path / "transformer" / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="holds a OtherPipeline"):
         find_backbone(tmp_path)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    with pytest.raises(CheckpointError, match="no usable depth or width"):
+        find_backbone(tmp_path)
     (tmp_path / "model_index.json").write_text("{broken")
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="is damaged"):
         find_backbone(tmp_path)
 
 
+def test_a_published_repository_is_known_by_its_hub_id() -> None:
+    assert find_backbone("black-forest-labs/FLUX.1-dev").name == "flux.1-dev"
+
+
+def test_another_hub_id_is_described_by_its_own_configuration(
+    tiny_checkpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = FakeHub(tiny_checkpoint("sd3"), tmp_path, monkeypatch)
+    spec = find_backbone(REPO)
+    assert (spec.blocks, spec.width, spec.source) == (4, 32, NEUTRAL_RULE)
+    assert set(hub.downloaded) == {"model_index.json", "transformer/config.json"}
+
+
 def test_an_unknown_option_is_named(tiny_checkpoint: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="treatmant"):
+    with pytest.raises(InvalidArgumentError, match="has no option 'treatmant'"):
         create_descriptor(tiny_checkpoint("dit"), treatmant="raw")
 
 

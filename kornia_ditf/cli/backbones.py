@@ -86,9 +86,10 @@ def show(
     Only configurations are read. Where the hub cannot be reached, memory is worked out from the
     published architecture, and the output says so.
     """
+    from kornia_ditf.checks import read_dtype
     from kornia_ditf.cli import output
     from kornia_ditf.errors import InvalidArgumentError
-    from kornia_ditf.registry import find_backbone, read_dtype
+    from kornia_ditf.registry import find_backbone
 
     spec = find_backbone(name)
     place = source or spec.repo
