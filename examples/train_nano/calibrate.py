@@ -1,28 +1,28 @@
 """Weights and held-out photographs in; block, timestep, massive channels and flow loss out.
 
-    python examples/train_nano/calibrate.py --data DIR --weights FOLDER --out FILE
+    python examples/train_nano/calibrate.py --data DIR --weights FOLDER
 
-The photographs are those that training left out, in synthetic views, so that the test pairs of
+The photographs are those that training left out, in synthetic views, so that the pairs of
 `evaluate.py` decide nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from evaluate import QUERY_PX, TestPair, capture, nano_describer, score_pair
-from network import CELL, Network, flow_loss, noisy, read
+from evaluate import cell, mean_share, table
+from network import Network, flow_losses, read
+from pairs import QUERY_PX, TestPair
 from photographs import split
-from torch import Tensor
+from sweep import Sweep, sweep
 from views import as_tensor, draw_pair, pyramid
 
 SIZE = (256, 320)
-MASSIVE_RATIO = 5.0
+LEVELS = torch.linspace(0.06, 0.94, 8)
 
 
 def held_out_pairs(data: Path, count: int, seed: int = 7) -> list[TestPair]:
@@ -36,106 +36,81 @@ def held_out_pairs(data: Path, count: int, seed: int = 7) -> list[TestPair]:
     return pairs
 
 
-def accuracy(
-    network: Network,
-    pairs: Iterable[TestPair],
-    block: int,
-    timestep: float,
-    discard: tuple[int, ...] = (),
-) -> float:
-    """Mean PCK@8 in per cent."""
-    describe = nano_describer(network, block, timestep, discard)
-    return 100 * float(np.mean([score_pair(pair, describe).pck[8] for pair in pairs]))
-
-
-def held_out_flow(network: Network, pairs: Iterable[TestPair]) -> float:
-    """Mean flow loss of the views at eight noise levels, each with its own fixed noise."""
-    levels = torch.linspace(0.06, 0.94, 8)
-    losses = []
+def held_out_flow(network: Network, pairs: Sequence[TestPair]) -> list[float]:
+    """Mean flow loss of the views at each of LEVELS, each view with its own fixed noise."""
+    total = torch.zeros(len(LEVELS))
     for index, pair in enumerate(pairs):
-        image = as_tensor([pair.image_a]).expand(len(levels), -1, -1, -1)
+        image = as_tensor([pair.image_a]).expand(len(LEVELS), -1, -1, -1)
         noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(index))
-        losses.append(flow_loss(network, image, noise, levels).item())
-    return float(np.mean(losses))
+        total += flow_losses(network, image, noise, LEVELS)
+    means: list[float] = (total / len(pairs)).tolist()
+    return means
 
 
-def channel_magnitudes(
-    network: Network, pairs: Iterable[TestPair], block: int, timestep: float
-) -> tuple[Tensor, Tensor]:
-    """Return mean |x| of every channel, and in what share of tokens each is the largest."""
-    inputs = []
-    for pair in pairs:
-        latent = as_tensor([pair.image_a])
-        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
-        latent = noisy(latent, noise, torch.tensor([timestep / 1000]))
-        inputs.append(capture(network, latent, timestep, block)[0].abs())
-    x = torch.cat(inputs)
-    return x.mean(0), torch.bincount(x.argmax(1), minlength=x.shape[1]) / len(x)
+def flow_table(weights: Sequence[Path], pairs: Sequence[TestPair]) -> str:
+    """Show the flow losses of several weights; the last row is the first over the second."""
+    losses = {str(folder): held_out_flow(read(folder), pairs) for folder in weights}
+    for found in losses.values():
+        found.append(float(np.mean(found)))
+    rows = {name: [f"{loss:.4f}" for loss in found] for name, found in losses.items()}
+    if len(weights) > 1:
+        first, second = list(losses.values())[:2]
+        rows["first over second"] = [f"{a / b:.2f}" for a, b in zip(first, second, strict=True)]
+    return table(["flow loss at noise", *(f"{s:.2f}" for s in LEVELS.tolist()), "mean"], rows)
+
+
+def block_table(found: Sweep, blocks: Sequence[int], timesteps: Sequence[float]) -> str:
+    """Show PCK@8 of AdaLN at every block and timestep."""
+    rows = {
+        str(b): [f"{found.pck('adaln', b, t, QUERY_PX):.1f}" for t in timesteps] for b in blocks
+    }
+    return table(["block", *(f"t {t:g}" for t in timesteps)], rows)
+
+
+def channel_table(found: Sweep, blocks: Sequence[int], timestep: float) -> str:
+    """Show each block's largest channels, as multiples of the median channel."""
+    rows = {}
+    for block in blocks:
+        seen = found.channels[block, timestep]
+        rows[str(block)] = [
+            ", ".join(
+                f"{c}: {seen.ratio[c]:.1f} ({seen.token_share[c]:.0%})" for c in seen.largest(4)
+            ),
+            str(list(seen.massive())),
+        ]
+    return table(["block", "largest channels (share of tokens)", "massive"], rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--control", type=Path, help="weights whose flow loss is set beside")
     parser.add_argument("--pairs", type=int, default=24)
     parser.add_argument("--blocks", type=int, nargs="*", default=[3, 4, 5, 6, 7])
     parser.add_argument("--timesteps", type=float, nargs="*", default=[0, 20, 50, 100])
-    parser.add_argument("--flow-only", action="store_true", help="print the flow loss and stop")
+    parser.add_argument("--flow-only", action="store_true", help="show the flow loss and stop")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
-    network = read(options.weights)
     pairs = held_out_pairs(options.data, options.pairs)
-    flow = held_out_flow(network, pairs[:8])
-    print(f"held-out flow loss {flow:.4f}")
+    compared = [options.weights, *([options.control] if options.control else [])]
+    print(flow_table(compared, pairs[:8]))
     if options.flow_only:
         return
-    found = {
-        (block, timestep): accuracy(network, pairs, block, timestep)
-        for block in options.blocks
-        for timestep in options.timesteps
-    }
-    print("held-out PCK@8 | " + " | ".join(f"t {timestep:g}" for timestep in options.timesteps))
-    for block in options.blocks:
-        cells = " | ".join(f"{found[block, timestep]:.1f}" for timestep in options.timesteps)
-        print(f"block {block} | {cells}")
-    best_block, best_timestep = max(found, key=lambda key: found[key])
-    massive: dict[int, list[dict[str, float]]] = {}
-    for block in range(len(network.transformer_blocks)):
-        mean, share = channel_magnitudes(network, pairs[:8], block, best_timestep)
-        ratio = mean / mean.median()
-        massive[block] = [
-            {
-                "channel": int(c),
-                "ratio": round(ratio[c].item(), 1),
-                "share": round(share[c].item(), 3),
-            }
-            for c in ratio.argsort(descending=True)[:4]
+    found = sweep(options.weights, pairs, options.blocks, options.timesteps)
+    block, timestep = found.best(QUERY_PX)
+    print(block_table(found, options.blocks, options.timesteps))
+    print(channel_table(found, options.blocks, timestep))
+    print(f"best by PCK@8 of AdaLN: block {block}, timestep {timestep:g}\n")
+    rows = {
+        f"{name}, block {block}, t {timestep:g}": [
+            cell(mean_share(found.outcomes[name, block, timestep], r)) for r in (4, 8, 16)
         ]
-        shown = ", ".join(
-            f"{e['channel']}: {e['ratio']} ({e['share']:.0%})" for e in massive[block]
-        )
-        print(f"block {block} top channels, mean|x| / median (share of tokens): {shown}")
-    top = massive[best_block]
-    discard = tuple(int(e["channel"]) for e in top if e["ratio"] >= MASSIVE_RATIO)
-    with_discard = accuracy(network, pairs, best_block, best_timestep, discard)
-    print(f"best: block {best_block}, timestep {best_timestep:g}; massive {list(discard)}")
-    print(f"PCK@8 with discard {with_discard:.1f}, without {found[best_block, best_timestep]:.1f}")
-    if options.out:
-        report = {
-            "size": SIZE,
-            "cell_px": CELL,
-            "block": best_block,
-            "timestep": best_timestep,
-            "massive": list(discard),
-            "flow": flow,
-            "pck8": {f"{block} {timestep:g}": v for (block, timestep), v in found.items()},
-            "pck8_with_discard": with_discard,
-            "channels": massive,
-        }
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        for name in ("raw", "adaln", "adaln+discard")
+    }
+    print(table(["held-out", "PCK@4", "PCK@8", "PCK@16"], rows))
 
 
 if __name__ == "__main__":

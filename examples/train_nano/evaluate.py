@@ -1,17 +1,18 @@
-"""Weights in, a table of how well the descriptor matches seven real and warped pairs out.
+"""Weights in, tables of how well the descriptor matches pairs that trained nothing out.
 
     python examples/train_nano/evaluate.py --data DIR --weights FOLDER --out FOLDER
 
 Queries are the centres of an 8-pixel grid of the first image; the best match by cosine is sought
-among the centres of a grid of the second image. None of these images trains the network.
+among the centres of the same grid of the second image. Intervals hold 95 % of a bootstrap over
+squares of 4 x 4 queries, since neighbours err together.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,224 +20,64 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
-from network import CELL, Network, build, noisy, null_caption, read
-from photographs import fetch, read_rgb
-from torch import Tensor
-from views import Array, Image, as_tensor, project, read_at, token_centres
+from describers import Describe, load_nano, nano, rgb_patch, rootsift
+from network import build, write
+from pairs import QUERY_PX, TestPair, further_pairs, queries_of, trial_pairs, warped_pairs
+from views import Array, project, token_centres
 
-QUERY_PX = 8
 THRESHOLDS_PX = (4, 8, 16)
-Describe = Callable[[Image, Array], Tensor]
+SQUARE_PX = 4 * QUERY_PX
+REPEATS = 1000
+CORNER_REPEATS = 40
+BASELINE = "dense RootSIFT (8)"
 
 
 @dataclass(frozen=True, eq=False)
-class TestPair:
-    """Two images and where each query of the first lies in the second.
+class Outcome:
+    """What matching one pair gave, over the queries whose truth is known and in the image.
 
     Attributes:
-        name: what the pair shows.
-        image_a: RGB, shape (H, W, 3).
-        image_b: RGB, same shape.
-        truth: (x, y) in pixels of the second image, NaN where unknown, shape (N, 2).
-        homography: from the first image to the second, where there is one.
+        distance_px: from the match to the truth, shape (K,).
+        mutual: whether the match finds its query back, shape (K,).
+        square: number of the square of queries that each is in, shape (K,).
+        corners_px: mean corner error of the homography from mutual matches, and its interval;
+            None where the pair has none.
     """
 
-    name: str
-    image_a: Image
-    image_b: Image
-    truth: Array
-    homography: Array | None = None
+    distance_px: Array
+    mutual: Array
+    square: Array
+    corners_px: tuple[float, float, float] | None = None
+
+    def share(self, pixels: float, mutual: bool, weights: Array | None = None) -> Any:
+        """Return the share of right matches (PCK; of mutual ones, MMA).
+
+        Args:
+            pixels: how near is right.
+            mutual: count mutual matches alone.
+            weights: how often each square is drawn, shape (R, squares); none is once each.
+
+        Returns:
+            a number, or shape (R,); NaN where nothing is counted.
+        """
+        counted = self.mutual if mutual else np.ones_like(self.mutual)
+        right = counted & (self.distance_px <= pixels)
+        squares = self.square.max(initial=0) + 1
+        of, hit = (np.bincount(self.square, x, squares) for x in (counted, right))
+        drawn = np.ones(squares) if weights is None else weights
+        with np.errstate(invalid="ignore"):
+            return (drawn @ hit) / (drawn @ of)
+
+    def draw_weights(self, rng: np.random.Generator, repeats: int) -> Array:
+        """Draw squares with replacement, `repeats` times."""
+        squares = self.square.max(initial=0) + 1
+        occupied = np.bincount(self.square, minlength=squares) > 0
+        weights: Array = rng.multinomial(occupied.sum(), occupied / occupied.sum(), repeats)
+        return weights
 
 
-@dataclass(frozen=True)
-class Score:
-    """Fractions in [0, 1] by threshold in pixels, and the mean corner error in pixels."""
-
-    pck: dict[int, float]
-    mma: dict[int, float]
-    corner_error_px: float | None
-
-
-def shrink(image: Image, width: int, height: int) -> Image:
-    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    return np.asarray(resized, dtype=np.uint8)
-
-
-def read_homography(path: Path) -> Array:
-    storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_READ)
-    return np.asarray(storage.getFirstTopLevelNode().mat(), dtype=np.float64)
-
-
-def by_disparity(queries: Array, disparity: Array, width: int, height: int) -> Array:
-    """Move the queries of a resized left image by the full-size disparity; 0 is unknown."""
-    full_height, full_width = disparity.shape
-    scale = np.array([width / full_width, height / full_height])
-    x, y = np.clip((queries / scale).round(), 0, [full_width - 1, full_height - 1]).astype(int).T
-    known = disparity[y, x]
-    truth = queries.copy()
-    truth[:, 0] -= known * scale[0]
-    truth[~np.isfinite(known) | (known <= 0)] = np.nan
-    return truth
-
-
-def warped_pair(name: str, image: Image, rng: np.random.Generator) -> TestPair:
-    """Turn, zoom, tilt and relight a photograph."""
-    width, height = 384, 320
-    image = shrink(image, width, height)
-    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    turn = np.deg2rad(rng.choice([-1, 1]) * rng.uniform(15, 30))
-    zoom = rng.uniform(0.75, 1.25)
-    cos, sin = np.cos(turn), np.sin(turn)
-    rotation = zoom * np.array([[cos, -sin], [sin, cos]])
-    middle = np.array([width / 2, height / 2])
-    moved = (corners - middle) @ rotation.T + middle + rng.uniform(-25, 25, (4, 2))
-    homography = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
-    other = cv2.warpPerspective(
-        image, homography, (width, height), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT
-    )
-    relit = 255 * (other / 255.0) ** 1.4 * np.array([1.0, 0.92, 0.85])
-    relit = np.clip(relit + rng.normal(0, 6, other.shape), 0, 255).astype(np.uint8)
-    truth = project(homography, token_centres((height, width), QUERY_PX))
-    return TestPair(f"warped-{name}", image, relit, truth)
-
-
-def load_pairs(data: Path) -> list[TestPair]:
-    """Read graf, aloe, motorcycle and four warped photographs, from packages alone."""
-    import skimage
-    import sklearn  # type: ignore[import-untyped]
-
-    opencv = fetch("opencv-doc", data / "packages") / "usr/share/doc/opencv-doc/examples/data"
-    skimage_data = Path(skimage.__file__).parent / "data"
-    sklearn_data = Path(sklearn.__file__).parent / "datasets" / "images"
-
-    size = (480, 384)
-    to_size = np.diag([480 / 800, 384 / 640, 1.0])
-    homography = to_size @ read_homography(opencv / "H1to3p.xml") @ np.linalg.inv(to_size)
-    graf_a, graf_b = (shrink(read_rgb(opencv / f"graf{i}.png"), *size) for i in (1, 3))
-    truth = project(homography, token_centres((384, 480), QUERY_PX))
-    pairs = [TestPair("graf", graf_a, graf_b, truth, homography)]
-
-    disparity = read_rgb(opencv / "aloeGT.png")[..., 0].astype(np.float64)
-    aloe_a, aloe_b = (shrink(read_rgb(opencv / f"aloe{i}.jpg"), 480, 416) for i in "LR")
-    truth = by_disparity(token_centres((416, 480), QUERY_PX), disparity, 480, 416)
-    pairs.append(TestPair("aloe", aloe_a, aloe_b, truth))
-
-    with np.load(skimage_data / "motorcycle_disp.npz") as file:
-        disparity = file[file.files[0]].astype(np.float64)
-    motorcycle_a, motorcycle_b = (
-        shrink(read_rgb(skimage_data / f"motorcycle_{side}.png"), 480, 320)
-        for side in ("left", "right")
-    )
-    truth = by_disparity(token_centres((320, 480), QUERY_PX), disparity, 480, 320)
-    pairs.append(TestPair("motorcycle", motorcycle_a, motorcycle_b, truth))
-
-    rng = np.random.default_rng(3)
-    paths = (
-        skimage_data / "astronaut.png",
-        skimage_data / "coffee.png",
-        skimage_data / "chelsea.png",
-        sklearn_data / "china.jpg",
-    )
-    return pairs + [warped_pair(path.stem, read_rgb(path), rng) for path in paths]
-
-
-class _Captured(Exception):
-    """Ends the forward once the block's input is known."""
-
-
-def capture(
-    network: Network, latent: Tensor, timestep: float, block: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a block's input and its own shift and scale, through forward hooks.
-
-    Returns:
-        x of shape (N, D); shift and scale of shape (D,).
-    """
-    here = network.transformer_blocks[block]
-    seen: dict[str, Tensor] = {}
-
-    def on_modulation(_: Any, __: Any, output: tuple[Tensor, Tensor]) -> None:
-        table = here.scale_shift_table + output[0].reshape(1, 6, -1)[0]
-        seen["shift"], seen["scale"] = table[0], table[1]
-
-    def before_norm(_: Any, inputs: tuple[Tensor]) -> None:
-        seen["x"] = inputs[0][0]
-
-    def before_attention(_: Any, inputs: tuple[Tensor]) -> None:
-        normed = F.layer_norm(seen["x"], seen["x"].shape[-1:], eps=here.norm1.eps)
-        expected = (1 + seen["scale"]) * normed + seen["shift"]
-        torch.testing.assert_close(inputs[0][0], expected, rtol=1e-3, atol=1e-3)
-        raise _Captured
-
-    hooks = [
-        network.time_embed.register_forward_hook(on_modulation),
-        here.norm1.register_forward_pre_hook(before_norm),
-        here.attn1.register_forward_pre_hook(before_attention),
-    ]
-    try:
-        network(
-            latent,
-            encoder_hidden_states=null_caption(1, latent.device),
-            timestep=torch.full((1,), float(timestep), device=latent.device),
-        )
-    except _Captured:
-        pass
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return seen["x"], seen["shift"], seen["scale"]
-
-
-def nano_describer(
-    network: Network,
-    block: int,
-    timestep: float,
-    discard: Sequence[int] = (),
-    raw: bool = False,
-    seed: int = 0,
-) -> Describe:
-    """Describe points by the block's input: discard, LayerNorm, the block's scale and shift."""
-
-    def describe(image: Image, points: Array) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        latent = as_tensor([image])
-        noise = torch.randn(latent.shape, generator=generator)
-        latent = noisy(latent, noise, torch.tensor([timestep / 1000]))
-        x, shift, scale = capture(network, latent, timestep, block)
-        x = x.clone()
-        x[:, list(discard)] = 0
-        if not raw:
-            x = (1 + scale) * F.layer_norm(x, x.shape[-1:], eps=1e-6) + shift
-        height, width = image.shape[:2]
-        grid = x.T.reshape(-1, height // CELL, width // CELL)
-        return F.normalize(read_at(grid, torch.from_numpy(points).float(), (height, width)), dim=1)
-
-    return describe
-
-
-def rootsift(image: Image, points: Array) -> Tensor:
-    """Describe points by SIFT of size 8, upright, with square roots."""
-    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    keypoints = [cv2.KeyPoint(float(x), float(y), 8.0, 0.0) for x, y in points]
-    _, descriptors = cv2.SIFT.create().compute(gray, keypoints)
-    return F.normalize(torch.from_numpy(descriptors).sqrt(), dim=1)
-
-
-def rgb_patch(image: Image, points: Array) -> Tensor:
-    """Describe points by the 16x16 pixels around them, less their mean."""
-    x, y = np.floor(points).astype(int).T + 8
-    padded = np.pad(image, ((8, 8), (8, 8), (0, 0)), mode="edge")
-    offsets = np.arange(-7, 9)
-    patches = padded[y[:, None, None] + offsets[:, None], x[:, None, None] + offsets]
-    flat = torch.from_numpy(patches.reshape(len(points), -1, 3)).float()
-    return F.normalize((flat - flat.mean(1, keepdim=True)).flatten(1), dim=1)
-
-
-def corner_error(matched_a: Array, matched_b: Array, pair: TestPair) -> float | None:
+def corner_error(matched_a: Array, matched_b: Array, pair: TestPair) -> float:
     """Estimate the homography from matches; return the mean distance of the four corners."""
-    if pair.homography is None or len(matched_a) < 4:
-        return None
     cv2.setRNGSeed(0)
     found, _ = cv2.findHomography(
         matched_a.astype(np.float32),
@@ -247,45 +88,76 @@ def corner_error(matched_a: Array, matched_b: Array, pair: TestPair) -> float | 
         confidence=0.999,
     )
     if found is None:
-        return None
+        return float("inf")
     height, width = pair.image_a.shape[:2]
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], float)
     apart = project(found, corners) - project(pair.homography, corners)
     return float(np.linalg.norm(apart, axis=1).mean())
 
 
-def score_pair(pair: TestPair, describe: Describe, target_px: int = QUERY_PX) -> Score:
-    """Match one pair and measure it where the truth is known and inside the image."""
-    height, width = pair.image_a.shape[:2]
-    queries = token_centres((height, width), QUERY_PX)
-    targets = token_centres((height, width), target_px)
-    described_a = describe(pair.image_a, queries)
-    described_b = describe(pair.image_b, targets)
+def corner_errors(matched_a: Array, matched_b: Array, pair: TestPair) -> tuple[float, float, float]:
+    """Return the corner error of all matches, and its interval over draws of them."""
+    rng = np.random.default_rng(0)
+    draws = [rng.integers(len(matched_a), size=len(matched_a)) for _ in range(CORNER_REPEATS)]
+    drawn = [corner_error(matched_a[draw], matched_b[draw], pair) for draw in draws]
+    low, high = np.quantile(drawn, (0.025, 0.975), method="nearest")
+    return corner_error(matched_a, matched_b, pair), float(low), float(high)
+
+
+def match_pair(pair: TestPair, describe: Describe) -> Outcome:
+    """Match one pair and measure it where the truth is known and inside the second image."""
+    queries, targets = queries_of(pair.image_a), queries_of(pair.image_b)
+    return match_described(pair, describe(pair.image_a, queries), describe(pair.image_b, targets))
+
+
+def match_described(
+    pair: TestPair, described_a: torch.Tensor, described_b: torch.Tensor
+) -> Outcome:
+    """Match the descriptors of a pair's queries and targets, each of unit length."""
+    queries, targets = queries_of(pair.image_a), queries_of(pair.image_b)
     similarity = described_a @ described_b.T
     best = similarity.argmax(1).numpy()
-    back = similarity.argmax(0).numpy()
-    mutual = back[best] == np.arange(len(best))
+    mutual = similarity.argmax(0).numpy()[best] == np.arange(len(best))
     distance = np.linalg.norm(targets[best] - pair.truth, axis=1)
+    height, width = pair.image_b.shape[:2]
     with np.errstate(invalid="ignore"):
         known = (pair.truth >= 0).all(1) & (pair.truth < [width, height]).all(1)
-    return Score(
-        pck={r: float((distance[known] <= r).mean()) for r in THRESHOLDS_PX},
-        mma={r: float((distance[known & mutual] <= r).mean()) for r in THRESHOLDS_PX},
-        corner_error_px=corner_error(queries[mutual], targets[best[mutual]], pair),
-    )
+    columns = pair.image_a.shape[1] // SQUARE_PX + 1
+    square = (queries // SQUARE_PX).astype(int) @ [1, columns]
+    corners = None
+    if pair.homography is not None and mutual.sum() >= 4:
+        corners = corner_errors(queries[mutual], targets[best[mutual]], pair)
+    return Outcome(distance[known], mutual[known], square[known], corners)
 
 
-def score_all(pairs: list[TestPair], describe: Describe, target_px: int) -> dict[str, Any]:
-    """Score every pair; return the means in per cent and PCK@16 of each pair."""
-    scores = {pair.name: score_pair(pair, describe, target_px) for pair in pairs}
-    row: dict[str, Any] = {}
-    for r in THRESHOLDS_PX:
-        row[f"PCK@{r}"] = 100 * float(np.mean([score.pck[r] for score in scores.values()]))
-        row[f"MMA@{r}"] = 100 * float(np.mean([score.mma[r] for score in scores.values()]))
-    for name, score in scores.items():
-        row[name] = 100 * score.pck[16]
-    row["graf corner px"] = scores["graf"].corner_error_px if "graf" in scores else None
-    return row
+def mean_share(
+    outcomes: Sequence[Outcome],
+    pixels: float,
+    mutual: bool = False,
+    against: Sequence[Outcome] | None = None,
+) -> tuple[float, float, float]:
+    """Average a share over pairs.
+
+    Args:
+        outcomes: one per pair.
+        pixels: how near is right.
+        mutual: of mutual matches alone (MMA), or of all (PCK).
+        against: another descriptor's outcomes of the same pairs, whose share is subtracted.
+
+    Returns:
+        the mean and the ends of its interval, in per cent.
+    """
+    rng = np.random.default_rng(0)
+    once, drawn = [], []
+    for index, outcome in enumerate(outcomes):
+        weights = outcome.draw_weights(rng, REPEATS)
+        less = against[index] if against else None
+        once.append(outcome.share(pixels, mutual) - (less.share(pixels, mutual) if less else 0))
+        drawn.append(outcome.share(pixels, mutual, weights))
+        if less:
+            drawn[-1] = drawn[-1] - less.share(pixels, mutual, weights)
+    low, high = np.nanquantile(np.mean(drawn, 0), (0.025, 0.975))
+    return 100 * float(np.mean(once)), 100 * float(low), 100 * float(high)
 
 
 def seconds_per_image(describe: Describe, repeats: int = 5) -> float:
@@ -300,56 +172,136 @@ def seconds_per_image(describe: Describe, repeats: int = 5) -> float:
     return float(np.median(times))
 
 
-def as_markdown(rows: dict[str, dict[str, Any]]) -> str:
-    """Format the rows as a table."""
-    columns = list(next(iter(rows.values())))
-    lines = ["| descriptor | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for name, row in rows.items():
-        cells = ["-" if row[c] is None else f"{row[c]:.{2 if c == 's' else 1}f}" for c in columns]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+def table(head: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+    """Format rows as Markdown."""
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items()]
     return "\n".join(lines) + "\n"
+
+
+def cell(value: tuple[float, float, float] | None) -> str:
+    return "-" if value is None else f"{value[0]:.1f} ({value[1]:.1f} to {value[2]:.1f})"
+
+
+def mean_table(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
+    """Show the mean PCK and MMA of every descriptor."""
+    kinds = [(name, r) for name in ("PCK", "MMA") for r in THRESHOLDS_PX]
+    rows = {
+        name: [cell(mean_share(found, r, kind == "MMA")) for kind, r in kinds]
+        for name, found in outcomes.items()
+    }
+    return table(["descriptor", *(f"{kind}@{r}" for kind, r in kinds)], rows)
+
+
+def pair_table(outcomes: Mapping[str, Sequence[Outcome]], names: Sequence[str], pixels: int) -> str:
+    """Show the PCK of every pair, and of graf the corner error."""
+    rows = {}
+    for name, found in outcomes.items():
+        rows[name] = [cell(mean_share([outcome], pixels)) for outcome in found]
+        corners = [outcome.corners_px for outcome in found if outcome.corners_px]
+        rows[name] += [cell(value) for value in corners]
+    head = [f"PCK@{pixels} of", *names]
+    width = max(len(cells) for cells in rows.values())
+    return table([*head, *["graf corners, px"] * (width - len(names))], rows)
+
+
+def lead_table(outcomes: Mapping[str, Sequence[Outcome]], names: Sequence[str]) -> str:
+    """Show by how much every other descriptor is ahead of the baseline, on the same points."""
+    base = outcomes[BASELINE]
+    rows = {}
+    for name, found in outcomes.items():
+        if name != BASELINE:
+            rows[name] = [cell(mean_share(found, r, against=base)) for r in THRESHOLDS_PX]
+            for mine, other in zip(found, base, strict=True):
+                rows[name].append(cell(mean_share([mine], 16, against=[other])))
+    head = [f"less {BASELINE}", *(f"PCK@{r}" for r in THRESHOLDS_PX)]
+    return table([*head, *(f"{name} @16" for name in names)], rows)
+
+
+def spread_table(found: Mapping[str, Sequence[Sequence[Outcome]]]) -> str:
+    """Show the mean over seeds and the least and greatest of them."""
+    rows = {}
+    for name, seeds in found.items():
+        rows[name] = []
+        for mutual in (False, True):
+            for r in THRESHOLDS_PX:
+                values = [100 * np.mean([o.share(r, mutual) for o in seed]) for seed in seeds]
+                rows[name].append(cell((np.mean(values), min(values), max(values))))
+    kinds = [f"{kind}@{r}" for kind in ("PCK", "MMA") for r in THRESHOLDS_PX]
+    return table(["descriptor", *kinds], rows)
+
+
+def untrained(seed: int, block: int, timestep: float) -> Describe:
+    """Make the network without training, from a seed."""
+    torch.manual_seed(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        write(build(), Path(folder))
+        return nano(load_nano(Path(folder), block, timestep, seed=seed))
+
+
+def describers(options: argparse.Namespace, seed: int) -> dict[str, Describe]:
+    """Make all that is compared; the seed is that of noise and of untrained weights."""
+    at = (options.block, options.timestep)
+    name = f"nano, block {at[0]}, t {at[1]:g}"
+    found: dict[str, Describe] = {
+        "RGB patch 16x16": rgb_patch,
+        BASELINE: rootsift,
+        "nano untrained": untrained(seed, *at),
+        f"{name}, raw": nano(load_nano(options.weights, *at, "raw", seed=seed)),
+        f"{name}, AdaLN": nano(load_nano(options.weights, *at, "adaln", seed=seed)),
+    }
+    if options.discard:
+        ditf = load_nano(options.weights, *at, "adaln+discard", options.discard, seed)
+        found[f"{name}, AdaLN + discard {options.discard}"] = nano(ditf)
+    return found
+
+
+def report(options: argparse.Namespace) -> str:
+    """Match every pair with every descriptor; return the tables."""
+    parts = []
+    compared = describers(options, 0)
+    for title, pairs in (
+        ("The trial's seven pairs", trial_pairs(options.data)),
+        ("Further real pairs", further_pairs(options.data)),
+    ):
+        names = [pair.name for pair in pairs]
+        outcomes = {
+            name: [match_pair(pair, describe) for pair in pairs]
+            for name, describe in compared.items()
+        }
+        parts += [f"## {title}\n", mean_table(outcomes)]
+        parts += [pair_table(outcomes, names, r) for r in (16, 8)] + [lead_table(outcomes, names)]
+    seeds: dict[str, list[list[Outcome]]] = {name: [] for name in compared}
+    for seed in range(1, options.seeds + 1):
+        pairs = warped_pairs(100 + seed)
+        for name, describe in describers(options, seed).items():
+            seeds[name].append([match_pair(pair, describe) for pair in pairs])
+    if options.seeds:
+        parts += [f"## Warped photographs, {options.seeds} seeds\n", spread_table(seeds)]
+    rows = {name: [f"{seconds_per_image(describe):.2f}"] for name, describe in compared.items()}
+    parts += ["## Seconds for an image of 480 x 384\n"]
+    parts += [table([f"{options.threads} threads", "s"], rows)]
+    return "\n".join(parts)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="folder for evaluation.md")
     parser.add_argument("--block", type=int, default=5)
     parser.add_argument("--timestep", type=float, default=0)
     parser.add_argument("--discard", type=int, nargs="*", default=[])
-    parser.add_argument("--target-px", type=int, default=QUERY_PX, help="grid of the second image")
+    parser.add_argument("--seeds", type=int, default=5, help="draws of warps, noise and weights")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only-nano", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
-    torch.manual_seed(0)
-    trained = read(options.weights)
-    at = (options.block, options.timestep)
-    name = f"nano block {at[0]} t {at[1]:g}"
-    describers: dict[str, Describe] = {f"{name} AdaLN": nano_describer(trained, *at)}
-    if not options.only_nano:
-        describers = {
-            "RGB patch 16x16": rgb_patch,
-            "dense RootSIFT (8)": rootsift,
-            "nano untrained": nano_describer(build().eval(), *at),
-            f"{name} raw": nano_describer(trained, *at, raw=True),
-        } | describers
-    if options.discard:
-        key = f"{name} AdaLN + discard {options.discard}"
-        describers[key] = nano_describer(trained, *at, discard=options.discard)
-    pairs = load_pairs(options.data)
-    rows = {}
-    for key, describe in describers.items():
-        rows[key] = score_all(pairs, describe, options.target_px)
-        rows[key]["s"] = seconds_per_image(describe)
-    table = as_markdown(rows)
-    print(table)
+    tables = report(options)
+    print(tables)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "evaluation.md").write_text(table)
-        (options.out / "evaluation.json").write_text(json.dumps(rows, indent=1) + "\n")
+        (options.out / "evaluation.md").write_text(tables)
 
 
 if __name__ == "__main__":

@@ -89,8 +89,8 @@ def describe(network: Network, image: Tensor, level: Tensor, block: int) -> Tens
     return tokens.float()
 
 
-def flow_loss(network: Network, image: Tensor, noise: Tensor, level: Tensor) -> Tensor:
-    """Mean squared error of the predicted velocity, noise - image."""
+def flow_losses(network: Network, image: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+    """Mean squared error of the predicted velocity, noise - image, of each image, shape (B,)."""
     velocity = network(
         noisy(image, noise, level),
         encoder_hidden_states=null_caption(len(image), image.device),
@@ -98,7 +98,7 @@ def flow_loss(network: Network, image: Tensor, noise: Tensor, level: Tensor) -> 
         return_dict=False,
     )[0]
     error: Tensor = velocity.float() - (noise - image)
-    return error.square().mean()
+    return error.square().mean((1, 2, 3))
 
 
 def read(folder: Path) -> Network:

@@ -28,10 +28,13 @@ from numpy.typing import NDArray
 
 Image = NDArray[Any]
 
-# package -> where its files stand in the source tree that the copyright file speaks of
+# package -> where its files stand when installed, and in the source tree that the copyright file
+# speaks of
 PACKAGES = {
-    "gcompris-qt-data": "",
-    "supertuxkart-data": "usr/share/games/supertuxkart/",
+    "gcompris-qt-data": ("", ""),
+    "supertuxkart-data": ("usr/share/games/supertuxkart/", ""),
+    "lomiri-wallpapers-16.04": ("usr/share/backgrounds/", "16.04/"),
+    "lomiri-wallpapers-20.04": ("usr/share/backgrounds/", "20.04/"),
 }
 LICENSES = ("CC0", "CC-BY", "CC-by", "public-domain", "Public-Domain", "Public domain", "PD")
 LONG_SIDE = 640
@@ -159,11 +162,11 @@ def collect(data: Path) -> list[dict[str, str]]:
     folder.mkdir(parents=True, exist_ok=True)
     listed: list[dict[str, str]] = []
     seen: set[str] = set()
-    for package, prefix in PACKAGES.items():
+    for package, (installed, stated_under) in PACKAGES.items():
         unpacked = fetch(package, data / "packages")
         stated = read_copyright(unpacked / "usr/share/doc" / package / "copyright")
         for source, encoded in pictures(unpacked):
-            terms = terms_of(source.removeprefix(prefix), stated)
+            terms = terms_of(stated_under + source.removeprefix(installed), stated)
             digest = hashlib.sha256(encoded).hexdigest()
             if digest in seen or NOT_PHOTOGRAPHS.search(source):
                 continue

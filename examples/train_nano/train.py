@@ -5,7 +5,9 @@
 Two losses on one network: flow matching at random noise, and correspondence between the block's
 descriptors of two views at little noise. Step number and seed decide every draw, so a run that
 was stopped anywhere goes on from `checkpoint.safetensors` as if it had not been.
-`--correspondence-weight 0` trains the denoiser alone, the control of the model card.
+`--correspondence-weight 0` trains the denoiser alone, the control of the model card. With
+`--keep-descriptor` as well, all that makes the descriptor is frozen, to the bit, and only what
+stands behind it learns on.
 """
 
 from __future__ import annotations
@@ -20,16 +22,25 @@ from pathlib import Path
 import numpy as np
 import photographs
 import torch
-from network import BLOCK, CELL, Network, build, describe, flow_loss, noisy, write
+from network import BLOCK, CELL, Network, build, describe, flow_losses, noisy, read, write
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
-from views import Image, as_tensor, correspondence_loss, draw_pair, pyramid
+from torch import Tensor, nn
+from views import Image, as_tensor, correspondence_loss, draw_pair, patterned, pyramid
 
 # (height, width) of the views and how many pairs of them make a step.
-SHAPES = (((128, 128), 6), ((96, 160), 6), ((160, 96), 6), ((96, 96), 10), ((192, 160), 3))
-PICKS = 128
-FLOW_PIXELS = 2 * 128 * 128
+SHAPES = (
+    ((128, 128), 6),
+    ((128, 160), 5),
+    ((160, 96), 6),
+    ((96, 96), 10),
+    ((192, 160), 3),
+    ((160, 256), 2),
+    ((256, 320), 1),
+)
+PICKS = 768  # tokens compared in a step, shared among its pairs
+FLOW_PIXELS = 3 * 128 * 128
+PATTERNED = 48
 AVERAGE = 0.998
 COLUMNS = ("step", "correspondence", "accuracy", "flow", "learning_rate", "seconds")
 
@@ -59,19 +70,20 @@ def losses(
     noise = torch.randn(images.shape, generator=generator)
     flow_count = max(1, round(FLOW_PIXELS / (size[0] * size[1])))
     flow_noise = torch.randn(image_a[:flow_count].shape, generator=generator)
-    flow_level = torch.sigmoid(torch.randn(len(flow_noise), generator=generator))
+    flow_level = torch.rand(len(flow_noise), generator=generator)
     picks = [
-        rng.permutation(np.flatnonzero(pair.visible))[:PICKS].astype(np.int64) for pair in pairs
+        rng.permutation(np.flatnonzero(pair.visible))[: PICKS // count].astype(np.int64)
+        for pair in pairs
     ]
 
     correspondence, accuracy = torch.zeros(()), 0.0
     with torch.autocast(device.type, torch.bfloat16):
-        flow = flow_loss(
+        flow = flow_losses(
             network,
             image_a[:flow_count].to(device),
             flow_noise.to(device),
             flow_level.to(device),
-        )
+        ).mean()
         if options.correspondence_weight > 0:
             mixed = noisy(images, noise, level).to(device)
             tokens = describe(network, mixed, level.to(device), BLOCK)
@@ -127,11 +139,30 @@ def load_checkpoint(
         return int(file.metadata()["step"])
 
 
+def parts_behind_descriptor(network: Network) -> list[nn.Parameter]:
+    """Freeze all that the described block's input and modulation depend on; return the rest."""
+    network.requires_grad_(False)
+    for part in (*network.transformer_blocks[BLOCK:], network.norm_out, network.proj_out):
+        part.requires_grad_(True)
+    network.scale_shift_table.requires_grad_(True)
+    network.transformer_blocks[BLOCK].scale_shift_table.requires_grad_(False)
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def begin_log(log: Path, done: int) -> float:
+    """Write the log's head, or drop what follows the checkpoint; return the seconds so far."""
+    lines = log.read_text().splitlines() if done else [",".join(COLUMNS)]
+    kept = lines[:1] + [line for line in lines[1:] if int(line.split(",")[0]) <= done]
+    log.write_text("\n".join(kept) + "\n")
+    return float(kept[-1].split(",")[-1]) if len(kept) > 1 else 0.0
+
+
 def plot(log: Path, picture: Path) -> None:
     """Draw the losses of a log."""
     from matplotlib.figure import Figure
 
-    rows = list(csv.DictReader(log.open()))
+    with log.open(newline="") as file:
+        rows = list(csv.DictReader(file))
     figure = Figure(figsize=(8, 3))
     axes = figure.subplots(1, 3)
     for axis, column in zip(axes, ("correspondence", "accuracy", "flow"), strict=True):
@@ -149,28 +180,30 @@ def train(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     if not (options.data / "photographs.csv").exists():
         photographs.collect(options.data)
-    pyramids = [pyramid(image) for image in photographs.split(options.data)[0]]
+    images = photographs.split(options.data)[0]
+    pyramids = [pyramid(image) for image in images + patterned(images, PATTERNED, options.seed)]
 
-    network, average = build().to(device).train(), build().to(device)
+    network = (read(options.start) if options.start else build()).to(device).train()
+    average = build().to(device)
     average.load_state_dict(network.state_dict())
-    optimizer = torch.optim.AdamW(
-        network.parameters(), options.rate, betas=(0.9, 0.97), weight_decay=0.02
-    )
+    learned = list(network.parameters())
+    if options.keep_descriptor:
+        learned = parts_behind_descriptor(network)
+    optimizer = torch.optim.AdamW(learned, options.rate, betas=(0.9, 0.97), weight_decay=0.02)
     checkpoint, log = options.out / "checkpoint.safetensors", options.out / "log.csv"
     done = load_checkpoint(checkpoint, network, average, optimizer) if checkpoint.exists() else 0
-    if not done:
-        log.write_text(",".join(COLUMNS) + "\n")
     began = saved = time.monotonic()
+    began -= begin_log(log, done)
     recent: list[tuple[float, float, float]] = []
     for step in range(done, options.steps):
         rate = learning_rate(step, options.steps, options.rate)
         for group in optimizer.param_groups:
             group["lr"] = rate
         correspondence, flow, accuracy = losses(network, pyramids, step, options, device)
-        total = options.correspondence_weight * correspondence + flow
+        total = options.correspondence_weight * correspondence + options.flow_weight * flow
         optimizer.zero_grad(set_to_none=True)
         total.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
         keep = min(AVERAGE, (step + 1) / (step + 10))
         with torch.no_grad():
@@ -203,7 +236,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save-every", type=float, default=180, help="seconds between checkpoints")
     parser.add_argument("--correspondence-weight", type=float, default=1.0)
-    train(parser.parse_args())
+    parser.add_argument("--keep-descriptor", action="store_true", help="train what is behind it")
+    parser.add_argument("--flow-weight", type=float, default=3.0)
+    parser.add_argument("--start", type=Path, help="nano_weights to continue from")
+    options = parser.parse_args()
+    if options.keep_descriptor and (options.correspondence_weight or not options.start):
+        parser.error("--keep-descriptor needs --start and --correspondence-weight 0")
+    train(options)
 
 
 if __name__ == "__main__":

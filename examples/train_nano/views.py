@@ -1,9 +1,10 @@
 """Photographs in, pairs of views with known correspondence out; and the loss between their tokens.
 
 A view is a window of a photograph under a homography, with its own light, blur, noise and
-compression. Over half of the pairs lies a piece of a second photograph that moves on its own: it
-hides and uncovers what is behind it, as depth does between two cameras. Every draw comes from the
-generator that is passed in, so a pair is a function of its seed.
+compression. A third of the pairs moves sideways alone, as a stereo camera does, over a slanted
+ground; half of the pairs are bent smoothly. Over them lie up to four pieces of photographs that
+move on their own: they hide and uncover what is behind them, as depth does between two cameras.
+Every draw comes from the generator that is passed in, so a pair is a function of its seed.
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ from torch import Tensor
 Image = NDArray[Any]
 Array = NDArray[Any]
 
-MAX_TURN = np.deg2rad(45)
-MAX_ZOOM = np.log(2.0)
+MAX_TURN = np.deg2rad(50)
+MAX_ZOOM = np.log(2.5)
 MAX_STRETCH = 0.2
-MAX_TILT = 0.35
+MAX_TILT = 0.4
+MAX_DISPARITY = 0.12  # of the width
+MAX_BEND = 0.04  # of the longer side
+PIECES = (0, 1, 2, 4)
+GRAY_SHARE = 0.25
 MARGIN_PX = 2.0
 
 
@@ -57,6 +62,38 @@ def pyramid(photograph: Image, levels: int = 3) -> list[Image]:
         half = (max(width // 2, 1), max(height // 2, 1))
         images.append(cv2.resize(images[-1], half, interpolation=cv2.INTER_AREA))
     return images
+
+
+def with_pattern(rng: np.random.Generator, photograph: Image, other: Image) -> Image:
+    """Lay a board of one repeated tile over most of a photograph.
+
+    The tile is a piece of the other photograph, or a square of a chessboard. What lies around the
+    board is all that tells its tiles apart.
+    """
+    height, width = photograph.shape[:2]
+    side = int(rng.integers(20, 80))
+    if rng.random() < 0.4:
+        dark, light = rng.integers(0, 90, 3), rng.integers(150, 256, 3)
+        tile = np.where(np.kron([[0, 1], [1, 0]], np.ones((side, side)))[..., None], light, dark)
+    else:
+        y, x = (int(rng.integers(max(n - side, 1))) for n in other.shape[:2])
+        tile = other[y : y + side, x : x + side]
+        if rng.random() < 0.5:
+            tile = np.concatenate([tile, tile[:, ::-1]], 1)
+    rows, columns = height // tile.shape[0] + 1, width // tile.shape[1] + 1
+    board = np.tile(tile, (rows, columns, 1))[:height, :width].astype(np.uint8)
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    inset = rng.uniform(0.02, 0.3, (4, 2)) * [width, height] * [[1, 1], [-1, 1], [-1, -1], [1, -1]]
+    placed = cv2.getPerspectiveTransform(corners, (corners + inset).astype(np.float32))
+    flat = [cv2.warpPerspective(image, placed, (width, height)) for image in (board, board * 0 + 1)]
+    return np.where(flat[1] > 0, flat[0], photograph)
+
+
+def patterned(photographs: Sequence[Image], count: int, seed: int = 0) -> list[Image]:
+    """Make photographs with a board of repeated tiles in them."""
+    rng = np.random.default_rng(seed)
+    drawn = (rng.integers(len(photographs), size=2) for _ in range(count))
+    return [with_pattern(rng, photographs[a], photographs[b]) for a, b in drawn]
 
 
 def token_centres(size: tuple[int, int], cell: int) -> Array:
@@ -98,8 +135,20 @@ def window(
     return translation(*centre) @ middle @ translation(-(width - 1) / 2, -(height - 1) / 2)
 
 
-def render(levels: Sequence[Image], homography: Array, size: tuple[int, int]) -> Image:
-    """Read a view of a photograph from the pyramid level that fits the view's scale."""
+def render(
+    levels: Sequence[Image],
+    homography: Array,
+    size: tuple[int, int],
+    bend: Array | None = None,
+) -> Image:
+    """Read a view of a photograph from the pyramid level that fits the view's scale.
+
+    Args:
+        levels: the photograph's pyramid.
+        homography: from pixels of the view to pixels of the photograph.
+        size: (height, width) of the view.
+        bend: (x, y) that is added to every pixel of the view before, shape (H, W, 2).
+    """
     height, width = size
     corners = np.array([[0, 0], [width, 0], [0, height]], float)
     moved = project(homography, corners)
@@ -108,13 +157,37 @@ def render(levels: Sequence[Image], homography: Array, size: tuple[int, int]) ->
     factor = 0.5**level
     to_level = np.diag([factor, factor, 1.0])
     to_level[:2, 2] = (factor - 1) / 2
-    return cv2.warpPerspective(
-        levels[level],
-        to_level @ homography,
-        (width, height),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REFLECT_101,
-    )
+    if bend is None:
+        return cv2.warpPerspective(
+            levels[level],
+            to_level @ homography,
+            (width, height),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
+    pixels = token_centres(size, 1) + bend.reshape(-1, 2)
+    at = project(to_level @ homography, pixels).reshape(height, width, 2).astype(np.float32)
+    return cv2.remap(levels[level], at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+
+
+def draw_bend(rng: np.random.Generator, size: tuple[int, int], sideways: bool) -> Array:
+    """Draw a smooth field of displacements in pixels, shape (H, W, 2); sideways has no y."""
+    knots = rng.normal(0, 0.5, (int(rng.integers(3, 7)), int(rng.integers(3, 7)), 2))
+    if sideways:
+        knots[..., 1] = 0
+    field = cv2.resize(knots, size[::-1], interpolation=cv2.INTER_CUBIC)
+    bent: Array = (rng.uniform(0, MAX_BEND) * max(size) * field).astype(np.float32)
+    return bent
+
+
+def unbend(bend: Array, points: Array) -> Array:
+    """Find where points (x, y) are seen in a bent view: q with q + bend(q) = point."""
+    found = points
+    for _ in range(10):
+        x, y = found.astype(np.float32).T[:, :, None]
+        here = cv2.remap(bend, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        found = points - here.reshape(-1, 2)
+    return found
 
 
 def draw_blobs(rng: np.random.Generator, size: tuple[int, int]) -> Image:
@@ -130,18 +203,34 @@ def draw_blobs(rng: np.random.Generator, size: tuple[int, int]) -> Image:
     return mask
 
 
-def relight(rng: np.random.Generator, view: Image) -> Image:
-    """Change a view's light, colour, sharpness, noise and compression."""
+def cut_out(rng: np.random.Generator, piece: Image) -> Image:
+    """Draw which part of a picture is a thing in front, 1 inside, shape (H, W).
+
+    Half of the time these are blobs, else what is brighter or darker there than elsewhere, so
+    that the outline is one that the picture itself has.
+    """
+    height, width = piece.shape[:2]
+    if rng.random() < 0.5:
+        return draw_blobs(rng, (height, width))
+    smooth = cv2.GaussianBlur(piece.mean(-1), (0, 0), rng.uniform(1, 5))
+    smooth *= rng.choice([-1, 1])
+    threshold = np.quantile(smooth, rng.uniform(0.5, 0.9))
+    return np.asarray(smooth > threshold, dtype=np.uint8)
+
+
+def relight(rng: np.random.Generator, view: Image, strength: float) -> Image:
+    """Change a view's light and colour, by a strength in [0, 1], its sharpness and its noise."""
     height, width = view.shape[:2]
-    light = (view.astype(np.float32) / 255) ** np.exp(rng.uniform(-0.45, 0.45))
-    light = light * rng.uniform(0.85, 1.15, 3).astype(np.float32)
-    light = (light - 0.5) * np.exp(rng.uniform(-0.35, 0.25)) + 0.5 + rng.uniform(-0.1, 0.1)
-    if rng.random() < 0.3:  # a shadow or a glow across the view
+    light = (view.astype(np.float32) / 255) ** np.exp(strength * rng.uniform(-0.45, 0.45))
+    light = light * (1 + strength * rng.uniform(-0.15, 0.15, 3).astype(np.float32))
+    light = (light - 0.5) * np.exp(strength * rng.uniform(-0.35, 0.25)) + 0.5
+    light = light + strength * rng.uniform(-0.1, 0.1)
+    if rng.random() < 0.3 * strength:  # a shadow or a glow across the view
         y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
         slope = rng.normal(0, 1, 2)
         ramp = np.tanh(rng.uniform(0.5, 6) * (slope[0] * x + slope[1] * y + rng.normal(0, 0.5)))
         light = light * (1 + rng.uniform(-0.35, 0.35) * ramp[..., None])
-    if rng.random() < 0.05:
+    if rng.random() < 0.05 * strength:
         light = np.repeat(light.mean(-1, keepdims=True), 3, axis=-1)
     light = np.ascontiguousarray(light, dtype=np.float32)
     if rng.random() < 0.3:
@@ -152,6 +241,11 @@ def relight(rng: np.random.Generator, view: Image) -> Image:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))]
         pixels = cv2.imdecode(cv2.imencode(".jpg", pixels, quality)[1], cv2.IMREAD_COLOR)
     return np.asarray(pixels, dtype=np.uint8)
+
+
+def without_colour(view: Image) -> Image:
+    gray = cv2.cvtColor(view, cv2.COLOR_RGB2GRAY)
+    return cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)
 
 
 def draw_pair(
@@ -188,35 +282,64 @@ def _draw(
     centre = np.array([rng.uniform(0.2, 0.8) * width, rng.uniform(0.2, 0.8) * height])
     turn = rng.normal(0, 0.15)
     window_a = window(rng, centre, scale, turn, size)
-    # Small motions, as in stereo, are drawn as often as large ones.
-    reach = rng.choice([0.15, 0.6, 1.0])
-    step = rng.uniform(-0.25, 0.25, 2) * scale * np.array([size[1], size[0]])
-    zoom = np.exp(rng.uniform(-MAX_ZOOM, MAX_ZOOM) * reach)
-    turn_b = turn + rng.uniform(-MAX_TURN, MAX_TURN) * reach
-    window_b = window(rng, centre + step, scale * zoom, turn_b, size)
+    window_b, sideways = _second_window(rng, window_a, centre, scale, turn, size)
+    bend = draw_bend(rng, size, sideways) if rng.random() < 0.5 else None
     a_to_b = np.linalg.inv(window_b) @ window_a
-    view_a, view_b = render(levels, window_a, size), render(levels, window_b, size)
+    view_a, view_b = render(levels, window_a, size), render(levels, window_b, size, bend)
 
     points_a = token_centres(size, cell)
     points_b = project(a_to_b, points_a)
-    in_photograph = project(window_a, points_a)
-    visible: Array = is_within(in_photograph, 0, (height, width))
-    if rng.random() < 0.5:
-        other = photographs[int(rng.integers(len(photographs)))]
+    if bend is not None:
+        points_b = unbend(bend, points_b)
+    visible: Array = is_within(project(window_a, points_a), 0, (height, width))
+    for _ in range(rng.choice(PIECES)):
+        # A piece of the same photograph is the harder one to tell from what it hides.
+        same = rng.random() < 0.4
+        other = levels if same else photographs[int(rng.integers(len(photographs)))]
         middle = np.array(other[0].shape[1::-1]) * rng.uniform(0.3, 0.7, 2)
         front_a = window(rng, middle, np.exp(rng.uniform(-0.6, 0.8)), rng.normal(0, 0.5), size)
-        front_a_to_b = translation(*rng.uniform(-24, 24, 2)) @ a_to_b
-        mask_a = draw_blobs(rng, size)
-        mask_b = cv2.warpPerspective(mask_a, front_a_to_b, size[::-1], flags=cv2.INTER_NEAREST)
+        reach = np.array([MAX_DISPARITY, 0.005 if sideways else MAX_DISPARITY]) * size[::-1]
+        front_a_to_b = translation(*rng.uniform(-reach, reach)) @ a_to_b
         piece_a = render(other, front_a, size)
         piece_b = render(other, front_a @ np.linalg.inv(front_a_to_b), size)
+        mask_a = cut_out(rng, piece_a)
+        mask_b = cv2.warpPerspective(mask_a, front_a_to_b, size[::-1], flags=cv2.INTER_NEAREST)
         view_a = np.where(mask_a[..., None] > 0, piece_a, view_a)
         view_b = np.where(mask_b[..., None] > 0, piece_b, view_b)
         in_front = at_pixels(mask_a, points_a) > 0
         points_b = np.where(in_front[:, None], project(front_a_to_b, points_a), points_b)
         visible = in_front | (visible & (at_pixels(mask_b, points_b) == 0))
     visible = np.logical_and(visible, is_within(points_b, MARGIN_PX, size))
-    return Pair(relight(rng, view_a), relight(rng, view_b), points_a, points_b, visible)
+    strength = rng.choice([0.3, 1.0])
+    view_a, view_b = relight(rng, view_a, strength), relight(rng, view_b, strength)
+    if rng.random() < GRAY_SHARE:
+        view_a, view_b = without_colour(view_a), without_colour(view_b)
+    return Pair(view_a, view_b, points_a, points_b, visible)
+
+
+def _second_window(
+    rng: np.random.Generator,
+    window_a: Array,
+    centre: Array,
+    scale: float,
+    turn: float,
+    size: tuple[int, int],
+) -> tuple[Array, bool]:
+    """Draw where the second view looks; return that and whether it moved sideways alone."""
+    width_height = np.array(size[::-1])
+    if rng.random() < 1 / 3:
+        ground = np.eye(3)  # a plane that recedes: its disparity changes along x and y
+        ground[0, :2] += rng.uniform(-0.12, 0.12, 2)
+        # The centre stays where it is under the slant, then moves by the disparity.
+        ground[0, 2] = -ground[0, :2] @ (width_height / 2) + width_height[0] / 2
+        shift = rng.uniform(-1, 1, 2) * width_height * [MAX_DISPARITY, 0.005]
+        return window_a @ ground @ translation(*shift), True
+    # Small motions are drawn as often as large ones.
+    reach = rng.choice([0.15, 0.6, 1.0])
+    step = rng.uniform(-0.25, 0.25, 2) * scale * width_height
+    zoom = np.exp(rng.uniform(-MAX_ZOOM, MAX_ZOOM) * reach)
+    turn_b = turn + rng.uniform(-MAX_TURN, MAX_TURN) * reach
+    return window(rng, centre + step, scale * zoom, turn_b, size), False
 
 
 def is_within(points: Array, margin_px: float, size: tuple[int, int]) -> Array:

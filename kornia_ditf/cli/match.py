@@ -146,7 +146,8 @@ def match(
             ),
             ("matches", _describe_matches(found)),
             ("geometry", _describe_plane(plane, len(found))),
-            ("seconds", stages.describe()),
+            *((("A to B", _describe_matrix(plane)),) if plane is not None else ()),
+            ("seconds", f"{stages.describe()}; {sum(stages.seconds.values()):.2f} in all"),
             *((("written", ", ".join(written)),) if written else ()),
         ]
     )
@@ -245,6 +246,11 @@ def _describe_plane(plane: _Plane | None, count: int) -> str:
         f"a plane or a rotation explains {int(plane.inliers.sum())} of {count} matches "
         f"(within {plane.threshold_px:.1f} px)"
     )
+
+
+def _describe_matrix(plane: _Plane) -> str:
+    rows = "; ".join(" ".join(f"{value:.5g}" for value in row) for row in plane.matrix)
+    return f"homography {rows}"
 
 
 def _rounded(values: Tensor, digits: int) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,6 +18,8 @@ from kornia_ditf import calibration, picture
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]
+
+EXAMPLE_DATA = Path(__file__).parents[2] / "examples" / "data"
 
 
 def test_json_holds_what_the_library_finds(
@@ -60,6 +63,20 @@ def test_the_embedded_default_is_said_to_be_it(run: Run, images: list[Path]) -> 
     result = run("match", *images[:2], "--long-side", 32)
     assert result.exit_code == 0, result.stderr
     assert "nano (the embedded default; name another with --backbone)" in result.stdout
+
+
+@pytest.mark.slow
+def test_two_views_of_a_wall_give_their_homography_and_the_time(run: Run, tmp_path: Path) -> None:
+    wall = [EXAMPLE_DATA / f"graffiti_{side}.jpg" for side in "ab"]
+    result = run("match", *wall, "--json-file", tmp_path / "wall.json")
+    assert result.exit_code == 0, result.stderr
+    assert "A to B" in result.stdout and "homography" in result.stdout
+    assert " in all" in result.stdout
+    found = json.loads((tmp_path / "wall.json").read_text())["homography"]["matrix"]
+    true = json.loads((EXAMPLE_DATA / "graffiti.json").read_text())["homography_a_to_b"]
+    corners = np.array([[[0, 0], [640, 0], [640, 512], [0, 512]]], np.float64)
+    moved = [cv2.perspectiveTransform(corners, np.array(matrix))[0] for matrix in (found, true)]
+    assert np.linalg.norm(moved[0] - moved[1], axis=1).mean() < 4
 
 
 def test_massive_channels_are_found_on_both_images_and_not_kept(

@@ -1,0 +1,54 @@
+"""Packages in, the weights of nano and all that was measured of them out: every stage in order.
+
+    python examples/train_nano/recipe.py --data DIR --out DIR
+
+Run it again after a stop: a stage that ended is skipped, and one that was cut off goes on from its
+last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+# Each stage begins with the weights of the one before.
+STAGES = {
+    "1-first": "--steps 1250 --rate 2e-3",
+    "2-joint": "--steps 800 --rate 1e-3",
+    "3-denoise": "--steps 400 --rate 1e-3 --flow-weight 1 --correspondence-weight 0 "
+    "--keep-descriptor",
+}
+CONTROL = "--steps 2033 --rate 2e-3 --flow-weight 1 --correspondence-weight 0"
+
+
+def run(script: str, *arguments: str | Path) -> None:
+    command = [sys.executable, str(HERE / script), *map(str, arguments)]
+    print("$", " ".join(command), flush=True)
+    subprocess.run(command, check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the photographs")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the stages")
+    parser.add_argument("--threads", default="1")
+    options = parser.parse_args()
+    given = ("--data", options.data, "--threads", options.threads)
+    weights: Path | None = None
+    for name, settings in STAGES.items():
+        start = ("--start", weights) if weights else ()
+        run("train.py", *given, "--out", options.out / name, *start, *settings.split())
+        weights = options.out / name / "nano_weights"
+    run("train.py", *given, "--out", options.out / "control", *CONTROL.split())
+    assert weights is not None
+    control = options.out / "control" / "nano_weights"
+    run("calibrate.py", *given, "--weights", weights, "--control", control)
+    run("evaluate.py", *given, "--weights", weights, "--out", options.out)
+    run("evidence.py", *given, "--weights", weights, "--out", options.out)
+
+
+if __name__ == "__main__":
+    main()
