@@ -19,6 +19,7 @@ FOLDER = Path(__file__).parents[1] / "examples" / "train_nano"
 sys.path.insert(0, str(FOLDER))
 
 import evaluate  # noqa: E402
+import loss  # noqa: E402
 import network  # noqa: E402
 import pairs  # noqa: E402
 import photographs  # noqa: E402
@@ -86,8 +87,8 @@ def test_correspondence_costs_nothing_when_tokens_agree_and_much_when_they_do_no
     )
     tokens = torch.randn(1, 256, 8, 8, generator=torch.Generator().manual_seed(0))
     picks = [np.arange(64)]
-    right = views.correspondence_loss(tokens, tokens, [same], picks, (32, 32))
-    wrong = views.correspondence_loss(tokens, tokens.flip(3), [same], picks, (32, 32))
+    right = loss.correspondence_loss(tokens, tokens, [same], picks, (32, 32))
+    wrong = loss.correspondence_loss(tokens, tokens.flip(3), [same], picks, (32, 32))
     assert right.accuracy == 1 and right.loss < 0.01
     assert wrong.accuracy < 0.1 and wrong.loss > 5
 

@@ -1,4 +1,4 @@
-"""Weights and held-out photographs in; block, timestep, massive channels and flow loss out.
+"""Weights and held-out photographs in; longest side, block, timestep and channels out; flow loss.
 
     python examples/train_nano/calibrate.py --data DIR --weights FOLDER
 
@@ -14,14 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from evaluate import cell, mean_share, table
+from describers import load_nano, nano, rootsift
+from evaluate import BASELINE, THRESHOLDS_PX, cell, match_pair, mean_share, table
 from network import Network, flow_losses, read
 from pairs import QUERY_PX, TestPair
 from photographs import split
 from sweep import Sweep, sweep
 from views import as_tensor, draw_pair, pyramid
 
-SIZE = (256, 320)
+SIZE = (384, 480)
+LONG_SIDES = (480, 400, 336, 288)
 LEVELS = torch.linspace(0.06, 0.94, 8)
 
 
@@ -59,6 +61,18 @@ def flow_table(weights: Sequence[Path], pairs: Sequence[TestPair]) -> str:
     return table(["flow loss at noise", *(f"{s:.2f}" for s in LEVELS.tolist()), "mean"], rows)
 
 
+def long_side_table(weights: Path, pairs: Sequence[TestPair], at: tuple[int, float]) -> str:
+    """Show PCK of RootSIFT, and of nano when the views are reduced to several longest sides."""
+    compared = {BASELINE: rootsift}
+    for side in LONG_SIDES:
+        compared[f"nano at {side} px"] = nano(load_nano(weights, *at, long_side=side))
+    rows = {}
+    for name, describe in compared.items():
+        outcomes = [match_pair(pair, describe) for pair in pairs]
+        rows[name] = [cell(mean_share(outcomes, r)) for r in THRESHOLDS_PX]
+    return table([f"views of {SIZE[1]} px", *(f"PCK@{r}" for r in THRESHOLDS_PX)], rows)
+
+
 def block_table(found: Sweep, blocks: Sequence[int], timesteps: Sequence[float]) -> str:
     """Show PCK@8 of AdaLN at every block and timestep."""
     rows = {
@@ -86,7 +100,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--control", type=Path, help="weights whose flow loss is set beside")
-    parser.add_argument("--pairs", type=int, default=24)
+    parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--blocks", type=int, nargs="*", default=[3, 4, 5, 6, 7])
     parser.add_argument("--timesteps", type=float, nargs="*", default=[0, 20, 50, 100])
     parser.add_argument("--flow-only", action="store_true", help="show the flow loss and stop")
@@ -101,12 +115,13 @@ def main() -> None:
         return
     found = sweep(options.weights, pairs, options.blocks, options.timesteps)
     block, timestep = found.best(QUERY_PX)
+    print(long_side_table(options.weights, pairs, (block, timestep)))
     print(block_table(found, options.blocks, options.timesteps))
     print(channel_table(found, options.blocks, timestep))
     print(f"best by PCK@8 of AdaLN: block {block}, timestep {timestep:g}\n")
     rows = {
         f"{name}, block {block}, t {timestep:g}": [
-            cell(mean_share(found.outcomes[name, block, timestep], r)) for r in (4, 8, 16)
+            cell(mean_share(found.outcomes[name, block, timestep], r)) for r in THRESHOLDS_PX
         ]
         for name in ("raw", "adaln", "adaln+discard")
     }

@@ -13,6 +13,7 @@ from torch import Tensor
 from views import Array, Image
 
 from kornia_ditf import DiTF, create_descriptor
+from kornia_ditf.backbones.nano import NANO
 from kornia_ditf.modulation import Treatment
 
 Describe = Callable[[Image, Array], Tensor]
@@ -25,8 +26,9 @@ def load_nano(
     treatment: Treatment = "adaln",
     discard: Sequence[int] = (),
     seed: int = 0,
+    long_side: int | None = NANO.long_side,
 ) -> DiTF:
-    """Load weights as users of the package do; images keep their size."""
+    """Load weights as users of the package do."""
     return create_descriptor(
         "nano",
         source=weights,
@@ -34,7 +36,7 @@ def load_nano(
         timestep=timestep,
         treatment=treatment,
         massive_channels=tuple(discard),
-        long_side=None,
+        long_side=long_side,
         seed=seed,
     )
 

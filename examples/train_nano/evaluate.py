@@ -29,6 +29,7 @@ THRESHOLDS_PX = (4, 8, 16)
 SQUARE_PX = 4 * QUERY_PX
 REPEATS = 1000
 CORNER_REPEATS = 40
+LOST_PX = 1000.0
 BASELINE = "dense RootSIFT (8)"
 
 
@@ -77,7 +78,10 @@ class Outcome:
 
 
 def corner_error(matched_a: Array, matched_b: Array, pair: TestPair) -> float:
-    """Estimate the homography from matches; return the mean distance of the four corners."""
+    """Estimate the homography from matches; return the mean distance of the four corners.
+
+    A homography that is lost counts as LOST_PX.
+    """
     cv2.setRNGSeed(0)
     found, _ = cv2.findHomography(
         matched_a.astype(np.float32),
@@ -88,11 +92,11 @@ def corner_error(matched_a: Array, matched_b: Array, pair: TestPair) -> float:
         confidence=0.999,
     )
     if found is None:
-        return float("inf")
+        return LOST_PX
     height, width = pair.image_a.shape[:2]
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], float)
     apart = project(found, corners) - project(pair.homography, corners)
-    return float(np.linalg.norm(apart, axis=1).mean())
+    return min(float(np.linalg.norm(apart, axis=1).mean()), LOST_PX)
 
 
 def corner_errors(matched_a: Array, matched_b: Array, pair: TestPair) -> tuple[float, float, float]:
@@ -249,6 +253,9 @@ def describers(options: argparse.Namespace, seed: int) -> dict[str, Describe]:
         "nano untrained": untrained(seed, *at),
         f"{name}, raw": nano(load_nano(options.weights, *at, "raw", seed=seed)),
         f"{name}, AdaLN": nano(load_nano(options.weights, *at, "adaln", seed=seed)),
+        f"{name}, AdaLN, not reduced": nano(
+            load_nano(options.weights, *at, "adaln", seed=seed, long_side=None)
+        ),
     }
     if options.discard:
         ditf = load_nano(options.weights, *at, "adaln+discard", options.discard, seed)

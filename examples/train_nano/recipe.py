@@ -17,11 +17,11 @@ HERE = Path(__file__).parent
 # Each stage begins with the weights of the one before.
 STAGES = {
     "1-first": "--steps 1250 --rate 2e-3",
-    "2-joint": "--steps 800 --rate 1e-3",
+    "2-joint": "--steps 600 --rate 1e-3",
     "3-denoise": "--steps 400 --rate 1e-3 --flow-weight 1 --correspondence-weight 0 "
     "--keep-descriptor",
 }
-CONTROL = "--steps 2033 --rate 2e-3 --flow-weight 1 --correspondence-weight 0"
+CONTROL = "--steps 1733 --rate 2e-3 --flow-weight 1 --correspondence-weight 0"
 
 
 def run(script: str, *arguments: str | Path) -> None:

@@ -22,11 +22,12 @@ from pathlib import Path
 import numpy as np
 import photographs
 import torch
+from loss import correspondence_loss
 from network import BLOCK, CELL, Network, build, describe, flow_losses, noisy, read, write
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from views import Image, as_tensor, correspondence_loss, draw_pair, patterned, pyramid
+from views import Image, as_tensor, draw_pair, patterned, pyramid
 
 # (height, width) of the views and how many pairs of them make a step.
 SHAPES = (

@@ -74,9 +74,9 @@ NANO = BackboneSpec(
     pixels_per_token=4,
     block=5,
     timestep=0,
-    long_side=480,
+    long_side=336,
     massive_channels=(),
-    source="measured on held-out training photographs; see the model card beside the weights",
+    source="measured on held-out photographs; see the model card beside the weights",
     calibrated=True,
     license="Apache-2.0",
 )
