@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kornia_ditf.backbone import Backbone
+    from kornia_ditf.dense import DenseDescriptor
     from kornia_ditf.descriptor import DiTF, DiTFConfig
     from kornia_ditf.diffusers_backbone import DiffusersBackbone
     from kornia_ditf.errors import DiTFError
@@ -19,12 +20,21 @@ if TYPE_CHECKING:
     from kornia_ditf.modulation import TREATMENTS, modulate, treat
     from kornia_ditf.picture import draw_matches, save_picture
     from kornia_ditf.preprocess import as_image, fit_image, read_image
-    from kornia_ditf.registry import create_descriptor, find_backbone, list_backbones
-    from kornia_ditf.spec import BackboneSpec
+    from kornia_ditf.registry import (
+        create_descriptor,
+        create_ditf,
+        find_backbone,
+        find_descriptor,
+        list_backbones,
+        list_datasets,
+        list_descriptors,
+    )
+    from kornia_ditf.spec import BackboneSpec, DatasetSpec, DescriptorSpec
     from kornia_ditf.types import Conditioning, DescriptorMap, Frame, Matches, Tap
 
 _HOMES = {
     "backbone": ("Backbone",),
+    "dense": ("DenseDescriptor",),
     "descriptor": ("DiTF", "DiTFConfig"),
     "diffusers_backbone": ("DiffusersBackbone",),
     "errors": ("DiTFError",),
@@ -34,8 +44,16 @@ _HOMES = {
     "modulation": ("TREATMENTS", "modulate", "treat"),
     "picture": ("draw_matches", "save_picture"),
     "preprocess": ("as_image", "fit_image", "read_image"),
-    "registry": ("create_descriptor", "find_backbone", "list_backbones"),
-    "spec": ("BackboneSpec",),
+    "registry": (
+        "create_descriptor",
+        "create_ditf",
+        "find_backbone",
+        "find_descriptor",
+        "list_backbones",
+        "list_datasets",
+        "list_descriptors",
+    ),
+    "spec": ("BackboneSpec", "DatasetSpec", "DescriptorSpec"),
     "types": ("Conditioning", "DescriptorMap", "Frame", "Matches", "Tap"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -45,7 +63,10 @@ __all__ = [
     "Backbone",
     "BackboneSpec",
     "Conditioning",
+    "DatasetSpec",
+    "DenseDescriptor",
     "DescriptorMap",
+    "DescriptorSpec",
     "DiTF",
     "DiTFConfig",
     "DiTFError",
@@ -55,14 +76,18 @@ __all__ = [
     "Tap",
     "as_image",
     "create_descriptor",
+    "create_ditf",
     "describe_channels",
     "discard_channels",
     "draw_matches",
     "find_backbone",
+    "find_descriptor",
     "find_massive_channels",
     "fit_image",
     "hookimpl",
     "list_backbones",
+    "list_datasets",
+    "list_descriptors",
     "match",
     "match_points",
     "modulate",

@@ -78,6 +78,10 @@ class DiffusersBackbone(Backbone):
         return count_blocks(self.transformer, self.streams)
 
     @property
+    def width(self) -> int:
+        return int(self.config.num_attention_heads) * int(self.config.attention_head_dim)
+
+    @property
     def patch_size(self) -> int:
         """Side of the square of latent cells that one token covers."""
         return int(self.config.patch_size)
@@ -93,6 +97,11 @@ class DiffusersBackbone(Backbone):
             return 1
         config: Any = self.vae.config
         return 1 << (len(config.block_out_channels) - 1)
+
+    def settings(self) -> str:
+        quantized = getattr(self.config, "quantization_config", None)
+        dtype = execution_place(self.transformer)[1]
+        return f"{dtype} posterior={self.posterior} seed={self.seed} quantized={quantized}"
 
     def encode(self, image: Tensor) -> Tensor:
         if self.vae is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from kornia_ditf.spec import BackboneSpec
+from kornia_ditf.spec import BackboneSpec, DatasetSpec, DescriptorSpec
 
 PROJECT = "kornia_ditf"
 
@@ -17,4 +17,16 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def register_backbones() -> Iterable[BackboneSpec]:
     """Give the backbones that this plugin adds."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_descriptors() -> Iterable[DescriptorSpec]:
+    """Give the dense descriptors that this plugin adds and that are no DiT."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_datasets() -> Iterable[DatasetSpec]:
+    """Give the data sets of image pairs that this plugin adds."""
     raise NotImplementedError

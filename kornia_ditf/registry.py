@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pluggy
 
 from kornia_ditf import backbones, hookspecs
 from kornia_ditf.checkpoint import Checkpoint, is_hub_id
 from kornia_ditf.checks import read_dtype
+from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.descriptor import DiTF, DiTFConfig
 from kornia_ditf.errors import (
     CheckpointError,
@@ -28,9 +29,12 @@ from kornia_ditf.errors import (
     PluginWarning,
     UnknownBackboneError,
 )
-from kornia_ditf.spec import BackboneSpec
+from kornia_ditf.spec import BackboneSpec, DatasetSpec, DescriptorSpec
 
 DEFAULT_BACKBONE = "nano"
+
+Spec: TypeAlias = BackboneSpec | DescriptorSpec
+AnySpec: TypeAlias = BackboneSpec | DescriptorSpec | DatasetSpec
 
 
 class _BuiltIn:
@@ -48,7 +52,7 @@ def list_backbones() -> dict[str, BackboneSpec]:
         >>> list_backbones()["flux.1-dev"].block
         28
     """
-    return dict(_installed())
+    return {name: s for name, s in _installed().items() if isinstance(s, BackboneSpec)}
 
 
 def find_backbone(name: str | Path) -> BackboneSpec:
@@ -64,7 +68,7 @@ def find_backbone(name: str | Path) -> BackboneSpec:
         CheckpointError: it holds no model of a known family.
         HubError: the hub does not give the configurations.
     """
-    installed = _installed()
+    installed = list_backbones()
     if str(name) in installed:
         return installed[str(name)]
     published = {spec.repo.lower(): spec for spec in installed.values()}
@@ -72,28 +76,56 @@ def find_backbone(name: str | Path) -> BackboneSpec:
         return published[str(name).lower()]
     if str(name) and (Path(name).expanduser().is_dir() or is_hub_id(str(name))):
         return _describe_checkpoint(name)
-    near = get_close_matches(str(name).lower(), installed, n=1, cutoff=0.4)
+    near = get_close_matches(str(name).lower(), list_descriptors(), n=1, cutoff=0.4)
     advice = f"did you mean {near[0]!r}? " if near else ""
     raise UnknownBackboneError(
         f"no backbone is named {str(name)!r} and no such folder exists; {advice}"
-        f"installed: {', '.join(installed)}"
+        f"installed: {', '.join(list_descriptors())}"
     )
+
+
+def list_descriptors() -> dict[str, Spec]:
+    """List every installed dense descriptor by name, DiT backbones first; loads no model library.
+
+    Example:
+        >>> list_descriptors()["nano"].width
+        160
+    """
+    return {name: s for name, s in _installed().items() if not isinstance(s, DatasetSpec)}
+
+
+def list_datasets() -> dict[str, DatasetSpec]:
+    """List every installed data set by name; reads none."""
+    return {name: s for name, s in _installed().items() if isinstance(s, DatasetSpec)}
+
+
+def find_descriptor(name: str | Path) -> Spec:
+    """Find a dense descriptor's spec by its name; what is no descriptor's is a backbone's.
+
+    Raises:
+        UnknownBackboneError: neither a descriptor nor a backbone, see `find_backbone`.
+        CheckpointError: a folder holds no model of a known family.
+        HubError: the hub does not give the configurations.
+    """
+    found = list_descriptors().get(str(name))
+    return find_backbone(name) if found is None else found
 
 
 def create_descriptor(
     name: str | Path = DEFAULT_BACKBONE, *, source: str | Path | None = None, **options: Any
-) -> DiTF:
-    """Load a backbone and make a DiTF descriptor with its preset.
+) -> DenseDescriptor:
+    """Load a dense descriptor with its preset: a DiTF on a backbone, or whatever a plugin adds.
 
     Args:
-        name: an installed backbone, or a hub id or folder in the diffusers layout.
-        source: where a named backbone's weights are, if not in its own repository.
-        options: fields of `DiTFConfig` change the preset (`block`, `timestep`, `treatment`,
-            `ensemble` ...); all others go to the backbone's loader (`dtype`, `device`,
-            `offload`, `revision`, `guidance` ...). A dtype may be a name: `"bfloat16"`.
+        name: an installed descriptor or backbone, or a hub id or folder in the diffusers layout.
+        source: where a named one's weights are, if not in its own repository.
+        options: for a backbone, fields of `DiTFConfig` change the preset (`block`, `timestep`,
+            `treatment`, `ensemble` ...) and all others go to its loader (`dtype`, `device`,
+            `offload`, `revision`, `guidance` ...); for any other descriptor all go to its loader.
+            A dtype may be a name: `"bfloat16"`.
 
     Raises:
-        UnknownBackboneError: there is no such backbone.
+        UnknownBackboneError: there is no such descriptor.
         InvalidArgumentError: an option is unknown or out of range.
         CheckpointError: the weights are incomplete or damaged.
         HubError: the weights cannot be had.
@@ -103,8 +135,27 @@ def create_descriptor(
         >>> descriptor.config.treatment
         'raw'
     """
-    spec = find_backbone(name)
-    names = {field.name for field in fields(DiTFConfig)}
+    spec = find_descriptor(name)
+    if isinstance(spec, BackboneSpec):
+        return _create_ditf(spec, source, options)
+    if source is not None:
+        options["source"] = source
+    descriptor: DenseDescriptor = _load(spec, (), options)
+    return descriptor
+
+
+def create_ditf(
+    name: str | Path = DEFAULT_BACKBONE, *, source: str | Path | None = None, **options: Any
+) -> DiTF:
+    """Load a backbone and make a DiTF descriptor; `create_descriptor` for backbones alone.
+
+    Arguments and errors as there. A DiTF also shows its taps, blocks and massive channels.
+    """
+    return _create_ditf(find_backbone(name), source, options)
+
+
+def _create_ditf(spec: BackboneSpec, source: str | Path | None, options: Mapping[str, Any]) -> DiTF:
+    names = {each.name for each in fields(DiTFConfig)}
     changes = {key: value for key, value in options.items() if key in names}
     loading = {key: value for key, value in options.items() if key not in names}
     config = DiTFConfig.from_spec(spec, **changes)
@@ -112,23 +163,26 @@ def create_descriptor(
         raise InvalidArgumentError(
             f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={config.block}"
         )
-    if loading.get("dtype") is not None:
-        loading["dtype"] = read_dtype(loading["dtype"])
+    return DiTF(_load(spec, (source or spec.repo,), {**loading, "block": config.block}), config)
+
+
+def _load(spec: Spec, places: Any, options: dict[str, Any]) -> Any:
+    if options.get("dtype") is not None:
+        options = {**options, "dtype": read_dtype(options["dtype"])}
     try:
-        backbone = spec.load(source or spec.repo, block=config.block, **loading)
+        return spec.load(*places, **options)
     except TypeError as error:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        if unknown is None or unknown[1] not in loading:
+        if unknown is None or unknown[1] not in options:
             raise
         raise InvalidArgumentError(f"{spec.name} has no option {unknown[1]!r}") from error
-    return DiTF(backbone, config)
 
 
 def _describe_checkpoint(source: str | Path) -> BackboneSpec:
     checkpoint = Checkpoint(source)
     pipeline = checkpoint.json("model_index.json").get("_class_name")
     config = checkpoint.json("transformer/config.json")
-    known = {spec.pipeline: spec for spec in reversed(_installed().values())}
+    known = {spec.pipeline: spec for spec in reversed(list_backbones().values())}
     if pipeline not in known:
         raise CheckpointError(
             f"{source} holds a {pipeline}, which no installed family knows; "
@@ -155,14 +209,21 @@ def _describe_checkpoint(source: str | Path) -> BackboneSpec:
     )
 
 
+_KINDS: dict[str, type[AnySpec]] = {
+    "register_backbones": BackboneSpec,
+    "register_descriptors": DescriptorSpec,
+    "register_datasets": DatasetSpec,
+}
+
+
 @cache
-def _installed() -> dict[str, BackboneSpec]:
-    found: dict[str, BackboneSpec] = {}
+def _installed() -> dict[str, AnySpec]:
+    found: dict[str, AnySpec] = {}
     origins: dict[str, str] = {}
-    for origin, specs in _registered():
+    for origin, hook, specs in _registered():
         for spec in specs:
-            if not isinstance(spec, BackboneSpec):
-                _leave_out(origin, f"register_backbones gave a {type(spec).__name__}")
+            if not isinstance(spec, _KINDS[hook]):
+                _leave_out(origin, f"{hook} gave a {type(spec).__name__}")
             elif spec.name in found:
                 _leave_out(origin, f"the name {spec.name!r} belongs to {origins[spec.name]}")
             else:
@@ -170,22 +231,27 @@ def _installed() -> dict[str, BackboneSpec]:
     return found
 
 
-def _registered() -> Iterable[tuple[str, list[object]]]:
-    yield "kornia_ditf", list(_BuiltIn().register_backbones())
+def _registered() -> Iterable[tuple[str, str, list[object]]]:
+    yield "kornia_ditf", "register_backbones", list(_BuiltIn().register_backbones())
     for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
         try:
-            yield entry.name, _ask(entry)
+            answers = _ask(entry)
         except Exception as error:  # noqa: BLE001 - a plugin may fail in any way
             _leave_out(entry.name, f"{type(error).__name__}: {error}")
+        else:
+            for hook, specs in answers.items():
+                yield entry.name, hook, specs
 
 
-def _ask(entry: EntryPoint) -> list[object]:
+def _ask(entry: EntryPoint) -> dict[str, list[object]]:
     # A manager for each plugin: one that raises in a hook would stop the call for all.
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(entry.load(), name=entry.name)
     manager.check_pending()
-    return [spec for specs in manager.hook.register_backbones() for spec in specs]
+    return {
+        hook: [spec for specs in getattr(manager.hook, hook)() for spec in specs] for hook in _KINDS
+    }
 
 
 def _leave_out(origin: str, reason: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kornia_ditf.backbone import Backbone
+from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.plan import LoadingPlan
 
 NEUTRAL_RULE = (
@@ -66,3 +67,47 @@ class BackboneSpec:
         The numbers follow one stated rule for all, so that they look like what they are.
         """
         return cls(blocks=blocks, block=blocks // 2, timestep=250, source=NEUTRAL_RULE, **known)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescriptorSpec:
+    """All that is known of a dense descriptor that is no DiT, before a weight is loaded.
+
+    Args:
+        name: what the user types.
+        load: makes the descriptor; called with the options that the user gave: `source`, `dtype`
+            and `device` by convention, and those that the descriptor has besides.
+        width: channels D of the descriptors, with the preset's options.
+        pixels_per_token: side of the square of pixels that one token covers.
+        source: where the preset's numbers come from.
+        license: licence of the weights.
+        repo: hub id of the weights; empty where there are several, or none.
+    """
+
+    name: str
+    load: Callable[..., DenseDescriptor]
+    width: int
+    pixels_per_token: int
+    source: str
+    license: str
+    repo: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSpec:
+    """All that is known of a data set of image pairs before a file of it is read.
+
+    Args:
+        name: what the user types.
+        load: reads it; called with `root`, the folder that holds it, and the options that the
+            user gave (`split` by convention). Gives a sequence of pairs.
+        layout: the files and folders that are expected below `root`, in words.
+        source: how to get it.
+        license: licence of the images and annotations.
+    """
+
+    name: str
+    load: Callable[..., Sequence[Any]]
+    layout: str
+    source: str
+    license: str

@@ -97,7 +97,7 @@ def load_descriptor(
     Args:
         backbone: name or folder; None is the embedded default.
         source: where the weights are, if not in the backbone's own place.
-        given: options of `create_descriptor`; those that are None were not given.
+        given: options of `create_ditf`; those that are None were not given.
         reach: load at least up to this block, beyond the configured one.
 
     Raises:
@@ -109,7 +109,7 @@ def load_descriptor(
     from dataclasses import fields
 
     from kornia_ditf.descriptor import DiTF, DiTFConfig
-    from kornia_ditf.registry import DEFAULT_BACKBONE, create_descriptor, find_backbone
+    from kornia_ditf.registry import DEFAULT_BACKBONE, create_ditf, find_backbone
 
     options = {name: value for name, value in given.items() if value is not None}
     if "long_side" in options:
@@ -118,13 +118,13 @@ def load_descriptor(
         _check_device(options["device"])
     name = backbone or DEFAULT_BACKBONE
     if reach is None:
-        return create_descriptor(name, source=source, **options)
+        return create_ditf(name, source=source, **options)
     names = {field.name for field in fields(DiTFConfig)}
     config = DiTFConfig.from_spec(
         find_backbone(name), **{key: value for key, value in options.items() if key in names}
     )
     options["block"] = max(reach, config.block)
-    return DiTF(create_descriptor(name, source=source, **options).backbone, config)
+    return DiTF(create_ditf(name, source=source, **options).backbone, config)
 
 
 def side_in_pixels(long_side: int | None, spec: BackboneSpec) -> int | None:

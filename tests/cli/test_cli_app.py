@@ -112,7 +112,7 @@ def test_a_hub_that_refuses_is_one_line(
     run: Run, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message = "owner/name is gated:\n accept the licence, then run `hf auth login`"
-    monkeypatch.setattr(registry, "create_descriptor", failing_with(GatedRepositoryError(message)))
+    monkeypatch.setattr(registry, "create_ditf", failing_with(GatedRepositoryError(message)))
     result = run("match", images[0], images[1])
     assert result.exit_code == 4
     assert result.stderr == f"error: {' '.join(message.split())}\n"
@@ -121,7 +121,7 @@ def test_a_hub_that_refuses_is_one_line(
 def test_an_interruption_is_a_word_and_130(
     run: Run, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "create_descriptor", failing_with(KeyboardInterrupt()))
+    monkeypatch.setattr(registry, "create_ditf", failing_with(KeyboardInterrupt()))
     result = run("match", images[0], images[1])
     assert (result.exit_code, result.stderr) == (130, "error: interrupted\n")
 
@@ -129,7 +129,7 @@ def test_an_interruption_is_a_word_and_130(
 def test_a_bug_keeps_its_traceback(
     run: Run, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "create_descriptor", failing_with(ZeroDivisionError("a bug")))
+    monkeypatch.setattr(registry, "create_ditf", failing_with(ZeroDivisionError("a bug")))
     assert isinstance(run("match", images[0], images[1]).exception, ZeroDivisionError)
 
 
