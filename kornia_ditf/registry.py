@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,15 +23,17 @@ from kornia_ditf.descriptor import DiTF, DiTFConfig
 from kornia_ditf.errors import (
     CheckpointError,
     InvalidArgumentError,
+    MissingExtraError,
     UnknownBackboneError,
 )
+from kornia_ditf.fusion import FUSIONS, Fusion, load_fusion
+from kornia_ditf.names import AnySpec, Names
 from kornia_ditf.plugins import Plugin, installed_plugins
 from kornia_ditf.spec import BackboneSpec, DatasetSpec, DescriptorSpec
 
 DEFAULT_BACKBONE = "nano"
 
 Spec: TypeAlias = BackboneSpec | DescriptorSpec
-AnySpec: TypeAlias = BackboneSpec | DescriptorSpec | DatasetSpec
 
 
 class _BuiltIn:
@@ -43,7 +45,7 @@ class _BuiltIn:
 
     @hookspecs.hookimpl
     def register_descriptors(self) -> Iterable[DescriptorSpec]:
-        return ()
+        return [_fusion_spec(fusion) for fusion in FUSIONS]
 
     @hookspecs.hookimpl
     def register_datasets(self) -> Iterable[DatasetSpec]:
@@ -107,13 +109,22 @@ def list_datasets() -> dict[str, DatasetSpec]:
 def find_descriptor(name: str | Path) -> Spec:
     """Find a dense descriptor's spec by its name; what is no descriptor's is a backbone's.
 
+    Args:
+        name: an installed descriptor's, whatever `find_backbone` takes, or several of these with
+            a `+` between them, which are fused.
+
     Raises:
         UnknownBackboneError: neither a descriptor nor a backbone, see `find_backbone`.
         CheckpointError: a folder holds no model of a known family.
         HubError: the hub does not give the configurations.
     """
     found = _find(name)
-    return found if isinstance(found, DescriptorSpec) else find_backbone(name)
+    if isinstance(found, DescriptorSpec):
+        return found
+    parts = str(name).split("+")
+    if len(parts) > 1 and not Path(name).expanduser().is_dir():
+        return _describe_fusion(str(name), tuple(parts))
+    return find_backbone(name)
 
 
 def create_descriptor(
@@ -122,12 +133,15 @@ def create_descriptor(
     """Load a dense descriptor with its preset: a DiTF on a backbone, or whatever a plugin adds.
 
     Args:
-        name: an installed descriptor or backbone, or a hub id or folder in the diffusers layout.
+        name: an installed descriptor or backbone, or a hub id or folder in the diffusers layout;
+            or several of these with a `+` between them, which are fused.
         source: where a named one's weights are, if not in its own repository.
         options: for a backbone, fields of `DiTFConfig` change the preset (`block`, `timestep`,
             `treatment`, `ensemble` ...) and all others go to its loader (`dtype`, `device`,
-            `offload`, `revision`, `guidance` ...); for any other descriptor all go to its loader.
-            A dtype may be a name: `"bfloat16"`.
+            `offload`, `revision`, `guidance` ...). For a fusion, `weights` and `grid` are those of
+            `FusedDescriptor`, `options` holds each part's by its name, and all others go to every
+            part. For any other descriptor all go to its loader. A dtype may be a name:
+            `"bfloat16"`.
 
     Raises:
         UnknownBackboneError: there is no such descriptor.
@@ -169,6 +183,37 @@ def _create_ditf(spec: BackboneSpec, source: str | Path | None, options: Mapping
             f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={config.block}"
         )
     return DiTF(_load(spec, (source or spec.repo,), {**loading, "block": config.block}), config)
+
+
+def _describe_fusion(name: str, parts: tuple[str, ...]) -> DescriptorSpec:
+    specs = [find_descriptor(part) for part in parts]
+    return _fusion_spec(
+        Fusion(
+            name=name,
+            parts=parts,
+            width=sum(spec.width for spec in specs),
+            pixels_per_token=min(spec.pixels_per_token for spec in specs),
+            source="; ".join(f"{spec.name}: {spec.source}" for spec in specs),
+            license="; ".join(dict.fromkeys(spec.license for spec in specs)),
+        )
+    )
+
+
+def _fusion_spec(fusion: Fusion) -> DescriptorSpec:
+    return DescriptorSpec(
+        name=fusion.name,
+        load=partial(load_fusion, fusion, _create_part),
+        width=fusion.width,
+        pixels_per_token=fusion.pixels_per_token,
+        source=fusion.source,
+        license=fusion.license,
+    )
+
+
+def _create_part(name: str, plugin: str | None, **options: Any) -> DenseDescriptor:
+    if plugin is not None and _find(name) is None:
+        raise MissingExtraError(f"{name} comes with a plugin: pip install {plugin}")
+    return create_descriptor(name, **options)
 
 
 def _load(spec: Spec, places: Any, options: dict[str, Any]) -> Any:
@@ -240,62 +285,9 @@ def describe_checkpoint(source: str | Path, families: Iterable[BackboneSpec]) ->
     )
 
 
-_KINDS: dict[str, type[AnySpec]] = {
-    "register_backbones": BackboneSpec,
-    "register_descriptors": DescriptorSpec,
-    "register_datasets": DatasetSpec,
-}
-
-
-class _Names:
-    """Specs by name; plugins are asked one after another, and only while a name is not found."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, AnySpec] = {}
-        self._origins: dict[str, str] = {}
-        built_in = _BuiltIn()
-        for hook in _KINDS:
-            for spec in getattr(built_in, hook)():
-                self.found[spec.name], self._origins[spec.name] = spec, hookspecs.PROJECT
-        self._waiting = list(installed_plugins())
-
-    def __iter__(self) -> Iterator[AnySpec]:
-        yield from list(self.found.values())
-        while self._waiting:
-            yield from self._ask_next()
-
-    def get(self, name: str) -> AnySpec | None:
-        while name not in self.found and self._waiting:
-            self._ask_next()
-        return self.found.get(name)
-
-    def all(self) -> dict[str, AnySpec]:
-        while self._waiting:
-            self._ask_next()
-        return self.found
-
-    def _ask_next(self) -> list[AnySpec]:
-        plugin, taken = self._waiting.pop(0), []
-        for hook, specs in plugin.ask().items():
-            for spec in specs:
-                if not isinstance(spec, _KINDS[hook]):
-                    plugin.leave_out(f"{hook} gave a {type(spec).__name__}")
-                elif re.search(r"[+/\s]", spec.name):
-                    plugin.leave_out(f"{spec.name!r} is no name: it holds a +, a / or a space")
-                elif spec.name in self.found:
-                    owner = self._origins[spec.name]
-                    plugin.leave_out(f"the name {spec.name!r} belongs to {owner}")
-                else:
-                    self.found[spec.name], self._origins[spec.name] = spec, plugin.name
-                    plugin.registered.append(spec.name)
-                    taken.append(spec)
-        plugin.settle()
-        return taken
-
-
 @cache
-def _names() -> _Names:
-    return _Names()
+def _names() -> Names:
+    return Names(_BuiltIn(), installed_plugins())
 
 
 def ask_plugins() -> tuple[Plugin, ...]:
