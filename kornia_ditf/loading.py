@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import Any
 
 import torch
@@ -136,8 +137,10 @@ def _lacks_values(model: nn.Module) -> bool:
     stored = model.state_dict().keys()
     if any(buffer.is_meta for name, buffer in model.named_buffers() if name not in stored):
         return True
-    attributes = (value for module in model.modules() for value in vars(module).values())
-    return any(isinstance(value, Tensor) and value.is_meta for value in attributes)
+    attributes = [value for module in model.modules() for value in vars(module).values()]
+    lists = [value for value in attributes if isinstance(value, list | tuple)]
+    values = chain(attributes, *lists)  # Lumina2 keeps its rotations in a list
+    return any(isinstance(value, Tensor) and value.is_meta for value in values)
 
 
 def tensor_dtype(model: nn.Module, name: str, dtype: torch.dtype) -> torch.dtype:
@@ -172,8 +175,8 @@ def leave_out(
 
 def leave_out_decoder(vae: nn.Module) -> None:
     """Replace what a VAE needs for decoding alone by identities."""
-    decoding = ("decoder", "post_quant_conv")  # the second is None where the family has none
-    leave_out(vae, (), [name for name in decoding if isinstance(getattr(vae, name), nn.Module)])
+    children = dict(vae.named_children())
+    leave_out(vae, (), [name for name in ("decoder", "post_quant_conv") if name in children])
 
 
 def _fill(

@@ -25,6 +25,7 @@ from kornia_ditf.types import Conditioning
 logger = logging.getLogger(__name__)
 
 Encode = Callable[[Any, Sequence[str]], Mapping[str, Tensor]]
+Modules = Callable[[Checkpoint, torch.dtype], Mapping[str, Any]]
 
 
 class PromptCache:
@@ -85,6 +86,8 @@ class CachedPromptEncoder:
         dtype: of the text encoders and the embeddings.
         device: where to encode.
         cache: where embeddings are kept; None is the user's cache folder.
+        modules: the pipeline's modules that it shall not load by itself, None for those that
+            encoding does without.
     """
 
     def __init__(
@@ -96,9 +99,10 @@ class CachedPromptEncoder:
         dtype: torch.dtype,
         device: torch.device,
         cache: PromptCache | None = None,
+        modules: Modules = lambda checkpoint, dtype: {"transformer": None, "vae": None},
     ) -> None:
         self.checkpoint, self.pipeline_class, self.encode = checkpoint, pipeline_class, encode
-        self.dtype, self.device = dtype, device
+        self.dtype, self.device, self.modules = dtype, device, modules
         self.cache = cache or PromptCache(cache_folder() / "prompts")
 
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
@@ -164,8 +168,7 @@ class CachedPromptEncoder:
             with without_progress_bars():
                 pipeline = pipeline_class.from_pretrained(
                     **checkpoint.pretrained_options(),
-                    transformer=None,
-                    vae=None,
+                    **self.modules(checkpoint, self.dtype),
                     dtype=self.dtype,
                 )
         except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
