@@ -7,6 +7,7 @@ wrong: the last block of SD3 has another shape, and some families scale by depth
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
@@ -117,7 +118,11 @@ def build_empty(config: dict[str, Any], class_name: str, dtype: torch.dtype) -> 
     model_class: Any = getattr(diffusers, class_name)
 
     def build(*, include_buffers: bool) -> nn.Module:
-        with init_empty_weights(include_buffers=include_buffers), _default_dtype(dtype):
+        with (
+            init_empty_weights(include_buffers=include_buffers),
+            _default_dtype(dtype),
+            without_deprecations(),
+        ):
             model: nn.Module = model_class.from_config(config)
             return model
 
@@ -263,6 +268,14 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextmanager
+def without_deprecations() -> Iterator[None]:
+    """Keep to themselves what libraries warn of in their own code, which no user can change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 @contextmanager
