@@ -106,16 +106,7 @@ class DiffusersBackbone(Backbone):
     def encode(self, image: Tensor) -> Tensor:
         if self.vae is None:
             raise InvalidArgumentError("this backbone has no VAE; build it with vae=...")
-        vae: Any = self.vae
-        device, dtype = execution_place(vae)
-        posterior = vae.encode((2 * image - 1).to(device, dtype)).latent_dist
-        latent: Tensor = posterior.mode()
-        if self.posterior == "sample":
-            # One draw for all images: an image's latent must not depend on its place in a batch.
-            draw = draw_noise((1, *latent.shape[1:]), seed=self.seed)
-            latent = posterior.mean + posterior.std * draw.to(latent)
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
-        return (latent.float() - shift) * float(vae.config.scaling_factor)
+        return encode_image(self.vae, image, posterior=self.posterior, seed=self.seed)
 
     def condition(self, prompts: Sequence[str]) -> Conditioning:
         if self.prompt_encoder is None:
@@ -292,6 +283,31 @@ class DiffusersBackbone(Backbone):
             InvalidArgumentError: the family takes no prompts.
         """
         raise InvalidArgumentError(f"{cls.__name__} takes no prompts")
+
+
+def encode_image(
+    vae: Any, image: Tensor, *, posterior: Posterior = "mode", seed: int = 0
+) -> Tensor:
+    """Encode images with a diffusers AutoencoderKL, scaled and shifted as the VAE says.
+
+    Args:
+        vae: the VAE, or its encoder alone.
+        image: RGB in [0, 1], shape (B, 3, H, W).
+        posterior: take its `mode`, or a seeded `sample`.
+        seed: of the sample.
+
+    Returns:
+        latents (B, C, h, w), float32.
+    """
+    device, dtype = execution_place(vae)
+    distribution = vae.encode((2 * image - 1).to(device, dtype)).latent_dist
+    latent: Tensor = distribution.mode()
+    if posterior == "sample":
+        # One draw for all images: an image's latent must not depend on its place in a batch.
+        draw = draw_noise((1, *latent.shape[1:]), seed=seed)
+        latent = distribution.mean + distribution.std * draw.to(latent)
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    return (latent.float() - shift) * float(vae.config.scaling_factor)
 
 
 def execution_place(module: nn.Module) -> tuple[torch.device, torch.dtype]:

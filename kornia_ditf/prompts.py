@@ -85,6 +85,8 @@ class CachedPromptEncoder:
         dtype: of the text encoders and the embeddings.
         device: where to encode.
         cache: where embeddings are kept; None is the user's cache folder.
+        pipeline_options: what the pipeline is loaded with besides: None for each part of it that
+            embeds no prompt; None leaves out the transformer and the VAE.
     """
 
     def __init__(
@@ -96,10 +98,12 @@ class CachedPromptEncoder:
         dtype: torch.dtype,
         device: torch.device,
         cache: PromptCache | None = None,
+        pipeline_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.checkpoint, self.pipeline_class, self.encode = checkpoint, pipeline_class, encode
         self.dtype, self.device = dtype, device
         self.cache = cache or PromptCache(cache_folder() / "prompts")
+        self.pipeline_options = pipeline_options or {"transformer": None, "vae": None}
 
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
         """Give the conditioning of prompts, one row each.
@@ -163,10 +167,7 @@ class CachedPromptEncoder:
         try:
             with without_progress_bars():
                 pipeline = pipeline_class.from_pretrained(
-                    **checkpoint.pretrained_options(),
-                    transformer=None,
-                    vae=None,
-                    dtype=self.dtype,
+                    **checkpoint.pretrained_options(), **self.pipeline_options, dtype=self.dtype
                 )
         except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
             kind = HubError if checkpoint.folder is None else CheckpointError
