@@ -8,12 +8,13 @@ from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from kornia_ditf.checks import check_integer
 from kornia_ditf.dense import DenseDescriptor, one_prompt_each
 from kornia_ditf.errors import CaptureError, InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike, as_image, fit_image, squash_image
 from kornia_ditf.types import DescriptorMap, Frame
-from torch import Tensor, nn
 
 Facet = Literal["token", "key", "query", "value"]
 
@@ -121,7 +122,8 @@ class DINO(DenseDescriptor):
     @property
     def patch_size(self) -> int:
         """Side of a patch in pixels."""
-        side: Any = self.model.config.patch_size
+        config: Any = self.model.config
+        side = config.patch_size
         return int(side if isinstance(side, int) else side[0])
 
     @property
@@ -131,12 +133,12 @@ class DINO(DenseDescriptor):
 
     @property
     def width(self) -> int:
-        hidden: Any = self.model.config.hidden_size
-        return int(hidden)
+        config: Any = self.model.config
+        return int(config.hidden_size)
 
     @property
     def identity(self) -> str | None:
-        """Name the weights, the configuration and the dtype; None where the weights have no name."""
+        """Name weights, configuration and dtype; None where the weights have no name."""
         if self._weights is None:
             return None
         return f"{self._weights} {self.config} {next(self.model.parameters()).dtype}"

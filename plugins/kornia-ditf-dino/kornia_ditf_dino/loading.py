@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+
 from kornia_ditf.checkpoint import Checkpoint
 from kornia_ditf.checks import read_device
 from kornia_ditf.errors import CheckpointError
 from kornia_ditf.loading import without_progress_bars
-from torch import nn
-
 from kornia_ditf_dino.descriptor import DINO, DINOConfig
 
 _CLASSES = {
@@ -87,7 +87,7 @@ def load_dino(
     return descriptor.eval().requires_grad_(False)
 
 
-def _colours(checkpoint: Checkpoint, options: dict[str, Any]) -> dict[str, tuple[float, ...]]:
+def _colours(checkpoint: Checkpoint, options: dict[str, Any]) -> dict[str, Any]:
     name = "preprocessor_config.json"
     stored = checkpoint.json(name) if checkpoint.exists(name) else {}
     return {
@@ -120,7 +120,7 @@ def _load_model(checkpoint: Checkpoint, values: dict[str, Any], dtype: torch.dty
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"cannot load {checkpoint.source}: {error}") from error
     if found["missing_keys"]:
-        first = sorted(found["missing_keys"])[0]
+        first = min(found["missing_keys"])
         raise CheckpointError(
             f"{checkpoint.source} has no tensor {first!r}: it is incomplete, or its configuration "
             "is of another model"

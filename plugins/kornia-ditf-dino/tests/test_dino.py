@@ -9,12 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import kornia_ditf as kd
 import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from kornia_ditf.errors import CaptureError, CheckpointError, InvalidArgumentError
 from kornia_ditf_dino import SPECS, create_dino
 from kornia_ditf_dino.descriptor import (
     DINO,
@@ -26,6 +24,9 @@ from kornia_ditf_dino.descriptor import (
 )
 from kornia_ditf_dino.loading import load_dino
 from torch import Tensor
+
+import kornia_ditf as kd
+from kornia_ditf.errors import CaptureError, CheckpointError, InvalidArgumentError
 
 LAYERS, PATCH = 4, 4
 SIZES: dict[str, Any] = {

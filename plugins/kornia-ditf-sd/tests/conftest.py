@@ -1,0 +1,31 @@
+"""What the tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_sd import save_tiny
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KORNIA_DITF_CACHE", str(tmp_path / ".cache"))
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Give the folder of a tiny random model, sharded, saved once; not to be changed."""
+    made: dict[str, Path] = {}
+
+    def give(family: str) -> Path:
+        if family not in made:
+            made[family] = tmp_path_factory.mktemp(family)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                save_tiny(family, made[family])
+        return made[family]
+
+    return give
