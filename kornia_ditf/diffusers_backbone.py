@@ -46,6 +46,8 @@ class DiffusersBackbone(Backbone):
     """Name of the diffusers pipeline that encodes prompts; None where there are none."""
     streams: ClassVar[tuple[BlockStream, ...]]
     """Where the blocks keep norm, modulation and attention, list by list as they run."""
+    vae_class: ClassVar[str] = "AutoencoderKL"
+    """Name of the VAE's class in diffusers."""
     head: ClassVar[tuple[str, ...]] = ()
     """Modules after the last block, never reached and so never loaded."""
     schedule: NoiseSchedule = RectifiedFlow()
@@ -253,6 +255,7 @@ class DiffusersBackbone(Backbone):
             last_block=block,
             dtype=dtype,
             architecture=architecture,
+            vae_class=cls.vae_class,
         )
 
     def _place(self, device: torch.device, offload: bool) -> Self:
@@ -268,7 +271,7 @@ class DiffusersBackbone(Backbone):
     @classmethod
     def load_vae(cls, checkpoint: Checkpoint) -> nn.Module | None:
         """Load the encoder of the checkpoint's VAE, in float32."""
-        return load_vae_encoder(checkpoint, dtype=torch.float32)
+        return load_vae_encoder(checkpoint, cls.vae_class, dtype=torch.float32)
 
     @classmethod
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -172,8 +172,13 @@ def leave_out(
 
 def leave_out_decoder(vae: nn.Module) -> None:
     """Replace what a VAE needs for decoding alone by identities."""
-    decoding = ("decoder", "post_quant_conv")  # the second is None where the family has none
-    leave_out(vae, (), [name for name in decoding if isinstance(getattr(vae, name), nn.Module)])
+    decoding = (
+        "decoder",
+        "post_quant_conv",
+    )  # the second is None or missing where the family has none
+    leave_out(
+        vae, (), [name for name in decoding if isinstance(getattr(vae, name, None), nn.Module)]
+    )
 
 
 def _fill(

@@ -6,9 +6,10 @@ warning and left out, and everything else goes on.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
@@ -75,7 +76,7 @@ def find_backbone(name: str | Path) -> BackboneSpec:
     if str(name).lower() in published:
         return published[str(name).lower()]
     if str(name) and (Path(name).expanduser().is_dir() or is_hub_id(str(name))):
-        return _describe_checkpoint(name)
+        return describe_checkpoint(name, list(installed.values()))
     near = get_close_matches(str(name).lower(), list_descriptors(), n=1, cutoff=0.4)
     advice = f"did you mean {near[0]!r}? " if near else ""
     raise UnknownBackboneError(
@@ -178,23 +179,34 @@ def _load(spec: Spec, places: Any, options: dict[str, Any]) -> Any:
         raise InvalidArgumentError(f"{spec.name} has no option {unknown[1]!r}") from error
 
 
-def _describe_checkpoint(source: str | Path) -> BackboneSpec:
+def describe_checkpoint(source: str | Path, families: Sequence[BackboneSpec]) -> BackboneSpec:
+    """Describe a model by its two configurations, as one of the families with the neutral rule.
+
+    Args:
+        source: a folder or hub id.
+        families: specs, told apart by their pipelines; of several with one, the first.
+
+    Raises:
+        CheckpointError: it holds no model of these families, or says neither depth nor width.
+        HubError: the hub does not give the configurations.
+    """
     checkpoint = Checkpoint(source)
     pipeline = checkpoint.json("model_index.json").get("_class_name")
     config = checkpoint.json("transformer/config.json")
-    known = {spec.pipeline: spec for spec in reversed(list_backbones().values())}
+    known = {spec.pipeline: spec for spec in reversed(families)}
     if pipeline not in known:
         raise CheckpointError(
             f"{source} holds a {pipeline}, which no installed family knows; "
             f"known: {', '.join(sorted(known))}"
         )
-    counts = [config.get(name, 0) for name in ("num_layers", "num_single_layers")]
-    sides = [config.get(name, 0) for name in ("num_attention_heads", "attention_head_dim")]
-    if not all(isinstance(value, int) for value in counts + sides) or not sum(counts):
-        raise CheckpointError(
-            f"{source}: its transformer's configuration has no usable depth or width"
-        )
     spec = known[pipeline]
+    counts = [config.get(name, 0) for name in spec.blocks_from]
+    sides = [config.get(name, 0) for name in spec.width_from]
+    if not all(isinstance(n, int) for n in counts + sides) or not sum(counts) * math.prod(sides):
+        raise CheckpointError(
+            f"{source}: its transformer's configuration has no usable depth "
+            f"({', '.join(spec.blocks_from)}) or width ({', '.join(spec.width_from)})"
+        )
     return BackboneSpec.uncalibrated(
         name=str(source),
         repo=str(source),
@@ -202,7 +214,9 @@ def _describe_checkpoint(source: str | Path) -> BackboneSpec:
         load=spec.load,
         plan=spec.plan,
         blocks=sum(counts),
-        width=sides[0] * sides[1],
+        width=math.prod(sides),
+        blocks_from=spec.blocks_from,
+        width_from=spec.width_from,
         pixels_per_token=spec.pixels_per_token,
         long_side=spec.long_side,
         license="see its publisher",

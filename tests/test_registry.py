@@ -146,7 +146,7 @@ def test_a_folder_that_holds_no_model_says_what_it_lacks(tmp_path: Path) -> None
     with pytest.raises(CheckpointError, match="holds a OtherPipeline"):
         find_backbone(tmp_path)
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
-    with pytest.raises(CheckpointError, match="no usable depth or width"):
+    with pytest.raises(CheckpointError, match="no usable depth .* or width"):
         find_backbone(tmp_path)
     (tmp_path / "model_index.json").write_text("{broken")
     with pytest.raises(CheckpointError, match="is damaged"):
