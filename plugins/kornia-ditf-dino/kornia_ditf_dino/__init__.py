@@ -48,8 +48,10 @@ def _dino(letter: str, patch: int, **preset: Any) -> DescriptorSpec:
 
 
 def _dinov2(size: str, width: int, layer: int) -> tuple[DescriptorSpec, DescriptorSpec]:
-    published = _SD_DINO.format(f"tokens of layer {layer} without the final layer norm, 840 pixels")
-    preset = {"layer": layer, "layernorm": False, "long_side": 840}
+    published = _SD_DINO.format(
+        f"tokens of layer {layer}, the last, without the final layer norm; 840 pixels"
+    )
+    preset = {"layernorm": False, "long_side": 840}
     name, registers = f"dinov2-{size}", f"dinov2-with-registers-{size}"
     return (
         _spec(name, name, width, 14, "Apache-2.0", published, **preset),
