@@ -42,3 +42,10 @@ def test_each_steps_worth_is_printed_for_every_treatment(tmp_path: Path) -> None
         "adaln+discard",
         "discard+layernorm",
     ]
+
+
+@pytest.mark.slow
+def test_descriptors_are_compared_and_those_not_at_hand_are_said(tmp_path: Path) -> None:
+    lines = run("compare_descriptors.py", tmp_path, "nano", "no-such").splitlines()
+    assert lines[1].split()[:2] == ["nano", "160"] and lines[1].endswith("%")
+    assert lines[2].startswith("no-such          not at hand: no backbone is named 'no-such'")
