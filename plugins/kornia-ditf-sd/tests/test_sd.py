@@ -144,6 +144,34 @@ def test_sides_that_do_not_halve_are_treated_as_dift_does(
 
 
 @FAMILY
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its scheduler
+def test_the_unet_is_told_what_its_pipeline_tells_it(
+    family: str, folder: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+    whole = original(folder(family))
+    hook = whole.unet.register_forward_pre_hook(
+        lambda _, args, kwargs: told.append(kwargs), with_kwargs=True
+    )
+    whole.pipeline.set_progress_bar_config(disable=True)
+    whole.pipeline(
+        "a cat", height=64, width=128, num_inference_steps=1, guidance_scale=1, output_type="latent"
+    )
+    hook.remove()
+    monkeypatch.setattr(
+        "kornia_ditf_sd.descriptor.capture_up_block",
+        lambda unet, index, inputs: told.append(inputs) or capture_up_block(unet, index, inputs),
+    )
+    made(folder(family), ensemble=1)(image(64, 128), "a cat")
+    theirs, ours = told
+    assert torch.equal(theirs["encoder_hidden_states"], ours["encoder_hidden_states"])
+    added = theirs["added_cond_kwargs"] or {}
+    assert set(added) == set(ours.get("added_cond_kwargs", ()))
+    for name, value in added.items():
+        assert torch.equal(value, ours["added_cond_kwargs"][name])
+
+
+@FAMILY
 @pytest.mark.parametrize("t", [0, 51, 999])
 def test_every_timestep_gives_what_dift_gives(family: str, t: int, folder: Give) -> None:
     found = made(folder(family), timestep=t, ensemble=2, seed=5)(image())
