@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kornia_ditf.descriptor import DiTF, DiTFConfig
     from kornia_ditf.diffusers_backbone import DiffusersBackbone
     from kornia_ditf.errors import DiTFError
+    from kornia_ditf.fusion import FusedDescriptor
     from kornia_ditf.hookspecs import hookimpl
     from kornia_ditf.massive import describe_channels, discard_channels, find_massive_channels
     from kornia_ditf.matching import match, match_points, mutual_nearest, similarity_maps
@@ -38,6 +39,7 @@ _HOMES = {
     "descriptor": ("DiTF", "DiTFConfig"),
     "diffusers_backbone": ("DiffusersBackbone",),
     "errors": ("DiTFError",),
+    "fusion": ("FusedDescriptor",),
     "hookspecs": ("hookimpl",),
     "massive": ("describe_channels", "discard_channels", "find_massive_channels"),
     "matching": ("match", "match_points", "mutual_nearest", "similarity_maps"),
@@ -72,6 +74,7 @@ __all__ = [
     "DiTFError",
     "DiffusersBackbone",
     "Frame",
+    "FusedDescriptor",
     "Matches",
     "Tap",
     "as_image",

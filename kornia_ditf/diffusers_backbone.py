@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -14,8 +15,9 @@ from kornia_ditf.backbone import Backbone
 from kornia_ditf.checkpoint import Checkpoint
 from kornia_ditf.checks import read_device
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.latents import encode_images, execution_place, pixels_per_cell
 from kornia_ditf.loading import load_transformer, load_vae_encoder
-from kornia_ditf.noise import NoiseSchedule, RectifiedFlow, VariancePreserving, draw_noise
+from kornia_ditf.noise import NoiseSchedule, RectifiedFlow, VariancePreserving
 from kornia_ditf.plan import LoadingPlan, plan_loading
 from kornia_ditf.prompts import CachedPromptEncoder
 from kornia_ditf.tap import BlockStream, capture_blocks, count_blocks
@@ -30,7 +32,7 @@ class DiffusersBackbone(Backbone):
 
     Args:
         transformer: a diffusers transformer, whole or with its later blocks left out.
-        vae: a diffusers AutoencoderKL, whole or its encoder alone.
+        vae: a diffusers VAE, whole or its encoder alone.
         prompt_encoder: from prompts to conditioning; None where only `Conditioning` is given.
         schedule: the noise schedule; None takes the family's own.
         posterior: take the `mode` of the VAE's posterior, or a seeded `sample`.
@@ -44,6 +46,10 @@ class DiffusersBackbone(Backbone):
     """Name of the transformer's class in diffusers."""
     pipeline_class: ClassVar[str | None] = None
     """Name of the diffusers pipeline that encodes prompts; None where there are none."""
+    blocks_from: ClassVar[tuple[str, ...]] = ("num_layers", "num_single_layers")
+    """Keys of the transformer's configuration whose sum is the number of blocks."""
+    width_from: ClassVar[tuple[str, ...]] = ("num_attention_heads", "attention_head_dim")
+    """Keys of the transformer's configuration whose product is the width."""
     streams: ClassVar[tuple[BlockStream, ...]]
     """Where the blocks keep norm, modulation and attention, list by list as they run."""
     vae_class: ClassVar[str] = "AutoencoderKL"
@@ -81,7 +87,7 @@ class DiffusersBackbone(Backbone):
 
     @property
     def width(self) -> int:
-        return int(self.config.num_attention_heads) * int(self.config.attention_head_dim)
+        return prod(int(self.config[key]) for key in self.width_from)
 
     @property
     def patch_size(self) -> int:
@@ -95,10 +101,12 @@ class DiffusersBackbone(Backbone):
     @property
     def pixels_per_cell(self) -> int:
         """Side of the square of pixels that one cell of the latent covers."""
-        if self.vae is None:
-            return 1
-        config: Any = self.vae.config
-        return 1 << (len(config.block_out_channels) - 1)
+        return 1 if self.vae is None else pixels_per_cell(self.vae)
+
+    @property
+    def max_cells(self) -> int | None:
+        """Longest side of a latent that the model has positions for; None where any will do."""
+        return None
 
     def settings(self) -> str:
         quantized = getattr(self.config, "quantization_config", None)
@@ -108,7 +116,8 @@ class DiffusersBackbone(Backbone):
     def encode(self, image: Tensor) -> Tensor:
         if self.vae is None:
             raise InvalidArgumentError("this backbone has no VAE; build it with vae=...")
-        return encode_image(self.vae, image, posterior=self.posterior, seed=self.seed)
+        sample = self.posterior == "sample"
+        return encode_images(self.vae, image, sample=sample, seed=self.seed)
 
     def condition(self, prompts: Sequence[str]) -> Conditioning:
         if self.prompt_encoder is None:
@@ -131,6 +140,11 @@ class DiffusersBackbone(Backbone):
         if height % patch or width % patch:
             raise InvalidArgumentError(
                 f"latent sides must be multiples of {patch}, got {height} x {width}"
+            )
+        if self.max_cells is not None and max(height, width) > self.max_cells:
+            raise InvalidArgumentError(
+                f"this model has positions for latents of up to {self.max_cells} x "
+                f"{self.max_cells} cells, got {height} x {width}; give a smaller long_side"
             )
         device, dtype = execution_place(self.transformer)
         conditioning = conditioning.expand(len(latent)).to(device, dtype)
@@ -216,7 +230,12 @@ class DiffusersBackbone(Backbone):
         encoder = None
         if cls.pipeline_class is not None:
             encoder = CachedPromptEncoder(
-                checkpoint, cls.pipeline_class, cls.encode_prompts, dtype=dtype, device=place
+                checkpoint,
+                cls.pipeline_class,
+                cls.encode_prompts,
+                dtype=dtype,
+                device=place,
+                modules=cls.pipeline_modules,
             )
         backbone = cls(
             transformer,
@@ -279,49 +298,20 @@ class DiffusersBackbone(Backbone):
         return {}
 
     @classmethod
+    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
+        """Give the modules that the pipeline shall not load: None, or what comes from elsewhere."""
+        return {"transformer": None, "vae": None}
+
+    @classmethod
     def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Encode prompts with the family's pipeline, one row each.
+
+        Every prompt is padded to one length, so that the rows of several can be joined.
 
         Raises:
             InvalidArgumentError: the family takes no prompts.
         """
         raise InvalidArgumentError(f"{cls.__name__} takes no prompts")
-
-
-def encode_image(
-    vae: Any, image: Tensor, *, posterior: Posterior = "mode", seed: int = 0
-) -> Tensor:
-    """Encode images with a diffusers AutoencoderKL, scaled and shifted as the VAE says.
-
-    Args:
-        vae: the VAE, or its encoder alone.
-        image: RGB in [0, 1], shape (B, 3, H, W).
-        posterior: take its `mode`, or a seeded `sample`.
-        seed: of the sample.
-
-    Returns:
-        latents (B, C, h, w), float32.
-    """
-    device, dtype = execution_place(vae)
-    distribution = vae.encode((2 * image - 1).to(device, dtype)).latent_dist
-    latent: Tensor = distribution.mode()
-    if posterior == "sample":
-        # One draw for all images: an image's latent must not depend on its place in a batch.
-        draw = draw_noise((1, *latent.shape[1:]), seed=seed)
-        latent = distribution.mean + distribution.std * draw.to(latent)
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
-    return (latent.float() - shift) * float(vae.config.scaling_factor)
-
-
-def execution_place(module: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Find where a module computes and in which dtype, offloaded or quantised modules included."""
-    parameter = next(module.parameters())
-    device = parameter.device
-    if parameter.is_meta:  # offloaded: accelerate's hooks know where the layers run
-        hooks = (getattr(child, "_hf_hook", None) for child in module.modules())
-        places = (getattr(hook, "execution_device", None) for hook in hooks)
-        device = torch.device(next(place for place in places if place is not None))
-    return device, getattr(module, "dtype", None) or parameter.dtype
 
 
 def read_schedule(checkpoint: Checkpoint) -> VariancePreserving:

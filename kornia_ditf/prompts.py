@@ -19,12 +19,13 @@ from torch import Tensor
 from kornia_ditf.cache import cache_folder, write_to_cache
 from kornia_ditf.checkpoint import Checkpoint
 from kornia_ditf.errors import CheckpointError, HubError, InvalidArgumentError
-from kornia_ditf.loading import without_progress_bars
+from kornia_ditf.loading import without_deprecations, without_progress_bars
 from kornia_ditf.types import Conditioning
 
 logger = logging.getLogger(__name__)
 
 Encode = Callable[[Any, Sequence[str]], Mapping[str, Tensor]]
+Modules = Callable[[Checkpoint, torch.dtype], Mapping[str, Any]]
 
 
 class PromptCache:
@@ -85,8 +86,8 @@ class CachedPromptEncoder:
         dtype: of the text encoders and the embeddings.
         device: where to encode.
         cache: where embeddings are kept; None is the user's cache folder.
-        pipeline_options: what the pipeline is loaded with besides: None for each part of it that
-            embeds no prompt; None leaves out the transformer and the VAE.
+        modules: the pipeline's modules that it shall not load by itself, None for those that
+            encoding does without.
     """
 
     def __init__(
@@ -98,12 +99,11 @@ class CachedPromptEncoder:
         dtype: torch.dtype,
         device: torch.device,
         cache: PromptCache | None = None,
-        pipeline_options: Mapping[str, Any] | None = None,
+        modules: Modules = lambda checkpoint, dtype: {"transformer": None, "vae": None},
     ) -> None:
         self.checkpoint, self.pipeline_class, self.encode = checkpoint, pipeline_class, encode
-        self.dtype, self.device = dtype, device
+        self.dtype, self.device, self.modules = dtype, device, modules
         self.cache = cache or PromptCache(cache_folder() / "prompts")
-        self.pipeline_options = pipeline_options or {"transformer": None, "vae": None}
 
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
         """Give the conditioning of prompts, one row each.
@@ -162,12 +162,14 @@ class CachedPromptEncoder:
         from safetensors import SafetensorError
 
         checkpoint = self.checkpoint
-        pipeline_class: Any = getattr(diffusers, self.pipeline_class)
         checkpoint.json("model_index.json")  # which speaks plainly where it is damaged or refused
         try:
-            with without_progress_bars():
+            with without_progress_bars(), without_deprecations():
+                pipeline_class: Any = getattr(diffusers, self.pipeline_class)
                 pipeline = pipeline_class.from_pretrained(
-                    **checkpoint.pretrained_options(), **self.pipeline_options, dtype=self.dtype
+                    **checkpoint.pretrained_options(),
+                    **self.modules(checkpoint, self.dtype),
+                    dtype=self.dtype,
                 )
         except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
             kind = HubError if checkpoint.folder is None else CheckpointError

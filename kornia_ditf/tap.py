@@ -225,7 +225,8 @@ class _Recorder:
             raise CaptureError(f"block {self.number} never normalised its input")
         call = BlockCall(self.block, self.arguments, self.output)
         shift, scale = self.stream.modulation.read(call, self.x.shape[-1])
-        tap = Tap(self.x, shift, scale, self.grid, read_norm(self.norm))
+        x = self.x.to(self.attended.dtype)  # Wan makes float32 of it to normalise
+        tap = Tap(x, shift, scale, self.grid, read_norm(self.norm))
         _check_finite(tap, self.number)
         _check_modulation(tap, self.attended, self.number)
         return tap

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kornia_ditf.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.loading import without_progress_bars
+from kornia_ditf.loading import without_deprecations, without_progress_bars
 from kornia_ditf.modulation import modulate
 from kornia_ditf.tap import BlockStream, first_tensor
 from kornia_ditf.testing.loaded import GRID, TIMESTEP, Loaded, numbered_blocks
@@ -162,7 +162,7 @@ def _whole_transformer(subject: Loaded, backbone: DiffusersBackbone) -> nn.Modul
     import diffusers
 
     transformer_class: Any = getattr(diffusers, backbone.transformer_class)
-    with without_progress_bars():
+    with without_progress_bars(), without_deprecations():
         whole: nn.Module = transformer_class.from_pretrained(
             subject.source, subfolder="transformer", dtype=subject.dtype
         )

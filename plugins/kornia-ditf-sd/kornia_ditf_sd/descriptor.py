@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from kornia_ditf.checks import check_integer, check_timestep
 from kornia_ditf.dense import DenseDescriptor, one_prompt_each
-from kornia_ditf.diffusers_backbone import Posterior, encode_image, execution_place
+from kornia_ditf.diffusers_backbone import Posterior
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.latents import encode_images, execution_place
 from kornia_ditf.noise import NoiseSchedule, draw_noise
 from kornia_ditf.preprocess import ImageLike, as_image, fit_image, squash_image
 from kornia_ditf.types import Conditioning, DescriptorMap, Frame
@@ -142,9 +143,8 @@ class DIFT(DenseDescriptor):
         fitted, frame = self._fit(as_image(image))
         conditioning = self._condition(prompts, len(fitted))
         # The noise's own seed would draw the same numbers twice.
-        latent = encode_image(
-            self.vae, fitted, posterior=self.config.posterior, seed=~self.config.seed
-        )
+        sample = self.config.posterior == "sample"
+        latent = encode_images(self.vae, fitted, sample=sample, seed=~self.config.seed)
         noise = draw_noise((self.config.ensemble, *latent.shape[1:]), seed=self.config.seed)
         if "pooled_prompt_embeds" in conditioning.tensors:
             conditioning = _with_time_ids(conditioning, frame.model_size)

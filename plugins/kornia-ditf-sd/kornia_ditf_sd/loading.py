@@ -82,7 +82,7 @@ def load_dift(
             _encode_prompts,
             dtype=dtype,
             device=place,
-            pipeline_options=_PIPELINES[pipeline],
+            modules=lambda *_: _PIPELINES[pipeline],
         ),
         schedule=read_schedule(checkpoint),
         config=config,
