@@ -394,7 +394,7 @@ class TestPresets:
             spec.name: (options["up_ft_index"], options["timestep"], options["ensemble"])
             for spec in SPECS
             if not spec.source.startswith("uncalibrated")
-            for options in [spec.load.keywords]
+            for _, options in [spec.load.args]
         }
         assert numbers == {
             "sd2.1": (1, 261, 8),
@@ -404,7 +404,15 @@ class TestPresets:
 
     @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
     def test_their_options_are_valid(self, spec: kd.DescriptorSpec) -> None:
-        DIFTConfig(**spec.load.keywords)
+        DIFTConfig(**spec.load.args[1])
+
+    def test_a_long_side_takes_the_place_of_a_presets_size(self, folder: Give) -> None:
+        def config(**options: Any) -> Any:
+            return kd.create_descriptor("sd2.1", source=folder("sd2.1"), **options).config
+
+        assert (config().size, config().long_side) == ((768, 768), None)
+        assert (config(long_side=128).size, config(long_side=128).long_side) == (None, 128)
+        assert config(long_side=None).size is None
 
     def test_a_preset_is_loaded_from_a_copy(self, folder: Give) -> None:
         descriptor = kd.create_descriptor("sd2.1-davis", source=folder("sd2.1"), ensemble=1)
