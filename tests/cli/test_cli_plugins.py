@@ -114,11 +114,8 @@ def test_every_plugin_is_listed_with_its_state_and_the_reason(
     assert result.exit_code == 0 and result.stderr == ""
     assert "ImportError: gone" in result.stdout and "left out" in result.stdout
     broken, sound = run_json("plugins")["plugins"]
-    assert (broken["name"], broken["state"], broken["why"]) == (
-        "broken",
-        "left out",
-        ["ImportError: gone"],
-    )
+    assert (broken["name"], broken["state"]) == ("broken", "left out")
+    assert broken["why"][0].startswith(f"ImportError: gone ({__file__}, line ")
     assert (sound["state"], sound["hooks"]) == (
         "works",
         ["register_descriptors", "register_commands"],
