@@ -199,6 +199,13 @@ def test_any_descriptor_matches(run: Run, run_json: RunJson, images: list[Path])
     assert told["scores"] != plain["scores"]
 
 
+@pytest.mark.usefixtures("shades")
+def test_names_with_a_plus_between_them_are_fused(run_json: RunJson, images: list[Path]) -> None:
+    about = run_json("match", *images[:2], "-b", "shades+shades", "-o", "weights=[1, 0.5]")
+    assert about["backbone"]["width"] == 8
+    assert about["backbone"]["identity"].startswith("fused (1.0, 0.5) finest of")
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
