@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kornia_ditf.backbone import Backbone
+    from kornia_ditf.datasets.pairs import Pair, PairDataset
     from kornia_ditf.dense import DenseDescriptor
     from kornia_ditf.descriptor import DiTF, DiTFConfig
     from kornia_ditf.diffusers_backbone import DiffusersBackbone
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from kornia_ditf.modulation import TREATMENTS, modulate, treat
     from kornia_ditf.picture import draw_matches, save_picture
     from kornia_ditf.preprocess import as_image, fit_image, read_image
+    from kornia_ditf.protocols.evaluate import PairResult, evaluate_pair
+    from kornia_ditf.protocols.fitting import prepare_image
+    from kornia_ditf.protocols.presets import find_protocol, list_protocols
+    from kornia_ditf.protocols.protocol import Protocol
     from kornia_ditf.registry import (
         create_descriptor,
         create_ditf,
@@ -28,12 +33,14 @@ if TYPE_CHECKING:
         list_backbones,
         list_datasets,
         list_descriptors,
+        load_dataset,
     )
     from kornia_ditf.spec import BackboneSpec, DatasetSpec, DescriptorSpec
     from kornia_ditf.types import Conditioning, DescriptorMap, Frame, Matches, Tap
 
 _HOMES = {
     "backbone": ("Backbone",),
+    "datasets.pairs": ("Pair", "PairDataset"),
     "dense": ("DenseDescriptor",),
     "descriptor": ("DiTF", "DiTFConfig"),
     "diffusers_backbone": ("DiffusersBackbone",),
@@ -44,6 +51,10 @@ _HOMES = {
     "modulation": ("TREATMENTS", "modulate", "treat"),
     "picture": ("draw_matches", "save_picture"),
     "preprocess": ("as_image", "fit_image", "read_image"),
+    "protocols.evaluate": ("PairResult", "evaluate_pair"),
+    "protocols.fitting": ("prepare_image",),
+    "protocols.presets": ("find_protocol", "list_protocols"),
+    "protocols.protocol": ("Protocol",),
     "registry": (
         "create_descriptor",
         "create_ditf",
@@ -52,6 +63,7 @@ _HOMES = {
         "list_backbones",
         "list_datasets",
         "list_descriptors",
+        "load_dataset",
     ),
     "spec": ("BackboneSpec", "DatasetSpec", "DescriptorSpec"),
     "types": ("Conditioning", "DescriptorMap", "Frame", "Matches", "Tap"),
@@ -73,6 +85,10 @@ __all__ = [
     "DiffusersBackbone",
     "Frame",
     "Matches",
+    "Pair",
+    "PairDataset",
+    "PairResult",
+    "Protocol",
     "Tap",
     "as_image",
     "create_descriptor",
@@ -80,18 +96,23 @@ __all__ = [
     "describe_channels",
     "discard_channels",
     "draw_matches",
+    "evaluate_pair",
     "find_backbone",
     "find_descriptor",
     "find_massive_channels",
+    "find_protocol",
     "fit_image",
     "hookimpl",
     "list_backbones",
     "list_datasets",
     "list_descriptors",
+    "list_protocols",
+    "load_dataset",
     "match",
     "match_points",
     "modulate",
     "mutual_nearest",
+    "prepare_image",
     "read_image",
     "save_picture",
     "similarity_maps",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import pluggy
 
-from kornia_ditf import backbones, hookspecs
+from kornia_ditf import backbones, datasets, hookspecs
 from kornia_ditf.checkpoint import Checkpoint, is_hub_id
 from kornia_ditf.checks import read_dtype
 from kornia_ditf.dense import DenseDescriptor
@@ -38,11 +38,15 @@ AnySpec: TypeAlias = BackboneSpec | DescriptorSpec | DatasetSpec
 
 
 class _BuiltIn:
-    """The built-in families, registered through the same hook as a plugin's."""
+    """The built-in families and data sets, registered through the same hooks as a plugin's."""
 
     @hookspecs.hookimpl
     def register_backbones(self) -> Iterable[BackboneSpec]:
         return backbones.SPECS
+
+    @hookspecs.hookimpl
+    def register_datasets(self) -> Iterable[DatasetSpec]:
+        return datasets.SPECS
 
 
 def list_backbones() -> dict[str, BackboneSpec]:
@@ -97,6 +101,34 @@ def list_descriptors() -> dict[str, Spec]:
 def list_datasets() -> dict[str, DatasetSpec]:
     """List every installed data set by name; reads none."""
     return {name: s for name, s in _installed().items() if isinstance(s, DatasetSpec)}
+
+
+def load_dataset(name: str, root: str | Path, **options: Any) -> Sequence[Any]:
+    """Read an installed data set: a `PairDataset`, or a `SequenceDataset` of frames.
+
+    Args:
+        name: an installed data set's.
+        root: the folder that holds it.
+        options: `split`, and those that the set has besides.
+
+    Raises:
+        InvalidArgumentError: there is no such data set, or it has no such option.
+        DatasetError: a file is missing or malformed.
+
+    Example:
+        >>> pairs = load_dataset("folder", "examples/data")
+        >>> len(pairs), pairs[0].size_a
+        (2, (512, 640))
+    """
+    known = list_datasets()
+    if name not in known:
+        near = get_close_matches(name.lower(), known, n=1, cutoff=0.4)
+        advice = f"did you mean {near[0]!r}? " if near else ""
+        raise InvalidArgumentError(
+            f"no data set is named {name!r}; {advice}installed: {', '.join(known)}"
+        )
+    pairs: Sequence[Any] = _load(known[name], (root,), options)
+    return pairs
 
 
 def find_descriptor(name: str | Path) -> Spec:
@@ -166,7 +198,7 @@ def _create_ditf(spec: BackboneSpec, source: str | Path | None, options: Mapping
     return DiTF(_load(spec, (source or spec.repo,), {**loading, "block": config.block}), config)
 
 
-def _load(spec: Spec, places: Any, options: dict[str, Any]) -> Any:
+def _load(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
     if options.get("dtype") is not None:
         options = {**options, "dtype": read_dtype(options["dtype"])}
     try:
@@ -233,6 +265,7 @@ def _installed() -> dict[str, AnySpec]:
 
 def _registered() -> Iterable[tuple[str, str, list[object]]]:
     yield "kornia_ditf", "register_backbones", list(_BuiltIn().register_backbones())
+    yield "kornia_ditf", "register_datasets", list(_BuiltIn().register_datasets())
     for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
         try:
             answers = _ask(entry)

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from kornia_ditf.errors import (
     CheckpointError,
+    DatasetError,
     DiTFError,
     HubError,
     ImageError,
@@ -27,6 +28,7 @@ _CODES: tuple[tuple[type[DiTFError], int], ...] = (
     (CheckpointError, 4),
     (HubError, 4),
     (OutputError, 5),
+    (DatasetError, 6),
     (InvalidArgumentError, 2),
 )
 
@@ -38,6 +40,7 @@ Exit codes:
   3    an image cannot be read or used
   4    a backbone or its weights cannot be had
   5    a result cannot be written
+  6    a data set is incomplete, damaged or of another layout
   130  interrupted
 """
 

@@ -1,0 +1,178 @@
+"""Own image pairs: a folder with `pairs.json` or `pairs.csv` beside the images."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.datasets.files import image_size, read_text
+from kornia_ditf.datasets.pairs import Box, Pair, PairDataset, as_points
+from kornia_ditf.errors import DatasetError
+from kornia_ditf.spec import DatasetSpec
+
+_COLUMNS = ("image_a", "image_b", "xa", "ya", "xb", "yb")
+_KEYS = (
+    *("image_a", "image_b", "points_a", "points_b", "visible", "box_a", "box_b"),
+    *("category", "name", "label_a", "label_b", "homography"),
+)
+_HOW = f"Write pairs.csv with the columns {', '.join(_COLUMNS)}, or pairs.json"
+
+
+class FolderPairs(PairDataset):
+    """Pairs that a JSON or CSV file lists; what its rows hold is in `SPEC.layout`."""
+
+    def __init__(self, root: Path, file: Path, entries: list[dict[str, Any]]) -> None:
+        super().__init__("folder", root, "all")
+        self._file, self._entries = file, entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return tuple(sorted({str(entry.get("category", "all")) for entry in self._entries}))
+
+    def read(self, index: int) -> Pair:
+        entry, where = self._entries[index], f"pair {index}: "
+        paths = [self.root / str(entry[f"image_{side}"]) for side in "ab"]
+        how = f"{self._file.name} names it"
+        sizes = [image_size(path, how) for path in paths]
+        points = [
+            as_points(entry.get(f"points_{side}", []), self._file, f"{where}points_{side}")
+            for side in "ab"
+        ]
+        if len(points[0]) != len(points[1]):
+            raise DatasetError(
+                self._file,
+                f"{where}{len(points[0])} points_a for {len(points[1])} points_b; "
+                "row i of one belongs to row i of the other",
+            )
+        visible = torch.tensor(entry.get("visible", [1] * len(points[0])), dtype=torch.float64)
+        if visible.shape != (len(points[0]),):
+            raise DatasetError(self._file, f"{where}visible must have one value for each point")
+        category = str(entry.get("category", "all"))
+        label = "" if category == "all" else category
+        return Pair(
+            name=str(entry.get("name", f"{index}-{paths[0].stem}-{paths[1].stem}")),
+            category=category,
+            image_a=paths[0],
+            image_b=paths[1],
+            size_a=sizes[0],
+            size_b=sizes[1],
+            points_a=points[0],
+            points_b=points[1],
+            visibility_a=visible,
+            visibility_b=visible,
+            box_a=self._box(entry, "box_a", where),
+            box_b=self._box(entry, "box_b", where),
+            homography=self._homography(entry, where),
+            label_a=str(entry.get("label_a", label)),
+            label_b=str(entry.get("label_b", label)),
+        )
+
+    def _box(self, entry: Mapping[str, Any], key: str, where: str) -> Box | None:
+        if entry.get(key) is None:
+            return None
+        corners = as_points([entry[key][:2], entry[key][2:]], self._file, where + key)
+        if corners.shape != (2, 2) or bool((corners[1] <= corners[0]).any()):
+            raise DatasetError(self._file, f"{where}{key} must be left, top, right, bottom")
+        left, top, right, bottom = corners.flatten().tolist()
+        return (left, top, right, bottom)
+
+    def _homography(self, entry: Mapping[str, Any], where: str) -> Tensor | None:
+        if entry.get("homography") is None:
+            return None
+        try:
+            matrix = torch.tensor(entry["homography"], dtype=torch.float64)
+        except (TypeError, ValueError) as error:
+            raise DatasetError(self._file, f"{where}homography must be 3 x 3 numbers") from error
+        if matrix.shape != (3, 3) or not bool(torch.isfinite(matrix).all()):
+            raise DatasetError(self._file, f"{where}homography must be 3 x 3 finite numbers")
+        return matrix
+
+
+def load(root: str | Path, *, split: str = "all", file: str | None = None) -> FolderPairs:
+    """Read the list of own pairs.
+
+    Args:
+        root: the folder; names of images are relative to it.
+        split: always all.
+        file: name of the list, where it is neither pairs.json nor pairs.csv.
+
+    Raises:
+        DatasetError: there is no list, or a row of it is malformed.
+    """
+    folder = Path(root).expanduser()
+    if split != "all":
+        raise DatasetError(folder, f"a folder of pairs has no split {split!r}, only 'all'")
+    names = (file,) if file else ("pairs.json", "pairs.csv")
+    found = [folder / name for name in names if (folder / name).is_file()]
+    if not found:
+        raise DatasetError(folder / names[-1], f"there is no such file. {_HOW}")
+    reader = _read_csv if found[0].suffix.lower() == ".csv" else _read_json
+    entries = reader(found[0])
+    if not entries:
+        raise DatasetError(found[0], f"it lists no pair. {_HOW}")
+    return FolderPairs(folder, found[0], entries)
+
+
+def _read_json(path: Path) -> list[dict[str, Any]]:
+    try:
+        values = json.loads(read_text(path, _HOW))
+    except ValueError as error:
+        raise DatasetError(path, f"it is no JSON ({error})") from error
+    entries = values.get("pairs") if isinstance(values, dict) else values
+    if not isinstance(entries, list):
+        raise DatasetError(path, "it must hold a list of pairs")
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not {"image_a", "image_b"} <= set(entry):
+            raise DatasetError(path, f"pair {index} must have image_a and image_b")
+        unknown = set(entry) - set(_KEYS)
+        if unknown:
+            raise DatasetError(
+                path, f"pair {index} has {min(unknown)!r}; known are {', '.join(_KEYS)}"
+            )
+    return entries
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    rows = csv.DictReader(read_text(path, _HOW).splitlines())
+    missing = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
+    if missing:
+        raise DatasetError(path, f"it has no column {missing[0]!r}; expected {_COLUMNS}")
+    return _gather(path, rows)
+
+
+def _gather(path: Path, rows: Iterable[dict[str, str]]) -> list[dict[str, Any]]:
+    entries: dict[tuple[str, str], dict[str, Any]] = {}
+    for line, row in enumerate(rows, 2):
+        try:
+            xa, ya, xb, yb = (float(row[name]) for name in _COLUMNS[2:])
+        except (TypeError, ValueError) as error:
+            raise DatasetError(path, f"line {line}: xa, ya, xb, yb must be numbers") from error
+        pair = (row["image_a"], row["image_b"])
+        entry = entries.setdefault(
+            pair,
+            {"image_a": pair[0], "image_b": pair[1], "points_a": [], "points_b": []}
+            | {"category": row.get("category") or "all"},
+        )
+        entry["points_a"].append([xa, ya])
+        entry["points_b"].append([xb, yb])
+    return list(entries.values())
+
+
+SPEC = DatasetSpec(
+    name="folder",
+    load=load,
+    layout="pairs.csv (image_a, image_b, xa, ya, xb, yb and optionally category; a row per point) "
+    "or pairs.json (a list of objects with image_a, image_b, points_a, points_b and optionally "
+    "category, box_a, box_b, visible, homography, label_a, label_b, name), and the images",
+    source="your own images",
+    license="yours",
+)
