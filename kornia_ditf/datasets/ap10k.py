@@ -38,6 +38,9 @@ class AP10K(PairDataset):
     def categories(self) -> tuple[str, ...]:
         return tuple(sorted({_category(name) for name in self._names}))
 
+    def category(self, index: int) -> str:
+        return _category(self._names[index])
+
     def read(self, index: int) -> Pair:
         name = self._names[index]
         path = self.root / "PairAnnotation" / self.split / name

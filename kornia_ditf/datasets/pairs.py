@@ -90,6 +90,10 @@ class PairDataset(Sequence[Pair]):
             DatasetError: a file of it is missing or malformed.
         """
 
+    def category(self, index: int) -> str:
+        """Give what a pair counts under; without reading it, where the list says so."""
+        return self.read(index).category
+
     @overload
     def __getitem__(self, index: int) -> Pair: ...
 

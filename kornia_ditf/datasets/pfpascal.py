@@ -38,9 +38,9 @@ class PFPascal(PairDataset):
 
     @property
     def categories(self) -> tuple[str, ...]:
-        return tuple(sorted({self._category(index) for index in range(len(self))}))
+        return tuple(sorted({self.category(index) for index in range(len(self))}))
 
-    def _category(self, index: int) -> str:
+    def category(self, index: int) -> str:
         number = self._rows[index]["class"]
         try:
             return CATEGORIES[range(1, 21).index(int(float(number)))]
@@ -50,7 +50,7 @@ class PFPascal(PairDataset):
             ) from error
 
     def read(self, index: int) -> Pair:
-        row, category = self._rows[index], self._category(index)
+        row, category = self._rows[index], self.category(index)
         paths = [self.root.parent / row[name] for name in _COLUMNS[:2]]
         if not paths[0].is_file():
             paths = [self.root / "JPEGImages" / path.name for path in paths]

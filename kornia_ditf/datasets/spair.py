@@ -43,6 +43,9 @@ class SPair(PairDataset):
     def categories(self) -> tuple[str, ...]:
         return tuple(sorted({category for _, category in self._names}))
 
+    def category(self, index: int) -> str:
+        return self._names[index][1]
+
     def read(self, index: int) -> Pair:
         name, category = self._names[index]
         path = self.root / "PairAnnotation" / self.split / f"{name}.json"
