@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kornia_ditf.backbone import Backbone
     from kornia_ditf.datasets.pairs import Pair, PairDataset
+    from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
     from kornia_ditf.dense import DenseDescriptor
     from kornia_ditf.descriptor import DiTF, DiTFConfig
     from kornia_ditf.diffusers_backbone import DiffusersBackbone
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from kornia_ditf.protocols.fitting import prepare_image
     from kornia_ditf.protocols.presets import find_protocol, list_protocols
     from kornia_ditf.protocols.protocol import Protocol
+    from kornia_ditf.protocols.select import select_pairs
+    from kornia_ditf.protocols.sequences import SequenceResult, evaluate_sequence
     from kornia_ditf.registry import (
         create_descriptor,
         create_ditf,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "backbone": ("Backbone",),
     "datasets.pairs": ("Pair", "PairDataset"),
+    "datasets.sequences": ("FrameSequence", "SequenceDataset"),
     "dense": ("DenseDescriptor",),
     "descriptor": ("DiTF", "DiTFConfig"),
     "diffusers_backbone": ("DiffusersBackbone",),
@@ -55,6 +59,8 @@ _HOMES = {
     "protocols.fitting": ("prepare_image",),
     "protocols.presets": ("find_protocol", "list_protocols"),
     "protocols.protocol": ("Protocol",),
+    "protocols.select": ("select_pairs",),
+    "protocols.sequences": ("SequenceResult", "evaluate_sequence"),
     "registry": (
         "create_descriptor",
         "create_ditf",
@@ -84,11 +90,14 @@ __all__ = [
     "DiTFError",
     "DiffusersBackbone",
     "Frame",
+    "FrameSequence",
     "Matches",
     "Pair",
     "PairDataset",
     "PairResult",
     "Protocol",
+    "SequenceDataset",
+    "SequenceResult",
     "Tap",
     "as_image",
     "create_descriptor",
@@ -97,6 +106,7 @@ __all__ = [
     "discard_channels",
     "draw_matches",
     "evaluate_pair",
+    "evaluate_sequence",
     "find_backbone",
     "find_descriptor",
     "find_massive_channels",
@@ -115,6 +125,7 @@ __all__ = [
     "prepare_image",
     "read_image",
     "save_picture",
+    "select_pairs",
     "similarity_maps",
     "treat",
 ]
