@@ -291,9 +291,7 @@ def _propagate(
 
 def _resize_nearest(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize whole numbers (H, W) as Pillow's NEAREST does: the pixel under each centre."""
-    y, x = (
-        _nearest(old, new).to(mask.device) for old, new in zip(mask.shape, size, strict=True)
-    )
+    y, x = (_nearest(old, new).to(mask.device) for old, new in zip(mask.shape, size, strict=True))
     return mask.long()[y[:, None], x]
 
 
