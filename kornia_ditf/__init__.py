@@ -15,13 +15,29 @@ if TYPE_CHECKING:
     from kornia_ditf.errors import DiTFError
     from kornia_ditf.hookspecs import hookimpl
     from kornia_ditf.massive import describe_channels, discard_channels, find_massive_channels
-    from kornia_ditf.matching import match, match_points, mutual_nearest, similarity_maps
+    from kornia_ditf.matching import match, mutual_nearest
     from kornia_ditf.modulation import TREATMENTS, modulate, treat
     from kornia_ditf.picture import draw_matches, save_picture
     from kornia_ditf.preprocess import as_image, fit_image, read_image
+    from kornia_ditf.propagation import (
+        LabelPropagator,
+        Propagation,
+        propagate_masks,
+        propagate_points,
+    )
     from kornia_ditf.registry import create_descriptor, find_backbone, list_backbones
     from kornia_ditf.spec import BackboneSpec
+    from kornia_ditf.transfer import (
+        Argmax,
+        Target,
+        TopK,
+        WindowSoftArgmax,
+        match_points,
+        prepare_target,
+        similarity_maps,
+    )
     from kornia_ditf.types import Conditioning, DescriptorMap, Frame, Matches, Tap
+    from kornia_ditf.verification import Verification, verify
 
 _HOMES = {
     "backbone": ("Backbone",),
@@ -30,18 +46,30 @@ _HOMES = {
     "errors": ("DiTFError",),
     "hookspecs": ("hookimpl",),
     "massive": ("describe_channels", "discard_channels", "find_massive_channels"),
-    "matching": ("match", "match_points", "mutual_nearest", "similarity_maps"),
+    "matching": ("match", "mutual_nearest"),
     "modulation": ("TREATMENTS", "modulate", "treat"),
     "picture": ("draw_matches", "save_picture"),
     "preprocess": ("as_image", "fit_image", "read_image"),
+    "propagation": ("LabelPropagator", "Propagation", "propagate_masks", "propagate_points"),
     "registry": ("create_descriptor", "find_backbone", "list_backbones"),
     "spec": ("BackboneSpec",),
+    "transfer": (
+        "Argmax",
+        "Target",
+        "TopK",
+        "WindowSoftArgmax",
+        "match_points",
+        "prepare_target",
+        "similarity_maps",
+    ),
     "types": ("Conditioning", "DescriptorMap", "Frame", "Matches", "Tap"),
+    "verification": ("Verification", "verify"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "TREATMENTS",
+    "Argmax",
     "Backbone",
     "BackboneSpec",
     "Conditioning",
@@ -51,8 +79,14 @@ __all__ = [
     "DiTFError",
     "DiffusersBackbone",
     "Frame",
+    "LabelPropagator",
     "Matches",
+    "Propagation",
     "Tap",
+    "Target",
+    "TopK",
+    "Verification",
+    "WindowSoftArgmax",
     "as_image",
     "create_descriptor",
     "describe_channels",
@@ -67,10 +101,14 @@ __all__ = [
     "match_points",
     "modulate",
     "mutual_nearest",
+    "prepare_target",
+    "propagate_masks",
+    "propagate_points",
     "read_image",
     "save_picture",
     "similarity_maps",
     "treat",
+    "verify",
 ]
 
 
