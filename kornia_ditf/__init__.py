@@ -18,10 +18,16 @@ if TYPE_CHECKING:
     from kornia_ditf.errors import DiTFError
     from kornia_ditf.hookspecs import hookimpl
     from kornia_ditf.massive import describe_channels, discard_channels, find_massive_channels
-    from kornia_ditf.matching import match, match_points, mutual_nearest, similarity_maps
+    from kornia_ditf.matching import match, mutual_nearest
     from kornia_ditf.modulation import TREATMENTS, modulate, treat
     from kornia_ditf.picture import draw_matches, save_picture
     from kornia_ditf.preprocess import as_image, fit_image, read_image
+    from kornia_ditf.propagation import (
+        LabelPropagator,
+        Propagation,
+        propagate_masks,
+        propagate_points,
+    )
     from kornia_ditf.protocols.evaluate import PairResult, evaluate_pair
     from kornia_ditf.protocols.fitting import prepare_image
     from kornia_ditf.protocols.presets import find_protocol, list_protocols
@@ -39,7 +45,17 @@ if TYPE_CHECKING:
         load_dataset,
     )
     from kornia_ditf.spec import BackboneSpec, DatasetSpec, DescriptorSpec
+    from kornia_ditf.transfer import (
+        Argmax,
+        Target,
+        TopK,
+        WindowSoftArgmax,
+        match_points,
+        prepare_target,
+        similarity_maps,
+    )
     from kornia_ditf.types import Conditioning, DescriptorMap, Frame, Matches, Tap
+    from kornia_ditf.verification import Verification, verify
 
 _HOMES = {
     "backbone": ("Backbone",),
@@ -51,7 +67,7 @@ _HOMES = {
     "errors": ("DiTFError",),
     "hookspecs": ("hookimpl",),
     "massive": ("describe_channels", "discard_channels", "find_massive_channels"),
-    "matching": ("match", "match_points", "mutual_nearest", "similarity_maps"),
+    "matching": ("match", "mutual_nearest"),
     "modulation": ("TREATMENTS", "modulate", "treat"),
     "picture": ("draw_matches", "save_picture"),
     "preprocess": ("as_image", "fit_image", "read_image"),
@@ -72,12 +88,24 @@ _HOMES = {
         "load_dataset",
     ),
     "spec": ("BackboneSpec", "DatasetSpec", "DescriptorSpec"),
+    "propagation": ("LabelPropagator", "Propagation", "propagate_masks", "propagate_points"),
+    "transfer": (
+        "Argmax",
+        "Target",
+        "TopK",
+        "WindowSoftArgmax",
+        "match_points",
+        "prepare_target",
+        "similarity_maps",
+    ),
     "types": ("Conditioning", "DescriptorMap", "Frame", "Matches", "Tap"),
+    "verification": ("Verification", "verify"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "TREATMENTS",
+    "Argmax",
     "Backbone",
     "BackboneSpec",
     "Conditioning",
@@ -91,14 +119,20 @@ __all__ = [
     "DiffusersBackbone",
     "Frame",
     "FrameSequence",
+    "LabelPropagator",
     "Matches",
     "Pair",
     "PairDataset",
     "PairResult",
+    "Propagation",
     "Protocol",
     "SequenceDataset",
     "SequenceResult",
     "Tap",
+    "Target",
+    "TopK",
+    "Verification",
+    "WindowSoftArgmax",
     "as_image",
     "create_descriptor",
     "create_ditf",
@@ -123,11 +157,15 @@ __all__ = [
     "modulate",
     "mutual_nearest",
     "prepare_image",
+    "prepare_target",
+    "propagate_masks",
+    "propagate_points",
     "read_image",
     "save_picture",
     "select_pairs",
     "similarity_maps",
     "treat",
+    "verify",
 ]
 
 
