@@ -165,6 +165,8 @@ def _check_split(
             report.add(error)
         if done:
             done()
+    for other in getattr(dataset, "defects", tuple)():
+        report.add(other)
     return count
 
 

@@ -89,6 +89,17 @@ def test_a_missing_image_is_named_once_however_many_pairs_have_it(tmp_path: Path
     assert defect.file == str(path)
 
 
+def test_lists_and_annotations_that_no_pair_needs_are_read_too(tmp_path: Path) -> None:
+    place = layouts.spair(tmp_path)
+    small = place / "Layout/small/test.txt"
+    small.write_text("000999-a-b:cat\n")
+    annotation = min((place / "ImageAnnotation/cat").iterdir())
+    layouts.edit_json(annotation, kps=None)
+    named = {Path(defect.file).name: defect.reason for defect in check(tmp_path).defects}
+    assert "names 000999-a-b:cat, which is not in PairAnnotation/test" in named["test.txt"]
+    assert "has no 'kps'" in named[annotation.name]
+
+
 def test_animals_with_too_few_shared_points_are_named(tmp_path: Path) -> None:
     place = layouts.ap10k(tmp_path)
     path = min(place.glob("ImageAnnotation/Canidae/dog/*.json"))
@@ -102,7 +113,9 @@ def test_masks_that_are_missing_or_of_another_size_are_named(tmp_path: Path) -> 
     masks = place / "Annotations/480p/bear"
     (masks / "00003.png").unlink()
     Image.fromarray(np.zeros((9, 11), np.uint8)).save(masks / "00002.png")
+    (place / "JPEGImages/480p/two-dogs/00004.jpg").unlink()
     named = {Path(defect.file).name: defect.reason for defect in check(tmp_path).defects}
+    assert "its mask is there" in named["00004.jpg"]
     assert "has no mask" in named["00003.jpg"]
     assert "(9, 11) pixels" in named["00002.png"]
 
