@@ -42,3 +42,12 @@ def test_each_steps_worth_is_printed_for_every_treatment(tmp_path: Path) -> None
         "adaln+discard",
         "discard+layernorm",
     ]
+
+
+@pytest.mark.slow
+def test_own_pairs_are_scored_with_the_definition_of_the_score(tmp_path: Path) -> None:
+    lines = run("score_own_pairs.py", tmp_path, "--long-side", "160").splitlines()
+    rows = {line[:20].strip(): line[20:].replace("%", "").split() for line in lines[1:5]}
+    assert list(rows) == ["graffiti", "motorcycle", "per point", "per image"]
+    assert float(rows["per point"][0]) > 50
+    assert lines[-1].startswith("PCK@a: the share of keypoints")

@@ -147,6 +147,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         source=f"{_DIFT}, eval_davis.py",
         fit=Fit(kind="short-side", side=480, multiple=32),
         propagation=Propagation(top_k=15, last_frames=28, radius=15, temperature=0.2),
+        compat=frozenset({"short-shooting"}),
         hints={"timestep": 51, "up_block": 2, "pixels_per_token": 8},
     ),
     replace(

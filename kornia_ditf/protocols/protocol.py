@@ -16,6 +16,8 @@ COMPATIBILITY = {
     "dift-sampling": "HPatches: keypoints are normalised as if pixels' centres were corners, and "
     "sampled as if they were not, so that descriptors come from up to half a pixel further out and "
     "from half outside at the border (DIFT's eval_hpatches.py)",
+    "short-shooting": "DAVIS: the sequence `shooting` looks back at 10 frames at most, for want of "
+    "memory (DIFT's eval_davis.py)",
     "visibility-scaling": "coordinates are multiplied by visibility, so that points annotated as "
     "hidden (0.5) go to half their place (GeoAware-SC's preprocess_kps_pad)",
     "willow-padding": "both images are taken as 256 x 256, and the extent is that of A's keypoints "
