@@ -2,8 +2,8 @@
 
     python examples/score_own_pairs.py [FOLDER] [--backbone nano] [--long-side 320]
 
-Without FOLDER the two pairs of photographs in examples/data are scored. `kornia-ditf study` does the
-same for many descriptors, and can be stopped and resumed.
+Without FOLDER the two pairs of photographs in examples/data are scored. `kornia-ditf study` does
+the same for many descriptors, and can be stopped and resumed.
 """
 
 from __future__ import annotations
