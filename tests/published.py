@@ -146,7 +146,7 @@ def token_pck(
         n = a.shape[1]
         a, b = (F.normalize(each.flatten(1).T, dim=1) for each in (a, b))
         x, y = ((n / size * kps_a[:, axis].numpy()).astype(np.int32) for axis in (0, 1))
-        places = decode((a @ b.T)[n * y + x], n)
+        places = decode(a[n * y + x] @ b.T, n)
         stride = size / n
         found = places.clamp(0, n - 1) * stride + stride // 2 + offset
         seen = kps_a[:, 2] * kps_b[:, 2] > 0

@@ -134,5 +134,9 @@ class Protocol:
             raise InvalidArgumentError(f"base must be one of {', '.join(_BASES)}: {self.base!r}")
         if not self.alphas or not all(alpha > 0 for alpha in self.alphas):
             raise InvalidArgumentError(f"alphas must all be above 0, got {self.alphas!r}")
-        if (self.decode.kind != "pixels" or self.base == "canvas") and not self.canvas:
-            raise InvalidArgumentError("canvas must be given where places are read from a square")
+        square = {self.canvas > 0, self.fit.kind == "pad", self.decode.kind != "pixels"}
+        if len(square) > 1 or (self.base == "canvas" and not self.canvas):
+            raise InvalidArgumentError(
+                "canvas, fit.kind 'pad' and decode.kind 'tokens' or 'window' belong together, got "
+                f"{self.canvas}, {self.fit.kind!r} and {self.decode.kind!r} (base {self.base!r})"
+            )

@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from kornia_ditf import create_descriptor, evaluate_pair, find_protocol, load_dataset, prepare_image
+from kornia_ditf import evaluate_pair, find_protocol, load_dataset
 from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.metrics.pck import PCK, PCKScores
-from kornia_ditf.protocols.protocol import Fit, Protocol
+from kornia_ditf.protocols.protocol import Protocol
 from kornia_ditf.protocols.select import select_pairs
 from kornia_ditf.types import DescriptorMap, Frame
 
@@ -157,18 +157,6 @@ def test_pf_willow_thresholds_are_the_extent_of_keypoints_and_padding_inflates_i
     assert padded.base == pytest.approx(max(max(u), max(v)) + 1)
     stretched = (plain.predicted - pair.points_b) * 256 / torch.tensor(pair.size_b[::-1])
     assert torch.allclose(padded.distances, stretched.norm(dim=1))
-
-
-def test_own_pairs_are_scored_from_files_to_hits() -> None:
-    protocol = replace(find_protocol("plain"), fit=Fit(kind="long-side", side=160, multiple=16))
-    descriptor = create_descriptor("nano", long_side=None)
-    pair = load_dataset("folder", "examples/data")[0]
-    maps = [descriptor(prepare_image(path, protocol)) for path in (pair.image_a, pair.image_b)]
-    result = evaluate_pair(*maps, pair, protocol)
-    assert result.predicted.shape == (len(pair.points_a), 2)
-    # Real photographs: most points are found within a tenth of the image.
-    assert result.hits[0].float().mean() > 0.5
-    assert bool((result.hits[0] | ~result.hits[1]).all())
 
 
 def test_a_place_found_in_the_square_is_given_in_the_image(tmp_path: Path) -> None:

@@ -102,8 +102,9 @@ def test_an_unknown_name_or_a_wrong_number_is_refused() -> None:
         find_protocol("ditf-spare")
     with pytest.raises(InvalidArgumentError, match="side must be at least 8"):
         Fit(kind="pad")
-    with pytest.raises(InvalidArgumentError, match="canvas must be given"):
-        Protocol(name="x", source="a test", base="canvas")
+    for wrong in ({"base": "canvas"}, {"canvas": 840}, {"fit": Fit(kind="pad", side=60)}):
+        with pytest.raises(InvalidArgumentError, match="belong together"):
+            Protocol(name="x", source="a test", **wrong)
     with pytest.raises(InvalidArgumentError, match="compat must be of"):
         Protocol(name="x", source="a test", compat=frozenset({"bug"}))
     with pytest.raises(InvalidArgumentError, match="alphas"):
