@@ -37,7 +37,7 @@ class Fit:
     Args:
         kind: `whole` leaves the image to the descriptor. `squash` scales to a square and gives up
             the aspect (PIL, bicubic). `long-side` scales the longest side and rounds both to a
-            multiple (`fit_image`). `short-side` scales the shortest side and rounds the other down
+            multiple (PIL, bicubic). `short-side` scales the shortest side and rounds the other down
             to a multiple (OpenCV, linear). `pad` scales the longest side (PIL, Lanczos) and
             centres the image in a black square.
         side: that side in pixels.
