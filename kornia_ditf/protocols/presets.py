@@ -122,6 +122,13 @@ PROTOCOLS: tuple[Protocol, ...] = (
         canvas=840,
         hints={"timestep": 100, "stable_diffusion_side": 960},
     ),
+    replace(
+        _GEOAWARE_SPAIR,
+        name="geoaware-pf-pascal",
+        datasets=("pf-pascal",),
+        base="canvas",
+        alphas=(0.05, 0.1, 0.15),
+    ),
     _PF_WILLOW,
     replace(
         _PF_WILLOW,
