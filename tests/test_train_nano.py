@@ -265,3 +265,25 @@ def test_a_sweep_measures_every_block_and_noise_level_with_each_treatment() -> N
     assert found.best(8)[1] == 0
     assert found.pck("adaln", 5, 0, 8) > found.pck("adaln", 5, 400, 8)
     assert found.channels[5, 0].ratio.shape == (network.WIDTH,)
+
+
+def test_the_model_card_tells_of_the_preset_and_of_every_photograph() -> None:
+    from kornia_ditf.backbones.nano import NANO, WEIGHTS
+
+    card = (WEIGHTS / "MODEL_CARD.md").read_text("utf-8")
+    assert f"longest side {NANO.long_side}, block {NANO.block}, timestep {NANO.timestep:g}" in card
+    with (WEIGHTS / "photographs.csv").open(newline="", encoding="utf-8") as file:
+        listed = list(csv.DictReader(file))
+    assert f"\n{len(listed)} photographs" in card
+    for package in {entry["package"] for entry in listed}:
+        count = sum(entry["package"] == package for entry in listed)
+        assert any(package in line and f"| {count} |" in line for line in card.splitlines())
+    assert all(entry["license"].lower().startswith(("cc", "public")) for entry in listed)
+
+
+def test_the_weights_are_small_and_in_half_precision() -> None:
+    from kornia_ditf.backbones.nano import WEIGHTS
+
+    path = WEIGHTS / "transformer" / "diffusion_pytorch_model.safetensors"
+    assert path.stat().st_size < 25_000_000
+    assert {value.dtype for value in load_file(path).values()} == {torch.float16}

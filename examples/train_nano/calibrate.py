@@ -23,7 +23,7 @@ from sweep import Sweep, sweep
 from views import as_tensor, draw_pair, pyramid
 
 SIZE = (384, 480)
-LONG_SIDES = (480, 400, 336, 288)
+LONG_SIDES = (480, 336, 288)
 LEVELS = torch.linspace(0.06, 0.94, 8)
 
 
@@ -110,7 +110,8 @@ def main() -> None:
     torch.set_grad_enabled(False)
     pairs = held_out_pairs(options.data, options.pairs)
     compared = [options.weights, *([options.control] if options.control else [])]
-    print(flow_table(compared, pairs[:8]))
+    if options.control or options.flow_only:
+        print(flow_table(compared, pairs[:8]))
     if options.flow_only:
         return
     found = sweep(options.weights, pairs, options.blocks, options.timesteps)

@@ -60,8 +60,9 @@ def sweep(
     outcomes: dict[tuple[str, int, float], list[Outcome]] = {}
     channels: dict[tuple[int, float], ChannelStatistics] = {}
     for timestep in timesteps:
-        ditf = load_nano(weights, max(blocks), timestep)
-        tapped = [(ditf.taps(p.image_a, blocks), ditf.taps(p.image_b, blocks)) for p in pairs]
+        # Two images with one noise would be matched by it, place to place.
+        one, other = (load_nano(weights, max(blocks), timestep, seed=seed) for seed in (0, 1))
+        tapped = [(one.taps(p.image_a, blocks), other.taps(p.image_b, blocks)) for p in pairs]
         for block in blocks:
             tokens = [taps[block].x for pair in tapped for taps, _ in pair]
             channels[block, timestep] = describe_channels(tokens)
