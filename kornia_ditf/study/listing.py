@@ -1,0 +1,232 @@
+"""A study's data sets and protocols in; every pair that it scores, each with a key, out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from random import Random
+from typing import Any, TypeVar
+
+from kornia_ditf.datasets.pairs import Pair, PairDataset
+from kornia_ditf.errors import DatasetError, InvalidArgumentError
+from kornia_ditf.protocols.presets import find_protocol
+from kornia_ditf.protocols.protocol import Protocol
+from kornia_ditf.registry import load_dataset
+from kornia_ditf.study.cache import content_key
+from kornia_ditf.study.spec import DatasetChoice, ProtocolChoice, Study
+
+Value = TypeVar("Value")
+
+CALIBRATION_IMAGES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSet:
+    """A data set of the study.
+
+    Args:
+        choice: what the study says of it.
+        label: what tables call it.
+        protocols: how its pairs are scored.
+        pairs: those that are scored, in its order.
+        calibration: images in which massive channels are sought, and digests of their bytes;
+            a limit on the pairs does not change them.
+    """
+
+    choice: DatasetChoice
+    label: str
+    protocols: tuple[Protocol, ...]
+    pairs: tuple[ListedPair, ...]
+    calibration: tuple[tuple[str, str], ...]
+
+
+def list_study(study: Study) -> list[ListedSet]:
+    """Read the lists of all data sets, and of each pair what decides its result.
+
+    Raises:
+        InvalidArgumentError: no data set or protocol has a name, or two data sets share a label.
+        DatasetError: a file is missing or malformed.
+    """
+    labels = _labels(study)
+    chosen = [[resolve_protocol(c) for c in study.protocols_of(d)] for d in study.datasets]
+    return [
+        _list_set(choice, label, tuple(protocols))
+        for choice, label, protocols in zip(study.datasets, labels, chosen, strict=True)
+    ]
+
+
+def _list_set(choice: DatasetChoice, label: str, protocols: tuple[Protocol, ...]) -> ListedSet:
+    dataset = open_dataset(choice)
+    digests: dict[Path, tuple[str, str]] = {}
+    indices = choose_pairs(len(dataset), choice.limit, choice.seed)
+    pairs = tuple(_list_pairs(dataset, indices, digests))
+    first: dict[Path, None] = {}
+    for index in range(len(dataset)):
+        if len(first) >= CALIBRATION_IMAGES:
+            break
+        pair = dataset[index]
+        first |= dict.fromkeys((pair.image_a, pair.image_b))
+    calibration = [_digested(path, digests) for path in list(first)[:CALIBRATION_IMAGES]]
+    return ListedSet(choice, label, protocols, pairs, tuple(calibration))
+
+
+def open_dataset(choice: DatasetChoice) -> PairDataset:
+    """Read a data set's list of pairs.
+
+    Raises:
+        InvalidArgumentError: no data set has the name, an option is unknown, or it has no pairs.
+        DatasetError: its files are missing or malformed.
+    """
+    if choice.root is None:
+        raise InvalidArgumentError(f"the data set {choice.name!r} needs `root`, its folder")
+    options = {key: as_tuple(value) for key, value in choice.options.items()}
+    if choice.split is not None:
+        options["split"] = choice.split
+    loaded: Any = load_dataset(choice.name, choice.root, **options)
+    if not len(loaded):
+        raise DatasetError(choice.root, f"{choice.name} has no pair there")
+    return loaded  # type: ignore[no-any-return]
+
+
+def choose_pairs(count: int, limit: int | None, seed: int) -> list[int]:
+    """Draw so many of the pairs; a larger limit keeps those of a smaller one.
+
+    Example:
+        >>> set(choose_pairs(100, 5, 0)) < set(choose_pairs(100, 6, 0))
+        True
+    """
+    if limit is None or limit >= count:
+        return list(range(count))
+    order = list(range(count))
+    Random(seed).shuffle(order)
+    return sorted(order[:limit])
+
+
+def resolve_protocol(choice: ProtocolChoice) -> Protocol:
+    """Take a named protocol with its overrides, which become part of its name.
+
+    Raises:
+        InvalidArgumentError: no protocol has the name, no field of it, or a value is wrong.
+
+    Example:
+        >>> choice = ProtocolChoice(name="dift-spair", overrides={"alphas": [0.2]})
+        >>> resolve_protocol(choice).name
+        'dift-spair with alphas=[0.2]'
+    """
+    protocol = find_protocol(choice.name)
+    if not choice.overrides:
+        return protocol
+    changed = ", ".join(f"{key}={value}" for key, value in sorted(choice.overrides.items()))
+    name = f"{protocol.name} with {changed}"
+    return replace(_override(protocol, choice.overrides, choice.name), name=name)
+
+
+def _override(value: Value, changes: Mapping[str, Any], name: str) -> Value:
+    known = [field.name for field in fields(value) if field.name != "name"]  # type: ignore[arg-type]
+    made = {}
+    for key, change in changes.items():
+        if key not in known:
+            near = get_close_matches(key, known, n=1, cutoff=0.5)
+            advice = f"did you mean {near[0]!r}? " if near else ""
+            raise InvalidArgumentError(
+                f"the protocol {name!r} has no {key!r}; {advice}known: {', '.join(known)}"
+            )
+        old = getattr(value, key)
+        nested = is_dataclass(old) and isinstance(change, Mapping)
+        made[key] = _override(old, change, name) if nested else as_tuple(change)
+    try:
+        return replace(value, **made)  # type: ignore[type-var]
+    except TypeError as error:
+        raise InvalidArgumentError(f"the protocol {name!r}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPair:
+    """What is kept of a pair while a study runs.
+
+    Args:
+        index: in its data set.
+        key: digest of all that is known of the pair, the images' bytes included.
+        image_a: path of image A.
+        image_b: path of image B.
+        digest_a: of A's bytes.
+        digest_b: of B's bytes.
+        label_a: what A shows.
+        label_b: what B shows.
+    """
+
+    index: int
+    key: str
+    image_a: str
+    image_b: str
+    digest_a: str
+    digest_b: str
+    label_a: str
+    label_b: str
+
+
+def _list_pairs(
+    dataset: PairDataset, indices: Iterable[int], digests: dict[Path, tuple[str, str]]
+) -> Iterator[ListedPair]:
+    for index in indices:
+        pair = dataset[index]
+        path_a, digest_a = _digested(pair.image_a, digests)
+        path_b, digest_b = _digested(pair.image_b, digests)
+        yield ListedPair(
+            index=index,
+            key=_pair_key(pair, digest_a, digest_b),
+            image_a=path_a,
+            image_b=path_b,
+            digest_a=digest_a,
+            digest_b=digest_b,
+            label_a=pair.label_a,
+            label_b=pair.label_b,
+        )
+
+
+def _digested(path: Path, digests: dict[Path, tuple[str, str]]) -> tuple[str, str]:
+    # One string for all pairs of an image: a list of pairs must stay small.
+    if path not in digests:
+        digests[path] = str(path), file_digest(path)
+    return digests[path]
+
+
+def file_digest(path: Path) -> str:
+    """Digest a file's bytes.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:40]
+    except OSError as error:
+        raise DatasetError(path, f"it cannot be read ({error.strerror})") from error
+
+
+def _pair_key(pair: Pair, digest_a: str, digest_b: str) -> str:
+    return content_key(
+        images=[digest_a, digest_b],
+        names=[pair.name, pair.category],
+        points=[pair.points_a.tolist(), pair.points_b.tolist()],
+        visibility=[pair.visibility_a.tolist(), pair.visibility_b.tolist()],
+        geometry=[pair.size_a, pair.size_b, pair.box_a, pair.box_b],
+        homography=None if pair.homography is None else pair.homography.tolist(),
+        flow=None if pair.flow is None else file_digest(pair.flow),
+    )
+
+
+def _labels(study: Study) -> list[str]:
+    labels = [c.label or " ".join(filter(None, (c.name, c.split))) for c in study.datasets]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise InvalidArgumentError(f"two data sets are called {twice!r}: give each a `label`")
+    return labels
+
+
+def as_tuple(value: Any) -> Any:
+    """Turn the lists of YAML into tuples, which are what configurations hold."""
+    return tuple(as_tuple(each) for each in value) if isinstance(value, list) else value
