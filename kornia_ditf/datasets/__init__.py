@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from kornia_ditf.datasets import folder
-from kornia_ditf.datasets.pairs import Pair, PairDataset
+from kornia_ditf.datasets import (
+    ap10k,
+    davis,
+    folder,
+    hpatches,
+    pfpascal,
+    pfwillow,
+    spair,
+    synthetic,
+)
 from kornia_ditf.spec import DatasetSpec
 
-__all__ = ["SPECS", "Pair", "PairDataset"]
-
-SPECS: tuple[DatasetSpec, ...] = (folder.SPEC,)
+SPECS: tuple[DatasetSpec, ...] = (
+    spair.SPEC,
+    ap10k.SPEC,
+    pfpascal.SPEC,
+    pfwillow.SPEC,
+    hpatches.SPEC,
+    davis.SPEC,
+    folder.SPEC,
+    synthetic.SPEC,
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,6 +55,24 @@ def read_json(path: Path, keys: Mapping[str, type | tuple[type, ...]], how: str)
         if not isinstance(values[key], kind) or isinstance(values[key], bool):
             raise DatasetError(path, f"{key!r} has a wrong value: {str(values[key])[:60]!r}")
     return values
+
+
+def read_csv(path: Path, columns: tuple[str, ...], how: str) -> list[dict[str, str]]:
+    """Read the rows of a CSV file with a line of headings.
+
+    Raises:
+        DatasetError: it is missing, lacks a column, or has no rows.
+    """
+    rows = csv.DictReader(read_text(path, how).splitlines(), restval="")
+    missing = [name for name in columns if name not in (rows.fieldnames or ())]
+    if missing:
+        raise DatasetError(
+            path, f"it has no column {missing[0]!r}; expected {', '.join(columns)}. {how}"
+        )
+    found = list(rows)
+    if not found:
+        raise DatasetError(path, f"it has no rows. {how}")
+    return found
 
 
 def read_text(path: Path, how: str) -> str:

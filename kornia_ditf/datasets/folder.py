@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kornia_ditf.datasets.files import image_size, read_text
-from kornia_ditf.datasets.pairs import Box, Pair, PairDataset, as_points
+from kornia_ditf.datasets.files import image_size, read_csv, read_text
+from kornia_ditf.datasets.pairs import Pair, PairDataset, as_box, as_points
 from kornia_ditf.errors import DatasetError
 from kornia_ditf.spec import DatasetSpec
 
@@ -56,6 +55,10 @@ class FolderPairs(PairDataset):
         visible = torch.tensor(entry.get("visible", [1] * len(points[0])), dtype=torch.float64)
         if visible.shape != (len(points[0]),):
             raise DatasetError(self._file, f"{where}visible must have one value for each point")
+        boxes = [
+            None if entry.get(key) is None else as_box(entry[key], self._file, where + key)
+            for key in ("box_a", "box_b")
+        ]
         category = str(entry.get("category", "all"))
         label = "" if category == "all" else category
         return Pair(
@@ -69,21 +72,12 @@ class FolderPairs(PairDataset):
             points_b=points[1],
             visibility_a=visible,
             visibility_b=visible,
-            box_a=self._box(entry, "box_a", where),
-            box_b=self._box(entry, "box_b", where),
+            box_a=boxes[0],
+            box_b=boxes[1],
             homography=self._homography(entry, where),
             label_a=str(entry.get("label_a", label)),
             label_b=str(entry.get("label_b", label)),
         )
-
-    def _box(self, entry: Mapping[str, Any], key: str, where: str) -> Box | None:
-        if entry.get(key) is None:
-            return None
-        corners = as_points([entry[key][:2], entry[key][2:]], self._file, where + key)
-        if corners.shape != (2, 2) or bool((corners[1] <= corners[0]).any()):
-            raise DatasetError(self._file, f"{where}{key} must be left, top, right, bottom")
-        left, top, right, bottom = corners.flatten().tolist()
-        return (left, top, right, bottom)
 
     def _homography(self, entry: Mapping[str, Any], where: str) -> Tensor | None:
         if entry.get("homography") is None:
@@ -142,11 +136,7 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:
-    rows = csv.DictReader(read_text(path, _HOW).splitlines())
-    missing = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
-    if missing:
-        raise DatasetError(path, f"it has no column {missing[0]!r}; expected {_COLUMNS}")
-    return _gather(path, rows)
+    return _gather(path, read_csv(path, _COLUMNS, _HOW))
 
 
 def _gather(path: Path, rows: Iterable[dict[str, str]]) -> list[dict[str, Any]]:
@@ -175,4 +165,5 @@ SPEC = DatasetSpec(
     "category, box_a, box_b, visible, homography, label_a, label_b, name), and the images",
     source="your own images",
     license="yours",
+    splits=("all",),
 )

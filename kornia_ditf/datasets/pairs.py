@@ -59,7 +59,9 @@ class Pair:
 
     @property
     def visible(self) -> Tensor:
-        """Which points are annotated in both images, shape (K,), bool."""
+        """Which points are annotated in both images, shape (K,), bool; in A, if those differ."""
+        if len(self.visibility_a) != len(self.visibility_b):
+            return self.visibility_a > 0
         return (self.visibility_a > 0) & (self.visibility_b > 0)
 
 
@@ -87,6 +89,10 @@ class PairDataset(Sequence[Pair]):
         Raises:
             DatasetError: a file of it is missing or malformed.
         """
+
+    def category(self, index: int) -> str:
+        """Give what a pair counts under; without reading it, where the list says so."""
+        return self.read(index).category
 
     @overload
     def __getitem__(self, index: int) -> Pair: ...
@@ -133,3 +139,27 @@ def as_points(values: object, path: Path, what: str) -> Tensor:
             path, f"{what} must be a list of [x, y] in finite numbers, got {str(values)[:60]}"
         )
     return points
+
+
+def as_box(values: Sequence[object], path: Path, what: str) -> Box:
+    """Read left, top, right, bottom.
+
+    Raises:
+        DatasetError: they are not four numbers, or the box has no area.
+    """
+    corners = as_points([list(values[:2]), list(values[2:])], path, what)
+    if corners.shape != (2, 2) or bool((corners[1] <= corners[0]).any()):
+        raise DatasetError(path, f"{what} must be left, top, right, bottom, got {list(values)}")
+    left, top, right, bottom = corners.flatten().tolist()
+    return (left, top, right, bottom)
+
+
+def existing_image(path: Path, how: str) -> Path:
+    """Give a path back if a file is there.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    if not path.is_file():
+        raise DatasetError(path, f"there is no such image. {how}")
+    return path

@@ -8,10 +8,23 @@ from typing import Any, Literal
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.metrics.functional import Comparison
+from kornia_ditf.propagation import Propagation
 
 Task = Literal["keypoints", "homography", "masks"]
 
+COMPATIBILITY = {
+    "dift-sampling": "HPatches: keypoints are normalised as if pixels' centres were corners, and "
+    "sampled as if they were not, so that descriptors come from up to half a pixel further out and "
+    "from half outside at the border (DIFT's eval_hpatches.py)",
+    "visibility-scaling": "coordinates are multiplied by visibility, so that points annotated as "
+    "hidden (0.5) go to half their place (GeoAware-SC's preprocess_kps_pad)",
+    "willow-padding": "both images are taken as 256 x 256, and the extent is that of A's keypoints "
+    "and (-1, -1), with which lists of points were filled up (dhpf, CATs)",
+}
+"""What authors' code does beside its paper, by the name that `Protocol.compat` takes."""
+
 _KINDS = ("whole", "squash", "long-side", "short-side", "pad")
+_TASKS = ("keypoints", "homography", "masks")
 _BASES = ("box", "image", "canvas", "points", "pixels")
 
 
@@ -48,35 +61,19 @@ class Decode:
 
     Args:
         kind: `pixels` takes the highest cosine among all pixels of the image (descriptors
-            upsampled). `tokens` takes the best token of the padded square. `window` takes the
-            mean place in a window around it, weighted by a softmax (GeoAware-SC).
+            upsampled). `tokens` takes the token of the padded square with the highest cosine to
+            the token that the point lies in. `window` takes the mean place in a window around
+            that, weighted by a softmax (`WindowSoftArgmax`).
         beta: the temperature of that softmax.
         radius: how far the window reaches, in tokens.
-        offset: what is added to a token's left and upper edge, in pixels of the square: half of
-            the token, rounded down, and this.
+        offset: pixels of the square that are added to a token's edge and half its side, which is
+            rounded down.
     """
 
     kind: Literal["pixels", "tokens", "window"] = "pixels"
     beta: float = 0.02
     radius: int = 7
     offset: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Propagation:
-    """How labels go from frame to frame (DINO's evaluation of DAVIS).
-
-    Args:
-        topk: so many of the most similar tokens vote.
-        frames: of the first frame and so many last ones.
-        radius: within so many tokens, along x and y; 0 is everywhere.
-        temperature: of the softmax over cosines.
-    """
-
-    topk: int = 5
-    frames: int = 7
-    radius: int = 12
-    temperature: float = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +93,7 @@ class Protocol:
             the padded square (`canvas`), the extent of the key`points` of B, or 1 (`pixels`).
         comparison: whether a distance of exactly the threshold counts.
         alphas: the thresholds as parts of the base.
+        corner_thresholds: those of a homography's corner error, in pixels of B.
         canvas: side of the padded square in whose pixels distances are measured; 0 where they are
             measured in the pixels of the image.
         propagation: for masks.
@@ -115,6 +113,7 @@ class Protocol:
     base: Literal["box", "image", "canvas", "points", "pixels"] = "box"
     comparison: Comparison = "<="
     alphas: tuple[float, ...] = (0.1, 0.05, 0.01)
+    corner_thresholds: tuple[float, ...] = (1, 3, 5)
     canvas: int = 0
     propagation: Propagation | None = None
     per_category: int = 0
@@ -122,6 +121,13 @@ class Protocol:
     hints: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.task not in _TASKS:
+            raise InvalidArgumentError(f"task must be one of {', '.join(_TASKS)}: {self.task!r}")
+        unknown = self.compat - set(COMPATIBILITY)
+        if unknown:
+            raise InvalidArgumentError(
+                f"compat must be of {', '.join(COMPATIBILITY)}, got {min(unknown)!r}"
+            )
         if self.base not in _BASES:
             raise InvalidArgumentError(f"base must be one of {', '.join(_BASES)}: {self.base!r}")
         if not self.alphas or not all(alpha > 0 for alpha in self.alphas):
