@@ -210,9 +210,7 @@ def _compare(
         Comparison(
             labels[a],
             labels[b],
-            interval(
-                float(values[a] - values[b]), drawn[:, a] - drawn[:, b], choice["confidence"]
-            ),
+            interval(float(values[a] - values[b]), drawn[:, a] - drawn[:, b], choice["confidence"]),
             p,
             corrected,
         )
@@ -223,7 +221,9 @@ def _compare(
 def _by_category(scored: CellScores, categories: Sequence[str]) -> tuple[float, ...]:
     names = np.array(scored.categories)
     return tuple(
-        float(ratio(scored.numerators[names == name, :1], scored.denominators[names == name, :1])[0])
+        float(
+            ratio(scored.numerators[names == name, :1], scored.denominators[names == name, :1])[0]
+        )
         for name in categories
     )
 

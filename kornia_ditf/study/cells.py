@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kornia_ditf.protocols.protocol import Protocol
-from kornia_ditf.study.listing import ListedPair, ListedSet
+from kornia_ditf.study.listing import Item, ListedSet
 from kornia_ditf.study.preparation import Prepared, Task
 from kornia_ditf.study.spec import Configuration, Study
 from kornia_ditf.study.work import map_key, prompt_for, records_key
@@ -23,7 +23,8 @@ class Cell:
         channels: massive channels that it discards; None where it discards none.
         task: place, among the tasks, of the one that describes for it.
         listed: the data set.
-        protocol: how pairs are scored.
+        protocol: how it is scored.
+        items: what of it is scored, in its order.
         folder: of its records.
     """
 
@@ -33,16 +34,14 @@ class Cell:
     task: int
     listed: ListedSet
     protocol: Protocol
+    items: tuple[Item, ...]
     folder: Path
 
-    def images(self, pair: ListedPair) -> list[tuple[str, str | None, str]]:
-        """Give, of a pair's two images, the path, the prompt and the key of the map."""
+    def images(self, item: Item) -> list[tuple[str, str | None, str]]:
+        """Give of each image of an item the path, the prompt and the key of its map."""
         template = self.configuration.settings.get("prompt")
         found = []
-        for path, digest, label in (
-            (pair.image_a, pair.digest_a, pair.label_a),
-            (pair.image_b, pair.digest_b, pair.label_b),
-        ):
+        for path, digest, label in item.images:
             prompt = prompt_for(template, label)
             found.append((path, prompt, map_key(self.identity, digest, prompt, self.protocol.fit)))
         return found
@@ -62,7 +61,7 @@ def lay_out_cells(
         for configuration in task.group.members:
             member = known.members[configuration.label]
             identity = f"{member.identity} {study.cache_dtype}"
-            for protocol in listed.protocols:
+            for protocol, items in listed.protocols:
                 if protocol.fit == task.fit:
                     key = records_key(identity, configuration.settings.get("prompt"), protocol)
                     found[configuration.label, task.place, protocol.name] = Cell(
@@ -72,11 +71,12 @@ def lay_out_cells(
                         task=place,
                         listed=listed,
                         protocol=protocol,
+                        items=items,
                         folder=records / key,
                     )
     return [
         found[configuration.label, place, protocol.name]
         for place, listed in enumerate(sets)
-        for protocol in listed.protocols
+        for protocol, _ in listed.protocols
         for configuration in study.configurations()
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,9 +11,11 @@ from random import Random
 from typing import Any, TypeVar
 
 from kornia_ditf.datasets.pairs import Pair, PairDataset
+from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
 from kornia_ditf.errors import DatasetError, InvalidArgumentError
 from kornia_ditf.protocols.presets import find_protocol
 from kornia_ditf.protocols.protocol import Protocol
+from kornia_ditf.protocols.select import select_pairs
 from kornia_ditf.registry import load_dataset
 from kornia_ditf.study.cache import content_key
 from kornia_ditf.study.spec import DatasetChoice, ProtocolChoice, Study
@@ -24,22 +26,35 @@ CALIBRATION_IMAGES = 4
 
 
 @dataclass(frozen=True, slots=True)
+class Item:
+    """What is kept, while a study runs, of what is scored at a time: a pair, or a sequence.
+
+    Args:
+        index: in its data set.
+        key: digest of all that is known of it, its images' bytes included.
+        images: path, digest of the bytes, and what is shown, of each image.
+    """
+
+    index: int
+    key: str
+    images: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ListedSet:
     """A data set of the study.
 
     Args:
         choice: what the study says of it.
         label: what tables call it.
-        protocols: how its pairs are scored.
-        pairs: those that are scored, in its order.
+        protocols: how it is scored, and what of it, in its order; an item may come twice.
         calibration: images in which massive channels are sought, and digests of their bytes;
             a limit on the pairs does not change them.
     """
 
     choice: DatasetChoice
     label: str
-    protocols: tuple[Protocol, ...]
-    pairs: tuple[ListedPair, ...]
+    protocols: tuple[tuple[Protocol, tuple[Item, ...]], ...]
     calibration: tuple[tuple[str, str], ...]
 
 
@@ -47,33 +62,50 @@ def list_study(study: Study) -> list[ListedSet]:
     """Read the lists of all data sets, and of each pair what decides its result.
 
     Raises:
-        InvalidArgumentError: no data set or protocol has a name, or two data sets share a label.
+        InvalidArgumentError: no data set or protocol has a name, two data sets share a label, or
+            a protocol is not for such a data set.
         DatasetError: a file is missing or malformed.
     """
-    labels = _labels(study)
     chosen = [[resolve_protocol(c) for c in study.protocols_of(d)] for d in study.datasets]
     return [
-        _list_set(choice, label, tuple(protocols))
-        for choice, label, protocols in zip(study.datasets, labels, chosen, strict=True)
+        _list_set(choice, label, protocols)
+        for choice, label, protocols in zip(study.datasets, _labels(study), chosen, strict=True)
     ]
 
 
-def _list_set(choice: DatasetChoice, label: str, protocols: tuple[Protocol, ...]) -> ListedSet:
+def _list_set(choice: DatasetChoice, label: str, protocols: Sequence[Protocol]) -> ListedSet:
     dataset = open_dataset(choice)
     digests: dict[Path, tuple[str, str]] = {}
-    indices = choose_pairs(len(dataset), choice.limit, choice.seed)
-    pairs = tuple(_list_pairs(dataset, indices, digests))
-    first: dict[Path, None] = {}
+    items: dict[int, Item] = {}
+
+    def listed(index: int) -> Item:
+        if index not in items:
+            items[index] = _list_item(dataset[index], index, digests)
+        return items[index]
+
+    scored = []
+    for protocol in protocols:
+        if (protocol.task == "masks") != isinstance(dataset, SequenceDataset):
+            raise InvalidArgumentError(
+                f"the protocol {protocol.name!r} scores {protocol.task}, and {choice.name!r} has "
+                f"none; it is meant for {', '.join(protocol.datasets)}"
+            )
+        whole = isinstance(dataset, SequenceDataset)
+        indices = list(range(len(dataset))) if whole else select_pairs(dataset, protocol)
+        places = choose_pairs(len(indices), choice.limit, choice.seed)
+        scored.append((protocol, tuple(listed(indices[place]) for place in places)))
+    calibration: dict[str, str] = {}
     for index in range(len(dataset)):
-        if len(first) >= CALIBRATION_IMAGES:
+        if len(calibration) >= CALIBRATION_IMAGES:
             break
-        pair = dataset[index]
-        first |= dict.fromkeys((pair.image_a, pair.image_b))
-    calibration = [_digested(path, digests) for path in list(first)[:CALIBRATION_IMAGES]]
-    return ListedSet(choice, label, protocols, pairs, tuple(calibration))
+        # Not kept among the items: it may be one that is not scored.
+        images = _list_item(dataset[index], index, digests).images
+        calibration |= {path: digest for path, digest, _ in images}
+    first = tuple(calibration.items())[:CALIBRATION_IMAGES]
+    return ListedSet(choice, label, tuple(scored), first)
 
 
-def open_dataset(choice: DatasetChoice) -> PairDataset:
+def open_dataset(choice: DatasetChoice) -> PairDataset | SequenceDataset:
     """Read a data set's list of pairs.
 
     Raises:
@@ -143,48 +175,18 @@ def _override(value: Value, changes: Mapping[str, Any], name: str) -> Value:
         raise InvalidArgumentError(f"the protocol {name!r}: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class ListedPair:
-    """What is kept of a pair while a study runs.
-
-    Args:
-        index: in its data set.
-        key: digest of all that is known of the pair, the images' bytes included.
-        image_a: path of image A.
-        image_b: path of image B.
-        digest_a: of A's bytes.
-        digest_b: of B's bytes.
-        label_a: what A shows.
-        label_b: what B shows.
-    """
-
-    index: int
-    key: str
-    image_a: str
-    image_b: str
-    digest_a: str
-    digest_b: str
-    label_a: str
-    label_b: str
-
-
-def _list_pairs(
-    dataset: PairDataset, indices: Iterable[int], digests: dict[Path, tuple[str, str]]
-) -> Iterator[ListedPair]:
-    for index in indices:
-        pair = dataset[index]
-        path_a, digest_a = _digested(pair.image_a, digests)
-        path_b, digest_b = _digested(pair.image_b, digests)
-        yield ListedPair(
-            index=index,
-            key=_pair_key(pair, digest_a, digest_b),
-            image_a=path_a,
-            image_b=path_b,
-            digest_a=digest_a,
-            digest_b=digest_b,
-            label_a=pair.label_a,
-            label_b=pair.label_b,
-        )
+def _list_item(
+    value: Pair | FrameSequence, index: int, digests: dict[Path, tuple[str, str]]
+) -> Item:
+    if isinstance(value, FrameSequence):
+        frames = [(*_digested(path, digests), value.label) for path in value.frames]
+        masks = [path and file_digest(path) for path in value.masks]
+        told = {"names": [value.name], "masks": masks, "size": value.size}
+        key = content_key(images=[digest for _, digest, _ in frames], **told)
+        return Item(index, key, tuple(frames))
+    image_a = (*_digested(value.image_a, digests), value.label_a)
+    image_b = (*_digested(value.image_b, digests), value.label_b)
+    return Item(index, _pair_key(value, image_a[1], image_b[1]), (image_a, image_b))
 
 
 def _digested(path: Path, digests: dict[Path, tuple[str, str]]) -> tuple[str, str]:

@@ -81,7 +81,7 @@ def tasks_of(groups: Iterable[Group], sets: Sequence[ListedSet]) -> list[Task]:
         Task(group, place, fit)
         for group in groups
         for place, listed in enumerate(sets)
-        for fit in dict.fromkeys(protocol.fit for protocol in listed.protocols)
+        for fit in dict.fromkeys(protocol.fit for protocol, _ in listed.protocols)
     ]
 
 

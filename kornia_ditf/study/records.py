@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from kornia_ditf.datasets.pairs import Pair
+    from kornia_ditf.datasets.sequences import FrameSequence
     from kornia_ditf.protocols.evaluate import PairResult
+    from kornia_ditf.protocols.sequences import SequenceResult
 
 RECORDS = "records.parquet"
 
@@ -57,23 +59,44 @@ def records_schema() -> pa.Schema:
     return pa.schema([*cell, pa.field("index", pa.int64()), *list(part_schema())[1:]])
 
 
-def as_row(pair: Pair, result: PairResult) -> dict[str, Any]:
+def pair_row(pair: Pair, result: PairResult) -> dict[str, Any]:
     """Turn a pair's result into a record, all but its key."""
+    from kornia_ditf.metrics.functional import project
+
     scores = {} if result.corner_error is None else {"corner_error": result.corner_error}
+    planar = pair.homography is not None and result.corner_error is not None
+    truth = (
+        project(pair.homography, result.sources) if planar else pair.points_b[result.points]  # type: ignore[arg-type]
+    )
     return {
         "pair": pair.name,
         "category": pair.category,
         "image_a": str(pair.image_a),
         "image_b": str(pair.image_b),
         "points": result.points.tolist(),
-        "points_a": pair.points_a[result.points].tolist(),
+        "points_a": result.sources.tolist(),
         "found_b": result.predicted.tolist(),
-        "true_b": pair.points_b[result.points].tolist(),
+        "true_b": truth.tolist(),
         "distances": result.distances.tolist(),
         "base": result.base,
         "alphas": list(result.alphas),
         "hits": result.hits.tolist(),
         "scores": list(scores.items()),
+    }
+
+
+def sequence_row(sequence: FrameSequence, result: SequenceResult) -> dict[str, Any]:
+    """Turn a sequence's result into a record, all but its key: sums over its objects."""
+    j, f = (values.mean(1).sum() for values in (result.j, result.f))
+    lists = ("points", "points_a", "found_b", "true_b", "distances", "alphas", "hits")
+    return {
+        "pair": sequence.name,
+        "category": "all",
+        "image_a": str(sequence.frames[0]),
+        "image_b": str(sequence.frames[-1]),
+        **{name: [] for name in lists},
+        "base": 1.0,
+        "scores": [("objects", float(len(result.j))), ("J", float(j)), ("F", float(f))],
     }
 
 

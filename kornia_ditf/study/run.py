@@ -24,7 +24,7 @@ from kornia_ditf.study.cache import DamagedFileError, MapCache
 from kornia_ditf.study.cells import Cell, lay_out_cells
 from kornia_ditf.study.costs import CostLog
 from kornia_ditf.study.engines import Engine, Local, Setup
-from kornia_ditf.study.listing import ListedPair, list_study
+from kornia_ditf.study.listing import Item, list_study
 from kornia_ditf.study.preparation import Task, prepare, tasks_of
 from kornia_ditf.study.records import RECORDS, check_records, done_keys, write_records
 from kornia_ditf.study.spec import Study
@@ -32,7 +32,7 @@ from kornia_ditf.study.summary import write_summary
 from kornia_ditf.study.work import group_configurations, last_blocks
 from kornia_ditf.study.worker import Describe, Evaluate, Unit
 
-Item = TypeVar("Item")
+Piece = TypeVar("Piece")
 
 _PASSES = 4
 _IMAGES_AT_ONCE = 2
@@ -106,7 +106,7 @@ def run_study(
         return path
 
 
-Pending = list[tuple[Cell, list[ListedPair]]]
+Pending = list[tuple[Cell, list[Item]]]
 
 
 @dataclass(slots=True)
@@ -155,7 +155,7 @@ class _Run:
                     "protocol": cell.protocol.name,
                 },
                 cell.folder,
-                [(pair.index, pair.key) for pair in cell.listed.pairs],
+                [(pair.index, pair.key) for pair in cell.items],
             )
             for cell in self.cells
         )
@@ -174,10 +174,10 @@ class _Run:
                 done[cell.folder], damaged = done_keys(cell.folder)
                 for error in damaged:
                     self.watcher.warn(f"{error}; its pairs are scored again")
-            pairs = {p.key: p for p in cell.listed.pairs if p.key not in done[cell.folder]}
+            pairs = {p.key: p for p in cell.items if p.key not in done[cell.folder]}
             done[cell.folder].update(pairs)  # another cell may keep its records there as well
             if pairs:
-                order = sorted(pairs.values(), key=lambda pair: (pair.image_a, pair.image_b))
+                order = sorted(pairs.values(), key=lambda pair: pair.images)
                 found.append((cell, order))
         return found
 
@@ -207,9 +207,9 @@ class _Run:
         for cell, pairs in pending:
             ready = []
             for pair in pairs:
-                keys = [key for _, _, key in cell.images(pair)]
+                keys = tuple(key for _, _, key in cell.images(pair))
                 if all(map(self.cache.has, keys)):
-                    ready.append((pair.index, pair.key, keys[0], keys[1]))
+                    ready.append((pair.index, pair.key, keys))
             for some in _pieces(ready, _PAIRS_AT_ONCE):
                 yield Evaluate(
                     cell.listed.choice, cell.identity, cell.protocol, str(cell.folder), some
@@ -235,7 +235,7 @@ def _size(unit: Unit) -> int:
     return len(unit.pairs) if isinstance(unit, Evaluate) else 1
 
 
-def _pieces(items: Sequence[Item], count: int) -> Iterator[tuple[Item, ...]]:
+def _pieces(items: Sequence[Piece], count: int) -> Iterator[tuple[Piece, ...]]:
     return (tuple(items[start : start + count]) for start in range(0, len(items), count))
 
 

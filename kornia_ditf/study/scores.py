@@ -78,8 +78,7 @@ def read_cell(path: Path, descriptor: str, dataset: str, protocol: Mapping[str, 
         ("protocol", "==", protocol["name"]),
     ]
     rows = pq.read_table(path, columns=list(_READ), filters=chosen).to_pylist()
-    score = _planar if protocol["task"] == "homography" else _keypoints
-    scores, definitions, above, below = score(rows, protocol)
+    scores, definitions, above, below = _SCORERS[protocol["task"]](rows, protocol)
     return CellScores(
         scores=tuple(scores),
         definitions=tuple(definitions),
@@ -91,6 +90,11 @@ def read_cell(path: Path, descriptor: str, dataset: str, protocol: Mapping[str, 
         points=sum(len(row["distances"]) for row in rows),
     )
 
+
+_AREA = (
+    "Here the curve of AUC has steps, so that AUC is the mean over pairs of max(0, 1 - error / t); "
+    "SuperGlue's script joins the steps by straight lines."
+)
 
 Scored = tuple[Sequence[Score], Sequence[str], Floats, Floats]
 
@@ -120,7 +124,6 @@ def _planar(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> S
     limits = np.array(thresholds)
     corners = np.array([dict(row["scores"]).get("corner_error", np.inf) for row in rows])
     accurate = (corners[:, None] <= limits).astype(np.float64)
-    # The area under the share of pairs with an error below e, for e from 0 to a threshold.
     areas = np.clip(1 - corners[:, None] / limits, 0, 1)
     matched = np.array(
         [[float(np.mean(h)) if len(h) else 0.0 for h in row["hits"]] for row in rows]
@@ -128,4 +131,16 @@ def _planar(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> S
     parts = [("corner accuracy", accurate), ("corner AUC", areas), ("MMA", matched)]
     scores = [Score(f"{kind}@{t:g} px", kind, t) for kind, _ in parts for t in thresholds]
     above = np.concatenate([part for _, part in parts], 1)
-    return scores, [HomographyAccuracy.definition, MMA.definition], above, np.ones(above.shape)
+    definitions = [HomographyAccuracy.definition, MMA.definition, _AREA]
+    return scores, definitions, above, np.ones(above.shape)
+
+
+def _masks(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> Scored:
+    found = [dict(row["scores"]) for row in rows]
+    j, f, objects = (np.array([each[name] for each in found]) for name in ("J", "F", "objects"))
+    scores = [Score(name, name) for name in ("J&F", "J", "F")]
+    above = np.stack([(j + f) / 2, j, f], 1)
+    return scores, [JAndF.definition], above, np.repeat(objects[:, None], 3, 1)
+
+
+_SCORERS = {"keypoints": _keypoints, "homography": _planar, "masks": _masks}

@@ -82,6 +82,6 @@ def _cell(cell: Cell, task: Task, prepared: Prepared) -> dict[str, Any]:
         "bytes_held": prepared.bytes_held,
         "device": prepared.device,
         "forward_shared_by": [member.label for member in task.group.members],
-        "pairs": len(listed.pairs),
+        "pairs": len(cell.items),
         "root": listed.choice.root,
     }

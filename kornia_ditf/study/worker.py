@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from kornia_ditf.checks import read_dtype
-from kornia_ditf.datasets.pairs import PairDataset
+from kornia_ditf.datasets.pairs import Pair, PairDataset
+from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.descriptor import DiTF, describe_tap
 from kornia_ditf.errors import DiTFError
@@ -20,10 +21,11 @@ from kornia_ditf.preprocess import as_image
 from kornia_ditf.protocols.evaluate import evaluate_pair
 from kornia_ditf.protocols.fitting import prepare_image
 from kornia_ditf.protocols.protocol import Fit, Protocol
+from kornia_ditf.protocols.sequences import evaluate_sequence
 from kornia_ditf.registry import create_descriptor
 from kornia_ditf.study.cache import DamagedFileError, MapCache, MapReader
 from kornia_ditf.study.listing import open_dataset
-from kornia_ditf.study.records import as_row, write_part
+from kornia_ditf.study.records import pair_row, sequence_row, write_part
 from kornia_ditf.study.spec import Configuration, DatasetChoice
 from kornia_ditf.study.work import Group, member_config
 from kornia_ditf.types import DescriptorMap
@@ -74,14 +76,15 @@ class Evaluate:
         identity: of the descriptor, for the log of costs.
         protocol: how to score.
         folder: where the records go.
-        pairs: index in the data set, key of the record, keys of the two maps.
+        pairs: of each pair or sequence the index in the data set, the key of the record, and the
+            keys of its images' maps.
     """
 
     dataset: DatasetChoice
     identity: str
     protocol: Protocol
     folder: str
-    pairs: tuple[tuple[int, str, str, str], ...]
+    pairs: tuple[tuple[int, str, tuple[str, ...]], ...]
 
 
 Unit = Prepare | Describe | Evaluate
@@ -125,7 +128,7 @@ class Worker:
         self.device, self.reach = device, reach
         self._maps = MapReader(self.cache)
         self._loaded: tuple[str, DenseDescriptor] | None = None
-        self._dataset: tuple[DatasetChoice, PairDataset] | None = None
+        self._dataset: tuple[DatasetChoice, PairDataset | SequenceDataset] | None = None
 
     def do(self, unit: Unit) -> Outcome:
         """Do a unit; what fails for a reason of its own is told, and the rest goes on."""
@@ -219,18 +222,17 @@ class Worker:
         if self._dataset is None or self._dataset[0] != unit.dataset:
             self._dataset = unit.dataset, open_dataset(unit.dataset)
         outcome, rows = Outcome(), []
-        for index, key, key_a, key_b in unit.pairs:
-            pair = self._dataset[1][index]
+        for index, key, maps in unit.pairs:
+            item = self._dataset[1][index]
             begin = time.perf_counter()
             try:
-                maps = [self._maps(each) for each in (key_a, key_b)]
-                row = as_row(pair, evaluate_pair(maps[0], maps[1], pair, unit.protocol))
+                row = self._score(item, maps, unit.protocol)
             except DamagedFileError as error:
                 error.path.unlink(missing_ok=True)
                 outcome.damaged.append(str(error))
                 continue
             except DiTFError as error:
-                outcome.failures.append(f"pair {pair.name}: {error}")
+                outcome.failures.append(f"{item.name}: {error}")
                 continue
             rows.append({"key": key, **row})
             outcome.seconds.append(time.perf_counter() - begin)
@@ -238,6 +240,16 @@ class Worker:
             write_part(Path(unit.folder), rows)
         outcome.count = len(rows)
         return outcome
+
+    def _score(
+        self, item: Pair | FrameSequence, maps: Sequence[str], protocol: Protocol
+    ) -> dict[str, Any]:
+        if isinstance(item, FrameSequence):
+            keys = dict(zip(item.frames, maps, strict=True))
+            result = evaluate_sequence(lambda path: self._maps(keys[path]), item, protocol)
+            return sequence_row(item, result)
+        found = evaluate_pair(self._maps(maps[0]), self._maps(maps[1]), item, protocol)
+        return pair_row(item, found)
 
     def _descriptor(self, group: Group) -> DenseDescriptor:
         """Load a group's descriptor, unless it is the one that is loaded."""
