@@ -231,14 +231,17 @@ def _by_category(scored: CellScores, categories: Sequence[str]) -> tuple[float, 
 def _curves(rows: Sequence[Row]) -> list[Curve]:
     """Find configurations that differ in their block or timestep alone."""
     found = []
+    told = [row.cell["settings"] for row in rows]
+    varied = {
+        key for one in told for key in one if any(one[key] != other.get(key) for other in told)
+    }
     for setting in ("block", "timestep"):
         lines: dict[str, list[tuple[float, Interval]]] = {}
         for row in rows:
             settings = row.cell["settings"]
             if setting in settings:
-                others = {k: v for k, v in sorted(settings.items()) if k != setting}
-                shown = " ".join(f"{key} {value}" for key, value in others.items())
-                line = lines.setdefault(f"{row.cell['name']} {shown}".strip(), [])
+                shown = [f"{k} {v}" for k, v in settings.items() if k != setting and k in varied]
+                line = lines.setdefault(" ".join([row.cell["name"], *shown]), [])
                 line.append((float(settings[setting]), row.values[0]))
         found += [
             Curve(setting, label, tuple(sorted(line, key=lambda point: point[0])))

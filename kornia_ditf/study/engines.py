@@ -20,10 +20,7 @@ from threading import Thread
 from typing import Any
 
 from kornia_ditf.errors import InvalidArgumentError, MissingExtraError, StudyError
-from kornia_ditf.study.worker import Outcome, Unit, Worker
-
-Setup = tuple[Any, ...]
-"""What `Worker` takes, all but the device."""
+from kornia_ditf.study.worker import Outcome, Setup, Unit, Worker
 
 _DEATHS = 3
 
@@ -50,7 +47,7 @@ class Local(Engine):
     """Does units one after another in this process."""
 
     def __init__(self, setup: Setup, device: str | None = None) -> None:
-        self._worker = Worker(*setup, device)
+        self._worker = Worker(setup, device)
 
     def outcomes(self, units: Iterable[Unit]) -> Iterator[Done]:
         return ((unit, self._worker.do(unit)) for unit in units)
@@ -121,12 +118,20 @@ def _begin(setup: Setup, device: str | None, threads: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and ends us
     Thread(target=leave_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    _own = Worker(*setup, device)
+    _own = Worker(setup, device)
 
 
 def _do(unit: Unit) -> Outcome:
     assert _own is not None
     return _own.do(unit)
+
+
+def default_devices() -> list[str | None]:
+    """Name all GPUs of this host; without one, the CPU twice."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [f"cuda:{index}" for index in range(count)] or ["cpu", "cpu"]
 
 
 class Processes(_Pooled):
@@ -209,11 +214,11 @@ class RayCluster(_Pooled):
             ) from error
         self._ray: Any = ray
         self.workers = workers
-        self._started = not ray.is_initialized()
+        self._started = not self._ray.is_initialized()
         if self._started:
             here: Any = {} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}
             try:
-                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **here)
+                self._ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **here)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise InvalidArgumentError(
                     f"there is no Ray cluster at {address!r} ({error}); start one with "
@@ -221,7 +226,7 @@ class RayCluster(_Pooled):
                 ) from error
         device = "cuda" if gpus else None
         actor: Any = self._ray.remote(Worker).options(num_cpus=cpus, num_gpus=gpus)
-        self._start = lambda: actor.remote(*setup, device)
+        self._start = lambda: actor.remote(setup, device)
         self._actors = [self._start() for _ in range(workers)]
 
     def _submit(self, place: int, unit: Unit) -> Any:

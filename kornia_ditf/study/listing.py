@@ -90,8 +90,9 @@ def _list_set(choice: DatasetChoice, label: str, protocols: Sequence[Protocol]) 
                 f"the protocol {protocol.name!r} scores {protocol.task}, and {choice.name!r} has "
                 f"none; it is meant for {', '.join(protocol.datasets)}"
             )
-        whole = isinstance(dataset, SequenceDataset)
-        indices = list(range(len(dataset))) if whole else select_pairs(dataset, protocol)
+        indices = list(range(len(dataset)))
+        if not isinstance(dataset, SequenceDataset):
+            indices = select_pairs(dataset, protocol)
         places = choose_pairs(len(indices), choice.limit, choice.seed)
         scored.append((protocol, tuple(listed(indices[place]) for place in places)))
     calibration: dict[str, str] = {}

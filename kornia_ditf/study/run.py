@@ -16,21 +16,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from kornia_ditf.errors import DiTFError, OutputError, StudyError
 from kornia_ditf.study import provenance
 from kornia_ditf.study.cache import DamagedFileError, MapCache
 from kornia_ditf.study.cells import Cell, lay_out_cells
 from kornia_ditf.study.costs import CostLog
-from kornia_ditf.study.engines import Engine, Local, Setup
+from kornia_ditf.study.engines import Engine, Local
 from kornia_ditf.study.listing import Item, list_study
 from kornia_ditf.study.preparation import Task, prepare, tasks_of
 from kornia_ditf.study.records import RECORDS, check_records, done_keys, write_records
 from kornia_ditf.study.spec import Study
 from kornia_ditf.study.summary import write_summary
 from kornia_ditf.study.work import group_configurations, last_blocks
-from kornia_ditf.study.worker import Describe, Evaluate, Unit
+from kornia_ditf.study.worker import Describe, Evaluate, Setup, Unit
 
 Piece = TypeVar("Piece")
 
@@ -41,17 +41,27 @@ _TOLD = 3
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")  # what atomic_write leaves when it is killed
 
 
-class Watcher:
-    """Is told how a run goes; this one keeps quiet."""
+class Watcher(Protocol):
+    """Is told how a run goes."""
 
     def begin(self, stage: str, total: int) -> None:
-        """Hear that a stage begins, and how many images or pairs it has."""
+        """Hear that a stage begins, and how many images or pairs it has; 0 is unknown."""
 
     def advance(self, count: int) -> None:
         """Hear that so many more are done."""
 
     def warn(self, message: str) -> None:
         """Hear of something to know, such as a damaged file that is made again."""
+
+
+class Quiet:
+    """A `Watcher` that keeps what it hears to itself."""
+
+    def begin(self, stage: str, total: int) -> None: ...
+
+    def advance(self, count: int) -> None: ...
+
+    def warn(self, message: str) -> None: ...
 
 
 def run_study(
@@ -83,14 +93,14 @@ def run_study(
         DatasetError: a data set's files are missing or malformed.
         OutputError: the folder cannot be written.
     """
-    listen = watcher or Watcher()
+    listen = watcher or Quiet()
     started = provenance.now()
     with _locked(out):
         sets = list_study(study)
         groups = group_configurations(study.configurations())
         tasks = tasks_of(groups, sets)
         maps = MapCache((out / "cache" if cache is None else cache).absolute())
-        workers = engine((str(maps.folder), study.cache_dtype, last_blocks(groups)))
+        workers = engine(Setup(str(maps.folder), study.cache_dtype, last_blocks(groups)))
         try:
             listen.begin("loading descriptors", 0)
             prepared = prepare(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kornia_ditf.metrics.accumulate import MMA, HomographyAccuracy
+from kornia_ditf.metrics.accumulate import MMA, HomographyAccuracy, JAndF
 from kornia_ditf.metrics.pck import PCK
 from kornia_ditf.study.statistics import Floats, category_means
 

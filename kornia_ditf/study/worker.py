@@ -111,21 +111,32 @@ class Outcome:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-class Worker:
-    """Does units one after another; keeps one descriptor and one data set loaded.
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What all workers of a study are told.
 
     Args:
         cache: folder of the maps.
         dtype: of the maps, by name.
         reach: by weights, the last block that any group needs.
+    """
+
+    cache: str
+    dtype: str
+    reach: Mapping[str, int]
+
+
+class Worker:
+    """Does units one after another; keeps one descriptor and one data set loaded.
+
+    Args:
+        setup: of the study.
         device: where to describe; None leaves it to the study's options.
     """
 
-    def __init__(
-        self, cache: str, dtype: str, reach: Mapping[str, int], device: str | None = None
-    ) -> None:
-        self.cache = MapCache(Path(cache), read_dtype(dtype))
-        self.device, self.reach = device, reach
+    def __init__(self, setup: Setup, device: str | None = None) -> None:
+        self.cache = MapCache(Path(setup.cache), read_dtype(setup.dtype))
+        self.device, self.reach = device, setup.reach
         self._maps = MapReader(self.cache)
         self._loaded: tuple[str, DenseDescriptor] | None = None
         self._dataset: tuple[DatasetChoice, PairDataset | SequenceDataset] | None = None
