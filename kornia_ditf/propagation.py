@@ -30,6 +30,9 @@ from kornia_ditf.types import DescriptorMap, Frame
 _LINES = 4
 """So many lines of tokens are compared at one time, with the lines that any of them may look at."""
 
+_REACH = 2
+"""So many tokens around its strongest place belong to a point."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Propagation:
@@ -291,11 +294,15 @@ def _propagate(
 
 def _resize_nearest(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize whole numbers (H, W) as Pillow's NEAREST does: the pixel under each centre."""
-    y, x = (
-        ((torch.arange(new, device=mask.device) + 0.5) * (old / new)).long().clamp_max(old - 1)
-        for new, old in zip(size, mask.shape, strict=True)
-    )
+    y, x = (_nearest(old, new).to(mask.device) for old, new in zip(mask.shape, size, strict=True))
     return mask.long()[y[:, None], x]
+
+
+def _nearest(old: int, new: int) -> Tensor:
+    # Pillow adds steps up, one by one; where a centre lies on an edge, their rounding decides.
+    steps = torch.full((new,), old / new, dtype=torch.float64)
+    steps[0] /= 2
+    return steps.cumsum(0).long().clamp_max(old - 1)
 
 
 def _share_out(places: Tensor, cells: Frame) -> Tensor:
@@ -312,9 +319,10 @@ def _strongest_places(labels: Tensor) -> tuple[Tensor, Tensor]:
     """Read places (x, y) in tokens, shape (K, 2), and strengths, from labels (K, rows, columns)."""
     rows, columns = labels.shape[1:]
     row, column = (torch.arange(count, device=labels.device) for count in (rows, columns))
-    strength, best = labels.flatten(1).max(1)
-    near_y = (row - (best // columns)[:, None]).abs() <= 2
-    near_x = (column - (best % columns)[:, None]).abs() <= 2
+    # Sums over 3 x 3 tokens: a label between tokens must not yield to a stray part of it on one.
+    best = F.avg_pool2d(labels[None], 3, 1, 1)[0].flatten(1).argmax(1)
+    near_y = (row - (best // columns)[:, None]).abs() <= _REACH
+    near_x = (column - (best % columns)[:, None]).abs() <= _REACH
     mass = labels * (near_y[:, :, None] & near_x[:, None, :])
     sums = torch.stack([mass.sum(1) @ column.float(), mass.sum(2) @ row.float()], 1)
-    return sums / mass.sum((1, 2))[:, None], strength
+    return sums / mass.sum((1, 2))[:, None], mass.flatten(1).amax(1)

@@ -103,6 +103,22 @@ def list_datasets() -> dict[str, DatasetSpec]:
     return {name: s for name, s in _installed().items() if isinstance(s, DatasetSpec)}
 
 
+def find_dataset(name: str) -> DatasetSpec:
+    """Find a data set's spec by its name.
+
+    Raises:
+        InvalidArgumentError: no data set has it.
+    """
+    known = list_datasets()
+    if name not in known:
+        near = get_close_matches(name.lower(), known, n=1, cutoff=0.4)
+        advice = f"did you mean {near[0]!r}? " if near else ""
+        raise InvalidArgumentError(
+            f"no data set is named {name!r}; {advice}installed: {', '.join(known)}"
+        )
+    return known[name]
+
+
 def load_dataset(name: str, root: str | Path, **options: Any) -> Sequence[Any]:
     """Read an installed data set: a `PairDataset`, or a `SequenceDataset` of frames.
 
@@ -120,14 +136,7 @@ def load_dataset(name: str, root: str | Path, **options: Any) -> Sequence[Any]:
         >>> len(pairs), pairs[0].size_a
         (2, (512, 640))
     """
-    known = list_datasets()
-    if name not in known:
-        near = get_close_matches(name.lower(), known, n=1, cutoff=0.4)
-        advice = f"did you mean {near[0]!r}? " if near else ""
-        raise InvalidArgumentError(
-            f"no data set is named {name!r}; {advice}installed: {', '.join(known)}"
-        )
-    pairs: Sequence[Any] = _load(known[name], (root,), options)
+    pairs: Sequence[Any] = _load(find_dataset(name), (root,), options)
     return pairs
 
 

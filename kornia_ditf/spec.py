@@ -105,8 +105,8 @@ class DatasetSpec:
         source: how to get it.
         license: licence of the images and annotations.
         folder: the name under which its folder is published.
-        inside: files and folders in that folder by which a copy is recognised; empty where it
-            must be named.
+        inside: files and folders in that folder, or patterns of them, by which a copy is
+            recognised; empty where it must be named.
         splits: the names that `split` takes, the usual one first.
         split_path: what holds a split, relative to the folder, with `{split}` for its name; empty
             where all are always there.

@@ -17,13 +17,10 @@ def _image(path: Path, size: tuple[int, int], generator: np.random.Generator) ->
 
 
 def _points(size: tuple[int, int], count: int, generator: np.random.Generator) -> list[list[int]]:
-    height, width = size
-    return [
-        [int(x), int(y)]
-        for x, y in zip(
-            generator.integers(0, width, count), generator.integers(0, height, count), strict=True
-        )
-    ]
+    """Points at nearly the same places of any image, as parts of its sides."""
+    places = np.random.default_rng(count).random((count, 2)) * 0.8 + 0.1
+    places = np.clip(places + generator.normal(0, 0.02, places.shape), 0, 0.99)
+    return [[int(x), int(y)] for x, y in places * [size[1], size[0]]]
 
 
 def spair(root: Path, *, pairs: int = 3, seed: int = 0) -> Path:
@@ -41,7 +38,8 @@ def spair(root: Path, *, pairs: int = 3, seed: int = 0) -> Path:
         for name, size in sizes.items():
             _image(place / "JPEGImages" / category / f"{name}.jpg", size, generator)
             chosen = generator.permutation(12)[:8]
-            known[name] = dict(zip(map(int, chosen), _points(size, 8, generator), strict=True))
+            points = _points(size, 12, generator)
+            known[name] = {int(i): points[i] for i in chosen}
             boxes[name] = [2, 3, size[1] - 4, size[0] - 5]
             annotation = place / "ImageAnnotation" / category / f"{name}.json"
             annotation.parent.mkdir(parents=True, exist_ok=True)

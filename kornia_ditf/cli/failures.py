@@ -21,6 +21,7 @@ from kornia_ditf.errors import (
     UnknownBackboneError,
 )
 
+INCOMPLETE = 6
 INTERRUPTED = 130
 _CODES: tuple[tuple[type[DiTFError], int], ...] = (
     (ImageError, 3),
@@ -28,7 +29,7 @@ _CODES: tuple[tuple[type[DiTFError], int], ...] = (
     (CheckpointError, 4),
     (HubError, 4),
     (OutputError, 5),
-    (DatasetError, 6),
+    (DatasetError, INCOMPLETE),
     (InvalidArgumentError, 2),
 )
 

@@ -128,7 +128,7 @@ SPEC = DatasetSpec(
     source=_HOW,
     license="CC BY 4.0 (annotations)",
     folder="ap-10k",
-    inside=("ImageAnnotation", "JPEGImages", "PairAnnotation"),
+    inside=("ImageAnnotation/*/*/*.json", "JPEGImages", "PairAnnotation"),
     splits=(
         *("test", "test_cross_species", "test_cross_family", "val", "val_cross_species"),
         *("val_cross_family", "trn"),

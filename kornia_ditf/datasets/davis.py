@@ -38,6 +38,10 @@ class Davis(SequenceDataset):
             raise DatasetError(folder / f"{min(missing):05d}.jpg", f"this frame is missing. {_HOW}")
         masks = self.root / "Annotations" / self._resolution / name
         paths = tuple((masks / path.name).with_suffix(".png") for path in frames)
+        beyond = sorted(set(masks.glob("*.png")) - set(paths))
+        if beyond:
+            frame = folder / f"{beyond[0].stem}.jpg"
+            raise DatasetError(frame, f"this frame is missing, and its mask is there. {_HOW}")
         if not paths[0].is_file():
             raise DatasetError(paths[0], f"the mask of the first frame is missing. {_HOW}")
         return FrameSequence(

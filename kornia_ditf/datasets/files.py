@@ -18,7 +18,7 @@ def find_root(root: str | Path, folder: str, inside: tuple[str, ...], how: str) 
     Args:
         root: what the user gave.
         folder: the name under which the set is published.
-        inside: files or folders, all of which it must hold.
+        inside: files or folders, or patterns of them, all of which it must hold.
         how: how to get the set.
 
     Raises:
@@ -26,10 +26,10 @@ def find_root(root: str | Path, folder: str, inside: tuple[str, ...], how: str) 
     """
     given = Path(root).expanduser()
     for place in (given, given / folder):
-        if all((place / name).exists() for name in inside):
+        if all(any(place.glob(name)) for name in inside):
             return place
     near = given / folder if (given / folder).is_dir() else given
-    missing = [name for name in inside if not (near / name).exists()]
+    missing = [name for name in inside if not any(near.glob(name))]
     if not given.exists():
         raise DatasetError(given, f"there is no such folder; expected {folder}. {how}")
     raise DatasetError(

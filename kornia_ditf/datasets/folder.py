@@ -165,5 +165,6 @@ SPEC = DatasetSpec(
     "category, box_a, box_b, visible, homography, label_a, label_b, name), and the images",
     source="your own images",
     license="yours",
+    inside=("pairs.[cj]s*",),
     splits=("all",),
 )

@@ -94,6 +94,10 @@ class PairDataset(Sequence[Pair]):
         """Give what a pair counts under; without reading it, where the list says so."""
         return self.read(index).category
 
+    def defects(self) -> Iterator[DatasetError]:
+        """Name what is wrong with files that reading pairs does not touch."""
+        return iter(())
+
     @overload
     def __getitem__(self, index: int) -> Pair: ...
 

@@ -149,7 +149,7 @@ SPEC = DatasetSpec(
     source=_HOW,
     license="see its publisher; images from PASCAL VOC",
     folder="PF-dataset-PASCAL",
-    inside=("JPEGImages",),
+    inside=("JPEGImages", "*_pairs_pf_pascal.csv"),
     splits=("test", "val", "trn"),
     split_path="{split}_pairs_pf_pascal.csv",
 )

@@ -76,6 +76,10 @@ class SequenceDataset(Sequence[FrameSequence]):
             DatasetError: a file of it is missing.
         """
 
+    def defects(self) -> Iterator[DatasetError]:
+        """Name what is wrong with files that reading sequences does not touch."""
+        return iter(())
+
     @overload
     def __getitem__(self, index: int) -> FrameSequence: ...
 

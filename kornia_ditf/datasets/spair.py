@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,20 @@ class SPair(PairDataset):
             label_a=category,
             label_b=category,
         )
+
+    def defects(self) -> Iterator[DatasetError]:
+        """Name lists of Layout that do not fit the pairs, and annotations that cannot be read."""
+        known = {name for name, _ in self._names}
+        for path in sorted(self.root.glob(f"Layout/*/{self.split}.txt")):
+            absent = [name for name in read_text(path, _HOW).split() if name not in known]
+            if absent:
+                folder = f"PairAnnotation/{self.split}"
+                yield DatasetError(path, f"it names {absent[0]}, which is not in {folder}")
+        for path in sorted(self.root.glob("ImageAnnotation/*/*.json")):
+            try:
+                read_json(path, {"kps": dict}, _HOW)
+            except DatasetError as error:
+                yield error
 
 
 _SIDES = ("src", "trg")

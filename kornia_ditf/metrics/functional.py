@@ -39,7 +39,12 @@ def point_distances(found: Tensor, true: Tensor) -> Tensor:
 
 
 def within(
-    distances: Tensor, base: float, alphas: Sequence[float], comparison: Comparison = "<="
+    distances: Tensor,
+    base: float,
+    alphas: Sequence[float],
+    comparison: Comparison = "<=",
+    *,
+    single: bool = False,
 ) -> Tensor:
     """Tell which points are correct at each threshold, alpha times a base.
 
@@ -53,6 +58,8 @@ def within(
             the distances.
         alphas: the thresholds.
         comparison: whether a distance of exactly the threshold is correct.
+        single: round the thresholds of `<` to float32 too, as both scripts do where the base is
+            the side of the padded square.
 
     Returns:
         shape (A, K), bool, a row for each alpha.
@@ -71,6 +78,7 @@ def within(
         return (distances.double() / base)[None] <= thresholds[:, None]
     if comparison == "<":
         thresholds = torch.tensor(alphas, dtype=torch.float32).double() * base
+        thresholds = thresholds.float().double() if single else thresholds
         return distances.double()[None] < thresholds[:, None]
     raise InvalidArgumentError(f"comparison must be '<=' or '<', got {comparison!r}")
 

@@ -106,7 +106,13 @@ def evaluate_pair(
         distances=found.distances,
         base=found.base,
         alphas=protocol.alphas,
-        hits=within(found.distances, found.base, protocol.alphas, protocol.comparison),
+        hits=within(
+            found.distances,
+            found.base,
+            protocol.alphas,
+            protocol.comparison,
+            single=protocol.base == "canvas",
+        ),
         corner_error=found.corner_error,
         seconds=time.perf_counter() - begin,
     )
