@@ -46,9 +46,7 @@ class KillsOnce:
 def check_that_it_survives(study: Study, tmp_path: Path, engine: Any, kill: Any) -> None:
     expected = pq.read_table(run_study(study, tmp_path / "local"))
     watcher = KillsOnce(kill)
-    path = run_study(
-        study, tmp_path / "out", engine=partial(watcher.make, engine), watcher=watcher
-    )
+    path = run_study(study, tmp_path / "out", engine=partial(watcher.make, engine), watcher=watcher)
     assert watcher.killed
     assert pq.read_table(path).equals(expected)
 
@@ -123,5 +121,5 @@ def test_a_descriptor_that_cannot_be_loaded_is_told_and_the_rest_goes_on(tmp_pat
     group = Group("nano", str(tmp_path), {}, {}, (member,))
     engine = Local(Setup(str(tmp_path), "float32", {}))
     describe = Describe(group, {}, Fit(), (), {})
-    (_, outcome), = engine.outcomes([describe])
+    ((_, outcome),) = engine.outcomes([describe])
     assert outcome.failures and outcome.failures[0].startswith("broken: ")

@@ -103,9 +103,7 @@ def test_a_changed_image_is_described_and_its_pairs_are_scored_again(
     assert heard.total(SCORED) == 2 * 4
 
 
-def test_damaged_maps_are_named_and_made_again(
-    make_study: Any, tmp_path: Path, heard: Any
-) -> None:
+def test_damaged_maps_are_named_and_made_again(make_study: Any, tmp_path: Path, heard: Any) -> None:
     study = read_study(make_study())
     before = values(run_study(study, tmp_path / "out"))
     maps = sorted((tmp_path / "out/cache").rglob("*.safetensors"))

@@ -37,15 +37,27 @@ def test_lists_are_swept_in_the_order_of_the_file() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("block:", "blok:", r"line 4: there is no key 'descriptors\[0\].blok'; did you mean 'block'"),
-        ("[3, 5]", "[3, five]", r"line 4: 'descriptors\[0\].block\[1\]' is 'five'; .*valid integer"),
+        (
+            "block:",
+            "blok:",
+            r"line 4: there is no key 'descriptors\[0\].blok'; did you mean 'block'",
+        ),
+        (
+            "[3, 5]",
+            "[3, five]",
+            r"line 4: 'descriptors\[0\].block\[1\]' is 'five'; .*valid integer",
+        ),
         ("timestep: 0", "timestep: noon", r"line 5: .*timestep.* is 'noon'; .*valid number"),
         ("name: small\n", "", r"line 1: 'name' is missing"),
         ("root: photographs", "limit: 0", r"line 9: 'datasets\[0\].limit' is 0; .*greater than"),
         ("protocols: plain\n", "", r"line 8: no protocol evaluates 'folder'"),
         ("    timestep: 0", "    block: 2", r"line 5: 'block' is given twice"),
         ("name: small", "name: [", r"line \d+: this is no YAML"),
-        ("protocols: plain", "protocol: plain", r"line 10: there is no key 'protocol'; .*'protocols'"),
+        (
+            "protocols: plain",
+            "protocol: plain",
+            r"line 10: there is no key 'protocol'; .*'protocols'",
+        ),
         ("protocols: plain", "protocols: [{name: plain, override: {}}]", r"mean 'overrides'"),
         ("protocols: plain", "protocols: plain\nreport: {resample: point}", r"'pair' or 'image'"),
     ],
