@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kornia_ditf.cli import options
+from kornia_ditf.cli.progress import StageProgress, duration
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from kornia_ditf.study.engines import Engine
     from kornia_ditf.study.plan import StudyPlan
     from kornia_ditf.study.spec import Study
@@ -67,8 +65,8 @@ def plan(file: File, out: Out = None, as_json: options.Json = False) -> None:
     before in --out, and rough arithmetic otherwise.
     """
     from kornia_ditf.cli import output
+    from kornia_ditf.study.parsing import read_study
     from kornia_ditf.study.plan import plan_study
-    from kornia_ditf.study.spec import read_study
 
     study = read_study(file)
     planned = plan_study(study, out or _default_out(file))
@@ -96,7 +94,7 @@ def run(
     Every image is described once for all configurations that one forward pass serves. It may be
     stopped at any instant, also by kill -9; type the same command to go on.
     """
-    from kornia_ditf.study.spec import read_study
+    from kornia_ditf.study.parsing import read_study
 
     make, device = _engine(engine, devices, address, workers, cpus, gpus)
     folder = out or _default_out(file)
@@ -186,7 +184,7 @@ def _run(
     from kornia_ditf.study.report import write_report
     from kornia_ditf.study.run import run_study
 
-    with _Shown() as watcher:
+    with StageProgress() as watcher:
         records = run_study(study, folder, cache=cache, engine=make, device=device, watcher=watcher)
     typer.echo(str(records), err=True)
     if not report:
@@ -208,6 +206,7 @@ def _engine(
 
     from kornia_ditf.errors import InvalidArgumentError
     from kornia_ditf.study import engines
+    from kornia_ditf.study.ray_cluster import RayCluster
 
     if name == "local":
         places = _devices(devices) if devices else [None]
@@ -220,7 +219,7 @@ def _engine(
     if name == "ray":
         if workers < 1 or cpus < 0 or gpus < 0:
             raise InvalidArgumentError("--workers must be 1 or more, --cpus and --gpus 0 or more")
-        make = partial(engines.RayCluster, address=address, workers=workers, cpus=cpus, gpus=gpus)
+        make = partial(RayCluster, address=address, workers=workers, cpus=cpus, gpus=gpus)
         return make, "cuda" if gpus else None
     raise InvalidArgumentError(f"--engine must be local, processes or ray, got {name!r}")
 
@@ -233,71 +232,6 @@ def _devices(given: str) -> list[Any]:
 
 def _default_out(file: Path) -> Path:
     return Path(f"{file.stem}-study")
-
-
-class _Shown:
-    """Shows a run: bars in a terminal, a line now and then elsewhere."""
-
-    _EVERY_SECONDS = 10.0
-
-    def __init__(self) -> None:
-        from kornia_ditf.cli import output
-
-        self._console = output.console(error=True)
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
-        self._stage, self._total, self._done = "", 0, 0
-        self._begun = self._told = time.monotonic()
-
-    def __enter__(self) -> _Shown:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        if self._console.is_terminal:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-    def begin(self, stage: str, total: int) -> None:
-        self._stage, self._total, self._done = stage, total, 0
-        self._begun = self._told = time.monotonic()
-        if self._progress is not None:
-            self._task = self._progress.add_task(stage, total=total or None)
-        elif total:
-            typer.echo(f"{stage}: {total}", err=True)
-
-    def advance(self, count: int) -> None:
-        self._done += count
-        now = time.monotonic()
-        if self._progress is not None and self._task is not None:
-            self._progress.advance(self._task, count)
-        elif now - self._told > self._EVERY_SECONDS and self._total:
-            self._told = now
-            left = (now - self._begun) / self._done * (self._total - self._done)
-            typer.echo(
-                f"{self._stage}: {self._done} of {self._total}, {_duration(left)} left", err=True
-            )
-
-    def warn(self, message: str) -> None:
-        typer.echo(f"warning: {message}", err=True)
 
 
 def _print_plan(study: Study, planned: StudyPlan) -> None:
@@ -318,7 +252,7 @@ def _print_plan(study: Study, planned: StudyPlan) -> None:
     output.print_table(columns, rows, right=columns[1:])
     typer.echo("")
     source = "measured by an earlier run" if planned.measured else "rough, by arithmetic"
-    total = "unknown" if planned.seconds is None else f"{_duration(planned.seconds)} ({source})"
+    total = "unknown" if planned.seconds is None else f"{duration(planned.seconds)} ({source})"
     pairs = ", ".join(f"{count} ({name})" for name, count in planned.pairs.items())
     output.print_facts(
         [
@@ -340,9 +274,3 @@ def _plan_values(planned: StudyPlan) -> dict[str, Any]:
         "forwards": sum(group.forwards for group in planned.groups),
         "cache_bytes": sum(group.cache_bytes for group in planned.groups),
     }
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from kornia_ditf.study.cache import content_key
-from kornia_ditf.study.worker import Describe, Evaluate, Outcome, Unit
+from kornia_ditf.study.units import Describe, Evaluate, Outcome, Unit
 
 _FILE = "costs.jsonl"
 

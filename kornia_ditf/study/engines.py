@@ -1,11 +1,10 @@
-"""Units in, their outcomes out: in this process, in one process per device, or on a Ray cluster.
+"""Units in, their outcomes out: in this process, or in one process per device.
 
 Units leave nothing behind but whole files, so one whose worker died is simply done again.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
@@ -14,13 +13,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from multiprocessing import get_context
 from threading import Thread
 from typing import Any
 
-from kornia_ditf.errors import InvalidArgumentError, MissingExtraError, StudyError
-from kornia_ditf.study.worker import Outcome, Setup, Unit, Worker
+from kornia_ditf.errors import StudyError
+from kornia_ditf.study.units import Outcome, Setup, Unit
+from kornia_ditf.study.worker import Worker
 
 _DEATHS = 3
 
@@ -53,7 +52,7 @@ class Local(Engine):
         return ((unit, self._worker.do(unit)) for unit in units)
 
 
-class _Pooled(Engine):
+class Pooled(Engine):
     """Hands units to workers that may die, each with one at a time."""
 
     workers: int
@@ -134,7 +133,7 @@ def default_devices() -> list[str | None]:
     return [f"cuda:{index}" for index in range(count)] or ["cpu", "cpu"]
 
 
-class Processes(_Pooled):
+class Processes(Pooled):
     """Does units in one process per device.
 
     Args:
@@ -178,79 +177,6 @@ class Processes(_Pooled):
     def close(self) -> None:
         for pool in self._pools:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-class RayCluster(_Pooled):
-    """Does units on actors of a Ray cluster, whose nodes share the study's folder.
-
-    Args:
-        setup: of the workers.
-        address: of the cluster; None starts one on this machine.
-        workers: number of actors.
-        cpus: of each actor; fractions are well on small machines, where whole ones starve.
-        gpus: of each actor.
-
-    Raises:
-        MissingExtraError: Ray is not installed.
-        InvalidArgumentError: there is no cluster at the address.
-    """
-
-    def __init__(
-        self,
-        setup: Setup,
-        *,
-        address: str | None = None,
-        workers: int = 2,
-        cpus: float = 0.5,
-        gpus: float = 0.0,
-    ) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray calls home otherwise
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        try:
-            import ray
-        except ImportError as error:
-            raise MissingExtraError(
-                "--engine ray needs ray; type `pip install 'kornia-ditf[study-ray]'`"
-            ) from error
-        self._ray: Any = ray
-        self.workers = workers
-        self._started = not self._ray.is_initialized()
-        if self._started:
-            here: Any = {} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}
-            try:
-                self._ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **here)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise InvalidArgumentError(
-                    f"there is no Ray cluster at {address!r} ({error}); start one with "
-                    "`ray start --head`, or leave out --address"
-                ) from error
-        device = "cuda" if gpus else None
-        actor: Any = self._ray.remote(Worker).options(num_cpus=cpus, num_gpus=gpus)
-        self._start = lambda: actor.remote(setup, device)
-        self._actors = [self._start() for _ in range(workers)]
-
-    def _submit(self, place: int, unit: Unit) -> Any:
-        return self._actors[place].do.remote(unit)
-
-    def _ready(self, pending: Sequence[Any]) -> Any:
-        return self._ray.wait(list(pending), num_returns=1)[0][0]
-
-    def _result(self, handle: Any) -> Outcome | None:
-        try:
-            outcome: Outcome = self._ray.get(handle)
-            return outcome
-        except self._ray.exceptions.RayActorError:
-            return None
-
-    def _restart(self, place: int) -> None:
-        self._actors[place] = self._start()
-
-    def close(self) -> None:
-        for actor in self._actors:
-            with suppress(Exception):
-                self._ray.kill(actor)
-        if self._started:
-            self._ray.shutdown()
 
 
 def _describe(unit: Unit) -> str:

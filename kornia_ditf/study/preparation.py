@@ -24,8 +24,8 @@ from kornia_ditf.spec import BackboneSpec
 from kornia_ditf.study.cache import content_key
 from kornia_ditf.study.engines import Engine
 from kornia_ditf.study.listing import ListedSet
+from kornia_ditf.study.units import Outcome, Prepare
 from kornia_ditf.study.work import Group
-from kornia_ditf.study.worker import Outcome, Prepare
 
 Warn = Callable[[str], None]
 

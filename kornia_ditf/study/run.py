@@ -9,28 +9,25 @@ were damaged or removed, repeats only what is missing.
 
 from __future__ import annotations
 
-import os
-import re
-import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from kornia_ditf.errors import DiTFError, OutputError, StudyError
+from kornia_ditf.errors import StudyError
 from kornia_ditf.study import provenance
 from kornia_ditf.study.cache import DamagedFileError, MapCache
 from kornia_ditf.study.cells import Cell, lay_out_cells
 from kornia_ditf.study.costs import CostLog
 from kornia_ditf.study.engines import Engine, Local
+from kornia_ditf.study.folder import locked
 from kornia_ditf.study.listing import Item, list_study
 from kornia_ditf.study.preparation import Task, prepare, tasks_of
 from kornia_ditf.study.records import RECORDS, check_records, done_keys, write_records
 from kornia_ditf.study.spec import Study
 from kornia_ditf.study.summary import write_summary
+from kornia_ditf.study.units import Describe, Evaluate, Setup, Unit
 from kornia_ditf.study.work import group_configurations, last_blocks
-from kornia_ditf.study.worker import Describe, Evaluate, Setup, Unit
 
 Piece = TypeVar("Piece")
 
@@ -38,7 +35,6 @@ _PASSES = 4
 _IMAGES_AT_ONCE = 2
 _PAIRS_AT_ONCE = 16
 _TOLD = 3
-_TEMPORARY = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")  # what atomic_write leaves when it is killed
 
 
 class Watcher(Protocol):
@@ -95,7 +91,7 @@ def run_study(
     """
     listen = watcher or Quiet()
     started = provenance.now()
-    with _locked(out):
+    with locked(out):
         sets = list_study(study)
         groups = group_configurations(study.configurations())
         tasks = tasks_of(groups, sets)
@@ -247,40 +243,3 @@ def _size(unit: Unit) -> int:
 
 def _pieces(items: Sequence[Piece], count: int) -> Iterator[tuple[Piece, ...]]:
     return (tuple(items[start : start + count]) for start in range(0, len(items), count))
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep a study's folder from other runs; the system lets go of it however this one ends."""
-    from filelock import FileLock, Timeout
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".lock")
-        with lock.acquire(timeout=0):
-            owner = out / ".owner"
-            owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
-            _sweep(out)
-            yield
-    except Timeout as error:
-        raise StudyError(
-            f"{out} is in use by another run ({_owner(out)}); wait for it, or give another --out"
-        ) from error
-    except OSError as error:
-        if isinstance(error, DiTFError):
-            raise
-        raise OutputError(f"cannot write to {out} ({error.strerror}); name another") from error
-
-
-def _owner(out: Path) -> str:
-    try:
-        return (out / ".owner").read_text("utf-8")
-    except OSError:
-        return "unknown"
-
-
-def _sweep(out: Path) -> None:
-    """Remove the temporary files of runs that were killed."""
-    for path in out.rglob(".*"):
-        if _TEMPORARY.fullmatch(path.name):
-            path.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,4 +119,4 @@ def test_the_photographs_of_the_project_are_the_default_of_an_ablation() -> None
     from kornia_ditf.study.ablation import ablation_study
 
     study = ablation_study("nano")
-    assert os.path.samefile(str(study.datasets[0].root), "examples/data")
+    assert Path(str(study.datasets[0].root)).samefile("examples/data")

@@ -43,13 +43,10 @@ def test_no_byte_can_change_without_notice(tmp_path: Path) -> None:
 
     for place in range(0, len(whole), 3):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-        try:
-            found = cache.read(KEY)
-        except DamagedFileError as error:
-            assert str(path) in str(error)
-        else:  # a space of the header's padding may become another sign, and nothing else
-            assert torch.equal(found.data, a_map().data) and found.frame == a_map().frame
-            assert whole[place : place + 1] == b" "
+        if whole[place : place + 1] == b" ":  # the header's padding holds nothing
+            continue
+        with pytest.raises(DamagedFileError, match=str(path)):
+            cache.read(KEY)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\0" * 500])

@@ -12,10 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from kornia_ditf.errors import StudyError
-from kornia_ditf.study.engines import Engine, Local, Processes, RayCluster, _Pooled
+from kornia_ditf.study.engines import Engine, Local, Pooled, Processes
+from kornia_ditf.study.parsing import read_study
+from kornia_ditf.study.ray_cluster import RayCluster
 from kornia_ditf.study.run import run_study
-from kornia_ditf.study.spec import Study, read_study
-from kornia_ditf.study.worker import Describe, Evaluate, Outcome, Setup, Unit
+from kornia_ditf.study.spec import Study
+from kornia_ditf.study.units import Describe, Evaluate, Outcome, Setup, Unit
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def test_ray_on_halves_of_two_cores_outlives_an_actor_that_is_killed(
     check_that_it_survives(study, tmp_path, partial(RayCluster, workers=2, cpus=0.5), kill)
 
 
-class Mortal(_Pooled):
+class Mortal(Pooled):
     """A pool whose worker dies so many times before it does its work."""
 
     def __init__(self, deaths: int) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from kornia_ditf.study import plan, preparation
+from kornia_ditf.study.parsing import read_study
 from kornia_ditf.study.plan import plan_study
 from kornia_ditf.study.run import run_study
-from kornia_ditf.study.spec import Study, read_study
+from kornia_ditf.study.spec import Study
 
 
 def test_what_is_planned_is_what_is_done(small_study: Study, tmp_path: Path, heard: Any) -> None:

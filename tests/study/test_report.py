@@ -14,9 +14,10 @@ import torch
 from kornia_ditf.errors import StudyError
 from kornia_ditf.metrics.pck import PCK
 from kornia_ditf.study.analysis import analyse
+from kornia_ditf.study.parsing import read_study
 from kornia_ditf.study.report import write_report
 from kornia_ditf.study.run import run_study
-from kornia_ditf.study.spec import Study, read_study
+from kornia_ditf.study.spec import Study
 from kornia_ditf.study.summary import read_summary
 
 REPORTED = {"what": "a & b", "metric": "PCK", "value": 67.1, "source": "a paper"}

@@ -15,8 +15,9 @@ from filelock import FileLock
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import ImageError, StudyError
 from kornia_ditf.study import cache, listing, records, worker
+from kornia_ditf.study.parsing import read_study
 from kornia_ditf.study.run import run_study
-from kornia_ditf.study.spec import Study, read_study
+from kornia_ditf.study.spec import Study
 
 DESCRIBED, SCORED = "describing images", "scoring pairs"
 
@@ -127,7 +128,7 @@ def test_damaged_records_are_named_and_made_again(
 ) -> None:
     path = run_study(small_study, tmp_path / "out")
     before = path.read_bytes()
-    part = sorted((tmp_path / "out/records").rglob("*.parquet"))[0]
+    part = min((tmp_path / "out/records").rglob("*.parquet"))
     content = bytearray(part.read_bytes())
     content[len(content) // 2] ^= 1
     if damage == "gone":
@@ -231,7 +232,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from kornia_ditf.study.run import run_study
-from kornia_ditf.study.spec import read_study
+from kornia_ditf.study.parsing import read_study
 study, out = read_study(sys.argv[1]), Path(sys.argv[2])
 run_study(study, out / "warm")  # children inherit the libraries that are loaded by now
 begin = time.perf_counter()

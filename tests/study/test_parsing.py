@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.study.spec import parse_study, read_study
+from kornia_ditf.study.parsing import parse_study, read_study
 
 GOOD = """\
 name: small
