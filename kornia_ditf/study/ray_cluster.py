@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
@@ -63,7 +63,7 @@ class RayCluster(Pooled):
                 ) from error
         device = "cuda" if gpus else None
         actor: Any = self._ray.remote(Worker).options(num_cpus=cpus, num_gpus=gpus)
-        self._start = lambda: actor.remote(setup, device)
+        self._start: Callable[[], Any] = lambda: actor.remote(setup, device)
         self._actors = [self._start() for _ in range(workers)]
 
     def _submit(self, place: int, unit: Unit) -> Any:
