@@ -16,7 +16,7 @@ from kornia_ditf.cache import write_to_cache
 from kornia_ditf.types import DescriptorMap, Frame
 
 _FORMAT = 1
-_DEFAULT_BYTES = 512 * 2**20
+_DEFAULT_BYTES = 128 * 2**20
 
 
 class DamagedFileError(Exception):

@@ -276,11 +276,15 @@ print(died)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("moments", "pairs"), [(AT_RANDOM_MOMENTS, 12), (AT_EVERY_FILE, 2)])
 def test_a_run_that_is_killed_again_and_again_gives_the_records_of_an_undisturbed_one(
     make_study: Any, tmp_path: Path, moments: str, pairs: int
 ) -> None:
-    arguments = [str(make_study(pairs=pairs)), str(tmp_path)]
+    file = make_study(pairs=pairs)
+    if moments == AT_EVERY_FILE:  # two configurations have every kind of file
+        file.write_text(file.read_text().replace("  - 1\n", ""))
+    arguments = [str(file), str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-c", PRELUDE + moments, *arguments],
         capture_output=True,
