@@ -96,6 +96,20 @@ def spair_keypoints(place: Path, path: Path, size: int) -> tuple[Any, ...]:
     return files, kps, max(box[3] - box[1], box[2] - box[0]) * scale
 
 
+def pascal_keypoints(place: Path, row: dict[str, str], size: int) -> tuple[Any, ...]:
+    """A row of test_pairs_pf_pascal.csv, as load_pascal_data reads it."""
+    kps, files = [], []
+    for side, column in (("A", "source_image"), ("B", "target_image")):
+        file = place.parent / row[column]
+        x, y = ([float(v) for v in row[f"{axis}{side}"].split(";")] for axis in "XY")
+        rows = torch.tensor([[*point, 1.0] for point in zip(x, y, strict=True)])
+        with Image.open(file) as image:
+            width, height = image.size
+        kps.append(preprocess_kps_pad(rows, width, height, size)[0])
+        files.append(file)
+    return files, kps, None
+
+
 def ap10k_keypoints(place: Path, path: Path, size: int) -> tuple[Any, ...]:
     data = json.loads(path.read_text())
     kps, files = [], []
@@ -130,32 +144,39 @@ def window_soft_argmax(corr: Tensor, n: int, window: int, beta: float = 0.02) ->
 
 
 def token_pck(
-    paths: list[Path],
-    read: Callable[[Path], tuple[Any, ...]],
+    items: list[Any],
+    read: Callable[[Any], tuple[Any, ...]],
     features: Features,
     decode: Callable[[Tensor, int], Tensor],
     size: int,
     offset: float,
 ) -> dict[str, list[float]]:
-    """compute_pck of GeoAware-SC and sd-dino for one category: PCK@.1, .05, .01 both ways."""
+    """compute_pck of GeoAware-SC and sd-dino for one category, per point and per image.
+
+    PCK@.1, .05, .01 of the box; where `read` gives no threshold, @.05, .1, .15 of the square.
+    """
     alpha = torch.tensor([0.1, 0.05, 0.01])
     errors, thresholds, per_image = [], [], []
-    for path in paths:
-        files, (kps_a, kps_b), threshold = read(path)
+    for item in items:
+        files, (kps_a, kps_b), threshold = read(item)
         a, b = (features(file)[0] for file in files)
         n = a.shape[1]
         a, b = (F.normalize(each.flatten(1).T, dim=1) for each in (a, b))
         x, y = ((n / size * kps_a[:, axis].numpy()).astype(np.int32) for axis in (0, 1))
-        places = decode((a @ b.T)[n * y + x], n)
+        places = decode(a[n * y + x] @ b.T, n)
         stride = size / n
         found = places.clamp(0, n - 1) * stride + stride // 2 + offset
         seen = kps_a[:, 2] * kps_b[:, 2] > 0
         error = (kps_b[seen][:, [1, 0]] - found[seen][:, [1, 0]]).norm(dim=-1)
-        limit = torch.tensor([threshold], dtype=torch.float64).repeat(int(seen.sum()))
-        per_image.append((error[None] < alpha[:, None] * limit[None]).float().mean(1))
+        if threshold is None:
+            limits = (torch.tensor([0.05, 0.1, 0.15]) * size)[:, None].repeat(1, len(error))
+        else:
+            box = torch.tensor([threshold], dtype=torch.float64).repeat(len(error))
+            limits = alpha[:, None] * box[None]
+        per_image.append((error[None] < limits).float().mean(1))
         errors.append(error)
-        thresholds.append(limit)
-    correct = torch.cat(errors)[None] < alpha[:, None] * torch.cat(thresholds)[None]
+        thresholds.append(limits)
+    correct = torch.cat(errors)[None] < torch.cat(thresholds, 1)
     return {
         "per_point": (correct.sum(1) / correct.shape[1]).tolist(),
         "per_image": torch.stack(per_image).mean(0).tolist(),

@@ -68,3 +68,12 @@ def test_the_study_of_flux_says_that_its_numbers_are_reported() -> None:
     ]
     assert [each.value for each in study.reported] == [29.9, 65.3, 67.1]
     assert all("arXiv 2505.18584" in each.source for each in study.reported)
+
+
+@pytest.mark.slow
+def test_own_pairs_are_scored_with_the_definition_of_the_score(tmp_path: Path) -> None:
+    lines = run("score_own_pairs.py", tmp_path, "--long-side", "160").splitlines()
+    rows = {line[:20].strip(): line[20:].replace("%", "").split() for line in lines[1:5]}
+    assert list(rows) == ["graffiti", "motorcycle", "per point", "per image"]
+    assert float(rows["per point"][0]) > 50
+    assert lines[-1].startswith("PCK@a: the share of keypoints")

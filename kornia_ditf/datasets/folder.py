@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,11 @@ class FolderPairs(PairDataset):
                 f"{where}{len(points[0])} points_a for {len(points[1])} points_b; "
                 "row i of one belongs to row i of the other",
             )
-        visible = torch.tensor(entry.get("visible", [1] * len(points[0])), dtype=torch.float64)
-        if visible.shape != (len(points[0]),):
-            raise DatasetError(self._file, f"{where}visible must have one value for each point")
+        seen = entry.get("visible", [1] * len(points[0]))
+        numbers = isinstance(seen, list) and all(isinstance(each, int | float) for each in seen)
+        if not numbers or len(seen) != len(points[0]):
+            raise DatasetError(self._file, f"{where}visible must have one number for each point")
+        visible = torch.tensor(seen, dtype=torch.float64)
         boxes = [
             None if entry.get(key) is None else as_box(entry[key], self._file, where + key)
             for key in ("box_a", "box_b")
@@ -62,7 +65,7 @@ class FolderPairs(PairDataset):
         category = str(entry.get("category", "all"))
         label = "" if category == "all" else category
         return Pair(
-            name=str(entry.get("name", f"{index}-{paths[0].stem}-{paths[1].stem}")),
+            name=self._name(index),
             category=category,
             image_a=paths[0],
             image_b=paths[1],
@@ -78,6 +81,18 @@ class FolderPairs(PairDataset):
             label_a=str(entry.get("label_a", label)),
             label_b=str(entry.get("label_b", label)),
         )
+
+    def _name(self, index: int) -> str:
+        entry = self._entries[index]
+        stems = (Path(str(entry[f"image_{side}"])).stem for side in "ab")
+        return str(entry.get("name", "-".join((str(index), *stems))))
+
+    def defects(self) -> Iterator[DatasetError]:
+        """Name pairs of one name; their results could not be told apart."""
+        counts = Counter(self._name(index) for index in range(len(self)))
+        for name, count in counts.items():
+            if count > 1:
+                yield DatasetError(self._file, f"{count} pairs have the name {name!r}")
 
     def _homography(self, entry: Mapping[str, Any], where: str) -> Tensor | None:
         if entry.get("homography") is None:
@@ -113,7 +128,10 @@ def load(root: str | Path, *, split: str = "all", file: str | None = None) -> Fo
     entries = reader(found[0])
     if not entries:
         raise DatasetError(found[0], f"it lists no pair. {_HOW}")
-    return FolderPairs(folder, found[0], entries)
+    pairs = FolderPairs(folder, found[0], entries)
+    for error in pairs.defects():
+        raise error
+    return pairs
 
 
 def _read_json(path: Path) -> list[dict[str, Any]]:

@@ -35,7 +35,8 @@ class Pair:
         box_a: the object in A as left, top, right, bottom.
         box_b: the object in B.
         homography: takes points of A to B, shape (3, 3), float64.
-        flow: a .flo file whose vectors take pixels of A to B.
+        flow: a .flo file whose vectors take pixels of A to B; for data sets of plugins, and scored
+            by no protocol here.
         label_a: what A shows, in words, for prompts; empty where nobody says.
         label_b: what B shows.
     """
@@ -145,17 +146,19 @@ def as_points(values: object, path: Path, what: str) -> Tensor:
     return points
 
 
-def as_box(values: Sequence[object], path: Path, what: str) -> Box:
+def as_box(values: object, path: Path, what: str) -> Box:
     """Read left, top, right, bottom.
 
     Raises:
         DatasetError: they are not four numbers, or the box has no area.
     """
-    corners = as_points([list(values[:2]), list(values[2:])], path, what)
-    if corners.shape != (2, 2) or bool((corners[1] <= corners[0]).any()):
-        raise DatasetError(path, f"{what} must be left, top, right, bottom, got {list(values)}")
-    left, top, right, bottom = corners.flatten().tolist()
-    return (left, top, right, bottom)
+    if isinstance(values, list) and len(values) == 4:
+        left, top, right, bottom = (
+            as_points([values[:2], values[2:]], path, what).flatten().tolist()
+        )
+        if right > left and bottom > top:
+            return (left, top, right, bottom)
+    raise DatasetError(path, f"{what} must be left, top, right, bottom, got {values}")
 
 
 def existing_image(path: Path, how: str) -> Path:

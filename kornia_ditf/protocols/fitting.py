@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kornia_ditf.preprocess import ImageLike, as_image, fit_image
+from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.protocols.protocol import Fit, Protocol
 
 
@@ -39,8 +39,6 @@ def prepare_image(image: ImageLike, protocol: Protocol | Fit) -> Tensor:
     whole = as_image(image)[:1]
     if fit.kind == "whole":
         return whole
-    if fit.kind == "long-side":
-        return fit_image(whole, fit.side, fit.multiple)[0]
     pixels = whole[0].permute(1, 2, 0).cpu().float().mul(255).round().clamp(0, 255)
     array = pixels.to(torch.uint8).numpy()
     scaled = _SCALERS[fit.kind](array, fit)
@@ -61,6 +59,16 @@ def short_side_size(size: tuple[int, int], fit: Fit) -> tuple[int, int]:
     if height > width:
         return int((fit.side * height / width) // fit.multiple * fit.multiple), fit.side
     return fit.side, int((fit.side * width / height) // fit.multiple * fit.multiple)
+
+
+def _lengthen(array: npt.NDArray[Any], fit: Fit) -> npt.NDArray[Any]:
+    from PIL import Image
+
+    scale = fit.side / max(array.shape[:2])
+    # Python's round, as DiTF's script has it: halves go to even numbers.
+    height, width = (round(side * scale / fit.multiple) * fit.multiple for side in array.shape[:2])
+    size = (max(width, fit.multiple), max(height, fit.multiple))
+    return np.array(Image.fromarray(array).resize(size, Image.Resampling.BICUBIC))
 
 
 def _squash(array: npt.NDArray[Any], fit: Fit) -> npt.NDArray[Any]:
@@ -88,4 +96,4 @@ def _shorten(array: npt.NDArray[Any], fit: Fit) -> npt.NDArray[Any]:
     return np.asarray(cv2.resize(array, (width, height)))
 
 
-_SCALERS = {"squash": _squash, "pad": _pad, "short-side": _shorten}
+_SCALERS = {"long-side": _lengthen, "short-side": _shorten, "squash": _squash, "pad": _pad}

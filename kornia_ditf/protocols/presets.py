@@ -122,6 +122,13 @@ PROTOCOLS: tuple[Protocol, ...] = (
         canvas=840,
         hints={"timestep": 100, "stable_diffusion_side": 960},
     ),
+    replace(
+        _GEOAWARE_SPAIR,
+        name="geoaware-pf-pascal",
+        datasets=("pf-pascal",),
+        base="canvas",
+        alphas=(0.05, 0.1, 0.15),
+    ),
     _PF_WILLOW,
     replace(
         _PF_WILLOW,
@@ -147,6 +154,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         source=f"{_DIFT}, eval_davis.py",
         fit=Fit(kind="short-side", side=480, multiple=32),
         propagation=Propagation(top_k=15, last_frames=28, radius=15, temperature=0.2),
+        compat=frozenset({"short-shooting"}),
         hints={"timestep": 51, "up_block": 2, "pixels_per_token": 8},
     ),
     replace(

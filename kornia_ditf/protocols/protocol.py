@@ -16,6 +16,8 @@ COMPATIBILITY = {
     "dift-sampling": "HPatches: keypoints are normalised as if pixels' centres were corners, and "
     "sampled as if they were not, so that descriptors come from up to half a pixel further out and "
     "from half outside at the border (DIFT's eval_hpatches.py)",
+    "short-shooting": "DAVIS: the sequence `shooting` looks back at 10 frames at most, for want of "
+    "memory (DIFT's eval_davis.py)",
     "visibility-scaling": "coordinates are multiplied by visibility, so that points annotated as "
     "hidden (0.5) go to half their place (GeoAware-SC's preprocess_kps_pad)",
     "willow-padding": "both images are taken as 256 x 256, and the extent is that of A's keypoints "
@@ -35,7 +37,7 @@ class Fit:
     Args:
         kind: `whole` leaves the image to the descriptor. `squash` scales to a square and gives up
             the aspect (PIL, bicubic). `long-side` scales the longest side and rounds both to a
-            multiple (`fit_image`). `short-side` scales the shortest side and rounds the other down
+            multiple (PIL, bicubic). `short-side` scales the shortest side and rounds the other down
             to a multiple (OpenCV, linear). `pad` scales the longest side (PIL, Lanczos) and
             centres the image in a black square.
         side: that side in pixels.
@@ -132,5 +134,9 @@ class Protocol:
             raise InvalidArgumentError(f"base must be one of {', '.join(_BASES)}: {self.base!r}")
         if not self.alphas or not all(alpha > 0 for alpha in self.alphas):
             raise InvalidArgumentError(f"alphas must all be above 0, got {self.alphas!r}")
-        if (self.decode.kind != "pixels" or self.base == "canvas") and not self.canvas:
-            raise InvalidArgumentError("canvas must be given where places are read from a square")
+        square = {self.canvas > 0, self.fit.kind == "pad", self.decode.kind != "pixels"}
+        if len(square) > 1 or (self.base == "canvas" and not self.canvas):
+            raise InvalidArgumentError(
+                "canvas, fit.kind 'pad' and decode.kind 'tokens' or 'window' belong together, got "
+                f"{self.canvas}, {self.fit.kind!r} and {self.decode.kind!r} (base {self.base!r})"
+            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,12 @@ from kornia_ditf.datasets.sequences import FrameSequence
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.files import atomic_write
 from kornia_ditf.metrics.masks import boundary_accuracy, region_similarity
-from kornia_ditf.propagation import propagate_masks
+from kornia_ditf.propagation import Propagation, propagate_masks
 from kornia_ditf.protocols.protocol import Protocol
 from kornia_ditf.types import DescriptorMap, Frame
 
 _VOID = 255
+_SHORT = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -87,7 +88,8 @@ def evaluate_sequence(
 
     begin = time.perf_counter()
     j, f = (np.empty((objects, len(sequence) - 2)) for _ in "jf")
-    for index, found in enumerate(propagate_masks(described(), first, protocol.propagation)):
+    numbers = _numbers(sequence, protocol)
+    for index, found in enumerate(propagate_masks(described(), first, numbers)):
         if save_to is not None:
             _save(found, save_to / sequence.name / f"{sequence.frames[index].stem}.png")
         if 0 < index < len(sequence) - 1:
@@ -99,6 +101,13 @@ def evaluate_sequence(
     seconds = time.perf_counter() - begin - spent
     scored = tuple(range(1, len(sequence) - 1))
     return SequenceResult(name=sequence.name, frames=scored, j=j, f=f, seconds=seconds)
+
+
+def _numbers(sequence: FrameSequence, protocol: Protocol) -> Propagation:
+    numbers = protocol.propagation or Propagation()
+    if "short-shooting" in protocol.compat and sequence.name == "shooting":
+        return replace(numbers, last_frames=min(numbers.last_frames, _SHORT))
+    return numbers
 
 
 def _known(sequence: FrameSequence, index: int) -> Tensor:

@@ -168,15 +168,18 @@ class TestPFPascal:
 
     @pytest.mark.parametrize(
         ("old", "new", "message"),
-        [(";", " ", "equally many numbers"), (",1,", ",0,", "1 to 20"), (",XA", ",X", "class")],
+        [
+            (";", " ", "equally many numbers"),
+            (",1,", ",0,", "1 to 20"),
+            ("class", "klass", "no column 'class'"),
+        ],
     )
-    def test_a_malformed_line_is_named(
+    def test_a_malformed_list_is_named(
         self, tmp_path: Path, old: str, new: str, message: str
     ) -> None:
         path = layouts.pf_pascal(tmp_path) / "test_pairs_pf_pascal.csv"
-        text = path.read_text()
-        path.write_text(text.replace(old, new, 1) if old != ",XA" else text.split("\n")[0])
-        with pytest.raises(DatasetError, match=message if old != ",XA" else "no rows"):
+        path.write_text(path.read_text().replace(old, new, 1))
+        with pytest.raises(DatasetError, match=message):
             _ = load_dataset("pf-pascal", tmp_path)[0]
 
 
@@ -276,7 +279,9 @@ class TestFolder:
             ({"box_b": [1, 2, 3]}, "box_b must be"),
             ({"box_b": [1, 2, 1, 4]}, "box_b must be"),
             ({"homography": [[1, 0], [0, 1]]}, "homography must be 3 x 3"),
-            ({"visible": [1, 0]}, "one value for each point"),
+            ({"visible": [1, 0]}, "one number for each point"),
+            ({"visible": "yes"}, "one number for each point"),
+            ({"box_b": 4}, "box_b must be"),
             ({"image_b": "absent.png"}, "no such image"),
         ],
     )
@@ -288,6 +293,13 @@ class TestFolder:
         (place / "pairs.json").write_text(json.dumps([{**whole, **entry}]))
         with pytest.raises(DatasetError, match=message):
             _ = load_dataset("folder", place)[0]
+
+    def test_pairs_of_one_name_are_refused(self, tmp_path: Path) -> None:
+        place = layouts.folder(tmp_path)
+        entry = {"name": "same", "image_a": "0a.png", "image_b": "0b.png"}
+        (place / "pairs.json").write_text(json.dumps({"pairs": [entry, entry]}))
+        with pytest.raises(DatasetError, match="2 pairs have the name 'same'"):
+            load_dataset("folder", place)
 
     def test_a_number_that_is_none_is_named_with_its_line(self, tmp_path: Path) -> None:
         path = layouts.folder(tmp_path) / "pairs.csv"

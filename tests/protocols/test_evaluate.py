@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,11 +15,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from kornia_ditf import create_descriptor, evaluate_pair, find_protocol, load_dataset, prepare_image
+from kornia_ditf import evaluate_pair, find_protocol, load_dataset
 from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.metrics.pck import PCK, PCKScores
-from kornia_ditf.protocols.protocol import Fit, Protocol
+from kornia_ditf.protocols.protocol import Protocol
 from kornia_ditf.protocols.select import select_pairs
 from kornia_ditf.types import DescriptorMap, Frame
 
@@ -74,19 +75,13 @@ def test_spair_is_scored_as_geoaware_and_sd_dino_score_it(
     place = layouts.spair(tmp_path, pairs=3, seed=seed)
     give, protocol = features((60, 60), noise=1.5), replace(find_protocol(name), per_category=0)
 
-    def decode(rows: Tensor, n: int) -> Tensor:
-        if window is not None:
-            return published.window_soft_argmax(rows, n, window)
-        best = rows.argmax(1)
-        return torch.stack([best % n, best // n], 1)
-
     scores = score(load_dataset("spair-71k", tmp_path), protocol, give, 840)
     for category, found in scores.categories.items():
         expected = published.token_pck(
             sorted((place / "PairAnnotation/test").glob(f"*:{category}.json")),
             lambda path: published.spair_keypoints(place, path, 840),
             give,
-            decode,
+            lambda cosines, n: decode(cosines, n, window),
             840,
             offset,
         )
@@ -136,9 +131,40 @@ def test_pf_pascal_thresholds_are_parts_of_the_image_and_of_the_square(tmp_path:
     data = features((60, 60))(pair.image_a)
     bases = [
         evaluate_pair(described(data, 840), described(data, 840), pair, find_protocol(name)).base
-        for name in ("pf-pascal", "sd-dino-pf-pascal")
+        for name in ("pf-pascal", "sd-dino-pf-pascal", "geoaware-pf-pascal")
     ]
-    assert bases == [max(pair.size_b), 840]
+    assert bases == [max(pair.size_b), 840, 840]
+
+
+@pytest.mark.parametrize(
+    ("name", "window", "offset"), [("geoaware-pf-pascal", 7, 0), ("sd-dino-pf-pascal", None, -0.5)]
+)
+def test_pf_pascal_is_scored_as_geoaware_and_sd_dino_score_it(
+    tmp_path: Path, name: str, window: int | None, offset: float
+) -> None:
+    place = layouts.pf_pascal(tmp_path)
+    give, protocol = features((60, 60), noise=1.5), find_protocol(name)
+    scores = score(load_dataset("pf-pascal", tmp_path), protocol, give, 840)
+    with (place / "test_pairs_pf_pascal.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    expected = published.token_pck(
+        rows,
+        lambda row: published.pascal_keypoints(place, row, 840),
+        give,
+        lambda cosines, n: decode(cosines, n, window),
+        840,
+        offset,
+    )
+    assert scores.per_point == pytest.approx(expected["per_point"], abs=1e-6)
+    assert scores.per_image == pytest.approx(expected["per_image"], abs=1e-6)
+
+
+def decode(cosines: Tensor, n: int, window: int | None) -> Tensor:
+    """Places in tokens, by GeoAware-SC's window or by the best token."""
+    if window is not None:
+        return published.window_soft_argmax(cosines, n, window)
+    best = cosines.argmax(1)
+    return torch.stack([best % n, best // n], 1)
 
 
 def test_pf_willow_thresholds_are_the_extent_of_keypoints_and_padding_inflates_it(
@@ -157,18 +183,6 @@ def test_pf_willow_thresholds_are_the_extent_of_keypoints_and_padding_inflates_i
     assert padded.base == pytest.approx(max(max(u), max(v)) + 1)
     stretched = (plain.predicted - pair.points_b) * 256 / torch.tensor(pair.size_b[::-1])
     assert torch.allclose(padded.distances, stretched.norm(dim=1))
-
-
-def test_own_pairs_are_scored_from_files_to_hits() -> None:
-    protocol = replace(find_protocol("plain"), fit=Fit(kind="long-side", side=160, multiple=16))
-    descriptor = create_descriptor("nano", long_side=None)
-    pair = load_dataset("folder", "examples/data")[0]
-    maps = [descriptor(prepare_image(path, protocol)) for path in (pair.image_a, pair.image_b)]
-    result = evaluate_pair(*maps, pair, protocol)
-    assert result.predicted.shape == (len(pair.points_a), 2)
-    # Real photographs: most points are found within a tenth of the image.
-    assert result.hits[0].float().mean() > 0.5
-    assert bool((result.hits[0] | ~result.hits[1]).all())
 
 
 def test_a_place_found_in_the_square_is_given_in_the_image(tmp_path: Path) -> None:

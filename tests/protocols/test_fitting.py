@@ -12,7 +12,6 @@ from PIL import Image
 
 from kornia_ditf import find_protocol, list_protocols, prepare_image
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.preprocess import fit_image
 from kornia_ditf.protocols.canvas import from_canvas, to_canvas
 from kornia_ditf.protocols.fitting import padded_size
 from kornia_ditf.protocols.protocol import Fit, Protocol
@@ -62,10 +61,12 @@ def test_the_short_side_is_scaled_as_dino_scales_frames(
     assert np.array_equal(pixels(fitted), resized)
 
 
-def test_the_long_side_is_scaled_as_a_descriptor_would() -> None:
-    image = torch.rand(1, 3, 50, 70)
-    fitted = prepare_image(image, find_protocol("ditf-spair"))
-    assert torch.equal(fitted, fit_image(image, 640, 16)[0])
+@pytest.mark.parametrize("size", [(53, 37), (400, 265), (265, 400), (500, 375)])
+def test_the_long_side_is_scaled_as_ditf_scales_it(size: tuple[int, int]) -> None:
+    fitted = prepare_image(picture(*size), find_protocol("ditf-spair"))
+    scale = 640 / max(size)
+    expected = picture(*size).resize(tuple(round(side * scale / 16) * 16 for side in size))
+    assert np.array_equal(pixels(fitted), np.asarray(expected))
 
 
 def test_a_whole_image_stays_as_it_is() -> None:
@@ -102,8 +103,9 @@ def test_an_unknown_name_or_a_wrong_number_is_refused() -> None:
         find_protocol("ditf-spare")
     with pytest.raises(InvalidArgumentError, match="side must be at least 8"):
         Fit(kind="pad")
-    with pytest.raises(InvalidArgumentError, match="canvas must be given"):
-        Protocol(name="x", source="a test", base="canvas")
+    for wrong in ({"base": "canvas"}, {"canvas": 840}, {"fit": Fit(kind="pad", side=60)}):
+        with pytest.raises(InvalidArgumentError, match="belong together"):
+            Protocol(name="x", source="a test", **wrong)
     with pytest.raises(InvalidArgumentError, match="compat must be of"):
         Protocol(name="x", source="a test", compat=frozenset({"bug"}))
     with pytest.raises(InvalidArgumentError, match="alphas"):

@@ -14,6 +14,7 @@ from kornia_ditf import evaluate_sequence, find_protocol, load_dataset
 from kornia_ditf.errors import DatasetError, InvalidArgumentError
 from kornia_ditf.metrics.accumulate import JAndF
 from kornia_ditf.propagation import Propagation
+from kornia_ditf.protocols import sequences
 from kornia_ditf.protocols.protocol import Fit
 from kornia_ditf.types import DescriptorMap, Frame
 
@@ -95,6 +96,26 @@ def test_frames_are_described_one_by_one_and_the_last_one_not_at_all(tmp_path: P
 
     evaluate_sequence(describe, sequence, PROTOCOL)
     assert asked == list(sequence.frames[:4])
+
+
+def test_shooting_looks_back_no_further_than_dift_could(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layouts.davis(tmp_path, frames=3)
+    sequence = load_dataset("davis-2017", tmp_path)[0]
+    described = DescriptorMap(torch.ones(1, 4, 8, 12), Frame((64, 96), (64, 96)))
+    asked: list[int] = []
+
+    def propagate(frames: object, mask: object, numbers: Propagation) -> list[torch.Tensor]:
+        asked.append(numbers.last_frames)
+        return []
+
+    monkeypatch.setattr(sequences, "propagate_masks", propagate)
+    theirs = find_protocol("davis-dift")
+    ours = replace(theirs, name="ours", compat=frozenset())
+    for name, protocol in (("shooting", theirs), ("bear", theirs), ("shooting", ours)):
+        evaluate_sequence(lambda _: described, replace(sequence, name=name), protocol)
+    assert asked == [10, 28, 28]
 
 
 def test_saved_masks_have_the_colours_of_davis(tmp_path: Path) -> None:
