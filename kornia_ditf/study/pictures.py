@@ -64,6 +64,8 @@ def draw_pairs(
         (place for place, row in enumerate(short) if row["distances"]),
         key=lambda place: _quality(short[place]),
     )
+    if not ranked:
+        return []
     count = min(count, len(ranked) // 2 if len(ranked) > 1 else len(ranked))
     wanted = [(place, "best") for place in ranked[::-1][:count]]
     wanted += [(place, "worst") for place in ranked[:count] if len(ranked) > 1]
