@@ -9,6 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kornia_ditf.adapters.kornia import DiTFDescriptor, DiTFFeature
+    from kornia_ditf.adapters.kornia_matcher import CosineMatcher, DiTFMatcher, create_matcher
+    from kornia_ditf.adapters.opencv import (
+        OpenCVFeature,
+        to_dmatches,
+        to_image_features,
+        to_keypoints,
+        to_opencv,
+    )
     from kornia_ditf.backbone import Backbone
     from kornia_ditf.dense import DenseDescriptor
     from kornia_ditf.descriptor import DiTF, DiTFConfig
@@ -33,6 +42,15 @@ if TYPE_CHECKING:
     from kornia_ditf.types import Conditioning, DescriptorMap, Frame, Matches, Tap
 
 _HOMES = {
+    "adapters.kornia": ("DiTFDescriptor", "DiTFFeature"),
+    "adapters.kornia_matcher": ("CosineMatcher", "DiTFMatcher", "create_matcher"),
+    "adapters.opencv": (
+        "OpenCVFeature",
+        "to_dmatches",
+        "to_image_features",
+        "to_keypoints",
+        "to_opencv",
+    ),
     "backbone": ("Backbone",),
     "dense": ("DenseDescriptor",),
     "descriptor": ("DiTF", "DiTFConfig"),
@@ -63,20 +81,26 @@ __all__ = [
     "Backbone",
     "BackboneSpec",
     "Conditioning",
+    "CosineMatcher",
     "DatasetSpec",
     "DenseDescriptor",
     "DescriptorMap",
     "DescriptorSpec",
     "DiTF",
     "DiTFConfig",
+    "DiTFDescriptor",
     "DiTFError",
+    "DiTFFeature",
+    "DiTFMatcher",
     "DiffusersBackbone",
     "Frame",
     "Matches",
+    "OpenCVFeature",
     "Tap",
     "as_image",
     "create_descriptor",
     "create_ditf",
+    "create_matcher",
     "describe_channels",
     "discard_channels",
     "draw_matches",
@@ -95,6 +119,10 @@ __all__ = [
     "read_image",
     "save_picture",
     "similarity_maps",
+    "to_dmatches",
+    "to_image_features",
+    "to_keypoints",
+    "to_opencv",
     "treat",
 ]
 

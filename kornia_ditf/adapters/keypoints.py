@@ -1,0 +1,60 @@
+"""Where keypoints come from: the token grid, a mask over it, OpenCV's detectors by name."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.types import DescriptorMap
+
+_OPENCV = ("agast", "akaze", "brisk", "fast", "gftt", "kaze", "mser", "orb", "sift")
+_LIMITS = {"gftt": "maxCorners", "orb": "nfeatures", "sift": "nfeatures"}
+
+
+def grid_centres(maps: DescriptorMap, max_keypoints: int | None = None) -> Tensor:
+    """Give the tokens' centres in pixels, shape (N, 2), thinned evenly to at most so many."""
+    rows, columns = maps.grid
+    step = 1
+    if max_keypoints is not None:
+        while -(-rows // step) * -(-columns // step) > max_keypoints:
+            step += 1
+    centres = maps.centres().view(rows, columns, 2)
+    # In the middle of every step, as far as there is one.
+    start_y, start_x = min(step // 2, (rows - 1) // 2), min(step // 2, (columns - 1) // 2)
+    return centres[start_y::step, start_x::step].reshape(-1, 2)
+
+
+def allowed_at(points: Tensor, mask: Tensor) -> Tensor:
+    """Tell which points (N, 2) lie on pixels where a mask (H, W) is not 0, shape (N,), bool."""
+    size = points.new_tensor([mask.shape[1], mask.shape[0]])
+    x, y = torch.minimum(points.round().clamp_min(0), size - 1).long().unbind(-1)
+    return (mask != 0)[y.to(mask.device), x.to(mask.device)].to(points.device)
+
+
+def create_opencv_detector(name: str, max_keypoints: int | None = None) -> Any:
+    """Make one of OpenCV's detectors by its name; errors as `as_detector`."""
+    import cv2
+
+    here = [known for known in _OPENCV if hasattr(cv2, f"{_class_name(known)}_create")]
+    if name not in here:
+        near = get_close_matches(name.lower(), here, n=1)
+        advice = f"did you mean {near[0]!r}? " if near else ""
+        raise InvalidArgumentError(
+            f"OpenCV {cv2.__version__} has no detector {name!r}; {advice}"
+            f"it has grid, {', '.join(here)}"
+        )
+    limit = {} if max_keypoints is None or name not in _LIMITS else {_LIMITS[name]: max_keypoints}
+    return getattr(cv2, f"{_class_name(name)}_create")(**limit)
+
+
+def _class_name(name: str) -> str:
+    special = {
+        "agast": "AgastFeatureDetector",
+        "fast": "FastFeatureDetector",
+        "gftt": "GFTTDetector",
+    }
+    return special.get(name, name.upper())
