@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from kornia.color import rgb_to_grayscale
 from torch import Tensor, nn
 
-from kornia_ditf.adapters.keypoints import allowed_at, create_opencv_detector, grid_centres
+from kornia_ditf.adapters.keypoints import NamedDetector, allowed_at, grid_centres
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.types import DescriptorMap
 
@@ -67,7 +67,7 @@ def as_detector(detector: Any, max_keypoints: int | None = None) -> nn.Module | 
     if isinstance(detector, nn.Module):
         return detector
     if isinstance(detector, str):
-        return OpenCVDetector(create_opencv_detector(detector, max_keypoints))
+        return OpenCVDetector(NamedDetector(detector, max_keypoints))
     if callable(getattr(detector, "detect", None)):
         return OpenCVDetector(detector)
     raise InvalidArgumentError(

@@ -35,20 +35,39 @@ def allowed_at(points: Tensor, mask: Tensor) -> Tensor:
     return (mask != 0)[y.to(mask.device), x.to(mask.device)].to(points.device)
 
 
-def create_opencv_detector(name: str, max_keypoints: int | None = None) -> Any:
-    """Make one of OpenCV's detectors by its name; errors as `as_detector`."""
-    import cv2
+class NamedDetector:
+    """One of OpenCV's detectors by its name, which can therefore be copied and pickled.
 
-    here = [known for known in _OPENCV if hasattr(cv2, f"{_class_name(known)}_create")]
-    if name not in here:
-        near = get_close_matches(name.lower(), here, n=1)
-        advice = f"did you mean {near[0]!r}? " if near else ""
-        raise InvalidArgumentError(
-            f"OpenCV {cv2.__version__} has no detector {name!r}; {advice}"
-            f"it has grid, {', '.join(here)}"
-        )
-    limit = {} if max_keypoints is None or name not in _LIMITS else {_LIMITS[name]: max_keypoints}
-    return getattr(cv2, f"{_class_name(name)}_create")(**limit)
+    Args:
+        name: `sift`, `orb`, `gftt` ..., whatever this OpenCV has.
+        max_keypoints: how many it finds at most, if it can be told.
+
+    Raises:
+        InvalidArgumentError: this OpenCV has none of that name.
+    """
+
+    def __init__(self, name: str, max_keypoints: int | None = None) -> None:
+        import cv2
+
+        here = [known for known in _OPENCV if hasattr(cv2, f"{_class_name(known)}_create")]
+        if name not in here:
+            near = get_close_matches(name.lower(), here, n=1)
+            advice = f"did you mean {near[0]!r}? " if near else ""
+            raise InvalidArgumentError(
+                f"OpenCV {cv2.__version__} has no detector {name!r}; {advice}"
+                f"it has grid, {', '.join(here)}"
+            )
+        limited = max_keypoints is not None and name in _LIMITS
+        limit = {_LIMITS[name]: max_keypoints} if limited else {}
+        self.name, self.max_keypoints = name, max_keypoints
+        self.detector: Any = getattr(cv2, f"{_class_name(name)}_create")(**limit)
+
+    def detect(self, image: Any, mask: Any = None) -> Any:
+        """Find keypoints, as OpenCV's `detect` does."""
+        return self.detector.detect(image, mask)
+
+    def __reduce__(self) -> tuple[type[NamedDetector], tuple[str, int | None]]:
+        return NamedDetector, (self.name, self.max_keypoints)
 
 
 def _class_name(name: str) -> str:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kornia_ditf.adapters.keypoints import allowed_at, create_opencv_detector, grid_centres
+from kornia_ditf.adapters.keypoints import NamedDetector, allowed_at, grid_centres
 from kornia_ditf.checks import check_integer
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
@@ -71,7 +71,7 @@ class OpenCVFeature:
             check_integer("max_keypoints", max_keypoints, minimum=1)
         if isinstance(detector, str):
             named = detector != "grid"
-            detector = create_opencv_detector(detector, max_keypoints) if named else None
+            detector = NamedDetector(detector, max_keypoints) if named else None
         if detector is not None and not callable(getattr(detector, "detect", None)):
             raise InvalidArgumentError(
                 f"detector must have OpenCV's detect, got {type(detector).__name__}"
