@@ -127,7 +127,9 @@ def test_brute_force_finds_the_direct_calls_matches(nano: DiTF, bgr: Pictures) -
     found = cv2.BFMatcher(feature.defaultNorm(), crossCheck=True).match(desc_a, desc_b)
     direct = match(nano(rgb(bgr[0])), nano(rgb(bgr[1])))
     rows = {(*kps_a[m.queryIdx].pt, *kps_b[m.trainIdx].pt) for m in found}
-    expected = {(*a, *b) for a, b in zip(direct.points_a.tolist(), direct.points_b.tolist(), strict=False)}
+    expected = {
+        (*a, *b) for a, b in zip(direct.points_a.tolist(), direct.points_b.tolist(), strict=False)
+    }
     # L2 of unit vectors orders as the cosine does, but where two are equal up to rounding.
     assert len(rows & expected) >= 0.98 * len(expected) > 0
 
