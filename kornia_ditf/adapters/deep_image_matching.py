@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from kornia_ditf.adapters.hosts import DEFAULTS, NAME, add_module
+from kornia_ditf.adapters.hosts import DEFAULTS, NAME, add_module, read_options
 
 PIPELINE = f"{NAME}+kornia_matcher"
 """Name of the pipeline that is added."""
@@ -48,8 +48,7 @@ def extractor_class(base: Any, module: str) -> type:
             super().__init__(config)
             from kornia_ditf.adapters.opencv import OpenCVFeature
 
-            conf = self.config["extractor"]
-            options = {k: v for k, v in conf.items() if k != "name" and v is not None}
+            options = read_options(self.config["extractor"], ignored=("name",))
             options.setdefault("device", self._device)
             self._extractor = OpenCVFeature(options.pop("backbone"), **options)
             self.descriptor_size = self._extractor.descriptorSize()

@@ -40,7 +40,6 @@ def _main_model() -> type:
 
 def extractor_class(base: Any, module: str) -> type:
     """Make a subclass of glue-factory's BaseModel that seems to stand in a module."""
-    from omegaconf import OmegaConf  # glue-factory's own dependency
 
     class DiTFExtractor(base):  # type: ignore[misc]
         """Dense descriptors at the tokens' centres, or where a detector finds something."""
@@ -49,7 +48,7 @@ def extractor_class(base: Any, module: str) -> type:
         required_data_keys = ["image"]  # noqa: RUF012
 
         def _init(self, conf: Any) -> None:
-            self.feature = make_feature(OmegaConf.to_container(conf, resolve=True), ignored=_OWN)
+            self.feature = make_feature(conf, ignored=_OWN)
             self.set_initialized()
 
         def _forward(self, data: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ Each takes the options of `create_descriptor` in its own form of configuration, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.machinery import ModuleSpec
@@ -54,7 +54,7 @@ def use_in(host: str) -> None:
         kornia_ditf.errors.InvalidArgumentError: no adapter for 'hlok'; did you mean 'hloc'?
         known: deep_image_matching, gluefactory, hloc, imcui.hloc, vismatch
     """
-    known = host.replace("-", "_")
+    known = host.replace("-", "_").replace("glue_factory", "gluefactory")
     if known not in _HOSTS:
         near = get_close_matches(known, _HOSTS, n=1)
         advice = f"did you mean {near[0]!r}? " if near else ""
@@ -80,6 +80,17 @@ _HOSTS: dict[str, tuple[str, str]] = {
 }
 
 
+def read_options(conf: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Read the options in a host's configuration: all but its own keys, and those that are None."""
+    given = {k: v for k, v in conf.items() if k not in ignored and v is not None}
+    # A list of a configuration file may be of the host's own type.
+    return {k: tuple(v) if _is_list(v) else v for k, v in given.items()}
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
 def make_feature(conf: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> DiTFFeature:
     """Make a feature from a host's configuration, but for the keys that are the host's own.
 
@@ -88,7 +99,7 @@ def make_feature(conf: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> DiTF
     """
     from kornia_ditf.adapters.kornia import DiTFFeature
 
-    options = {k: v for k, v in conf.items() if k not in ignored and v is not None}
+    options = read_options(conf, ignored)
     return DiTFFeature(options.pop("backbone", DEFAULT_BACKBONE), **options)
 
 
