@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kornia_ditf.adapters.entries import descriptor_entry, matcher_entry
+    from kornia_ditf.adapters.hosts import use_in
     from kornia_ditf.adapters.kornia import DiTFDescriptor, DiTFFeature
     from kornia_ditf.adapters.kornia_matcher import CosineMatcher, DiTFMatcher, create_matcher
     from kornia_ditf.adapters.opencv import (
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from kornia_ditf.descriptor import DiTF, DiTFConfig
     from kornia_ditf.diffusers_backbone import DiffusersBackbone
     from kornia_ditf.errors import DiTFError
+    from kornia_ditf.export import export_descriptor, save_onnx
     from kornia_ditf.hookspecs import hookimpl
     from kornia_ditf.massive import describe_channels, discard_channels, find_massive_channels
     from kornia_ditf.matching import match, match_points, mutual_nearest, similarity_maps
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
     from kornia_ditf.types import Conditioning, DescriptorMap, Frame, Matches, Tap
 
 _HOMES = {
+    "adapters.entries": ("descriptor_entry", "matcher_entry"),
+    "adapters.hosts": ("use_in",),
     "adapters.kornia": ("DiTFDescriptor", "DiTFFeature"),
     "adapters.kornia_matcher": ("CosineMatcher", "DiTFMatcher", "create_matcher"),
     "adapters.opencv": (
@@ -56,6 +61,7 @@ _HOMES = {
     "descriptor": ("DiTF", "DiTFConfig"),
     "diffusers_backbone": ("DiffusersBackbone",),
     "errors": ("DiTFError",),
+    "export": ("export_descriptor", "save_onnx"),
     "hookspecs": ("hookimpl",),
     "massive": ("describe_channels", "discard_channels", "find_massive_channels"),
     "matching": ("match", "match_points", "mutual_nearest", "similarity_maps"),
@@ -102,8 +108,10 @@ __all__ = [
     "create_ditf",
     "create_matcher",
     "describe_channels",
+    "descriptor_entry",
     "discard_channels",
     "draw_matches",
+    "export_descriptor",
     "find_backbone",
     "find_descriptor",
     "find_massive_channels",
@@ -114,9 +122,11 @@ __all__ = [
     "list_descriptors",
     "match",
     "match_points",
+    "matcher_entry",
     "modulate",
     "mutual_nearest",
     "read_image",
+    "save_onnx",
     "save_picture",
     "similarity_maps",
     "to_dmatches",
@@ -124,6 +134,7 @@ __all__ = [
     "to_keypoints",
     "to_opencv",
     "treat",
+    "use_in",
 ]
 
 

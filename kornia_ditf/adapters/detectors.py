@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from kornia.color import rgb_to_grayscale
 from torch import Tensor, nn
 
-from kornia_ditf.adapters.keypoints import NamedDetector, allowed_at, grid_centres
+from kornia_ditf.adapters.keypoints import NamedDetector, allowed_at, grid_centres, is_filled
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.types import DescriptorMap
 
@@ -104,7 +104,7 @@ def detect(
         frames, strengths = detector(grey[index : index + 1], allowed)[:2]
         frames = KF.scale_laf(frames.float(), scaling_coef)
         strengths = strengths.float().reshape(1, -1)
-        keep = KF.laf_is_filled(frames)[0]
+        keep = is_filled(frames)[0]
         if allowed is not None:
             keep = keep & allowed_at(KF.get_laf_center(frames)[0], allowed[0, 0])
         kept = keep.nonzero().flatten()
@@ -139,7 +139,7 @@ def grid(
         for index in range(len(maps))
     ]
     frames = _stack([lafs[keep] for keep in keeps])
-    return frames, KF.laf_is_filled(frames).float()
+    return frames, is_filled(frames).float()
 
 
 def _stack(rows: Sequence[Tensor]) -> Tensor:

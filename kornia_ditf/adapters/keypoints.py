@@ -28,6 +28,11 @@ def grid_centres(maps: DescriptorMap, max_keypoints: int | None = None) -> Tenso
     return centres[start_y::step, start_x::step].reshape(-1, 2)
 
 
+def is_filled(lafs: Tensor) -> Tensor:
+    """Tell which frames (..., 2, 3) are more than zeros, the empty slots of Kornia's detectors."""
+    return lafs.ne(0).flatten(-2).any(-1)  # kornia.feature.laf_is_filled, which 0.8 has not
+
+
 def allowed_at(points: Tensor, mask: Tensor) -> Tensor:
     """Tell which points (N, 2) lie on pixels where a mask (H, W) is not 0, shape (N,), bool."""
     size = points.new_tensor([mask.shape[1], mask.shape[0]])

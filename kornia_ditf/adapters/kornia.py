@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_ditf.adapters.detectors import as_detector, detect, grid
+from kornia_ditf.adapters.keypoints import is_filled
 from kornia_ditf.checks import check_integer
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
@@ -139,8 +140,7 @@ class DiTFDescriptor(nn.Module):
         """Read descriptors at the centres of frames; shapes and zeros as in `forward`."""
         _check_tensor("lafs", lafs, "(B, N, 2, 3)", (2, 3))
         with self._tracked():
-            frames = lafs.flatten(2)
-            filled = frames.isfinite().all(-1) & frames.ne(0).any(-1)
+            filled = is_filled(lafs) & lafs.isfinite().flatten(2).all(-1)
             centres = torch.where(filled[..., None], lafs[..., 2].float(), 0)
             return maps.at(centres) * filled[..., None].to(maps.data.device)
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kornia_ditf.adapters.keypoints import is_filled
 from kornia_ditf.adapters.kornia import DiTFDescriptor, DiTFFeature
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
@@ -152,7 +153,7 @@ class DiTFMatcher(KF.LocalFeatureMatcher):
     def _match(
         self, lafs0: Tensor, descriptors0: Tensor, lafs1: Tensor, descriptors1: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        filled0, filled1 = KF.laf_is_filled(lafs0[None])[0], KF.laf_is_filled(lafs1[None])[0]
+        filled0, filled1 = is_filled(lafs0), is_filled(lafs1)
         lafs0, descriptors0 = lafs0[filled0], descriptors0[filled0]
         lafs1, descriptors1 = lafs1[filled1], descriptors1[filled1]
         if not len(lafs0) or not len(lafs1):

@@ -112,7 +112,7 @@ class OpenCVFeature:
 
         Args:
             image: as in `detect`.
-            keypoints: `cv2.KeyPoint`s, wherever they come from; or some for each image.
+            keypoints: any of `cv2.KeyPoint`, wherever they come from; or some for each image.
             descriptors: ignored; OpenCV writes into it.
 
         Returns:
@@ -245,7 +245,9 @@ def to_image_features(
         descriptors: shape (N, D), float32.
         index: the image's number among those that are stitched.
     """
-    features = cv2.detail.ImageFeatures()
+    # OpenCV 4 ends the process when the descriptors of an ImageFeatures() are set, so take one that
+    # OpenCV has filled.
+    features = cv2.detail.computeImageFeatures2(cv2.ORB_create(), np.zeros((32, 32), np.uint8))
     features.img_idx = index
     features.img_size = (image_size[1], image_size[0])
     features.keypoints = tuple(keypoints)

@@ -12,6 +12,7 @@ from kornia.color import rgb_to_grayscale
 from torch import Tensor, nn
 
 from kornia_ditf import create_ditf
+from kornia_ditf.adapters.keypoints import is_filled
 from kornia_ditf.adapters.kornia import DiTFDescriptor, DiTFFeature
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError, UnknownBackboneError
@@ -122,7 +123,7 @@ def test_kornias_local_feature_runs_with_every_detector(
         lafs, _responses, descriptors = KF.LocalFeature(detector, DiTFDescriptor(conv), 2.0)(grey)
     assert lafs.shape == (1, 40, 2, 3) and descriptors.shape == (1, 40, 16)
     assert lafs.dtype == descriptors.dtype == torch.float32
-    filled = KF.laf_is_filled(lafs)
+    filled = is_filled(lafs)
     expected = conv(grey).at(KF.get_laf_center(lafs)) * filled[..., None]
     torch.testing.assert_close(descriptors, expected.detach(), atol=1e-6, rtol=0)
     own, _, read = DiTFFeature(conv, detector=detector, scaling_coef=2.0)(grey)
@@ -201,7 +202,7 @@ def test_masks_of_a_batch_end_with_empty_slots(conv: Any, images: list[Tensor]) 
     masks = torch.ones(2, 1, 128, 160)
     masks[1, :, :, 80:] = 0
     lafs, responses, descriptors = DiTFFeature(conv)(torch.cat(images), masks)
-    assert KF.laf_is_filled(lafs).sum(1).tolist() == [320, 160]
+    assert is_filled(lafs).sum(1).tolist() == [320, 160]
     assert not responses[1, 160:].any() and not descriptors[1, 160:].any()
 
 
