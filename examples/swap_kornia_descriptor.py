@@ -19,7 +19,7 @@ DATA = Path(__file__).parent / "data"
 def main() -> None:
     images = [kd.read_image(DATA / f"graffiti_{name}.jpg") for name in "ab"]
     grey = [image.mean(1, keepdim=True) for image in images]  # Kornia's detectors take one channel
-    detector = KF.ScaleSpaceDetector(2000, resp_module=KF.BlobHessian())
+    detector = KF.ScaleSpaceDetector(1000, resp_module=KF.BlobHessian())
     descriptors = {
         "SIFT": KF.LAFDescriptor(KF.SIFTDescriptor(41), patch_size=41),
         "nano": kd.DiTFDescriptor("nano"),

@@ -247,7 +247,7 @@ def to_image_features(
     """
     # OpenCV 4 ends the process when the descriptors of an ImageFeatures() are set, so take one that
     # OpenCV has filled.
-    features = cv2.detail.computeImageFeatures2(cv2.ORB_create(), np.zeros((32, 32), np.uint8))
+    features = cv2.detail.computeImageFeatures2(cv2.ORB.create(), np.zeros((32, 32), np.uint8))
     features.img_idx = index
     features.img_size = (image_size[1], image_size[0])
     features.keypoints = tuple(keypoints)
