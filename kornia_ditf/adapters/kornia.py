@@ -22,7 +22,8 @@ from kornia_ditf.adapters.keypoints import is_filled
 from kornia_ditf.checks import check_integer
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.registry import DEFAULT_BACKBONE, create_descriptor, list_backbones
+from kornia_ditf.registry import DEFAULT_BACKBONE, create_descriptor, find_descriptor
+from kornia_ditf.spec import BackboneSpec
 from kornia_ditf.types import DescriptorMap
 
 
@@ -57,7 +58,7 @@ class DiTFDescriptor(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(descriptor, DenseDescriptor):
-            if gradients and str(descriptor) in list_backbones():
+            if gradients and isinstance(find_descriptor(descriptor), BackboneSpec):
                 options["gradients"] = True
             descriptor = create_descriptor(descriptor, **options)
         elif options:
@@ -139,6 +140,10 @@ class DiTFDescriptor(nn.Module):
     def read(self, maps: DescriptorMap, lafs: Tensor) -> Tensor:
         """Read descriptors at the centres of frames; shapes and zeros as in `forward`."""
         _check_tensor("lafs", lafs, "(B, N, 2, 3)", (2, 3))
+        if len(lafs) not in (1, len(maps)):
+            raise InvalidArgumentError(
+                f"lafs must be of {len(maps)} images, as img is, or of 1, got {len(lafs)}"
+            )
         with self._tracked():
             filled = is_filled(lafs) & lafs.isfinite().flatten(2).all(-1)
             centres = torch.where(filled[..., None], lafs[..., 2].float(), 0)
@@ -197,7 +202,7 @@ class DiTFFeature(KF.LocalFeature):
         Args:
             img: images (B, C, H, W) in [0, 1] of 1 to 4 channels. A detector sees them in grey and
                 one at a time, since some of Kornia's take no more.
-            mask: shape (B, 1, H, W) or (B, H, W); nothing is found where it is 0.
+            mask: shape (B, 1, H, W) or (B, H, W), or with 1 for B; nothing is found where it is 0.
 
         Returns:
             frames (B, N, 2, 3), responses (B, N) and descriptors (B, N, D), float32. Images in
@@ -231,9 +236,9 @@ def without_alpha(img: Tensor) -> Tensor:
 def _as_mask(mask: Tensor, img: Tensor) -> Tensor:
     mask = mask[:, None] if mask.ndim == 3 else mask
     expected = (len(img), 1, *img.shape[2:])
-    if mask.shape != expected:
+    if mask.shape not in (expected, (1, *expected[1:])):
         raise InvalidArgumentError(f"mask must have the shape {expected}, got {tuple(mask.shape)}")
-    return mask
+    return mask.expand(expected)
 
 
 def _check_tensor(name: str, value: object, shape: str, tail: tuple[int, ...] = ()) -> None:

@@ -204,6 +204,8 @@ def test_masks_of_a_batch_end_with_empty_slots(conv: Any, images: list[Tensor]) 
     lafs, responses, descriptors = DiTFFeature(conv)(torch.cat(images), masks)
     assert is_filled(lafs).sum(1).tolist() == [320, 160]
     assert not responses[1, 160:].any() and not descriptors[1, 160:].any()
+    both, _, _ = DiTFFeature(conv)(torch.cat(images), masks[1:])
+    assert is_filled(both).sum(1).tolist() == [160, 160]
 
 
 @pytest.mark.parametrize("name", ["sift", "orb", "gftt", "fast", "mser"])
@@ -305,6 +307,7 @@ def test_the_state_holds_no_backbone_and_loads_without_one(nano: DiTF) -> None:
 
 WRONG: dict[str, tuple[Any, str]] = {
     "no frames": (lambda d, i: d(i, torch.zeros(1, 3, 2)), "lafs must .*B, N, 2, 3.*got .1, 3, 2"),
+    "frames of others": (lambda d, i: d(i, torch.ones(2, 3, 2, 3)), "lafs must be of 1 images"),
     "no batch": (lambda d, i: d.dense(i[0]), "img must .*B, C, H, W"),
     "no tensor": (lambda d, i: d.dense(i.numpy()), "img must .*got ndarray"),
     "5 channels": (lambda d, i: d.dense(torch.rand(1, 5, 64, 64)), "got .1, 5, 64, 64"),
