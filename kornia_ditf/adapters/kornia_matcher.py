@@ -141,7 +141,10 @@ class DiTFMatcher(KF.LocalFeatureMatcher):
         if f"lafs{side}" in data and f"descriptors{side}" in data:
             lafs, descriptors = data[f"lafs{side}"], data[f"descriptors{side}"]
         else:
-            found = self.extract_features(data[f"image{side}"], data.get(f"mask{side}"))
+            mask = data.get(f"mask{side}")
+            if mask is not None and mask.ndim == 3:
+                mask = mask[:, None]  # as a KF.LocalFeature wants it
+            found = self.extract_features(data[f"image{side}"], mask)
             lafs, descriptors = found["lafs"], found["descriptors"]
         if lafs.shape[:2] != descriptors.shape[:2]:
             raise InvalidArgumentError(

@@ -81,10 +81,14 @@ def test_masks_are_honoured(axes: int, nano: DiTF, images: list[Tensor]) -> None
     mask = torch.zeros(1, 128, 160)
     mask[:, 20:100, 30:130] = 1
     mask = mask if axes == 3 else mask[:, None]
-    found = DiTFMatcher(nano)(pair(images, mask0=mask, mask1=mask))
-    for name in ("keypoints0", "keypoints1"):
-        x, y = found[name].unbind(1)
-        assert x.min() > 29 and x.max() < 130 and y.min() > 19 and y.max() < 100
+    local = KF.LocalFeature(KF.ScaleSpaceDetector(100), DiTFDescriptor(nano))
+    for matcher in (DiTFMatcher(nano), DiTFMatcher(local)):
+        grey = [rgb_to_grayscale(image) for image in images]
+        with torch.no_grad():
+            found = matcher(pair(grey, mask0=mask, mask1=mask))
+        for name in ("keypoints0", "keypoints1"):
+            x, y = found[name].unbind(1)
+            assert x.min() > 29 and x.max() < 130 and y.min() > 19 and y.max() < 100
 
 
 @pytest.mark.parametrize("matcher", [None, "snn", "adalam"])
