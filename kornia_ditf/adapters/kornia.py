@@ -45,8 +45,8 @@ class DiTFDescriptor(nn.Module):
         >>> descriptor = DiTFDescriptor("nano", long_side=96)
         >>> local = KF.LocalFeature(KF.ScaleSpaceDetector(50), descriptor)
         >>> lafs, responses, descriptors = local(torch.rand(1, 1, 64, 96))
-        >>> descriptors.shape
-        torch.Size([1, 50, 160])
+        >>> descriptors.shape == (1, 50, descriptor.width)
+        True
     """
 
     def __init__(
@@ -173,8 +173,8 @@ class DiTFFeature(KF.LocalFeature):
     Example:
         >>> feature = DiTFFeature("nano", long_side=96)
         >>> lafs, responses, descriptors = feature(torch.rand(1, 3, 64, 96))
-        >>> lafs.shape, descriptors.shape
-        (torch.Size([1, 384, 2, 3]), torch.Size([1, 384, 160]))
+        >>> lafs.shape[:2] == descriptors.shape[:2]
+        True
     """
 
     descriptor: DiTFDescriptor

@@ -72,7 +72,7 @@ image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 descriptor = loaded["kornia.dense_descriptors"](long_side=96, block=1)
 matcher = loaded["kornia.dense_matchers"](long_side=96, block=1)
 matches = matcher({"image0": image, "image1": image})
-assert descriptor.dense(image).shape == (1, 160, 16, 24)
+assert descriptor.dense(image).shape[:2] == (1, descriptor.width)
 assert torch.equal(matches["keypoints0"], matches["keypoints1"])
 import kornia_ditf
 print(kornia_ditf.__file__, len(matches["confidence"]))
