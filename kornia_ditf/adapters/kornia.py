@@ -22,8 +22,7 @@ from kornia_ditf.adapters.keypoints import is_filled
 from kornia_ditf.checks import check_integer
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.registry import DEFAULT_BACKBONE, create_descriptor, find_descriptor
-from kornia_ditf.spec import BackboneSpec
+from kornia_ditf.registry import DEFAULT_BACKBONE, create_descriptor
 from kornia_ditf.types import DescriptorMap
 
 
@@ -58,7 +57,7 @@ class DiTFDescriptor(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(descriptor, DenseDescriptor):
-            if gradients and isinstance(find_descriptor(descriptor), BackboneSpec):
+            if gradients:
                 options["gradients"] = True
             descriptor = create_descriptor(descriptor, **options)
         elif options:
