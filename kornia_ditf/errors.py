@@ -65,6 +65,10 @@ class DatasetError(DiTFError):
         return f"cannot use {self.file}: {self.reason}"
 
 
+class StudyError(DiTFError):
+    """A study's folder is in use or holds no finished study, or a part of its work failed."""
+
+
 class OutputError(DiTFError, OSError):
     """A result could not be written."""
 
