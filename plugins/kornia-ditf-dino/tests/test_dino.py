@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -340,6 +341,9 @@ class TestErrors:
 class TestPresets:
     def test_all_are_installed(self) -> None:
         assert {spec.name for spec in SPECS} <= set(kd.list_descriptors())
+
+    def test_hosts_find_them_without_knowing_kornia_ditf(self) -> None:
+        assert entry_points(group="kornia.dense_descriptors")["dino"].load() is create_dino
 
     def test_listing_them_loads_no_model_library(self) -> None:
         code = "import sys, kornia_ditf_dino; print(*sys.modules)"
