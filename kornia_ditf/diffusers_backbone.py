@@ -217,6 +217,7 @@ class DiffusersBackbone(Backbone):
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
+        own_options = cls.checkpoint_options(checkpoint)  # first: a model may be refused by them
         transformer = load_transformer(
             checkpoint,
             cls.transformer_class,
@@ -241,7 +242,7 @@ class DiffusersBackbone(Backbone):
             transformer,
             vae,
             prompt_encoder=encoder,
-            **cls.checkpoint_options(checkpoint),
+            **own_options,
             **options,
         )
         backbone.identity = checkpoint.identity
@@ -294,7 +295,13 @@ class DiffusersBackbone(Backbone):
 
     @classmethod
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """Read from a checkpoint what the family's constructor wants besides the modules."""
+        """Read from a checkpoint what the family's constructor wants besides the modules.
+
+        This is asked before any weight is read.
+
+        Raises:
+            CheckpointError: the family does not know this kind of model.
+        """
         return {}
 
     @classmethod

@@ -53,10 +53,10 @@ def encode_images(vae: nn.Module, images: Tensor, *, sample: bool = False, seed:
 def pixels_per_cell(vae: nn.Module) -> int:
     """Give the side of the square of pixels that one cell of `encode_images`' latents covers."""
     config = _any(vae).config
-    ratio = getattr(vae, "spatial_compression_ratio", None)
-    if ratio is None:
-        ratio = 1 << (len(config.block_out_channels) - 1)
-    return int(ratio) * (2 if _is_packed(vae) else 1)
+    # Read past diffusers' own look-up, which warns where the configuration alone has it.
+    ratio = vars(vae).get("spatial_compression_ratio")
+    ratio = ratio or getattr(config, "spatial_compression_ratio", None)
+    return int(ratio or 1 << (len(config.block_out_channels) - 1)) * (2 if _is_packed(vae) else 1)
 
 
 def execution_place(module: nn.Module) -> tuple[torch.device, torch.dtype]:

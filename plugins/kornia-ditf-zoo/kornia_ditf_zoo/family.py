@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -105,7 +105,7 @@ class TrimmedTexts(DiffusersBackbone):
     ) -> dict[int, Tap]:
         told = conditioning.expand(len(latent))
         lengths = told[self.texts[-1]].sum(1).long().cpu()
-        groups = [(lengths == length).nonzero()[:, 0] for length in lengths.unique()]
+        groups = [(lengths == length).nonzero()[:, 0] for length in sorted(set(lengths.tolist()))]
         if not groups:
             return super().taps(latent, timestep, told, blocks=blocks)
         parts = [
@@ -129,7 +129,6 @@ def _take(told: Conditioning, rows: Tensor) -> Conditioning:
 
 
 def _reorder(tap: Tap, order: Tensor) -> Tap:
-    values: Mapping[str, Tensor | None] = {"x": tap.x, "shift": tap.shift, "scale": tap.scale}
-    return replace(
-        tap, **{n: None if v is None else v[order.to(v.device)] for n, v in values.items()}
-    )
+    order = order.to(tap.x.device)
+    shift, scale = (None if v is None else v[order] for v in (tap.shift, tap.scale))
+    return replace(tap, x=tap.x[order], shift=shift, scale=scale)

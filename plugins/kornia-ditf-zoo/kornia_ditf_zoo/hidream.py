@@ -6,6 +6,7 @@ LayerNorm without gain, scale and shift: `adaln` is the paper's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -50,10 +51,10 @@ class HiDreamBackbone(DiffusersBackbone):
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Mapping[str, Any]:
         tokens = latent.shape[2] * latent.shape[3] // self.patch_size**2
-        if tokens > self.transformer.max_seq:
+        most = prod(self.config.max_resolution) // self.patch_size**2
+        if tokens > most:
             raise InvalidArgumentError(
-                f"this model takes up to {self.transformer.max_seq} tokens, got {tokens}; "
-                "give a smaller long_side"
+                f"this model takes up to {most} tokens, got {tokens}; give a smaller long_side"
             )
         return {
             "hidden_states": latent,

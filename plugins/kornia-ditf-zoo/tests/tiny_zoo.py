@@ -52,7 +52,7 @@ def vae(folder: Path, class_name: str, **config: Any) -> None:
             buffer.copy_(0.5 + torch.rand_like(buffer))
     for parameter in model.parameters():
         if parameter.ndim > 3 and parameter.shape[-1] == 3:
-            middle = parameter[..., 1, 1].clone()
+            middle = torch.randn_like(parameter[..., 1, 1]) / parameter.shape[1] ** 0.5
             parameter.mul_(0.2)[..., 1, 1] = middle
     model.save_pretrained(folder / "vae")
 
@@ -244,10 +244,30 @@ VIDEO: dict[str, Any] = {"base_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_block
 CHANNELS = {"latents_mean": [0.1, -0.2, 0.3, -0.4], "latents_std": [1.1, 0.9, 1.2, 0.8]}
 
 
-@saver("qwen-image")
-def _qwenimage(folder: Path) -> None:
+def qwen_vl(folder: Path) -> None:
+    """Save a Qwen2.5-VL with its tokenizer."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": tiny.save_letters(folder),
+            "hidden_size": TEXT,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 1,
+            "rope_parameters": {"type": "default", "mrope_section": [2, 2, 2]},
+        },
+        vision_config={"depth": 1, "hidden_size": 8, "num_heads": 2, "out_hidden_size": TEXT},
+    )
+    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder / "text_encoder")
+
+
+@saver("qwen-image")
+def _qwenimage(folder: Path) -> None:
     transformer(
         folder,
         "QwenImageTransformer2DModel",
@@ -260,20 +280,7 @@ def _qwenimage(folder: Path) -> None:
     )
     vae(folder, "AutoencoderKLQwenImage", **VIDEO, **CHANNELS)
     tiny.save_scheduler(folder)
-    size = tiny.save_letters(folder)
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": size,
-            "hidden_size": TEXT,
-            "intermediate_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "rope_parameters": {"type": "default", "mrope_section": [2, 2, 2]},
-        },
-        vision_config={"depth": 1, "hidden_size": 8, "num_heads": 2, "out_hidden_size": TEXT},
-    )
-    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder / "text_encoder")
+    qwen_vl(folder)
     tiny.save_index(folder, "QwenImagePipeline")
 
 
@@ -377,6 +384,37 @@ def _flux2_klein(folder: Path) -> None:
     _flux2(folder, guidance=False)
     encoder(folder, "Qwen3ForCausalLM", num_hidden_layers=28, intermediate_size=8)
     tiny.save_index(folder, "Flux2KleinPipeline", is_distilled=True)
+
+
+def _fluxlike(folder: Path, class_name: str, **config: Any) -> None:
+    sizes = {"num_layers": 2, "num_single_layers": 2, "axes_dims_rope": list(ROTARY)}
+    transformer(folder, class_name, **HEADS, **sizes, joint_attention_dim=TEXT, **config)
+    tiny.save_vae(folder, channels=16, shift_factor=0.1, scaling_factor=0.4)
+    tiny.save_scheduler(folder)
+
+
+@saver("ovis-image")
+def _ovis(folder: Path) -> None:
+    _fluxlike(folder, "OvisImageTransformer2DModel")
+    tiny.save_letters(folder, chat_template=CHAT)
+    encoder(folder, "Qwen3Model")
+    tiny.save_index(folder, "OvisImagePipeline")
+
+
+@saver("bria-3.2")
+def _bria(folder: Path) -> None:
+    _fluxlike(folder, "BriaTransformer2DModel")
+    t5(folder)
+    tiny.save_index(folder, "BriaPipeline")
+
+
+@saver("longcat-image")
+def _longcat(folder: Path) -> None:
+    _fluxlike(folder, "LongCatImageTransformer2DModel")
+    qwen_vl(folder)
+    (folder / "tokenizer").rename(folder / "text_processor")
+    tiny.save_letters(folder)
+    tiny.save_index(folder, "LongCatImagePipeline")
 
 
 @saver("hidream-i1-full")
