@@ -91,7 +91,7 @@ def _colours(checkpoint: Checkpoint, options: dict[str, Any]) -> dict[str, Any]:
     name = "preprocessor_config.json"
     stored = checkpoint.json(name) if checkpoint.exists(name) else {}
     return {
-        field: tuple(stored[f"image_{field}"])
+        field: stored[f"image_{field}"]
         for field in ("mean", "std")
         if f"image_{field}" in stored and field not in options
     }

@@ -342,7 +342,7 @@ class TestErrors:
     )
     def test_options_are_checked(self, options: dict[str, Any], message: str, folder: Give) -> None:
         with pytest.raises(InvalidArgumentError, match=message):
-            made(folder("sd2.1"), **options)(image())
+            made(folder("sd2.1"), **options)
 
     def test_a_block_is_checked_before_weights_are_read(self, folder: Give) -> None:
         with pytest.raises(InvalidArgumentError, match=r"up_ft_index must lie in \[0, 3\], got 4"):
