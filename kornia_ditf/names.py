@@ -57,7 +57,7 @@ class Names:
         plugin, taken = self._waiting.pop(0), []
         for hook, specs in plugin.ask().items():
             for spec in specs:
-                if not isinstance(spec, KINDS[hook]):
+                if type(spec) is not KINDS[hook]:
                     plugin.leave_out(f"{hook} gave a {type(spec).__name__}")
                 elif re.search(r"[+/\s]", spec.name):
                     plugin.leave_out(f"{spec.name!r} is no name: it holds a +, a / or a space")

@@ -147,15 +147,15 @@ def installed_plugins() -> tuple[Plugin, ...]:
     """
     selected = os.environ.get(SELECTION)
     names = {_plain(name) for name in (selected or "").split(",")} - {""}
-    plugins = []
+    plugins, unknown = [], set(names)
     for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
         plugin = Plugin(entry)
         own = {_plain(plugin.name), _plain(plugin.distribution or plugin.name)}
         plugins.append(Plugin(entry, wanted=selected is None or bool(own & names)))
-        names -= own
-    if names:
+        unknown -= own
+    if unknown:
         warnings.warn(
-            f"{SELECTION} names {', '.join(sorted(names))}, and no such plugin is installed",
+            f"{SELECTION} names {', '.join(sorted(unknown))}, and no such plugin is installed",
             PluginWarning,
             stacklevel=2,
         )
@@ -207,4 +207,10 @@ def _call_within(seconds: float, call: Callable[[], Any], name: str) -> Any:
         return value
     if isinstance(error, _Refused):
         raise error
-    raise _Refused(traceback.format_exception_only(error)[-1].strip()) from error
+    raise _Refused(_describe(error)) from error
+
+
+def _describe(error: BaseException) -> str:
+    said = traceback.format_exception_only(error)[-1].strip()
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    return f"{said} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else said
