@@ -61,6 +61,10 @@ class DatasetError(DiTFError):
         return f"cannot use {self.file}: {self.reason}"
 
 
+class ConformanceError(DiTFError, AssertionError):
+    """A backbone or descriptor breaks rules of `kornia_ditf.testing`; the message names each."""
+
+
 class OutputError(DiTFError, OSError):
     """A result could not be written."""
 

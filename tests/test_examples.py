@@ -51,3 +51,10 @@ def test_own_pairs_are_scored_with_the_definition_of_the_score(tmp_path: Path) -
     assert list(rows) == ["graffiti", "motorcycle", "per point", "per image"]
     assert float(rows["per point"][0]) > 50
     assert lines[-1].startswith("PCK@a: the share of keypoints")
+
+
+@pytest.mark.slow
+def test_descriptors_are_compared_and_those_not_at_hand_are_said(tmp_path: Path) -> None:
+    lines = run("compare_descriptors.py", tmp_path, "nano", "no-such").splitlines()
+    assert lines[1].split()[:2] == ["nano", "160"] and lines[1].endswith("%")
+    assert lines[2].startswith("no-such          not at hand: no backbone is named 'no-such'")
