@@ -167,6 +167,7 @@ def load(
     versions: int = 1,
     strength: float = 0.2,
     points: int = 64,
+    pattern: str = "*",
 ) -> SyntheticPairs:
     """List the images of a folder, in alphabetical order.
 
@@ -177,6 +178,7 @@ def load(
         versions: how many of each kind are made of each image.
         strength: in (0, 0.45]; how far corners move at most, as a part of the sides.
         points: how many points each pair has.
+        pattern: takes only images of such names, as in `*.jpg`.
 
     Raises:
         DatasetError: the folder is missing or holds no image.
@@ -192,9 +194,9 @@ def load(
         raise DatasetError(folder, f"it has no split {split!r}; known: {', '.join(SPEC.splits)}")
     if not folder.is_dir():
         raise DatasetError(folder, "there is no such folder")
-    images = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    images = sorted(path for path in folder.glob(pattern) if path.suffix.lower() in _SUFFIXES)
     if not images:
-        raise DatasetError(folder, f"it holds no image ({', '.join(_SUFFIXES)})")
+        raise DatasetError(folder, f"it holds no image {pattern} ({', '.join(_SUFFIXES)})")
     changes = [
         Change(kind=kind, strength=strength, seed=seed * 1000 + version, points=points)
         for version in range(versions)
