@@ -15,6 +15,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from itertools import islice
@@ -50,7 +51,7 @@ class Plugin:
         self.version = distribution.version if distribution is not None else None
         self.state: State = "not asked" if wanted else "switched off"
         self.reasons: list[str] = [] if wanted else [f"{SELECTION} does not name it"]
-        self._told = len(self.reasons)
+        self._told = False
         self.hooks: tuple[str, ...] = ()
         self.registered: list[str] = []
         self.api: object = None
@@ -84,14 +85,19 @@ class Plugin:
             self.reasons.append(" ".join(reason.split()))
 
     def settle(self) -> None:
-        """Say in one warning what was left out, once all that it registers was looked at."""
-        news, self._told = self.reasons[self._told :], len(self.reasons)
-        if not news:
+        """Say in one warning what was left out, once all that it registers was looked at.
+
+        What comes later, from its commands, is among its reasons alone.
+        """
+        if not self.reasons or self.state == "switched off":
             return
-        part = bool(self.registered)
-        self.state = "works in part" if part else "left out"
+        self.state = "works in part" if self.registered else "left out"
+        if self._told:
+            return
+        self._told = True
         warnings.warn(
-            f"plugin {self.name!r} is left out{' in part' if part else ''}: {'; '.join(news)}",
+            f"plugin {self.name!r} is left out{' in part' if self.registered else ''}: "
+            f"{'; '.join(self.reasons)}",
             PluginWarning,
             stacklevel=2,
         )
@@ -191,8 +197,9 @@ def _call_within(seconds: float, call: Callable[[], Any], name: str) -> Any:
             outcome.append((None, error))
 
     thread = threading.Thread(target=run, name=f"kornia_ditf plugin {name}", daemon=True)
-    thread.start()
-    thread.join(seconds)
+    with redirect_stdout(sys.stderr):  # what a plugin prints must not mix with results
+        thread.start()
+        thread.join(seconds)
     if not outcome:
         raise _Refused(f"it did not answer within {seconds:g} s; {SECONDS} sets another limit")
     value, error = outcome[0]

@@ -218,6 +218,15 @@ def test_a_chosen_plugin_that_is_not_there_is_named(
         assert "toy" in list_backbones()
 
 
+def test_what_a_plugin_prints_stays_out_of_the_output(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("print('at import')\n" + hook("print('in a hook'); return []"))
+    assert "nano" in list_backbones()
+    out, err = capsys.readouterr()
+    assert out == "" and err == "at import\nin a hook\n"
+
+
 def test_a_hook_may_look_at_what_is_there(install: Install) -> None:
     install(hook('import kornia_ditf as kd; return [toy(f"toy-{len(kd.list_backbones()) > 5}")]'))
     assert "toy-True" in list_backbones()

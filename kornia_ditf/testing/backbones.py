@@ -86,7 +86,7 @@ BACKBONE_RULES: tuple[Callable[[Loaded], None], ...] = (
 
 def check_backbone(
     spec: BackboneSpec,
-    source: str | Path,
+    source: str | Path | None = None,
     *,
     dtype: str | torch.dtype = torch.float32,
     rules: Sequence[str] | None = None,
@@ -96,7 +96,8 @@ def check_backbone(
 
     Args:
         spec: the backbone's spec; its `load` is what is checked.
-        source: a folder with a tiny random model in the layout of the real repository.
+        source: a folder with a tiny random model in the layout of the real repository; None is
+            the spec's own `repo`, which may be a folder too.
         dtype: of the transformer; check float32 and bfloat16.
         rules: the names of those to check; None checks all.
         options: what `load` is called with besides `dtype` and `block`.
@@ -111,10 +112,11 @@ def check_backbone(
     Example:
         >>> from kornia_ditf import find_backbone
         >>> nano = find_backbone("nano")
-        >>> check_backbone(nano, nano.repo, rules=["forward_stops_at_the_block"])
+        >>> check_backbone(nano, rules=["forward_stops_at_the_block"])
         ('forward_stops_at_the_block',)
     """
-    subject = Loaded(spec=spec, source=Path(source), dtype=read_dtype(dtype), options=options)
+    place = spec.repo if source is None else source
+    subject = Loaded(spec=spec, source=place, dtype=read_dtype(dtype), options=options)
     with tempfile.TemporaryDirectory() as folder, _cache_in(folder):
         return check_rules(f"the backbone {spec.name!r}", subject, BACKBONE_RULES, rules)
 

@@ -30,7 +30,7 @@ class Loaded:
     """A backbone under test: its spec, the tiny checkpoint, and what was loaded from it."""
 
     spec: BackboneSpec
-    source: Path
+    source: str | Path
     dtype: torch.dtype
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -42,6 +42,14 @@ class Loaded:
     def backbone(self) -> Backbone:
         """The whole backbone, loaded once; rules leave it as it is."""
         return self.load()
+
+    @property
+    def folder(self) -> Path:
+        """The source, where it is a folder; otherwise the rule does not apply."""
+        folder = Path(self.source)
+        if not folder.is_dir():
+            raise NotApplicable
+        return folder
 
     @property
     def diffusers(self) -> DiffusersBackbone:

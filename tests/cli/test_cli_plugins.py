@@ -242,6 +242,6 @@ def test_inspect_says_that_it_needs_a_transformer(run: Run, images: list[Path]) 
 @pytest.mark.usefixtures("shades")
 def test_descriptors_are_listed_and_shown_beside_backbones(run: Run, run_json: RunJson) -> None:
     assert any(line.startswith("shades ") for line in run("backbones").stdout.splitlines())
-    assert [each["name"] for each in run_json("backbones")["descriptors"]] == ["shades"]
+    assert "shades" in [each["name"] for each in run_json("backbones")["descriptors"]]
     assert "4 channels" in run("backbones", "show", "shades").stdout
     assert run_json("backbones", "show", "shades")["width"] == 4

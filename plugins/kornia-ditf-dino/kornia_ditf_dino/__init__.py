@@ -8,6 +8,8 @@ from typing import Any
 
 from kornia_ditf import DenseDescriptor, DescriptorSpec, hookimpl
 
+KORNIA_DITF_API = 1
+
 NEUTRAL_RULE = (
     "uncalibrated; neutral rule: the last layer's patch tokens after the model's own layer norm, "
     "60 tokens along the longest side"

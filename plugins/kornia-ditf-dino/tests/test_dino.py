@@ -20,6 +20,7 @@ from kornia_ditf_dino.descriptor import (
     IMAGENET_STD,
     DINOConfig,
     capture_layer,
+    find_blocks,
     overlap_patches,
 )
 from kornia_ditf_dino.loading import load_dino
@@ -125,10 +126,11 @@ def test_facets_are_projections_of_the_normalised_input(
     family: str, facet: str, folder: Give
 ) -> None:
     model = whole_model(folder(family))
-    blocks = {"dino": "layers", "dinov3": "model.layer"}.get(family, "encoder.layer")
-    block = model.get_submodule(f"{blocks}.2")
-    norm = block.layernorm_before if family == "dino" else block.norm1
-    projection = getattr(block.attention, f"{facet[0]}_proj")
+    # By their names in this and in earlier versions of transformers, of the third layer.
+    norm, projection = (
+        [module for name, module in model.named_modules() if name.endswith(ends)][2]
+        for ends in ((".layernorm_before", ".norm1"), (f".{facet}", f".{facet[0]}_proj"))
+    )
     with torch.no_grad():
         expected = projection(norm(own_outputs(model, image()).hidden_states[2]))
     found = load_dino(folder(family), layer=2, facet=facet)(image()).data
@@ -236,7 +238,7 @@ def test_a_model_that_skips_the_layer_is_an_error(folder: Give) -> None:
 
 def test_only_the_layers_up_to_the_asked_one_are_held(folder: Give) -> None:
     descriptor = load_dino(folder("dinov3"), layer=1)
-    assert len(descriptor.model.model.layer) == 2
+    assert len(find_blocks(descriptor.model)) == 2
     assert descriptor.config.layernorm is False  # it is not the last of the model's own
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from kornia_ditf import DenseDescriptor, DescriptorSpec, hookimpl
 
+KORNIA_DITF_API = 1
+
 _DIFT = "DIFT's released evaluation on {} (github.com/Tsingularity/dift, README.md)"
 
 
-def _load(repo: str, **options: Any) -> DenseDescriptor:
+def _load(repo: str, preset: Mapping[str, Any], **given: Any) -> DenseDescriptor:
     from kornia_ditf_sd.loading import load_dift
 
-    return load_dift(options.pop("source", repo), **options)
+    if "long_side" in given:
+        given.setdefault("size", None)  # or the preset's would stand before it
+    options = {"source": repo, **preset, **given}
+    return load_dift(options.pop("source"), **options)
 
 
 def _spec(
@@ -30,7 +35,7 @@ def _spec(
     return DescriptorSpec(
         name=name,
         repo=repo,
-        load=partial(_load, repo, **preset),
+        load=partial(_load, repo, preset),
         width=width,
         pixels_per_token=pixels,
         source=source,

@@ -13,11 +13,11 @@ from kornia_ditf.checks import check_integer, check_timestep
 from kornia_ditf.dense import DenseDescriptor, one_prompt_each
 from kornia_ditf.diffusers_backbone import Posterior
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.latents import encode_images, execution_place
+from kornia_ditf.latents import encode_images, execution_place, pixels_per_cell
 from kornia_ditf.noise import NoiseSchedule, draw_noise
 from kornia_ditf.preprocess import ImageLike, as_image, fit_image, squash_image
 from kornia_ditf.types import Conditioning, DescriptorMap, Frame
-from kornia_ditf_sd.unet import capture_up_block, pixel_multiple
+from kornia_ditf_sd.unet import capture_up_block, downsampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,12 +119,6 @@ class DIFT(DenseDescriptor):
         return int(config.block_out_channels[::-1][self.config.up_ft_index])
 
     @property
-    def pixels_per_cell(self) -> int:
-        """Side of the square of pixels that one cell of the latent covers."""
-        config: Any = self.vae.config
-        return 1 << (len(config.block_out_channels) - 1)
-
-    @property
     def identity(self) -> str | None:
         """Name weights, configuration and dtype; None where the weights have no name."""
         if self._weights is None:
@@ -151,10 +145,10 @@ class DIFT(DenseDescriptor):
         return DescriptorMap(self._mean_features(latent, noise, conditioning), frame)
 
     def _fit(self, image: Tensor) -> tuple[Tensor, Frame]:
+        cell = pixels_per_cell(self.vae)
         if self.config.size is not None:
-            return squash_image(image, self.config.size, self.pixels_per_cell)
-        multiple = pixel_multiple(self.unet, self.pixels_per_cell)
-        return fit_image(image, self.config.long_side, multiple)
+            return squash_image(image, self.config.size, cell)
+        return fit_image(image, self.config.long_side, cell * downsampling(self.unet))
 
     def _condition(self, prompts: str | Sequence[str] | None, images: int) -> Conditioning:
         given = self.config.prompt if prompts is None else prompts

@@ -79,7 +79,7 @@ def load_unet(checkpoint: Checkpoint, up_ft_index: int, dtype: torch.dtype) -> n
     )
 
 
-def pixel_multiple(unet: nn.Module, pixels_per_cell: int) -> int:
-    """Tell of what number of pixels a side is a multiple, if every downsampling is to halve it."""
+def downsampling(unet: nn.Module) -> int:
+    """Tell by what a UNet divides the sides of a latent on its way down."""
     config: Any = unet.config
-    return int(pixels_per_cell * 2 ** (len(config.down_block_types) - 1))
+    return int(2 ** (len(config.down_block_types) - 1))

@@ -73,7 +73,7 @@ def save(family: str, path: Path) -> None:
         tiny.save_clip(path, "_2", width=16, projection=16)
         tiny.save_index(path, "StableDiffusionXLPipeline")
     else:
-        tiny.save_scheduler(path, "PNDMScheduler", **BETAS, steps_offset=1)
+        tiny.save_scheduler(path, "PNDMScheduler", **BETAS, steps_offset=1, skip_prk_steps=True)
         tiny.save_clip(path, width=16)
         tiny.save_index(
             path,

@@ -144,6 +144,34 @@ def test_sides_that_do_not_halve_are_treated_as_dift_does(
 
 
 @FAMILY
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its scheduler
+def test_the_unet_is_told_what_its_pipeline_tells_it(
+    family: str, folder: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+    whole = original(folder(family))
+    hook = whole.unet.register_forward_pre_hook(
+        lambda _, args, kwargs: told.append(kwargs), with_kwargs=True
+    )
+    whole.pipeline.set_progress_bar_config(disable=True)
+    whole.pipeline(
+        "a cat", height=64, width=128, num_inference_steps=1, guidance_scale=1, output_type="latent"
+    )
+    hook.remove()
+    monkeypatch.setattr(
+        "kornia_ditf_sd.descriptor.capture_up_block",
+        lambda unet, index, inputs: told.append(inputs) or capture_up_block(unet, index, inputs),
+    )
+    made(folder(family), ensemble=1)(image(64, 128), "a cat")
+    theirs, ours = told
+    assert torch.equal(theirs["encoder_hidden_states"], ours["encoder_hidden_states"])
+    added = theirs["added_cond_kwargs"] or {}
+    assert set(added) == set(ours.get("added_cond_kwargs", ()))
+    for name, value in added.items():
+        assert torch.equal(value, ours["added_cond_kwargs"][name])
+
+
+@FAMILY
 @pytest.mark.parametrize("t", [0, 51, 999])
 def test_every_timestep_gives_what_dift_gives(family: str, t: int, folder: Give) -> None:
     found = made(folder(family), timestep=t, ensemble=2, seed=5)(image())
@@ -366,7 +394,7 @@ class TestPresets:
             spec.name: (options["up_ft_index"], options["timestep"], options["ensemble"])
             for spec in SPECS
             if not spec.source.startswith("uncalibrated")
-            for options in [spec.load.keywords]
+            for _, options in [spec.load.args]
         }
         assert numbers == {
             "sd2.1": (1, 261, 8),
@@ -376,7 +404,15 @@ class TestPresets:
 
     @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
     def test_their_options_are_valid(self, spec: kd.DescriptorSpec) -> None:
-        DIFTConfig(**spec.load.keywords)
+        DIFTConfig(**spec.load.args[1])
+
+    def test_a_long_side_takes_the_place_of_a_presets_size(self, folder: Give) -> None:
+        def config(**options: Any) -> Any:
+            return kd.create_descriptor("sd2.1", source=folder("sd2.1"), **options).config
+
+        assert (config().size, config().long_side) == ((768, 768), None)
+        assert (config(long_side=128).size, config(long_side=128).long_side) == (None, 128)
+        assert config(long_side=None).size is None
 
     def test_a_preset_is_loaded_from_a_copy(self, folder: Give) -> None:
         descriptor = kd.create_descriptor("sd2.1-davis", source=folder("sd2.1"), ensemble=1)

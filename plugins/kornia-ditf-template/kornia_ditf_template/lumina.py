@@ -20,6 +20,7 @@ class LuminaNextBackbone(DiffusersBackbone):
 
     transformer_class = "LuminaNextDiT2DModel"
     pipeline_class = "LuminaPipeline"
+    width_from = ("hidden_size",)
     streams = (
         BlockStream(
             blocks="layers",
@@ -31,10 +32,6 @@ class LuminaNextBackbone(DiffusersBackbone):
     )
     head = ("norm_out",)
     schedule = RectifiedFlow()
-
-    @property
-    def width(self) -> int:
-        return int(self.config.hidden_size)
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
@@ -82,7 +79,7 @@ LUMINA_NEXT = BackboneSpec.uncalibrated(
     plan=LuminaNextBackbone.plan_loading,
     blocks=24,
     width=2304,
-    width_from=("hidden_size",),
+    width_from=LuminaNextBackbone.width_from,
     pixels_per_token=16,
     long_side=1024,
     license="Apache-2.0",
