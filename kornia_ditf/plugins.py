@@ -10,7 +10,6 @@ import math
 import os
 import re
 import sys
-import threading
 import time
 import traceback
 import warnings
@@ -19,6 +18,7 @@ from contextlib import redirect_stdout
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from itertools import islice
+from threading import Thread
 from typing import Any, Literal
 
 import pluggy
@@ -147,15 +147,15 @@ def installed_plugins() -> tuple[Plugin, ...]:
     """
     selected = os.environ.get(SELECTION)
     names = {_plain(name) for name in (selected or "").split(",")} - {""}
-    plugins = []
+    plugins, unknown = [], set(names)
     for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
         plugin = Plugin(entry)
         own = {_plain(plugin.name), _plain(plugin.distribution or plugin.name)}
         plugins.append(Plugin(entry, wanted=selected is None or bool(own & names)))
-        names -= own
-    if names:
+        unknown -= own
+    if unknown:
         warnings.warn(
-            f"{SELECTION} names {', '.join(sorted(names))}, and no such plugin is installed",
+            f"{SELECTION} names {', '.join(sorted(unknown))}, and no such plugin is installed",
             PluginWarning,
             stacklevel=2,
         )
@@ -196,7 +196,7 @@ def _call_within(seconds: float, call: Callable[[], Any], name: str) -> Any:
         except BaseException as error:  # noqa: BLE001 - a SystemExit of a plugin ends the plugin
             outcome.append((None, error))
 
-    thread = threading.Thread(target=run, name=f"kornia_ditf plugin {name}", daemon=True)
+    thread = PluginThread(target=run, name=f"kornia_ditf plugin {name}", daemon=True)
     with redirect_stdout(sys.stderr):  # what a plugin prints must not mix with results
         thread.start()
         thread.join(seconds)
@@ -207,4 +207,14 @@ def _call_within(seconds: float, call: Callable[[], Any], name: str) -> Any:
         return value
     if isinstance(error, _Refused):
         raise error
-    raise _Refused(traceback.format_exception_only(error)[-1].strip()) from error
+    raise _Refused(_describe(error)) from error
+
+
+class PluginThread(Thread):
+    """A thread in which a plugin is asked."""
+
+
+def _describe(error: BaseException) -> str:
+    said = traceback.format_exception_only(error)[-1].strip()
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    return f"{said} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else said

@@ -13,6 +13,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeAlias
 
 from kornia_ditf import backbones, hookspecs
@@ -285,8 +286,16 @@ def describe_checkpoint(source: str | Path, families: Iterable[BackboneSpec]) ->
     )
 
 
-@cache
 def _names() -> Names:
+    with _MAKING:  # two threads must not make two, of which each would ask half of the plugins
+        return _make_names()
+
+
+_MAKING = Lock()
+
+
+@cache
+def _make_names() -> Names:
     return Names(_BuiltIn(), installed_plugins())
 
 
@@ -303,4 +312,4 @@ def ask_plugins() -> tuple[Plugin, ...]:
 def forget_plugins() -> None:
     """Find and ask the plugins anew when they are next needed, as after an installation."""
     installed_plugins.cache_clear()
-    _names.cache_clear()
+    _make_names.cache_clear()

@@ -75,6 +75,10 @@ class BackboneSpec:
         for name in ("blocks", "width", "pixels_per_token", "long_side", "ensemble"):
             check_integer(name, getattr(self, name), minimum=1)
         check_integer("block", self.block, minimum=0, maximum=self.blocks - 1)
+        for channel in () if self.massive_channels is None else self.massive_channels:
+            check_integer("massive_channels", channel, minimum=0, maximum=self.width - 1)
+        if not isinstance(self.prompt, str):
+            raise InvalidArgumentError(f"prompt must be a text, got {self.prompt!r}")
         check_timestep(self.timestep)
 
     @classmethod

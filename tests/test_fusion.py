@@ -103,7 +103,7 @@ def test_a_fusion_is_a_descriptor_like_any_other() -> None:
 
 
 def test_a_fusion_of_transformers_finds_massive_channels_in_all_images_together() -> None:
-    fused = create_descriptor("nano+nano", options={"nano": {"massive_channels": None}})
+    fused = create_descriptor("nano+nano", long_side=64, massive_channels=None)
     maps = fused.describe_together([torch.rand(3, 40, 60), torch.rand(3, 60, 40)])
     assert [each.frame.image_size for each in maps] == [(40, 60), (60, 40)]
     assert len(match(maps[0], maps[1])) > 0

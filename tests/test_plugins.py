@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,13 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     )
     made: list[str] = []
 
-    def install(code: str, *, name: str = "a-plugin", distribution: str | None = None) -> None:
+    def install(
+        code: str,
+        *,
+        name: str = "a-plugin",
+        distribution: str | None = None,
+        entries: str | None = None,
+    ) -> None:
         module = f"plugin_of_test_{name.replace('-', '_')}_{len(made)}"
         made.append(module)
         distribution = distribution or f"kornia-ditf-{name}"
@@ -71,7 +78,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         (info / "METADATA").write_text(
             f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n"
         )
-        (info / "entry_points.txt").write_text(f"[kornia_ditf]\n{name} = {module}\n")
+        entries = entries or f"{name} = {module}"
+        (info / "entry_points.txt").write_text(f"[kornia_ditf]\n{entries}\n")
         registry.forget_plugins()
 
     registry.forget_plugins()
@@ -121,6 +129,10 @@ BROKEN = {
     "specs without end": hook('import itertools; return itertools.repeat("toy")'),
     "blocks must be 1 or more": hook(
         'import dataclasses; yield dataclasses.replace(toy("t"), blocks=0)'
+    ),
+    "gave a Odd": hook(
+        "class Odd(BackboneSpec):\n        name = 3\n        def __init__(self): pass\n"
+        "    return [Odd()]"
     ),
     "unknown hook 'register_backbone'": hook("return []", "register_backbone"),
     "takes_too_much": HEADER + "@hookimpl\ndef register_backbones(takes_too_much): return []",
@@ -209,6 +221,16 @@ def test_the_environment_chooses_plugins_by_their_or_their_distributions_names(
     assert [plugin.state for plugin in registry.ask_plugins()] == states
 
 
+def test_a_distributions_name_chooses_all_of_its_plugins(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = "one = plugin_of_test_a_sound_0\ntwo = plugin_of_test_a_sound_0"
+    install(SOUND, name="a-sound", entries=two)
+    monkeypatch.setenv(plugins.SELECTION, "kornia-ditf-a-sound")
+    states = {plugin.name: plugin.state for plugin in plugins.installed_plugins()}
+    assert states == {"one": "not asked", "two": "not asked"}
+
+
 def test_a_chosen_plugin_that_is_not_there_is_named(
     install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +247,13 @@ def test_what_a_plugin_prints_stays_out_of_the_output(
     assert "nano" in list_backbones()
     out, err = capsys.readouterr()
     assert out == "" and err == "at import\nin a hook\n"
+
+
+def test_threads_that_ask_at_once_all_find_the_name(install: Install) -> None:
+    install(hook('import time; time.sleep(0.3); return [toy("toy")]'))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: find_backbone("toy").name, range(4)))
+    assert found == ["toy"] * 4
 
 
 def test_a_hook_may_look_at_what_is_there(install: Install) -> None:

@@ -141,7 +141,7 @@ def match(
     output.print_facts(
         [
             *settings.preset_facts(backbone, spec, descriptor),
-            ("discarded", settings.describe_channels_found(channels, origin)),
+            *settings.channel_facts(descriptor, channels, origin),
             *(
                 (f"image {side}", _describe_image(path, descriptors))
                 for side, path, descriptors in zip("AB", paths, maps, strict=True)

@@ -48,12 +48,23 @@ def describe_channels_found(channels: Sequence[int] | None, origin: str) -> str:
     return f"{', '.join(map(str, channels))} ({origin})"
 
 
+def channel_facts(
+    descriptor: DenseDescriptor, channels: Sequence[int], origin: str
+) -> list[tuple[str, str]]:
+    """Say which channels a DiTF discarded; others do not tell."""
+    from kornia_ditf.descriptor import DiTF
+
+    if not isinstance(descriptor, DiTF):
+        return []
+    return [("discarded", describe_channels_found(channels, origin))]
+
+
 def known_channels(descriptor: DenseDescriptor) -> tuple[tuple[int, ...] | None, str]:
     """Give the channels that are known before any image is seen, and where they come from."""
     from kornia_ditf.descriptor import DiTF
 
     if not isinstance(descriptor, DiTF):
-        return (), "this descriptor discards none"
+        return (), "it is no DiTF, and does not tell"
     if "discard" not in descriptor.config.treatment:
         return (), "this treatment discards none"
     channels = descriptor.massive_channels()
