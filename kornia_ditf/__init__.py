@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kornia_ditf.backbone import Backbone
+    from kornia_ditf.datasets.pairs import Pair, PairDataset
+    from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
     from kornia_ditf.dense import DenseDescriptor
     from kornia_ditf.descriptor import DiTF, DiTFConfig
     from kornia_ditf.diffusers_backbone import DiffusersBackbone
@@ -17,10 +19,22 @@ if TYPE_CHECKING:
     from kornia_ditf.fusion import FusedDescriptor
     from kornia_ditf.hookspecs import hookimpl
     from kornia_ditf.massive import describe_channels, discard_channels, find_massive_channels
-    from kornia_ditf.matching import match, match_points, mutual_nearest, similarity_maps
+    from kornia_ditf.matching import match, mutual_nearest
     from kornia_ditf.modulation import TREATMENTS, modulate, treat
     from kornia_ditf.picture import draw_matches, save_picture
     from kornia_ditf.preprocess import as_image, fit_image, read_image
+    from kornia_ditf.propagation import (
+        LabelPropagator,
+        Propagation,
+        propagate_masks,
+        propagate_points,
+    )
+    from kornia_ditf.protocols.evaluate import PairResult, evaluate_pair
+    from kornia_ditf.protocols.fitting import prepare_image
+    from kornia_ditf.protocols.presets import find_protocol, list_protocols
+    from kornia_ditf.protocols.protocol import Protocol
+    from kornia_ditf.protocols.select import select_pairs
+    from kornia_ditf.protocols.sequences import SequenceResult, evaluate_sequence
     from kornia_ditf.registry import (
         create_descriptor,
         create_ditf,
@@ -29,12 +43,25 @@ if TYPE_CHECKING:
         list_backbones,
         list_datasets,
         list_descriptors,
+        load_dataset,
     )
     from kornia_ditf.spec import BackboneSpec, DatasetSpec, DescriptorSpec
+    from kornia_ditf.transfer import (
+        Argmax,
+        Target,
+        TopK,
+        WindowSoftArgmax,
+        match_points,
+        prepare_target,
+        similarity_maps,
+    )
     from kornia_ditf.types import Conditioning, DescriptorMap, Frame, Matches, Tap
+    from kornia_ditf.verification import Verification, verify
 
 _HOMES = {
     "backbone": ("Backbone",),
+    "datasets.pairs": ("Pair", "PairDataset"),
+    "datasets.sequences": ("FrameSequence", "SequenceDataset"),
     "dense": ("DenseDescriptor",),
     "descriptor": ("DiTF", "DiTFConfig"),
     "diffusers_backbone": ("DiffusersBackbone",),
@@ -42,10 +69,16 @@ _HOMES = {
     "fusion": ("FusedDescriptor",),
     "hookspecs": ("hookimpl",),
     "massive": ("describe_channels", "discard_channels", "find_massive_channels"),
-    "matching": ("match", "match_points", "mutual_nearest", "similarity_maps"),
+    "matching": ("match", "mutual_nearest"),
     "modulation": ("TREATMENTS", "modulate", "treat"),
     "picture": ("draw_matches", "save_picture"),
     "preprocess": ("as_image", "fit_image", "read_image"),
+    "protocols.evaluate": ("PairResult", "evaluate_pair"),
+    "protocols.fitting": ("prepare_image",),
+    "protocols.presets": ("find_protocol", "list_protocols"),
+    "protocols.protocol": ("Protocol",),
+    "protocols.select": ("select_pairs",),
+    "protocols.sequences": ("SequenceResult", "evaluate_sequence"),
     "registry": (
         "create_descriptor",
         "create_ditf",
@@ -54,14 +87,27 @@ _HOMES = {
         "list_backbones",
         "list_datasets",
         "list_descriptors",
+        "load_dataset",
     ),
     "spec": ("BackboneSpec", "DatasetSpec", "DescriptorSpec"),
+    "propagation": ("LabelPropagator", "Propagation", "propagate_masks", "propagate_points"),
+    "transfer": (
+        "Argmax",
+        "Target",
+        "TopK",
+        "WindowSoftArgmax",
+        "match_points",
+        "prepare_target",
+        "similarity_maps",
+    ),
     "types": ("Conditioning", "DescriptorMap", "Frame", "Matches", "Tap"),
+    "verification": ("Verification", "verify"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "TREATMENTS",
+    "Argmax",
     "Backbone",
     "BackboneSpec",
     "Conditioning",
@@ -74,31 +120,55 @@ __all__ = [
     "DiTFError",
     "DiffusersBackbone",
     "Frame",
+    "FrameSequence",
     "FusedDescriptor",
+    "LabelPropagator",
     "Matches",
+    "Pair",
+    "PairDataset",
+    "PairResult",
+    "Propagation",
+    "Protocol",
+    "SequenceDataset",
+    "SequenceResult",
     "Tap",
+    "Target",
+    "TopK",
+    "Verification",
+    "WindowSoftArgmax",
     "as_image",
     "create_descriptor",
     "create_ditf",
     "describe_channels",
     "discard_channels",
     "draw_matches",
+    "evaluate_pair",
+    "evaluate_sequence",
     "find_backbone",
     "find_descriptor",
     "find_massive_channels",
+    "find_protocol",
     "fit_image",
     "hookimpl",
     "list_backbones",
     "list_datasets",
     "list_descriptors",
+    "list_protocols",
+    "load_dataset",
     "match",
     "match_points",
     "modulate",
     "mutual_nearest",
+    "prepare_image",
+    "prepare_target",
+    "propagate_masks",
+    "propagate_points",
     "read_image",
     "save_picture",
+    "select_pairs",
     "similarity_maps",
     "treat",
+    "verify",
 ]
 
 

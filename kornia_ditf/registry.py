@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache, partial
@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TypeAlias
 
-from kornia_ditf import backbones, hookspecs
+from kornia_ditf import backbones, datasets, hookspecs
 from kornia_ditf.checkpoint import Checkpoint, is_hub_id
 from kornia_ditf.checks import read_dtype
 from kornia_ditf.dense import DenseDescriptor
@@ -50,7 +50,7 @@ class _BuiltIn:
 
     @hookspecs.hookimpl
     def register_datasets(self) -> Iterable[DatasetSpec]:
-        return ()
+        return datasets.SPECS
 
 
 def list_backbones() -> dict[str, BackboneSpec]:
@@ -105,6 +105,43 @@ def list_descriptors() -> dict[str, Spec]:
 def list_datasets() -> dict[str, DatasetSpec]:
     """List every installed data set by name; reads none."""
     return {name: s for name, s in _names().all().items() if isinstance(s, DatasetSpec)}
+
+
+def find_dataset(name: str) -> DatasetSpec:
+    """Find a data set's spec by its name.
+
+    Raises:
+        InvalidArgumentError: no data set has it.
+    """
+    known = list_datasets()
+    if name not in known:
+        near = get_close_matches(name.lower(), known, n=1, cutoff=0.4)
+        advice = f"did you mean {near[0]!r}? " if near else ""
+        raise InvalidArgumentError(
+            f"no data set is named {name!r}; {advice}installed: {', '.join(known)}"
+        )
+    return known[name]
+
+
+def load_dataset(name: str, root: str | Path, **options: Any) -> Sequence[Any]:
+    """Read an installed data set: a `PairDataset`, or a `SequenceDataset` of frames.
+
+    Args:
+        name: an installed data set's.
+        root: the folder that holds it.
+        options: `split`, and those that the set has besides.
+
+    Raises:
+        InvalidArgumentError: there is no such data set, or it has no such option.
+        DatasetError: a file is missing or malformed.
+
+    Example:
+        >>> pairs = load_dataset("folder", "examples/data")
+        >>> len(pairs), pairs[0].size_a
+        (2, (512, 640))
+    """
+    pairs: Sequence[Any] = _load(find_dataset(name), (root,), options)
+    return pairs
 
 
 def find_descriptor(name: str | Path) -> Spec:
@@ -217,7 +254,7 @@ def _create_part(name: str, plugin: str | None, **options: Any) -> DenseDescript
     return create_descriptor(name, **options)
 
 
-def _load(spec: Spec, places: Any, options: dict[str, Any]) -> Any:
+def _load(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
     if options.get("dtype") is not None:
         options = {**options, "dtype": read_dtype(options["dtype"])}
     try:

@@ -223,5 +223,5 @@ def test_a_plugins_data_set_is_listed_apart_from_descriptors(installed: list[Ent
 
     module.register_datasets = register_datasets  # type: ignore[attr-defined]
     installed.append(Entry("sets", module))
-    assert registry.list_datasets() == {"pairs": spec}
+    assert registry.list_datasets()["pairs"] == spec
     assert "pairs" not in list_descriptors()
