@@ -17,6 +17,7 @@ from threading import Lock
 from typing import Any, TypeAlias
 
 from kornia_ditf import backbones, datasets, hookspecs
+from kornia_ditf.backbone import Backbone
 from kornia_ditf.checkpoint import Checkpoint, is_hub_id
 from kornia_ditf.checks import read_dtype
 from kornia_ditf.dense import DenseDescriptor
@@ -197,7 +198,7 @@ def create_descriptor(
         return _create_ditf(spec, source, options)
     if source is not None:
         options["source"] = source
-    descriptor: DenseDescriptor = _load(spec, (), options)
+    descriptor: DenseDescriptor = _check_made(spec, _load(spec, (), options), DenseDescriptor)
     return descriptor
 
 
@@ -220,7 +221,8 @@ def _create_ditf(spec: BackboneSpec, source: str | Path | None, options: Mapping
         raise InvalidArgumentError(
             f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={config.block}"
         )
-    return DiTF(_load(spec, (source or spec.repo,), {**loading, "block": config.block}), config)
+    backbone = _load(spec, (source or spec.repo,), {**loading, "block": config.block})
+    return DiTF(_check_made(spec, backbone, Backbone), config)
 
 
 def _describe_fusion(name: str, parts: tuple[str, ...]) -> DescriptorSpec:
@@ -274,6 +276,15 @@ def _find(name: str | Path) -> AnySpec | None:
 def _backbones() -> Iterator[BackboneSpec]:
     """Go through the backbones, built-in ones first; a plugin is asked when its turn comes."""
     return (spec for spec in _names() if isinstance(spec, BackboneSpec))
+
+
+def _check_made(spec: Spec, made: Any, kind: type) -> Any:
+    if not isinstance(made, kind):
+        raise InvalidArgumentError(
+            f"load of {spec.name!r} gave a {type(made).__name__}, not a {kind.__name__}; the "
+            "plugin that registers it is at fault"
+        )
+    return made
 
 
 def describe_checkpoint(source: str | Path, families: Iterable[BackboneSpec]) -> BackboneSpec:
