@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kornia_ditf.diffusers_backbone import DiffusersBackbone
     from kornia_ditf.errors import DiTFError
     from kornia_ditf.export import export_descriptor, save_onnx
+    from kornia_ditf.fusion import FusedDescriptor
     from kornia_ditf.hookspecs import hookimpl
     from kornia_ditf.massive import describe_channels, discard_channels, find_massive_channels
     from kornia_ditf.matching import match, match_points, mutual_nearest, similarity_maps
@@ -62,6 +63,7 @@ _HOMES = {
     "diffusers_backbone": ("DiffusersBackbone",),
     "errors": ("DiTFError",),
     "export": ("export_descriptor", "save_onnx"),
+    "fusion": ("FusedDescriptor",),
     "hookspecs": ("hookimpl",),
     "massive": ("describe_channels", "discard_channels", "find_massive_channels"),
     "matching": ("match", "match_points", "mutual_nearest", "similarity_maps"),
@@ -100,6 +102,7 @@ __all__ = [
     "DiTFMatcher",
     "DiffusersBackbone",
     "Frame",
+    "FusedDescriptor",
     "Matches",
     "OpenCVFeature",
     "Tap",

@@ -106,3 +106,10 @@ def test_an_example_in_kornia_prints_what_it_found(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert re.search(pattern, play(script, tmp_path, monkeypatch, capsys))
+
+
+@pytest.mark.slow
+def test_descriptors_are_compared_and_those_not_at_hand_are_said(tmp_path: Path) -> None:
+    lines = run("compare_descriptors.py", tmp_path, "nano", "no-such").splitlines()
+    assert lines[1].split()[:2] == ["nano", "160"] and lines[1].endswith("%")
+    assert lines[2].startswith("no-such          not at hand: no backbone is named 'no-such'")
