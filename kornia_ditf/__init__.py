@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         to_opencv,
     )
     from kornia_ditf.backbone import Backbone
+    from kornia_ditf.datasets.pairs import Pair, PairDataset
+    from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
     from kornia_ditf.dense import DenseDescriptor
     from kornia_ditf.descriptor import DiTF, DiTFConfig
     from kornia_ditf.diffusers_backbone import DiffusersBackbone
@@ -29,10 +31,22 @@ if TYPE_CHECKING:
     from kornia_ditf.fusion import FusedDescriptor
     from kornia_ditf.hookspecs import hookimpl
     from kornia_ditf.massive import describe_channels, discard_channels, find_massive_channels
-    from kornia_ditf.matching import match, match_points, mutual_nearest, similarity_maps
+    from kornia_ditf.matching import match, mutual_nearest
     from kornia_ditf.modulation import TREATMENTS, modulate, treat
     from kornia_ditf.picture import draw_matches, save_picture
     from kornia_ditf.preprocess import as_image, fit_image, read_image
+    from kornia_ditf.propagation import (
+        LabelPropagator,
+        Propagation,
+        propagate_masks,
+        propagate_points,
+    )
+    from kornia_ditf.protocols.evaluate import PairResult, evaluate_pair
+    from kornia_ditf.protocols.fitting import prepare_image
+    from kornia_ditf.protocols.presets import find_protocol, list_protocols
+    from kornia_ditf.protocols.protocol import Protocol
+    from kornia_ditf.protocols.select import select_pairs
+    from kornia_ditf.protocols.sequences import SequenceResult, evaluate_sequence
     from kornia_ditf.registry import (
         create_descriptor,
         create_ditf,
@@ -41,9 +55,20 @@ if TYPE_CHECKING:
         list_backbones,
         list_datasets,
         list_descriptors,
+        load_dataset,
     )
     from kornia_ditf.spec import BackboneSpec, DatasetSpec, DescriptorSpec
+    from kornia_ditf.transfer import (
+        Argmax,
+        Target,
+        TopK,
+        WindowSoftArgmax,
+        match_points,
+        prepare_target,
+        similarity_maps,
+    )
     from kornia_ditf.types import Conditioning, DescriptorMap, Frame, Matches, Tap
+    from kornia_ditf.verification import Verification, verify
 
 _HOMES = {
     "adapters.entries": ("descriptor_entry", "matcher_entry"),
@@ -58,18 +83,26 @@ _HOMES = {
         "to_opencv",
     ),
     "backbone": ("Backbone",),
+    "datasets.pairs": ("Pair", "PairDataset"),
+    "datasets.sequences": ("FrameSequence", "SequenceDataset"),
     "dense": ("DenseDescriptor",),
     "descriptor": ("DiTF", "DiTFConfig"),
     "diffusers_backbone": ("DiffusersBackbone",),
     "errors": ("DiTFError",),
-    "export": ("export_descriptor", "save_onnx"),
     "fusion": ("FusedDescriptor",),
+    "export": ("export_descriptor", "save_onnx"),
     "hookspecs": ("hookimpl",),
     "massive": ("describe_channels", "discard_channels", "find_massive_channels"),
-    "matching": ("match", "match_points", "mutual_nearest", "similarity_maps"),
+    "matching": ("match", "mutual_nearest"),
     "modulation": ("TREATMENTS", "modulate", "treat"),
     "picture": ("draw_matches", "save_picture"),
     "preprocess": ("as_image", "fit_image", "read_image"),
+    "protocols.evaluate": ("PairResult", "evaluate_pair"),
+    "protocols.fitting": ("prepare_image",),
+    "protocols.presets": ("find_protocol", "list_protocols"),
+    "protocols.protocol": ("Protocol",),
+    "protocols.select": ("select_pairs",),
+    "protocols.sequences": ("SequenceResult", "evaluate_sequence"),
     "registry": (
         "create_descriptor",
         "create_ditf",
@@ -78,14 +111,27 @@ _HOMES = {
         "list_backbones",
         "list_datasets",
         "list_descriptors",
+        "load_dataset",
     ),
     "spec": ("BackboneSpec", "DatasetSpec", "DescriptorSpec"),
+    "propagation": ("LabelPropagator", "Propagation", "propagate_masks", "propagate_points"),
+    "transfer": (
+        "Argmax",
+        "Target",
+        "TopK",
+        "WindowSoftArgmax",
+        "match_points",
+        "prepare_target",
+        "similarity_maps",
+    ),
     "types": ("Conditioning", "DescriptorMap", "Frame", "Matches", "Tap"),
+    "verification": ("Verification", "verify"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "TREATMENTS",
+    "Argmax",
     "Backbone",
     "BackboneSpec",
     "Conditioning",
@@ -102,10 +148,23 @@ __all__ = [
     "DiTFMatcher",
     "DiffusersBackbone",
     "Frame",
+    "FrameSequence",
     "FusedDescriptor",
+    "LabelPropagator",
     "Matches",
     "OpenCVFeature",
+    "Pair",
+    "PairDataset",
+    "PairResult",
+    "Propagation",
+    "Protocol",
+    "SequenceDataset",
+    "SequenceResult",
     "Tap",
+    "Target",
+    "TopK",
+    "Verification",
+    "WindowSoftArgmax",
     "as_image",
     "create_descriptor",
     "create_ditf",
@@ -114,23 +173,33 @@ __all__ = [
     "descriptor_entry",
     "discard_channels",
     "draw_matches",
+    "evaluate_pair",
+    "evaluate_sequence",
     "export_descriptor",
     "find_backbone",
     "find_descriptor",
     "find_massive_channels",
+    "find_protocol",
     "fit_image",
     "hookimpl",
     "list_backbones",
     "list_datasets",
     "list_descriptors",
+    "list_protocols",
+    "load_dataset",
     "match",
     "match_points",
     "matcher_entry",
     "modulate",
     "mutual_nearest",
+    "prepare_image",
+    "prepare_target",
+    "propagate_masks",
+    "propagate_points",
     "read_image",
     "save_onnx",
     "save_picture",
+    "select_pairs",
     "similarity_maps",
     "to_dmatches",
     "to_image_features",
@@ -138,6 +207,7 @@ __all__ = [
     "to_opencv",
     "treat",
     "use_in",
+    "verify",
 ]
 
 

@@ -22,39 +22,54 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_QUERIES = 256
-"""Whose products with all tokens are held at one time."""
+_PIXELS = 1 << 18
+"""So many pixels are computed at one time, of several queries where images are small."""
 
 _CANCELLED = 1e-12
 """Below this share of its tokens' squared lengths, a pixel's squared length is rounding alone."""
 
 
-def cosine_planes(queries: Tensor, tokens: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
-    """Compare queries with every pixel of the upsampled tokens, one query at a time.
+def cosine_planes(
+    queries: Tensor, tokens: Tensor, size: tuple[int, int], inverses: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Compare queries with every pixel of the upsampled tokens, some queries at a time.
 
     Args:
         queries: vectors of unit length, shape (K, D), float32.
         tokens: descriptors of one image, shape (rows, columns, D), float32.
         size: height and width of the image.
+        inverses: what `inverse_lengths` gives for these tokens, where it is already known.
 
     Yields:
-        cosines, shape (H, W), in [-1, 1] up to rounding; 0 where the upsampled vector is zero.
+        cosines, shape (some, H, W), in [-1, 1] up to rounding; 0 where the upsampled vector is
+        zero. In the order of the queries.
 
     Example:
         >>> tokens = torch.eye(4).view(2, 2, 4)
-        >>> [plane] = cosine_planes(torch.eye(4)[:1], tokens, (2, 3))
-        >>> plane
+        >>> [planes] = cosine_planes(torch.eye(4)[:1], tokens, (2, 3))
+        >>> planes[0]
         tensor([[1.0000, 0.7071, 0.0000],
                 [0.0000, 0.0000, 0.0000]])
     """
-    inverse_lengths = _inverse_lengths(tokens, size)
-    for some in torch.split(queries, _QUERIES):
-        for product in some @ tokens.flatten(0, 1).T:
-            plane = F.interpolate(product.view(1, 1, *tokens.shape[:2]), size, mode="bilinear")
-            yield plane[0, 0].mul_(inverse_lengths)
+    rows, columns = tokens.shape[:2]
+    if inverses is None:
+        inverses = inverse_lengths(tokens, size)
+    vertical, horizontal = _weights(rows, size[0], tokens), _weights(columns, size[1], tokens)
+    for some in torch.split(queries, max(1, _PIXELS // (size[0] * size[1]))):
+        products = (some @ tokens.flatten(0, 1).T).view(-1, rows, columns)
+        yield (vertical @ (products @ horizontal.T)).mul_(inverses)
 
 
-def _inverse_lengths(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+def inverse_lengths(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    """Give one over the length of every upsampled vector.
+
+    Args:
+        tokens: descriptors of one image, shape (rows, columns, D), float32.
+        size: height and width of the image.
+
+    Returns:
+        shape (H, W), float32; 0 where the upsampled vector is zero.
+    """
     rows, columns = tokens.shape[:2]
     vertical, horizontal = (
         _pair_weights(rows, size[0], tokens),
@@ -67,10 +82,14 @@ def _inverse_lengths(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.where(squares > _CANCELLED * alone, squares.rsqrt(), 0).float()
 
 
-def _pair_weights(tokens: int, pixels: int, like: Tensor) -> Tensor:
+def _weights(tokens: int, pixels: int, like: Tensor) -> Tensor:
     # Interpolating the unit vectors gives the matrix with the very rounding of F.interpolate.
     units = torch.eye(tokens, device=like.device)[None]
-    weights = F.interpolate(units, pixels, mode="linear")[0].T.double()
+    return F.interpolate(units, pixels, mode="linear")[0].T
+
+
+def _pair_weights(tokens: int, pixels: int, like: Tensor) -> Tensor:
+    weights = _weights(tokens, pixels, like).double()
     neighbours = F.pad(2 * weights[:, :-1] * weights[:, 1:], (0, 1))
     return torch.cat([weights.square(), neighbours], 1)
 

@@ -7,14 +7,16 @@ descriptors at full resolution are ever held.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from kornia_ditf.comparing import check_comparable, check_one_image, check_tensor, full_precision
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.fullres import cosine_planes
+from kornia_ditf.transfer import match_points, similarity_maps
 from kornia_ditf.types import DescriptorMap, Matches
+
+__all__ = ["match", "match_points", "mutual_nearest", "similarity_maps"]
 
 _TILE_A = 512
 _TILE_B = 1024
@@ -46,10 +48,10 @@ def mutual_nearest(descriptors_a: Tensor, descriptors_b: Tensor) -> tuple[Tensor
         >>> scores
         tensor([1., 1.])
     """
-    _check_tensor(descriptors_a, "descriptors_a", "(N, D)")
-    _check_tensor(descriptors_b, "descriptors_b", "(M, D)")
-    _check_pair(descriptors_a, descriptors_b, descriptors_a.shape[1], descriptors_b.shape[1])
-    with _full_precision(descriptors_a.device):
+    check_tensor(descriptors_a, "descriptors_a", "(N, D)")
+    check_tensor(descriptors_b, "descriptors_b", "(M, D)")
+    check_comparable(descriptors_a, descriptors_b, descriptors_a.shape[1], descriptors_b.shape[1])
+    with full_precision(descriptors_a.device):
         side_a = _Side(descriptors_a, "descriptors_a")
         side_b = _Side(descriptors_b, "descriptors_b")
         for part_b, tile_b in side_b.tiles(_TILE_B):
@@ -122,11 +124,7 @@ def match(map_a: DescriptorMap, map_b: DescriptorMap, *, min_score: float | None
                 [15.5000, 47.5000]])
     """
     for name, descriptors in (("map_a", map_a), ("map_b", map_b)):
-        if len(descriptors) != 1:
-            raise InvalidArgumentError(
-                f"{name} holds {len(descriptors)} images where one is matched: "
-                f"choose one by its number, as in {name}[0]"
-            )
+        check_one_image(descriptors, name)
     if min_score is not None and not -1 <= min_score <= 1:
         raise InvalidArgumentError(f"min_score must lie in [-1, 1], got {min_score}")
     indices, scores = mutual_nearest(map_a.tokens[0], map_b.tokens[0])
@@ -134,126 +132,3 @@ def match(map_a: DescriptorMap, map_b: DescriptorMap, *, min_score: float | None
         indices, scores = indices[scores >= min_score], scores[scores >= min_score]
     a, b = indices.unbind(1)
     return Matches(map_a.centres()[a], map_b.centres()[b], scores).best(len(scores))
-
-
-def match_points(map_a: DescriptorMap, points: Tensor, map_b: DescriptorMap) -> Matches:
-    """Find each point of image A in image B, among all pixels of B.
-
-    The same as upsampling B's descriptors to its image's size (bilinear), normalising them and
-    taking the pixel of highest cosine, as DIFT and DiTF do; see `fullres` for how. Among equal
-    pixels the first is taken, row by row; a point whose descriptor is zero goes to (0, 0) with
-    score 0.
-
-    Args:
-        map_a: descriptors of B images.
-        points: (x, y) in the pixels of A, whole or not, shape (B, K, 2), or (1, K, 2) for all
-            images, or (K, 2) where the maps hold one image; K may be 0.
-        map_b: descriptors of the B images to search.
-
-    Returns:
-        the points and their pixels in B, shape (B, K, 2), float32, and cosines, shape (B, K);
-        for points of shape (K, 2) all without the first axis. They keep the order of `points`.
-
-    Raises:
-        InvalidArgumentError: a wrong shape, maps of different lengths, widths or devices, or
-            values not finite.
-
-    Example:
-        >>> from kornia_ditf.types import Frame
-        >>> a = DescriptorMap(torch.eye(4).view(1, 4, 2, 2), Frame((32, 32), (32, 32)))
-        >>> b = DescriptorMap(a.data.flip(3), Frame((64, 64), (64, 64)))
-        >>> match_points(a, torch.tensor([[4.0, 4.0]]), b).points_b
-        tensor([[48.,  0.]])
-    """
-    with _full_precision(map_b.data.device):
-        queries = _read_queries(map_a, points, map_b)
-        pixels = torch.empty(queries.shape[:-1], dtype=torch.int64, device=queries.device)
-        scores = torch.empty(queries.shape[:-1], device=queries.device)
-        for index, plane in enumerate(_planes(queries, map_b)):
-            pixels.view(-1)[index] = plane.argmax()
-            scores.view(-1)[index] = plane.max()
-        width = map_b.frame.image_size[1]
-        points_b = torch.stack([pixels % width, pixels // width], -1).float()
-        points_a = points.to(points_b).expand_as(points_b)
-        return Matches(points_a, points_b, scores.clamp_(-1, 1))
-
-
-def similarity_maps(map_a: DescriptorMap, points: Tensor, map_b: DescriptorMap) -> Tensor:
-    """Compare points of image A with every pixel of image B, for pictures.
-
-    Args:
-        map_a: descriptors of B images.
-        points: (x, y) in the pixels of A, shape (B, K, 2), or (1, K, 2) for all images, or
-            (K, 2) where the maps hold one image.
-        map_b: descriptors of the B images to compare with.
-
-    Returns:
-        cosines, in [-1, 1] up to rounding, float32, shape (B, K, H, W) at the size of image B;
-        for points of shape (K, 2) without the first axis.
-
-    Raises:
-        InvalidArgumentError: as `match_points` does.
-
-    Example:
-        >>> from kornia_ditf.types import Frame
-        >>> one = DescriptorMap(torch.randn(1, 8, 2, 3), Frame((21, 32), (32, 48)))
-        >>> similarity_maps(one, torch.tensor([[4.0, 4.0]]), one).shape
-        torch.Size([1, 21, 32])
-    """
-    with _full_precision(map_b.data.device):
-        queries = _read_queries(map_a, points, map_b)
-        size = map_b.frame.image_size
-        maps = torch.empty(*queries.shape[:-1], *size, device=queries.device)
-        for index, plane in enumerate(_planes(queries, map_b)):
-            maps.view(-1, *size)[index] = plane
-        return maps
-
-
-def _planes(queries: Tensor, map_b: DescriptorMap) -> Iterator[Tensor]:
-    per_image = queries.view(len(map_b), queries.shape[-2], queries.shape[-1])
-    for image, some in zip(map_b, per_image, strict=True):
-        tokens = image.tokens[0].float().contiguous().view(*image.grid, -1)
-        yield from cosine_planes(some, tokens, image.frame.image_size)
-
-
-def _read_queries(map_a: DescriptorMap, points: Tensor, map_b: DescriptorMap) -> Tensor:
-    """Check everything and read the points, shape (B, K, D) or (K, D) as they are given."""
-    _check_pair(map_a.data, map_b.data, map_a.data.shape[1], map_b.data.shape[1])
-    if len(map_a) != len(map_b):
-        raise InvalidArgumentError(
-            f"the maps must hold equally many images, got {len(map_a)} and {len(map_b)}"
-        )
-    for name, descriptors in (("map_a", map_a), ("map_b", map_b)):
-        # NaN spreads to both extremes; this is many times faster than asking every value.
-        extremes = torch.stack([*torch.aminmax(descriptors.data)]).float()
-        if not bool(torch.isfinite(extremes).all()):
-            raise InvalidArgumentError(f"{name} must be finite, got NaN or infinity in it")
-    if isinstance(points, Tensor) and points.ndim == 2 and len(map_a) == 1:
-        return map_a.at(points[None])[0]
-    _check_tensor(points, "points", f"({len(map_a)}, K, 2)")
-    return map_a.at(points)
-
-
-def _check_tensor(value: Tensor, name: str, shape: str) -> None:
-    if not isinstance(value, Tensor):
-        raise InvalidArgumentError(f"{name} must be a tensor, got {type(value).__name__}")
-    if value.ndim != shape.count(",") + 1:
-        raise InvalidArgumentError(f"{name} must have the shape {shape}, got {tuple(value.shape)}")
-
-
-def _check_pair(a: Tensor, b: Tensor, width_a: int, width_b: int) -> None:
-    if width_a != width_b:
-        raise InvalidArgumentError(
-            f"descriptors of one width are compared, got D = {width_a} and {width_b}: "
-            "describe both images with one backbone"
-        )
-    if a.device != b.device:
-        raise InvalidArgumentError(
-            f"descriptors on one device are compared, got {a.device} and {b.device}"
-        )
-
-
-@contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        yield

@@ -224,7 +224,7 @@ def test_cosines_equal_upsampling_and_normalising(
     described = random_map(size, grid, width=32, seed=seed)
     queries = F.normalize(random(3, 32, seed=seed + 1), dim=1)
     tokens = described.tokens[0].unflatten(0, grid)
-    planes = torch.stack(list(cosine_planes(queries, tokens, size)))
+    planes = torch.cat(list(cosine_planes(queries, tokens, size)))
     expected = independent.similarity(queries[None], described.data, size)[0]
     torch.testing.assert_close(planes, expected, rtol=0, atol=5e-6)
 
@@ -238,7 +238,7 @@ def test_cosines_stay_exact_where_neighbours_almost_cancel(
     # the rounding of the tokens; so it is here, and not to its square root.
     described = random_map(size, grid, width=2, seed=seed)
     query = F.normalize(random(1, 2, seed=seed + 1), dim=1)
-    [plane] = cosine_planes(query, described.tokens[0].unflatten(0, grid), size)
+    [[plane]] = cosine_planes(query, described.tokens[0].unflatten(0, grid), size)
     expected = independent.similarity(query[None].double(), described.data.double(), size)[0, 0]
     lengths = independent.upsample(described.data.double(), size).norm(dim=1)[0]
     error = (plane - expected).abs() * lengths / described.data.norm(dim=1).max()
@@ -333,7 +333,7 @@ def test_many_points_go_in_pieces_with_the_same_result(monkeypatch: pytest.Monke
     a, b = random_map(), random_map(seed=1)
     points = random_pixels(a, 7)
     whole = match_points(a, points, b)
-    monkeypatch.setattr(fullres, "_QUERIES", 3)
+    monkeypatch.setattr(fullres, "_PIXELS", 3 * 37 * 53)
     pieces = match_points(a, points, b)
     assert torch.equal(pieces.points_b, whole.points_b)
     torch.testing.assert_close(pieces.scores, whole.scores, rtol=0, atol=1e-6)
@@ -374,7 +374,7 @@ def test_what_rounding_leaves_of_cancelled_descriptors_is_no_direction(seed: int
     token = random(16, seed=seed)
     data = torch.stack([token, -2 * token], 1).view(1, 16, 1, 2)
     tokens = data.flatten(2)[0].T.view(1, 2, 16)
-    [plane] = cosine_planes(F.normalize(token[None], dim=1), tokens, (1, 6))
+    [[plane]] = cosine_planes(F.normalize(token[None], dim=1), tokens, (1, 6))
     expected = torch.tensor([[1.0, 1, 0, -1, -1, -1]])
     torch.testing.assert_close(plane, expected, rtol=0, atol=1e-5)
 
@@ -408,8 +408,8 @@ def test_descriptors_at_full_resolution_are_never_made() -> None:
     a, b = random_map(width=64), random_map((120, 160), (12, 16), width=64, seed=1)
     with LargestTensor() as largest:
         match_points(a, random_pixels(a, 6), b)
-    # The largest is a float64 map of squared lengths.
-    assert largest.elements <= 2 * 120 * 160
+    # The largest holds the cosines of the six points.
+    assert largest.elements <= 6 * 120 * 160
 
 
 def test_results_carry_no_gradients() -> None:
