@@ -65,9 +65,9 @@ def mutual_nearest(
             pair is left out.
         mask_a: which descriptors of A take part, bool, shape (N,); all by default.
         mask_b: the same of B, shape (M,).
-        precision: of the first, coarse products: `float32`, `bfloat16`, `int8` (CPUs with VNNI),
-            or `auto`, the fastest as measured once per process. It changes the time, never the
-            result; `coarse` derives why.
+        precision: of the first, coarse products: `float32`, `bfloat16`, or `auto`, the faster as
+            measured once per process. It changes the time, never the result; `kornia_ditf.coarse`
+            derives why.
 
     Returns:
         pairs of row numbers (a, b), int64, shape (K, 2), in ascending order of a; and their
@@ -268,7 +268,7 @@ def _possible_pairs(side_a: _Side, side_b: _Side) -> tuple[Tensor, Tensor, Tenso
 def _compare(side_a: _Side, side_b: _Side, precision: Precision) -> None:
     """Compare all with all, tile by tile."""
     device, width = side_a.descriptors.device, max(1, side_a.descriptors.shape[1])
-    bytes_each = {"float32": 4, "bfloat16": 2}.get(precision, 1) * width
+    bytes_each = (2 if precision == "bfloat16" else 4) * width
     parts_a, parts_b = (
         _parts(len(side.rows), size)
         for side, size in zip((side_a, side_b), _TILES.get(device.type, _TILES["cpu"]), strict=True)
