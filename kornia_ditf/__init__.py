@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from kornia_ditf.descriptor import DiTF, DiTFConfig
     from kornia_ditf.diffusers_backbone import DiffusersBackbone
     from kornia_ditf.errors import DiTFError
+    from kornia_ditf.flow import Flow, dense_flow
     from kornia_ditf.hookspecs import hookimpl
     from kornia_ditf.massive import describe_channels, discard_channels, find_massive_channels
-    from kornia_ditf.matching import match, mutual_nearest
-    from kornia_ditf.modulation import TREATMENTS, modulate, treat
+    from kornia_ditf.matching import match
+    from kornia_ditf.modulation import TREATMENTS, describe, modulate, treat
+    from kornia_ditf.nearest import mutual_nearest
     from kornia_ditf.picture import draw_matches, save_picture
     from kornia_ditf.preprocess import as_image, fit_image, read_image
     from kornia_ditf.propagation import (
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
         propagate_masks,
         propagate_points,
     )
+    from kornia_ditf.refine import refine
     from kornia_ditf.registry import create_descriptor, find_backbone, list_backbones
     from kornia_ditf.spec import BackboneSpec
     from kornia_ditf.transfer import (
@@ -44,13 +47,16 @@ _HOMES = {
     "descriptor": ("DiTF", "DiTFConfig"),
     "diffusers_backbone": ("DiffusersBackbone",),
     "errors": ("DiTFError",),
+    "flow": ("Flow", "dense_flow"),
     "hookspecs": ("hookimpl",),
     "massive": ("describe_channels", "discard_channels", "find_massive_channels"),
-    "matching": ("match", "mutual_nearest"),
-    "modulation": ("TREATMENTS", "modulate", "treat"),
+    "matching": ("match",),
+    "modulation": ("TREATMENTS", "describe", "modulate", "treat"),
+    "nearest": ("mutual_nearest",),
     "picture": ("draw_matches", "save_picture"),
     "preprocess": ("as_image", "fit_image", "read_image"),
     "propagation": ("LabelPropagator", "Propagation", "propagate_masks", "propagate_points"),
+    "refine": ("refine",),
     "registry": ("create_descriptor", "find_backbone", "list_backbones"),
     "spec": ("BackboneSpec",),
     "transfer": (
@@ -78,6 +84,7 @@ __all__ = [
     "DiTFConfig",
     "DiTFError",
     "DiffusersBackbone",
+    "Flow",
     "Frame",
     "LabelPropagator",
     "Matches",
@@ -89,6 +96,8 @@ __all__ = [
     "WindowSoftArgmax",
     "as_image",
     "create_descriptor",
+    "dense_flow",
+    "describe",
     "describe_channels",
     "discard_channels",
     "draw_matches",
@@ -105,6 +114,7 @@ __all__ = [
     "propagate_masks",
     "propagate_points",
     "read_image",
+    "refine",
     "save_picture",
     "similarity_maps",
     "treat",

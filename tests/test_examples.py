@@ -42,3 +42,10 @@ def test_each_steps_worth_is_printed_for_every_treatment(tmp_path: Path) -> None
         "adaln+discard",
         "discard+layernorm",
     ]
+
+
+@pytest.mark.slow
+def test_one_photograph_is_brought_onto_the_other(tmp_path: Path) -> None:
+    assert "come back to where they began" in run("warp_by_flow.py", tmp_path)
+    picture = cv2.imread(str(tmp_path / "flow.png"))
+    assert picture is not None and picture.shape == (512, 1280, 3)

@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     peers.limit_threads(options.threads)
     # The product that all is compared with must be one of float32.
     torch.set_float32_matmul_precision("highest")
+    about = {**report.circumstances(device, options.threads), "note": options.note}
     done = []
     for make in cases.all_cases(device, quick=options.quick):
         case = make()
@@ -42,7 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         done.append(report.read_case(case, timings, results))
         sys.stdout.write(_tell(done[-1]))
         sys.stdout.flush()
-    about = {**report.circumstances(device, options.threads), "note": options.note}
     whole = {"about": about, "cases": done}
     if options.json:
         report.write_json(options.json, whole)
