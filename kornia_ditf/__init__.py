@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kornia_ditf.backbone import Backbone
+    from kornia_ditf.dense import DenseDescriptor
     from kornia_ditf.descriptor import DiTF, DiTFConfig
     from kornia_ditf.diffusers_backbone import DiffusersBackbone
     from kornia_ditf.errors import DiTFError
     from kornia_ditf.flow import Flow, dense_flow
+    from kornia_ditf.fusion import FusedDescriptor
     from kornia_ditf.hookspecs import hookimpl
     from kornia_ditf.massive import describe_channels, discard_channels, find_massive_channels
     from kornia_ditf.matching import match
-    from kornia_ditf.modulation import TREATMENTS, describe, modulate, treat
+    from kornia_ditf.modulation import TREATMENTS, describe_tap, modulate, treat
     from kornia_ditf.nearest import mutual_nearest
     from kornia_ditf.picture import draw_matches, save_picture
     from kornia_ditf.preprocess import as_image, fit_image, read_image
@@ -28,8 +30,16 @@ if TYPE_CHECKING:
         propagate_points,
     )
     from kornia_ditf.refine import refine
-    from kornia_ditf.registry import create_descriptor, find_backbone, list_backbones
-    from kornia_ditf.spec import BackboneSpec
+    from kornia_ditf.registry import (
+        create_descriptor,
+        create_ditf,
+        find_backbone,
+        find_descriptor,
+        list_backbones,
+        list_datasets,
+        list_descriptors,
+    )
+    from kornia_ditf.spec import BackboneSpec, DatasetSpec, DescriptorSpec
     from kornia_ditf.transfer import (
         Argmax,
         Target,
@@ -44,21 +54,31 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "backbone": ("Backbone",),
+    "dense": ("DenseDescriptor",),
     "descriptor": ("DiTF", "DiTFConfig"),
     "diffusers_backbone": ("DiffusersBackbone",),
     "errors": ("DiTFError",),
     "flow": ("Flow", "dense_flow"),
+    "fusion": ("FusedDescriptor",),
     "hookspecs": ("hookimpl",),
     "massive": ("describe_channels", "discard_channels", "find_massive_channels"),
     "matching": ("match",),
-    "modulation": ("TREATMENTS", "describe", "modulate", "treat"),
+    "modulation": ("TREATMENTS", "describe_tap", "modulate", "treat"),
     "nearest": ("mutual_nearest",),
     "picture": ("draw_matches", "save_picture"),
     "preprocess": ("as_image", "fit_image", "read_image"),
     "propagation": ("LabelPropagator", "Propagation", "propagate_masks", "propagate_points"),
     "refine": ("refine",),
-    "registry": ("create_descriptor", "find_backbone", "list_backbones"),
-    "spec": ("BackboneSpec",),
+    "registry": (
+        "create_descriptor",
+        "create_ditf",
+        "find_backbone",
+        "find_descriptor",
+        "list_backbones",
+        "list_datasets",
+        "list_descriptors",
+    ),
+    "spec": ("BackboneSpec", "DatasetSpec", "DescriptorSpec"),
     "transfer": (
         "Argmax",
         "Target",
@@ -79,13 +99,17 @@ __all__ = [
     "Backbone",
     "BackboneSpec",
     "Conditioning",
+    "DatasetSpec",
+    "DenseDescriptor",
     "DescriptorMap",
+    "DescriptorSpec",
     "DiTF",
     "DiTFConfig",
     "DiTFError",
     "DiffusersBackbone",
     "Flow",
     "Frame",
+    "FusedDescriptor",
     "LabelPropagator",
     "Matches",
     "Propagation",
@@ -96,16 +120,20 @@ __all__ = [
     "WindowSoftArgmax",
     "as_image",
     "create_descriptor",
+    "create_ditf",
     "dense_flow",
-    "describe",
     "describe_channels",
+    "describe_tap",
     "discard_channels",
     "draw_matches",
     "find_backbone",
+    "find_descriptor",
     "find_massive_channels",
     "fit_image",
     "hookimpl",
     "list_backbones",
+    "list_datasets",
+    "list_descriptors",
     "match",
     "match_points",
     "modulate",

@@ -27,8 +27,17 @@ class Backbone(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def width(self) -> int:
+        """Channels of the stream."""
+
+    @property
+    @abstractmethod
     def pixels_per_token(self) -> int:
         """Side of the square of pixels that one token covers."""
+
+    def settings(self) -> str:
+        """Name what changes the numbers besides the weights, such as dtype and guidance."""
+        return ""
 
     @abstractmethod
     def encode(self, image: Tensor) -> Tensor:

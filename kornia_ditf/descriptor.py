@@ -6,15 +6,16 @@ Source: DiTF, arXiv 2505.18584; docs/method.md walks through it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kornia_ditf import calibration
 from kornia_ditf.backbone import Backbone
 from kornia_ditf.checks import check_integer, check_timestep
+from kornia_ditf.dense import DenseDescriptor, one_prompt_each
 from kornia_ditf.ensemble import mean_taps
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.massive import ChannelRecorder, ChannelStatistics, find_massive_channels
@@ -99,7 +100,7 @@ class DiTFConfig:
         return cls(**{**preset, **changes})
 
 
-class DiTF(nn.Module):
+class DiTF(DenseDescriptor):
     """Dense descriptors from a Diffusion Transformer.
 
     Args:
@@ -120,14 +121,30 @@ class DiTF(nn.Module):
         self.backbone, self.config = backbone, config
         self._found: dict[int, tuple[int, ...]] = {}
 
+    @property
+    def width(self) -> int:
+        return self.backbone.width
+
+    @property
+    def identity(self) -> str | None:
+        """Name the weights, the configuration and the dtype; None where the weights have no name.
+
+        While massive channels are not known they are found in each batch, so there is no name yet:
+        `calibrate` first, or configure them.
+        """
+        channels = self.massive_channels() if self._discards else ()
+        if self.backbone.identity is None or channels is None:
+            return None
+        config = replace(self.config, massive_channels=channels, rows_per_forward=None)
+        return f"{self.backbone.identity} {config} {self.backbone.settings()}"
+
     def forward(
         self, image: ImageLike, prompts: str | Sequence[str] | None = None
     ) -> DescriptorMap:
         """Describe an image, or a batch of equally large ones, at the configured block.
 
         Args:
-            image: a tensor (B, 3, H, W) or (3, H, W) in [0, 1], RGB; or a path, a PIL image or an
-                RGB array (see `as_image`).
+            image: as `DenseDescriptor.forward` takes it.
             prompts: none, one for all images, or one per image.
 
         Returns:
@@ -152,19 +169,9 @@ class DiTF(nn.Module):
     ) -> list[DescriptorMap]:
         """Describe images of any sizes, finding massive channels that are not known in all of them.
 
-        Args:
-            images: each as in `forward`, one image each.
-            prompts: none, one for all images, or one per image.
-
-        Returns:
-            one map per image, each with B = 1.
-
-        Raises:
-            InvalidArgumentError: there are not as many prompts as images; or as `forward`.
+        Arguments as in `DenseDescriptor.describe_together`.
         """
-        told = [prompts] * len(images) if prompts is None or isinstance(prompts, str) else prompts
-        if len(told) != len(images):
-            raise InvalidArgumentError(f"{len(images)} images have {len(told)} prompts")
+        told = one_prompt_each(prompts, len(images))
         block = self.config.block
         tapped = [self.taps(i, [block], p) for i, p in zip(images, told, strict=True)]
         if self.massive_channels() is None and self._discards:

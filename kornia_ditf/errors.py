@@ -43,6 +43,10 @@ class MissingExtraError(DiTFError, ImportError):
     """An optional dependency is not installed; the message holds the command that installs it."""
 
 
+class ConformanceError(DiTFError, AssertionError):
+    """A backbone or descriptor breaks rules of `kornia_ditf.testing`; the message names each."""
+
+
 class OutputError(DiTFError, OSError):
     """A result could not be written."""
 

@@ -73,7 +73,7 @@ def treat(tap: Tap, treatment: Treatment, channels: Sequence[int] = ()) -> Tenso
     raise InvalidArgumentError(f"treatment must be one of {known}, got {treatment!r}")
 
 
-def describe(tap: Tap, channels: Sequence[int] = (), *, compiled: bool = False) -> Tensor:
+def describe_tap(tap: Tap, channels: Sequence[int] = (), *, compiled: bool = False) -> Tensor:
     """Do the whole of `adaln+discard` and bring tokens to unit length, in one pass over memory.
 
     The same as `treat` and then `torch.nn.functional.normalize`, several times faster.
@@ -92,7 +92,7 @@ def describe(tap: Tap, channels: Sequence[int] = (), *, compiled: bool = False) 
 
     Example:
         >>> tap = Tap(torch.randn(1, 4, 8), None, None, grid=(2, 2))
-        >>> describe(tap, [3]).norm(dim=-1)
+        >>> describe_tap(tap, [3]).norm(dim=-1)
         tensor([[1.0000, 1.0000, 1.0000, 1.0000]])
     """
     keep = kept_channels(tap, channels)

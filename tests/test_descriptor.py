@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ class ToyBackbone(Backbone):
         self.rows_seen: list[int] = []
 
     blocks = 4
+    width = WIDTH
     pixels_per_token = 4
 
     def encode(self, image: Tensor) -> Tensor:
@@ -317,3 +319,16 @@ def test_an_accelerator_gives_what_the_cpu_gives(image: Tensor, ensemble: int) -
     on_gpu = create_descriptor("nano", device="cuda", **options)(image)
     assert on_gpu.data.is_cuda
     torch.testing.assert_close(on_gpu.data.cpu(), on_cpu.data, rtol=1e-3, atol=1e-3)
+
+
+def test_identity_names_what_decides_the_numbers() -> None:
+    ditf = DiTF(ToyBackbone(), config())
+    assert ditf.identity is None
+    ditf.backbone.identity = "weights"
+    assert ditf.identity is None  # the massive channels are not known yet
+    known = config(massive_channels=(SPIKE,))
+    other = replace(known, timestep=101)
+    names = {DiTF(ditf.backbone, each).identity for each in (known, other)}
+    assert len(names) == 2 and None not in names
+    pieces = DiTF(ditf.backbone, replace(known, rows_per_forward=1))
+    assert pieces.identity in names and pieces.width == WIDTH

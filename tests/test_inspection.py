@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kornia_ditf import create_descriptor
+from kornia_ditf import create_ditf
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.inspection import COMPARED, inspect_channels
@@ -17,7 +17,7 @@ from kornia_ditf.inspection import COMPARED, inspect_channels
 
 @pytest.fixture
 def ditf(tiny_checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> DiTF:
-    descriptor = create_descriptor(tiny_checkpoint("nano"), block=3, long_side=None, timestep=100)
+    descriptor = create_ditf(tiny_checkpoint("nano"), block=3, long_side=None, timestep=100)
     monkeypatch.setattr(descriptor.backbone, "identity", None)  # nothing kept
     return descriptor
 

@@ -60,6 +60,9 @@ class FluxBackbone(DiffusersBackbone):
         super().__init__(transformer, vae, **options)
         self.guidance = guidance
 
+    def settings(self) -> str:
+        return f"{super().settings()} guidance={self.guidance}"
+
     @property
     def patch_size(self) -> int:
         return 2  # the pipeline packs 2 x 2 cells; the configuration says 1

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kornia_ditf.cli import backbones, extract, inspect, match
+from kornia_ditf.cli import backbones, extract, inspect, match, plugins
 from kornia_ditf.cli.failures import EXIT_CODES, CommandGroup
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("match")(match.match)
 app.command("extract")(extract.extract)
 app.command("inspect")(inspect.inspect)
 app.add_typer(backbones.app, name="backbones")
+app.command("plugins")(plugins.plugins)
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,87 @@
+"""Images in, a `DescriptorMap` out: what every dense descriptor is, DiT or not."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import nn
+
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.preprocess import ImageLike
+from kornia_ditf.types import DescriptorMap
+
+
+class DenseDescriptor(nn.Module, ABC):
+    """Dense descriptors of images: the interface that matchers, hosts and studies ask for.
+
+    `DiTF` is one; DINO, a Stable Diffusion UNet or a fusion of several are others. Whatever it
+    does to an image inside (scaling, padding), the map that it gives knows the image's own pixels.
+    """
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Channels D of the descriptors."""
+
+    @property
+    def identity(self) -> str | None:
+        """Name everything that decides the numbers: weights, settings and dtype.
+
+        Descriptors are cached under it. None means that they must not be.
+        """
+        return None
+
+    @abstractmethod
+    def forward(
+        self, image: ImageLike, prompts: str | Sequence[str] | None = None
+    ) -> DescriptorMap:
+        """Describe an image, or a batch of equally large ones.
+
+        Args:
+            image: a tensor (B, 3, H, W) or (3, H, W) in [0, 1], RGB; or a path, a PIL image or an
+                RGB array (see `as_image`).
+            prompts: none, one for all images, or one per image, where the descriptor reads text.
+
+        Returns:
+            descriptors (B, D, rows, columns) that know the image's pixels.
+
+        Raises:
+            InvalidArgumentError: an image or the prompts do not fit.
+            ImageError: a file cannot be read, or an image is too small or too thin.
+        """
+
+    def describe_together(
+        self, images: Sequence[ImageLike], prompts: str | Sequence[str] | None = None
+    ) -> list[DescriptorMap]:
+        """Describe images of any sizes, so that their descriptors can be compared.
+
+        Args:
+            images: each as in `forward`, one image each.
+            prompts: none, one for all images, or one per image.
+
+        Returns:
+            one map per image, each with B = 1.
+
+        Raises:
+            InvalidArgumentError: there are not as many prompts as images; or as `forward`.
+        """
+        told = one_prompt_each(prompts, len(images))
+        return [self(image, prompt) for image, prompt in zip(images, told, strict=True)]
+
+
+def one_prompt_each(prompts: str | Sequence[str] | None, images: int) -> list[str | None]:
+    """Repeat one prompt, or none, for every image; several must be as many as the images.
+
+    Raises:
+        InvalidArgumentError: they are not.
+
+    Example:
+        >>> one_prompt_each("a cat", 2)
+        ['a cat', 'a cat']
+    """
+    if prompts is None or isinstance(prompts, str):
+        return [prompts] * images
+    if len(prompts) != images:
+        raise InvalidArgumentError(f"{images} images have {len(prompts)} prompts")
+    return list(prompts)
