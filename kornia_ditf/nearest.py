@@ -20,7 +20,7 @@ from kornia_ditf.errors import InvalidArgumentError
 _TILES = {"cpu": (512, 1024), "cuda": (4096, 8192)}
 """Rows of A and of B that are multiplied at one time."""
 
-_BLOCK = 12 << 20
+_BLOCK = 8 << 20
 """Bytes of short vectors of B that are held at one time, while all of A passes by."""
 
 _SMALL = 64

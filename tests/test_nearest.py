@@ -56,7 +56,7 @@ def test_duplicates_near_ties_and_zeros_give_the_reference_whatever_the_precisio
 ) -> None:
     monkeypatch.setattr(nearest, "_TILES", {"cpu": (32, 48) if small else (512, 1024)})
     monkeypatch.setattr(nearest, "_CANDIDATES", 20 if small else 1 << 18)
-    monkeypatch.setattr(nearest, "_BLOCK", 64 * 30 if small else 12 << 20)
+    monkeypatch.setattr(nearest, "_BLOCK", 64 * 30 if small else 8 << 20)
     pool = hard(n + m, 24, seed)
     a, b = pool[:n], pool[n:]
     indices, scores = mutual_nearest(a, b, precision=precision)
