@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         propagate_masks,
         propagate_points,
     )
-    from kornia_ditf.refine import refine
+    from kornia_ditf.refinement import refine
     from kornia_ditf.registry import (
         create_descriptor,
         create_ditf,
@@ -68,7 +68,7 @@ _HOMES = {
     "picture": ("draw_matches", "save_picture"),
     "preprocess": ("as_image", "fit_image", "read_image"),
     "propagation": ("LabelPropagator", "Propagation", "propagate_masks", "propagate_points"),
-    "refine": ("refine",),
+    "refinement": ("refine",),
     "registry": (
         "create_descriptor",
         "create_ditf",

@@ -1,7 +1,7 @@
 """Descriptors of two images in, for every pixel of A its place in B out, with how sure that is.
 
-Tokens of A are matched to tokens of B, below a cell (`refine`), and their places enlarged to A's
-pixels; the same from B to A tells which of them come back to where they started.
+Tokens of A are matched to tokens of B, below a cell (`refinement`), and their places enlarged to
+A's pixels; the same from B to A tells which of them come back to where they started.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kornia_ditf.comparing import check_comparable, check_finite, check_one_image, full_precision
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.refine import refine
+from kornia_ditf.refinement import refine
 from kornia_ditf.types import DescriptorMap, Matches
 
 _ROWS = 512

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from test_refine import smooth_map
+from test_refinement import smooth_map
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.flow import dense_flow

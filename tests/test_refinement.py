@@ -13,7 +13,7 @@ from torch import Tensor
 
 import kornia_ditf as kd
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.refine import refine
+from kornia_ditf.refinement import refine
 from kornia_ditf.types import DescriptorMap, Frame, Matches
 
 DATA = Path(__file__).parent.parent / "examples" / "data"
