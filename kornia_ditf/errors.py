@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from os import PathLike
+
 
 class DiTFError(Exception):
     """The root of all errors raised on purpose by kornia_ditf and its plugins."""
@@ -45,6 +47,26 @@ class MissingExtraError(DiTFError, ImportError):
 
 class ConformanceError(DiTFError, AssertionError):
     """A backbone or descriptor breaks rules of `kornia_ditf.testing`; the message names each."""
+
+
+class DatasetError(DiTFError):
+    """A data set's file is missing, malformed, or not where its published layout has it.
+
+    Args:
+        file: the file or folder.
+        reason: what is wrong with it, what was expected, and how to get it.
+    """
+
+    def __init__(self, file: str | PathLike[str], reason: str) -> None:
+        super().__init__(file, reason)
+        self.file, self.reason = file, reason
+
+    def __str__(self) -> str:
+        return f"cannot use {self.file}: {self.reason}"
+
+
+class StudyError(DiTFError):
+    """A study's folder is in use or holds no finished study, or a part of its work failed."""
 
 
 class OutputError(DiTFError, OSError):

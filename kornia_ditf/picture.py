@@ -38,6 +38,7 @@ def draw_matches(
     *,
     limit: int = 60,
     inliers: Tensor | None = None,
+    caption: bool = True,
 ) -> Picture:
     """Draw two images side by side with lines between the matched points.
 
@@ -51,6 +52,7 @@ def draw_matches(
         matches: points in the pixels of the two images.
         limit: how many matches to draw at most.
         inliers: which matches are right, by whatever test, bool, shape (K,).
+        caption: whether to write it.
 
     Returns:
         the picture, shape (H, W, 3), RGB; its size is chosen for a screen.
@@ -100,6 +102,8 @@ def draw_matches(
         for centre in (start, end):
             dot(centre, 5, _INK)
             dot(centre, 3.6, colour)
+    if not caption:
+        return np.ascontiguousarray(canvas[:-_CAPTION_HEIGHT])
     _write_caption(canvas, matches, scores, inliers)
     return canvas
 

@@ -311,11 +311,15 @@ def _propagate(
 
 def _resize_nearest(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize whole numbers (H, W) as Pillow's NEAREST does: the pixel under each centre."""
-    y, x = (
-        ((torch.arange(new, device=mask.device) + 0.5) * (old / new)).long().clamp_max(old - 1)
-        for new, old in zip(size, mask.shape, strict=True)
-    )
+    y, x = (_nearest(old, new).to(mask.device) for old, new in zip(mask.shape, size, strict=True))
     return mask.long()[y[:, None], x]
+
+
+def _nearest(old: int, new: int) -> Tensor:
+    # Pillow adds steps up, one by one; where a centre lies on an edge, their rounding decides.
+    steps = torch.full((new,), old / new, dtype=torch.float64)
+    steps[0] /= 2
+    return steps.cumsum(0).long().clamp_max(old - 1)
 
 
 def _share_out(places: Tensor, cells: Frame) -> Tensor:

@@ -65,6 +65,26 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
         raise ImageError(_explain(path, error)) from error
 
 
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Read the height and width of an image file, upright, from its header alone.
+
+    Raises:
+        ImageError: the file is missing, empty or no image.
+    """
+    from PIL import Image
+
+    path = _existing_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=_FORMATS) as image:
+                orientation = image.getexif().get(0x0112, 1)
+                swapped, _ = _ORIENTATIONS.get(orientation, _ORIENTATIONS[1])
+                return image.size if swapped else image.size[::-1]
+    except Exception as error:  # As in `read_image`.
+        raise ImageError(_explain(path, error)) from error
+
+
 def read_pil(image: Image.Image) -> Tensor:
     """Turn a PIL image into a tensor just as `read_image` does its file, upright.
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeAlias
 
-from kornia_ditf import backbones, hookspecs
+from kornia_ditf import backbones, datasets, hookspecs
+from kornia_ditf.backbone import Backbone
 from kornia_ditf.checkpoint import Checkpoint, is_hub_id
 from kornia_ditf.checks import read_dtype
 from kornia_ditf.dense import DenseDescriptor
@@ -49,7 +51,7 @@ class _BuiltIn:
 
     @hookspecs.hookimpl
     def register_datasets(self) -> Iterable[DatasetSpec]:
-        return ()
+        return datasets.SPECS
 
 
 def list_backbones() -> dict[str, BackboneSpec]:
@@ -106,6 +108,43 @@ def list_datasets() -> dict[str, DatasetSpec]:
     return {name: s for name, s in _names().all().items() if isinstance(s, DatasetSpec)}
 
 
+def find_dataset(name: str) -> DatasetSpec:
+    """Find a data set's spec by its name.
+
+    Raises:
+        InvalidArgumentError: no data set has it.
+    """
+    known = list_datasets()
+    if name not in known:
+        near = get_close_matches(name.lower(), known, n=1, cutoff=0.4)
+        advice = f"did you mean {near[0]!r}? " if near else ""
+        raise InvalidArgumentError(
+            f"no data set is named {name!r}; {advice}installed: {', '.join(known)}"
+        )
+    return known[name]
+
+
+def load_dataset(name: str, root: str | Path, **options: Any) -> Sequence[Any]:
+    """Read an installed data set: a `PairDataset`, or a `SequenceDataset` of frames.
+
+    Args:
+        name: an installed data set's.
+        root: the folder that holds it.
+        options: `split`, and those that the set has besides.
+
+    Raises:
+        InvalidArgumentError: there is no such data set, or it has no such option.
+        DatasetError: a file is missing or malformed.
+
+    Example:
+        >>> pairs = load_dataset("folder", "examples/data")
+        >>> len(pairs), pairs[0].size_a
+        (2, (512, 640))
+    """
+    pairs: Sequence[Any] = _load(find_dataset(name), (root,), options)
+    return pairs
+
+
 def find_descriptor(name: str | Path) -> Spec:
     """Find a dense descriptor's spec by its name; what is no descriptor's is a backbone's.
 
@@ -159,7 +198,7 @@ def create_descriptor(
         return _create_ditf(spec, source, options)
     if source is not None:
         options["source"] = source
-    descriptor: DenseDescriptor = _load(spec, (), options)
+    descriptor: DenseDescriptor = _check_made(spec, _load(spec, (), options), DenseDescriptor)
     return descriptor
 
 
@@ -182,7 +221,8 @@ def _create_ditf(spec: BackboneSpec, source: str | Path | None, options: Mapping
         raise InvalidArgumentError(
             f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={config.block}"
         )
-    return DiTF(_load(spec, (source or spec.repo,), {**loading, "block": config.block}), config)
+    backbone = _load(spec, (source or spec.repo,), {**loading, "block": config.block})
+    return DiTF(_check_made(spec, backbone, Backbone), config)
 
 
 def _describe_fusion(name: str, parts: tuple[str, ...]) -> DescriptorSpec:
@@ -216,7 +256,7 @@ def _create_part(name: str, plugin: str | None, **options: Any) -> DenseDescript
     return create_descriptor(name, **options)
 
 
-def _load(spec: Spec, places: Any, options: dict[str, Any]) -> Any:
+def _load(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
     if options.get("dtype") is not None:
         options = {**options, "dtype": read_dtype(options["dtype"])}
     try:
@@ -236,6 +276,15 @@ def _find(name: str | Path) -> AnySpec | None:
 def _backbones() -> Iterator[BackboneSpec]:
     """Go through the backbones, built-in ones first; a plugin is asked when its turn comes."""
     return (spec for spec in _names() if isinstance(spec, BackboneSpec))
+
+
+def _check_made(spec: Spec, made: Any, kind: type) -> Any:
+    if not isinstance(made, kind):
+        raise InvalidArgumentError(
+            f"load of {spec.name!r} gave a {type(made).__name__}, not a {kind.__name__}; the "
+            "plugin that registers it is at fault"
+        )
+    return made
 
 
 def describe_checkpoint(source: str | Path, families: Iterable[BackboneSpec]) -> BackboneSpec:
@@ -285,8 +334,16 @@ def describe_checkpoint(source: str | Path, families: Iterable[BackboneSpec]) ->
     )
 
 
-@cache
 def _names() -> Names:
+    with _MAKING:  # two threads must not make two, of which each would ask half of the plugins
+        return _make_names()
+
+
+_MAKING = Lock()
+
+
+@cache
+def _make_names() -> Names:
     return Names(_BuiltIn(), installed_plugins())
 
 
@@ -303,4 +360,4 @@ def ask_plugins() -> tuple[Plugin, ...]:
 def forget_plugins() -> None:
     """Find and ask the plugins anew when they are next needed, as after an installation."""
     installed_plugins.cache_clear()
-    _names.cache_clear()
+    _make_names.cache_clear()

@@ -130,6 +130,12 @@ class DatasetSpec:
         layout: the files and folders that are expected below `root`, in words.
         source: how to get it.
         license: licence of the images and annotations.
+        folder: the name under which its folder is published.
+        inside: files and folders in that folder, or patterns of them, by which a copy is
+            recognised; empty where it must be named.
+        splits: the names that `split` takes, the usual one first.
+        split_path: what holds a split, relative to the folder, with `{split}` for its name; empty
+            where all are always there.
     """
 
     name: str
@@ -137,6 +143,10 @@ class DatasetSpec:
     layout: str
     source: str
     license: str
+    folder: str = ""
+    inside: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ("test",)
+    split_path: str = ""
 
     def __post_init__(self) -> None:
         _check_spec(self, ("name", "layout", "source", "license"))

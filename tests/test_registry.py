@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -205,6 +206,12 @@ def test_a_plugins_descriptor_is_listed_and_made_with_its_options(installed: lis
         create_descriptor("constnt")
 
 
+def test_a_loader_that_gives_something_else_is_named(installed: list[Entry]) -> None:
+    installed.append(Entry("toys", plugin([replace(toy(), load=lambda *_, **__: 3)])))
+    with pytest.raises(InvalidArgumentError, match="load of 'toy' gave a int, not a Backbone"):
+        create_descriptor("toy")
+
+
 def test_any_descriptor_describes_images_of_several_sizes() -> None:
     images = [torch.rand(3, 32, 48), torch.rand(3, 16, 16)]
     maps = Constant().describe_together(images, ["a", "b"])
@@ -223,5 +230,5 @@ def test_a_plugins_data_set_is_listed_apart_from_descriptors(installed: list[Ent
 
     module.register_datasets = register_datasets  # type: ignore[attr-defined]
     installed.append(Entry("sets", module))
-    assert registry.list_datasets() == {"pairs": spec}
+    assert registry.list_datasets()["pairs"] == spec
     assert "pairs" not in list_descriptors()

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from kornia_ditf.errors import (
     CheckpointError,
+    DatasetError,
     DiTFError,
     HubError,
     ImageError,
@@ -22,6 +23,7 @@ from kornia_ditf.errors import (
     UnknownBackboneError,
 )
 
+INCOMPLETE = 6
 INTERRUPTED = 130
 _CODES: tuple[tuple[type[DiTFError], int], ...] = (
     (ImageError, 3),
@@ -29,6 +31,7 @@ _CODES: tuple[tuple[type[DiTFError], int], ...] = (
     (CheckpointError, 4),
     (HubError, 4),
     (OutputError, 5),
+    (DatasetError, INCOMPLETE),
     (InvalidArgumentError, 2),
 )
 
@@ -40,6 +43,7 @@ Exit codes:
   3    an image cannot be read or used
   4    a backbone or its weights cannot be had
   5    a result cannot be written
+  6    a data set is incomplete, damaged or of another layout
   130  interrupted
 """
 

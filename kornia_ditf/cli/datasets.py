@@ -1,0 +1,153 @@
+"""`kornia-ditf datasets`: which data sets can be read, and whether a copy of one is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kornia_ditf.cli import options
+
+if TYPE_CHECKING:
+    from kornia_ditf.datasets.checking import CheckReport
+    from kornia_ditf.spec import DatasetSpec
+
+app = typer.Typer(help="List the data sets that can be read, or check one.", rich_markup_mode=None)
+
+_SHOWN = 20
+
+
+@app.callback(invoke_without_command=True)
+def _list_by_default(context: typer.Context, as_json: options.Json = False) -> None:
+    if context.invoked_subcommand is None:
+        list_installed(as_json)
+
+
+@app.command("list")
+def list_installed(as_json: options.Json = False) -> None:
+    """List the data sets that can be read, their layouts, and how to get them."""
+    from kornia_ditf.cli import output
+    from kornia_ditf.registry import list_datasets
+
+    specs = list_datasets().values()
+    if as_json:
+        names = ("name", "folder", "layout", "splits", "source", "license")
+        rows = [{name: getattr(spec, name) for name in names} for spec in specs]
+        output.print_json({"datasets": rows})
+        return
+    for spec in specs:
+        output.print_facts(
+            [
+                (spec.name, f"{spec.folder}/" if spec.folder else "any folder"),
+                ("  splits", ", ".join(spec.splits)),
+                ("  layout", spec.layout),
+                ("  source", spec.source),
+                ("  licence", spec.license),
+            ]
+        )
+        typer.echo("")
+
+
+@app.command("check")
+def check(
+    path: Annotated[Path, typer.Argument(metavar="PATH", show_default=False)],
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Which data set it is.  [default: as its layout says]"),
+    ] = None,
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="Decode every image as well.")
+    ] = True,
+    as_json: options.Json = False,
+) -> None:
+    """Read everything in a copy of a data set: count it, and name every defect.
+
+    PATH is the data set's folder or the one that holds it.
+    """
+    from kornia_ditf.cli import failures, output
+    from kornia_ditf.datasets.checking import as_values, check_dataset
+
+    spec = _find(path, dataset)
+    with _bars() as track:
+        report = check_dataset(spec, path, images=images, track=track)
+    if as_json:
+        output.print_json(as_values(report))
+    else:
+        _show(report, images)
+    if report.defects:
+        raise failures.fail(
+            f"{path}: {_count(len(report.defects))} in this copy of {spec.name}",
+            failures.INCOMPLETE,
+        )
+
+
+def _find(path: Path, name: str | None) -> DatasetSpec:
+    from kornia_ditf.datasets.checking import recognise
+    from kornia_ditf.errors import DatasetError
+    from kornia_ditf.registry import find_dataset, list_datasets
+
+    if name is not None:
+        return find_dataset(name)
+    if not path.is_dir():
+        raise DatasetError(path, "there is no such folder")
+    found = recognise(path, list_datasets().values())
+    if found is None:
+        raise DatasetError(
+            path,
+            "it has the layout of no known data set; name one with --dataset "
+            f"({', '.join(list_datasets())})",
+        )
+    return found
+
+
+def _show(report: CheckReport, images: bool) -> None:
+    from kornia_ditf.cli import output
+
+    things = ("sequences", "objects") if report.dataset == "davis-2017" else ("pairs", "points")
+    decoded = "" if images else " (not decoded)"
+    output.print_facts(
+        [
+            ("data set", report.dataset),
+            ("folder", report.root),
+            ("images", f"{report.images}{decoded}"),
+        ]
+    )
+    typer.echo("")
+    rows = [
+        (each.split, str(each.pairs), str(each.points), str(len(each.categories)))
+        for each in report.splits
+    ]
+    output.print_table(("split", *things, "categories"), rows, right=(*things, "categories"))
+    if not report.defects:
+        typer.echo("\nno defects")
+        return
+    typer.echo("")
+    for defect in report.defects[:_SHOWN]:
+        typer.echo(f"{defect.file}: {defect.reason}")
+    if len(report.defects) > _SHOWN:
+        typer.echo(f"... and {len(report.defects) - _SHOWN} more; --json lists all")
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int], Callable[[], None]]]:
+    """Show a bar for each part of the work, where standard error is a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from kornia_ditf.cli import output
+
+    out = output.console(error=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=out, disable=not out.is_terminal, transient=True) as progress:
+
+        def track(label: str, total: int) -> Callable[[], None]:
+            task = progress.add_task(label, total=total)
+            return lambda: progress.advance(task)
+
+        yield track
+
+
+def _count(defects: int) -> str:
+    return "1 defect" if defects == 1 else f"{defects} defects"

@@ -1,0 +1,276 @@
+"""`kornia-ditf study`: plan, run and report a comparative study; or run an ablation at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kornia_ditf.cli import options
+from kornia_ditf.cli.progress import StageProgress, duration
+
+if TYPE_CHECKING:
+    from kornia_ditf.study.engines import Engine
+    from kornia_ditf.study.plan import StudyPlan
+    from kornia_ditf.study.spec import Study
+
+app = typer.Typer(
+    help="Compare descriptors on data sets: plan, run and report a study, or an ablation.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The study, a YAML file.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The study's folder.  [default: the file's name, `-study`]"),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Keep descriptor maps here.  [default: inside --out]"),
+]
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help="local (this process), processes (one per device), or ray (a cluster).",
+    ),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        help="Devices such as cuda:0,cuda:1 or cpu,cpu, one process each.  "
+        "[default: all GPUs, or two CPU processes]",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Of the Ray cluster.  [default: start one here]"),
+]
+Workers = Annotated[int, typer.Option(metavar="N", help="Ray actors.")]
+Cpus = Annotated[float, typer.Option(metavar="X", help="CPUs of each Ray actor; 0.5 is fine.")]
+Gpus = Annotated[float, typer.Option(metavar="X", help="GPUs of each Ray actor.")]
+WithReport = Annotated[bool, typer.Option("--report/--no-report", help="Write the report, too.")]
+
+
+@app.command("plan")
+def plan(file: File, out: Out = None, as_json: options.Json = False) -> None:
+    """Say what a study takes, before any weight is loaded: forwards, pairs, gigabytes, time.
+
+    Lists of pairs and the headers of images are read. Times are measured ones where the study ran
+    before in --out, and rough arithmetic otherwise.
+    """
+    from kornia_ditf.cli import output
+    from kornia_ditf.study.parsing import read_study
+    from kornia_ditf.study.plan import plan_study
+
+    study = read_study(file)
+    planned = plan_study(study, out or _default_out(file))
+    if as_json:
+        output.print_json(_plan_values(planned))
+    else:
+        _print_plan(study, planned)
+
+
+@app.command("run")
+def run(
+    file: File,
+    out: Out = None,
+    cache: Cache = None,
+    engine: EngineName = "local",
+    devices: Devices = None,
+    address: Address = None,
+    workers: Workers = 2,
+    cpus: Cpus = 0.5,
+    gpus: Gpus = 0.0,
+    report: WithReport = True,
+) -> None:
+    """Run a study, or go on with one that was stopped; only what is missing is computed.
+
+    Every image is described once for all configurations that one forward pass serves. It may be
+    stopped at any instant, also by kill -9; type the same command to go on.
+    """
+    from kornia_ditf.study.parsing import read_study
+
+    make, device = _engine(engine, devices, address, workers, cpus, gpus)
+    folder = out or _default_out(file)
+    _run(read_study(file), folder, cache, make, device, report)
+
+
+@app.command("report")
+def report(folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=False)]) -> None:
+    """Write the report of a study that has run: report.html, report.md and tables.tex."""
+    from kornia_ditf.study.report import write_report
+
+    for path in write_report(folder):
+        typer.echo(str(path))
+
+
+@app.command("ablation")
+def ablation(
+    backbone: Annotated[str, typer.Argument(metavar="[BACKBONE]")] = "nano",
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="A data set.  [default: the photographs that come along]"
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The data set's folder.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(metavar="NAME", help="Of the data set.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(metavar="NAME", help="How pairs are scored.  [default: plain]")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", help="Draw so many of the pairs.")
+    ] = None,
+    source: options.Source = None,
+    block: options.Block = None,
+    timestep: options.Timestep = None,
+    long_side: options.LongSide = None,
+    ensemble: options.Ensemble = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    out: Out = None,
+    cache: Cache = None,
+) -> None:
+    """Show what each step of the method is worth, as the paper's ablation does.
+
+    raw, adaln, adaln+discard and discard+layernorm share one forward pass per image.
+    """
+    from kornia_ditf.cli import output
+    from kornia_ditf.study.ablation import ablation_study, ablation_table
+    from kornia_ditf.study.engines import Local
+
+    given = {
+        "block": block,
+        "timestep": timestep,
+        "long_side": long_side,
+        "ensemble": ensemble,
+        "dtype": dtype,
+        "device": device,
+    }
+    study = ablation_study(
+        backbone,
+        dataset=dataset,
+        root=root,
+        split=split,
+        protocol=protocol,
+        limit=limit,
+        source=source,
+        settings={key: value for key, value in given.items() if value is not None},
+    )
+    folder = out or Path(f"{study.name}-study")
+    written = _run(study, folder, cache, Local, None, report=True)
+    for heading, columns, rows in ablation_table(folder):
+        typer.echo(heading)
+        output.print_table(columns, rows, right=columns[1:])
+    typer.echo(f"more in {written}")
+
+
+def _run(
+    study: Study,
+    folder: Path,
+    cache: Path | None,
+    make: Callable[..., Engine],
+    device: str | None,
+    report: bool,
+) -> Path:
+    from kornia_ditf.study.report import write_report
+    from kornia_ditf.study.run import run_study
+
+    with StageProgress() as watcher:
+        records = run_study(study, folder, cache=cache, engine=make, device=device, watcher=watcher)
+    typer.echo(str(records), err=True)
+    if not report:
+        return records
+    page = write_report(folder)[0]
+    typer.echo(str(page), err=True)
+    return page
+
+
+def _engine(
+    name: str,
+    devices: str | None,
+    address: str | None,
+    workers: int,
+    cpus: float,
+    gpus: float,
+) -> tuple[Callable[..., Engine], str | None]:
+    from functools import partial
+
+    from kornia_ditf.errors import InvalidArgumentError
+    from kornia_ditf.study import engines
+    from kornia_ditf.study.ray_cluster import RayCluster
+
+    if name == "local":
+        places = _devices(devices) if devices else [None]
+        if len(places) > 1:
+            raise InvalidArgumentError("--engine local has one device; use --engine processes")
+        return partial(engines.Local, device=places[0]), places[0]
+    if name == "processes":
+        places = _devices(devices) if devices else engines.default_devices()
+        return partial(engines.Processes, devices=places), places[0]
+    if name == "ray":
+        if workers < 1 or cpus < 0 or gpus < 0:
+            raise InvalidArgumentError("--workers must be 1 or more, --cpus and --gpus 0 or more")
+        make = partial(RayCluster, address=address, workers=workers, cpus=cpus, gpus=gpus)
+        return make, "cuda" if gpus else None
+    raise InvalidArgumentError(f"--engine must be local, processes or ray, got {name!r}")
+
+
+def _devices(given: str) -> list[Any]:
+    from kornia_ditf.checks import read_device
+
+    return [str(read_device(each.strip())) for each in given.split(",")]
+
+
+def _default_out(file: Path) -> Path:
+    return Path(f"{file.stem}-study")
+
+
+def _print_plan(study: Study, planned: StudyPlan) -> None:
+    from kornia_ditf.cli import output
+
+    rows = [
+        (
+            group.descriptor,
+            str(group.configurations),
+            str(group.images),
+            str(group.forwards),
+            f"{group.cache_bytes / 1e9:.2f}",
+            "?" if group.weights_bytes is None else f"{group.weights_bytes / 1e9:.2f}",
+        )
+        for group in planned.groups
+    ]
+    columns = ("descriptor", "configurations", "images", "forwards", "cache GB", "weights GB")
+    output.print_table(columns, rows, right=columns[1:])
+    typer.echo("")
+    source = "measured by an earlier run" if planned.measured else "rough, by arithmetic"
+    total = "unknown" if planned.seconds is None else f"{duration(planned.seconds)} ({source})"
+    pairs = ", ".join(f"{count} ({name})" for name, count in planned.pairs.items())
+    output.print_facts(
+        [
+            ("study", f"{study.name}, {planned.configurations} configurations"),
+            ("pairs", f"{pairs}; {planned.scored} with every configuration"),
+            ("forwards", f"{sum(g.forwards for g in planned.groups)} noisy images"),
+            ("cache", f"{sum(g.cache_bytes for g in planned.groups) / 1e9:.2f} GB"),
+            ("time", total),
+        ]
+    )
+
+
+def _plan_values(planned: StudyPlan) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        **asdict(planned),
+        "scored": planned.scored,
+        "forwards": sum(group.forwards for group in planned.groups),
+        "cache_bytes": sum(group.cache_bytes for group in planned.groups),
+    }

@@ -1,0 +1,137 @@
+"""AP-10K as GeoAware-SC pairs it: animals with 17 keypoints, within and across species.
+
+Animals: Yu et al., arXiv 2108.12617. Pairs: Zhang et al., arXiv 2311.17034, prepare_ap10k.ipynb.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.datasets.files import find_root, read_json
+from kornia_ditf.datasets.pairs import Box, Pair, PairDataset, as_points, existing_image
+from kornia_ditf.errors import DatasetError
+from kornia_ditf.spec import DatasetSpec
+
+_HOW = (
+    "Get ap-10k.zip from https://github.com/AlexTheBad/AP-10K and run prepare_ap10k.ipynb of "
+    "https://github.com/Junyi42/GeoAware-SC"
+)
+_IMAGE_KEYS = {"bbox": list, "keypoints": list, "width": int, "height": int}
+_POINTS = 17
+
+
+class AP10K(PairDataset):
+    """One split, in the order of the pairs' names; a pair has all 17 points, some not visible."""
+
+    def __init__(self, root: Path, split: str, paths: list[Path]) -> None:
+        super().__init__("ap-10k", root, split)
+        self._names = [path.name for path in paths]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return tuple(sorted({_category(name) for name in self._names}))
+
+    def category(self, index: int) -> str:
+        return _category(self._names[index])
+
+    def read(self, index: int) -> Pair:
+        name = self._names[index]
+        path = self.root / "PairAnnotation" / self.split / name
+        values = read_json(path, {"src_json_path": str, "trg_json_path": str}, _HOW)
+        a, b = (self._animal(values[f"{side}_json_path"], path) for side in ("src", "trg"))
+        return Pair(
+            name=f"{self.split}/{name.removesuffix('.json')}",
+            category=_category(name),
+            **{f"{key}_a": value for key, value in a.items()},
+            **{f"{key}_b": value for key, value in b.items()},
+        )
+
+    def _animal(self, named: str, pair: Path) -> dict[str, Any]:
+        # Paths in pair files begin where their author's script ran.
+        parts = PurePosixPath(named.replace("\\", "/")).parts
+        if "ImageAnnotation" not in parts:
+            raise DatasetError(pair, f"{named!r} does not go through ImageAnnotation. {_HOW}")
+        parts = parts[parts.index("ImageAnnotation") + 1 :]
+        path = self.root.joinpath("ImageAnnotation", *parts)
+        values = read_json(path, _IMAGE_KEYS, _HOW)
+        image = self.root.joinpath("JPEGImages", *parts).with_suffix(".jpg")
+        points, visibility = _keypoints(values["keypoints"], path)
+        return {
+            "image": existing_image(image, _HOW),
+            "size": (values["height"], values["width"]),
+            "points": points,
+            "visibility": visibility,
+            "box": _box(values["bbox"], path),
+            "label": path.parent.name,
+        }
+
+
+def _category(name: str) -> str:
+    return name.removesuffix(".json").rpartition(":")[2]
+
+
+def _keypoints(values: list[float], path: Path) -> tuple[Tensor, Tensor]:
+    if len(values) != 3 * _POINTS:
+        raise DatasetError(path, f"keypoints must hold 17 times x, y, v, got {len(values)} numbers")
+    rows = [values[start : start + 3] for start in range(0, len(values), 3)]
+    points = as_points([row[:2] for row in rows], path, "keypoints")
+    if any(row[2] not in (0, 1, 2) for row in rows):
+        raise DatasetError(path, "the visibility of a keypoint must be 0, 1 or 2")
+    return points, torch.tensor([row[2] / 2 for row in rows], dtype=torch.float64)
+
+
+def _box(values: list[float], path: Path) -> Box:
+    if len(values) != 4 or not all(isinstance(v, int | float) for v in values):
+        raise DatasetError(path, f"bbox must be left, top, width, height, got {values}")
+    left, top, width, height = values
+    if not (width > 0 and height > 0):
+        raise DatasetError(path, f"bbox must have a width and height above 0, got {values}")
+    return (left, top, left + width, top + height)
+
+
+def load(root: str | Path, *, split: str = "test") -> AP10K:
+    """Read the list of one split.
+
+    Args:
+        root: ap-10k, or the folder that holds it.
+        split: trn, val or test for pairs of one species; val_cross_species, test_cross_species,
+            val_cross_family or test_cross_family.
+
+    Raises:
+        DatasetError: a folder is missing, or a name malformed.
+    """
+    place = find_root(root, SPEC.folder, SPEC.inside, _HOW)
+    folder = place / "PairAnnotation" / split
+    if split not in SPEC.splits or not folder.is_dir():
+        raise DatasetError(folder, f"there is no such split; known: {', '.join(SPEC.splits)}")
+    paths = sorted(folder.glob("*.json"))
+    wrong = [path for path in paths if ":" not in path.name]
+    if wrong:
+        raise DatasetError(wrong[0], f"its name is no <image>-<image>:<category>.json. {_HOW}")
+    if not paths:
+        raise DatasetError(folder, f"it holds no pair. {_HOW}")
+    return AP10K(place, split, paths)
+
+
+SPEC = DatasetSpec(
+    name="ap-10k",
+    load=load,
+    layout="{JPEGImages,ImageAnnotation}/<family>/<species>/<image>.{jpg,json}, "
+    "PairAnnotation/<split>/<image>-<image>:<species, family or all>.json",
+    source=_HOW,
+    license="CC BY 4.0 (annotations)",
+    folder="ap-10k",
+    inside=("ImageAnnotation/*/*/*.json", "JPEGImages", "PairAnnotation"),
+    splits=(
+        *("test", "test_cross_species", "test_cross_family", "val", "val_cross_species"),
+        *("val_cross_family", "trn"),
+    ),
+    split_path="PairAnnotation/{split}",
+)

@@ -1,0 +1,248 @@
+"""A folder in; which data set it is, what it holds, and everything that is wrong with it out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kornia_ditf.datasets.pairs import Pair
+from kornia_ditf.datasets.sequences import FrameSequence
+from kornia_ditf.errors import DatasetError, ImageError
+from kornia_ditf.reading import read_image
+from kornia_ditf.spec import DatasetSpec
+
+_NEEDED_POINTS = 3  # prepare_ap10k.ipynb keeps no pair of fewer
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """What is wrong with a file.
+
+    Args:
+        file: which.
+        reason: what, what was expected, and how to get it.
+    """
+
+    file: str
+    reason: str
+
+
+@dataclass(slots=True)
+class SplitCount:
+    """What one split holds.
+
+    Args:
+        split: its name.
+        pairs: how many pairs, or sequences of frames, can be read.
+        points: how many points are annotated in both images, or objects in first frames.
+        categories: how many pairs each category has.
+    """
+
+    split: str
+    pairs: int = 0
+    points: int = 0
+    categories: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class CheckReport:
+    """What a copy of a data set holds, and what is wrong with it."""
+
+    dataset: str
+    root: str
+    splits: list[SplitCount] = field(default_factory=list)
+    images: int = 0
+    defects: list[Defect] = field(default_factory=list)
+
+    def add(self, error: DatasetError | ImageError, file: Path | None = None) -> None:
+        """Note a defect, once."""
+        if isinstance(error, DatasetError):
+            defect = Defect(str(error.file), error.reason)
+        else:
+            defect = Defect(str(file), str(error))
+        if defect not in self.defects:
+            self.defects.append(defect)
+
+
+def recognise(root: str | Path, specs: Iterable[DatasetSpec]) -> DatasetSpec | None:
+    """Tell which data set a folder holds, by the files and folders in it or by its name.
+
+    Args:
+        root: the folder, or the one that holds it.
+        specs: the data sets that it may be.
+
+    Returns:
+        the one that fits in most; None where none does.
+    """
+    given, known = Path(root).expanduser(), [spec for spec in specs if spec.inside]
+    fitting = [
+        spec
+        for spec in known
+        if any(
+            all(any(place.glob(pattern)) for pattern in spec.inside)
+            for place in ((given, given / spec.folder) if spec.folder else (given,))
+        )
+    ]
+    if fitting:
+        return max(fitting, key=lambda spec: len(spec.inside))
+    # A copy that lacks what it is known by still has its name.
+    names = {spec.folder: spec for spec in known if spec.folder}
+    near = [given.resolve().name, *(path.name for path in given.iterdir() if path.is_dir())]
+    return next((names[name] for name in near if name in names), None)
+
+
+def check_dataset(
+    spec: DatasetSpec,
+    root: str | Path,
+    *,
+    images: bool = True,
+    track: Callable[[str, int], Callable[[], None]] | None = None,
+) -> CheckReport:
+    """Read everything in a copy of a data set, and name every defect.
+
+    Args:
+        spec: which data set it is.
+        root: the folder that holds it.
+        images: decode every image too, and compare its size with what is annotated.
+        track: told what comes next and of how many; gives what to call for each that is done.
+
+    Returns:
+        the counts of the splits that are there, and the defects.
+    """
+    report = CheckReport(spec.name, str(root))
+    found: dict[Path, tuple[int, int]] = {}
+    splits = _present(spec, Path(root).expanduser())
+    for split in splits:
+        try:
+            dataset = spec.load(root, split=split)
+        except DatasetError as error:
+            report.add(error)
+            continue
+        report.splits.append(_check_split(dataset, split, report, found, track))
+    report.images = len(found)
+    if images:
+        done = track("images", len(found)) if track else None
+        for path, size in found.items():
+            _check_image(path, size, report)
+            if done:
+                done()
+    return report
+
+
+def _present(spec: DatasetSpec, root: Path) -> list[str]:
+    if not spec.split_path:
+        return [spec.splits[0]]
+    places = (root, root / spec.folder)
+    found = [
+        split
+        for split in spec.splits
+        if any((place / spec.split_path.format(split=split)).exists() for place in places)
+    ]
+    # Where none is there, the usual one says what is missing.
+    return found or [spec.splits[0]]
+
+
+def _check_split(
+    dataset: Sequence[Any],
+    split: str,
+    report: CheckReport,
+    found: dict[Path, tuple[int, int]],
+    track: Callable[[str, int], Callable[[], None]] | None,
+) -> SplitCount:
+    count = SplitCount(split)
+    done = track(split, len(dataset)) if track else None
+    for index in range(len(dataset)):
+        try:
+            each = dataset[index]
+            if isinstance(each, FrameSequence):
+                _check_sequence(each, count, report, found)
+            else:
+                _check_pair(each, count, report, found)
+        except DatasetError as error:
+            report.add(error)
+        if done:
+            done()
+    for other in getattr(dataset, "defects", tuple)():
+        report.add(other)
+    return count
+
+
+def _check_pair(
+    pair: Pair,
+    count: SplitCount,
+    report: CheckReport,
+    found: dict[Path, tuple[int, int]],
+) -> None:
+    count.pairs += 1
+    points = int(pair.visible.sum())
+    count.points += points
+    count.categories[pair.category] += 1
+    if report.dataset == "ap-10k" and points < _NEEDED_POINTS:
+        report.defects.append(
+            Defect(pair.name, f"{points} points are visible in both images, where pairs have 3")
+        )
+    for path, size in ((pair.image_a, pair.size_a), (pair.image_b, pair.size_b)):
+        if found.setdefault(path, size) != size:
+            report.add(
+                DatasetError(path, f"annotations say {_wide(size)} and {_wide(found[path])}")
+            )
+
+
+def _check_sequence(
+    sequence: FrameSequence,
+    count: SplitCount,
+    report: CheckReport,
+    found: dict[Path, tuple[int, int]],
+) -> None:
+    count.pairs += 1
+    count.categories["all"] += 1
+    for index, frame in enumerate(sequence.frames):
+        found[frame] = sequence.size
+        try:
+            mask = sequence.read_mask(index)
+        except DatasetError as error:
+            report.add(error)
+            continue
+        if index == 0:
+            count.points += len(set(mask.flatten().tolist()) - {0, 255})
+
+
+def _check_image(path: Path, size: tuple[int, int], report: CheckReport) -> None:
+    try:
+        image = read_image(path)
+    except ImageError as error:
+        report.add(error, path)
+        return
+    actual = (image.shape[2], image.shape[3])
+    if actual != size:
+        report.add(
+            DatasetError(
+                path, f"it has {_wide(actual)} pixels, where annotations say {_wide(size)}"
+            )
+        )
+
+
+def _wide(size: tuple[int, int]) -> str:
+    return f"{size[1]} x {size[0]}"
+
+
+def as_values(report: CheckReport) -> Mapping[str, object]:
+    """Give a report as JSON values."""
+    return {
+        "dataset": report.dataset,
+        "root": report.root,
+        "images": report.images,
+        "splits": [
+            {
+                "split": each.split,
+                "pairs": each.pairs,
+                "points": each.points,
+                "categories": dict(sorted(each.categories.items())),
+            }
+            for each in report.splits
+        ],
+        "defects": [{"file": each.file, "reason": each.reason} for each in report.defects],
+    }

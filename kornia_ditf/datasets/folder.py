@@ -1,0 +1,188 @@
+"""Own image pairs: a folder with `pairs.json` or `pairs.csv` beside the images."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.datasets.files import image_size, read_csv, read_text
+from kornia_ditf.datasets.pairs import Pair, PairDataset, as_box, as_points
+from kornia_ditf.errors import DatasetError
+from kornia_ditf.spec import DatasetSpec
+
+_COLUMNS = ("image_a", "image_b", "xa", "ya", "xb", "yb")
+_KEYS = (
+    *("image_a", "image_b", "points_a", "points_b", "visible", "box_a", "box_b"),
+    *("category", "name", "label_a", "label_b", "homography"),
+)
+_HOW = f"Write pairs.csv with the columns {', '.join(_COLUMNS)}, or pairs.json"
+
+
+class FolderPairs(PairDataset):
+    """Pairs that a JSON or CSV file lists; what its rows hold is in `SPEC.layout`."""
+
+    def __init__(self, root: Path, file: Path, entries: list[dict[str, Any]]) -> None:
+        super().__init__("folder", root, "all")
+        self._file, self._entries = file, entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return tuple(sorted({str(entry.get("category", "all")) for entry in self._entries}))
+
+    def read(self, index: int) -> Pair:
+        entry, where = self._entries[index], f"pair {index}: "
+        paths = [self.root / str(entry[f"image_{side}"]) for side in "ab"]
+        how = f"{self._file.name} names it"
+        sizes = [image_size(path, how) for path in paths]
+        points = [
+            as_points(entry.get(f"points_{side}", []), self._file, f"{where}points_{side}")
+            for side in "ab"
+        ]
+        if len(points[0]) != len(points[1]):
+            raise DatasetError(
+                self._file,
+                f"{where}{len(points[0])} points_a for {len(points[1])} points_b; "
+                "row i of one belongs to row i of the other",
+            )
+        seen = entry.get("visible", [1] * len(points[0]))
+        numbers = isinstance(seen, list) and all(isinstance(each, int | float) for each in seen)
+        if not numbers or len(seen) != len(points[0]):
+            raise DatasetError(self._file, f"{where}visible must have one number for each point")
+        visible = torch.tensor(seen, dtype=torch.float64)
+        boxes = [
+            None if entry.get(key) is None else as_box(entry[key], self._file, where + key)
+            for key in ("box_a", "box_b")
+        ]
+        category = str(entry.get("category", "all"))
+        label = "" if category == "all" else category
+        return Pair(
+            name=self._name(index),
+            category=category,
+            image_a=paths[0],
+            image_b=paths[1],
+            size_a=sizes[0],
+            size_b=sizes[1],
+            points_a=points[0],
+            points_b=points[1],
+            visibility_a=visible,
+            visibility_b=visible,
+            box_a=boxes[0],
+            box_b=boxes[1],
+            homography=self._homography(entry, where),
+            label_a=str(entry.get("label_a", label)),
+            label_b=str(entry.get("label_b", label)),
+        )
+
+    def _name(self, index: int) -> str:
+        entry = self._entries[index]
+        stems = (Path(str(entry[f"image_{side}"])).stem for side in "ab")
+        return str(entry.get("name", "-".join((str(index), *stems))))
+
+    def defects(self) -> Iterator[DatasetError]:
+        """Name pairs of one name; their results could not be told apart."""
+        counts = Counter(self._name(index) for index in range(len(self)))
+        for name, count in counts.items():
+            if count > 1:
+                yield DatasetError(self._file, f"{count} pairs have the name {name!r}")
+
+    def _homography(self, entry: Mapping[str, Any], where: str) -> Tensor | None:
+        if entry.get("homography") is None:
+            return None
+        try:
+            matrix = torch.tensor(entry["homography"], dtype=torch.float64)
+        except (TypeError, ValueError) as error:
+            raise DatasetError(self._file, f"{where}homography must be 3 x 3 numbers") from error
+        if matrix.shape != (3, 3) or not bool(torch.isfinite(matrix).all()):
+            raise DatasetError(self._file, f"{where}homography must be 3 x 3 finite numbers")
+        return matrix
+
+
+def load(root: str | Path, *, split: str = "all", file: str | None = None) -> FolderPairs:
+    """Read the list of own pairs.
+
+    Args:
+        root: the folder; names of images are relative to it.
+        split: always all.
+        file: name of the list, where it is neither pairs.json nor pairs.csv.
+
+    Raises:
+        DatasetError: there is no list, or a row of it is malformed.
+    """
+    folder = Path(root).expanduser()
+    if split != "all":
+        raise DatasetError(folder, f"a folder of pairs has no split {split!r}, only 'all'")
+    names = (file,) if file else ("pairs.json", "pairs.csv")
+    found = [folder / name for name in names if (folder / name).is_file()]
+    if not found:
+        raise DatasetError(folder / names[-1], f"there is no such file. {_HOW}")
+    reader = _read_csv if found[0].suffix.lower() == ".csv" else _read_json
+    entries = reader(found[0])
+    if not entries:
+        raise DatasetError(found[0], f"it lists no pair. {_HOW}")
+    pairs = FolderPairs(folder, found[0], entries)
+    for error in pairs.defects():
+        raise error
+    return pairs
+
+
+def _read_json(path: Path) -> list[dict[str, Any]]:
+    try:
+        values = json.loads(read_text(path, _HOW))
+    except ValueError as error:
+        raise DatasetError(path, f"it is no JSON ({error})") from error
+    entries = values.get("pairs") if isinstance(values, dict) else values
+    if not isinstance(entries, list):
+        raise DatasetError(path, "it must hold a list of pairs")
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not {"image_a", "image_b"} <= set(entry):
+            raise DatasetError(path, f"pair {index} must have image_a and image_b")
+        unknown = set(entry) - set(_KEYS)
+        if unknown:
+            raise DatasetError(
+                path, f"pair {index} has {min(unknown)!r}; known are {', '.join(_KEYS)}"
+            )
+    return entries
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    return _gather(path, read_csv(path, _COLUMNS, _HOW))
+
+
+def _gather(path: Path, rows: Iterable[dict[str, str]]) -> list[dict[str, Any]]:
+    entries: dict[tuple[str, str], dict[str, Any]] = {}
+    for line, row in enumerate(rows, 2):
+        try:
+            xa, ya, xb, yb = (float(row[name]) for name in _COLUMNS[2:])
+        except (TypeError, ValueError) as error:
+            raise DatasetError(path, f"line {line}: xa, ya, xb, yb must be numbers") from error
+        pair = (row["image_a"], row["image_b"])
+        entry = entries.setdefault(
+            pair,
+            {"image_a": pair[0], "image_b": pair[1], "points_a": [], "points_b": []}
+            | {"category": row.get("category") or "all"},
+        )
+        entry["points_a"].append([xa, ya])
+        entry["points_b"].append([xb, yb])
+    return list(entries.values())
+
+
+SPEC = DatasetSpec(
+    name="folder",
+    load=load,
+    layout="pairs.csv (image_a, image_b, xa, ya, xb, yb and optionally category; a row per point) "
+    "or pairs.json (a list of objects with image_a, image_b, points_a, points_b and optionally "
+    "category, box_a, box_b, visible, homography, label_a, label_b, name), and the images",
+    source="your own images",
+    license="yours",
+    inside=("pairs.[cj]s*",),
+    splits=("all",),
+)

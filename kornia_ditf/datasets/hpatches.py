@@ -1,0 +1,138 @@
+"""HPatches: planar scenes from several viewpoints or in several lights, with homographies.
+
+Balntas et al., arXiv 1704.05939. Each sequence pairs its first image with the five others.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.datasets.files import find_root, folders, image_size, read_text
+from kornia_ditf.datasets.pairs import Pair, PairDataset
+from kornia_ditf.errors import DatasetError
+from kornia_ditf.spec import DatasetSpec
+
+_HOW = (
+    "Get hpatches-sequences-release.tar.gz from https://github.com/hpatches/hpatches-dataset and "
+    "unpack it"
+)
+_KEYPOINTS = "The evaluation of DIFT brings superpoint-1k, 1000 SuperPoint keypoints an image"
+LARGE = frozenset(
+    {
+        *("i_contruction", "i_crownnight", "i_dc", "i_pencils", "i_whitebuilding"),
+        *("v_artisans", "v_astronautis", "v_talent"),
+    }
+)
+"""The eight sequences above 1200 x 1600 pixels, which D2-Net's evaluation and later ones remove."""
+_CATEGORIES = {"i": "illumination", "v": "viewpoint"}
+_OTHERS = (2, 3, 4, 5, 6)
+
+
+class HPatches(PairDataset):
+    """Pairs of each sequence's first image with its others, sequences in alphabetical order."""
+
+    def __init__(
+        self, root: Path, split: str, sequences: list[str], keypoints: Path | None
+    ) -> None:
+        super().__init__("hpatches", root, split)
+        self._sequences, self._keypoints = sequences, keypoints
+
+    def __len__(self) -> int:
+        return len(_OTHERS) * len(self._sequences)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return tuple(sorted({_CATEGORIES[name[0]] for name in self._sequences}))
+
+    def read(self, index: int) -> Pair:
+        number, other = divmod(index, len(_OTHERS))
+        sequence, other = self._sequences[number], _OTHERS[other]
+        folder = self.root / sequence
+        points = [self._points(sequence, each) for each in (1, other)]
+        return Pair(
+            name=f"{sequence}/1-{other}",
+            category=_CATEGORIES[sequence[0]],
+            image_a=folder / "1.ppm",
+            image_b=folder / f"{other}.ppm",
+            size_a=image_size(folder / "1.ppm", _HOW),
+            size_b=image_size(folder / f"{other}.ppm", _HOW),
+            points_a=points[0],
+            points_b=points[1],
+            visibility_a=torch.ones(len(points[0]), dtype=torch.float64),
+            visibility_b=torch.ones(len(points[1]), dtype=torch.float64),
+            homography=_read_numbers(folder / f"H_1_{other}", _HOW, columns=3, rows=3),
+        )
+
+    def _points(self, sequence: str, image: int) -> Tensor:
+        if self._keypoints is None:
+            return torch.empty(0, 2, dtype=torch.float64)
+        path = self._keypoints / f"{sequence}-{image}.kp"
+        return _read_numbers(path, _KEYPOINTS, columns=2)
+
+
+def _read_numbers(path: Path, how: str, *, columns: int, rows: int | None = None) -> Tensor:
+    lines = [line.split() for line in read_text(path, how).splitlines() if line.strip()]
+    try:
+        values = torch.tensor(
+            [[float(cell) for cell in line[:columns]] for line in lines], dtype=torch.float64
+        )
+    except ValueError as error:
+        raise DatasetError(path, f"it must hold numbers ({error}). {how}") from error
+    if values.ndim != 2 or values.shape[1] != columns or (rows and len(values) != rows):
+        raise DatasetError(path, f"it must hold {rows or 'rows of'} x {columns} numbers. {how}")
+    return values
+
+
+def load(
+    root: str | Path,
+    *,
+    split: str = "all",
+    large: bool = False,
+    keypoints: str | Path | None = None,
+) -> HPatches:
+    """Read the list of sequences.
+
+    Args:
+        root: hpatches-sequences-release, or the folder that holds it.
+        split: all, illumination or viewpoint.
+        large: keep the eight large sequences, which published evaluations remove.
+        keypoints: a folder of <sequence>-<image>.kp, a keypoint `x y` a line, such as DIFT's
+            superpoint-1k; without it pairs have no points.
+
+    Raises:
+        DatasetError: a folder is missing.
+    """
+    given = Path(root).expanduser()
+    place = given / SPEC.folder if (given / SPEC.folder).is_dir() else given
+    if not place.is_dir():
+        find_root(given, SPEC.folder, SPEC.inside, _HOW)
+    if split not in SPEC.splits:
+        raise DatasetError(place, f"it has no split {split!r}; known: {', '.join(SPEC.splits)}")
+    wanted = [
+        name
+        for name in folders(place)
+        if name[:2] in ("i_", "v_")
+        and (large or name not in LARGE)
+        and split in ("all", _CATEGORIES[name[0]])
+    ]
+    if not wanted:
+        raise DatasetError(place, f"it holds no folder i_* or v_* of split {split!r}. {_HOW}")
+    points = None if keypoints is None else Path(keypoints).expanduser()
+    if points is not None and not points.is_dir():
+        raise DatasetError(points, f"there is no such folder. {_KEYPOINTS}")
+    return HPatches(place, split, wanted, points)
+
+
+SPEC = DatasetSpec(
+    name="hpatches",
+    load=load,
+    layout="{i,v}_<name>/{1..6}.ppm and H_1_{2..6}",
+    source=_HOW,
+    license="see its publisher",
+    folder="hpatches-sequences-release",
+    inside=("[iv]_*/H_1_2",),
+    splits=("all", "illumination", "viewpoint"),
+)

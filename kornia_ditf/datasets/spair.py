@@ -1,0 +1,151 @@
+"""SPair-71k: pairs of one category's objects with keypoints (Min et al., arXiv 1908.10543)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kornia_ditf.datasets.files import find_root, read_json, read_text
+from kornia_ditf.datasets.pairs import Pair, PairDataset, as_box, as_points, existing_image
+from kornia_ditf.errors import DatasetError
+from kornia_ditf.spec import DatasetSpec
+
+_HOW = "Get SPair-71k.tar.gz from https://cvlab.postech.ac.kr/research/SPair-71k and unpack it"
+_KEYS = {
+    "src_imname": str,
+    "trg_imname": str,
+    "src_imsize": list,
+    "trg_imsize": list,
+    "src_bndbox": list,
+    "trg_bndbox": list,
+    "category": str,
+    "src_kps": list,
+    "trg_kps": list,
+}
+# Unpacked on Windows, the colon before the category becomes something else.
+_NAME = re.compile(r"(\d+-.+)(?::|\uf03a|%3[aA]|_)([a-z]+)")
+
+
+class SPair(PairDataset):
+    """One split of SPair-71k, in the order of the pairs' numbers."""
+
+    def __init__(self, root: Path, split: str, names: list[tuple[str, str]]) -> None:
+        super().__init__("spair-71k", root, split)
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return tuple(sorted({category for _, category in self._names}))
+
+    def category(self, index: int) -> str:
+        return self._names[index][1]
+
+    def read(self, index: int) -> Pair:
+        name, category = self._names[index]
+        path = self.root / "PairAnnotation" / self.split / f"{name}.json"
+        values = read_json(path, _KEYS, _HOW)
+        if values["category"] != category:
+            raise DatasetError(path, f"its category is {values['category']!r}, not {category!r}")
+        points_a, points_b = (as_points(values[f"{s}_kps"], path, f"{s}_kps") for s in _SIDES)
+        identifiers = values.get("kps_ids", values["src_kps"])
+        if not len(points_a) == len(points_b) == len(identifiers):
+            raise DatasetError(
+                path,
+                f"it has {len(points_a)} src_kps, {len(points_b)} trg_kps and "
+                f"{len(identifiers)} kps_ids, which must be as many",
+            )
+        images = self.root / "JPEGImages" / category
+        seen = torch.ones(len(points_a), dtype=torch.float64)
+        return Pair(
+            name=f"{self.split}/{name}",
+            category=category,
+            image_a=existing_image(images / values["src_imname"], _HOW),
+            image_b=existing_image(images / values["trg_imname"], _HOW),
+            size_a=_size(values, "src", path),
+            size_b=_size(values, "trg", path),
+            points_a=points_a,
+            points_b=points_b,
+            visibility_a=seen,
+            visibility_b=seen,
+            box_a=as_box(values["src_bndbox"], path, "src_bndbox"),
+            box_b=as_box(values["trg_bndbox"], path, "trg_bndbox"),
+            label_a=category,
+            label_b=category,
+        )
+
+    def defects(self) -> Iterator[DatasetError]:
+        """Name lists of Layout that do not fit the pairs, and annotations that cannot be read."""
+        known = {name for name, _ in self._names}
+        for path in sorted(self.root.glob(f"Layout/*/{self.split}.txt")):
+            absent = [name for name in read_text(path, _HOW).split() if name not in known]
+            if absent:
+                folder = f"PairAnnotation/{self.split}"
+                yield DatasetError(path, f"it names {absent[0]}, which is not in {folder}")
+        for path in sorted(self.root.glob("ImageAnnotation/*/*.json")):
+            try:
+                read_json(path, {"kps": dict}, _HOW)
+            except DatasetError as error:
+                yield error
+
+
+_SIDES = ("src", "trg")
+
+
+def _size(values: dict[str, Any], side: str, path: Path) -> tuple[int, int]:
+    size = values[f"{side}_imsize"]
+    if len(size) < 2 or not all(isinstance(each, int) and each > 0 for each in size[:2]):
+        raise DatasetError(path, f"{side}_imsize must be width, height, channels, got {size}")
+    return size[1], size[0]
+
+
+def load(root: str | Path, *, split: str = "test", layout: str | None = None) -> SPair:
+    """Read the list of one split.
+
+    Args:
+        root: SPair-71k, or the folder that holds it.
+        split: trn, val or test.
+        layout: `large` or `small` takes the pairs that Layout/<layout>/<split>.txt lists; None
+            takes every file of PairAnnotation/<split>, as the published evaluations do.
+
+    Raises:
+        DatasetError: a folder or list is missing or malformed.
+    """
+    place = find_root(root, SPEC.folder, SPEC.inside, _HOW)
+    folder = place / "PairAnnotation" / split
+    if split not in SPEC.splits or not folder.is_dir():
+        raise DatasetError(folder, f"there is no such split; known: {', '.join(SPEC.splits)}")
+    if layout is None:
+        listed, origin = (path.name.removesuffix(".json") for path in folder.glob("*.json")), folder
+    else:
+        origin = place / "Layout" / layout / f"{split}.txt"
+        listed = (line.strip() for line in read_text(origin, _HOW).split("\n"))
+    names = []
+    for name in sorted(filter(None, listed)):
+        match = _NAME.fullmatch(name)
+        if match is None:
+            raise DatasetError(origin, f"{name!r} is no NUMBER-IMAGE-IMAGE:CATEGORY. {_HOW}")
+        names.append((name, match[2]))
+    if not names:
+        raise DatasetError(origin, f"it names no pair. {_HOW}")
+    return SPair(place, split, names)
+
+
+SPEC = DatasetSpec(
+    name="spair-71k",
+    load=load,
+    layout="JPEGImages/<category>/*.jpg, PairAnnotation/{trn,val,test}/"
+    "<number>-<image>-<image>:<category>.json, Layout/{large,small}/{trn,val,test}.txt",
+    source="https://cvlab.postech.ac.kr/research/SPair-71k",
+    license="see its publisher; images from PASCAL VOC 2012 and PASCAL3D+",
+    folder="SPair-71k",
+    inside=("JPEGImages", "PairAnnotation"),
+    splits=("test", "val", "trn"),
+    split_path="PairAnnotation/{split}",
+)

@@ -1,0 +1,215 @@
+"""Any images, warped by random homographies and changed in light, as pairs that are known exactly.
+
+Image B is made when its pair is first read and kept in the cache under what it was made of, so
+that it has a path as any other image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from kornia_ditf.cache import cache_folder, write_to_cache
+from kornia_ditf.checks import check_integer
+from kornia_ditf.datasets.files import image_size
+from kornia_ditf.datasets.pairs import Pair, PairDataset
+from kornia_ditf.errors import DatasetError, InvalidArgumentError
+from kornia_ditf.reading import read_image
+from kornia_ditf.spec import DatasetSpec
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
+_KINDS = ("viewpoint", "illumination", "both")
+_MARGIN = 4
+"""Points lie at least so many pixels inside both images."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """How image B differs from image A.
+
+    Args:
+        kind: viewpoint (a homography), illumination (light, noise and blur), or both.
+        strength: how far corners move at most, as a part of the sides; and how far light changes.
+        seed: of the random numbers.
+        points: how many points a pair has.
+    """
+
+    kind: str
+    strength: float
+    seed: int
+    points: int
+
+
+class SyntheticPairs(PairDataset):
+    """Each image of a folder with its changed versions; category is the kind of change."""
+
+    def __init__(self, root: Path, split: str, images: list[Path], changes: list[Change]) -> None:
+        super().__init__("synthetic", root, split)
+        self._images, self._changes = images, changes
+
+    def __len__(self) -> int:
+        return len(self._images) * len(self._changes)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return tuple(sorted({change.kind for change in self._changes}))
+
+    def read(self, index: int) -> Pair:
+        path = self._images[index // len(self._changes)]
+        change = self._changes[index % len(self._changes)]
+        size = image_size(path, "It was there when the folder was listed")
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        key = hashlib.sha256(json.dumps([content, asdict(change)]).encode()).hexdigest()
+        generator = np.random.Generator(np.random.PCG64(int(key[:16], 16)))
+        homography = np.eye(3)
+        if change.kind != "illumination":
+            homography = _random_homography(generator, size, change.strength)
+        points_a, points_b = _random_points(generator, size, homography, change.points)
+        target = cache_folder() / "synthetic" / f"{key[:32]}.png"
+        if not target.is_file():
+            _make(path, target, homography, change, generator)
+        seen = torch.ones(len(points_a), dtype=torch.float64)
+        return Pair(
+            name=f"{path.stem}-{change.kind}-{change.seed}-{key[:6]}",
+            category=change.kind,
+            image_a=path,
+            image_b=target,
+            size_a=size,
+            size_b=size,
+            points_a=points_a,
+            points_b=points_b,
+            visibility_a=seen,
+            visibility_b=seen,
+            box_a=(0.0, 0.0, float(size[1]), float(size[0])),
+            box_b=(0.0, 0.0, float(size[1]), float(size[0])),
+            homography=torch.from_numpy(homography),
+        )
+
+
+def _random_homography(
+    generator: np.random.Generator, size: tuple[int, int], strength: float
+) -> npt.NDArray[np.float64]:
+    """Move each corner inwards by up to a part of the sides."""
+    import cv2
+
+    height, width = size
+    sides = np.array([width - 1, height - 1], np.float64)
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
+    inwards = np.where(corners > 0, -1, 1) * generator.random((4, 2)) * strength
+    moved = (corners + inwards) * sides
+    return np.asarray(
+        cv2.getPerspectiveTransform((corners * sides).astype(np.float32), moved.astype(np.float32)),
+        np.float64,
+    )
+
+
+def _random_points(
+    generator: np.random.Generator,
+    size: tuple[int, int],
+    homography: npt.NDArray[np.float64],
+    count: int,
+) -> tuple[Tensor, Tensor]:
+    low, span = _MARGIN, np.array([size[1], size[0]]) - 1 - 2 * _MARGIN
+    # Whole pixels of A; corners only move inwards, so all of A is in B.
+    points = np.round(low + generator.random((count, 2)) * span)
+    mapped = np.concatenate([points, np.ones((count, 1))], 1) @ homography.T
+    return torch.from_numpy(points), torch.from_numpy(mapped[:, :2] / mapped[:, 2:])
+
+
+def _make(
+    source: Path,
+    target: Path,
+    homography: npt.NDArray[np.float64],
+    change: Change,
+    generator: np.random.Generator,
+) -> None:
+    import cv2
+    from PIL import Image
+
+    image: npt.NDArray[Any] = read_image(source)[0].permute(1, 2, 0).numpy()
+    if change.kind != "illumination":
+        size = (image.shape[1], image.shape[0])
+        image = cv2.warpPerspective(image, homography, size, borderMode=cv2.BORDER_REFLECT)
+    if change.kind != "viewpoint":
+        image = _relight(image, generator, change.strength)
+    with write_to_cache(target) as temporary:
+        pixels = np.clip(np.round(image * 255), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(temporary, format="PNG")
+
+
+def _relight(
+    image: npt.NDArray[Any], generator: np.random.Generator, strength: float
+) -> npt.NDArray[Any]:
+    import cv2
+
+    gamma, contrast, shift = (generator.random(3) * 2 - 1) * strength
+    tint = 1 + (generator.random(3) * 2 - 1) * strength / 2
+    changed = np.clip(image, 0, 1) ** (2.0 ** (2 * gamma))
+    changed = np.clip((changed - 0.5) * (1 + contrast) + 0.5 + shift / 2, 0, 1) * tint
+    changed = cv2.GaussianBlur(changed, (0, 0), 0.3 + 2 * strength * generator.random())
+    noise = generator.random(changed.shape) + generator.random(changed.shape) - 1
+    return np.asarray(np.clip(changed + noise * strength / 10, 0, 1))
+
+
+def load(
+    root: str | Path,
+    *,
+    split: str = "all",
+    seed: int = 0,
+    versions: int = 1,
+    strength: float = 0.2,
+    points: int = 64,
+    pattern: str = "*",
+) -> SyntheticPairs:
+    """List the images of a folder, in alphabetical order.
+
+    Args:
+        root: a folder of images; folders in it are not looked into.
+        split: viewpoint, illumination or both (one kind of change), or all three.
+        seed: another one changes every pair.
+        versions: how many of each kind are made of each image.
+        strength: in (0, 0.45]; how far corners move at most, as a part of the sides.
+        points: how many points each pair has.
+        pattern: takes only images of such names, as in `*.jpg`.
+
+    Raises:
+        DatasetError: the folder is missing or holds no image.
+        InvalidArgumentError: a number out of range.
+    """
+    folder = Path(root).expanduser()
+    check_integer("versions", versions, 1)
+    check_integer("points", points, 1)
+    check_integer("seed", seed, 0)
+    if not 0 < strength <= 0.45:
+        raise InvalidArgumentError(f"strength must lie in (0, 0.45], got {strength!r}")
+    if split not in SPEC.splits:
+        raise DatasetError(folder, f"it has no split {split!r}; known: {', '.join(SPEC.splits)}")
+    if not folder.is_dir():
+        raise DatasetError(folder, "there is no such folder")
+    images = sorted(path for path in folder.glob(pattern) if path.suffix.lower() in _SUFFIXES)
+    if not images:
+        raise DatasetError(folder, f"it holds no image {pattern} ({', '.join(_SUFFIXES)})")
+    changes = [
+        Change(kind=kind, strength=strength, seed=seed * 1000 + version, points=points)
+        for version in range(versions)
+        for kind in (_KINDS if split == "all" else (split,))
+    ]
+    return SyntheticPairs(folder, split, images, changes)
+
+
+SPEC = DatasetSpec(
+    name="synthetic",
+    load=load,
+    layout="images, in one folder",
+    source="your own images",
+    license="yours",
+    splits=("all", *_KINDS),
+)

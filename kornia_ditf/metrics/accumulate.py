@@ -1,0 +1,216 @@
+"""Results of pairs and sequences in, one after another or merged; scores out, with definitions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.metrics.functional import area_under_curve
+from kornia_ditf.metrics.masks import statistics
+
+
+class MMA:
+    """Mean matching accuracy: the share of matches that a known homography explains.
+
+    Args:
+        thresholds: in pixels of image B.
+    """
+
+    definition = (
+        "MMA@t: for each pair the share of its matches whose point in A, taken through the true "
+        "homography, lies at most t pixels from the match's point in B (0 for a pair without "
+        "matches); the mean over pairs."
+    )
+
+    def __init__(self, thresholds: Sequence[float] = tuple(range(1, 11))) -> None:
+        self.thresholds = tuple(thresholds)
+        self._sums, self._pairs = torch.zeros(len(self.thresholds), dtype=torch.float64), 0
+
+    def update(self, distances: Tensor) -> None:
+        """Count one pair by its matches' distances, shape (K,), in pixels."""
+        self._pairs += 1
+        if len(distances):
+            limits = torch.tensor(self.thresholds, dtype=torch.float64)
+            self._sums += (distances.double()[None] <= limits[:, None]).double().mean(1)
+
+    def merge(self, other: MMA) -> None:
+        """Add what another one counted."""
+        if self.thresholds != other.thresholds:
+            raise InvalidArgumentError("only accuracies at the same thresholds merge")
+        self._sums, self._pairs = self._sums + other._sums, self._pairs + other._pairs
+
+    def compute(self) -> dict[float, float]:
+        """Give the accuracy at each threshold; NaN where nothing was counted."""
+        means = (self._sums / self._pairs).tolist()  # 0 / 0 is NaN
+        return dict(zip(self.thresholds, means, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class HomographyScores:
+    """How well homographies were found, at each threshold."""
+
+    pairs: int
+    accuracy: Mapping[float, float]
+    auc: Mapping[float, float]
+
+
+class HomographyAccuracy:
+    """Accuracy and AUC of corner errors.
+
+    Args:
+        thresholds: in pixels of image B.
+    """
+
+    definition = (
+        "Corner error: the mean distance, in pixels of B, between the corners of image A under the "
+        "homography that was found and under the true one; infinite where none was found. "
+        "Accuracy@t: the share of pairs with an error <= t. AUC@t: the area under the curve of "
+        "that share over errors from 0 to t, divided by t."
+    )
+
+    def __init__(self, thresholds: Sequence[float] = (1, 3, 5)) -> None:
+        self.thresholds = tuple(thresholds)
+        self._errors: list[float] = []
+
+    def update(self, error: float) -> None:
+        """Count one pair by its corner error."""
+        self._errors.append(error)
+
+    def merge(self, other: HomographyAccuracy) -> None:
+        """Add what another one counted."""
+        if self.thresholds != other.thresholds:
+            raise InvalidArgumentError("only accuracies at the same thresholds merge")
+        self._errors += other._errors
+
+    def compute(self) -> HomographyScores:
+        """Give accuracy and AUC at each threshold; NaN where nothing was counted."""
+        errors = self._errors
+        return HomographyScores(
+            len(errors),
+            {
+                t: float(np.mean([e <= t for e in errors])) if errors else math.nan
+                for t in self.thresholds
+            },
+            {t: area_under_curve(errors, t) if errors else math.nan for t in self.thresholds},
+        )
+
+
+@dataclass(slots=True)
+class EndPointError:
+    """Mean end-point error, over vectors and over images."""
+
+    definition = (
+        "End-point error: the length, in pixels, of the difference between a vector found and the "
+        "true one. Per vector: the mean over all vectors that are known. Per image: the mean over "
+        "images of each one's mean."
+    )
+    _vectors: int = 0
+    _sum: float = 0.0
+    _means: list[float] = field(default_factory=list)
+
+    def update(self, errors: Tensor) -> None:
+        """Count one image by its errors, shape (N,); one without known vectors counts nowhere."""
+        if len(errors):
+            self._vectors += len(errors)
+            self._sum += float(errors.double().sum())
+            self._means.append(float(errors.double().mean()))
+
+    def merge(self, other: EndPointError) -> None:
+        """Add what another one counted."""
+        self._vectors += other._vectors
+        self._sum += other._sum
+        self._means += other._means
+
+    def compute(self) -> dict[str, float]:
+        """Give `per_vector` and `per_image`; NaN where nothing was counted."""
+        images = len(self._means)
+        return {
+            "per_vector": self._sum / self._vectors if self._vectors else math.nan,
+            "per_image": math.fsum(self._means) / images if images else math.nan,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskScores:
+    """The scores of DAVIS 2017: means over all objects of all sequences.
+
+    Args:
+        objects: J and F of each object, by `<sequence>_<number from 1>`.
+    """
+
+    j_and_f: float
+    j_mean: float
+    j_recall: float
+    j_decay: float
+    f_mean: float
+    f_recall: float
+    f_decay: float
+    objects: Mapping[str, tuple[float, float]]
+
+
+class JAndF:
+    """Region similarity J and boundary accuracy F of sequences, as DAVIS 2017 reports them."""
+
+    definition = (
+        "J: intersection over union of an object's mask with the true one. F: harmonic mean of "
+        "precision and recall of its boundary, within 0.008 of the diagonal. For each object the "
+        "mean over frames but the first and the last (recall: the share of frames above 0.5; "
+        "decay: the first quarter's mean less the last's); then the mean over all objects of all "
+        "sequences. J&F: the mean of J's and F's means. As davis2017-evaluation, semi-supervised."
+    )
+
+    def __init__(self) -> None:
+        self._rows: dict[str, tuple[float, ...]] = {}
+
+    def update(self, sequence: str, j: npt.NDArray[np.float64], f: npt.NDArray[np.float64]) -> None:
+        """Count one sequence.
+
+        Args:
+            sequence: its name.
+            j: of each object in each frame that is scored, shape (objects, frames).
+            f: likewise.
+
+        Raises:
+            InvalidArgumentError: the shapes differ, or the sequence was counted already.
+        """
+        if j.shape != f.shape or j.ndim != 2:
+            raise InvalidArgumentError(f"j and f must have one shape, got {j.shape} and {f.shape}")
+        for number, (regions, boundaries) in enumerate(zip(j, f, strict=True), 1):
+            self._add(f"{sequence}_{number}", (*statistics(regions), *statistics(boundaries)))
+
+    def _add(self, name: str, row: tuple[float, ...]) -> None:
+        if name in self._rows:
+            raise InvalidArgumentError(f"object {name} was counted already")
+        self._rows[name] = row
+
+    def merge(self, other: JAndF) -> None:
+        """Add what another one counted.
+
+        Raises:
+            InvalidArgumentError: an object was counted by both.
+        """
+        for name, row in other._rows.items():
+            self._add(name, row)
+
+    def compute(self) -> MaskScores:
+        """Give the scores of all that was counted; NaN where nothing was."""
+        rows = np.array(list(self._rows.values())).reshape(-1, 6)
+        means = rows.mean(0) if len(rows) else np.full(6, math.nan)
+        j_mean, j_recall, j_decay, f_mean, f_recall, f_decay = means.tolist()
+        return MaskScores(
+            j_and_f=(j_mean + f_mean) / 2,
+            j_mean=j_mean,
+            j_recall=j_recall,
+            j_decay=j_decay,
+            f_mean=f_mean,
+            f_recall=f_recall,
+            f_decay=f_decay,
+            objects={name: (row[0], row[3]) for name, row in self._rows.items()},
+        )

@@ -1,0 +1,99 @@
+"""An image and a protocol's `Fit` in, the image as the protocol describes it out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from kornia_ditf.preprocess import ImageLike, as_image
+from kornia_ditf.protocols.protocol import Fit, Protocol
+
+
+def prepare_image(image: ImageLike, protocol: Protocol | Fit) -> Tensor:
+    """Fit an image as a protocol does before it is described.
+
+    Scaling is done by the library that the authors use, on 8 bits, so that it rounds as theirs.
+    Describe the result with a descriptor that does not scale it again (`long_side=None`).
+
+    Args:
+        image: as in `as_image`, one image.
+        protocol: a protocol, or its `fit`.
+
+    Returns:
+        the image, shape (1, 3, h, w), RGB in [0, 1].
+
+    Raises:
+        ImageError: a file cannot be read.
+        InvalidArgumentError: not one image.
+
+    Example:
+        >>> from kornia_ditf.protocols.presets import find_protocol
+        >>> prepare_image(torch.rand(3, 40, 60), find_protocol("dift-spair")).shape
+        torch.Size([1, 3, 768, 768])
+    """
+    fit = protocol.fit if isinstance(protocol, Protocol) else protocol
+    whole = as_image(image)[:1]
+    if fit.kind == "whole":
+        return whole
+    pixels = whole[0].permute(1, 2, 0).cpu().float().mul(255).round().clamp(0, 255)
+    array = pixels.to(torch.uint8).numpy()
+    scaled = _SCALERS[fit.kind](array, fit)
+    return torch.from_numpy(scaled).permute(2, 0, 1)[None].float().div(255).contiguous()
+
+
+def padded_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Give the height and width that an image has inside a padded square."""
+    height, width = size
+    if height <= width:
+        return int(np.around(side * height / width)), side
+    return side, int(np.around(side * width / height))
+
+
+def short_side_size(size: tuple[int, int], fit: Fit) -> tuple[int, int]:
+    """Give the height and width of an image whose shortest side is scaled."""
+    height, width = size
+    if height > width:
+        return int((fit.side * height / width) // fit.multiple * fit.multiple), fit.side
+    return fit.side, int((fit.side * width / height) // fit.multiple * fit.multiple)
+
+
+def _lengthen(array: npt.NDArray[Any], fit: Fit) -> npt.NDArray[Any]:
+    from PIL import Image
+
+    scale = fit.side / max(array.shape[:2])
+    # Python's round, as DiTF's script has it: halves go to even numbers.
+    height, width = (round(side * scale / fit.multiple) * fit.multiple for side in array.shape[:2])
+    size = (max(width, fit.multiple), max(height, fit.multiple))
+    return np.array(Image.fromarray(array).resize(size, Image.Resampling.BICUBIC))
+
+
+def _squash(array: npt.NDArray[Any], fit: Fit) -> npt.NDArray[Any]:
+    from PIL import Image
+
+    square = Image.fromarray(array).resize((fit.side, fit.side), Image.Resampling.BICUBIC)
+    return np.array(square)
+
+
+def _pad(array: npt.NDArray[Any], fit: Fit) -> npt.NDArray[Any]:
+    from PIL import Image
+
+    height, width = padded_size(array.shape[:2], fit.side)
+    inner = np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.LANCZOS))
+    canvas = np.zeros((fit.side, fit.side, 3), np.uint8)
+    top, left = (fit.side - height) // 2, (fit.side - width) // 2
+    canvas[top : top + height, left : left + width] = inner
+    return canvas
+
+
+def _shorten(array: npt.NDArray[Any], fit: Fit) -> npt.NDArray[Any]:
+    import cv2
+
+    height, width = short_side_size(array.shape[:2], fit)
+    return np.asarray(cv2.resize(array, (width, height)))
+
+
+_SCALERS = {"long-side": _lengthen, "short-side": _shorten, "squash": _squash, "pad": _pad}

@@ -1,0 +1,191 @@
+"""The named protocols, each with its source; docs/protocols.md tells them apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from difflib import get_close_matches
+
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.propagation import Propagation
+from kornia_ditf.protocols.protocol import Decode, Fit, Protocol
+
+_DIFT = "DIFT, arXiv 2306.03881"
+_DITF = "DiTF, arXiv 2505.18584"
+_GEOAWARE = "GeoAware-SC, arXiv 2311.17034, pck_train.py"
+_DIFT_PROMPT = "a photo of a {label}"
+
+_GEOAWARE_SPAIR = Protocol(
+    name="geoaware-spair",
+    source=f"{_GEOAWARE}, window soft-argmax of trained descriptors",
+    datasets=("spair-71k",),
+    fit=Fit(kind="pad", side=840),
+    decode=Decode(kind="window", beta=0.02, radius=7),
+    comparison="<",
+    canvas=840,
+    hints={"timestep": 50, "stable_diffusion_side": 960, "prompt": _DIFT_PROMPT},
+)
+_GEOAWARE_AP10K = replace(
+    _GEOAWARE_SPAIR,
+    name="geoaware-ap10k",
+    datasets=("ap-10k",),
+    compat=frozenset({"visibility-scaling"}),
+)
+_PF_PASCAL = Protocol(
+    name="pf-pascal",
+    source="SD4Match, arXiv 2310.17569: thresholds relative to the longer side of image B",
+    datasets=("pf-pascal",),
+    base="image",
+    alphas=(0.05, 0.1, 0.15),
+)
+_PF_WILLOW = Protocol(
+    name="pf-willow",
+    source="Proposal Flow, arXiv 1511.05065: thresholds relative to the extent of the keypoints",
+    datasets=("pf-willow",),
+    base="points",
+    alphas=(0.05, 0.1, 0.15),
+)
+_DAVIS_DINO = Protocol(
+    name="davis-dino",
+    source="DINO, arXiv 2104.14294, eval_video_segmentation.py",
+    task="masks",
+    datasets=("davis-2017",),
+    fit=Fit(kind="short-side", side=480, multiple=64),
+    propagation=Propagation(top_k=5, last_frames=7, radius=12, temperature=0.1),
+    hints={"pixels_per_token": 16},
+)
+
+PROTOCOLS: tuple[Protocol, ...] = (
+    Protocol(
+        name="plain",
+        source="kornia_ditf: each descriptor fits images as it does by itself",
+        datasets=("folder", "synthetic"),
+        base="image",
+    ),
+    Protocol(
+        name="plain-homography",
+        source="kornia_ditf: mutually nearest tokens; homography by least median of squares",
+        task="homography",
+        datasets=("synthetic", "hpatches"),
+        base="pixels",
+        alphas=tuple(range(1, 11)),
+    ),
+    Protocol(
+        name="dift-spair",
+        source=f"{_DIFT}, eval_spair.py",
+        datasets=("spair-71k",),
+        fit=Fit(kind="squash", side=768),
+        hints={"timestep": 261, "up_block": 1, "ensemble": 8, "prompt": _DIFT_PROMPT},
+    ),
+    Protocol(
+        name="ditf-spair",
+        source=f"{_DITF}, eval_spair.py",
+        datasets=("spair-71k",),
+        fit=Fit(kind="long-side", side=640, multiple=16),
+        hints={"timestep": 260, "block": 28, "ensemble": 8, "treatment": "adaln+discard"},
+    ),
+    Protocol(
+        name="sd-dino-spair",
+        source="sd-dino, arXiv 2305.15347, pck_spair_pascal.py: 20 pairs a category, its default",
+        datasets=("spair-71k",),
+        fit=Fit(kind="pad", side=840),
+        decode=Decode(kind="tokens", offset=-0.5),
+        comparison="<",
+        canvas=840,
+        per_category=20,
+        hints={"timestep": 100, "stable_diffusion_side": 960},
+    ),
+    _GEOAWARE_SPAIR,
+    replace(
+        _GEOAWARE_SPAIR,
+        name="geoaware-spair-zero-shot",
+        source=f"{_GEOAWARE} with configs/eval_zero_shot_spair.yaml, without its adaptive flip",
+        decode=Decode(kind="window", beta=0.02, radius=5),
+    ),
+    replace(_GEOAWARE_AP10K, name="geoaware-ap10k-intra-species", hints={"split": "test"}),
+    replace(
+        _GEOAWARE_AP10K,
+        name="geoaware-ap10k-cross-species",
+        hints={"split": "test_cross_species"},
+    ),
+    replace(
+        _GEOAWARE_AP10K, name="geoaware-ap10k-cross-family", hints={"split": "test_cross_family"}
+    ),
+    _PF_PASCAL,
+    replace(
+        _PF_PASCAL,
+        name="sd-dino-pf-pascal",
+        source="sd-dino, arXiv 2305.15347, pck_spair_pascal.py --PASCAL",
+        fit=Fit(kind="pad", side=840),
+        decode=Decode(kind="tokens", offset=-0.5),
+        base="canvas",
+        comparison="<",
+        canvas=840,
+        hints={"timestep": 100, "stable_diffusion_side": 960},
+    ),
+    replace(
+        _GEOAWARE_SPAIR,
+        name="geoaware-pf-pascal",
+        datasets=("pf-pascal",),
+        base="canvas",
+        alphas=(0.05, 0.1, 0.15),
+    ),
+    _PF_WILLOW,
+    replace(
+        _PF_WILLOW,
+        name="pf-willow-padded",
+        source="dhpf and CATs, threshold `bbox`: inflated by keypoints that are none",
+        compat=frozenset({"willow-padding"}),
+    ),
+    Protocol(
+        name="dift-hpatches",
+        source=f"{_DIFT}, eval_hpatches.py and eval_homography.py",
+        task="homography",
+        datasets=("hpatches",),
+        fit=Fit(kind="squash", side=768),
+        base="pixels",
+        alphas=tuple(range(1, 11)),
+        compat=frozenset({"dift-sampling"}),
+        hints={"timestep": 0, "up_block": 2, "ensemble": 8, "keypoints": "superpoint-1k"},
+    ),
+    _DAVIS_DINO,
+    replace(
+        _DAVIS_DINO,
+        name="davis-dift",
+        source=f"{_DIFT}, eval_davis.py",
+        fit=Fit(kind="short-side", side=480, multiple=32),
+        propagation=Propagation(top_k=15, last_frames=28, radius=15, temperature=0.2),
+        compat=frozenset({"short-shooting"}),
+        hints={"timestep": 51, "up_block": 2, "pixels_per_token": 8},
+    ),
+    replace(
+        _DAVIS_DINO,
+        name="davis-ditf",
+        source=f"{_DITF}, eval_davis.py",
+        fit=Fit(kind="short-side", side=960, multiple=32),
+        hints={"timestep": 90, "block": 24, "ensemble": 1, "pixels_per_token": 16},
+    ),
+)
+
+
+def list_protocols() -> dict[str, Protocol]:
+    """List the named protocols.
+
+    Example:
+        >>> list_protocols()["dift-spair"].fit.side
+        768
+    """
+    return {protocol.name: protocol for protocol in PROTOCOLS}
+
+
+def find_protocol(name: str) -> Protocol:
+    """Find a protocol by its name.
+
+    Raises:
+        InvalidArgumentError: no protocol has it.
+    """
+    known = list_protocols()
+    if name in known:
+        return known[name]
+    near = get_close_matches(name, known, n=1, cutoff=0.4)
+    advice = f"did you mean {near[0]!r}? " if near else ""
+    raise InvalidArgumentError(f"no protocol is named {name!r}; {advice}known: {', '.join(known)}")

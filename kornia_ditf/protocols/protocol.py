@@ -1,0 +1,142 @@
+"""What a published evaluation does, as a value: every number that can change a result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.metrics.functional import Comparison
+from kornia_ditf.propagation import Propagation
+
+Task = Literal["keypoints", "homography", "masks"]
+
+COMPATIBILITY = {
+    "dift-sampling": "HPatches: keypoints are normalised as if pixels' centres were corners, and "
+    "sampled as if they were not, so that descriptors come from up to half a pixel further out and "
+    "from half outside at the border (DIFT's eval_hpatches.py)",
+    "short-shooting": "DAVIS: the sequence `shooting` looks back at 10 frames at most, for want of "
+    "memory (DIFT's eval_davis.py)",
+    "visibility-scaling": "coordinates are multiplied by visibility, so that points annotated as "
+    "hidden (0.5) go to half their place (GeoAware-SC's preprocess_kps_pad)",
+    "willow-padding": "both images are taken as 256 x 256, and the extent is that of A's keypoints "
+    "and (-1, -1), with which lists of points were filled up (dhpf, CATs)",
+}
+"""What authors' code does beside its paper, by the name that `Protocol.compat` takes."""
+
+_KINDS = ("whole", "squash", "long-side", "short-side", "pad")
+_TASKS = ("keypoints", "homography", "masks")
+_BASES = ("box", "image", "canvas", "points", "pixels")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """How an image is fitted before it is described.
+
+    Args:
+        kind: `whole` leaves the image to the descriptor. `squash` scales to a square and gives up
+            the aspect (PIL, bicubic). `long-side` scales the longest side and rounds both to a
+            multiple (PIL, bicubic). `short-side` scales the shortest side and rounds the other down
+            to a multiple (OpenCV, linear). `pad` scales the longest side (PIL, Lanczos) and
+            centres the image in a black square.
+        side: that side in pixels.
+        multiple: what sides are multiples of.
+    """
+
+    kind: Literal["whole", "squash", "long-side", "short-side", "pad"] = "whole"
+    side: int = 0
+    multiple: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise InvalidArgumentError(f"kind must be one of {', '.join(_KINDS)}: {self.kind!r}")
+        if self.kind != "whole" and (self.side < 8 or self.multiple < 1):
+            raise InvalidArgumentError(
+                f"side must be at least 8 and multiple at least 1, got {self.side}, {self.multiple}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decode:
+    """How a place is read from cosines.
+
+    Args:
+        kind: `pixels` takes the highest cosine among all pixels of the image (descriptors
+            upsampled). `tokens` takes the token of the padded square with the highest cosine to
+            the token that the point lies in. `window` takes the mean place in a window around
+            that, weighted by a softmax (`WindowSoftArgmax`).
+        beta: the temperature of that softmax.
+        radius: how far the window reaches, in tokens.
+        offset: pixels of the square that are added to a token's edge and half its side, which is
+            rounded down.
+    """
+
+    kind: Literal["pixels", "tokens", "window"] = "pixels"
+    beta: float = 0.02
+    radius: int = 7
+    offset: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """A published evaluation with every number that can change a result.
+
+    Change one with `dataclasses.replace`, and the name with it.
+
+    Args:
+        name: what the user types.
+        source: where the numbers come from.
+        task: what is scored: keypoints, homographies, or masks of a sequence.
+        datasets: the names of the data sets that it is meant for.
+        fit: how images are fitted before they are described.
+        decode: how points are found.
+        base: what thresholds are relative to: the longer side of B's `box`, of the `image` B, of
+            the padded square (`canvas`), the extent of the key`points` of B, or 1 (`pixels`).
+        comparison: whether a distance of exactly the threshold counts.
+        alphas: the thresholds as parts of the base.
+        corner_thresholds: those of a homography's corner error, in pixels of B.
+        canvas: side of the padded square in whose pixels distances are measured; 0 where they are
+            measured in the pixels of the image.
+        propagation: for masks.
+        per_category: score so many pairs of each category, drawn as the authors do; 0 is all.
+        compat: what the authors' code does and its paper does not mean, by name: see
+            docs/protocols.md.
+        hints: what the authors' descriptor used (timestep, block, ensemble, prompt ...); never
+            applied by the protocol.
+    """
+
+    name: str
+    source: str
+    task: Task = "keypoints"
+    datasets: tuple[str, ...] = ()
+    fit: Fit = field(default_factory=Fit)
+    decode: Decode = field(default_factory=Decode)
+    base: Literal["box", "image", "canvas", "points", "pixels"] = "box"
+    comparison: Comparison = "<="
+    alphas: tuple[float, ...] = (0.1, 0.05, 0.01)
+    corner_thresholds: tuple[float, ...] = (1, 3, 5)
+    canvas: int = 0
+    propagation: Propagation | None = None
+    per_category: int = 0
+    compat: frozenset[str] = frozenset()
+    hints: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.task not in _TASKS:
+            raise InvalidArgumentError(f"task must be one of {', '.join(_TASKS)}: {self.task!r}")
+        unknown = self.compat - set(COMPATIBILITY)
+        if unknown:
+            raise InvalidArgumentError(
+                f"compat must be of {', '.join(COMPATIBILITY)}, got {min(unknown)!r}"
+            )
+        if self.base not in _BASES:
+            raise InvalidArgumentError(f"base must be one of {', '.join(_BASES)}: {self.base!r}")
+        if not self.alphas or not all(alpha > 0 for alpha in self.alphas):
+            raise InvalidArgumentError(f"alphas must all be above 0, got {self.alphas!r}")
+        square = {self.canvas > 0, self.fit.kind == "pad", self.decode.kind != "pixels"}
+        if len(square) > 1 or (self.base == "canvas" and not self.canvas):
+            raise InvalidArgumentError(
+                "canvas, fit.kind 'pad' and decode.kind 'tokens' or 'window' belong together, got "
+                f"{self.canvas}, {self.fit.kind!r} and {self.decode.kind!r} (base {self.base!r})"
+            )

@@ -1,0 +1,179 @@
+"""What a study may say, value by value, and its sweeps laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+)
+
+from kornia_ditf.errors import InvalidArgumentError
+
+Item = TypeVar("Item")
+
+
+def _as_list(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+def _as_named(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Sweep = Annotated[list[Item], BeforeValidator(_as_list), Field(min_length=1)]
+Options = dict[str, JsonValue]
+
+_SWEPT = ("block", "timestep", "treatment", "ensemble", "prompt", "long_side", "seed")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class DescriptorChoice(_Strict):
+    """A descriptor and its settings; a setting that is a list is swept.
+
+    `name` is what `create_descriptor` takes; `label` is what tables call it. `prompt` may hold
+    `{label}`, which is what an image shows. `options` go to the loader (dtype, device ...).
+    """
+
+    name: str
+    label: str | None = None
+    source: str | None = None
+    block: Sweep[int] | None = None
+    timestep: Sweep[float] | None = None
+    treatment: Sweep[str] | None = None
+    ensemble: Sweep[int] | None = None
+    prompt: Sweep[str] | None = None
+    long_side: Sweep[int] | None = None
+    seed: Sweep[int] | None = None
+    massive_channels: list[int] | None = None
+    options: Options = {}
+
+
+class ProtocolChoice(_Strict):
+    """A named protocol, and what is changed of it."""
+
+    name: str
+    overrides: Options = {}
+
+
+Protocols = Annotated[
+    list[Annotated[ProtocolChoice, BeforeValidator(_as_named)]],
+    BeforeValidator(_as_list),
+    Field(min_length=1),
+]
+
+
+class DatasetChoice(_Strict):
+    """A data set; `limit` takes so many pairs by a seeded draw, and `protocols` go first."""
+
+    name: str
+    label: str | None = None
+    root: str | None = None
+    split: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    options: Options = {}
+    protocols: Protocols | None = None
+
+
+class ReportChoice(_Strict):
+    """How the report judges; see docs/studies.md for what each number means."""
+
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    resamples: int = Field(default=2000, ge=100)
+    permutations: int = Field(default=10000, ge=100)
+    resample: Literal["pair", "image"] = "pair"
+    seed: int = 0
+    pictures: int = Field(default=3, ge=0)
+    reference: str | None = None
+
+
+class Reported(_Strict):
+    """A number that a publication reports; tables show it as reported, never as measured."""
+
+    what: str
+    value: float
+    metric: str
+    source: str
+
+
+class Study(_Strict):
+    """What a study file says."""
+
+    name: str
+    descriptors: Annotated[list[DescriptorChoice], Field(min_length=1)]
+    datasets: Annotated[list[DatasetChoice], Field(min_length=1)]
+    protocols: Protocols | None = None
+    reported: list[Reported] = []
+    cache_dtype: Literal["float32", "float16"] = "float32"
+    report: ReportChoice = ReportChoice()
+
+    def configurations(self) -> list[Configuration]:
+        """Lay out the sweeps, in the order of the file.
+
+        Raises:
+            InvalidArgumentError: two are the same.
+        """
+        found: list[Configuration] = []
+        for choice in self.descriptors:
+            swept = {
+                name: [_whole(value) for value in getattr(choice, name)]
+                for name in _SWEPT
+                if getattr(choice, name) is not None
+            }
+            fixed: dict[str, Any] = dict(choice.options)
+            if choice.massive_channels is not None:
+                fixed["massive_channels"] = tuple(choice.massive_channels)
+            for values in product(*swept.values()):
+                settings = dict(zip(swept, values, strict=True))
+                varied = [f"{n} {_short(settings[n])}" for n in swept if len(swept[n]) > 1]
+                label = " ".join([choice.label or choice.name, *varied])
+                source = choice.source
+                found.append(Configuration(label, choice.name, source, {**fixed, **settings}))
+        labels = [each.label for each in found]
+        twice = next((label for label in labels if labels.count(label) > 1), None)
+        if twice is not None:
+            raise InvalidArgumentError(
+                f"two descriptors are called {twice!r}: give each `- name: ...` its own `label`"
+            )
+        return found
+
+    def protocols_of(self, dataset: DatasetChoice) -> Sequence[ProtocolChoice]:
+        """List the protocols by which a data set is evaluated."""
+        return dataset.protocols or self.protocols or ()
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """One descriptor with one value for each setting.
+
+    Args:
+        label: what tables call it; unique in the study.
+        name: what `create_descriptor` takes.
+        source: where its weights are, if not in their own place.
+        settings: the options of `create_descriptor` that the study gives.
+    """
+
+    label: str
+    name: str
+    source: str | None
+    settings: Mapping[str, Any]
+
+
+def _whole(value: Any) -> Any:
+    # 261 and 261.0 are one timestep, and must have one name.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _short(value: Any) -> str:
+    return repr(value) if value == "" else str(value)

@@ -1,0 +1,122 @@
+"""`kornia-ditf study` as a person types it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import Result
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def study(tmp_path: Path, images: list[Path], model: Path) -> Path:
+    points = [[10, 10], [20, 30], [30, 20]]
+    names = [path.name for path in images]
+    pairs = [
+        {"image_a": a, "image_b": b, "points_a": points, "points_b": points}
+        for a, b in zip(names, names[1:] + names[:1], strict=True)
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+    descriptor = {"name": "nano", "source": str(model), "block": [1, 2], "treatment": "raw"}
+    document = {
+        "name": "small",
+        "descriptors": [{**descriptor, "long_side": 32}],
+        "datasets": [{"name": "folder", "root": "."}],
+        "protocols": "plain",
+        "report": {"resamples": 100, "permutations": 100, "pictures": 1},
+    }
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def test_a_study_is_planned_run_and_reported(run: Run, study: Path, tmp_path: Path) -> None:
+    planned = run("study", "plan", study)
+    assert planned.exit_code == 0, planned.stderr
+    assert "3 (folder, plain); 6 with every configuration" in planned.stdout
+    done = run("study", "run", study, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    assert "describing images: 3" in done.stderr and "report.html" in done.stderr
+    again = run("study", "run", study, "--out", tmp_path / "out", "--no-report")
+    assert again.exit_code == 0 and "describing" not in again.stderr
+    reported = run("study", "report", tmp_path / "out")
+    assert [Path(line).name for line in reported.stdout.split()] == [
+        "report.html",
+        "report.md",
+        "tables.tex",
+    ]
+
+
+def test_a_plan_is_a_document_for_machines(run_json: Any, study: Path) -> None:
+    document = run_json("study", "plan", study)
+    assert document["scored"] == 6 and document["forwards"] == 3
+    assert document["cache_bytes"] > 0 and document["groups"][0]["configurations"] == 2
+
+
+def test_a_mistake_in_the_file_is_one_line_with_its_place(run: Run, study: Path) -> None:
+    study.write_text(study.read_text().replace("treatment", "treatmant"))
+    result = run("study", "run", study)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1 and "did you mean 'treatment'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--engine", "dask"), "must be local, processes or ray, got 'dask'"),
+        (("--devices", "cpu,cpu"), "use --engine processes"),
+        (("--devices", "gpu9"), "device 'gpu9' cannot be used"),
+    ],
+)
+def test_a_wrong_engine_is_refused(
+    run: Run, study: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = run("study", "run", study, *arguments)
+    assert result.exit_code == 2 and message in result.stderr
+
+
+def test_unknown_names_are_told_with_the_nearest(run: Run, study: Path, tmp_path: Path) -> None:
+    text = study.read_text()
+    for old, new, message in (
+        ("name: folder", "name: foldr", "did you mean 'folder'"),
+        ("protocols: plain", "protocols: plane", "did you mean 'plain'"),
+        ("name: nano", "name: nanno", "did you mean 'nano'"),
+    ):
+        study.write_text(text.replace(old, new))
+        result = run("study", "run", study, "--out", tmp_path / "out")
+        assert result.exit_code in (2, 4) and message in result.stderr
+
+
+def test_a_folder_in_use_is_an_error(run: Run, study: Path, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out/.lock"):
+        result = run("study", "run", study, "--out", tmp_path / "out")
+    assert result.exit_code == 1 and "is in use by another run" in result.stderr
+
+
+def test_an_ablation_prints_a_row_for_each_treatment(
+    run: Run, study: Path, model: Path, tmp_path: Path
+) -> None:
+    result = run(
+        *("study", "ablation", "nano", "--source", model, "--block", 1, "--long-side", 32),
+        *("--dataset", "folder", "--root", study.parent, "--out", tmp_path / "ablation"),
+    )
+    assert result.exit_code == 0, result.stderr
+    rows = [line.split()[0] for line in result.stdout.splitlines() if line.strip()]
+    assert rows[2:6] == ["raw", "adaln", "adaln+discard", "discard+layernorm"]
+    assert "per image" in result.stdout and "per point" in result.stdout
+
+
+def test_the_photographs_of_the_project_are_the_default_of_an_ablation() -> None:
+    from kornia_ditf.study.ablation import ablation_study
+
+    study = ablation_study("nano")
+    assert Path(str(study.datasets[0].root)).samefile("examples/data")
