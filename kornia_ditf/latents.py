@@ -45,7 +45,8 @@ def encode_images(vae: nn.Module, images: Tensor, *, sample: bool = False, seed:
         latent = posterior.mode()
         if sample:
             # One draw for all images: an image's latent must not depend on its place in a batch.
-            draw = draw_noise((1, *latent.shape[1:]), seed=seed)
+            # The noise of the same seed is drawn from `seed`; it must not be the same numbers.
+            draw = draw_noise((1, *latent.shape[1:]), seed=~seed)
             latent = posterior.mean + posterior.std * draw.to(latent)
     return _normalise(vae, (latent.squeeze(2) if frames else latent).float())
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from kornia_ditf.loading import (
     build_empty,
     load_transformer,
     load_vae_encoder,
+    without_deprecations,
     without_progress_bars,
 )
 from kornia_ditf.registry import find_backbone
@@ -225,6 +227,21 @@ def test_positions_that_no_checkpoint_stores_are_computed(tiny_checkpoint: Check
     model: Any = build_empty(config, "DiTTransformer2DModel", torch.float32)
     assert not model.pos_embed.pos_embed.is_meta
     assert all(parameter.is_meta for parameter in model.parameters())
+
+
+def test_values_in_a_list_that_no_checkpoint_stores_are_computed() -> None:
+    config = {"hidden_size": 32, "num_layers": 1, "num_attention_heads": 2, "num_kv_heads": 1}
+    rotary = {"axes_dim_rope": (4, 6, 6), "axes_lens": (8, 8, 8), "multiple_of": 2}
+    model: Any = build_empty({**config, **rotary}, "Lumina2Transformer2DModel", torch.float32)
+    assert not any(value.is_meta for value in model.rope_embedder.freqs_cis)
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
+def test_what_libraries_warn_of_in_their_own_code_stays_with_them() -> None:
+    with without_deprecations():
+        warnings.warn("theirs", FutureWarning, stacklevel=1)
+    with pytest.raises(UserWarning, match="ours"), without_deprecations():
+        warnings.warn("ours", UserWarning, stacklevel=1)
 
 
 @pytest.mark.parametrize("family", ["dit", "flux"])

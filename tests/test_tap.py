@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kornia_ditf.errors import CaptureError, InvalidArgumentError
 from kornia_ditf.tap import (
+    ArgumentModulation,
     BlockStream,
     LinearModulation,
     TableModulation,
@@ -275,3 +276,49 @@ def test_a_table_is_read_whether_the_embedding_is_passed_by_name_or_position(nam
     assert tap.shift is not None and tap.scale is not None
     torch.testing.assert_close(tap.shift, table[0] + inputs["timestep"][:, :WIDTH])
     torch.testing.assert_close(tap.scale, table[1] + inputs["timestep"][:, WIDTH : 2 * WIDTH])
+
+
+class ArgumentBlock(nn.Module):
+    """A block that is given its modulation, scale first, and normalises in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(WIDTH, elementwise_affine=False, eps=1e-6)
+        self.attention = nn.Linear(WIDTH, WIDTH, dtype=torch.bfloat16)
+
+    def forward(self, stream: Tensor, temb: Tensor) -> Tensor:
+        scale, shift = temb.flatten(1).unsqueeze(1).float().chunk(2, dim=-1)
+        modulated = self.norm(stream.float()) * (1 + scale) + shift
+        return stream + self.attention(modulated.to(stream.dtype))
+
+
+class Given(nn.Module):
+    """A transformer of such blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(ArgumentBlock() for _ in range(2))
+
+    def forward(self, hidden: Tensor, temb: Tensor) -> Tensor:
+        for block in self.blocks:
+            hidden = block(hidden, temb=temb)
+        return hidden
+
+
+@pytest.mark.parametrize("shape", [(2, 2 * WIDTH), (2, 2, WIDTH), (2, 1, 2 * WIDTH)])
+def test_a_modulation_may_be_an_argument_of_any_shape(shape: tuple[int, ...]) -> None:
+    temb = torch.randn(shape, dtype=torch.bfloat16)
+    inputs = {"hidden": torch.randn(2, TOKENS, WIDTH, dtype=torch.bfloat16), "temb": temb}
+    streams = (stream("blocks", modulation=ArgumentModulation("temb", shift=1, scale=0)),)
+    tap = capture_blocks(Given(), streams, [1], inputs, grid=GRID)[1]
+    assert tap.scale is not None and tap.shift is not None
+    assert torch.equal(tap.scale, temb.flatten(1)[:, :WIDTH])
+    assert torch.equal(tap.shift, temb.flatten(1)[:, WIDTH:])
+
+
+def test_a_tap_has_the_streams_dtype_whatever_the_block_normalises_in() -> None:
+    hidden = torch.randn(2, TOKENS, WIDTH, dtype=torch.bfloat16)
+    inputs = {"hidden": hidden, "temb": torch.randn(2, 2 * WIDTH, dtype=torch.bfloat16)}
+    streams = (stream("blocks", modulation=ArgumentModulation("temb", shift=1, scale=0)),)
+    tap = capture_blocks(Given(), streams, [0], inputs, grid=GRID)[0]
+    assert tap.x.dtype == torch.bfloat16 and torch.equal(tap.x, hidden)

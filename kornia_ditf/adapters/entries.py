@@ -3,10 +3,14 @@
 A host that knows only `importlib.metadata` finds them in the groups `kornia.dense_descriptors` and
 `kornia.dense_matchers`. Loading an entry loads no library; calling it does. Each takes the options
 of `create_descriptor` or `create_matcher` and gives the module.
+
+`descriptors.nano` and `matchers.nano` are such callables, and so for every name that is installed,
+a plugin's too, written as an identifier.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +33,7 @@ def descriptor_entry(name: str) -> Callable[..., DiTFDescriptor]:
 
         return DiTFDescriptor(name, **options)
 
-    return _named(create, name, "create_descriptor")
+    return create
 
 
 def matcher_entry(name: str) -> Callable[..., DiTFMatcher]:
@@ -40,34 +44,41 @@ def matcher_entry(name: str) -> Callable[..., DiTFMatcher]:
 
         return create_matcher(name, **options)
 
-    return _named(create, name, "create_matcher")
-
-
-def _named(create: Callable[..., Any], name: str, origin: str) -> Callable[..., Any]:
-    create.__doc__ = f"Load {name!r} as a Kornia module; takes the options of {origin}."
     return create
 
 
-nano = descriptor_entry("nano")
-dit_xl_2_256 = descriptor_entry("dit-xl-2-256")
-dit_xl_2_512 = descriptor_entry("dit-xl-2-512")
-pixart_alpha_512 = descriptor_entry("pixart-alpha-512")
-pixart_alpha_1024 = descriptor_entry("pixart-alpha-1024")
-pixart_sigma_1024 = descriptor_entry("pixart-sigma-1024")
-sd3_medium = descriptor_entry("sd3-medium")
-sd35_medium = descriptor_entry("sd3.5-medium")
-sd35_large = descriptor_entry("sd3.5-large")
-flux1_dev = descriptor_entry("flux.1-dev")
-flux1_schnell = descriptor_entry("flux.1-schnell")
+class Entries:
+    """Callables for every installed name, as attributes: the name written as an identifier.
 
-nano_matcher = matcher_entry("nano")
-dit_xl_2_256_matcher = matcher_entry("dit-xl-2-256")
-dit_xl_2_512_matcher = matcher_entry("dit-xl-2-512")
-pixart_alpha_512_matcher = matcher_entry("pixart-alpha-512")
-pixart_alpha_1024_matcher = matcher_entry("pixart-alpha-1024")
-pixart_sigma_1024_matcher = matcher_entry("pixart-sigma-1024")
-sd3_medium_matcher = matcher_entry("sd3-medium")
-sd35_medium_matcher = matcher_entry("sd3.5-medium")
-sd35_large_matcher = matcher_entry("sd3.5-large")
-flux1_dev_matcher = matcher_entry("flux.1-dev")
-flux1_schnell_matcher = matcher_entry("flux.1-schnell")
+    Args:
+        make: what makes the callable of a name.
+    """
+
+    def __init__(self, make: Callable[[str], Callable[..., Any]]) -> None:
+        self._make = make
+
+    def __getattr__(self, wanted: str) -> Callable[..., Any]:
+        if wanted.startswith("_"):
+            raise AttributeError(f"there is no entry {wanted!r}")
+
+        def create(**options: Any) -> Any:
+            from kornia_ditf.registry import list_descriptors
+
+            names = (name for name in list_descriptors() if identifier(name) == wanted)
+            return self._make(next(names, wanted))(**options)
+
+        return create
+
+
+descriptors = Entries(descriptor_entry)
+matchers = Entries(matcher_entry)
+
+
+def identifier(name: str) -> str:
+    """Write a descriptor's name as an identifier: all but letters and digits becomes `_`.
+
+    Example:
+        >>> identifier("flux.1-dev")
+        'flux_1_dev'
+    """
+    return re.sub(r"\W", "_", name)

@@ -122,11 +122,11 @@ def show(
     """Show a backbone's numbers, and what it would download and hold, before anything is.
 
     Only configurations are read. Where the hub cannot be reached, memory is worked out from the
-    published architecture, and the output says so.
+    published architecture, if that is known, and the output says so.
     """
     from kornia_ditf.checks import read_dtype
     from kornia_ditf.cli import output
-    from kornia_ditf.errors import InvalidArgumentError
+    from kornia_ditf.errors import HubUnreachableError, InvalidArgumentError
     from kornia_ditf.registry import find_descriptor
     from kornia_ditf.spec import DescriptorSpec
 
@@ -138,11 +138,14 @@ def show(
     chosen = spec.block if block is None else block
     if not 0 <= chosen < spec.blocks:
         raise InvalidArgumentError(f"--block must lie in 0 to {spec.blocks - 1}, got {chosen}")
-    plan = None
+    plan, unknown = None, ""
     if spec.plan is not None:
-        plan = spec.plan(
-            place, block=chosen, dtype=read_dtype(dtype), architecture=spec.architecture
-        )
+        try:
+            plan = spec.plan(
+                place, block=chosen, dtype=read_dtype(dtype), architecture=spec.architecture
+            )
+        except HubUnreachableError as error:
+            unknown = str(error)
     if as_json:
         values = None if plan is None else {**asdict(plan), "held": plan.held}
         document = {**_as_values(spec), "weights": place}
@@ -165,6 +168,8 @@ def show(
     ]
     if plan is not None:
         facts += _plan_facts(plan, chosen, dtype)
+    elif unknown:
+        facts.append(("memory", f"not known: {unknown}"))
     output.print_facts(facts)
 
 

@@ -5,37 +5,48 @@ import sys
 import sysconfig
 import tomllib
 import venv
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
-from kornia_ditf import backbones
-from kornia_ditf.adapters.entries import descriptor_entry, matcher_entry
+from kornia_ditf.adapters import entries
+from kornia_ditf.adapters.entries import descriptor_entry, identifier, matcher_entry
 from kornia_ditf.adapters.kornia import DiTFDescriptor
 from kornia_ditf.adapters.kornia_matcher import DiTFMatcher
-from kornia_ditf.errors import DiTFError, InvalidArgumentError
+from kornia_ditf.errors import DiTFError, InvalidArgumentError, UnknownBackboneError
+from kornia_ditf.registry import list_descriptors
 
 ROOT = Path(__file__).parents[2]
 GROUPS = ("kornia.dense_descriptors", "kornia.dense_matchers")
 
 
 def declared(group: str) -> dict[str, str]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    entries: dict[str, str] = project["entry-points"][group]
-    return entries
+    """Read what this package and the plugins beside it declare in a group."""
+    found: dict[str, str] = {}
+    for project in [ROOT / "pyproject.toml", *ROOT.glob("plugins/*/pyproject.toml")]:
+        points = tomllib.loads(project.read_text("utf-8"))["project"]["entry-points"]
+        found |= points.get(group, {})
+    return found
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_every_built_in_backbone_has_an_entry_of_its_own_name(group: str) -> None:
-    entries = declared(group)
-    assert list(entries) == [spec.name for spec in backbones.SPECS]
-    for name, target in entries.items():
-        module, _, attribute = target.partition(":")
-        create = getattr(import_module(module), attribute)
-        assert f"Load {name!r} " in create.__doc__
-        assert attribute.endswith("_matcher") == (group == "kornia.dense_matchers")
+def test_every_installed_descriptor_has_an_entry_of_its_own_name(group: str) -> None:
+    found = declared(group)
+    assert set(list_descriptors()) <= set(found)
+    kind = "matchers" if group == "kornia.dense_matchers" else "descriptors"
+    assert found == {
+        name: f"kornia_ditf.adapters.entries:{kind}.{identifier(name)}" for name in found
+    }
+
+
+def test_entries_are_found_by_their_names_as_identifiers() -> None:
+    assert entries.descriptors.nano(block=1).descriptor.config.block == 1
+    assert isinstance(entries.matchers.nano(block=1), DiTFMatcher)
+    with pytest.raises(UnknownBackboneError, match="did you mean 'nano'"):
+        entries.descriptors.nanno()
+    with pytest.raises(AttributeError, match="_private"):
+        _ = entries.descriptors._private
 
 
 def test_an_entry_takes_options_and_gives_the_module() -> None:
@@ -62,9 +73,9 @@ from importlib.metadata import entry_points
 heavy = ("torch", "kornia", "cv2", "diffusers", "transformers", "PIL")
 loaded = {}
 for group in ("kornia.dense_descriptors", "kornia.dense_matchers"):
-    found = {entry.name: entry.load() for entry in entry_points(group=group)}
-    assert "flux.1-dev" in found, found
-    loaded[group] = found["nano"]
+    found = {entry.name: entry for entry in entry_points(group=group)}
+    found["flux.1-dev"].load()
+    loaded[group] = found["nano"].load()
 assert not [name for name in heavy if name in sys.modules], "loading an entry loads a library"
 
 import torch

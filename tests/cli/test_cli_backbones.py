@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import Result
 
-from kornia_ditf import checkpoint
+from kornia_ditf import checkpoint, registry
 from kornia_ditf.registry import list_backbones
 
 Run = Callable[..., Result]
@@ -77,3 +78,13 @@ def test_what_cannot_be_shown_is_one_line(run: Run, arguments: tuple[str, ...], 
     result = run("backbones", "show", *arguments)
     assert (result.exit_code, result.stdout) == (code, "")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("_no_hub")
+def test_a_backbone_whose_memory_nobody_knows_is_shown_all_the_same(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = replace(list_backbones()["flux.1-dev"], architecture={})
+    monkeypatch.setattr(registry, "find_descriptor", lambda name: spec)
+    shown = run("backbones", "show", "flux.1-dev").stdout
+    assert "57 of 3072 channels" in shown and "not known" in shown

@@ -138,9 +138,8 @@ class DIFT(DenseDescriptor):
         """
         fitted, frame = self._fit(as_image(image))
         conditioning = self._condition(prompts, len(fitted))
-        # The noise's own seed would draw the same numbers twice.
         sample = self.config.posterior == "sample"
-        latent = encode_images(self.vae, fitted, sample=sample, seed=~self.config.seed)
+        latent = encode_images(self.vae, fitted, sample=sample, seed=self.config.seed)
         noise = draw_noise((self.config.ensemble, *latent.shape[1:]), seed=self.config.seed)
         if "pooled_prompt_embeds" in conditioning.tensors:
             conditioning = _with_time_ids(conditioning, frame.model_size)

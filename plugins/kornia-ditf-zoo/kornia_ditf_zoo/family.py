@@ -104,7 +104,7 @@ class TrimmedTexts(DiffusersBackbone):
         self, latent: Tensor, timestep: float, conditioning: Conditioning, *, blocks: Sequence[int]
     ) -> dict[int, Tap]:
         told = conditioning.expand(len(latent))
-        lengths = told[self.texts[-1]].sum(1).long().cpu()
+        lengths = told[self.texts[-1]].bool().sum(1).cpu()
         groups = [(lengths == length).nonzero()[:, 0] for length in sorted(set(lengths.tolist()))]
         if not groups:
             return super().taps(latent, timestep, told, blocks=blocks)
@@ -119,7 +119,7 @@ class TrimmedTexts(DiffusersBackbone):
 
     def trim(self, told: Conditioning) -> Conditioning:
         """Cut off what is padding in every row."""
-        length = int(told[self.texts[-1]].sum(1).max())
+        length = int(told[self.texts[-1]].bool().sum(1).max())
         cut = {name: told[name][:, :length].contiguous() for name in self.texts}
         return Conditioning({**told.tensors, **cut})
 

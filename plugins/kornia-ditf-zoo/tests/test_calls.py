@@ -37,13 +37,22 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "QwenImagePipeline": {"true_cfg_scale": 1.0},
     "ZImagePipeline": {"guidance_scale": 0.0},
     "Flux2Pipeline": {"guidance_scale": 4.0},
+    "LongCatImagePipeline": {"enable_prompt_rewrite": False},
 }
+# Those whose users hand over latents packed 2 x 2.
+PACKED = (
+    "BriaPipeline",
+    "ChromaPipeline",
+    "LongCatImagePipeline",
+    "OvisImagePipeline",
+    "QwenImagePipeline",
+)
 
 
 def packed(pipeline: Any, latent: Tensor) -> Tensor:
     """Shape a latent (1, C, h, w) as a pipeline wants it from its user."""
     name = type(pipeline).__name__
-    if name in ("QwenImagePipeline", "ChromaPipeline"):
+    if name in PACKED:
         return pipeline._pack_latents(latent, *latent.shape)
     if name == "LTXPipeline":
         return pipeline._pack_latents(latent.unsqueeze(2))
