@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from kornia_ditf.diffusers_backbone import DiffusersBackbone
     from kornia_ditf.errors import DiTFError
     from kornia_ditf.export import export_descriptor, save_onnx
+    from kornia_ditf.flow import Flow, dense_flow
     from kornia_ditf.fusion import FusedDescriptor
     from kornia_ditf.hookspecs import hookimpl
     from kornia_ditf.massive import describe_channels, discard_channels, find_massive_channels
-    from kornia_ditf.matching import match, mutual_nearest
-    from kornia_ditf.modulation import TREATMENTS, modulate, treat
+    from kornia_ditf.matching import match
+    from kornia_ditf.modulation import TREATMENTS, describe_tap, modulate, treat
+    from kornia_ditf.nearest import mutual_nearest
     from kornia_ditf.picture import draw_matches, save_picture
     from kornia_ditf.preprocess import as_image, fit_image, read_image
     from kornia_ditf.propagation import (
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from kornia_ditf.protocols.protocol import Protocol
     from kornia_ditf.protocols.select import select_pairs
     from kornia_ditf.protocols.sequences import SequenceResult, evaluate_sequence
+    from kornia_ditf.refinement import refine
     from kornia_ditf.registry import (
         create_descriptor,
         create_ditf,
@@ -89,14 +92,17 @@ _HOMES = {
     "descriptor": ("DiTF", "DiTFConfig"),
     "diffusers_backbone": ("DiffusersBackbone",),
     "errors": ("DiTFError",),
+    "flow": ("Flow", "dense_flow"),
     "fusion": ("FusedDescriptor",),
     "export": ("export_descriptor", "save_onnx"),
     "hookspecs": ("hookimpl",),
     "massive": ("describe_channels", "discard_channels", "find_massive_channels"),
-    "matching": ("match", "mutual_nearest"),
-    "modulation": ("TREATMENTS", "modulate", "treat"),
+    "matching": ("match",),
+    "modulation": ("TREATMENTS", "describe_tap", "modulate", "treat"),
+    "nearest": ("mutual_nearest",),
     "picture": ("draw_matches", "save_picture"),
     "preprocess": ("as_image", "fit_image", "read_image"),
+    "refinement": ("refine",),
     "protocols.evaluate": ("PairResult", "evaluate_pair"),
     "protocols.fitting": ("prepare_image",),
     "protocols.presets": ("find_protocol", "list_protocols"),
@@ -147,6 +153,7 @@ __all__ = [
     "DiTFFeature",
     "DiTFMatcher",
     "DiffusersBackbone",
+    "Flow",
     "Frame",
     "FrameSequence",
     "FusedDescriptor",
@@ -169,7 +176,9 @@ __all__ = [
     "create_descriptor",
     "create_ditf",
     "create_matcher",
+    "dense_flow",
     "describe_channels",
+    "describe_tap",
     "descriptor_entry",
     "discard_channels",
     "draw_matches",
@@ -197,6 +206,7 @@ __all__ = [
     "propagate_masks",
     "propagate_points",
     "read_image",
+    "refine",
     "save_onnx",
     "save_picture",
     "select_pairs",

@@ -16,7 +16,7 @@ def check_tensor(value: object, name: str, shape: str) -> None:
     """Raise InvalidArgumentError unless a value is a tensor with as many axes as `shape` names."""
     if not isinstance(value, Tensor):
         raise InvalidArgumentError(f"{name} must be a tensor, got {type(value).__name__}")
-    if value.ndim != shape.count(",") + 1:
+    if value.ndim != len(shape.strip("(),").split(",")):
         raise InvalidArgumentError(f"{name} must have the shape {shape}, got {tuple(value.shape)}")
 
 

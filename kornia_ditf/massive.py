@@ -168,10 +168,19 @@ def discard_channels(tap: Tap, channels: Sequence[int]) -> Tap:
         InvalidArgumentError: a channel is out of range.
     """
     # Before normalisation: afterwards the spike has already set every other channel's variance.
+    return replace(tap, x=tap.x * kept_channels(tap, channels))
+
+
+def kept_channels(tap: Tap, channels: Sequence[int]) -> Tensor:
+    """Give 1 for every channel that is kept and 0 for the others, shape (D,), as the tap's x is.
+
+    Raises:
+        InvalidArgumentError: a channel is out of range.
+    """
     width = tap.x.shape[-1]
     wrong = [channel for channel in channels if not 0 <= channel < width]
     if wrong:
         raise InvalidArgumentError(f"channels must lie in [0, {width - 1}], got {wrong}")
     keep = torch.ones(width, dtype=tap.x.dtype, device=tap.x.device)
     keep[list(channels)] = 0
-    return replace(tap, x=tap.x * keep)
+    return keep

@@ -116,19 +116,36 @@ class LabelPropagator:
             InvalidArgumentError: several images, another grid, width or device, or values not
                 finite.
         """
+        labels = self.propagate(descriptors)
+        self.remember(descriptors, labels)
+        return labels
+
+    def propagate(self, descriptors: DescriptorMap) -> Tensor:
+        """Give the labels of a frame as `step` does, without remembering it."""
+        self._check(descriptors)
+        tokens = self._unit_tokens(descriptors)
+        # Lines lie across the longer axis, along which fewer tokens are then out of reach.
+        grid = (max(self._grid), min(self._grid))
+        with full_precision(tokens.device):
+            labels = _propagate(tokens, [self._first, *self._last], grid, self.propagation)
+        return self._by_line(labels.T.reshape(-1, *grid))
+
+    def remember(self, descriptors: DescriptorMap, labels: Tensor) -> None:
+        """Note the labels of a frame, (L, rows, columns), for those that follow.
+
+        Where they are corrected from outside, this takes the place of what `step` does.
+        """
+        self._check(descriptors)
+        lines = self._by_line(labels.to(descriptors.data.device, torch.float32))
+        self._last.append((self._unit_tokens(descriptors), lines.flatten(1).T.contiguous()))
+
+    def _check(self, descriptors: DescriptorMap) -> None:
         if descriptors.grid != self._grid:
             raise InvalidArgumentError(
                 f"all frames must have one grid, got {self._grid} and then {descriptors.grid}"
             )
         known, width = self._first[0], descriptors.data.shape[1]
         check_comparable(known, descriptors.data, known.shape[1], width)
-        tokens = self._unit_tokens(descriptors)
-        # Lines lie across the longer axis, along which fewer tokens are then out of reach.
-        grid = (max(self._grid), min(self._grid))
-        with full_precision(tokens.device):
-            labels = _propagate(tokens, [self._first, *self._last], grid, self.propagation)
-        self._last.append((tokens, labels))
-        return self._by_line(labels.T.reshape(-1, *grid))
 
     def _unit_tokens(self, descriptors: DescriptorMap) -> Tensor:
         check_one_image(descriptors, "a frame")

@@ -49,6 +49,13 @@ def test_each_steps_worth_is_printed_for_every_treatment(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_one_photograph_is_brought_onto_the_other(tmp_path: Path) -> None:
+    assert "come back to where they began" in run("warp_by_flow.py", tmp_path)
+    picture = cv2.imread(str(tmp_path / "flow.png"))
+    assert picture is not None and picture.shape == (512, 1280, 3)
+
+
+@pytest.mark.slow
 def test_descriptors_are_compared_and_those_not_at_hand_are_said(tmp_path: Path) -> None:
     lines = run("compare_descriptors.py", tmp_path, "nano", "no-such").splitlines()
     assert lines[1].split()[:2] == ["nano", "160"] and lines[1].endswith("%")

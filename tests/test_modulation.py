@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.modulation import TREATMENTS, modulate, treat
+from kornia_ditf.modulation import TREATMENTS, describe_tap, modulate, treat
 from kornia_ditf.types import Tap, TokenNorm
 
 
@@ -109,3 +111,25 @@ def test_every_treatment_is_what_its_name_says() -> None:
 def test_an_unknown_treatment_names_the_known_ones() -> None:
     with pytest.raises(InvalidArgumentError, match=r"adaln\+discard.*got 'adain'"):
         treat(random_tap(), "adain")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shared", ["none", "image", "token"])
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+def test_describing_at_once_equals_the_steps(shared: str, kind: Literal["layer", "rms"]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 150, 16, generator=generator)
+    shape = {"image": (3, 16), "token": (3, 150, 16)}.get(shared)
+    shift, scale = (
+        None if shape is None else torch.randn(shape, generator=generator) for _ in range(2)
+    )
+    tap = Tap(x, shift, scale, (10, 15), TokenNorm(kind, weight=torch.rand(16)))
+    expected = F.normalize(treat(tap, "adaln+discard", [2, 5]), dim=-1)
+    torch.testing.assert_close(describe_tap(tap, [2, 5]), expected, rtol=0, atol=1e-6)
+    with pytest.raises(InvalidArgumentError, match=r"channels must lie in \[0, 15\], got \[16\]"):
+        describe_tap(tap, [16])
+
+
+def test_describing_lets_gradients_through() -> None:
+    x = torch.randn(1, 4, 8, requires_grad=True)
+    describe_tap(Tap(x, None, None, (2, 2))).sum().backward()
+    assert x.grad is not None

@@ -66,6 +66,12 @@ def test_every_public_name_can_be_had_and_is_documented(name: str) -> None:
     assert not callable(value) or (value.__doc__ or "").strip()
 
 
+def test_no_public_name_is_a_modules_too() -> None:
+    # The module, once imported, would take the name's place in the package.
+    modules = {path.stem for path in PACKAGE.iterdir()}
+    assert modules.isdisjoint(kornia_ditf.__all__)
+
+
 def test_every_public_name_stands_under_type_checking_too() -> None:
     tree = ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))
     typed = {

@@ -1,0 +1,155 @@
+"""Timings in; a table, a JSON file and a picture out."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kornia_ditf.bench.cases import Case
+from kornia_ditf.bench.timing import Timing
+from kornia_ditf.files import atomic_write
+
+START, END = "<!-- results: written by python -m kornia_ditf.bench -->", "<!-- end of results -->"
+
+
+def circumstances(device: torch.device, threads: int) -> dict[str, Any]:
+    """Tell what the figures belong to: command, commit, date, hardware, versions."""
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parent,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "not in a repository"
+    return {
+        "command": "python -m kornia_ditf.bench " + " ".join(sys.argv[1:]),
+        "commit": commit,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "hardware": _processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "threads": threads,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def read_case(
+    case: Case, timings: Mapping[str, Timing], results: Mapping[str, object]
+) -> dict[str, Any]:
+    """Put a case's figures into words and numbers for JSON."""
+    ours = timings[next(iter(timings))]
+    exactness = case.check(results)
+    rows = {
+        name: {
+            "seconds": list(timing.seconds),
+            "times_ours": dict(zip(("min", "median", "max"), timing.ratios(ours), strict=True)),
+            "times_reference": timing.ratios(timings[case.reference])[1]
+            if case.reference
+            else None,
+            "gflops": case.flops / timing.median / 1e9 if case.flops else None,
+            "peak_mb": timing.peak_mb,
+            "exactness": exactness.get(name),
+        }
+        for name, timing in timings.items()
+    }
+    return {
+        "group": case.group,
+        "name": case.name,
+        "reference": case.reference or None,
+        "contestants": rows,
+        "missing": list(case.missing),
+    }
+
+
+def as_markdown(report: Mapping[str, Any]) -> str:
+    """Write the report as tables, one for each group of cases."""
+    about = report["about"]
+    lines = [
+        f"`{about['command']}`, {about['date']}, commit {about['commit']}, {about['hardware']}, "
+        f"{about['threads']} thread(s), torch {about['torch']}. {about['note']}".strip(),
+    ]
+    for group in dict.fromkeys(case["group"] for case in report["cases"]):
+        lines += ["", f"### {group}", ""]
+        lines += ["| case | who | ms | times ours (min, median, max) | of torch.mm | MB | result |"]
+        lines += ["|---|---|---|---|---|---|---|"]
+        for case in report["cases"]:
+            if case["group"] == group:
+                lines += [
+                    _row(case["name"], name, row) for name, row in case["contestants"].items()
+                ]
+                lines += [
+                    f"| {case['name']} | {name} | not installed | | | | |"
+                    for name in case["missing"]
+                ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(case: str, name: str, row: Mapping[str, Any]) -> str:
+    ratio = row["times_ours"]
+    times = f"{ratio['median']:.2f}"
+    if len(row["seconds"]) > 1:
+        times = f"{ratio['min']:.2f}, {ratio['median']:.2f}, {ratio['max']:.2f}"
+    milliseconds = 1000 * sorted(row["seconds"])[len(row["seconds"]) // 2]
+    product = "" if row["times_reference"] is None else f"{row['times_reference']:.2f}"
+    memory = "" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}"
+    return (
+        f"| {case} | {name} | {milliseconds:.4g} | {times} | {product} | {memory} "
+        f"| {row['exactness'] or ''} |"
+    )
+
+
+def write_json(path: Path, report: Mapping[str, Any]) -> None:
+    """Write the whole report."""
+    text = json.dumps(report, indent=1)
+    with atomic_write(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def write_page(path: Path, report: Mapping[str, Any]) -> None:
+    """Put the tables between the two marks of a page."""
+    page = path.read_text("utf-8")
+    before, rest = page.split(START)
+    text = f"{before}{START}\n\n{as_markdown(report)}\n{END}{rest.split(END)[1]}"
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_picture(path: Path, cases: Sequence[Mapping[str, Any]]) -> None:
+    """Draw how many times as long as ours each took, on a logarithmic axis."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    bars = [
+        (f"{case['name']}: {name}", row["times_ours"]["median"])
+        for case in cases
+        for index, (name, row) in enumerate(case["contestants"].items())
+        if index
+    ]
+    with mpl.rc_context({"font.size": 8}):
+        figure = Figure(figsize=(9, 1 + 0.2 * len(bars)), layout="constrained")
+        axes = figure.add_subplot()
+        axes.barh([name for name, _ in bars], [ratio for _, ratio in bars], color="#4477aa")
+        axes.axvline(1, color="black", linewidth=0.8)
+        axes.set(xscale="log", xlabel="processor time, as a multiple of kornia_ditf's")
+        axes.invert_yaxis()
+        with atomic_write(path) as partial:
+            figure.savefig(partial, format="png", dpi=120)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return name

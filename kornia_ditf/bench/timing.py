@@ -1,0 +1,106 @@
+"""Functions in, how long each took in turns and how much memory it needed out."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What one contestant needed.
+
+    Args:
+        seconds: of every round, of the processor; on a GPU, of the clock.
+        peak_mb: the most memory beyond what was held before, in MB; None where it is not known.
+    """
+
+    seconds: tuple[float, ...]
+    peak_mb: float | None
+
+    @property
+    def median(self) -> float:
+        """The middle of all rounds, in seconds."""
+        return statistics.median(self.seconds)
+
+    def ratios(self, other: Timing) -> tuple[float, float, float]:
+        """Give how many times as long as another it took: least, median, most, by rounds."""
+        rounds = [mine / theirs for mine, theirs in zip(self.seconds, other.seconds, strict=False)]
+        return min(rounds), statistics.median(rounds), max(rounds)
+
+
+def time_in_turns(
+    contestants: Mapping[str, Work], *, rounds: int, device: torch.device, slow: frozenset[str]
+) -> tuple[dict[str, Timing], dict[str, object]]:
+    """Let contestants do their work in turns.
+
+    Args:
+        contestants: by name.
+        rounds: how many turns each gets, after one to warm up.
+        device: where they work.
+        slow: those who get one turn, and none to warm up.
+
+    Returns:
+        the timings and the last results, by name.
+    """
+    results: dict[str, object] = {}
+    peaks: dict[str, float | None] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(rounds + 1):
+        for name, work in contestants.items():
+            if name in slow and turn != 1:
+                continue
+            if turn == 1:
+                gc.collect()
+                before = _reset_peak(device)
+            started = _clock(device)
+            results[name] = work()
+            taken = _clock(device) - started
+            if turn == 1:
+                peaks[name] = _peak(device, before)
+            if turn:
+                seconds[name].append(taken)
+    return {name: Timing(tuple(seconds[name]), peaks[name]) for name in contestants}, results
+
+
+def _clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+    return time.process_time()
+
+
+def _reset_peak(device: torch.device) -> float | None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device) / 2**20
+    try:
+        # Memory that was freed but is still held would hide what is needed.
+        import ctypes
+
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status("VmRSS")
+    except (OSError, AttributeError):
+        return None
+
+
+def _peak(device: torch.device, before: float | None) -> float | None:
+    if before is None:
+        return None
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20 - before
+    return max(0.0, _status("VmHWM") - before)
+
+
+def _status(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
