@@ -13,6 +13,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PLUGINS := $(patsubst %/pyproject.toml,./%,$(wildcard plugins/*/pyproject.toml))
 PIP = $(BIN)/python -m pip --disable-pip-version-check install -qq $(PIP_FLAGS) -c constraints.txt
 
 DEMO = match examples/data/graffiti_a.jpg examples/data/graffiti_b.jpg \
@@ -62,7 +63,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null && $(BIN)/python -c '' 2>/dev/null || ec
 endif
 
 # torch goes first and by itself, so that pip takes a CPU wheel where the machine offers one.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(PLUGINS:%=%/pyproject.toml)
 	@rm -f $@
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "kornia_ditf needs Python 3.11 or newer, and '$(PYTHON)' is not; name one with make PYTHON=..." >&2; \
@@ -73,4 +74,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 	@echo "Installing kornia-ditf and what it needs"
 	@$(PIP) -e '.[dev,docs]'
+	@$(if $(PLUGINS),echo "Installing the plugins" && $(PIP) --no-deps $(PLUGINS:%=-e %))
 	@echo "$(CURDIR)" > $@

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kornia_ditf.descriptor import DiTF, DiTFConfig
     from kornia_ditf.diffusers_backbone import DiffusersBackbone
     from kornia_ditf.errors import DiTFError
+    from kornia_ditf.fusion import FusedDescriptor
     from kornia_ditf.hookspecs import hookimpl
     from kornia_ditf.massive import describe_channels, discard_channels, find_massive_channels
     from kornia_ditf.matching import match, mutual_nearest
@@ -65,6 +66,7 @@ _HOMES = {
     "descriptor": ("DiTF", "DiTFConfig"),
     "diffusers_backbone": ("DiffusersBackbone",),
     "errors": ("DiTFError",),
+    "fusion": ("FusedDescriptor",),
     "hookspecs": ("hookimpl",),
     "massive": ("describe_channels", "discard_channels", "find_massive_channels"),
     "matching": ("match", "mutual_nearest"),
@@ -119,6 +121,7 @@ __all__ = [
     "DiffusersBackbone",
     "Frame",
     "FrameSequence",
+    "FusedDescriptor",
     "LabelPropagator",
     "Matches",
     "Pair",

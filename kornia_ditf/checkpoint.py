@@ -63,7 +63,9 @@ class Checkpoint:
         if self.folder is None:
             if self._remote is not None:
                 return f"{self.source}@{self._remote.sha}"
-            return f"{self.source}@{self.file('model_index.json').parent.name}"
+            # A pipeline has the first, a single model of transformers the second alone.
+            index = "model_index.json" if self.exists("model_index.json") else "config.json"
+            return f"{self.source}@{self.file(index).parent.name}"
         files = [name for name in self.files() if not name.startswith(_TEXT_PARTS)]
         return f"{self.folder.name}@{self._digest(self.folder, files)}"
 

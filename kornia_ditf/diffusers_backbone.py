@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -14,8 +15,9 @@ from kornia_ditf.backbone import Backbone
 from kornia_ditf.checkpoint import Checkpoint
 from kornia_ditf.checks import read_device
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.latents import encode_images, execution_place, pixels_per_cell
 from kornia_ditf.loading import load_transformer, load_vae_encoder
-from kornia_ditf.noise import NoiseSchedule, RectifiedFlow, VariancePreserving, draw_noise
+from kornia_ditf.noise import NoiseSchedule, RectifiedFlow, VariancePreserving
 from kornia_ditf.plan import LoadingPlan, plan_loading
 from kornia_ditf.prompts import CachedPromptEncoder
 from kornia_ditf.tap import BlockStream, capture_blocks, count_blocks
@@ -30,7 +32,7 @@ class DiffusersBackbone(Backbone):
 
     Args:
         transformer: a diffusers transformer, whole or with its later blocks left out.
-        vae: a diffusers AutoencoderKL, whole or its encoder alone.
+        vae: a diffusers VAE, whole or its encoder alone.
         prompt_encoder: from prompts to conditioning; None where only `Conditioning` is given.
         schedule: the noise schedule; None takes the family's own.
         posterior: take the `mode` of the VAE's posterior, or a seeded `sample`.
@@ -44,8 +46,14 @@ class DiffusersBackbone(Backbone):
     """Name of the transformer's class in diffusers."""
     pipeline_class: ClassVar[str | None] = None
     """Name of the diffusers pipeline that encodes prompts; None where there are none."""
+    blocks_from: ClassVar[tuple[str, ...]] = ("num_layers", "num_single_layers")
+    """Keys of the transformer's configuration whose sum is the number of blocks."""
+    width_from: ClassVar[tuple[str, ...]] = ("num_attention_heads", "attention_head_dim")
+    """Keys of the transformer's configuration whose product is the width."""
     streams: ClassVar[tuple[BlockStream, ...]]
     """Where the blocks keep norm, modulation and attention, list by list as they run."""
+    vae_class: ClassVar[str] = "AutoencoderKL"
+    """Name of the VAE's class in diffusers."""
     head: ClassVar[tuple[str, ...]] = ()
     """Modules after the last block, never reached and so never loaded."""
     schedule: NoiseSchedule = RectifiedFlow()
@@ -79,7 +87,7 @@ class DiffusersBackbone(Backbone):
 
     @property
     def width(self) -> int:
-        return int(self.config.num_attention_heads) * int(self.config.attention_head_dim)
+        return prod(int(self.config[key]) for key in self.width_from)
 
     @property
     def patch_size(self) -> int:
@@ -93,10 +101,12 @@ class DiffusersBackbone(Backbone):
     @property
     def pixels_per_cell(self) -> int:
         """Side of the square of pixels that one cell of the latent covers."""
-        if self.vae is None:
-            return 1
-        config: Any = self.vae.config
-        return 1 << (len(config.block_out_channels) - 1)
+        return 1 if self.vae is None else pixels_per_cell(self.vae)
+
+    @property
+    def max_cells(self) -> int | None:
+        """Longest side of a latent that the model has positions for; None where any will do."""
+        return None
 
     def settings(self) -> str:
         quantized = getattr(self.config, "quantization_config", None)
@@ -106,16 +116,8 @@ class DiffusersBackbone(Backbone):
     def encode(self, image: Tensor) -> Tensor:
         if self.vae is None:
             raise InvalidArgumentError("this backbone has no VAE; build it with vae=...")
-        vae: Any = self.vae
-        device, dtype = execution_place(vae)
-        posterior = vae.encode((2 * image - 1).to(device, dtype)).latent_dist
-        latent: Tensor = posterior.mode()
-        if self.posterior == "sample":
-            # One draw for all images: an image's latent must not depend on its place in a batch.
-            draw = draw_noise((1, *latent.shape[1:]), seed=self.seed)
-            latent = posterior.mean + posterior.std * draw.to(latent)
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
-        return (latent.float() - shift) * float(vae.config.scaling_factor)
+        sample = self.posterior == "sample"
+        return encode_images(self.vae, image, sample=sample, seed=self.seed)
 
     def condition(self, prompts: Sequence[str]) -> Conditioning:
         if self.prompt_encoder is None:
@@ -138,6 +140,11 @@ class DiffusersBackbone(Backbone):
         if height % patch or width % patch:
             raise InvalidArgumentError(
                 f"latent sides must be multiples of {patch}, got {height} x {width}"
+            )
+        if self.max_cells is not None and max(height, width) > self.max_cells:
+            raise InvalidArgumentError(
+                f"this model has positions for latents of up to {self.max_cells} x "
+                f"{self.max_cells} cells, got {height} x {width}; give a smaller long_side"
             )
         device, dtype = execution_place(self.transformer)
         conditioning = conditioning.expand(len(latent)).to(device, dtype)
@@ -210,6 +217,7 @@ class DiffusersBackbone(Backbone):
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
+        own_options = cls.checkpoint_options(checkpoint)  # first: a model may be refused by them
         transformer = load_transformer(
             checkpoint,
             cls.transformer_class,
@@ -223,13 +231,18 @@ class DiffusersBackbone(Backbone):
         encoder = None
         if cls.pipeline_class is not None:
             encoder = CachedPromptEncoder(
-                checkpoint, cls.pipeline_class, cls.encode_prompts, dtype=dtype, device=place
+                checkpoint,
+                cls.pipeline_class,
+                cls.encode_prompts,
+                dtype=dtype,
+                device=place,
+                modules=cls.pipeline_modules,
             )
         backbone = cls(
             transformer,
             vae,
             prompt_encoder=encoder,
-            **cls.checkpoint_options(checkpoint),
+            **own_options,
             **options,
         )
         backbone.identity = checkpoint.identity
@@ -262,6 +275,7 @@ class DiffusersBackbone(Backbone):
             last_block=block,
             dtype=dtype,
             architecture=architecture,
+            vae_class=cls.vae_class,
         )
 
     def _place(self, device: torch.device, offload: bool) -> Self:
@@ -277,32 +291,34 @@ class DiffusersBackbone(Backbone):
     @classmethod
     def load_vae(cls, checkpoint: Checkpoint) -> nn.Module | None:
         """Load the encoder of the checkpoint's VAE, in float32."""
-        return load_vae_encoder(checkpoint, dtype=torch.float32)
+        return load_vae_encoder(checkpoint, cls.vae_class, dtype=torch.float32)
 
     @classmethod
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """Read from a checkpoint what the family's constructor wants besides the modules."""
+        """Read from a checkpoint what the family's constructor wants besides the modules.
+
+        This is asked before any weight is read.
+
+        Raises:
+            CheckpointError: the family does not know this kind of model.
+        """
         return {}
+
+    @classmethod
+    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
+        """Give the modules that the pipeline shall not load: None, or what comes from elsewhere."""
+        return {"transformer": None, "vae": None}
 
     @classmethod
     def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Encode prompts with the family's pipeline, one row each.
 
+        Every prompt is padded to one length, so that the rows of several can be joined.
+
         Raises:
             InvalidArgumentError: the family takes no prompts.
         """
         raise InvalidArgumentError(f"{cls.__name__} takes no prompts")
-
-
-def execution_place(module: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Find where a module computes and in which dtype, offloaded or quantised modules included."""
-    parameter = next(module.parameters())
-    device = parameter.device
-    if parameter.is_meta:  # offloaded: accelerate's hooks know where the layers run
-        hooks = (getattr(child, "_hf_hook", None) for child in module.modules())
-        places = (getattr(hook, "execution_device", None) for hook in hooks)
-        device = torch.device(next(place for place in places if place is not None))
-    return device, getattr(module, "dtype", None) or parameter.dtype
 
 
 def read_schedule(checkpoint: Checkpoint) -> VariancePreserving:

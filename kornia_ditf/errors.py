@@ -45,6 +45,10 @@ class MissingExtraError(DiTFError, ImportError):
     """An optional dependency is not installed; the message holds the command that installs it."""
 
 
+class ConformanceError(DiTFError, AssertionError):
+    """A backbone or descriptor breaks rules of `kornia_ditf.testing`; the message names each."""
+
+
 class DatasetError(DiTFError):
     """A data set's file is missing, malformed, or not where its published layout has it.
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import pluggy
 
-from kornia_ditf.spec import BackboneSpec, DatasetSpec, DescriptorSpec
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import typer
+
+    from kornia_ditf.spec import BackboneSpec, DatasetSpec, DescriptorSpec
 
 PROJECT = "kornia_ditf"
+API = 1
+"""Raised when a plugin that was written for these hooks would no longer work."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -29,4 +36,15 @@ def register_descriptors() -> Iterable[DescriptorSpec]:
 @hookspec
 def register_datasets() -> Iterable[DatasetSpec]:
     """Give the data sets of image pairs that this plugin adds."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_commands(cli: typer.Typer) -> None:
+    """Add commands to the command line.
+
+    Args:
+        cli: an empty Typer application of this plugin's own; its commands are joined to
+            `kornia-ditf`.
+    """
     raise NotImplementedError

@@ -7,8 +7,10 @@ wrong: the last block of SD3 has another shape, and some families scale by depth
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import Any
 
 import torch
@@ -116,7 +118,11 @@ def build_empty(config: dict[str, Any], class_name: str, dtype: torch.dtype) -> 
     model_class: Any = getattr(diffusers, class_name)
 
     def build(*, include_buffers: bool) -> nn.Module:
-        with init_empty_weights(include_buffers=include_buffers), _default_dtype(dtype):
+        with (
+            init_empty_weights(include_buffers=include_buffers),
+            _default_dtype(dtype),
+            without_deprecations(),
+        ):
             model: nn.Module = model_class.from_config(config)
             return model
 
@@ -136,8 +142,10 @@ def _lacks_values(model: nn.Module) -> bool:
     stored = model.state_dict().keys()
     if any(buffer.is_meta for name, buffer in model.named_buffers() if name not in stored):
         return True
-    attributes = (value for module in model.modules() for value in vars(module).values())
-    return any(isinstance(value, Tensor) and value.is_meta for value in attributes)
+    attributes = [value for module in model.modules() for value in vars(module).values()]
+    lists = [value for value in attributes if isinstance(value, list | tuple)]
+    values = chain(attributes, *lists)  # Lumina2 keeps its rotations in a list
+    return any(isinstance(value, Tensor) and value.is_meta for value in values)
 
 
 def tensor_dtype(model: nn.Module, name: str, dtype: torch.dtype) -> torch.dtype:
@@ -172,8 +180,8 @@ def leave_out(
 
 def leave_out_decoder(vae: nn.Module) -> None:
     """Replace what a VAE needs for decoding alone by identities."""
-    decoding = ("decoder", "post_quant_conv")  # the second is None where the family has none
-    leave_out(vae, (), [name for name in decoding if isinstance(getattr(vae, name), nn.Module)])
+    children = dict(vae.named_children())
+    leave_out(vae, (), [name for name in ("decoder", "post_quant_conv") if name in children])
 
 
 def _fill(
@@ -260,6 +268,14 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextmanager
+def without_deprecations() -> Iterator[None]:
+    """Keep to themselves what libraries warn of in their own code, which no user can change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 @contextmanager

@@ -57,6 +57,7 @@ def plan_loading(
     last_block: int | None = None,
     dtype: torch.dtype = torch.bfloat16,
     architecture: Mapping[str, Mapping[str, Any]] | None = None,
+    vae_class: str = "AutoencoderKL",
 ) -> LoadingPlan:
     """Work out what loading would download and hold; reads configurations, no weights.
 
@@ -69,6 +70,7 @@ def plan_loading(
         dtype: of the transformer in memory; the VAE's encoder is float32.
         architecture: configurations by part (`transformer`, `vae`), used where the checkpoint's
             own cannot be had.
+        vae_class: the VAE's class in diffusers.
 
     Raises:
         CheckpointError: a local folder lacks a file or holds a damaged one.
@@ -91,7 +93,7 @@ def plan_loading(
     vae_held = vae_whole = 0
     needed = {"transformer": set(transformer.state_dict())}
     if "vae" in configs:
-        vae = build_empty(dict(configs["vae"]), "AutoencoderKL", torch.float32)
+        vae = build_empty(dict(configs["vae"]), vae_class, torch.float32)
         vae_whole = _bytes(vae, torch.float32)
         leave_out_decoder(vae)
         vae_held = _bytes(vae, torch.float32)

@@ -19,7 +19,7 @@ from kornia_ditf.types import Frame
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["ImageLike", "as_image", "fit_image", "read_image"]
+__all__ = ["ImageLike", "as_image", "fit_image", "read_image", "squash_image"]
 
 # What `as_image` takes; a string, so that nothing is imported for it.
 ImageLike: TypeAlias = "str | os.PathLike[str] | Tensor | npt.NDArray[Any] | Image.Image"
@@ -90,13 +90,50 @@ def fit_image(image: Tensor, long_side: int | None, multiple: int) -> tuple[Tens
         >>> fitted.shape, frame.model_size
         (torch.Size([1, 3, 240, 320]), (240, 320))
     """
-    if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
+    _check_image(image)
+    target = _fitted_size((image.shape[2], image.shape[3]), long_side, multiple)
+    return _resize(image, target)
+
+
+def squash_image(image: Tensor, size: tuple[int, int], multiple: int = 1) -> tuple[Tensor, Frame]:
+    """Scale images to a size, whatever their aspect; the frame undoes it.
+
+    Resampling as in `fit_image`.
+
+    Args:
+        image: RGB in [0, 1], shape (B, 3, H, W).
+        size: height and width that the model is to see, in pixels.
+        multiple: what both must be multiples of.
+
+    Returns:
+        the images, shape (B, 3, *size), same dtype, and how pixels map between the two.
+
+    Raises:
+        ImageError: a side of the image is below 8 pixels.
+        InvalidArgumentError: a wrong shape or dtype, or a size that is none or does not fit.
+
+    Example:
+        >>> squashed, frame = squash_image(torch.rand(1, 3, 48, 64), (32, 32))
+        >>> frame.to_model(torch.tensor([[31.5, 23.5]]))
+        tensor([[15.5000, 15.5000]])
+    """
+    _check_image(image)
+    sides = tuple(size) if isinstance(size, (tuple, list)) else ()
+    if len(sides) != 2:
+        raise InvalidArgumentError(f"size must be (height, width), got {size!r}")
+    for side in sides:
+        check_integer("a side of size", side, minimum=1)
+    if sides[0] % multiple or sides[1] % multiple or sides[0] * sides[1] > MAX_PIXELS:
         raise InvalidArgumentError(
-            f"image must be a float tensor of shape (B, 3, H, W), got {tuple(image.shape)} "
-            f"of {_dtype_name(image)}: use as_image"
+            f"size must hold multiples of {multiple}, and at most {MAX_PIXELS:,} pixels in all, "
+            f"got {size!r}"
         )
+    _check_sides((image.shape[2], image.shape[3]))
+    return _resize(image, (sides[0], sides[1]))
+
+
+def _resize(image: Tensor, target: tuple[int, int]) -> tuple[Tensor, Frame]:
     size = (image.shape[2], image.shape[3])
-    target = _fitted_size(size, long_side, multiple)
     frame = Frame(image_size=size, model_size=target)
     if target == size:
         return image, frame
@@ -104,6 +141,22 @@ def fit_image(image: Tensor, long_side: int | None, multiple: int) -> tuple[Tens
         image.float(), target, mode="bicubic", align_corners=False, antialias=True
     )
     return scaled.clamp(0, 1).to(image.dtype), frame
+
+
+def _check_image(image: Tensor) -> None:
+    if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
+        raise InvalidArgumentError(
+            f"image must be a float tensor of shape (B, 3, H, W), got {tuple(image.shape)} "
+            f"of {_dtype_name(image)}: use as_image"
+        )
+
+
+def _check_sides(size: tuple[int, int]) -> None:
+    if min(size) < MIN_SIDE:
+        raise ImageError(
+            f"an image of {size[1]} x {size[0]} pixels is too small: "
+            f"each side needs at least {MIN_SIDE} pixels"
+        )
 
 
 def _fitted_size(size: tuple[int, int], long_side: int | None, multiple: int) -> tuple[int, int]:
@@ -115,11 +168,7 @@ def _fitted_size(size: tuple[int, int], long_side: int | None, multiple: int) ->
                 f"long_side must be at least one token ({multiple} pixels), got {long_side}"
             )
     height, width = size
-    if min(size) < MIN_SIDE:
-        raise ImageError(
-            f"an image of {width} x {height} pixels is too small: "
-            f"each side needs at least {MIN_SIDE} pixels"
-        )
+    _check_sides(size)
     longest = max(size)
     if long_side is not None and long_side * (long_side * min(size) // longest) > MAX_PIXELS:
         raise InvalidArgumentError(

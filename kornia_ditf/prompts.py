@@ -19,12 +19,13 @@ from torch import Tensor
 from kornia_ditf.cache import cache_folder, write_to_cache
 from kornia_ditf.checkpoint import Checkpoint
 from kornia_ditf.errors import CheckpointError, HubError, InvalidArgumentError
-from kornia_ditf.loading import without_progress_bars
+from kornia_ditf.loading import without_deprecations, without_progress_bars
 from kornia_ditf.types import Conditioning
 
 logger = logging.getLogger(__name__)
 
 Encode = Callable[[Any, Sequence[str]], Mapping[str, Tensor]]
+Modules = Callable[[Checkpoint, torch.dtype], Mapping[str, Any]]
 
 
 class PromptCache:
@@ -85,6 +86,8 @@ class CachedPromptEncoder:
         dtype: of the text encoders and the embeddings.
         device: where to encode.
         cache: where embeddings are kept; None is the user's cache folder.
+        modules: the pipeline's modules that it shall not load by itself, None for those that
+            encoding does without.
     """
 
     def __init__(
@@ -96,9 +99,10 @@ class CachedPromptEncoder:
         dtype: torch.dtype,
         device: torch.device,
         cache: PromptCache | None = None,
+        modules: Modules = lambda checkpoint, dtype: {"transformer": None, "vae": None},
     ) -> None:
         self.checkpoint, self.pipeline_class, self.encode = checkpoint, pipeline_class, encode
-        self.dtype, self.device = dtype, device
+        self.dtype, self.device, self.modules = dtype, device, modules
         self.cache = cache or PromptCache(cache_folder() / "prompts")
 
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
@@ -158,14 +162,13 @@ class CachedPromptEncoder:
         from safetensors import SafetensorError
 
         checkpoint = self.checkpoint
-        pipeline_class: Any = getattr(diffusers, self.pipeline_class)
         checkpoint.json("model_index.json")  # which speaks plainly where it is damaged or refused
         try:
-            with without_progress_bars():
+            with without_progress_bars(), without_deprecations():
+                pipeline_class: Any = getattr(diffusers, self.pipeline_class)
                 pipeline = pipeline_class.from_pretrained(
                     **checkpoint.pretrained_options(),
-                    transformer=None,
-                    vae=None,
+                    **self.modules(checkpoint, self.dtype),
                     dtype=self.dtype,
                 )
         except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:

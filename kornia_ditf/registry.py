@@ -1,22 +1,19 @@
 """A name or a folder in, a backbone's spec or a ready descriptor out.
 
-Plugins are found through the entry-point group `kornia_ditf`. One that fails is named in a
-warning and left out, and everything else goes on.
+What comes with the package is found first; plugins (`kornia_ditf.plugins`) are asked only for
+names that it has not, or when all are listed.
 """
 
 from __future__ import annotations
 
+import math
 import re
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
-
-import pluggy
 
 from kornia_ditf import backbones, datasets, hookspecs
 from kornia_ditf.checkpoint import Checkpoint, is_hub_id
@@ -26,23 +23,29 @@ from kornia_ditf.descriptor import DiTF, DiTFConfig
 from kornia_ditf.errors import (
     CheckpointError,
     InvalidArgumentError,
-    PluginWarning,
+    MissingExtraError,
     UnknownBackboneError,
 )
+from kornia_ditf.fusion import FUSIONS, Fusion, load_fusion
+from kornia_ditf.names import AnySpec, Names
+from kornia_ditf.plugins import Plugin, installed_plugins
 from kornia_ditf.spec import BackboneSpec, DatasetSpec, DescriptorSpec
 
 DEFAULT_BACKBONE = "nano"
 
 Spec: TypeAlias = BackboneSpec | DescriptorSpec
-AnySpec: TypeAlias = BackboneSpec | DescriptorSpec | DatasetSpec
 
 
 class _BuiltIn:
-    """The built-in families and data sets, registered through the same hooks as a plugin's."""
+    """What comes with the package, registered through the same hooks as a plugin's."""
 
     @hookspecs.hookimpl
     def register_backbones(self) -> Iterable[BackboneSpec]:
         return backbones.SPECS
+
+    @hookspecs.hookimpl
+    def register_descriptors(self) -> Iterable[DescriptorSpec]:
+        return [_fusion_spec(fusion) for fusion in FUSIONS]
 
     @hookspecs.hookimpl
     def register_datasets(self) -> Iterable[DatasetSpec]:
@@ -56,7 +59,7 @@ def list_backbones() -> dict[str, BackboneSpec]:
         >>> list_backbones()["flux.1-dev"].block
         28
     """
-    return {name: s for name, s in _installed().items() if isinstance(s, BackboneSpec)}
+    return {name: s for name, s in _names().all().items() if isinstance(s, BackboneSpec)}
 
 
 def find_backbone(name: str | Path) -> BackboneSpec:
@@ -72,14 +75,14 @@ def find_backbone(name: str | Path) -> BackboneSpec:
         CheckpointError: it holds no model of a known family.
         HubError: the hub does not give the configurations.
     """
-    installed = list_backbones()
-    if str(name) in installed:
-        return installed[str(name)]
-    published = {spec.repo.lower(): spec for spec in installed.values()}
-    if str(name).lower() in published:
-        return published[str(name).lower()]
-    if str(name) and (Path(name).expanduser().is_dir() or is_hub_id(str(name))):
-        return _describe_checkpoint(name)
+    found = _find(name)
+    if isinstance(found, BackboneSpec):
+        return found
+    if str(name) and Path(name).expanduser().is_dir():
+        return describe_checkpoint(name, _backbones())
+    if is_hub_id(str(name)):
+        published = (spec for spec in _backbones() if spec.repo.lower() == str(name).lower())
+        return next(published, None) or describe_checkpoint(name, _backbones())
     near = get_close_matches(str(name).lower(), list_descriptors(), n=1, cutoff=0.4)
     advice = f"did you mean {near[0]!r}? " if near else ""
     raise UnknownBackboneError(
@@ -95,12 +98,12 @@ def list_descriptors() -> dict[str, Spec]:
         >>> list_descriptors()["nano"].width
         160
     """
-    return {name: s for name, s in _installed().items() if not isinstance(s, DatasetSpec)}
+    return {name: s for name, s in _names().all().items() if not isinstance(s, DatasetSpec)}
 
 
 def list_datasets() -> dict[str, DatasetSpec]:
     """List every installed data set by name; reads none."""
-    return {name: s for name, s in _installed().items() if isinstance(s, DatasetSpec)}
+    return {name: s for name, s in _names().all().items() if isinstance(s, DatasetSpec)}
 
 
 def find_dataset(name: str) -> DatasetSpec:
@@ -143,13 +146,22 @@ def load_dataset(name: str, root: str | Path, **options: Any) -> Sequence[Any]:
 def find_descriptor(name: str | Path) -> Spec:
     """Find a dense descriptor's spec by its name; what is no descriptor's is a backbone's.
 
+    Args:
+        name: an installed descriptor's, whatever `find_backbone` takes, or several of these with
+            a `+` between them, which are fused.
+
     Raises:
         UnknownBackboneError: neither a descriptor nor a backbone, see `find_backbone`.
         CheckpointError: a folder holds no model of a known family.
         HubError: the hub does not give the configurations.
     """
-    found = list_descriptors().get(str(name))
-    return find_backbone(name) if found is None else found
+    found = _find(name)
+    if isinstance(found, DescriptorSpec):
+        return found
+    parts = str(name).split("+")
+    if len(parts) > 1 and not Path(name).expanduser().is_dir():
+        return _describe_fusion(str(name), tuple(parts))
+    return find_backbone(name)
 
 
 def create_descriptor(
@@ -158,12 +170,15 @@ def create_descriptor(
     """Load a dense descriptor with its preset: a DiTF on a backbone, or whatever a plugin adds.
 
     Args:
-        name: an installed descriptor or backbone, or a hub id or folder in the diffusers layout.
+        name: an installed descriptor or backbone, or a hub id or folder in the diffusers layout;
+            or several of these with a `+` between them, which are fused.
         source: where a named one's weights are, if not in its own repository.
         options: for a backbone, fields of `DiTFConfig` change the preset (`block`, `timestep`,
             `treatment`, `ensemble` ...) and all others go to its loader (`dtype`, `device`,
-            `offload`, `revision`, `guidance` ...); for any other descriptor all go to its loader.
-            A dtype may be a name: `"bfloat16"`.
+            `offload`, `revision`, `guidance` ...). For a fusion, `weights` and `grid` are those of
+            `FusedDescriptor`, `options` holds each part's by its name, and all others go to every
+            part. For any other descriptor all go to its loader. A dtype may be a name:
+            `"bfloat16"`.
 
     Raises:
         UnknownBackboneError: there is no such descriptor.
@@ -207,6 +222,37 @@ def _create_ditf(spec: BackboneSpec, source: str | Path | None, options: Mapping
     return DiTF(_load(spec, (source or spec.repo,), {**loading, "block": config.block}), config)
 
 
+def _describe_fusion(name: str, parts: tuple[str, ...]) -> DescriptorSpec:
+    specs = [find_descriptor(part) for part in parts]
+    return _fusion_spec(
+        Fusion(
+            name=name,
+            parts=parts,
+            width=sum(spec.width for spec in specs),
+            pixels_per_token=min(spec.pixels_per_token for spec in specs),
+            source="; ".join(f"{spec.name}: {spec.source}" for spec in specs),
+            license="; ".join(dict.fromkeys(spec.license for spec in specs)),
+        )
+    )
+
+
+def _fusion_spec(fusion: Fusion) -> DescriptorSpec:
+    return DescriptorSpec(
+        name=fusion.name,
+        load=partial(load_fusion, fusion, _create_part),
+        width=fusion.width,
+        pixels_per_token=fusion.pixels_per_token,
+        source=fusion.source,
+        license=fusion.license,
+    )
+
+
+def _create_part(name: str, plugin: str | None, **options: Any) -> DenseDescriptor:
+    if plugin is not None and _find(name) is None:
+        raise MissingExtraError(f"{name} comes with a plugin: pip install {plugin}")
+    return create_descriptor(name, **options)
+
+
 def _load(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
     if options.get("dtype") is not None:
         options = {**options, "dtype": read_dtype(options["dtype"])}
@@ -219,23 +265,47 @@ def _load(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
         raise InvalidArgumentError(f"{spec.name} has no option {unknown[1]!r}") from error
 
 
-def _describe_checkpoint(source: str | Path) -> BackboneSpec:
+def _find(name: str | Path) -> AnySpec | None:
+    # A path or a hub id is no name, so that no plugin need be asked for it.
+    return None if "/" in str(name) else _names().get(str(name))
+
+
+def _backbones() -> Iterator[BackboneSpec]:
+    """Go through the backbones, built-in ones first; a plugin is asked when its turn comes."""
+    return (spec for spec in _names() if isinstance(spec, BackboneSpec))
+
+
+def describe_checkpoint(source: str | Path, families: Iterable[BackboneSpec]) -> BackboneSpec:
+    """Describe a model by its two configurations, as one of the families with the neutral rule.
+
+    Args:
+        source: a folder or hub id.
+        families: specs, told apart by their pipelines; of several with one, the first.
+
+    Raises:
+        CheckpointError: it holds no model of these families, or says neither depth nor width.
+        HubError: the hub does not give the configurations.
+    """
     checkpoint = Checkpoint(source)
     pipeline = checkpoint.json("model_index.json").get("_class_name")
     config = checkpoint.json("transformer/config.json")
-    known = {spec.pipeline: spec for spec in reversed(list_backbones().values())}
-    if pipeline not in known:
+    known: set[str] = set()
+    for spec in families:
+        if spec.pipeline == pipeline:
+            break
+        known.add(spec.pipeline)
+    else:
         raise CheckpointError(
             f"{source} holds a {pipeline}, which no installed family knows; "
             f"known: {', '.join(sorted(known))}"
         )
-    counts = [config.get(name, 0) for name in ("num_layers", "num_single_layers")]
-    sides = [config.get(name, 0) for name in ("num_attention_heads", "attention_head_dim")]
-    if not all(isinstance(value, int) for value in counts + sides) or not sum(counts):
+    counts = [config.get(name, 0) for name in spec.blocks_from]
+    sides = [config.get(name, 0) for name in spec.width_from]
+    if not all(isinstance(n, int) for n in counts + sides) or not sum(counts) * math.prod(sides):
         raise CheckpointError(
-            f"{source}: its transformer's configuration has no usable depth or width"
+            f"{source}: its transformer's configuration has no usable depth "
+            f"({', '.join(spec.blocks_from)}) or width ({', '.join(spec.width_from)})"
         )
-    spec = known[pipeline]
     return BackboneSpec.uncalibrated(
         name=str(source),
         repo=str(source),
@@ -243,58 +313,31 @@ def _describe_checkpoint(source: str | Path) -> BackboneSpec:
         load=spec.load,
         plan=spec.plan,
         blocks=sum(counts),
-        width=sides[0] * sides[1],
+        width=math.prod(sides),
+        blocks_from=spec.blocks_from,
+        width_from=spec.width_from,
         pixels_per_token=spec.pixels_per_token,
         long_side=spec.long_side,
         license="see its publisher",
     )
 
 
-_KINDS: dict[str, type[AnySpec]] = {
-    "register_backbones": BackboneSpec,
-    "register_descriptors": DescriptorSpec,
-    "register_datasets": DatasetSpec,
-}
-
-
 @cache
-def _installed() -> dict[str, AnySpec]:
-    found: dict[str, AnySpec] = {}
-    origins: dict[str, str] = {}
-    for origin, hook, specs in _registered():
-        for spec in specs:
-            if not isinstance(spec, _KINDS[hook]):
-                _leave_out(origin, f"{hook} gave a {type(spec).__name__}")
-            elif spec.name in found:
-                _leave_out(origin, f"the name {spec.name!r} belongs to {origins[spec.name]}")
-            else:
-                found[spec.name], origins[spec.name] = spec, origin
-    return found
+def _names() -> Names:
+    return Names(_BuiltIn(), installed_plugins())
 
 
-def _registered() -> Iterable[tuple[str, str, list[object]]]:
-    yield "kornia_ditf", "register_backbones", list(_BuiltIn().register_backbones())
-    yield "kornia_ditf", "register_datasets", list(_BuiltIn().register_datasets())
-    for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
-        try:
-            answers = _ask(entry)
-        except Exception as error:  # noqa: BLE001 - a plugin may fail in any way
-            _leave_out(entry.name, f"{type(error).__name__}: {error}")
-        else:
-            for hook, specs in answers.items():
-                yield entry.name, hook, specs
+def ask_plugins() -> tuple[Plugin, ...]:
+    """Ask every plugin that has not been asked yet, and give all of them with what became of them.
+
+    Example:
+        >>> broken = [plugin.name for plugin in ask_plugins() if plugin.state == "left out"]
+    """
+    _names().all()
+    return installed_plugins()
 
 
-def _ask(entry: EntryPoint) -> dict[str, list[object]]:
-    # A manager for each plugin: one that raises in a hook would stop the call for all.
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
-    manager.register(entry.load(), name=entry.name)
-    manager.check_pending()
-    return {
-        hook: [spec for specs in getattr(manager.hook, hook)() for spec in specs] for hook in _KINDS
-    }
-
-
-def _leave_out(origin: str, reason: str) -> None:
-    warnings.warn(f"plugin {origin!r} is left out: {reason}", PluginWarning, stacklevel=2)
+def forget_plugins() -> None:
+    """Find and ask the plugins anew when they are next needed, as after an installation."""
+    installed_plugins.cache_clear()
+    _names.cache_clear()

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kornia_ditf.backbone import Backbone
+from kornia_ditf.checks import check_integer, check_timestep
 from kornia_ditf.dense import DenseDescriptor
+from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.plan import LoadingPlan
 
 NEUTRAL_RULE = (
@@ -39,6 +41,12 @@ class BackboneSpec:
         source: where these numbers come from.
         license: licence of the weights.
         architecture: the configurations of `transformer` and `vae`, for planning without network.
+        blocks_from: keys of the transformer's configuration whose sum is the number of blocks, and
+        width_from: keys whose product is the width; by them a folder is described that is no
+            published one. A key that is missing counts as 0 blocks.
+
+    Raises:
+        InvalidArgumentError: a value has a wrong type, or is out of range.
     """
 
     name: str
@@ -59,6 +67,19 @@ class BackboneSpec:
     source: str
     license: str
     architecture: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    blocks_from: tuple[str, ...] = ("num_layers", "num_single_layers")
+    width_from: tuple[str, ...] = ("num_attention_heads", "attention_head_dim")
+
+    def __post_init__(self) -> None:
+        _check_spec(self, ("name", "repo", "pipeline", "source", "license"))
+        for name in ("blocks", "width", "pixels_per_token", "long_side", "ensemble"):
+            check_integer(name, getattr(self, name), minimum=1)
+        check_integer("block", self.block, minimum=0, maximum=self.blocks - 1)
+        for channel in () if self.massive_channels is None else self.massive_channels:
+            check_integer("massive_channels", channel, minimum=0, maximum=self.width - 1)
+        if not isinstance(self.prompt, str):
+            raise InvalidArgumentError(f"prompt must be a text, got {self.prompt!r}")
+        check_timestep(self.timestep)
 
     @classmethod
     def uncalibrated(cls, *, blocks: int, **known: Any) -> BackboneSpec:
@@ -92,6 +113,11 @@ class DescriptorSpec:
     license: str
     repo: str = ""
 
+    def __post_init__(self) -> None:
+        _check_spec(self, ("name", "source", "license"))
+        for name in ("width", "pixels_per_token"):
+            check_integer(name, getattr(self, name), minimum=1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetSpec:
@@ -121,3 +147,17 @@ class DatasetSpec:
     inside: tuple[str, ...] = ()
     splits: tuple[str, ...] = ("test",)
     split_path: str = ""
+
+    def __post_init__(self) -> None:
+        _check_spec(self, ("name", "layout", "source", "license"))
+
+
+def _check_spec(spec: BackboneSpec | DescriptorSpec | DatasetSpec, texts: Sequence[str]) -> None:
+    for name in texts:
+        value = getattr(spec, name)
+        if not isinstance(value, str) or not value.strip():
+            raise InvalidArgumentError(
+                f"{name} of a {type(spec).__name__} must be a text that is not empty, got {value!r}"
+            )
+    if not callable(spec.load):
+        raise InvalidArgumentError(f"load of {spec.name!r} must be callable, got {spec.load!r}")

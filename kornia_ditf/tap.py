@@ -69,23 +69,43 @@ class TableModulation:
     """A table of the block plus an embedding shared by all blocks (adaLN-single).
 
     Args:
-        argument: name of the block's argument that holds the embedding, (B, chunks * width).
+        argument: name of the block's argument that holds the embedding, (B, chunks * width) or
+            (B, chunks, width).
         table: name of the block's table, (chunks, width).
-        shift: index of the shift's row.
-        scale: index of the scale's row.
+        shift: index of the shift's row, None where the family has none.
+        scale: index of the scale's row, None where the family has none.
     """
 
     argument: str = "timestep"
     table: str = "scale_shift_table"
-    shift: int = 0
-    scale: int = 1
+    shift: int | None = 0
+    scale: int | None = 1
     module: None = None
 
     def read(self, call: BlockCall, width: int) -> tuple[Tensor | None, Tensor | None]:
         table: Tensor = getattr(call.block, self.table)
-        embedding: Tensor = call.arguments[self.argument]
-        rows = table[None] + embedding.reshape(embedding.shape[0], *table.shape)
-        return rows[:, self.shift], rows[:, self.scale]
+        rows = table.reshape(1, -1, width) + _argument_rows(call, self.argument, width)
+        return _chunk(rows, self.shift), _chunk(rows, self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentModulation:
+    """An argument of the block is the modulation itself, as one for all blocks is passed on.
+
+    Args:
+        argument: name of the block's argument, (B, chunks * width) or (B, chunks, width).
+        shift: index of the shift's chunk, None where the family has none.
+        scale: index of the scale's chunk, None where the family has none.
+    """
+
+    argument: str
+    shift: int | None = 0
+    scale: int | None = 1
+    module: None = None
+
+    def read(self, call: BlockCall, width: int) -> tuple[Tensor | None, Tensor | None]:
+        rows = _argument_rows(call, self.argument, width)
+        return _chunk(rows, self.shift), _chunk(rows, self.scale)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,13 +198,13 @@ class _Recorder:
 
         def enter_norm(_: nn.Module, args: Any, kwargs: Any) -> None:
             if self.x is None:  # CogVideoX calls its norm again for the text
-                self.x = self._image_tokens(_first(args, kwargs))
+                self.x = self._image_tokens(first_tensor(args, kwargs))
 
         def leave_module(_: nn.Module, __: Any, output: Tensor) -> None:
             self.output = output
 
         def enter_attention(_: nn.Module, args: Any, kwargs: Any) -> None:
-            self.attended = self._image_tokens(_first(args, kwargs))
+            self.attended = self._image_tokens(first_tensor(args, kwargs))
             if stop:
                 raise _ForwardStopped
 
@@ -205,7 +225,8 @@ class _Recorder:
             raise CaptureError(f"block {self.number} never normalised its input")
         call = BlockCall(self.block, self.arguments, self.output)
         shift, scale = self.stream.modulation.read(call, self.x.shape[-1])
-        tap = Tap(self.x, shift, scale, self.grid, read_norm(self.norm))
+        x = self.x.to(self.attended.dtype)  # Wan makes float32 of it to normalise
+        tap = Tap(x, shift, scale, self.grid, read_norm(self.norm))
         _check_finite(tap, self.number)
         _check_modulation(tap, self.attended, self.number)
         return tap
@@ -296,11 +317,22 @@ def _locate(
     raise InvalidArgumentError(f"block must lie in [0, {count - 1}], got {block}")
 
 
+def _argument_rows(call: BlockCall, name: str, width: int) -> Tensor:
+    value = call.arguments.get(name)
+    if not isinstance(value, Tensor):
+        raise CaptureError(
+            f"the block {type(call.block).__name__} was not called with a tensor {name!r}; "
+            f"its arguments: {', '.join(call.arguments)}"
+        )
+    return value.reshape(value.shape[0], -1, width)
+
+
 def _chunk(chunks: Tensor, index: int | None) -> Tensor | None:
     return None if index is None else chunks[..., index, :]
 
 
-def _first(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+def first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """Take the first argument of a module's call, which is the stream, whatever its name."""
     value = args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values()), None))
     if not isinstance(value, Tensor):
         raise CaptureError(f"expected a tensor as first argument, got {type(value).__name__}")

@@ -205,3 +205,11 @@ def test_diffusers_is_told_to_load_the_same_commit(hub: FakeHub, folder: Path) -
     assert Checkpoint(REPO).pretrained_options()["local_files_only"]
     local = Checkpoint(folder).pretrained_options()
     assert local["pretrained_model_name_or_path"] == str(folder) and local["local_files_only"]
+
+
+def test_a_single_model_has_a_name_without_the_hub_too(hub: FakeHub, folder: Path) -> None:
+    shutil.copy(folder / "transformer" / "config.json", folder / "config.json")
+    (folder / "model_index.json").unlink()
+    Checkpoint(REPO).file("config.json")
+    hub.refusal = connection_error()
+    assert Checkpoint(REPO).identity == f"{REPO}@{hub.sha}"

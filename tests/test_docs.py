@@ -43,6 +43,24 @@ def test_python_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.Mon
     exec(compile(examples(page), page.name, "exec"), {})
 
 
+def test_the_tutorial_holds_the_template_whole_and_in_order() -> None:
+    template = ROOT / "plugins" / "kornia-ditf-template"
+    parts: dict[str, str] = {}
+    for path, code in re.findall(r"```\w+ (\S+)\n(.*?)```", read("docs/tutorial.md"), re.DOTALL):
+        parts[path] = parts.get(path, "") + code
+
+    def lines(text: str) -> list[str]:
+        return [line for line in text.splitlines() if line.strip()]
+
+    assert {path: lines(code) for path, code in parts.items()} == {
+        path: lines((template / path).read_text("utf-8")) for path in parts
+    }
+    files = {str(path.relative_to(template)) for path in template.glob("*/**/*.py")}
+    assert set(parts) >= files | {"pyproject.toml"}
+    package = [code for path, code in parts.items() if path.startswith("kornia_ditf_template/")]
+    assert len("".join(package).splitlines()) < 100
+
+
 def test_the_reference_names_everything_public() -> None:
     named = re.findall(r"\.\. auto\w+:: (\w+)\n", read("docs/reference.md"))
     documented = {*named, *(n for n in dir(errors) if n.endswith("Error"))}

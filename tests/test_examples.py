@@ -45,6 +45,13 @@ def test_each_steps_worth_is_printed_for_every_treatment(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_descriptors_are_compared_and_those_not_at_hand_are_said(tmp_path: Path) -> None:
+    lines = run("compare_descriptors.py", tmp_path, "nano", "no-such").splitlines()
+    assert lines[1].split()[:2] == ["nano", "160"] and lines[1].endswith("%")
+    assert lines[2].startswith("no-such          not at hand: no backbone is named 'no-such'")
+
+
+@pytest.mark.slow
 def test_the_study_of_the_shipped_pairs_ends_in_a_report(tmp_path: Path) -> None:
     # Smaller images and two treatments, so that the tests stay short; all else as it is shipped.
     text = (EXAMPLES / "studies/shipped_pairs.yaml").read_text("utf-8")

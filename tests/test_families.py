@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from kornia_ditf.backbones import SPECS
 from kornia_ditf.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.massive import find_massive_channels
-from kornia_ditf.modulation import modulate, treat
+from kornia_ditf.modulation import treat
 from kornia_ditf.registry import create_descriptor, find_backbone
+from kornia_ditf.testing import BACKBONE_RULES, check_backbone
 from kornia_ditf.types import Tap
 
 FAMILIES = (
@@ -51,108 +52,18 @@ def inputs(backbone: DiffusersBackbone, batch: int = 2) -> tuple[Tensor, int, An
     return latent, 260, backbone.condition([""]).expand(batch)
 
 
-def blocks_of(backbone: DiffusersBackbone) -> Iterator[tuple[nn.Module, Any]]:
-    for stream in backbone.streams:
-        for block in backbone.transformer.get_submodule(stream.blocks):
-            yield block, stream
-
-
-def image_part(stream: Tensor, tokens: int, where: str) -> Tensor:
-    return stream[:, -tokens:] if where == "last" else stream[:, :tokens]
-
-
-class Watch:
-    """A hook that notes the first argument of a call, and changes nothing."""
-
-    def __init__(self, seen: dict[int, Tensor], number: int) -> None:
-        self.seen, self.number = seen, number
-
-    def __call__(self, _: nn.Module, args: Any, kwargs: Any) -> None:
-        self.seen[self.number] = args[0] if args else kwargs["hidden_states"]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@torch.no_grad()
-def test_captured_modulation_is_what_every_blocks_attention_receives(
-    family: str, dtype: torch.dtype, tiny_checkpoint: Checkpoints
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_family_keeps_every_rule(
+    family: str, dtype: str, tiny_checkpoint: Checkpoints
 ) -> None:
-    """Watch one undisturbed forward with plain hooks, and compare every block's capture."""
-    backbone = load(tiny_checkpoint(family), dtype=dtype)
-    # A whole model: the head was never loaded, and the undisturbed forward needs it.
-    whole = type(backbone.transformer).from_pretrained(
-        tiny_checkpoint(family), subfolder="transformer", dtype=dtype
-    )
-    backbone.transformer = whole.eval()
-    latent, timestep, conditioning = inputs(backbone)
-    seen: dict[int, Tensor] = {}
-    handles = [
-        block.get_submodule(stream.attention).register_forward_pre_hook(
-            Watch(seen, number), with_kwargs=True
-        )
-        for number, (block, stream) in enumerate(blocks_of(backbone))
-    ]
-    arguments = backbone.transformer_inputs(
-        latent.to(dtype), timestep, conditioning.to(torch.device("cpu"), dtype)
-    )
-    whole(**arguments)
-    for handle in handles:
-        handle.remove()
-    taps = backbone.taps(latent, timestep, conditioning, blocks=range(backbone.blocks))
-    for number, (_, stream) in enumerate(blocks_of(backbone)):
-        attended = image_part(seen[number], 24, stream.tokens)
-        difference = (modulate(taps[number]) - attended).abs().max()
-        exact = dtype == torch.float32
-        limit = 0.0 if exact else 5 * torch.finfo(dtype).eps * attended.abs().max()
-        assert difference <= limit, f"block {number}"
-        assert taps[number].x.std() > 0 and taps[number].grid == (4, 6)
+    folder = tiny_checkpoint(family)
+    held = check_backbone(find_backbone(folder), folder, dtype=dtype)
+    assert held == tuple(rule.__name__ for rule in BACKBONE_RULES)
 
 
-@torch.no_grad()
-def test_loading_up_to_a_block_equals_loading_all(
-    family: str, tiny_checkpoint: Checkpoints
-) -> None:
-    whole = load(tiny_checkpoint(family))
-    latent, timestep, conditioning = inputs(whole)
-    expected = whole.taps(latent, timestep, conditioning, blocks=range(whole.blocks))
-    for block, tap in expected.items():
-        part = load(tiny_checkpoint(family), block=block)
-        found = part.tap(latent, timestep, conditioning, block=block)
-        for name in ("x", "shift", "scale"):
-            assert torch.equal(getattr(found, name), getattr(tap, name))
-        if block + 1 < whole.blocks:
-            with pytest.raises(InvalidArgumentError, match="was not loaded"):
-                part.tap(latent, timestep, conditioning, block=block + 1)
-
-
-@torch.no_grad()
-def test_no_hook_remains_after_success_or_failure(
-    family: str, tiny_checkpoint: Checkpoints
-) -> None:
-    backbone = load(tiny_checkpoint(family))
-    latent, timestep, conditioning = inputs(backbone)
-
-    def hooks() -> int:
-        modules = list(backbone.modules())
-        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
-
-    before = hooks()
-    backbone.tap(latent, timestep, conditioning, block=1)
-    latent[0, 0, 0, 0] = float("nan")
-    with pytest.raises(Exception, match="NaN"):
-        backbone.tap(latent, timestep, conditioning, block=1)
-    assert hooks() == before
-
-
-@torch.no_grad()
-def test_an_image_gives_the_same_tap_alone_and_in_a_batch(
-    family: str, tiny_checkpoint: Checkpoints
-) -> None:
-    backbone = load(tiny_checkpoint(family))
-    latent, timestep, conditioning = inputs(backbone, batch=3)
-    block = backbone.blocks - 1
-    together = backbone.tap(latent, timestep, conditioning, block=block)
-    alone = backbone.tap(latent[1:2], timestep, conditioning.rows(1, 2), block=block)
-    torch.testing.assert_close(together.x[1:2], alone.x, rtol=1e-5, atol=1e-5)
+def test_half_precision_is_captured_as_exactly(family: str, tiny_checkpoint: Checkpoints) -> None:
+    folder, rule = tiny_checkpoint(family), "modulation_is_what_the_block_applies"
+    assert check_backbone(find_backbone(folder), folder, dtype="float16", rules=[rule]) == (rule,)
 
 
 @torch.no_grad()

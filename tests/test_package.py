@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,16 @@ def dotted_names(tree: ast.AST) -> list[str]:
 
 def test_types_are_shipped() -> None:
     assert (PACKAGE / "py.typed").is_file()
+
+
+def test_every_plugin_stands_in_the_contracts_and_says_what_it_is() -> None:
+    root = PACKAGE.parent
+    config = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
+    packages = {path.parent.name for path in root.glob("plugins/*/kornia_ditf_*/__init__.py")}
+    assert packages
+    assert packages | {"kornia_ditf"} == set(config["tool"]["importlinter"]["root_packages"])
+    for folder in root.glob("plugins/*/"):
+        project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]
+        assert project["name"] == folder.name
+        assert set(project["entry-points"]["kornia_ditf"].values()) <= packages
+        assert (folder / "README.md").is_file() and list(folder.glob("tests/test_*.py"))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kornia_ditf.errors import DiTFError, ImageError, InvalidArgumentError
-from kornia_ditf.preprocess import as_image, fit_image, read_image
+from kornia_ditf.preprocess import as_image, fit_image, read_image, squash_image
 from kornia_ditf.types import Frame
 
 HEIGHT, WIDTH = 18, 26
@@ -181,6 +181,26 @@ def test_a_ramp_lies_after_fitting_where_the_frame_says(size: Size, long_side: i
     seen_y = fitted[0, 1] * height - 0.5
     assert (seen_x - points[..., 0])[inside].abs().max() < 0.05
     assert (seen_y - points[..., 1])[inside].abs().max() < 0.05
+
+
+def test_a_ramp_lies_after_squashing_where_the_frame_says() -> None:
+    ramp = torch.linspace(0, 1, 90).expand(1, 3, 60, 90)
+    squashed, frame = squash_image(ramp, (60, 30))
+    assert frame == Frame(image_size=(60, 90), model_size=(60, 30))
+    points = torch.stack([torch.arange(2.0, 28), torch.full((26,), 7.0)], -1)
+    x = frame.to_image(points)[:, 0]
+    torch.testing.assert_close(squashed[0, 0, 7, 2:28], x / 89, rtol=0, atol=1e-5)
+
+
+def test_squashing_to_an_images_own_size_leaves_it_alone() -> None:
+    image = torch.rand(1, 3, 32, 48)
+    assert squash_image(image, (32, 48))[0] is image
+
+
+@pytest.mark.parametrize("size", [(30, 32), (32,), 32, (0, 32), (32, 1.5), (2**15, 2**15)])
+def test_a_size_to_squash_to_that_is_none_is_refused(size: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="size"):
+        squash_image(torch.rand(1, 3, 32, 48), size, multiple=16)
 
 
 def test_fine_stripes_become_grey_and_not_a_coarser_pattern() -> None:

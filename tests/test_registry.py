@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,12 +11,11 @@ import pytest
 import torch
 from fake_hub import REPO, FakeHub
 
-from kornia_ditf import hookspecs, registry
+from kornia_ditf import hookspecs, plugins, registry
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import (
     CheckpointError,
     InvalidArgumentError,
-    PluginWarning,
     UnknownBackboneError,
 )
 from kornia_ditf.preprocess import as_image
@@ -74,54 +72,16 @@ def toy(name: str = "toy") -> BackboneSpec:
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Entry]]:
     entries: list[Entry] = []
-    monkeypatch.setattr(registry, "entry_points", lambda group: entries)
-    registry._installed.cache_clear()
+    monkeypatch.setattr(plugins, "entry_points", lambda group: entries)
+    registry.forget_plugins()
     yield entries
-    registry._installed.cache_clear()
+    registry.forget_plugins()
 
 
 def test_a_plugins_backbone_is_listed_beside_the_built_in_ones(installed: list[Entry]) -> None:
     installed.append(Entry("toys", plugin([toy()])))
     assert find_backbone("toy").block == 3
     assert next(iter(list_backbones())) == "nano"
-
-
-def broken_plugins() -> dict[str, object]:
-    misspelt = ModuleType("misspelt")
-
-    @hookspecs.hookimpl
-    def register_backbone() -> list[BackboneSpec]:
-        return []
-
-    misspelt.register_backbone = register_backbone  # type: ignore[attr-defined]
-    return {
-        "no module named nothing": ImportError("no module named nothing"),
-        "it broke": plugin(RuntimeError("it broke")),
-        "gave a str": plugin(["toy"]),
-        "not iterable": plugin(3),
-        "register_backbone": misspelt,
-        "belongs to kornia_ditf": plugin([toy("nano")]),
-    }
-
-
-@pytest.mark.parametrize("reason", list(broken_plugins()))
-def test_a_broken_plugin_is_named_and_everything_else_goes_on(
-    reason: str, installed: list[Entry]
-) -> None:
-    installed.extend([Entry("a-broken", broken_plugins()[reason]), Entry("toys", plugin([toy()]))])
-    with pytest.warns(PluginWarning, match=f"'a-broken' is left out: .*{reason}"):
-        names = list(list_backbones())
-    assert "toy" in names and "flux.1-dev" in names
-    assert registry.find_backbone("nano").license == "Apache-2.0"
-
-
-def test_a_broken_plugin_is_named_once(installed: list[Entry]) -> None:
-    installed.append(Entry("broken", ImportError("gone")))
-    with pytest.warns(PluginWarning):
-        list_backbones()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        list_backbones()
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
@@ -146,7 +106,7 @@ def test_a_folder_that_holds_no_model_says_what_it_lacks(tmp_path: Path) -> None
     with pytest.raises(CheckpointError, match="holds a OtherPipeline"):
         find_backbone(tmp_path)
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
-    with pytest.raises(CheckpointError, match="no usable depth or width"):
+    with pytest.raises(CheckpointError, match="no usable depth .* or width"):
         find_backbone(tmp_path)
     (tmp_path / "model_index.json").write_text("{broken")
     with pytest.raises(CheckpointError, match="is damaged"):

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from kornia_ditf.backbones import configs
 from kornia_ditf.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.noise import RectifiedFlow
 from kornia_ditf.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, LinearModulation
@@ -34,15 +33,13 @@ class SD3Backbone(DiffusersBackbone):
     head = ("norm_out", "proj_out")
     schedule = RectifiedFlow()
 
+    @property
+    def max_cells(self) -> int:
+        return int(self.config.pos_embed_max_size) * self.patch_size
+
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Mapping[str, Any]:
-        limit = self.config.pos_embed_max_size * self.patch_size
-        if max(latent.shape[2:]) > limit:
-            raise InvalidArgumentError(
-                f"this model has positions for latents of up to {limit} x {limit} cells, got "
-                f"{latent.shape[2]} x {latent.shape[3]}; give a smaller long_side"
-            )
         return {
             "hidden_states": latent,
             "encoder_hidden_states": conditioning["prompt_embeds"],

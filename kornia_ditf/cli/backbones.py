@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,9 +12,11 @@ from kornia_ditf.cli import options
 
 if TYPE_CHECKING:
     from kornia_ditf.plan import LoadingPlan
-    from kornia_ditf.spec import BackboneSpec
+    from kornia_ditf.spec import BackboneSpec, DescriptorSpec
 
-app = typer.Typer(help="List the installed backbones, or show one.", rich_markup_mode=None)
+app = typer.Typer(
+    help="List the installed backbones and descriptors, or show one.", rich_markup_mode=None
+)
 
 _NUMBERS = ("blocks", "width", "block", "timestep", "side", "draws")
 
@@ -26,19 +29,42 @@ def _list_by_default(context: typer.Context, as_json: options.Json = False) -> N
 
 @app.command("list")
 def list_installed(as_json: options.Json = False) -> None:
-    """List the installed backbones; loads no model library.
+    """List the installed backbones, and the descriptors that are no DiT; loads no model library.
 
     The numbers in the last column refer to the lines below the table, which say where a backbone's
     block, timestep and so on come from.
     """
     from kornia_ditf.cli import output
-    from kornia_ditf.registry import DEFAULT_BACKBONE, list_backbones
+    from kornia_ditf.registry import list_backbones, list_descriptors
+    from kornia_ditf.spec import DescriptorSpec
 
-    specs = list(list_backbones().values())
+    backbones = list(list_backbones().values())
+    others = [each for each in list_descriptors().values() if isinstance(each, DescriptorSpec)]
     if as_json:
-        output.print_json({"backbones": [_as_values(spec) for spec in specs]})
+        output.print_json(
+            {
+                "backbones": [_as_values(spec) for spec in backbones],
+                "descriptors": [_as_values(spec) for spec in others],
+            }
+        )
         return
-    sources = list(dict.fromkeys(spec.source for spec in specs))
+    sources = list(dict.fromkeys([*(b.source for b in backbones), *(o.source for o in others)]))
+    left_out = _print_backbones(backbones, sources)
+    if others:
+        _print_descriptors(others, sources)
+    if left_out:
+        typer.echo(
+            f"The terminal is too narrow for {', '.join(left_out)}; widen it, or use --json."
+        )
+    typer.echo("*   embedded; used when no backbone is named")
+    for number, source in enumerate(sources, 1):
+        typer.echo(f"[{number}] {source}")
+
+
+def _print_backbones(specs: Sequence[BackboneSpec], sources: list[str]) -> list[str]:
+    from kornia_ditf.cli import output
+    from kornia_ditf.registry import DEFAULT_BACKBONE
+
     rows = [
         (
             spec.name + ("*" if spec.name == DEFAULT_BACKBONE else ""),
@@ -62,13 +88,25 @@ def list_installed(as_json: options.Json = False) -> None:
         columns, rows, right=_NUMBERS, optional=("licence", "width", "draws", "side")
     )
     typer.echo("")
-    if left_out:
-        typer.echo(
-            f"The terminal is too narrow for {', '.join(left_out)}; widen it, or use --json."
+    return left_out
+
+
+def _print_descriptors(specs: Sequence[DescriptorSpec], sources: list[str]) -> None:
+    from kornia_ditf.cli import output
+
+    rows = [
+        (
+            spec.name,
+            str(spec.width),
+            str(spec.pixels_per_token),
+            spec.license,
+            f"[{1 + sources.index(spec.source)}]",
         )
-    typer.echo("*   embedded; used when no backbone is named")
-    for number, source in enumerate(sources, 1):
-        typer.echo(f"[{number}] {source}")
+        for spec in specs
+    ]
+    columns = ("no DiT", "width", "pixels per token", "licence", "numbers")
+    output.print_table(columns, rows, right=columns[1:3], optional=("licence",))
+    typer.echo("")
 
 
 @app.command("show")
@@ -89,9 +127,13 @@ def show(
     from kornia_ditf.checks import read_dtype
     from kornia_ditf.cli import output
     from kornia_ditf.errors import InvalidArgumentError
-    from kornia_ditf.registry import find_backbone
+    from kornia_ditf.registry import find_descriptor
+    from kornia_ditf.spec import DescriptorSpec
 
-    spec = find_backbone(name)
+    spec = find_descriptor(name)
+    if isinstance(spec, DescriptorSpec):
+        _show_descriptor(spec, as_json)
+        return
     place = source or spec.repo
     chosen = spec.block if block is None else block
     if not 0 <= chosen < spec.blocks:
@@ -124,6 +166,24 @@ def show(
     if plan is not None:
         facts += _plan_facts(plan, chosen, dtype)
     output.print_facts(facts)
+
+
+def _show_descriptor(spec: DescriptorSpec, as_json: bool) -> None:
+    from kornia_ditf.cli import output
+
+    if as_json:
+        output.print_json(_as_values(spec))
+        return
+    output.print_facts(
+        [
+            ("descriptor", spec.name),
+            ("weights", spec.repo or "see its plugin"),
+            ("licence", spec.license),
+            ("width", f"{spec.width} channels"),
+            ("token", f"{spec.pixels_per_token} x {spec.pixels_per_token} px"),
+            ("numbers from", spec.source),
+        ]
+    )
 
 
 def _embedded(spec: BackboneSpec, source: str | None) -> str:
@@ -171,6 +231,6 @@ def _channels(spec: BackboneSpec) -> str:
     return " ".join(map(str, spec.massive_channels)) or "none"
 
 
-def _as_values(spec: BackboneSpec) -> dict[str, Any]:
+def _as_values(spec: BackboneSpec | DescriptorSpec) -> dict[str, Any]:
     left_out = ("load", "plan", "architecture")
     return {f.name: getattr(spec, f.name) for f in fields(spec) if f.name not in left_out}

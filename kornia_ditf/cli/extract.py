@@ -17,13 +17,15 @@ from kornia_ditf.cli import failures, options
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kornia_ditf.descriptor import DiTF
+    from kornia_ditf.dense import DenseDescriptor
     from kornia_ditf.errors import DiTFError
+    from kornia_ditf.types import DescriptorMap
 
 _CALIBRATION_IMAGES = 4
 # What a file must agree in with what would be written, to be left as it is.
 _SETTINGS = (
-    *("image_sha256", "identity", "descriptor_blocks", "timestep", "treatment", "long_side"),
+    *("name", "image_sha256", "identity", "descriptor_blocks", "timestep", "treatment"),
+    *("long_side", "options", "settings"),
     *("ensemble", "prompt", "seed", "dtype", "massive_channels", "stored_as"),
 )
 
@@ -51,6 +53,7 @@ def extract(
     seed: options.Seed = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
+    others: options.Others = None,
     half: Annotated[bool, typer.Option("--half", help="Store float16, not float32.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make files anew that are there already.")
@@ -66,8 +69,8 @@ def extract(
     """
     from kornia_ditf.cli import output, settings
     from kornia_ditf.cli.images import read_fitting
+    from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import CaptureError, ImageError, InvalidArgumentError
-    from kornia_ditf.registry import DEFAULT_BACKBONE, find_backbone
 
     paths = list({path.resolve(): path for path in images}.values())
     blocks = sorted(set(block or ()))
@@ -83,42 +86,46 @@ def extract(
         "seed": seed,
         "dtype": dtype,
         "device": device,
+        **options.read_others(others),
     }
-    spec = find_backbone(backbone or DEFAULT_BACKBONE)
+    spec = options.find_spec(backbone)
+    side = options.side_in_pixels(long_side, spec)
     stages = output.Stages()
     with stages.stage("load"):
-        ditf = options.load_descriptor(backbone, source, given)
-    blocks = blocks or [ditf.config.block]
-    side, multiple = ditf.config.long_side, ditf.backbone.pixels_per_token
+        descriptor = options.load_descriptor(spec, source, given)
+    if isinstance(descriptor, DiTF):
+        blocks = blocks or [descriptor.config.block]
+    told = settings.told(descriptor, [prompt] if prompt else [])
     with stages.stage("find massive channels"):
-        channels, origin = _agree_on_channels(ditf, blocks, paths)
+        channels, origin = _agree_on_channels(descriptor, blocks, paths, side)
     made = {
-        **settings.as_values(backbone, spec, ditf),
+        **settings.as_values(backbone, spec, descriptor, given),
         "descriptor_blocks": blocks,
         "massive_channels": channels,
         "massive_channels_from": origin,
         "stored_as": "float16" if half else "float32",
         "versions": output.versions(),
     }
-    del made["block"], made["embedded_default"]
+    made.pop("block", None)
+    del made["embedded_default"]
     done = _Done()
     targets = name_outputs(paths, out)
     try:
         for path in output.track(paths, "extract"):
             target = targets[path]
             try:
-                image = read_fitting(path, side, multiple)
+                image = read_fitting(path, side, spec.pixels_per_token)
                 about = {**made, "image": str(path.resolve()), "image_sha256": _digest(path)}
                 if not overwrite and _is_there(target, about):
                     done.skipped.append(target)
                     continue
-                maps = ditf.describe_blocks(image, blocks)
-                descriptors = {number: maps[number].data[0] for number in blocks}
-                first = maps[blocks[0]]
+                maps = _describe(descriptor, image, blocks, told)
+                first = next(iter(maps.values()))
                 about["image_size"] = list(first.frame.image_size)
                 about["model_size"] = list(first.frame.model_size)
                 about["grid"] = list(first.grid)
-                _write(target, _named(descriptors, half, path), about)
+                tensors = {name: described.data[0] for name, described in maps.items()}
+                _write(target, _stored(tensors, half, path), about)
                 done.written.append(target)
             except (ImageError, InvalidArgumentError, CaptureError) as error:
                 failures.say_error(str(error))
@@ -134,7 +141,7 @@ def extract(
     else:
         output.print_facts(
             [
-                *settings.preset_facts(backbone, spec, ditf),
+                *settings.preset_facts(backbone, spec, descriptor),
                 *(
                     (
                         f"discarded {number}" if len(blocks) > 1 else "discarded",
@@ -191,47 +198,58 @@ class _Done:
         }
 
 
+def _describe(
+    descriptor: DenseDescriptor, image: Tensor, blocks: Sequence[int], told: Any
+) -> dict[str, DescriptorMap]:
+    """Describe an image, and name what is stored of it."""
+    from kornia_ditf.descriptor import DiTF
+
+    if not isinstance(descriptor, DiTF):
+        return {"descriptors": descriptor(image, told)}
+    maps = descriptor.describe_blocks(image, blocks)
+    return {
+        "descriptors" if len(blocks) == 1 else f"block_{block}": maps[block] for block in blocks
+    }
+
+
 def _agree_on_channels(
-    ditf: DiTF, blocks: Sequence[int], paths: Sequence[Path]
+    descriptor: DenseDescriptor, blocks: Sequence[int], paths: Sequence[Path], side: int | None
 ) -> tuple[dict[str, list[int]], str]:
     """Settle which channels every image of this run does without, by block."""
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.cli.settings import known_channels
+    from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import ImageError
 
-    _, origin = known_channels(ditf)
-    if "discard" not in ditf.config.treatment:
+    _, origin = known_channels(descriptor)
+    if not isinstance(descriptor, DiTF) or "discard" not in descriptor.config.treatment:
         return {}, origin
-    missing = [block for block in blocks if ditf.massive_channels(block) is None]
+    missing = [block for block in blocks if descriptor.massive_channels(block) is None]
     if missing:
         images: list[Tensor] = []
         for path in paths:
             try:
-                images.append(
-                    read_fitting(path, ditf.config.long_side, ditf.backbone.pixels_per_token)
-                )
+                images.append(read_fitting(path, side, descriptor.backbone.pixels_per_token))
             except ImageError:
                 continue  # it is reported when its turn comes
             if len(images) == _CALIBRATION_IMAGES:
                 break
         if images:
             for block in missing:
-                ditf.calibrate(images, block=block, keep=False)
+                descriptor.calibrate(images, block=block, keep=False)
         plural = "s" if len(images) > 1 else ""
         origin = f"found in the first {len(images)} image{plural}" if images else "no image"
-    return {str(block): list(ditf.massive_channels(block) or ()) for block in blocks}, origin
+    return {str(block): list(descriptor.massive_channels(block) or ()) for block in blocks}, origin
 
 
-def _named(descriptors: Mapping[int, Tensor], half: bool, path: Path) -> dict[str, Tensor]:
+def _stored(tensors: Mapping[str, Tensor], half: bool, path: Path) -> dict[str, Tensor]:
     import torch
 
     from kornia_ditf.errors import InvalidArgumentError
 
     stored = {
-        "descriptors" if len(descriptors) == 1 else f"block_{block}": data.cpu()
-        .to(torch.float16 if half else torch.float32)
-        .contiguous()
-        for block, data in descriptors.items()
+        name: data.cpu().to(torch.float16 if half else torch.float32).contiguous()
+        for name, data in tensors.items()
     }
     if not all(bool(torch.isfinite(data).all()) for data in stored.values()):
         raise InvalidArgumentError(
@@ -262,7 +280,9 @@ def _metadata(path: Path) -> dict[str, Any] | None:
 
 def _is_there(target: Path, about: Mapping[str, Any]) -> bool:
     found = _metadata(target) if target.exists() else None
-    return found is not None and all(found.get(name) == about[name] for name in _SETTINGS)
+    if found is None or about["identity"] is None:  # weights without a name may be any
+        return False
+    return all(found.get(name) == about.get(name) for name in _SETTINGS)
 
 
 def _belongs_to_another(target: Path, image: Path) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import typer
@@ -47,15 +49,32 @@ Exit codes:
 
 
 class CommandGroup(TyperGroup):
-    """The commands; an error of ours becomes one line on standard error."""
+    """The commands; an error of ours becomes one line on standard error.
+
+    Plugins are asked for commands when all are listed, or one is asked for that is not built in.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """List the commands, built-in ones first."""
+        self._ask_plugins()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Find a command by its name."""
+        if cmd_name not in self.commands:
+            self._ask_plugins()
+        return super().get_command(ctx, cmd_name)
+
+    def _ask_plugins(self) -> None:
+        from kornia_ditf.cli.plugins import commands_of_plugins
+
+        with showing_plugin_warnings():
+            self.commands.update(commands_of_plugins())
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                warnings.simplefilter("always", PluginWarning)
-                warnings.showwarning = _show_warning
+            with showing_plugin_warnings():
                 return super().invoke(ctx)
         except DiTFError as error:
             raise fail(str(error), exit_code(error)) from error
@@ -66,6 +85,16 @@ class CommandGroup(TyperGroup):
                 raise
             advice = "try a smaller --long-side, --rows 1, or --dtype bfloat16"
             raise fail(f"the device's memory does not suffice; {advice}", 1) from error
+
+
+@contextmanager
+def showing_plugin_warnings() -> Iterator[None]:
+    """Show warnings about plugins, in one line each, and no others."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", PluginWarning)
+        warnings.showwarning = _show_warning
+        yield
 
 
 def fail(message: str, code: int) -> typer.Exit:

@@ -35,6 +35,7 @@ def inspect(
     seed: options.Seed = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
+    others: options.Others = None,
     point: Annotated[
         tuple[float, float] | None,
         typer.Option(
@@ -65,11 +66,16 @@ def inspect(
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.errors import InvalidArgumentError
     from kornia_ditf.inspection import inspect_channels
-    from kornia_ditf.registry import DEFAULT_BACKBONE, find_backbone
+    from kornia_ditf.spec import BackboneSpec
 
     if top < 1:
         raise InvalidArgumentError(f"--top must be at least 1, got {top}")
-    spec = find_backbone(backbone or DEFAULT_BACKBONE)
+    spec = options.find_spec(backbone)
+    if not isinstance(spec, BackboneSpec):
+        raise InvalidArgumentError(
+            f"inspect looks into the blocks of a Diffusion Transformer, and {spec.name} is none; "
+            "name a backbone"
+        )
     numbers = read_blocks(blocks, spec.blocks)
     side = options.side_in_pixels(long_side, spec)
     pictures = [read_fitting(path, side, spec.pixels_per_token) for path in images]
@@ -85,16 +91,17 @@ def inspect(
         "seed": seed,
         "dtype": dtype,
         "device": device,
+        **options.read_others(others),
     }
     stages = output.Stages()
     with stages.stage("load"):
-        ditf = options.load_descriptor(backbone, source, given, reach=max(numbers))
+        ditf = options.load_ditf(spec, source, given, reach=max(numbers))
     with stages.stage("inspect"):
         inspection = inspect_channels(ditf, pictures, blocks=numbers, point=point)
     document = {
         "versions": output.versions(),
         "images": [str(path) for path in images],
-        "backbone": settings.as_values(backbone, spec, ditf),
+        "backbone": settings.as_values(backbone, spec, ditf, given),
         **_as_values(inspection, top),
     }
     written: list[Path] = []

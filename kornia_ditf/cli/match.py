@@ -41,6 +41,7 @@ def match(
     seed: options.Seed = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
+    others: options.Others = None,
     min_score: Annotated[
         float | None, typer.Option(metavar="S", help="Keep matches of at least this similarity.")
     ] = None,
@@ -63,11 +64,10 @@ def match(
     from kornia_ditf.cli import output, settings
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.picture import draw_matches, save_picture
-    from kornia_ditf.registry import DEFAULT_BACKBONE, find_backbone
 
     paths = (image_a, image_b)
     prompts = _check_arguments(prompt, picture, json_file, limit, min_score)
-    spec = find_backbone(backbone or DEFAULT_BACKBONE)
+    spec = options.find_spec(backbone)
     side = options.side_in_pixels(long_side, spec)
     images = [read_fitting(path, side, spec.pixels_per_token) for path in paths]
     for path in (picture, json_file):
@@ -85,13 +85,15 @@ def match(
             "seed": seed,
             "dtype": dtype,
             "device": device,
+            **options.read_others(others),
         }
-        ditf = options.load_descriptor(backbone, source, given)
-    channels, origin = settings.known_channels(ditf)
+        descriptor = options.load_descriptor(spec, source, given)
+    channels, origin = settings.known_channels(descriptor)
+    told = settings.told(descriptor, prompts)
     with stages.stage("describe"):
-        maps = ditf.describe_together(images, prompts if len(prompts) == 2 else None)
+        maps = descriptor.describe_together(images, told)
     if channels is None:
-        channels, origin = ditf.massive_channels() or (), "found in these two images"
+        channels, origin = settings.known_channels(descriptor)[0] or (), "found in these two images"
     with stages.stage("match"):
         found = matching.match(maps[0], maps[1], min_score=min_score)
     with stages.stage("geometry"):
@@ -109,8 +111,8 @@ def match(
             for side, path, descriptors in zip("ab", paths, maps, strict=True)
         },
         "backbone": {
-            **settings.as_values(backbone, spec, ditf),
-            "prompt": prompts if len(prompts) == 2 else ditf.config.prompt,
+            **settings.as_values(backbone, spec, descriptor, given),
+            **({} if told is None else {"prompt": told}),
             "massive_channels": list(channels),
             "massive_channels_from": origin,
         },
@@ -138,8 +140,8 @@ def match(
     written = [str(path) for path in (picture, json_file) if path is not None]
     output.print_facts(
         [
-            *settings.preset_facts(backbone, spec, ditf),
-            ("discarded", settings.describe_channels_found(channels, origin)),
+            *settings.preset_facts(backbone, spec, descriptor),
+            *settings.channel_facts(descriptor, channels, origin),
             *(
                 (f"image {side}", _describe_image(path, descriptors))
                 for side, path, descriptors in zip("AB", paths, maps, strict=True)

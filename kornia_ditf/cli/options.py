@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from kornia_ditf.dense import DenseDescriptor
     from kornia_ditf.descriptor import DiTF
-    from kornia_ditf.spec import BackboneSpec
+    from kornia_ditf.spec import BackboneSpec, DescriptorSpec
 
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", show_default=False)]
 Backbone = Annotated[
     str | None,
     typer.Option(
         "--backbone",
+        "--descriptor",
         "-b",
         metavar="NAME|FOLDER",
-        help="An installed backbone (`kornia-ditf backbones` lists them), or a folder in the "
-        "diffusers layout.  [default: the embedded nano]",
+        help="An installed backbone or descriptor (`kornia-ditf backbones` lists them), a folder "
+        "in the diffusers layout, or NAME+NAME to fuse two.  [default: the embedded nano]",
+    ),
+]
+Others = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        "-o",
+        metavar="KEY=VALUE",
+        help="Any other option of the backbone or descriptor, such as guidance=5 or layer=9; may "
+        "be repeated.",
     ),
 ]
 Source = Annotated[
@@ -86,50 +99,101 @@ Json = Annotated[
 
 
 def load_descriptor(
-    backbone: str | None,
-    source: str | None,
-    given: Mapping[str, Any],
-    *,
-    reach: int | None = None,
-) -> DiTF:
+    spec: BackboneSpec | DescriptorSpec, source: str | None, given: Mapping[str, Any]
+) -> DenseDescriptor:
     """Make a descriptor from options.
 
     Args:
-        backbone: name or folder; None is the embedded default.
+        spec: which; see `find_spec`.
         source: where the weights are, if not in the backbone's own place.
-        given: options of `create_ditf`; those that are None were not given.
-        reach: load at least up to this block, beyond the configured one.
+        given: options of `create_descriptor`; those that are None were not given. One that is no
+            DiT is told its prompt with each image.
 
     Raises:
         InvalidArgumentError: a value is wrong, or the device cannot be used.
-        UnknownBackboneError: neither a name nor a folder.
         CheckpointError: the weights are incomplete or damaged.
         HubError: the weights cannot be had.
+    """
+    from kornia_ditf.registry import create_descriptor
+    from kornia_ditf.spec import BackboneSpec
+
+    options = _read(given)
+    if not isinstance(spec, BackboneSpec):
+        options.pop("prompt", None)
+    return create_descriptor(spec.name, source=source, **options)
+
+
+def load_ditf(
+    spec: BackboneSpec, source: str | None, given: Mapping[str, Any], *, reach: int
+) -> DiTF:
+    """Make a descriptor on a backbone that is loaded at least up to a block.
+
+    Args:
+        spec: which backbone.
+        source: as for `load_descriptor`, and its errors.
+        given: likewise.
+        reach: the block.
     """
     from dataclasses import fields
 
     from kornia_ditf.descriptor import DiTF, DiTFConfig
-    from kornia_ditf.registry import DEFAULT_BACKBONE, create_ditf, find_backbone
+    from kornia_ditf.registry import create_ditf
 
+    options = _read(given)
+    names = {field.name for field in fields(DiTFConfig)}
+    config = DiTFConfig.from_spec(
+        spec, **{key: value for key, value in options.items() if key in names}
+    )
+    options["block"] = max(reach, config.block)
+    return DiTF(create_ditf(spec.name, source=source, **options).backbone, config)
+
+
+def find_spec(name: str | None) -> BackboneSpec | DescriptorSpec:
+    """Find what the option --backbone names; None is the embedded default.
+
+    Raises:
+        UnknownBackboneError: neither a name nor a folder.
+        CheckpointError: a folder holds no model of a known family.
+        HubError: the hub does not give the configurations.
+    """
+    from kornia_ditf.registry import DEFAULT_BACKBONE, find_descriptor
+
+    return find_descriptor(name or DEFAULT_BACKBONE)
+
+
+def side_in_pixels(long_side: int | None, spec: BackboneSpec | DescriptorSpec) -> int | None:
+    """Read the option --long-side: not given is the preset's, and 0 keeps an image's size."""
+    preset: int | None = getattr(spec, "long_side", None)
+    return preset if long_side is None else long_side or None
+
+
+def read_others(others: Sequence[str] | None) -> dict[str, Any]:
+    """Read the option --option: KEY=VALUE, where the value is JSON or else a text.
+
+    Raises:
+        InvalidArgumentError: there is no `=`.
+    """
+    from kornia_ditf.errors import InvalidArgumentError
+
+    found: dict[str, Any] = {}
+    for text in others or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier():
+            raise InvalidArgumentError(f"--option must be KEY=VALUE, got {text!r}")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def _read(given: Mapping[str, Any]) -> dict[str, Any]:
     options = {name: value for name, value in given.items() if value is not None}
     if "long_side" in options:
         options["long_side"] = options["long_side"] or None  # 0 keeps an image's size
     if "device" in options:
         _check_device(options["device"])
-    name = backbone or DEFAULT_BACKBONE
-    if reach is None:
-        return create_ditf(name, source=source, **options)
-    names = {field.name for field in fields(DiTFConfig)}
-    config = DiTFConfig.from_spec(
-        find_backbone(name), **{key: value for key, value in options.items() if key in names}
-    )
-    options["block"] = max(reach, config.block)
-    return DiTF(create_ditf(name, source=source, **options).backbone, config)
-
-
-def side_in_pixels(long_side: int | None, spec: BackboneSpec) -> int | None:
-    """Read the option --long-side: not given is the preset's, and 0 keeps an image's size."""
-    return spec.long_side if long_side is None else long_side or None
+    return options
 
 
 def _check_device(name: str) -> None:

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kornia_ditf.descriptor import DiTF
-    from kornia_ditf.spec import BackboneSpec
+    from torch import nn
+
+    from kornia_ditf.dense import DenseDescriptor
+    from kornia_ditf.spec import BackboneSpec, DescriptorSpec
 
 
-def describe_preset(spec: BackboneSpec) -> str:
+def describe_preset(spec: BackboneSpec | DescriptorSpec) -> str:
     """Say where a preset's numbers come from."""
-    uncalibrated = not spec.calibrated and not spec.source.startswith("uncalibrated")
-    return f"{'uncalibrated; ' if uncalibrated else ''}{spec.source}"
+    uncalibrated = not getattr(spec, "calibrated", True)
+    said = spec.source.startswith("uncalibrated")
+    return f"{'uncalibrated; ' if uncalibrated and not said else ''}{spec.source}"
 
 
-def preset_facts(name: str | None, spec: BackboneSpec, ditf: DiTF) -> list[tuple[str, str]]:
-    """Say which backbone computes, and what."""
-    config = ditf.config
+def preset_facts(
+    name: str | None, spec: BackboneSpec | DescriptorSpec, descriptor: DenseDescriptor
+) -> list[tuple[str, str]]:
+    """Say which backbone or descriptor computes, and what."""
+    from kornia_ditf.descriptor import DiTF
+
+    if not isinstance(descriptor, DiTF):
+        return [
+            ("descriptor", f"{spec.name}, {descriptor.width} channels"),
+            ("preset", describe_preset(spec)),
+        ]
+    config = descriptor.config
     default = "" if name else " (the embedded default; name another with --backbone)"
     draws = f", {config.ensemble} noise draws" if config.ensemble > 1 else ""
-    block = f"{config.block} (of 0 to {ditf.backbone.blocks - 1})"
+    block = f"{config.block} (of 0 to {descriptor.backbone.blocks - 1})"
     return [
         ("backbone", f"{spec.name}{default}"),
         ("preset", describe_preset(spec)),
@@ -36,27 +48,71 @@ def describe_channels_found(channels: Sequence[int] | None, origin: str) -> str:
     return f"{', '.join(map(str, channels))} ({origin})"
 
 
-def known_channels(ditf: DiTF) -> tuple[tuple[int, ...] | None, str]:
+def channel_facts(
+    descriptor: DenseDescriptor, channels: Sequence[int], origin: str
+) -> list[tuple[str, str]]:
+    """Say which channels a DiTF discarded; others do not tell."""
+    from kornia_ditf.descriptor import DiTF
+
+    if not isinstance(descriptor, DiTF):
+        return []
+    return [("discarded", describe_channels_found(channels, origin))]
+
+
+def known_channels(descriptor: DenseDescriptor) -> tuple[tuple[int, ...] | None, str]:
     """Give the channels that are known before any image is seen, and where they come from."""
-    if "discard" not in ditf.config.treatment:
+    from kornia_ditf.descriptor import DiTF
+
+    if not isinstance(descriptor, DiTF):
+        return (), "it is no DiTF, and does not tell"
+    if "discard" not in descriptor.config.treatment:
         return (), "this treatment discards none"
-    channels = ditf.massive_channels()
-    if ditf.config.massive_channels is not None:
+    channels = descriptor.massive_channels()
+    if descriptor.config.massive_channels is not None:
         return channels, "from the preset"
     return channels, "kept by an earlier inspect --keep"
 
 
-def as_values(name: str | None, spec: BackboneSpec, ditf: DiTF) -> dict[str, Any]:
+def told(descriptor: DenseDescriptor, prompts: Sequence[str]) -> str | list[str] | None:
+    """Choose what is told with the images: a DiTF holds one prompt in its configuration."""
+    from kornia_ditf.descriptor import DiTF
+
+    if len(prompts) > 1:
+        return list(prompts)
+    return None if isinstance(descriptor, DiTF) or not prompts else prompts[0]
+
+
+def as_values(
+    name: str | None,
+    spec: BackboneSpec | DescriptorSpec,
+    descriptor: DenseDescriptor,
+    given: Mapping[str, Any],
+) -> dict[str, Any]:
     """Give a descriptor's settings as JSON values; with them its results can be made again."""
-    config = ditf.config
-    return {
+    from kornia_ditf.descriptor import DiTF
+
+    about = {
         "name": spec.name,
         "embedded_default": name is None,
-        "identity": ditf.backbone.identity,
         "license": spec.license,
-        "preset_calibrated": spec.calibrated,
         "preset_source": spec.source,
-        "blocks": ditf.backbone.blocks,
+        "width": descriptor.width,
+    }
+    if not isinstance(descriptor, DiTF):
+        options = {key: value for key, value in given.items() if value is not None}
+        return {
+            **about,
+            "identity": descriptor.identity,
+            "options": options,
+            **_place(descriptor),
+        }
+    config = descriptor.config
+    return {
+        **about,
+        "identity": descriptor.backbone.identity,
+        "settings": descriptor.backbone.settings(),
+        "preset_calibrated": getattr(spec, "calibrated", False),
+        "blocks": descriptor.backbone.blocks,
         "block": config.block,
         "timestep": config.timestep,
         "treatment": config.treatment,
@@ -64,12 +120,12 @@ def as_values(name: str | None, spec: BackboneSpec, ditf: DiTF) -> dict[str, Any
         "ensemble": config.ensemble,
         "prompt": config.prompt,
         "seed": config.seed,
-        **_place(ditf),
+        **_place(descriptor.backbone),
     }
 
 
-def _place(ditf: DiTF) -> dict[str, str]:
-    parameter = next(ditf.backbone.parameters(), None)
+def _place(module: nn.Module) -> dict[str, str]:
+    parameter = next(module.parameters(), None)
     if parameter is None:
         return {}
     return {

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +43,11 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def output_and_modules(*arguments: str) -> tuple[str, set[str]]:
+def output_and_modules(*arguments: str, plugins: str = "") -> tuple[str, set[str]]:
     """Run a command in a fresh interpreter; its output, and the packages it loaded."""
     script = (
-        f"import sys, kornia_ditf.cli; sys.argv = ['kornia-ditf', *{arguments!r}]\n"
+        f"import os, sys; os.environ['KORNIA_DITF_PLUGINS'] = {plugins!r}\n"
+        f"import kornia_ditf.cli; sys.argv = ['kornia-ditf', *{arguments!r}]\n"
         "try: kornia_ditf.cli.main()\n"
         "except SystemExit: print('LOADED', *{name.partition('.')[0] for name in sys.modules})"
     )
@@ -61,8 +63,16 @@ def test_help_names_the_exit_codes_and_loads_no_torch() -> None:
     assert modules.isdisjoint({*MODEL_LIBRARIES, "torch", "rich"})
 
 
+def test_plugins_load_no_model_library_when_their_commands_are_listed() -> None:
+    installed = ",".join(entry_points(group="kornia_ditf").names)
+    text, modules = output_and_modules("--help", plugins=installed)
+    assert "130  interrupted" in text
+    assert modules.isdisjoint(MODEL_LIBRARIES)
+
+
 def test_listing_backbones_loads_no_model_library() -> None:
-    text, modules = output_and_modules("backbones")
+    installed = ",".join(entry_points(group="kornia_ditf").names)
+    text, modules = output_and_modules("backbones", plugins=installed)
     assert "flux.1-dev" in text
     assert modules.isdisjoint(MODEL_LIBRARIES)
 
@@ -112,7 +122,7 @@ def test_a_hub_that_refuses_is_one_line(
     run: Run, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message = "owner/name is gated:\n accept the licence, then run `hf auth login`"
-    monkeypatch.setattr(registry, "create_ditf", failing_with(GatedRepositoryError(message)))
+    monkeypatch.setattr(registry, "create_descriptor", failing_with(GatedRepositoryError(message)))
     result = run("match", images[0], images[1])
     assert result.exit_code == 4
     assert result.stderr == f"error: {' '.join(message.split())}\n"
@@ -121,7 +131,7 @@ def test_a_hub_that_refuses_is_one_line(
 def test_an_interruption_is_a_word_and_130(
     run: Run, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "create_ditf", failing_with(KeyboardInterrupt()))
+    monkeypatch.setattr(registry, "create_descriptor", failing_with(KeyboardInterrupt()))
     result = run("match", images[0], images[1])
     assert (result.exit_code, result.stderr) == (130, "error: interrupted\n")
 
@@ -129,7 +139,7 @@ def test_an_interruption_is_a_word_and_130(
 def test_a_bug_keeps_its_traceback(
     run: Run, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "create_ditf", failing_with(ZeroDivisionError("a bug")))
+    monkeypatch.setattr(registry, "create_descriptor", failing_with(ZeroDivisionError("a bug")))
     assert isinstance(run("match", images[0], images[1]).exception, ZeroDivisionError)
 
 

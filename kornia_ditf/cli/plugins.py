@@ -1,0 +1,123 @@
+"""`kornia-ditf plugins`: which are installed, what each adds, and why one is left out.
+
+Also the commands that plugins add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from kornia_ditf.cli import options
+
+if TYPE_CHECKING:
+    from kornia_ditf.plugins import Plugin
+
+_COLUMNS = ("plugin", "version", "state", "hooks", "adds", "from")
+
+
+def plugins(as_json: options.Json = False) -> None:
+    """Say of every plugin whether it works, what it adds, and why not.
+
+    A plugin that is left out hinders nothing else. The environment variable KORNIA_DITF_PLUGINS
+    limits which load: names with commas between them, or nothing for none.
+    """
+    import warnings
+
+    from kornia_ditf.cli import output
+    from kornia_ditf.errors import PluginWarning
+    from kornia_ditf.registry import ask_plugins
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)  # what they say is said here
+        commands_of_plugins()
+        found = ask_plugins()
+    if as_json:
+        output.print_json({"plugins": [_as_values(plugin) for plugin in found]})
+        return
+    if not found:
+        typer.echo("no plugins are installed")
+        return
+    rows = [
+        (
+            plugin.name,
+            plugin.version or "",
+            plugin.state,
+            " ".join(plugin.hooks),
+            str(len(plugin.registered)),
+            plugin.distribution or "",
+        )
+        for plugin in found
+    ]
+    output.print_table(_COLUMNS, rows, right=("adds",), optional=("hooks", "version"))
+    for plugin in found:
+        typer.echo("")
+        output.print_facts(
+            [
+                ("plugin", plugin.name),
+                ("file", plugin.origin),
+                ("adds", ", ".join(plugin.registered) or "nothing"),
+                ("seconds", f"{plugin.seconds:.2f}"),
+                *(("why", reason) for reason in plugin.reasons),
+            ]
+        )
+
+
+def _as_values(plugin: Plugin) -> dict[str, Any]:
+    return {
+        "name": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "origin": plugin.origin,
+        "api": plugin.api if isinstance(plugin.api, int) else None,
+        "hooks": list(plugin.hooks),
+        "registered": plugin.registered,
+        "state": plugin.state,
+        "why": plugin.reasons,
+        "seconds": round(plugin.seconds, 3),
+    }
+
+
+def commands_of_plugins() -> dict[str, Any]:
+    """Give the commands that plugins add, by name."""
+    from kornia_ditf.plugins import installed_plugins
+
+    found = installed_plugins()
+    return _commands(found) if any(plugin.state != "switched off" for plugin in found) else {}
+
+
+@cache
+def _commands(plugins: Sequence[Plugin]) -> dict[str, Any]:
+    from kornia_ditf.cli.app import app
+    from kornia_ditf.registry import ask_plugins
+
+    ask_plugins()
+    found: dict[str, Any] = {}
+    built_in = {each.name for each in app.registered_commands}
+    built_in |= {each.name for each in app.registered_groups}
+    for plugin in plugins:
+        for name, command in _given_by(plugin).items():
+            if name in built_in or name in found:
+                plugin.leave_out(f"the command {name!r} is taken")
+            else:
+                found[name] = command
+                plugin.registered.append(f"command {name}")
+        plugin.settle()
+    return found
+
+
+def _given_by(plugin: Plugin) -> dict[str, Any]:
+    from typer.main import get_group
+
+    cli = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+    plugin.add_commands(cli)
+    if not cli.registered_commands and not cli.registered_groups:
+        return {}
+    try:
+        return dict(get_group(cli).commands)
+    except Exception as error:  # noqa: BLE001 - its functions may have parameters of any kind
+        plugin.leave_out(f"register_commands: {type(error).__name__}: {error}")
+        return {}

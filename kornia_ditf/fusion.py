@@ -1,0 +1,272 @@
+"""Several dense descriptors in, one out: each of unit length, weighted, joined channel by channel.
+
+Source: "A Tale of Two Features" (arXiv 2305.15347), whose released code (sd-dino) fuses Stable
+Diffusion and DINOv2 so: each is divided by its length at every token, and the two are concatenated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kornia_ditf.checks import check_integer
+from kornia_ditf.dense import DenseDescriptor
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.preprocess import ImageLike
+from kornia_ditf.types import DescriptorMap, Frame
+
+Grid = Literal["finest", "first"] | tuple[int, int]
+
+
+class FusedDescriptor(DenseDescriptor):
+    """Descriptors of several kinds as one, so that their cosines add up with chosen weights.
+
+    With weights w, the cosine of two fused descriptors is the mean of the parts' cosines, weighted
+    by the squares of w.
+
+    Args:
+        parts: the descriptors.
+        weights: one number per part, not negative and not all zero; None weighs all alike.
+        grid: where the parts' grids differ, all are resampled (bilinear, align_corners=False) to
+            the `finest` of them, to the `first` part's, or to stated (rows, columns).
+
+    Raises:
+        InvalidArgumentError: there is no part, or a weight or the grid is wrong.
+
+    Example:
+        >>> from kornia_ditf import create_descriptor
+        >>> coarse, fine = (create_descriptor("nano", long_side=side) for side in (64, 128))
+        >>> fused = FusedDescriptor([coarse, fine], weights=[1.0, 0.5])
+        >>> fused(torch.rand(1, 3, 64, 64)).data.shape
+        torch.Size([1, 320, 32, 32])
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[DenseDescriptor],
+        *,
+        weights: Sequence[float] | None = None,
+        grid: Grid = "finest",
+    ) -> None:
+        super().__init__()
+        if not parts or not all(isinstance(part, DenseDescriptor) for part in parts):
+            raise InvalidArgumentError(f"parts must be dense descriptors, got {parts!r}")
+        self.parts = nn.ModuleList(parts)
+        self.weights = _check_weights(weights, len(parts))
+        self.grid = _check_grid(grid)
+
+    @property
+    def width(self) -> int:
+        return sum(part.width for part in self._parts)
+
+    @property
+    def identity(self) -> str | None:
+        names = [part.identity for part in self._parts]
+        if None in names:
+            return None
+        return f"fused {self.weights} {self.grid} of {names}"
+
+    @property
+    def _parts(self) -> list[DenseDescriptor]:
+        return [part for part in self.parts if isinstance(part, DenseDescriptor)]
+
+    def forward(
+        self, image: ImageLike, prompts: str | Sequence[str] | None = None
+    ) -> DescriptorMap:
+        """Describe an image, or a batch of equally large ones, by every part.
+
+        Args:
+            image: as `DenseDescriptor.forward` takes it.
+            prompts: given to every part.
+
+        Returns:
+            descriptors (B, D, rows, columns), float32, D the sum of the parts' widths.
+
+        Raises:
+            InvalidArgumentError: an image or the prompts do not fit one of the parts.
+            ImageError: a file cannot be read, or an image is too small for one of the parts.
+        """
+        return self._fuse([part(image, prompts) for part in self._parts])
+
+    def describe_together(
+        self, images: Sequence[ImageLike], prompts: str | Sequence[str] | None = None
+    ) -> list[DescriptorMap]:
+        by_part = [part.describe_together(images, prompts) for part in self._parts]
+        return [self._fuse(maps) for maps in zip(*by_part, strict=True)]
+
+    def _fuse(self, maps: Sequence[DescriptorMap]) -> DescriptorMap:
+        grid = self._choose_grid(maps)
+        fused = fuse([resample(each.data, grid) for each in maps], self.weights)
+        seen = next((each.frame for each in maps if each.grid == grid), maps[0].frame)
+        return DescriptorMap(fused, Frame(maps[0].frame.image_size, seen.model_size))
+
+    def _choose_grid(self, maps: Sequence[DescriptorMap]) -> tuple[int, int]:
+        if isinstance(self.grid, tuple):
+            return self.grid
+        if self.grid == "first":
+            return maps[0].grid
+        return max((each.grid for each in maps), key=math.prod)
+
+
+def fuse(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Divide each part by its length at every token, weigh it, and join the channels.
+
+    A token of zeros stays one.
+
+    Args:
+        parts: descriptors, each of shape (B, D_i, rows, columns).
+        weights: one number per part.
+
+    Returns:
+        fused descriptors, shape (B, sum of D_i, rows, columns), float32.
+
+    Example:
+        >>> parts = [torch.tensor([3.0, 4.0]), torch.tensor([0.0, 2.0])]
+        >>> fuse([part.view(1, 2, 1, 1) for part in parts], [1.0, 0.5]).flatten()
+        tensor([0.6000, 0.8000, 0.0000, 0.5000])
+    """
+    tiny = torch.finfo(torch.float32).tiny
+    return torch.cat(
+        [
+            w * F.normalize(part.float(), dim=1, eps=tiny)
+            for part, w in zip(parts, weights, strict=True)
+        ],
+        dim=1,
+    )
+
+
+def resample(data: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Resample descriptors (B, D, rows, columns) to another grid of the same image, bilinearly."""
+    if data.shape[2:] == grid:
+        return data
+    return F.interpolate(data.float(), grid, mode="bilinear", align_corners=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fusion:
+    """A fusion that has a name: what `create_descriptor` makes of several others.
+
+    Args:
+        name: what the user types.
+        parts: names of descriptors.
+        options: a part's name to the options that it is made with.
+        plugins: a part's name to the distribution that adds it, where it is no built-in one.
+        weights: one number per part.
+        grid: see `FusedDescriptor`.
+        width: channels, all parts together.
+        pixels_per_token: of the finest part.
+        source: where the numbers come from.
+        license: of the weights.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    weights: tuple[float, ...] | None = None
+    grid: Grid = "finest"
+    width: int
+    pixels_per_token: int
+    source: str
+    license: str
+
+
+def load_fusion(
+    fusion: Fusion,
+    create: Callable[..., DenseDescriptor],
+    *,
+    weights: Sequence[float] | None = None,
+    grid: Any = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    **shared: Any,
+) -> FusedDescriptor:
+    """Make the parts of a fusion, and fuse them.
+
+    Args:
+        fusion: which.
+        create: makes a part; called with its name, the plugin that adds it, and its options.
+        weights: instead of the fusion's own.
+        grid: likewise.
+        options: a part's name to its options; they come before `shared`, and these before the
+            fusion's own.
+        shared: options of every part, such as dtype and device.
+
+    Raises:
+        InvalidArgumentError: options are for no part; or as `FusedDescriptor`.
+        MissingExtraError: a part's plugin is not installed; the message says which.
+    """
+    chosen = options or {}
+    for part in chosen:
+        if part not in fusion.parts:
+            raise InvalidArgumentError(
+                f"options must be by parts of {fusion.name} ({', '.join(fusion.parts)}), "
+                f"got {part!r}"
+            )
+    parts = [
+        create(
+            part,
+            fusion.plugins.get(part),
+            **{**fusion.options.get(part, {}), **shared, **chosen.get(part, {})},
+        )
+        for part in fusion.parts
+    ]
+    return FusedDescriptor(
+        parts,
+        weights=fusion.weights if weights is None else weights,
+        grid=fusion.grid if grid is None else grid,
+    )
+
+
+FUSIONS = (
+    Fusion(
+        name="sd-dino",
+        parts=("sd1.5", "dinov2-base"),
+        options={"sd1.5": {"long_side": 960, "timestep": 100, "ensemble": 1}},
+        plugins={"sd1.5": "kornia-ditf-sd", "dinov2-base": "kornia-ditf-dino"},
+        width=1280 + 768,
+        pixels_per_token=14,
+        source="uncalibrated; sd-dino's weights, timestep, image sizes and DINOv2 layer "
+        "(arXiv 2305.15347); of Stable Diffusion it takes one block as DIFT does, not three "
+        "reduced together by PCA",
+        license="CreativeML OpenRAIL-M; Apache-2.0",
+    ),
+    Fusion(
+        name="ditf-dino",
+        parts=("flux.1-dev", "dinov2-base"),
+        plugins={"dinov2-base": "kornia-ditf-dino"},
+        width=3072 + 768,
+        pixels_per_token=14,
+        source="uncalibrated; equal weights of the two presets flux.1-dev and dinov2-base",
+        license="FLUX.1 [dev] Non-Commercial License; Apache-2.0",
+    ),
+)
+
+
+def _check_weights(weights: Sequence[float] | None, parts: int) -> tuple[float, ...]:
+    found = (1.0,) * parts if weights is None else tuple(weights)
+    numbers = all(isinstance(w, Real) and 0 <= w < math.inf for w in found)
+    if len(found) != parts or not numbers or not any(found):
+        raise InvalidArgumentError(
+            f"weights must be {parts} numbers, one per part, not negative and not all zero, "
+            f"got {weights!r}"
+        )
+    return tuple(float(weight) for weight in found)
+
+
+def _check_grid(grid: Any) -> Grid:
+    if isinstance(grid, str) and grid in ("finest", "first"):
+        return "finest" if grid == "finest" else "first"
+    if not isinstance(grid, list | tuple) or len(grid) != 2:
+        raise InvalidArgumentError(
+            f"grid must be 'finest', 'first' or (rows, columns), got {grid!r}"
+        )
+    for side in grid:
+        check_integer("a side of grid", side, minimum=1)
+    return (int(grid[0]), int(grid[1]))

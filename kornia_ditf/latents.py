@@ -1,0 +1,104 @@
+"""Images and a VAE of any of diffusers' kinds in; latents as its transformer was trained on out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.noise import draw_noise
+
+
+def encode_images(vae: nn.Module, images: Tensor, *, sample: bool = False, seed: int = 0) -> Tensor:
+    """Encode images, and shift and scale the latents as the family's pipeline does.
+
+    A video VAE is given each image as one frame. The VAE of FLUX.2 gives its latents packed, 2 x 2
+    cells in the channels, since it is the packed ones that it normalises.
+
+    Args:
+        vae: a diffusers VAE, whole or its encoder alone.
+        images: shape (B, 3, H, W) in [0, 1].
+        sample: take a seeded sample of the posterior instead of its mode.
+        seed: of that sample; the same draw for all images.
+
+    Returns:
+        latents (B, C, h, w), float32.
+
+    Raises:
+        InvalidArgumentError: a sample is wanted of a VAE that has no posterior.
+    """
+    device, dtype = execution_place(vae)
+    pixels = (2 * images - 1).to(device, dtype)
+    frames = _takes_frames(vae)
+    encoded = _any(vae).encode(pixels.unsqueeze(2) if frames else pixels)
+    posterior = getattr(encoded, "latent_dist", None)
+    if posterior is None:
+        if sample:
+            raise InvalidArgumentError(
+                f"posterior='sample' needs a VAE with a posterior; {type(vae).__name__} has none"
+            )
+        latent: Tensor = encoded.latent
+    else:
+        latent = posterior.mode()
+        if sample:
+            # One draw for all images: an image's latent must not depend on its place in a batch.
+            draw = draw_noise((1, *latent.shape[1:]), seed=seed)
+            latent = posterior.mean + posterior.std * draw.to(latent)
+    return _normalise(vae, (latent.squeeze(2) if frames else latent).float())
+
+
+def pixels_per_cell(vae: nn.Module) -> int:
+    """Give the side of the square of pixels that one cell of `encode_images`' latents covers."""
+    config = _any(vae).config
+    # Read past diffusers' own look-up, which warns where the configuration alone has it.
+    ratio = vars(vae).get("spatial_compression_ratio")
+    ratio = ratio or getattr(config, "spatial_compression_ratio", None)
+    return int(ratio or 1 << (len(config.block_out_channels) - 1)) * (2 if _is_packed(vae) else 1)
+
+
+def execution_place(module: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Find where a module computes and in which dtype, offloaded or quantised modules included."""
+    parameter = next(module.parameters())
+    device = parameter.device
+    if parameter.is_meta:  # offloaded: accelerate's hooks know where the layers run
+        hooks = (getattr(child, "_hf_hook", None) for child in module.modules())
+        places = (getattr(hook, "execution_device", None) for hook in hooks)
+        device = torch.device(next(place for place in places if place is not None))
+    return device, getattr(module, "dtype", None) or parameter.dtype
+
+
+def _normalise(vae: nn.Module, latent: Tensor) -> Tensor:
+    config = _any(vae).config
+    if _is_packed(vae):
+        norm = _any(vae).bn
+        mean, variance = _channels(norm.running_mean, latent), _channels(norm.running_var, latent)
+        packed: Tensor = F.pixel_unshuffle(latent, 2)
+        return (packed - mean) / (variance + float(config.batch_norm_eps)).sqrt()
+    stored = dict(vae.named_buffers())  # where LTX keeps what others have in their configuration
+    means, stds = (
+        stored.get(name, getattr(config, name, None)) for name in ("latents_mean", "latents_std")
+    )
+    shifted: Tensor = latent - (getattr(config, "shift_factor", None) or 0.0)
+    if means is not None and stds is not None:
+        shifted = (shifted - _channels(means, latent)) / _channels(stds, latent)
+    return shifted * float(getattr(config, "scaling_factor", None) or 1.0)
+
+
+def _takes_frames(vae: nn.Module) -> bool:
+    layers = _any(vae).encoder.modules()
+    return isinstance(next(m for m in layers if isinstance(m, nn.Conv2d | nn.Conv3d)), nn.Conv3d)
+
+
+def _is_packed(vae: nn.Module) -> bool:
+    return isinstance(getattr(vae, "bn", None), nn.BatchNorm2d)
+
+
+def _channels(values: Any, latent: Tensor) -> Tensor:
+    return torch.as_tensor(values).to(latent).reshape(1, -1, 1, 1)
+
+
+def _any(vae: nn.Module) -> Any:
+    return vae  # diffusers' models carry no types

@@ -1,0 +1,181 @@
+"""The rules about what a backbone captures at its blocks, and where it stops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kornia_ditf.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.loading import without_deprecations, without_progress_bars
+from kornia_ditf.modulation import modulate
+from kornia_ditf.tap import BlockStream, first_tensor
+from kornia_ditf.testing.loaded import GRID, TIMESTEP, Loaded, numbered_blocks
+from kornia_ditf.testing.rules import (
+    expect,
+    expect_close,
+    expect_equal,
+    expect_refusal,
+    left_as_it_was,
+)
+from kornia_ditf.types import Tap
+
+
+def taps_have_their_shapes(subject: Loaded) -> None:
+    """Every block gives x (B, N, D), shift and scale (B, D) or (B, N, D), finite, on the grid."""
+    backbone = subject.backbone
+    latent = subject.latents(2)
+    expect(
+        latent.ndim == 4 and len(latent) == 2,
+        f"2 images were encoded to the shape {tuple(latent.shape)}",
+        "encode gives latents (B, C, h, w)",
+    )
+    numbers = range(backbone.blocks)
+    taps = backbone.taps(latent, TIMESTEP, subject.told(2), blocks=numbers)
+    expect(
+        set(taps) == set(numbers),
+        f"of blocks 0 to {subject.last}, taps gave {sorted(taps)}",
+        "give one tap per block that is asked for, by its number",
+    )
+    rows, columns = GRID
+    for block, tap in taps.items():
+        expect(
+            tap.grid == GRID and tap.x.shape == (2, rows * columns, backbone.width),
+            f"block {block}: x {tuple(tap.x.shape)} on the grid {tap.grid}; expected "
+            f"{(2, rows * columns, backbone.width)} on {GRID}",
+            "grid is (rows, columns) of the image's tokens; text tokens are not in x",
+        )
+        expect(
+            bool(tap.x.isfinite().all()) and bool(tap.x.std() > 0),
+            f"block {block}: x is not finite, or all the same",
+            "randomise what is zero in the tiny model (tiny.save_transformer does)",
+        )
+        for name, value in (("shift", tap.shift), ("scale", tap.scale)):
+            shapes = ((2, backbone.width), (2, 1, backbone.width), tuple(tap.x.shape))
+            expect(
+                value is None or (tuple(value.shape) in shapes and bool(value.std() > 0)),
+                f"block {block}: {name} is {None if value is None else tuple(value.shape)}, or "
+                "the same in every channel",
+                "a modulation is (B, D) or (B, N, D); randomise what is zero in the tiny model",
+            )
+
+
+def tokens_stand_where_they_belong(subject: Loaded) -> None:
+    """Token (row, column) of x comes from that place of the latent, and that from the image."""
+    latent = subject.latents(1)
+    rows, columns = GRID
+    height, width = latent.shape[2] // rows, latent.shape[3] // columns
+    plain = subject.tap(latent, 0).x
+    for row, column in ((0, 0), (0, columns - 1), (rows - 1, 0), (1, 2)):
+        changed = latent.clone()
+        patch = changed[:, :, row * height : (row + 1) * height, column * width :][..., :width]
+        patch += 3
+        moved = (subject.tap(changed, 0).x - plain).float().norm(dim=-1)[0]
+        most = divmod(int(moved.argmax()), columns)
+        expect(
+            most == (row, column),
+            f"the latent changed at token (row, column) {(row, column)}, x most at {most}",
+            "tokens run row by row; check the packing in transformer_inputs, `tokens` of the "
+            "BlockStream, and the grid",
+        )
+
+
+def modulation_is_what_the_block_applies(subject: Loaded) -> None:
+    """In an undisturbed forward, norms receive x and attentions what the tap modulates to."""
+    backbone = subject.diffusers
+    undisturbed = subject.load()
+    assert isinstance(undisturbed, DiffusersBackbone)
+    # Whole: the head was never loaded, and an undisturbed forward needs it.
+    undisturbed.transformer = _whole_transformer(subject, backbone)
+    latent = subject.latents(2)
+    seen: dict[tuple[int, str], Tensor] = {}
+    for number, block, stream in numbered_blocks(undisturbed):
+        for part, path in (("norm", stream.norm), ("attention", stream.attention)):
+            _watch(block.get_submodule(path), seen, (number, part))
+    device = next(backbone.transformer.parameters()).device
+    inputs = undisturbed.transformer_inputs(
+        latent.to(device, subject.dtype), TIMESTEP, subject.told(2).to(device, subject.dtype)
+    )
+    undisturbed.transformer(**inputs)
+    taps = backbone.taps(latent, TIMESTEP, subject.told(2), blocks=range(backbone.blocks))
+    advice = (
+        "norm, attention, modulation or tokens of the BlockStream name the wrong place, or taps "
+        "changes what the model computes"
+    )
+    for number, _, stream in numbered_blocks(backbone):
+        tap = taps[number]
+        normed, attended = (
+            _image_part(seen[number, part], tap, stream) for part in ("norm", "attention")
+        )
+        expect_equal(tap.x, normed, f"block {number}: x, and what the norm received", advice)
+        expect_close(
+            modulate(tap),
+            attended,
+            f"block {number}: the tap modulated, and what the attention received",
+            advice,
+            tolerance=8 * torch.finfo(subject.dtype).eps,
+        )
+
+
+def forward_stops_at_the_block(subject: Loaded) -> None:
+    """The attention of the block that is asked for never runs, nor does any later block."""
+    backbone = subject.diffusers
+    ran: list[str] = []
+    handles = []
+    middle = backbone.blocks // 2
+    for number, block, stream in numbered_blocks(backbone):
+        if number == middle:
+            attention = block.get_submodule(stream.attention)
+            handles.append(
+                attention.register_forward_hook(lambda *_: ran.append("its own attention"))
+            )
+        elif number > middle:
+            handles.append(
+                block.register_forward_pre_hook(
+                    lambda *_, number=number: ran.append(f"block {number}")
+                )
+            )
+    try:
+        subject.tap(subject.latents(1), middle)
+    finally:
+        for handle in handles:
+            handle.remove()
+    expect(
+        not ran,
+        f"when block {middle} was asked for, there ran: {', '.join(dict.fromkeys(ran))}",
+        "leave taps to DiffusersBackbone, or end the forward at the attention by an exception",
+    )
+
+
+def nothing_is_left_behind(subject: Loaded) -> None:
+    """No hook, mode, weight or global setting is changed, after success or failure."""
+    latent = subject.latents(1)
+    subject.tap(latent)
+    with left_as_it_was(subject.backbone):
+        subject.tap(latent)
+    with left_as_it_was(subject.backbone):
+        expect_refusal(lambda: subject.tap(torch.full_like(latent, float("nan"))), "NaN")
+
+
+def _whole_transformer(subject: Loaded, backbone: DiffusersBackbone) -> nn.Module:
+    import diffusers
+
+    transformer_class: Any = getattr(diffusers, backbone.transformer_class)
+    with without_progress_bars(), without_deprecations():
+        whole: nn.Module = transformer_class.from_pretrained(
+            subject.source, subfolder="transformer", dtype=subject.dtype
+        )
+    return whole.eval()
+
+
+def _watch(module: nn.Module, seen: dict[tuple[int, str], Tensor], key: tuple[int, str]) -> None:
+    def note(_: nn.Module, args: Any, kwargs: Any) -> None:
+        seen.setdefault(key, first_tensor(args, kwargs))
+
+    module.register_forward_pre_hook(note, with_kwargs=True)
+
+
+def _image_part(stream: Tensor, tap: Tap, declared: BlockStream) -> Tensor:
+    tokens = tap.grid[0] * tap.grid[1]
+    return stream[:, -tokens:] if declared.tokens == "last" else stream[:, :tokens]

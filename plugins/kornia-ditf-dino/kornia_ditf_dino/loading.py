@@ -1,0 +1,143 @@
+"""A hub id or a folder in the layout of transformers in, a DINO up to the asked layer out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kornia_ditf.checkpoint import Checkpoint
+from kornia_ditf.checks import read_device
+from kornia_ditf.errors import CheckpointError
+from kornia_ditf.loading import without_progress_bars
+from kornia_ditf_dino.descriptor import DINO, DINOConfig
+
+_CLASSES = {
+    "vit": "ViTModel",
+    "dinov2": "Dinov2Model",
+    "dinov2_with_registers": "Dinov2WithRegistersModel",
+    "dinov3_vit": "DINOv3ViTModel",
+}
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+# What the configuration says of a backbone's stages, which a shorter model has not.
+_STAGES = ("out_features", "out_indices", "stage_names")
+
+
+def load_dino(
+    source: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    **options: Any,
+) -> DINO:
+    """Load a DINO descriptor; layers after the asked one are neither built nor held.
+
+    Args:
+        source: a hub id or a local folder, in the layout of transformers, with safetensors.
+        dtype: None is bfloat16 on an accelerator, float32 on a CPU.
+        device: where to compute.
+        revision: branch, tag or commit on the hub.
+        token: hub token; None takes the one that `hf auth login` stored.
+        cache_dir: the hub's download cache; None is its default.
+        local_files_only: never ask the hub.
+        options: fields of `DINOConfig`. Without a mean and a standard deviation of the colours
+            the model's preprocessor_config.json says them, or else they are ImageNet's.
+
+    Raises:
+        CheckpointError: a file or tensor is missing, damaged, or of another model.
+        HubError: the hub does not give a file.
+        InvalidArgumentError: an option is wrong, or the model has no such layer.
+    """
+    place = read_device(device)
+    dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
+    asked = DINOConfig(**options)  # before anything is read
+    checkpoint = Checkpoint(
+        source,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+    )
+    values = checkpoint.json("config.json")
+    depth = values.get("num_hidden_layers")
+    if values.get("model_type") not in _CLASSES or not isinstance(depth, int) or depth < 1:
+        raise CheckpointError(
+            f"{source}/config.json is of a {values.get('model_type')!r} model with {depth!r} "
+            f"layers; known are {', '.join(_CLASSES)}"
+        )
+    if not any(checkpoint.exists(name) for name in _WEIGHTS):
+        raise CheckpointError(
+            f"{source} has no {_WEIGHTS[0]}, and a pickled .bin is not read because it can run "
+            "code; name a revision or a folder that has safetensors"
+        )
+    # Before the later layers go: the last of those that remain is not the model's last.
+    config = replace(asked.settle(depth), **_colours(checkpoint, options))
+    kept = {**values, "num_hidden_layers": int(config.layer or 0) + 1}
+    model = _load_model(checkpoint, kept, dtype)
+    descriptor = DINO(model.to(place), config, identity=checkpoint.identity)
+    return descriptor.eval().requires_grad_(False)
+
+
+def _colours(checkpoint: Checkpoint, options: dict[str, Any]) -> dict[str, Any]:
+    name = "preprocessor_config.json"
+    stored = checkpoint.json(name) if checkpoint.exists(name) else {}
+    return {
+        field: tuple(stored[f"image_{field}"])
+        for field in ("mean", "std")
+        if f"image_{field}" in stored and field not in options
+    }
+
+
+def _load_model(checkpoint: Checkpoint, values: dict[str, Any], dtype: torch.dtype) -> nn.Module:
+    import transformers
+    from safetensors import SafetensorError
+
+    kind = values["model_type"]
+    classes: Any = transformers
+    model_class = getattr(classes, _CLASSES[kind])
+    options: dict[str, Any] = {"add_pooling_layer": False} if kind == "vit" else {}
+    try:
+        config = model_class.config_class.from_dict(
+            {name: value for name, value in values.items() if name not in _STAGES}
+        )
+        with without_progress_bars(), _without_warnings():
+            model, found = model_class.from_pretrained(
+                **checkpoint.pretrained_options(),
+                config=config,
+                dtype=dtype,
+                output_loading_info=True,
+                **options,
+            )
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"cannot load {checkpoint.source}: {error}") from error
+    if found["missing_keys"]:
+        first = min(found["missing_keys"])
+        raise CheckpointError(
+            f"{checkpoint.source} has no tensor {first!r}: it is incomplete, or its configuration "
+            "is of another model"
+        )
+    loaded: nn.Module = model
+    return loaded
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    # That the later layers' weights are not used is what was asked for.
+    from transformers.utils import logging as messages
+
+    logging: Any = messages
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

@@ -1,0 +1,208 @@
+"""Images in, a Stable Diffusion UNet's features at one up block out: DIFT, arXiv 2306.03881."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from kornia_ditf.checks import check_integer, check_timestep
+from kornia_ditf.dense import DenseDescriptor, one_prompt_each
+from kornia_ditf.diffusers_backbone import Posterior
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.latents import encode_images, execution_place, pixels_per_cell
+from kornia_ditf.noise import NoiseSchedule, draw_noise
+from kornia_ditf.preprocess import ImageLike, as_image, fit_image, squash_image
+from kornia_ditf.types import Conditioning, DescriptorMap, Frame
+from kornia_ditf_sd.unet import capture_up_block, downsampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DIFTConfig:
+    """What a DIFT descriptor computes; the defaults are DIFT's for semantic correspondence.
+
+    Args:
+        up_ft_index: whose output is taken, counted from 0: the UNet's up block.
+        timestep: an integer that the model was trained at; 0 is clean.
+        ensemble: number of noise draws whose features are averaged.
+        prompt: what the model is told when the caller gives no prompt.
+        seed: of the noise draws.
+        size: height and width to squash images to, multiples of 8; None keeps their aspect.
+        long_side: with no `size`, the longest side of the fitted image in pixels; None keeps it.
+            Both sides are then rounded so that every downsampling halves them: to multiples of 64,
+            of 32 for SDXL.
+        posterior: take the `mode` of the VAE's posterior, or a seeded `sample`. DIFT samples, anew
+            for each noise draw; here one draw serves all.
+        rows_per_forward: how many noisy images pass the UNet together; None tries all and halves
+            while memory does not suffice. The result is the same.
+
+    Raises:
+        InvalidArgumentError: a value is out of range.
+
+    Example:
+        >>> DIFTConfig(ensemble=0)
+        Traceback (most recent call last):
+        kornia_ditf.errors.InvalidArgumentError: ensemble must be 1 or more, got 0
+    """
+
+    up_ft_index: int = 1
+    timestep: int = 261
+    ensemble: int = 8
+    prompt: str = ""
+    seed: int = 0
+    size: tuple[int, int] | None = None
+    long_side: int | None = None
+    posterior: Posterior = "mode"
+    rows_per_forward: int | None = None
+
+    def __post_init__(self) -> None:
+        check_timestep(self.timestep)
+        check_integer("up_ft_index", self.up_ft_index, minimum=0)
+        check_integer("ensemble", self.ensemble, minimum=1)
+        check_integer("seed", self.seed, minimum=-(2**63), maximum=2**63 - 1)
+        for name in ("long_side", "rows_per_forward"):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), minimum=1)
+        if not isinstance(self.prompt, str):
+            raise InvalidArgumentError(f"prompt must be a string, got {self.prompt!r}")
+        if self.posterior not in get_args(Posterior):
+            raise InvalidArgumentError(
+                f"posterior must be 'mode' or 'sample', got {self.posterior!r}"
+            )
+
+
+class DIFT(DenseDescriptor):
+    """Dense descriptors from the UNet of Stable Diffusion 1, 2 or XL.
+
+    Args:
+        unet: a diffusers UNet2DConditionModel, whole or up to the block.
+        vae: its AutoencoderKL, or the encoder alone.
+        prompt_encoder: from prompts to `prompt_embeds` and, for SDXL, `pooled_prompt_embeds`.
+        schedule: how the model mixes latents with noise.
+        config: what to compute.
+        identity: which weights these are; None keeps descriptors out of caches.
+
+    Raises:
+        InvalidArgumentError: the UNet has no such block or timestep, or takes other latents than
+            the VAE gives.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        vae: nn.Module,
+        *,
+        prompt_encoder: Callable[[Sequence[str]], Conditioning],
+        schedule: NoiseSchedule,
+        config: DIFTConfig,
+        identity: str | None = None,
+    ) -> None:
+        super().__init__()
+        taken: Any = unet.config
+        given: Any = vae.config
+        check_integer("up_ft_index", config.up_ft_index, 0, len(taken.up_block_types) - 1)
+        schedule.check(config.timestep)
+        if taken.in_channels != given.latent_channels:
+            raise InvalidArgumentError(
+                f"the UNet takes {taken.in_channels} channels and the VAE gives "
+                f"{given.latent_channels}: models for inpainting or depth are not supported"
+            )
+        self.unet, self.vae, self.prompt_encoder = unet, vae, prompt_encoder
+        self.schedule, self.config, self._weights = schedule, config, identity
+
+    @property
+    def width(self) -> int:
+        config: Any = self.unet.config
+        return int(config.block_out_channels[::-1][self.config.up_ft_index])
+
+    @property
+    def identity(self) -> str | None:
+        """Name weights, configuration and dtype; None where the weights have no name."""
+        if self._weights is None:
+            return None
+        config = replace(self.config, rows_per_forward=None)
+        return f"{self._weights} {config} {execution_place(self.unet)[1]}"
+
+    @torch.no_grad()
+    def forward(
+        self, image: ImageLike, prompts: str | Sequence[str] | None = None
+    ) -> DescriptorMap:
+        """Describe an image, or a batch of equally large ones, at the configured up block.
+
+        Arguments, result and errors as in `DenseDescriptor.forward`; descriptors are float32.
+        """
+        fitted, frame = self._fit(as_image(image))
+        conditioning = self._condition(prompts, len(fitted))
+        # The noise's own seed would draw the same numbers twice.
+        sample = self.config.posterior == "sample"
+        latent = encode_images(self.vae, fitted, sample=sample, seed=~self.config.seed)
+        noise = draw_noise((self.config.ensemble, *latent.shape[1:]), seed=self.config.seed)
+        if "pooled_prompt_embeds" in conditioning.tensors:
+            conditioning = _with_time_ids(conditioning, frame.model_size)
+        return DescriptorMap(self._mean_features(latent, noise, conditioning), frame)
+
+    def _fit(self, image: Tensor) -> tuple[Tensor, Frame]:
+        cell = pixels_per_cell(self.vae)
+        if self.config.size is not None:
+            return squash_image(image, self.config.size, cell)
+        return fit_image(image, self.config.long_side, cell * downsampling(self.unet))
+
+    def _condition(self, prompts: str | Sequence[str] | None, images: int) -> Conditioning:
+        given = self.config.prompt if prompts is None else prompts
+        if isinstance(given, str):
+            return self.prompt_encoder([given]).expand(images)
+        told = one_prompt_each(given, images)
+        if not all(isinstance(prompt, str) for prompt in told):
+            raise InvalidArgumentError(f"prompts must be strings, got {prompts!r}")
+        return self.prompt_encoder([str(prompt) for prompt in told])
+
+    def _mean_features(self, latent: Tensor, noise: Tensor, conditioning: Conditioning) -> Tensor:
+        rows = self.config.rows_per_forward or len(latent) * len(noise)
+        while True:
+            try:
+                return self._in_pieces(latent, noise, conditioning, rows)
+            except torch.OutOfMemoryError:
+                if rows == 1:
+                    raise
+                rows = (rows + 1) // 2
+
+    def _in_pieces(
+        self, latent: Tensor, noise: Tensor, conditioning: Conditioning, rows: int
+    ) -> Tensor:
+        sums: dict[int, Tensor] = {}
+        pairs = [(image, draw) for image in range(len(latent)) for draw in range(len(noise))]
+        for start in range(0, len(pairs), rows):
+            images, draws = map(list, zip(*pairs[start : start + rows], strict=True))
+            noisy = self.schedule.mix(latent[images], noise[draws], self.config.timestep)
+            told = Conditioning(
+                {name: value[images] for name, value in conditioning.tensors.items()}
+            )
+            features = self._features(noisy, told).float()
+            for image, feature in zip(images, features, strict=True):
+                sums[image] = sums[image] + feature if image in sums else feature
+        return torch.stack(list(sums.values())) / len(noise)
+
+    def _features(self, noisy: Tensor, conditioning: Conditioning) -> Tensor:
+        device, dtype = execution_place(self.unet)
+        told = conditioning.to(device, dtype).tensors
+        inputs = {
+            "sample": noisy.to(device, dtype),
+            "timestep": int(self.config.timestep),
+            "encoder_hidden_states": told["prompt_embeds"],
+        }
+        if "time_ids" in told:
+            inputs["added_cond_kwargs"] = {
+                "text_embeds": told["pooled_prompt_embeds"],
+                "time_ids": told["time_ids"],
+            }
+        return capture_up_block(self.unet, self.config.up_ft_index, inputs)
+
+
+def _with_time_ids(conditioning: Conditioning, size: tuple[int, int]) -> Conditioning:
+    """Tell SDXL what its pipeline tells by default: that nothing was scaled or cropped."""
+    told = conditioning.tensors
+    ids = torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32)
+    return Conditioning({**told, "time_ids": ids.expand(len(told["prompt_embeds"]), -1)})

@@ -1,0 +1,103 @@
+"""A hub id or a folder in the diffusers layout in, a DIFT descriptor up to its up block out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.checkpoint import Checkpoint
+from kornia_ditf.checks import read_device
+from kornia_ditf.diffusers_backbone import read_schedule
+from kornia_ditf.errors import CheckpointError
+from kornia_ditf.loading import load_vae_encoder
+from kornia_ditf.prompts import CachedPromptEncoder
+from kornia_ditf_sd.descriptor import DIFT, DIFTConfig
+from kornia_ditf_sd.unet import load_unet
+
+_NO_IMAGES = {"unet": None, "vae": None, "feature_extractor": None, "image_encoder": None}
+_PIPELINES: Mapping[str, Mapping[str, Any]] = {
+    "StableDiffusionPipeline": {
+        **_NO_IMAGES,
+        "safety_checker": None,
+        "requires_safety_checker": False,
+    },
+    "StableDiffusionXLPipeline": {**_NO_IMAGES, "add_watermarker": False},
+}
+
+
+def load_dift(
+    source: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    **options: Any,
+) -> DIFT:
+    """Load a DIFT descriptor: the UNet up to its up block, and the VAE's encoder.
+
+    Text encoders are loaded while a prompt is embedded that was not embedded before.
+
+    Args:
+        source: a hub id or a local folder, in the diffusers layout, with safetensors.
+        dtype: of the UNet; None is bfloat16 on an accelerator, float32 on a CPU. The VAE's encoder
+            stays in float32: SDXL's overflows float16.
+        device: where to compute.
+        revision: branch, tag or commit on the hub.
+        token: hub token; None takes the one that `hf auth login` stored.
+        cache_dir: the hub's download cache; None is its default.
+        local_files_only: never ask the hub.
+        options: fields of `DIFTConfig`.
+
+    Raises:
+        CheckpointError: a file or tensor is missing, damaged, or of another model.
+        HubError: the hub does not give a file.
+        InvalidArgumentError: an option is wrong, or the UNet has no such block.
+    """
+    place = read_device(device)
+    dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
+    config = DIFTConfig(**options)  # before anything is read
+    checkpoint = Checkpoint(
+        source,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+    )
+    pipeline = str(checkpoint.json("model_index.json").get("_class_name"))
+    if pipeline not in _PIPELINES:
+        raise CheckpointError(f"{source} holds a {pipeline}; known are {', '.join(_PIPELINES)}")
+    descriptor = DIFT(
+        load_unet(checkpoint, config.up_ft_index, dtype),
+        load_vae_encoder(checkpoint),
+        prompt_encoder=CachedPromptEncoder(
+            checkpoint,
+            pipeline,
+            _encode_prompts,
+            dtype=dtype,
+            device=place,
+            modules=lambda *_: _PIPELINES[pipeline],
+        ),
+        schedule=read_schedule(checkpoint),
+        config=config,
+        identity=checkpoint.identity,
+    )
+    return descriptor.eval().requires_grad_(False).to(place)
+
+
+def _encode_prompts(pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+    encoded = pipeline.encode_prompt(
+        list(prompts),
+        device=pipeline.device,
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=False,
+    )
+    if len(encoded) == 2:
+        return {"prompt_embeds": encoded[0]}
+    return {"prompt_embeds": encoded[0], "pooled_prompt_embeds": encoded[2]}

@@ -1,0 +1,85 @@
+"""A noisy latent and its conditioning in, the output of one up block of a UNet out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kornia_ditf.checkpoint import Checkpoint
+from kornia_ditf.checks import check_integer
+from kornia_ditf.errors import CaptureError, CheckpointError
+from kornia_ditf.loading import load_transformer
+
+_CLASS = "UNet2DConditionModel"
+_HEAD = ("conv_norm_out", "conv_act", "conv_out")
+
+
+class _ForwardStopped(Exception):
+    """The up block that was asked for has ended."""
+
+
+def capture_up_block(unet: nn.Module, up_ft_index: int, inputs: Mapping[str, Any]) -> Tensor:
+    """Run a UNet to the end of an up block and give what the block gives, its upsampler included.
+
+    No later block runs, and the UNet's own forward does.
+
+    Args:
+        unet: a diffusers UNet2DConditionModel, whole or with its later up blocks left out.
+        up_ft_index: which up block, counted from 0.
+        inputs: arguments of the UNet's forward.
+
+    Returns:
+        shape (B, C, h, w), in the UNet's dtype.
+
+    Raises:
+        CaptureError: the forward never reached the block. No hook remains, whatever happens.
+        InvalidArgumentError: the UNet has no such block.
+    """
+    blocks: Any = unet.up_blocks
+    check_integer("up_ft_index", up_ft_index, 0, len(blocks) - 1)
+    captured: list[Tensor] = []
+
+    def stop(_: nn.Module, __: Any, output: Tensor) -> None:
+        captured.append(output)
+        raise _ForwardStopped
+
+    handle = blocks[up_ft_index].register_forward_hook(stop)
+    try:
+        unet(**inputs)
+    except _ForwardStopped:
+        return captured[0]
+    finally:
+        handle.remove()
+    raise CaptureError(f"the forward of {type(unet).__name__} never reached up block {up_ft_index}")
+
+
+def load_unet(checkpoint: Checkpoint, up_ft_index: int, dtype: torch.dtype) -> nn.Module:
+    """Load a UNet up to an up block; later blocks are neither read nor held.
+
+    Raises:
+        CheckpointError: a file or tensor is missing, damaged, or of another model.
+        HubError: the hub does not give a file.
+        InvalidArgumentError: the UNet has no such block.
+    """
+    blocks = checkpoint.json("unet/config.json").get("up_block_types")
+    if not isinstance(blocks, list):
+        raise CheckpointError(f"{checkpoint.source}/unet/config.json names no up_block_types")
+    check_integer("up_ft_index", up_ft_index, 0, len(blocks) - 1)
+    return load_transformer(
+        checkpoint,
+        _CLASS,
+        block_lists=["up_blocks"],
+        unused=_HEAD,
+        last_block=up_ft_index,
+        dtype=dtype,
+        subfolder="unet",
+    )
+
+
+def downsampling(unet: nn.Module) -> int:
+    """Tell by what a UNet divides the sides of a latent on its way down."""
+    config: Any = unet.config
+    return int(2 ** (len(config.down_block_types) - 1))

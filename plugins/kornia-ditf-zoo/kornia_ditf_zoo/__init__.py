@@ -1,0 +1,16 @@
+"""More Diffusion Transformers of diffusers for kornia_ditf, each one short file of declarations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kornia_ditf.hookspecs import hookimpl
+from kornia_ditf.spec import BackboneSpec
+
+
+@hookimpl
+def register_backbones() -> Iterable[BackboneSpec]:
+    """Give the backbones that this plugin adds."""
+    from kornia_ditf_zoo.catalogue import SPECS
+
+    return SPECS

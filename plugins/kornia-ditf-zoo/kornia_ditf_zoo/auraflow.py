@@ -1,0 +1,74 @@
+"""AuraFlow: joint blocks, then single-stream blocks; positions are learned, for a largest grid.
+
+LayerNorm without gain, scale and shift: `adaln` is the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isqrt
+from typing import Any
+
+from torch import Tensor
+
+from kornia_ditf.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.tap import BlockStream, LinearModulation
+from kornia_ditf.types import Conditioning
+from kornia_ditf_zoo.family import describe, every_row
+
+
+class AuraFlowBackbone(DiffusersBackbone):
+    """AuraFlow 0.1 to 0.3."""
+
+    transformer_class = "AuraFlowTransformer2DModel"
+    pipeline_class = "AuraFlowPipeline"
+    blocks_from = ("num_mmdit_layers", "num_single_dit_layers")
+    streams = (
+        BlockStream(
+            blocks="joint_transformer_blocks",
+            norm="norm1.norm",
+            attention="attn",
+            modulation=LinearModulation("norm1.linear"),
+        ),
+        BlockStream(
+            blocks="single_transformer_blocks",
+            norm="norm1.norm",
+            attention="attn",
+            modulation=LinearModulation("norm1.linear"),
+            tokens="last",
+        ),
+    )
+    head = ("norm_out", "proj_out")
+
+    @property
+    def max_cells(self) -> int:
+        return isqrt(int(self.config.pos_embed_max_size)) * self.patch_size
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Mapping[str, Any]:
+        return {
+            "hidden_states": latent,
+            "encoder_hidden_states": conditioning["prompt_embeds"],
+            "timestep": every_row(latent, timestep / 1000),
+        }
+
+    @classmethod
+    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+        # Padding is zeroed, and attended to, as in the pipeline.
+        text, *_ = pipeline.encode_prompt(list(prompts), do_classifier_free_guidance=False)
+        return {"prompt_embeds": text}
+
+
+SPECS = (
+    describe(
+        AuraFlowBackbone,
+        name="auraflow-0.3",
+        repo="fal/AuraFlow-v0.3",
+        blocks=36,
+        width=3072,
+        pixels_per_token=16,
+        long_side=1024,
+        license="Apache-2.0",
+    ),
+)

@@ -1,0 +1,124 @@
+"""CogView3-Plus and CogView4: text in a stream of its own, sizes as conditioning.
+
+LayerNorm without gain, scale and shift: `adaln` is the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from kornia_ditf.checkpoint import Checkpoint
+from kornia_ditf.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.tap import BlockStream, LinearModulation
+from kornia_ditf.types import Conditioning
+from kornia_ditf_zoo.family import TrimmedTexts, describe, every_row, pad_texts, read_own_schedule
+
+
+class CogView3PlusBackbone(DiffusersBackbone):
+    """CogView3-Plus; its schedule is the checkpoint's own, with the shift of CogVideoX's."""
+
+    transformer_class = "CogView3PlusTransformer2DModel"
+    pipeline_class = "CogView3PlusPipeline"
+    blocks_from = ("num_layers",)
+    streams = (
+        BlockStream(
+            blocks="transformer_blocks",
+            norm="norm1.norm_x",
+            attention="attn1",
+            modulation=LinearModulation("norm1.linear"),
+        ),
+    )
+    head = ("norm_out", "proj_out")
+
+    @property
+    def max_cells(self) -> int | None:
+        return int(self.config.pos_embed_max_size) * self.patch_size
+
+    @classmethod
+    def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        return {"schedule": read_own_schedule(checkpoint)}
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Mapping[str, Any]:
+        pixels = [float(side * self.pixels_per_cell) for side in latent.shape[2:]]
+        size = latent.new_tensor(pixels).repeat(len(latent), 1)
+        return {
+            "hidden_states": latent,
+            "encoder_hidden_states": conditioning["prompt_embeds"],
+            "timestep": every_row(latent, timestep),
+            "original_size": size,
+            "target_size": size,
+            "crop_coords": 0 * size,
+        }
+
+    @classmethod
+    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+        text, _ = pipeline.encode_prompt(
+            list(prompts), do_classifier_free_guidance=False, max_sequence_length=224
+        )
+        return {"prompt_embeds": text}
+
+
+class CogView4Backbone(TrimmedTexts, CogView3PlusBackbone):
+    """CogView4: rotary positions, a straight path, and texts of any multiple of 16 tokens."""
+
+    transformer_class = "CogView4Transformer2DModel"
+    pipeline_class = "CogView4Pipeline"
+    streams = (
+        BlockStream(
+            blocks="transformer_blocks",
+            norm="norm1.norm",
+            attention="attn1",
+            modulation=LinearModulation("norm1.linear", scale=2),  # the text's stand in between
+        ),
+    )
+
+    @property
+    def max_cells(self) -> None:
+        return None
+
+    @classmethod
+    def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        return {}
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Mapping[str, Any]:
+        return super().transformer_inputs(latent, timestep, self.trim(conditioning))
+
+    @classmethod
+    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+        texts = [
+            pipeline.encode_prompt([prompt], do_classifier_free_guidance=False)[0][0]
+            for prompt in prompts
+        ]
+        text, mask = pad_texts(texts, 1024)
+        return {"prompt_embeds": text, "prompt_attention_mask": mask}
+
+
+SPECS = (
+    describe(
+        CogView3PlusBackbone,
+        name="cogview3-plus",
+        repo="THUDM/CogView3-Plus-3B",
+        blocks=30,
+        width=2560,
+        pixels_per_token=16,
+        long_side=1024,
+        license="Apache-2.0",
+    ),
+    describe(
+        CogView4Backbone,
+        name="cogview4",
+        repo="THUDM/CogView4-6B",
+        blocks=28,
+        width=4096,
+        pixels_per_token=16,
+        long_side=1024,
+        license="Apache-2.0",
+    ),
+)

@@ -1,0 +1,105 @@
+"""HiDream-I1: double-stream blocks, then single-stream ones, each fed by its own layer of Llama.
+
+LayerNorm without gain, scale and shift: `adaln` is the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.checkpoint import Checkpoint
+from kornia_ditf.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.spec import BackboneSpec
+from kornia_ditf.tap import BlockStream, LinearModulation
+from kornia_ditf.types import Conditioning
+from kornia_ditf_zoo.family import describe, every_row
+
+LLAMA = "meta-llama/Meta-Llama-3.1-8B-Instruct"
+"""Where the fourth text encoder comes from, which the repositories do not hold."""
+
+
+class HiDreamBackbone(DiffusersBackbone):
+    """HiDream-I1; images that are not square it fills up to its largest number of tokens itself."""
+
+    transformer_class = "HiDreamImageTransformer2DModel"
+    pipeline_class = "HiDreamImagePipeline"
+    streams = (
+        BlockStream(
+            blocks="double_stream_blocks",
+            norm="block.norm1_i",
+            attention="block.attn1",
+            modulation=LinearModulation("block.adaLN_modulation.1"),
+            tokens="first",
+        ),
+        BlockStream(
+            blocks="single_stream_blocks",
+            norm="block.norm1_i",
+            attention="block.attn1",
+            modulation=LinearModulation("block.adaLN_modulation.1"),
+            tokens="first",
+        ),
+    )
+    head = ("final_layer",)
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Mapping[str, Any]:
+        tokens = latent.shape[2] * latent.shape[3] // self.patch_size**2
+        most = prod(self.config.max_resolution) // self.patch_size**2
+        if tokens > most:
+            raise InvalidArgumentError(
+                f"this model takes up to {most} tokens, got {tokens}; give a smaller long_side"
+            )
+        return {
+            "hidden_states": latent,
+            "timesteps": every_row(latent, timestep),
+            "encoder_hidden_states_t5": conditioning["prompt_embeds_t5"],
+            "encoder_hidden_states_llama3": conditioning["prompt_embeds_llama3"].transpose(0, 1),
+            "pooled_embeds": conditioning["pooled_prompt_embeds"],
+        }
+
+    @classmethod
+    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
+        modules = super().pipeline_modules(checkpoint, dtype)
+        if checkpoint.exists("text_encoder_4/config.json"):
+            return modules
+        from transformers import AutoTokenizer, LlamaForCausalLM
+
+        return {
+            **modules,
+            "tokenizer_4": AutoTokenizer.from_pretrained(LLAMA),
+            "text_encoder_4": LlamaForCausalLM.from_pretrained(LLAMA, dtype=dtype),
+        }
+
+    @classmethod
+    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+        t5, _, llama, _, pooled, _ = pipeline.encode_prompt(
+            list(prompts), do_classifier_free_guidance=False
+        )
+        return {
+            "prompt_embeds_t5": t5,
+            "prompt_embeds_llama3": llama.transpose(0, 1),  # a row per prompt, then its layers
+            "pooled_prompt_embeds": pooled,
+        }
+
+
+def _spec(kind: str) -> BackboneSpec:
+    return describe(
+        HiDreamBackbone,
+        name=f"hidream-i1-{kind.lower()}",
+        repo=f"HiDream-ai/HiDream-I1-{kind}",
+        blocks=48,
+        width=2560,
+        pixels_per_token=16,
+        long_side=1024,
+        license="MIT",
+    )
+
+
+SPECS = (_spec("Full"), _spec("Dev"))

@@ -1,0 +1,104 @@
+"""HunyuanDiT: cross-attention to two texts; the later half of the blocks take skips.
+
+The first norm is a LayerNorm with gain and bias, and the block adds a shift alone. So `adaln` is
+norm(x) + shift, with no scale; `discard+layernorm` keeps the gain and bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.checkpoint import Checkpoint
+from kornia_ditf.diffusers_backbone import DiffusersBackbone, read_schedule
+from kornia_ditf.tap import BlockStream, LinearModulation
+from kornia_ditf.types import Conditioning
+from kornia_ditf_zoo.family import describe, every_row, fit_grid
+
+_BASE = 512 // 16  # tokens of the side of the images it was first trained on
+_SIZE = 1024  # told to the model as the size of the original, as the pipeline does
+
+
+class HunyuanDiTBackbone(DiffusersBackbone):
+    """HunyuanDiT 1.1 and 1.2; its schedule is the checkpoint's own."""
+
+    transformer_class = "HunyuanDiT2DModel"
+    pipeline_class = "HunyuanDiTPipeline"
+    blocks_from = ("num_layers",)
+    streams = (
+        BlockStream(
+            blocks="blocks",
+            norm="norm1.norm",  # behind the skip, which is part of the block
+            attention="attn1",
+            modulation=LinearModulation("norm1.linear", scale=None),
+        ),
+    )
+    head = ("norm_out", "proj_out")
+
+    @classmethod
+    def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        return {"schedule": read_schedule(checkpoint)}
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Mapping[str, Any]:
+        from diffusers.models.embeddings import get_2d_rotary_pos_embed
+
+        height, width = (side * self.pixels_per_cell for side in latent.shape[2:])
+        grid = (latent.shape[2] // self.patch_size, latent.shape[3] // self.patch_size)
+        sizes = torch.tensor([_SIZE, _SIZE, height, width, 0, 0], device=latent.device)
+        rotary = get_2d_rotary_pos_embed(
+            int(self.config.attention_head_dim),
+            fit_grid(grid, (_BASE, _BASE)),
+            grid,
+            device=latent.device,
+            output_type="pt",
+        )
+        return {
+            "hidden_states": latent,
+            # Its dtype becomes that of all that the time is mixed with.
+            "timestep": every_row(latent, int(timestep), latent.dtype),
+            "encoder_hidden_states": conditioning["prompt_embeds"],
+            "text_embedding_mask": conditioning["prompt_attention_mask"],
+            "encoder_hidden_states_t5": conditioning["prompt_embeds_2"],
+            "text_embedding_mask_t5": conditioning["prompt_attention_mask_2"],
+            "image_meta_size": sizes.to(latent.dtype).repeat(len(latent), 1),
+            "style": every_row(latent, 0, torch.long),
+            "image_rotary_emb": rotary,
+        }
+
+    @classmethod
+    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
+        unused = {"safety_checker": None, "feature_extractor": None}
+        return {
+            **super().pipeline_modules(checkpoint, dtype),
+            **unused,
+            "requires_safety_checker": False,
+        }
+
+    @classmethod
+    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for index, suffix in enumerate(("", "_2")):  # CLIP or BERT, then mT5
+            text, _, mask, _ = pipeline.encode_prompt(
+                list(prompts), do_classifier_free_guidance=False, text_encoder_index=index
+            )
+            found |= {f"prompt_embeds{suffix}": text, f"prompt_attention_mask{suffix}": mask}
+        return found
+
+
+SPECS = (
+    describe(
+        HunyuanDiTBackbone,
+        name="hunyuandit-1.2",
+        repo="Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers",
+        blocks=40,
+        width=1408,
+        pixels_per_token=16,
+        long_side=1024,
+        license="Tencent Hunyuan Community License",
+    ),
+)

@@ -1,0 +1,77 @@
+"""Sana: linear attention on the 32-fold compressed latents of a VAE without a posterior.
+
+LayerNorm without gain, scale and shift by adaLN-single: `adaln` is the paper's.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from kornia_ditf.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.spec import BackboneSpec
+from kornia_ditf.tap import BlockStream, TableModulation
+from kornia_ditf.types import Conditioning
+from kornia_ditf_zoo.family import describe, every_row
+
+
+class SanaBackbone(DiffusersBackbone):
+    """Sana at 512 and 1024 pixels; not Sana-Sprint, whose time means another thing."""
+
+    transformer_class = "SanaTransformer2DModel"
+    pipeline_class = "SanaPipeline"
+    vae_class = "AutoencoderDC"
+    blocks_from = ("num_layers",)
+    streams = (
+        BlockStream(
+            blocks="transformer_blocks",
+            norm="norm1",
+            attention="attn1",
+            modulation=TableModulation(),
+        ),
+    )
+    head = ("norm_out", "proj_out")
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Mapping[str, Any]:
+        return {
+            "hidden_states": latent,
+            "encoder_hidden_states": conditioning["prompt_embeds"],
+            "encoder_attention_mask": conditioning["prompt_attention_mask"],
+            "timestep": every_row(latent, timestep * float(self.config.timestep_scale)),
+        }
+
+    @classmethod
+    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+        # The instruction that precedes every prompt is a default of the pipeline's call alone.
+        call = inspect.signature(type(pipeline).__call__).parameters
+        text, mask, _, _ = pipeline.encode_prompt(
+            list(prompts),
+            do_classifier_free_guidance=False,
+            complex_human_instruction=call["complex_human_instruction"].default,
+        )
+        return {"prompt_embeds": text, "prompt_attention_mask": mask}
+
+
+def _spec(size: str, side: int, *, blocks: int, width: int, suffix: str = "") -> BackboneSpec:
+    return describe(
+        SanaBackbone,
+        name=f"sana-{size.lower()}-{side}",
+        repo=f"Efficient-Large-Model/Sana_{size}_{side}px{suffix}_diffusers",
+        blocks=blocks,
+        width=width,
+        pixels_per_token=32,
+        long_side=side,
+        license="see its publisher",
+    )
+
+
+SPECS = (
+    _spec("1600M", 1024, blocks=20, width=2240, suffix="_BF16"),
+    _spec("600M", 1024, blocks=28, width=1152),
+    _spec("600M", 512, blocks=28, width=1152),
+)

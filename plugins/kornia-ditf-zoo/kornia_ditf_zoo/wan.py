@@ -1,0 +1,92 @@
+"""Wan 2.1: a video model on one frame; text through cross-attention.
+
+LayerNorm without gain, scale and shift by adaLN-single, all in float32: `adaln` is the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.checkpoint import Checkpoint
+from kornia_ditf.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.errors import CheckpointError
+from kornia_ditf.spec import BackboneSpec
+from kornia_ditf.tap import BlockStream, TableModulation
+from kornia_ditf.types import Conditioning
+from kornia_ditf_zoo.family import describe, every_row
+
+
+class WanBackbone(DiffusersBackbone):
+    """Wan with one text-to-video transformer; Wan 2.2 A14B has two, and is refused."""
+
+    transformer_class = "WanTransformer3DModel"
+    pipeline_class = "WanPipeline"
+    vae_class = "AutoencoderKLWan"
+    blocks_from = ("num_layers",)
+    streams = (
+        BlockStream(
+            blocks="blocks",
+            norm="norm1",
+            attention="attn1",
+            modulation=TableModulation("temb"),
+        ),
+    )
+    head = ("norm_out", "proj_out")
+
+    @classmethod
+    def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        second = checkpoint.json("model_index.json").get("transformer_2") or [None]
+        if second[0] is not None:
+            raise CheckpointError(
+                f"{checkpoint.source} has two transformers, one for each end of the noise; "
+                "only Wan models with one are known"
+            )
+        return {}
+
+    @property
+    def patch_size(self) -> int:
+        return int(self.config.patch_size[1])
+
+    @property
+    def max_cells(self) -> int:
+        return int(self.config.rope_max_seq_len) * self.patch_size
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Mapping[str, Any]:
+        return {
+            "hidden_states": latent.unsqueeze(2),
+            "timestep": every_row(latent, timestep),
+            "encoder_hidden_states": conditioning["prompt_embeds"],
+        }
+
+    @classmethod
+    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
+        return {**super().pipeline_modules(checkpoint, dtype), "transformer_2": None}
+
+    @classmethod
+    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+        text, _ = pipeline.encode_prompt(
+            list(prompts), do_classifier_free_guidance=False, max_sequence_length=512
+        )
+        return {"prompt_embeds": text}
+
+
+def _spec(size: str, *, blocks: int, width: int) -> BackboneSpec:
+    return describe(
+        WanBackbone,
+        name=f"wan2.1-{size.lower()}",
+        repo=f"Wan-AI/Wan2.1-T2V-{size}-Diffusers",
+        blocks=blocks,
+        width=width,
+        pixels_per_token=16,
+        long_side=832,
+        license="Apache-2.0",
+    )
+
+
+SPECS = (_spec("1.3B", blocks=30, width=1536), _spec("14B", blocks=40, width=5120))

@@ -1,0 +1,80 @@
+"""Z-Image: one stream of image and text; RMS norms with gain, a scale, no shift; time reversed.
+
+`adaln` is (1 + scale) * gain * x / rms(x): nothing is subtracted and nothing is added. The norm's
+gain is the block's own; `discard+layernorm` is the norm with its gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from kornia_ditf.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.tap import BlockStream, LinearModulation
+from kornia_ditf.types import Conditioning
+from kornia_ditf_zoo.family import describe, every_row, pad_texts
+
+_TOKENS = 512
+
+
+class ZImageBackbone(DiffusersBackbone):
+    """Z-Image; the forward itself takes texts of different lengths, and masks what it fills up."""
+
+    transformer_class = "ZImageTransformer2DModel"
+    pipeline_class = "ZImagePipeline"
+    blocks_from = ("n_layers",)
+    width_from = ("dim",)
+    streams = (
+        BlockStream(
+            blocks="layers",
+            norm="attention_norm1",
+            attention="attention",
+            modulation=LinearModulation("adaLN_modulation.0", shift=None, scale=0),
+            tokens="first",
+        ),
+    )
+    head = ("all_final_layer",)
+
+    @property
+    def patch_size(self) -> int:
+        return int(self.config.all_patch_size[0])
+
+    @property
+    def max_cells(self) -> int:
+        return int(min(self.config.axes_lens[1:])) * self.patch_size
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Mapping[str, Any]:
+        masks = conditioning["prompt_attention_mask"].bool()
+        texts = conditioning["prompt_embeds"]
+        return {
+            "x": list(latent.unsqueeze(2)),
+            "t": every_row(latent, 1 - timestep / 1000),
+            "cap_feats": [text[mask] for text, mask in zip(texts, masks, strict=True)],
+            "patch_size": self.patch_size,
+        }
+
+    @classmethod
+    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+        texts, _ = pipeline.encode_prompt(
+            list(prompts), do_classifier_free_guidance=False, max_sequence_length=_TOKENS
+        )
+        text, mask = pad_texts(texts, _TOKENS)
+        return {"prompt_embeds": text, "prompt_attention_mask": mask}
+
+
+SPECS = (
+    describe(
+        ZImageBackbone,
+        name="z-image-turbo",
+        repo="Tongyi-MAI/Z-Image-Turbo",
+        blocks=30,
+        width=3840,
+        pixels_per_token=16,
+        long_side=1024,
+        license="Apache-2.0",
+    ),
+)

@@ -1,0 +1,215 @@
+"""Every family keeps the rules of backbones, on a tiny random model of its real architecture."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from kornia_ditf_zoo.catalogue import SPECS
+from kornia_ditf_zoo.family import fit_grid, pad_texts
+from tiny_zoo import SAVERS
+from torch import Tensor
+
+from kornia_ditf import find_backbone, list_backbones
+from kornia_ditf.errors import CheckpointError, InvalidArgumentError
+from kornia_ditf.spec import NEUTRAL_RULE
+from kornia_ditf.testing import BACKBONE_RULES, check_backbone
+
+SPEC = {spec.name: spec for spec in SPECS}
+Checkpoints = Callable[[str], Path]
+# The others take most of the time and none of them depends on it; EVERY_RULE=1 checks all.
+BFLOAT16_RULES = (
+    "taps_have_their_shapes",
+    "modulation_is_what_the_block_applies",
+    "loading_a_part_equals_loading_all",
+    "dtypes_are_kept",
+)
+
+
+@pytest.mark.parametrize("name", SAVERS)
+def test_every_rule_of_backbones_is_kept(name: str, tiny_zoo: Checkpoints) -> None:
+    held = check_backbone(SPEC[name], tiny_zoo(name))
+    assert len(held) == len(BACKBONE_RULES)
+
+
+@pytest.mark.parametrize("name", SAVERS)
+def test_what_precision_touches_holds_in_bfloat16(name: str, tiny_zoo: Checkpoints) -> None:
+    rules = BFLOAT16_RULES if not os.environ.get("EVERY_RULE") else None
+    check_backbone(SPEC[name], tiny_zoo(name), dtype="bfloat16", rules=rules)
+
+
+def test_every_family_has_a_tiny_model() -> None:
+    families = {spec.load.__self__ for spec in SPECS}  # type: ignore[attr-defined]
+    assert {SPEC[name].load.__self__ for name in SAVERS} == families  # type: ignore[attr-defined]
+    assert len({family.transformer_class for family in families}) >= 15
+
+
+def test_backbones_are_found_by_name_hub_id_and_folder(tiny_zoo: Checkpoints) -> None:
+    installed = list_backbones()
+    for spec in SPECS:
+        assert installed[spec.name] is spec and find_backbone(spec.repo) is spec
+    for name in ("z-image-turbo", "auraflow-0.3", "wan2.1-1.3b"):
+        found = find_backbone(tiny_zoo(name))
+        assert found.load == SPEC[name].load and found.width == 32
+
+
+def test_no_number_is_invented() -> None:
+    for spec in SPECS:
+        assert not spec.calibrated and spec.source == NEUTRAL_RULE and spec.license
+        assert (spec.block, spec.timestep) == (spec.blocks // 2, 250)
+        assert spec.massive_channels is None and spec.ensemble == 1
+
+
+@pytest.mark.parametrize("name", ["lumina-image-2.0", "cogview4", "qwen-image", "chroma1-hd"])
+@torch.no_grad()
+def test_an_image_does_not_depend_on_the_length_of_anothers_prompt(
+    name: str, tiny_zoo: Checkpoints
+) -> None:
+    backbone = SPEC[name].load(tiny_zoo(name))
+    prompts = ["a long prompt, longer than sixteen letters", "a", "ab", "a long prompt, again"]
+    told = backbone.condition(prompts)
+    generator = torch.Generator().manual_seed(0)
+    latent = torch.randn(4, backbone.latent_channels, 8, 12, generator=generator)
+    block = backbone.blocks - 1
+    together = backbone.tap(latent, 250, told, block=block)
+    for row in range(4):
+        alone = backbone.tap(latent[row : row + 1], 250, told.rows(row, row + 1), block=block)
+        torch.testing.assert_close(together.x[row : row + 1], alone.x, rtol=0, atol=1e-5)
+        assert together.scale is not None and alone.scale is not None
+        torch.testing.assert_close(together.scale[row : row + 1], alone.scale)
+
+
+def sides() -> st.SearchStrategy[int]:
+    return st.integers(1, 200)
+
+
+@given(sides(), sides(), sides(), sides())
+def test_grids_are_fitted_as_the_pipelines_fit_them(
+    rows: int, columns: int, base_rows: int, base_columns: int
+) -> None:
+    from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
+
+    expected = get_resize_crop_region_for_grid((rows, columns), base_columns, base_rows)
+    assert fit_grid((rows, columns), (base_rows, base_columns)) == expected
+
+
+def test_padded_texts_say_which_tokens_are_real() -> None:
+    padded, mask = pad_texts([torch.ones(2, 3), torch.ones(0, 3)], 4)
+    assert padded.shape == (2, 4, 3) and padded.sum() == 6
+    assert mask.tolist() == [[True, True, False, False], [False] * 4]
+
+
+@pytest.mark.parametrize("name", ["cogvideox-2b", "cogview3-plus", "hunyuandit-1.2"])
+def test_noise_is_mixed_as_the_checkpoints_scheduler_mixes_it(
+    name: str, tiny_zoo: Checkpoints
+) -> None:
+    import diffusers
+
+    config = json.loads((tiny_zoo(name) / "scheduler/scheduler_config.json").read_text())
+    kind: Any = getattr(diffusers, config["_class_name"])
+    scheduler = kind.from_config(config)
+    latent, noise = torch.randn(2, 1, 4, 8, 8).unbind(0)
+    schedule = SPEC[name].load(tiny_zoo(name), block=0).schedule
+    for timestep in (0, 261, 999):
+        expected = scheduler.add_noise(latent, noise, torch.tensor([timestep]))
+        torch.testing.assert_close(
+            schedule.mix(latent, noise, timestep), expected, rtol=0, atol=1e-5
+        )
+
+
+@pytest.fixture
+def changed(tmp_path: Path, tiny_zoo: Checkpoints) -> Callable[..., Path]:
+    """Copy a tiny model and change values of one of its JSON files."""
+
+    def change(name: str, file: str, **values: Any) -> Path:
+        folder = tmp_path / name
+        shutil.copytree(tiny_zoo(name), folder)
+        path = folder / file
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+        return folder
+
+    return change
+
+
+def test_wan_with_two_transformers_is_refused(changed: Callable[..., Path]) -> None:
+    second = ["diffusers", "WanTransformer3DModel"]
+    folder = changed("wan2.1-1.3b", "model_index.json", transformer_2=second)
+    with pytest.raises(CheckpointError, match="two transformers"):
+        SPEC["wan2.1-1.3b"].load(folder)
+
+
+def test_cogvideox_with_several_frames_in_a_token_is_refused(
+    changed: Callable[..., Path],
+) -> None:
+    folder = changed("cogvideox-2b", "transformer/config.json", patch_size_t=2)
+    with pytest.raises(CheckpointError, match="several frames"):
+        SPEC["cogvideox-2b"].load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("auraflow-0.3", (18, 4)),
+        ("cogview3-plus", (4, 18)),
+        ("lumina-image-2.0", (34, 2)),
+        ("z-image-turbo", (2, 34)),
+        ("hidream-i1-full", (18, 16)),
+        ("wan2.1-1.3b", (2, 66)),
+    ],
+)
+def test_more_tokens_than_there_are_positions_are_refused(
+    name: str, shape: tuple[int, int], tiny_zoo: Checkpoints
+) -> None:
+    backbone = SPEC[name].load(tiny_zoo(name), block=0)
+    latent = torch.zeros(1, backbone.latent_channels, *shape)
+    with pytest.raises(InvalidArgumentError, match="smaller long_side"):
+        backbone.tap(latent, 250, backbone.condition([""]), block=0)
+
+
+def test_hidream_takes_llama_from_its_own_repository(
+    tiny_zoo: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kornia_ditf_zoo import hidream
+
+    whole = tiny_zoo("hidream-i1-full")
+    part = tmp_path / "published"
+    shutil.copytree(whole, part, ignore=shutil.ignore_patterns("*_4"))
+    index = json.loads((whole / "model_index.json").read_text())
+    published = {name: value for name, value in index.items() if not name.endswith("_4")}
+    (part / "model_index.json").write_text(json.dumps(published))
+    llama = tmp_path / "llama"
+    shutil.copytree(whole / "text_encoder_4", llama)
+    shutil.copytree(whole / "tokenizer_4", llama, dirs_exist_ok=True)
+    monkeypatch.setattr(hidream, "LLAMA", str(llama))
+    found, expected = (
+        SPEC["hidream-i1-full"].load(folder, block=0).condition(["a cat"])
+        for folder in (part, whole)
+    )
+    for name, value in expected.tensors.items():
+        assert torch.equal(found[name], value), name
+
+
+def test_prx_with_either_vae_is_told_apart(tiny_zoo: Checkpoints) -> None:
+    kl, dc = (SPEC[name].load(tiny_zoo(name), block=0) for name in ("prx-512", "prx-512-dc"))
+    assert (kl.pixels_per_token, dc.pixels_per_token) == (16, 32)
+    with pytest.raises(CheckpointError, match="AutoencoderDC"):
+        SPEC["prx-512"].load(tiny_zoo("prx-512-dc"), block=0)
+
+
+def test_guidance_is_told_to_flux2_dev_and_named_in_its_settings(tiny_zoo: Checkpoints) -> None:
+    weak, strong = (
+        SPEC["flux.2-dev"].load(tiny_zoo("flux.2-dev"), guidance=guidance) for guidance in (1, 9)
+    )
+    latent = torch.randn(1, 16, 4, 6)
+    told = weak.condition([""])
+    scales = [b.tap(latent, 250, told, block=0).scale for b in (weak, strong)]
+    assert isinstance(scales[0], Tensor) and not torch.equal(scales[0], scales[1])
+    assert weak.settings() != strong.settings()
