@@ -9,6 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kornia_ditf.adapters.entries import descriptor_entry, matcher_entry
+    from kornia_ditf.adapters.hosts import use_in
+    from kornia_ditf.adapters.kornia import DiTFDescriptor, DiTFFeature
+    from kornia_ditf.adapters.kornia_matcher import CosineMatcher, DiTFMatcher, create_matcher
+    from kornia_ditf.adapters.opencv import (
+        OpenCVFeature,
+        to_dmatches,
+        to_image_features,
+        to_keypoints,
+        to_opencv,
+    )
     from kornia_ditf.backbone import Backbone
     from kornia_ditf.datasets.pairs import Pair, PairDataset
     from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
@@ -16,6 +27,7 @@ if TYPE_CHECKING:
     from kornia_ditf.descriptor import DiTF, DiTFConfig
     from kornia_ditf.diffusers_backbone import DiffusersBackbone
     from kornia_ditf.errors import DiTFError
+    from kornia_ditf.export import export_descriptor, save_onnx
     from kornia_ditf.fusion import FusedDescriptor
     from kornia_ditf.hookspecs import hookimpl
     from kornia_ditf.massive import describe_channels, discard_channels, find_massive_channels
@@ -59,6 +71,17 @@ if TYPE_CHECKING:
     from kornia_ditf.verification import Verification, verify
 
 _HOMES = {
+    "adapters.entries": ("descriptor_entry", "matcher_entry"),
+    "adapters.hosts": ("use_in",),
+    "adapters.kornia": ("DiTFDescriptor", "DiTFFeature"),
+    "adapters.kornia_matcher": ("CosineMatcher", "DiTFMatcher", "create_matcher"),
+    "adapters.opencv": (
+        "OpenCVFeature",
+        "to_dmatches",
+        "to_image_features",
+        "to_keypoints",
+        "to_opencv",
+    ),
     "backbone": ("Backbone",),
     "datasets.pairs": ("Pair", "PairDataset"),
     "datasets.sequences": ("FrameSequence", "SequenceDataset"),
@@ -67,6 +90,7 @@ _HOMES = {
     "diffusers_backbone": ("DiffusersBackbone",),
     "errors": ("DiTFError",),
     "fusion": ("FusedDescriptor",),
+    "export": ("export_descriptor", "save_onnx"),
     "hookspecs": ("hookimpl",),
     "massive": ("describe_channels", "discard_channels", "find_massive_channels"),
     "matching": ("match", "mutual_nearest"),
@@ -111,19 +135,24 @@ __all__ = [
     "Backbone",
     "BackboneSpec",
     "Conditioning",
+    "CosineMatcher",
     "DatasetSpec",
     "DenseDescriptor",
     "DescriptorMap",
     "DescriptorSpec",
     "DiTF",
     "DiTFConfig",
+    "DiTFDescriptor",
     "DiTFError",
+    "DiTFFeature",
+    "DiTFMatcher",
     "DiffusersBackbone",
     "Frame",
     "FrameSequence",
     "FusedDescriptor",
     "LabelPropagator",
     "Matches",
+    "OpenCVFeature",
     "Pair",
     "PairDataset",
     "PairResult",
@@ -139,11 +168,14 @@ __all__ = [
     "as_image",
     "create_descriptor",
     "create_ditf",
+    "create_matcher",
     "describe_channels",
+    "descriptor_entry",
     "discard_channels",
     "draw_matches",
     "evaluate_pair",
     "evaluate_sequence",
+    "export_descriptor",
     "find_backbone",
     "find_descriptor",
     "find_massive_channels",
@@ -157,6 +189,7 @@ __all__ = [
     "load_dataset",
     "match",
     "match_points",
+    "matcher_entry",
     "modulate",
     "mutual_nearest",
     "prepare_image",
@@ -164,10 +197,16 @@ __all__ = [
     "propagate_masks",
     "propagate_points",
     "read_image",
+    "save_onnx",
     "save_picture",
     "select_pairs",
     "similarity_maps",
+    "to_dmatches",
+    "to_image_features",
+    "to_keypoints",
+    "to_opencv",
     "treat",
+    "use_in",
     "verify",
 ]
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from numbers import Integral, Real
 
 import torch
@@ -65,3 +68,21 @@ def read_device(device: object) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InvalidArgumentError(f"device {device!r} cannot be used: {reason}") from error
     return place
+
+
+_checked = ContextVar("checked", default=True)
+
+
+@contextmanager
+def unchecked_values() -> Iterator[None]:
+    """Ask no tensor for its values: a graph that is being traced has none yet."""
+    token = _checked.set(False)
+    try:
+        yield
+    finally:
+        _checked.reset(token)
+
+
+def values_are_checked() -> bool:
+    """Tell whether tensors may be asked for their values: outside `unchecked_values` they may."""
+    return _checked.get()

@@ -9,6 +9,7 @@ from torch import nn
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike
+from kornia_ditf.state import leave_out_frozen
 from kornia_ditf.types import DescriptorMap
 
 
@@ -18,6 +19,13 @@ class DenseDescriptor(nn.Module, ABC):
     `DiTF` is one; DINO, a Stable Diffusion UNet or a fusion of several are others. Whatever it
     does to an image inside (scaling, padding), the map that it gives knows the image's own pixels.
     """
+
+    save_frozen: bool = False
+    """Whether `state_dict` also holds the parts that are frozen, such as a backbone's weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        leave_out_frozen(self)
 
     @property
     @abstractmethod

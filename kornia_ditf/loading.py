@@ -294,3 +294,17 @@ def without_progress_bars() -> Iterator[None]:
         for library, was_shown in zip(libraries, shown, strict=True):
             if was_shown:
                 library.enable_progress_bar()
+
+
+@contextmanager
+def without_remarks() -> Iterator[None]:
+    """Keep transformers from logging what is no error, and leave it as it was."""
+    from transformers.utils import logging as messages
+
+    logging: Any = messages
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

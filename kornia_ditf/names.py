@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from threading import RLock, current_thread
 from typing import TypeAlias
 
 from kornia_ditf.hookspecs import PROJECT
-from kornia_ditf.plugins import Plugin
+from kornia_ditf.plugins import Plugin, PluginThread
 from kornia_ditf.spec import BackboneSpec, DatasetSpec, DescriptorSpec
 
 AnySpec: TypeAlias = BackboneSpec | DescriptorSpec | DatasetSpec
@@ -34,27 +36,42 @@ class Names:
             for spec in getattr(built_in, hook)():
                 self.found[spec.name], self._origins[spec.name] = spec, PROJECT
         self._waiting = list(plugins)
+        self._lock = RLock()
 
     def __iter__(self) -> Iterator[AnySpec]:
         """Go through the specs; a plugin is asked when its turn comes."""
-        yield from list(self.found.values())
-        while self._waiting:
-            yield from self._ask_next()
+        seen = 0
+        while True:
+            more = list(self.found.values())[seen:]
+            yield from more
+            seen += len(more)
+            with self._alone():
+                if seen == len(self.found):
+                    if not self._waiting:
+                        return
+                    self._ask_next()
 
     def get(self, name: str) -> AnySpec | None:
         """Find a name, asking plugins until one has it."""
-        while name not in self.found and self._waiting:
-            self._ask_next()
+        if name not in self.found:
+            with self._alone():
+                while name not in self.found and self._waiting:
+                    self._ask_next()
         return self.found.get(name)
 
     def all(self) -> dict[str, AnySpec]:
         """Ask every plugin, and give all names."""
-        while self._waiting:
-            self._ask_next()
+        with self._alone():
+            while self._waiting:
+                self._ask_next()
         return self.found
 
-    def _ask_next(self) -> list[AnySpec]:
-        plugin, taken = self._waiting.pop(0), []
+    def _alone(self) -> AbstractContextManager[object]:
+        # A plugin may look at the names while it is asked, in a thread that the asking one awaits.
+        return nullcontext() if isinstance(current_thread(), PluginThread) else self._lock
+
+    def _ask_next(self) -> None:
+        plugin = self._waiting.pop(0)
         for hook, specs in plugin.ask().items():
             for spec in specs:
                 if type(spec) is not KINDS[hook]:
@@ -67,6 +84,4 @@ class Names:
                 else:
                     self.found[spec.name], self._origins[spec.name] = spec, plugin.name
                     plugin.registered.append(spec.name)
-                    taken.append(spec)
         plugin.settle()
-        return taken

@@ -10,7 +10,6 @@ import math
 import os
 import re
 import sys
-import threading
 import time
 import traceback
 import warnings
@@ -19,6 +18,7 @@ from contextlib import redirect_stdout
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from itertools import islice
+from threading import Thread
 from typing import Any, Literal
 
 import pluggy
@@ -196,7 +196,7 @@ def _call_within(seconds: float, call: Callable[[], Any], name: str) -> Any:
         except BaseException as error:  # noqa: BLE001 - a SystemExit of a plugin ends the plugin
             outcome.append((None, error))
 
-    thread = threading.Thread(target=run, name=f"kornia_ditf plugin {name}", daemon=True)
+    thread = PluginThread(target=run, name=f"kornia_ditf plugin {name}", daemon=True)
     with redirect_stdout(sys.stderr):  # what a plugin prints must not mix with results
         thread.start()
         thread.join(seconds)
@@ -208,6 +208,10 @@ def _call_within(seconds: float, call: Callable[[], Any], name: str) -> Any:
     if isinstance(error, _Refused):
         raise error
     raise _Refused(_describe(error)) from error
+
+
+class PluginThread(Thread):
+    """A thread in which a plugin is asked."""
 
 
 def _describe(error: BaseException) -> str:

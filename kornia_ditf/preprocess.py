@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kornia_ditf.checks import check_integer
+from kornia_ditf.checks import check_integer, values_are_checked
 from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.reading import MAX_PIXELS, read_image, read_pil, unit_range
 from kornia_ditf.types import Frame
@@ -19,7 +19,7 @@ from kornia_ditf.types import Frame
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["ImageLike", "as_image", "fit_image", "read_image", "squash_image"]
+__all__ = ["ImageLike", "as_image", "check_size", "fit_image", "read_image", "squash_image"]
 
 # What `as_image` takes; a string, so that nothing is imported for it.
 ImageLike: TypeAlias = "str | os.PathLike[str] | Tensor | npt.NDArray[Any] | Image.Image"
@@ -118,18 +118,23 @@ def squash_image(image: Tensor, size: tuple[int, int], multiple: int = 1) -> tup
         tensor([[15.5000, 15.5000]])
     """
     _check_image(image)
-    sides = tuple(size) if isinstance(size, (tuple, list)) else ()
-    if len(sides) != 2:
+    check_size(size, multiple)
+    _check_sides((image.shape[2], image.shape[3]))
+    return _resize(image, (int(size[0]), int(size[1])))
+
+
+def check_size(size: object, multiple: int = 1) -> None:
+    """Raise InvalidArgumentError unless a size is (height, width) that `squash_image` takes."""
+    if not isinstance(size, tuple | list) or len(size) != 2:
         raise InvalidArgumentError(f"size must be (height, width), got {size!r}")
-    for side in sides:
+    for side in size:
         check_integer("a side of size", side, minimum=1)
-    if sides[0] % multiple or sides[1] % multiple or sides[0] * sides[1] > MAX_PIXELS:
+    height, width = size
+    if height % multiple or width % multiple or height * width > MAX_PIXELS:
         raise InvalidArgumentError(
             f"size must hold multiples of {multiple}, and at most {MAX_PIXELS:,} pixels in all, "
             f"got {size!r}"
         )
-    _check_sides((image.shape[2], image.shape[3]))
-    return _resize(image, (sides[0], sides[1]))
 
 
 def _resize(image: Tensor, target: tuple[int, int]) -> tuple[Tensor, Frame]:
@@ -230,7 +235,8 @@ def _from_tensor(tensor: Tensor) -> Tensor:
         raise InvalidArgumentError(
             f"an image tensor must hold floats in [0, 1], got {_dtype_name(tensor)}{hint}"
         )
-    _check_values(image.detach())
+    if values_are_checked():
+        _check_values(image.detach())
     return image.expand(-1, 3, -1, -1)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from kornia_ditf.cache import cache_folder, write_to_cache
 from kornia_ditf.checkpoint import Checkpoint
 from kornia_ditf.errors import CheckpointError, HubError, InvalidArgumentError
-from kornia_ditf.loading import without_deprecations, without_progress_bars
+from kornia_ditf.loading import without_deprecations, without_progress_bars, without_remarks
 from kornia_ditf.types import Conditioning
 
 logger = logging.getLogger(__name__)
@@ -164,8 +164,9 @@ class CachedPromptEncoder:
         checkpoint = self.checkpoint
         checkpoint.json("model_index.json")  # which speaks plainly where it is damaged or refused
         try:
-            with without_progress_bars(), without_deprecations():
+            with without_deprecations(), without_remarks():  # that torchvision is not installed
                 pipeline_class: Any = getattr(diffusers, self.pipeline_class)
+            with without_progress_bars(), without_deprecations():
                 pipeline = pipeline_class.from_pretrained(
                     **checkpoint.pretrained_options(),
                     **self.modules(checkpoint, self.dtype),

@@ -13,9 +13,11 @@ from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeAlias
 
 from kornia_ditf import backbones, datasets, hookspecs
+from kornia_ditf.backbone import Backbone
 from kornia_ditf.checkpoint import Checkpoint, is_hub_id
 from kornia_ditf.checks import read_dtype
 from kornia_ditf.dense import DenseDescriptor
@@ -196,7 +198,7 @@ def create_descriptor(
         return _create_ditf(spec, source, options)
     if source is not None:
         options["source"] = source
-    descriptor: DenseDescriptor = _load(spec, (), options)
+    descriptor: DenseDescriptor = _check_made(spec, _load(spec, (), options), DenseDescriptor)
     return descriptor
 
 
@@ -219,7 +221,8 @@ def _create_ditf(spec: BackboneSpec, source: str | Path | None, options: Mapping
         raise InvalidArgumentError(
             f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={config.block}"
         )
-    return DiTF(_load(spec, (source or spec.repo,), {**loading, "block": config.block}), config)
+    backbone = _load(spec, (source or spec.repo,), {**loading, "block": config.block})
+    return DiTF(_check_made(spec, backbone, Backbone), config)
 
 
 def _describe_fusion(name: str, parts: tuple[str, ...]) -> DescriptorSpec:
@@ -275,6 +278,15 @@ def _backbones() -> Iterator[BackboneSpec]:
     return (spec for spec in _names() if isinstance(spec, BackboneSpec))
 
 
+def _check_made(spec: Spec, made: Any, kind: type) -> Any:
+    if not isinstance(made, kind):
+        raise InvalidArgumentError(
+            f"load of {spec.name!r} gave a {type(made).__name__}, not a {kind.__name__}; the "
+            "plugin that registers it is at fault"
+        )
+    return made
+
+
 def describe_checkpoint(source: str | Path, families: Iterable[BackboneSpec]) -> BackboneSpec:
     """Describe a model by its two configurations, as one of the families with the neutral rule.
 
@@ -322,8 +334,16 @@ def describe_checkpoint(source: str | Path, families: Iterable[BackboneSpec]) ->
     )
 
 
-@cache
 def _names() -> Names:
+    with _MAKING:  # two threads must not make two, of which each would ask half of the plugins
+        return _make_names()
+
+
+_MAKING = Lock()
+
+
+@cache
+def _make_names() -> Names:
     return Names(_BuiltIn(), installed_plugins())
 
 
@@ -340,4 +360,4 @@ def ask_plugins() -> tuple[Plugin, ...]:
 def forget_plugins() -> None:
     """Find and ask the plugins anew when they are next needed, as after an installation."""
     installed_plugins.cache_clear()
-    _names.cache_clear()
+    _make_names.cache_clear()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -86,3 +90,63 @@ def test_own_pairs_are_scored_with_the_definition_of_the_score(tmp_path: Path) -
     assert list(rows) == ["graffiti", "motorcycle", "per point", "per image"]
     assert float(rows["per point"][0]) > 50
     assert lines[-1].startswith("PCK@a: the share of keypoints")
+
+
+def play(
+    script: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """Run a script in this process, which has imported the libraries already."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [script])
+    runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+    return capsys.readouterr().out
+
+
+def test_swapping_sift_changes_two_lines() -> None:
+    before, after = (
+        (EXAMPLES / f"homography_{name}.py").read_text("utf-8").splitlines()
+        for name in ("sift", "ditf")
+    )
+    changed = [line for line in difflib.ndiff(before, after) if line[0] in "+-"]
+    assert changed == [
+        "+ import kornia_ditf as kd",
+        "- feature = cv2.SIFT_create()",
+        '+ feature = kd.OpenCVFeature("nano")',
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["homography_sift.py", "homography_ditf.py"])
+def test_both_homographies_are_the_walls(
+    script: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    printed = play(script, tmp_path, monkeypatch, capsys)
+    numbers = [float(number) for number in re.findall(r"-?\d\.\d+e[+-]\d+", printed)]
+    x, y, scale = np.reshape(numbers, (3, 3)) @ [320, 256, 1]
+    # graffiti.json takes the middle of A to (306.8, 269.0) in B.
+    assert np.hypot(x / scale - 306.8, y / scale - 269.0) < 8
+    assert (tmp_path / "homography.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("script", "pattern"),
+    [
+        ("swap_kornia_descriptor.py", r"SIFT: \d+ matches.*\nnano: \d\d+ matches, \d\d+ of them"),
+        ("stitch_two_photographs.py", r"panorama.png: 6[345]\d x 496 pixels"),
+        ("track_a_plane.py", r"(?s)(frame \d: found True, off by [01].*){3}"),
+        ("match_at_detected_corners.py", r"\d\d+ matches, \d\d+ of them on one plane"),
+    ],
+)
+def test_an_example_in_kornia_prints_what_it_found(
+    script: str,
+    pattern: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert re.search(pattern, play(script, tmp_path, monkeypatch, capsys))

@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,13 @@ def test_what_a_plugin_prints_stays_out_of_the_output(
     assert "nano" in list_backbones()
     out, err = capsys.readouterr()
     assert out == "" and err == "at import\nin a hook\n"
+
+
+def test_threads_that_ask_at_once_all_find_the_name(install: Install) -> None:
+    install(hook('import time; time.sleep(0.3); return [toy("toy")]'))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: find_backbone("toy").name, range(4)))
+    assert found == ["toy"] * 4
 
 
 def test_a_hook_may_look_at_what_is_there(install: Install) -> None:

@@ -23,7 +23,7 @@ from kornia_ditf.errors import (
     InvalidArgumentError,
     OutputError,
 )
-from kornia_ditf.loading import without_progress_bars
+from kornia_ditf.loading import without_progress_bars, without_remarks
 from kornia_ditf.prompts import CachedPromptEncoder, PromptCache
 
 Checkpoints = Callable[[str], Path]
@@ -223,3 +223,21 @@ def test_refusals_of_the_hub_come_through(
     hub.refusal = TimeoutError("timed out")
     with pytest.raises(HubUnreachableError):
         encoder(REPO, tmp_path / "cache")(["a cat"])
+
+
+def test_remarks_are_kept_back_and_errors_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    from transformers.utils import logging as messages
+
+    before = messages.get_verbosity()
+    logger = logging.getLogger("transformers.some_model")
+    logger.propagate = True
+    caplog.handler.setLevel(0)
+    logging.getLogger("transformers").addHandler(caplog.handler)
+    try:
+        with without_remarks():
+            logger.warning("a remark")
+            logger.error("an error")
+    finally:
+        logging.getLogger("transformers").removeHandler(caplog.handler)
+    assert "an error" in caplog.text and "a remark" not in caplog.text
+    assert messages.get_verbosity() == before

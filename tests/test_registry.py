@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -203,6 +204,12 @@ def test_a_plugins_descriptor_is_listed_and_made_with_its_options(installed: lis
         create_descriptor("constant", block=3)
     with pytest.raises(UnknownBackboneError, match="did you mean 'constant'"):
         create_descriptor("constnt")
+
+
+def test_a_loader_that_gives_something_else_is_named(installed: list[Entry]) -> None:
+    installed.append(Entry("toys", plugin([replace(toy(), load=lambda *_, **__: 3)])))
+    with pytest.raises(InvalidArgumentError, match="load of 'toy' gave a int, not a Backbone"):
+        create_descriptor("toy")
 
 
 def test_any_descriptor_describes_images_of_several_sizes() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from kornia_ditf.modulation import modulate
 from kornia_ditf.tap import BlockStream, first_tensor
 from kornia_ditf.testing.loaded import GRID, TIMESTEP, Loaded, numbered_blocks
 from kornia_ditf.testing.rules import (
+    NotApplicable,
     expect,
     expect_close,
     expect_equal,
@@ -62,7 +65,7 @@ def taps_have_their_shapes(subject: Loaded) -> None:
 
 
 def tokens_stand_where_they_belong(subject: Loaded) -> None:
-    """Token (row, column) of x comes from that place of the latent, and that from the image."""
+    """Token (row, column) of x comes from that place of the latent."""
     latent = subject.latents(1)
     rows, columns = GRID
     height, width = latent.shape[2] // rows, latent.shape[3] // columns
@@ -83,7 +86,10 @@ def tokens_stand_where_they_belong(subject: Loaded) -> None:
 
 def modulation_is_what_the_block_applies(subject: Loaded) -> None:
     """In an undisturbed forward, norms receive x and attentions what the tap modulates to."""
-    backbone = subject.diffusers
+    if not isinstance(subject.backbone, DiffusersBackbone):
+        _some_module_receives_the_modulated_stream(subject)
+        return
+    backbone = subject.backbone
     undisturbed = subject.load()
     assert isinstance(undisturbed, DiffusersBackbone)
     # Whole: the head was never loaded, and an undisturbed forward needs it.
@@ -120,7 +126,10 @@ def modulation_is_what_the_block_applies(subject: Loaded) -> None:
 
 def forward_stops_at_the_block(subject: Loaded) -> None:
     """The attention of the block that is asked for never runs, nor does any later block."""
-    backbone = subject.diffusers
+    if not isinstance(subject.backbone, DiffusersBackbone):
+        _more_runs_for_later_blocks(subject)
+        return
+    backbone = subject.backbone
     ran: list[str] = []
     handles = []
     middle = backbone.blocks // 2
@@ -156,6 +165,64 @@ def nothing_is_left_behind(subject: Loaded) -> None:
         subject.tap(latent)
     with left_as_it_was(subject.backbone):
         expect_refusal(lambda: subject.tap(torch.full_like(latent, float("nan"))), "NaN")
+
+
+def _some_module_receives_the_modulated_stream(subject: Loaded) -> None:
+    """Check a backbone whose blocks are not declared: what a block reads is seen by its modules."""
+    backbone, latent = subject.backbone, subject.latents(2)
+    if subject.last == 0:
+        raise NotApplicable
+    received: list[Tensor] = []
+
+    def note(_: nn.Module, args: Any, kwargs: Any) -> None:
+        received.extend(v for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
+
+    with _watching(backbone, note):
+        # The last block too, so that the first one's attention runs, wherever the forward stops.
+        taps = backbone.taps(latent, TIMESTEP, subject.told(2), blocks=[0, subject.last])
+    expected = modulate(taps[0]).float()
+    limit = 8 * torch.finfo(subject.dtype).eps * expected.abs().max()
+    tokens = expected.shape[1]
+    found = any(
+        value.ndim == 3
+        and value.shape[2] == expected.shape[2]
+        and any(
+            part.shape == expected.shape and (part.float() - expected).abs().max() <= limit
+            for part in (value[:, :tokens], value[:, -tokens:])
+        )
+        for value in received
+    )
+    expect(
+        found,
+        "no module received (1 + scale) * norm(x) + shift of block 0's tap",
+        "give the shift and scale that the block itself computes, and its own norm",
+    )
+
+
+def _more_runs_for_later_blocks(subject: Loaded) -> None:
+    backbone, latent = subject.backbone, subject.latents(1)
+    if subject.last == 0:
+        raise NotApplicable
+    calls: list[int] = []
+    for block in (0, subject.last):
+        ran: list[str] = []
+        with _watching(backbone, lambda *_, ran=ran: ran.append("")):
+            subject.tap(latent, block)
+        calls.append(len(ran))
+    expect(
+        calls[0] < calls[1],
+        f"for block 0 as many modules ran ({calls[0]}) as for block {subject.last} ({calls[1]})",
+        "end the forward at the block that is asked for, as kornia_ditf.tap.capture_blocks does",
+    )
+
+
+@contextmanager
+def _watching(module: nn.Module, note: Callable[..., None]) -> Iterator[None]:
+    with ExitStack() as hooks:
+        for each in module.modules():
+            handle = each.register_forward_pre_hook(note, with_kwargs=True)
+            hooks.callback(handle.remove)
+        yield
 
 
 def _whole_transformer(subject: Loaded, backbone: DiffusersBackbone) -> nn.Module:

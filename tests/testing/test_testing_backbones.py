@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf import find_backbone
+from kornia_ditf.backbone import Backbone
 from kornia_ditf.backbones.nano import NanoBackbone
 from kornia_ditf.errors import ConformanceError, InvalidArgumentError
 from kornia_ditf.spec import BackboneSpec
@@ -180,6 +181,55 @@ def test_a_wrong_declaration_is_caught_by_the_capture_itself(model: Path) -> Non
     spec = loaded_by(Swapped)(find_backbone(model))
     with pytest.raises(ConformanceError, match="does not modulate as its family declares"):
         check_backbone(spec, model)
+
+
+class OfItsOwn(Backbone):
+    """Not declared, but a backbone all the same: it hands on what another one does."""
+
+    def __init__(self, inner: NanoBackbone) -> None:
+        super().__init__()
+        self.inner, self.schedule, self.identity = inner, inner.schedule, inner.identity
+
+    @property
+    def blocks(self) -> int:
+        return self.inner.blocks
+
+    @property
+    def width(self) -> int:
+        return self.inner.width
+
+    @property
+    def pixels_per_token(self) -> int:
+        return self.inner.pixels_per_token
+
+    def settings(self) -> str:
+        return self.inner.settings()
+
+    def encode(self, image: Tensor) -> Tensor:
+        return self.inner.encode(image)
+
+    def condition(self, prompts: Sequence[str]) -> Conditioning:
+        return self.inner.condition(prompts)
+
+    def taps(self, *args: Any, **options: Any) -> dict[int, Tap]:
+        return self.inner.taps(*args, **options)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_backbone_that_declares_nothing_is_checked_too(model: Path, dtype: str) -> None:
+    def wrapped(inner: type[NanoBackbone]) -> BackboneSpec:
+        def load(source: Path, **options: Any) -> Backbone:
+            return OfItsOwn(inner.from_pretrained(source, **options)).eval()
+
+        return replace(find_backbone(model), load=load)
+
+    assert len(check_backbone(wrapped(NanoBackbone), model, dtype=dtype)) >= len(RULES) - 2
+    for rule, broken in (
+        ("modulation_is_what_the_block_applies", OtherScale),
+        ("forward_stops_at_the_block", RunsOn),
+    ):
+        with pytest.raises(ConformanceError, match=rule):
+            check_backbone(wrapped(broken), model, dtype=dtype, rules=[rule])
 
 
 def test_an_error_of_any_kind_is_reported_with_its_line(model: Path) -> None:

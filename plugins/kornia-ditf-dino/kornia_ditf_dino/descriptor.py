@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from kornia_ditf.checks import check_integer
 from kornia_ditf.dense import DenseDescriptor, one_prompt_each
 from kornia_ditf.errors import CaptureError, InvalidArgumentError
-from kornia_ditf.preprocess import ImageLike, as_image, fit_image, squash_image
+from kornia_ditf.preprocess import ImageLike, as_image, check_size, fit_image, squash_image
 from kornia_ditf.types import DescriptorMap, Frame
 
 Facet = Literal["token", "key", "query", "value"]
@@ -74,6 +76,8 @@ class DINOConfig:
         if self.facet not in get_args(Facet):
             known = ", ".join(get_args(Facet))
             raise InvalidArgumentError(f"facet must be one of {known}, got {self.facet!r}")
+        for name in ("mean", "std"):
+            _check_colours(name, getattr(self, name))
         if self.layernorm and self.facet != "token":
             raise InvalidArgumentError(
                 f"layernorm is for tokens, but facet is {self.facet!r}; leave one of them out"
@@ -94,6 +98,14 @@ class DINOConfig:
         return replace(self, layer=layer, layernorm=norm)
 
 
+def _check_colours(name: str, values: object) -> None:
+    numbers = values if isinstance(values, tuple | list) else ()
+    real = [v for v in numbers if isinstance(v, Real) and math.isfinite(v)]
+    if len(real) != 3 or len(numbers) != 3 or (name == "std" and min(real) <= 0):
+        above = " above 0" if name == "std" else ""
+        raise InvalidArgumentError(f"{name} must be three numbers{above}, got {values!r}")
+
+
 class DINO(DenseDescriptor):
     """Dense descriptors from DINO, DINOv2 (with or without registers) or DINOv3.
 
@@ -106,7 +118,8 @@ class DINO(DenseDescriptor):
         identity: which weights these are; None keeps descriptors out of caches.
 
     Raises:
-        InvalidArgumentError: the model has no such layer, or its patches are no further apart.
+        InvalidArgumentError: the model has no such layer, the stride is larger than its patch, or
+            the size does not fit.
         CaptureError: the model is none of these.
     """
 
@@ -118,6 +131,8 @@ class DINO(DenseDescriptor):
         self._layer, self._weights = int(self.config.layer or 0), identity
         if config.stride is not None:
             check_integer("stride", config.stride, 1, self.patch_size)
+        if config.size is not None:
+            check_size(config.size, self.pixels_per_token)
 
     @property
     def patch_size(self) -> int:

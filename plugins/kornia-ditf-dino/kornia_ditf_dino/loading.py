@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from torch import nn
 from kornia_ditf.checkpoint import Checkpoint
 from kornia_ditf.checks import read_device
 from kornia_ditf.errors import CheckpointError
-from kornia_ditf.loading import without_progress_bars
+from kornia_ditf.loading import without_progress_bars, without_remarks
 from kornia_ditf_dino.descriptor import DINO, DINOConfig
 
 _CLASSES = {
@@ -91,7 +89,7 @@ def _colours(checkpoint: Checkpoint, options: dict[str, Any]) -> dict[str, Any]:
     name = "preprocessor_config.json"
     stored = checkpoint.json(name) if checkpoint.exists(name) else {}
     return {
-        field: tuple(stored[f"image_{field}"])
+        field: stored[f"image_{field}"]
         for field in ("mean", "std")
         if f"image_{field}" in stored and field not in options
     }
@@ -109,7 +107,8 @@ def _load_model(checkpoint: Checkpoint, values: dict[str, Any], dtype: torch.dty
         config = model_class.config_class.from_dict(
             {name: value for name, value in values.items() if name not in _STAGES}
         )
-        with without_progress_bars(), _without_warnings():
+        # The weights of later layers are left unused, which is what was asked for.
+        with without_progress_bars(), without_remarks():
             model, found = model_class.from_pretrained(
                 **checkpoint.pretrained_options(),
                 config=config,
@@ -127,17 +126,3 @@ def _load_model(checkpoint: Checkpoint, values: dict[str, Any], dtype: torch.dty
         )
     loaded: nn.Module = model
     return loaded
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    # That the later layers' weights are not used is what was asked for.
-    from transformers.utils import logging as messages
-
-    logging: Any = messages
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +253,7 @@ def test_the_models_own_colours_are_used(folder: Give, tmp_path: Path) -> None:
     colours = {"image_mean": [0.43, 0.411, 0.296], "image_std": [0.213, 0.156, 0.143]}
     (path / "preprocessor_config.json").write_text(json.dumps(colours))
     config = load_dino(path).config
-    assert (config.mean, config.std) == ((0.43, 0.411, 0.296), (0.213, 0.156, 0.143))
+    assert (config.mean, config.std) == (colours["image_mean"], colours["image_std"])
     assert load_dino(path, mean=(0, 0, 0)).config.mean == (0, 0, 0)
 
 
@@ -285,13 +286,16 @@ class TestErrors:
             ({"facet": "keys"}, "facet must be one of"),
             ({"stride": PATCH + 1}, "stride must lie in"),
             ({"size": (10, 24)}, "multiples of 4"),
+            ({"size": 24}, r"size must be \(height, width\)"),
+            ({"mean": (0, 0)}, "mean must be three numbers"),
+            ({"std": (1, 0, 1)}, "std must be three numbers above 0"),
             ({"facet": "key", "layernorm": True}, "layernorm is for tokens"),
             ({"device": "nowhere"}, "device"),
         ],
     )
     def test_options_are_checked(self, options: dict[str, Any], message: str, folder: Give) -> None:
         with pytest.raises(InvalidArgumentError, match=message):
-            load_dino(folder("dinov2"), **options)(image())
+            load_dino(folder("dinov2"), **options)
 
     def test_an_unknown_option_is_named(self, folder: Give) -> None:
         with pytest.raises(InvalidArgumentError, match="no option 'blocks'"):
@@ -340,6 +344,9 @@ class TestErrors:
 class TestPresets:
     def test_all_are_installed(self) -> None:
         assert {spec.name for spec in SPECS} <= set(kd.list_descriptors())
+
+    def test_hosts_find_them_without_knowing_kornia_ditf(self) -> None:
+        assert entry_points(group="kornia.dense_descriptors")["dino"].load() is create_dino
 
     def test_listing_them_loads_no_model_library(self) -> None:
         code = "import sys, kornia_ditf_dino; print(*sys.modules)"

@@ -15,7 +15,7 @@ from kornia_ditf.diffusers_backbone import Posterior
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.latents import encode_images, execution_place, pixels_per_cell
 from kornia_ditf.noise import NoiseSchedule, draw_noise
-from kornia_ditf.preprocess import ImageLike, as_image, fit_image, squash_image
+from kornia_ditf.preprocess import ImageLike, as_image, check_size, fit_image, squash_image
 from kornia_ditf.types import Conditioning, DescriptorMap, Frame
 from kornia_ditf_sd.unet import capture_up_block, downsampling
 
@@ -86,8 +86,8 @@ class DIFT(DenseDescriptor):
         identity: which weights these are; None keeps descriptors out of caches.
 
     Raises:
-        InvalidArgumentError: the UNet has no such block or timestep, or takes other latents than
-            the VAE gives.
+        InvalidArgumentError: the UNet has no such block or timestep, takes other latents than the
+            VAE gives, or the size does not fit it.
     """
 
     def __init__(
@@ -110,6 +110,8 @@ class DIFT(DenseDescriptor):
                 f"the UNet takes {taken.in_channels} channels and the VAE gives "
                 f"{given.latent_channels}: models for inpainting or depth are not supported"
             )
+        if config.size is not None:
+            check_size(config.size, pixels_per_cell(vae))
         self.unet, self.vae, self.prompt_encoder = unet, vae, prompt_encoder
         self.schedule, self.config, self._weights = schedule, config, identity
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -341,7 +342,7 @@ class TestErrors:
     )
     def test_options_are_checked(self, options: dict[str, Any], message: str, folder: Give) -> None:
         with pytest.raises(InvalidArgumentError, match=message):
-            made(folder("sd2.1"), **options)(image())
+            made(folder("sd2.1"), **options)
 
     def test_a_block_is_checked_before_weights_are_read(self, folder: Give) -> None:
         with pytest.raises(InvalidArgumentError, match=r"up_ft_index must lie in \[0, 3\], got 4"):
@@ -383,6 +384,9 @@ class TestErrors:
 class TestPresets:
     def test_all_are_installed(self) -> None:
         assert {spec.name for spec in SPECS} <= set(kd.list_descriptors())
+
+    def test_hosts_find_them_without_knowing_kornia_ditf(self) -> None:
+        assert entry_points(group="kornia.dense_descriptors")["sd"].load() is create_dift
 
     def test_listing_them_loads_no_model_library(self) -> None:
         code = "import sys, kornia_ditf_sd; print(*sys.modules)"

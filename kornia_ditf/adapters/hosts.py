@@ -1,0 +1,113 @@
+"""A matching pipeline's name in; that pipeline knows `ditf` as one of its own features.
+
+Each takes the options of `create_descriptor` in its own form of configuration, beside `backbone`
+(the descriptor's name), `detector` and `max_keypoints`; None means the preset.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
+from typing import TYPE_CHECKING, Any
+
+from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
+from kornia_ditf.registry import DEFAULT_BACKBONE
+
+if TYPE_CHECKING:
+    from kornia_ditf.adapters.kornia import DiTFFeature
+
+NAME = "ditf"
+"""What the feature is called in every host."""
+
+DEFAULTS: dict[str, Any] = {
+    "backbone": DEFAULT_BACKBONE,
+    "detector": None,
+    "max_keypoints": None,
+    "block": None,
+    "timestep": None,
+    "treatment": None,
+    "ensemble": None,
+    "dtype": None,
+    "device": None,
+}
+"""Options that hosts list; those that they do not list are passed on as well."""
+
+
+def use_in(host: str) -> None:
+    """Make `ditf` one of a pipeline's features, for as long as this process runs.
+
+    Args:
+        host: `hloc`, `imcui.hloc` (the copy inside image-matching-webui), `gluefactory`, `vismatch`
+            or `deep_image_matching`. docs/hosts.md shows how each is then told to use it.
+
+    Raises:
+        InvalidArgumentError: no such host.
+        MissingExtraError: the host is not installed.
+
+    Example:
+        >>> use_in("hlok")
+        Traceback (most recent call last):
+        kornia_ditf.errors.InvalidArgumentError: no adapter for 'hlok'; did you mean 'hloc'?
+        known: deep_image_matching, gluefactory, hloc, imcui.hloc, vismatch
+    """
+    known = host.replace("-", "_").replace("glue_factory", "gluefactory")
+    if known not in _HOSTS:
+        near = get_close_matches(known, _HOSTS, n=1)
+        advice = f"did you mean {near[0]!r}? " if near else ""
+        raise InvalidArgumentError(
+            f"no adapter for {host!r}; {advice}known: {', '.join(sorted(_HOSTS))}"
+        )
+    module, install = _HOSTS[known]
+    try:
+        import_module(known)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{known}.".startswith(f"{error.name}."):
+            raise
+        raise MissingExtraError(f"{known} is not installed: {install}") from error
+    import_module(f"kornia_ditf.adapters.{module}").switch_on(known)
+
+
+_HOSTS: dict[str, tuple[str, str]] = {
+    "hloc": ("hloc", "install it from its repository, cvg/Hierarchical-Localization"),
+    "imcui.hloc": ("hloc", "pip install imcui"),
+    "gluefactory": ("gluefactory", "install it from its repository, cvg/glue-factory"),
+    "vismatch": ("vismatch", "pip install vismatch"),
+    "deep_image_matching": ("deep_image_matching", "pip install deep-image-matching"),
+}
+
+
+def read_options(conf: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Read the options in a host's configuration: all but its own keys, and those that are None."""
+    given = {k: v for k, v in conf.items() if k not in ignored and v is not None}
+    # A list of a configuration file may be of the host's own type.
+    return {k: tuple(v) if _is_list(v) else v for k, v in given.items()}
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def make_feature(conf: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> DiTFFeature:
+    """Make a feature from a host's configuration, but for the keys that are the host's own.
+
+    Raises:
+        InvalidArgumentError: an option is unknown or out of range; or as `create_descriptor`.
+    """
+    from kornia_ditf.adapters.kornia import DiTFFeature
+
+    options = read_options(conf, ignored)
+    return DiTFFeature(options.pop("backbone", DEFAULT_BACKBONE), **options)
+
+
+def add_module(path: str, make_class: Callable[[str], type]) -> None:
+    """Add a module that holds one class, where a host's loader looks for it."""
+    module = module_from_spec(ModuleSpec(path, loader=None))
+    made = make_class(path)
+    setattr(module, made.__name__, made)
+    sys.modules[path] = module
+    parent, _, name = path.rpartition(".")
+    setattr(import_module(parent), name, module)

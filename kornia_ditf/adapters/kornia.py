@@ -1,0 +1,248 @@
+"""A dense descriptor in; Kornia modules out, which stand where Kornia's own stand.
+
+Each wraps any `DenseDescriptor`. Images are (B, C, H, W) in [0, 1]: RGB, grey, or either with an
+alpha channel, which is ignored, as OpenCV's features ignore it. Points and frames are in the
+image's pixels, where (0, 0) is the centre of the first pixel, and stay in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import kornia.feature as KF
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kornia_ditf.adapters.detectors import as_detector, detect, grid
+from kornia_ditf.adapters.keypoints import is_filled
+from kornia_ditf.checks import check_integer
+from kornia_ditf.dense import DenseDescriptor
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.registry import DEFAULT_BACKBONE, create_descriptor
+from kornia_ditf.types import DescriptorMap
+
+
+class DiTFDescriptor(nn.Module):
+    """Any dense descriptor as a Kornia descriptor module, for `kornia.feature.LocalFeature`.
+
+    Args:
+        descriptor: a dense descriptor, or the name of one for `create_descriptor`.
+        gradients: let gradients reach the image and the frames; None does what the descriptor's
+            configuration says, and if it says nothing, does not.
+        options: of `create_descriptor`, for a name.
+
+    Raises:
+        InvalidArgumentError: options for a descriptor that is made already; or as
+            `create_descriptor`.
+
+    Example:
+        >>> import kornia.feature as KF
+        >>> descriptor = DiTFDescriptor("nano", long_side=96)
+        >>> local = KF.LocalFeature(KF.ScaleSpaceDetector(50), descriptor)
+        >>> lafs, responses, descriptors = local(torch.rand(1, 1, 64, 96))
+        >>> descriptors.shape == (1, 50, descriptor.width)
+        True
+    """
+
+    def __init__(
+        self,
+        descriptor: DenseDescriptor | str | Path = DEFAULT_BACKBONE,
+        *,
+        gradients: bool | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if not isinstance(descriptor, DenseDescriptor):
+            if gradients:
+                options["gradients"] = True
+            descriptor = create_descriptor(descriptor, **options)
+        elif options:
+            raise InvalidArgumentError(
+                f"{', '.join(options)} cannot change a descriptor that is made already: "
+                "give them to create_descriptor"
+            )
+        configured = getattr(getattr(descriptor, "config", None), "gradients", None)
+        if gradients and configured is False:
+            raise InvalidArgumentError(
+                "this descriptor lets no gradients through: "
+                "make it with create_descriptor(..., gradients=True)"
+            )
+        self.descriptor = descriptor
+        self.gradients = bool(configured if gradients is None else gradients)
+
+    @property
+    def width(self) -> int:
+        """Channels D of the descriptors."""
+        return self.descriptor.width
+
+    def forward(self, img: Tensor, lafs: Tensor | None = None) -> Tensor:
+        """Describe local affine frames by the descriptors at their centres.
+
+        Args:
+            img: images (B, C, H, W) in [0, 1] of 1 to 4 channels.
+            lafs: frames (B, N, 2, 3), or (1, N, 2, 3) for all images; N may be 0. None gives
+                `dense(img)`, as Kornia's dense descriptors do.
+
+        Returns:
+            descriptors of unit length, shape (B, N, D), float32; zero for frames that are all
+            zero, which are the empty slots of Kornia's detectors, and for those not finite.
+
+        Raises:
+            InvalidArgumentError: a wrong shape or range.
+            ImageError: the image is too small or too thin.
+        """
+        if lafs is None:
+            return self.dense(img)
+        return self.read(self.maps(img), lafs).to(img.device)
+
+    def dense(self, img: Tensor) -> Tensor:
+        """Describe every token, shape (B, D, rows, columns), as the descriptor gives it."""
+        return self.maps(img).data
+
+    def describe(self, images: Tensor, keypoints: Tensor | None = None) -> Tensor:
+        """Describe keypoints, or every pixel, as `kornia.feature.DeDoDe.describe` does.
+
+        Args:
+            images: as in `forward`.
+            keypoints: (x, y) in [-1, 1], shape (B, N, 2), where -1 and 1 are the outer edges of the
+                first and last pixels (Kornia's `align_corners=False`).
+
+        Returns:
+            descriptors of unit length: of the keypoints, shape (B, N, D); or of all pixels, shape
+            (B, D, H, W), which is large.
+
+        Raises:
+            InvalidArgumentError: a wrong shape or range.
+        """
+        maps = self.maps(images)
+        height, width = maps.frame.image_size
+        if keypoints is None:
+            with self._tracked():
+                full = F.interpolate(maps.data.float(), (height, width), mode="bilinear")
+                return F.normalize(full, dim=1, eps=torch.finfo(torch.float32).tiny)
+        _check_tensor("keypoints", keypoints, "(B, N, 2)", (2,))
+        with self._tracked():
+            size = torch.tensor([width, height], dtype=torch.float64, device=keypoints.device)
+            return maps.at(((keypoints.double() + 1) * size - 1) / 2).to(images.device)
+
+    def maps(self, img: Tensor) -> DescriptorMap:
+        """Describe images, shapes as in `forward`, without reading any frame yet."""
+        _check_tensor("img", img, "(B, C, H, W)")
+        with self._tracked():
+            maps: DescriptorMap = self.descriptor(without_alpha(img))
+            return maps
+
+    def read(self, maps: DescriptorMap, lafs: Tensor) -> Tensor:
+        """Read descriptors at the centres of frames; shapes and zeros as in `forward`."""
+        _check_tensor("lafs", lafs, "(B, N, 2, 3)", (2, 3))
+        if len(lafs) not in (1, len(maps)):
+            raise InvalidArgumentError(
+                f"lafs must be of {len(maps)} images, as img is, or of 1, got {len(lafs)}"
+            )
+        with self._tracked():
+            filled = is_filled(lafs) & lafs.isfinite().flatten(2).all(-1)
+            centres = torch.where(filled[..., None], lafs[..., 2].float(), 0)
+            return maps.at(centres) * filled[..., None].to(maps.data.device)
+
+    @contextmanager
+    def _tracked(self) -> Iterator[None]:
+        with torch.set_grad_enabled(self.gradients and torch.is_grad_enabled()):
+            yield
+
+
+class DiTFFeature(KF.LocalFeature):
+    """Frames and their dense descriptors: what `kornia.feature.LocalFeature` gives.
+
+    Args:
+        descriptor: a dense descriptor, a `DiTFDescriptor`, or the name of one.
+        detector: a Kornia detector, an OpenCV detector, or the name of one of OpenCV's (`sift`,
+            `orb`, `gftt` ...); None takes every token's centre.
+        max_keypoints: how many are kept in an image at most, those of highest response; of tokens,
+            which have no response, an even choice.
+        scaling_coef: what a detector's frames are multiplied by.
+        options: as for `DiTFDescriptor`.
+
+    Raises:
+        InvalidArgumentError: no such detector; or as `DiTFDescriptor`.
+
+    Example:
+        >>> feature = DiTFFeature("nano", long_side=96)
+        >>> lafs, responses, descriptors = feature(torch.rand(1, 3, 64, 96))
+        >>> lafs.shape[:2] == descriptors.shape[:2]
+        True
+    """
+
+    descriptor: DiTFDescriptor
+
+    def __init__(
+        self,
+        descriptor: DiTFDescriptor | DenseDescriptor | str | Path = DEFAULT_BACKBONE,
+        *,
+        detector: Any = None,
+        max_keypoints: int | None = None,
+        scaling_coef: float = 1.0,
+        **options: Any,
+    ) -> None:
+        if max_keypoints is not None:
+            check_integer("max_keypoints", max_keypoints, minimum=1)
+        detector = as_detector(detector, max_keypoints)
+        if not isinstance(descriptor, DiTFDescriptor):
+            descriptor = DiTFDescriptor(descriptor, **options)
+        super().__init__(detector, descriptor, scaling_coef)
+        self.max_keypoints = max_keypoints
+
+    def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Find frames and describe them.
+
+        Args:
+            img: images (B, C, H, W) in [0, 1] of 1 to 4 channels. A detector sees them in grey and
+                one at a time, since some of Kornia's take no more.
+            mask: shape (B, 1, H, W) or (B, H, W), or with 1 for B; nothing is found where it is 0.
+
+        Returns:
+            frames (B, N, 2, 3), responses (B, N) and descriptors (B, N, D), float32. Images in
+            which less was found than in others end with zeros. N may be 0.
+
+        Raises:
+            InvalidArgumentError: a wrong shape or range.
+            ImageError: the image is too small or too thin.
+        """
+        maps = self.descriptor.maps(img)
+        mask = None if mask is None else _as_mask(mask, img)
+        if self.detector is None:
+            lafs, responses = grid(maps, mask, self.max_keypoints)
+        else:
+            lafs, responses = detect(
+                self.detector,
+                without_alpha(img),
+                mask,
+                scaling_coef=self.scaling_coef,
+                max_keypoints=self.max_keypoints,
+            )
+        descriptors = self.descriptor.read(maps, lafs)
+        return lafs.to(img.device), responses.to(img.device), descriptors.to(img.device)
+
+
+def without_alpha(img: Tensor) -> Tensor:
+    """Drop the alpha channel of grey or colour images (B, C, H, W), if there is one."""
+    return img[:, :-1] if img.shape[1] in (2, 4) else img
+
+
+def _as_mask(mask: Tensor, img: Tensor) -> Tensor:
+    mask = mask[:, None] if mask.ndim == 3 else mask
+    expected = (len(img), 1, *img.shape[2:])
+    if mask.shape not in (expected, (1, *expected[1:])):
+        raise InvalidArgumentError(f"mask must have the shape {expected}, got {tuple(mask.shape)}")
+    return mask.expand(expected)
+
+
+def _check_tensor(name: str, value: object, shape: str, tail: tuple[int, ...] = ()) -> None:
+    axes = shape.count(",") + 1
+    if isinstance(value, Tensor) and value.ndim == axes and value.shape[axes - len(tail) :] == tail:
+        return
+    got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+    raise InvalidArgumentError(f"{name} must be a tensor of shape {shape}, got {got}")

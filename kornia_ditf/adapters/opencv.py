@@ -1,0 +1,289 @@
+"""A dense descriptor in; what OpenCV's own features do, and values of OpenCV's types, out.
+
+The feature is no subclass of `cv2.Feature2D`: calling one that is written in Python from C++ ends
+the process. It has the same methods instead, and gets the same images: uint8, BGR.
+"""
+
+# ruff: noqa: N802, N803 - OpenCV's names
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from kornia_ditf.adapters.keypoints import NamedDetector, allowed_at, grid_centres
+from kornia_ditf.checks import check_integer
+from kornia_ditf.dense import DenseDescriptor
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.registry import DEFAULT_BACKBONE, create_descriptor
+from kornia_ditf.types import DescriptorMap, Matches
+
+Array = npt.NDArray[Any]
+KeyPoints = tuple[cv2.KeyPoint, ...]
+
+
+class OpenCVFeature:
+    """Any dense descriptor with the methods of `cv2.SIFT`.
+
+    Args:
+        descriptor: a dense descriptor, or the name of one for `create_descriptor`.
+        detector: anything with OpenCV's `detect(image, mask)`, or the name of one of OpenCV's
+            (`sift`, `orb`, `gftt` ...); None takes every token's centre as a keypoint.
+        max_keypoints: how many keypoints are kept at most, those of highest response; of tokens,
+            which have no response, an even choice.
+        options: of `create_descriptor`, for a name.
+
+    Raises:
+        InvalidArgumentError: no such detector, or options for a descriptor that is made already;
+            or as `create_descriptor`.
+
+    Example:
+        >>> import numpy as np
+        >>> feature = OpenCVFeature("nano", long_side=96)
+        >>> keypoints, descriptors = feature.detectAndCompute(np.zeros((64, 96, 3), np.uint8), None)
+        >>> len(keypoints) == len(descriptors), descriptors.dtype
+        (True, dtype('float32'))
+    """
+
+    def __init__(
+        self,
+        descriptor: DenseDescriptor | str | Path = DEFAULT_BACKBONE,
+        *,
+        detector: Any = None,
+        max_keypoints: int | None = None,
+        **options: Any,
+    ) -> None:
+        if not isinstance(descriptor, DenseDescriptor):
+            descriptor = create_descriptor(descriptor, **options)
+        elif options:
+            raise InvalidArgumentError(
+                f"{', '.join(options)} cannot change a descriptor that is made already"
+            )
+        if max_keypoints is not None:
+            check_integer("max_keypoints", max_keypoints, minimum=1)
+        if isinstance(detector, str):
+            named = detector != "grid"
+            detector = NamedDetector(detector, max_keypoints) if named else None
+        if detector is not None and not callable(getattr(detector, "detect", None)):
+            raise InvalidArgumentError(
+                f"detector must have OpenCV's detect, got {type(detector).__name__}"
+            )
+        self.descriptor, self.detector, self.max_keypoints = descriptor, detector, max_keypoints
+        self._last: tuple[object, DescriptorMap] | None = None
+
+    def detect(self, image: Any, mask: Any = None) -> Any:
+        """Find keypoints.
+
+        Args:
+            image: uint8, grey (H, W), BGR or BGRA (H, W, 4); or a sequence of such images.
+            mask: shape (H, W), nothing is found where it is 0; or one for each image.
+
+        Returns:
+            a tuple of `cv2.KeyPoint`, empty where nothing is found; or one such for each image.
+
+        Raises:
+            InvalidArgumentError: a wrong shape or dtype.
+            ImageError: the image is too small or too thin.
+        """
+        if isinstance(image, list | tuple):
+            masks = [None] * len(image) if mask is None else mask
+            return tuple(self.detect(*pair) for pair in zip(image, masks, strict=True))
+        pixels = _as_pixels(image)
+        allowed = _as_mask(mask, pixels)
+        if allowed is not None and not allowed.any():
+            return ()
+        if self.detector is None:
+            return self._grid(pixels, allowed)
+        found = tuple(self.detector.detect(pixels, allowed))
+        if self.max_keypoints is not None and len(found) > self.max_keypoints:
+            found = tuple(sorted(found, key=lambda k: -k.response)[: self.max_keypoints])
+        return found
+
+    def compute(self, image: Any, keypoints: Any, descriptors: Any = None) -> tuple[Any, Any]:
+        """Describe keypoints; all are kept.
+
+        Args:
+            image: as in `detect`.
+            keypoints: any of `cv2.KeyPoint`, wherever they come from; or some for each image.
+            descriptors: ignored; OpenCV writes into it.
+
+        Returns:
+            the keypoints, and descriptors of unit length, shape (N, D), float32, or None where
+            there are no keypoints; or a tuple of each for a sequence of images.
+
+        Raises:
+            InvalidArgumentError: a wrong shape or dtype.
+            ImageError: the image is too small or too thin.
+        """
+        if isinstance(image, list | tuple):
+            pairs = [self.compute(*each) for each in zip(image, keypoints, strict=True)]
+            return tuple(found for found, _ in pairs), tuple(read for _, read in pairs)
+        keypoints = tuple(keypoints)
+        if not keypoints:
+            return (), None
+        points = torch.from_numpy(cv2.KeyPoint.convert(keypoints))[None]
+        with torch.no_grad():
+            read = self._describe(_as_pixels(image)).at(points)
+        return keypoints, np.ascontiguousarray(read[0].cpu().numpy())
+
+    def detectAndCompute(
+        self,
+        image: Any,
+        mask: Any = None,
+        descriptors: Any = None,
+        useProvidedKeypoints: bool = False,
+    ) -> tuple[KeyPoints, Array | None]:
+        """Find keypoints and describe them; arguments and results as of `detect` and `compute`.
+
+        From Python OpenCV takes no keypoints here, so with `useProvidedKeypoints` nothing is found.
+        """
+        return self.compute(image, () if useProvidedKeypoints else self.detect(image, mask))
+
+    def descriptorSize(self) -> int:
+        """Give the channels D of the descriptors."""
+        return self.descriptor.width
+
+    def descriptorType(self) -> int:
+        """Give the type of the descriptors' numbers, `cv2.CV_32F`."""
+        return int(cv2.CV_32F)
+
+    def defaultNorm(self) -> int:
+        """Give the norm to compare by, `cv2.NORM_L2`; it orders as the cosine does."""
+        return int(cv2.NORM_L2)
+
+    def empty(self) -> bool:
+        """Tell whether there is nothing in here; there is."""
+        return False
+
+    def getDefaultName(self) -> str:
+        """Give a name in the manner of OpenCV's."""
+        return f"Feature2D.{type(self.descriptor).__name__}"
+
+    def _describe(self, pixels: Array) -> DescriptorMap:
+        # detect and compute are often called on one image in turn.
+        digest = hashlib.blake2b(pixels.tobytes()).digest()
+        key = (digest, pixels.shape, self.descriptor.identity)
+        if self._last is None or self._last[0] != key:
+            rgb = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., 2::-1])
+            self._last = (key, self.descriptor(rgb))
+        return self._last[1]
+
+    def _grid(self, pixels: Array, allowed: Array | None) -> KeyPoints:
+        with torch.no_grad():
+            maps = self._describe(pixels)
+        centres = grid_centres(maps, self.max_keypoints)
+        if allowed is not None:
+            centres = centres[allowed_at(centres, torch.from_numpy(allowed).to(centres.device))]
+        sides = [
+            length / count for length, count in zip(maps.frame.image_size, maps.grid, strict=True)
+        ]
+        return to_keypoints(centres, size=max(sides))
+
+
+def to_keypoints(points: Tensor | Array, size: float = 1.0) -> KeyPoints:
+    """Turn points (x, y), shape (N, 2), into OpenCV's keypoints of one diameter in pixels."""
+    array = points.detach().cpu().numpy() if isinstance(points, Tensor) else points
+    return tuple(cv2.KeyPoint(float(x), float(y), size, -1.0, 1.0) for x, y in array)
+
+
+def to_dmatches(
+    indices: Tensor | Array | Sequence[Sequence[int]], distances: Tensor | Array | Sequence[float]
+) -> tuple[cv2.DMatch, ...]:
+    """Turn pairs of rows, shape (K, 2), and distances, shape (K,), into OpenCV's matches."""
+    pairs = np.asarray(indices).reshape(-1, 2).tolist()
+    values = np.asarray(distances).reshape(-1).tolist()
+    return tuple(cv2.DMatch(a, b, value) for (a, b), value in zip(pairs, values, strict=True))
+
+
+def to_opencv(
+    matches: Matches, size: float = 1.0
+) -> tuple[KeyPoints, KeyPoints, tuple[cv2.DMatch, ...]]:
+    """Turn the matches of one pair of images into keypoints of both and OpenCV's matches.
+
+    Args:
+        matches: K matches, as `match` and `match_points` give them.
+        size: the keypoints' diameter in pixels.
+
+    Returns:
+        K keypoints each, and K matches between equal rows, whose distance is 1 - cosine; what
+        `cv2.drawMatches` takes.
+
+    Raises:
+        InvalidArgumentError: the matches of several pairs of images.
+    """
+    if matches.scores.ndim != 1:
+        raise InvalidArgumentError(
+            f"one pair of images is turned into OpenCV's types, got {len(matches.points_a)}"
+        )
+    rows = torch.arange(len(matches)).repeat(2, 1).T
+    return (
+        to_keypoints(matches.points_a, size),
+        to_keypoints(matches.points_b, size),
+        to_dmatches(rows, 1 - matches.scores.cpu()),
+    )
+
+
+def to_image_features(
+    image_size: tuple[int, int],
+    keypoints: Sequence[cv2.KeyPoint],
+    descriptors: Array,
+    index: int = 0,
+) -> cv2.detail.ImageFeatures:
+    """Build what the matchers of `cv2.detail`, its stitching, take.
+
+    Args:
+        image_size: height and width of the image.
+        keypoints: N keypoints.
+        descriptors: shape (N, D), float32.
+        index: the image's number among those that are stitched.
+    """
+    # OpenCV 4 ends the process when the descriptors of an ImageFeatures() are set, so take one that
+    # OpenCV has filled.
+    features = cv2.detail.computeImageFeatures2(cv2.ORB.create(), np.zeros((32, 32), np.uint8))
+    features.img_idx = index
+    features.img_size = (image_size[1], image_size[0])
+    features.keypoints = tuple(keypoints)
+    # OpenCV's annotations forget that an array makes a UMat.
+    array: Any = np.ascontiguousarray(descriptors, np.float32)
+    features.descriptors = cv2.UMat(array)
+    return features
+
+
+def _as_pixels(image: Any) -> Array:
+    if isinstance(image, cv2.UMat):
+        image = image.get()
+    pixels = image[..., 0] if isinstance(image, np.ndarray) and image.shape[2:] == (1,) else image
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or not pixels.size:
+        what = type(image).__name__
+        if isinstance(image, np.ndarray):
+            what = f"{image.dtype} of shape {image.shape}"
+        raise InvalidArgumentError(
+            f"image must be a uint8 array, grey, BGR or BGRA, got {what}"
+            + (": cv2.imread found no such file" if image is None else "")
+        )
+    if pixels.ndim != 2 and (pixels.ndim != 3 or pixels.shape[2] not in (3, 4)):
+        raise InvalidArgumentError(
+            f"image must have the shape (H, W), (H, W, 3) or (H, W, 4), got {pixels.shape}"
+        )
+    return pixels
+
+
+def _as_mask(mask: Any, pixels: Array) -> Array | None:
+    if mask is None:
+        return None
+    allowed: Array = np.asarray(mask.get() if isinstance(mask, cv2.UMat) else mask)
+    allowed = allowed[..., 0] if allowed.shape[2:] == (1,) else allowed
+    if allowed.shape != pixels.shape[:2]:
+        raise InvalidArgumentError(
+            f"mask must have the shape {pixels.shape[:2]}, got {allowed.shape}"
+        )
+    kept: Array = (allowed != 0).astype(np.uint8)
+    return kept

@@ -1,0 +1,105 @@
+"""A DiTF and an image size in; the same computation as a graph without Python, or as ONNX, out."""
+
+from __future__ import annotations
+
+import warnings
+from copy import copy
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.checks import check_integer, unchecked_values
+from kornia_ditf.descriptor import DiTF
+from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
+from kornia_ditf.files import atomic_write
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+
+def export_descriptor(
+    descriptor: DiTF, image_size: tuple[int, int], *, batch: int = 1, prompt: str | None = None
+) -> ExportedProgram:
+    """Export a descriptor for images of one size: scaling, backbone, treatment and all.
+
+    The graph is traced through the very code that `DiTF.forward` runs, and gives what that gives.
+    Its `module()` is what `torch.compile` can compile whole.
+
+    Args:
+        descriptor: a DiTF whose massive channels are known, as the presets' are; else `calibrate`.
+        image_size: height and width of the images.
+        batch: how many images at a time.
+        prompt: what the backbone is told, where it reads text.
+
+    Returns:
+        a program from images (batch, 3, H, W), RGB in [0, 1], in float32, to descriptors
+        (batch, D, rows, columns), which are the `data` of `DiTF.forward`.
+
+    Raises:
+        InvalidArgumentError: another descriptor, or one whose massive channels are not known.
+        ImageError: the images would be too small or too thin.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    if not isinstance(descriptor, DiTF):
+        raise InvalidArgumentError(
+            f"only a DiTF can be exported, got {type(descriptor).__name__}: see create_ditf"
+        )
+    check_integer("batch", batch, minimum=1)
+    device = next(descriptor.parameters()).device
+    example = torch.rand(batch, 3, *image_size, device=device)
+    with torch.no_grad():
+        descriptor(example, prompt)  # with all its checks, which a graph cannot hold
+        if "discard" in descriptor.config.treatment and descriptor.massive_channels() is None:
+            raise InvalidArgumentError("massive channels must be known: calibrate the descriptor")
+        still = _with_fixed_noise(descriptor, example)
+        with unchecked_values():
+            graph = make_fx(lambda image: still(image, prompt).data)(example)
+        return torch.export.export(graph.eval(), (example,))
+
+
+def save_onnx(
+    descriptor: DiTF,
+    path: str | Path,
+    image_size: tuple[int, int],
+    *,
+    batch: int = 1,
+    prompt: str | None = None,
+) -> Path:
+    """Write a descriptor for images of one size as an ONNX file, with its weights.
+
+    Its input is `image` and its output `descriptors`. Arguments as in `export_descriptor`; needs
+    the extra `export`.
+
+    Returns:
+        the file's path.
+
+    Raises:
+        MissingExtraError: the extra is not installed.
+        OutputError: the file cannot be written.
+        InvalidArgumentError: as `export_descriptor`.
+    """
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("ONNX needs an extra: pip install 'kornia-ditf[export]'") from error
+    program = export_descriptor(descriptor, image_size, batch=batch, prompt=prompt)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = torch.onnx.export(
+            program, dynamo=True, input_names=["image"], output_names=["descriptors"], verbose=False
+        )
+    assert model is not None
+    with atomic_write(Path(path)) as temporary:
+        model.save(temporary)
+    return Path(path)
+
+
+def _with_fixed_noise(descriptor: DiTF, example: Tensor) -> DiTF:
+    # A graph would hold the drawing of the noise, which no other runtime repeats.
+    noise = descriptor._noise(descriptor.backbone.encode(descriptor._fit(example)[0]))
+    still = copy(descriptor)
+    still.__dict__["_noise"] = lambda latent: noise
+    return still

@@ -1,0 +1,1 @@
+"""Stands for the host where it is not installed."""
