@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.cache import write_to_cache
+from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.types import DescriptorMap, Frame
 
 _FORMAT = 1
@@ -69,11 +70,17 @@ class MapCache:
         """Keep a map of one image, whole or not at all.
 
         Raises:
+            InvalidArgumentError: the cache's dtype cannot hold a value.
             OutputError: the folder cannot be written, or the disk is full.
         """
         from safetensors.torch import save_file
 
         data = descriptors.data.detach().to("cpu", self.dtype).contiguous()
+        if not bool(torch.isfinite(data).all()):
+            raise InvalidArgumentError(
+                f"descriptors hold values that {self.dtype} cannot; set cache_dtype: float32, or "
+                "look for NaN in the descriptor"
+            )
         header = {
             "key": key,
             "image_size": json.dumps(list(descriptors.frame.image_size)),

@@ -9,32 +9,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kornia_ditf.errors import DiTFError, OutputError, StudyError
+from kornia_ditf.errors import OutputError, StudyError
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")  # what atomic_write leaves when it is killed
 
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Keep a study's folder from other runs; the system lets go of it however this one ends."""
+    """Keep a study's folder from other runs; the system lets go of it however this one ends.
+
+    Raises:
+        StudyError: another run has it.
+        OutputError: it cannot be made or written.
+    """
     from filelock import FileLock, Timeout
 
+    lock = FileLock(out / ".lock")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".lock")
-        with lock.acquire(timeout=0):
-            owner = out / ".owner"
-            owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
-            _sweep(out)
-            yield
+        lock.acquire(timeout=0)
+        (out / ".owner").write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
+        _sweep(out)
     except Timeout as error:
         raise StudyError(
             f"{out} is in use by another run ({_owner(out)}); wait for it, or give another --out"
         ) from error
     except OSError as error:
-        if isinstance(error, DiTFError):
-            raise
         raise OutputError(f"cannot write to {out} ({error.strerror}); name another") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _owner(out: Path) -> str:

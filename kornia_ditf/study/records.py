@@ -185,8 +185,8 @@ def write_records(
     return rows
 
 
-def check_records(path: Path) -> None:
-    """Check the final file against its checksum.
+def check_records(path: Path) -> str:
+    """Check the final file against its checksum, and give that.
 
     Raises:
         DamagedFileError: it is missing or does not hold what was written.
@@ -198,6 +198,7 @@ def check_records(path: Path) -> None:
         raise DamagedFileError(path, str(error)) from error
     if written[:1] != [digest]:
         raise DamagedFileError(path, "its checksum is wrong")
+    return digest
 
 
 def _cell_table(

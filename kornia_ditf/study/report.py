@@ -65,9 +65,11 @@ def write_report(out: Path) -> list[Path]:
     """
     summary = read_summary(out)
     try:
-        check_records(out / RECORDS)
+        digest = check_records(out / RECORDS)
     except DamagedFileError as error:
         raise StudyError(f"{error}; run the study again, it will be put together anew") from error
+    if digest != summary["records"]:
+        raise StudyError(f"the last run in {out} was stopped before its end; run it again")
     sections = [_show(out, section, summary) for section in analyse(out, summary)]
     told = {
         "summary": summary,

@@ -13,6 +13,7 @@ from kornia_ditf.files import atomic_write
 from kornia_ditf.study import provenance
 from kornia_ditf.study.cells import Cell
 from kornia_ditf.study.preparation import Prepared, Task
+from kornia_ditf.study.records import RECORDS, check_records
 from kornia_ditf.study.spec import Study
 
 SUMMARY = "study.json"
@@ -38,6 +39,7 @@ def write_summary(
         "versions": provenance.versions(),
         "hardware": provenance.hardware(),
         "commit": provenance.commit(),
+        "records": check_records(out / RECORDS),
         "cells": [_cell(cell, tasks[cell.task], prepared[cell.task]) for cell in cells],
     }
     with atomic_write(out / SUMMARY) as temporary:

@@ -15,7 +15,7 @@ from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.descriptor import DiTF, describe_tap
-from kornia_ditf.errors import DiTFError
+from kornia_ditf.errors import DiTFError, OutputError
 from kornia_ditf.massive import ChannelRecorder
 from kornia_ditf.preprocess import as_image
 from kornia_ditf.protocols.evaluate import evaluate_pair
@@ -105,6 +105,8 @@ class Worker:
                 for label, described in self._maps_of(descriptor, unit, path, prompt, keys):
                     self.cache.write(keys[label], described)
                     sizes.append(self.cache.path(keys[label]).stat().st_size)
+            except OutputError:  # the next image would meet the same full disk
+                raise
             except DiTFError as error:
                 outcome.failures.append(f"{path}: {error}")
                 continue
@@ -140,16 +142,15 @@ class Worker:
             self._dataset = unit.dataset, open_dataset(unit.dataset)
         outcome, rows = Outcome(), []
         for index, key, maps in unit.pairs:
-            item = self._dataset[1][index]
             begin = time.perf_counter()
             try:
-                row = self._score(item, maps, unit.protocol)
+                row = self._score(self._dataset[1][index], maps, unit.protocol)
             except DamagedFileError as error:
                 error.path.unlink(missing_ok=True)
                 outcome.damaged.append(str(error))
                 continue
             except DiTFError as error:
-                outcome.failures.append(f"{item.name}: {error}")
+                outcome.failures.append(f"pair {index}: {error}")
                 continue
             rows.append({"key": key, **row})
             outcome.seconds.append(time.perf_counter() - begin)

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.study.cache import DamagedFileError, MapCache, MapReader, content_key
 from kornia_ditf.types import DescriptorMap, Frame
 
@@ -33,6 +34,12 @@ def test_halves_take_half_the_room_and_come_back_as_float32(tmp_path: Path) -> N
     found = cache.read(KEY).data
     assert found.dtype == torch.float32
     assert torch.equal(found, a_map().data.half().float())
+
+
+def test_what_halves_cannot_hold_is_refused(tmp_path: Path) -> None:
+    large = DescriptorMap(a_map().data * 1e6, a_map().frame)
+    with pytest.raises(InvalidArgumentError, match="cache_dtype: float32"):
+        MapCache(tmp_path, torch.float16).write(KEY, large)
 
 
 def test_no_byte_can_change_without_notice(tmp_path: Path) -> None:

@@ -131,6 +131,13 @@ def test_damaged_records_are_not_reported(out: Path) -> None:
         write_report(out)
 
 
+def test_records_that_are_newer_than_their_summary_are_not_reported(out: Path) -> None:
+    path = out / "study.json"
+    path.write_text(path.read_text("utf-8").replace('"records": "', '"records": "0'), "utf-8")
+    with pytest.raises(StudyError, match="was stopped before its end; run it again"):
+        write_report(out)
+
+
 def test_homographies_are_scored_by_corners_and_matches(small_study: Study, tmp_path: Path) -> None:
     root = small_study.datasets[0].root
     choice = small_study.datasets[0].model_copy(
