@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from kornia_ditf.hookspecs import hookimpl
     from kornia_ditf.massive import describe_channels, discard_channels, find_massive_channels
     from kornia_ditf.matching import match
-    from kornia_ditf.modulation import TREATMENTS, describe_tap, modulate, treat
+    from kornia_ditf.modulation import TREATMENTS, modulate, treat, unit_tokens
     from kornia_ditf.nearest import mutual_nearest
     from kornia_ditf.picture import draw_matches, save_picture
     from kornia_ditf.preprocess import as_image, fit_image, read_image
@@ -98,7 +98,7 @@ _HOMES = {
     "hookspecs": ("hookimpl",),
     "massive": ("describe_channels", "discard_channels", "find_massive_channels"),
     "matching": ("match",),
-    "modulation": ("TREATMENTS", "describe_tap", "modulate", "treat"),
+    "modulation": ("TREATMENTS", "modulate", "treat", "unit_tokens"),
     "nearest": ("mutual_nearest",),
     "picture": ("draw_matches", "save_picture"),
     "preprocess": ("as_image", "fit_image", "read_image"),
@@ -178,7 +178,6 @@ __all__ = [
     "create_matcher",
     "dense_flow",
     "describe_channels",
-    "describe_tap",
     "descriptor_entry",
     "discard_channels",
     "draw_matches",
@@ -216,6 +215,7 @@ __all__ = [
     "to_keypoints",
     "to_opencv",
     "treat",
+    "unit_tokens",
     "use_in",
     "verify",
 ]

@@ -107,6 +107,7 @@ def dense_flow(
             a wrong tolerance.
 
     Example:
+        >>> from kornia_ditf.types import Frame
         >>> scene = DescriptorMap(torch.eye(24).view(1, 24, 4, 6), Frame((32, 48), (32, 48)))
         >>> flow = dense_flow(scene, scene)
         >>> flow.grid.shape, bool(flow.consistent.all())

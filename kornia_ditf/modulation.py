@@ -73,7 +73,7 @@ def treat(tap: Tap, treatment: Treatment, channels: Sequence[int] = ()) -> Tenso
     raise InvalidArgumentError(f"treatment must be one of {known}, got {treatment!r}")
 
 
-def describe_tap(tap: Tap, channels: Sequence[int] = (), *, compiled: bool = False) -> Tensor:
+def unit_tokens(tap: Tap, channels: Sequence[int] = (), *, compiled: bool = False) -> Tensor:
     """Do the whole of `adaln+discard` and bring tokens to unit length, in one pass over memory.
 
     The same as `treat` and then `torch.nn.functional.normalize`, several times faster.
@@ -92,8 +92,8 @@ def describe_tap(tap: Tap, channels: Sequence[int] = (), *, compiled: bool = Fal
 
     Example:
         >>> tap = Tap(torch.randn(1, 4, 8), None, None, grid=(2, 2))
-        >>> describe_tap(tap, [3]).norm(dim=-1)
-        tensor([[1.0000, 1.0000, 1.0000, 1.0000]])
+        >>> unit_tokens(tap, [3]).norm(dim=-1).round(decimals=3)
+        tensor([[1., 1., 1., 1.]])
     """
     keep = kept_channels(tap, channels)
     shift = None if tap.shift is None else _per_token(tap.shift)
@@ -101,19 +101,19 @@ def describe_tap(tap: Tap, channels: Sequence[int] = (), *, compiled: bool = Fal
     if compiled:
         return _compiled()(tap.x, keep, shift, scale, tap.norm)
     if tap.x.device.type != "cpu" or tap.x.requires_grad:
-        return _describe(tap.x, keep, shift, scale, tap.norm)
+        return _unit_tokens(tap.x, keep, shift, scale, tap.norm)
     out = torch.empty_like(tap.x)
     count = tap.x.shape[1]
     for image in range(len(tap.x)):
         for start in range(0, count, _TOKENS):
             part = (slice(image, image + 1), slice(start, start + _TOKENS))
-            out[part] = _describe(
+            out[part] = _unit_tokens(
                 tap.x[part], keep, _part(shift, *part, count), _part(scale, *part, count), tap.norm
             )
     return out
 
 
-def _describe(
+def _unit_tokens(
     x: Tensor, keep: Tensor, shift: Tensor | None, scale: Tensor | None, norm: TokenNorm
 ) -> Tensor:
     tokens = norm(x * keep)
@@ -126,7 +126,7 @@ def _describe(
 
 @cache
 def _compiled() -> Callable[..., Tensor]:
-    return torch.compile(_describe)
+    return torch.compile(_unit_tokens)
 
 
 def _part(value: Tensor | None, images: slice, tokens: slice, count: int) -> Tensor | None:

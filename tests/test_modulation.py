@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.modulation import TREATMENTS, describe_tap, modulate, treat
+from kornia_ditf.modulation import TREATMENTS, modulate, treat, unit_tokens
 from kornia_ditf.types import Tap, TokenNorm
 
 
@@ -124,12 +124,12 @@ def test_describing_at_once_equals_the_steps(shared: str, kind: Literal["layer",
     )
     tap = Tap(x, shift, scale, (10, 15), TokenNorm(kind, weight=torch.rand(16)))
     expected = F.normalize(treat(tap, "adaln+discard", [2, 5]), dim=-1)
-    torch.testing.assert_close(describe_tap(tap, [2, 5]), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(unit_tokens(tap, [2, 5]), expected, rtol=0, atol=1e-6)
     with pytest.raises(InvalidArgumentError, match=r"channels must lie in \[0, 15\], got \[16\]"):
-        describe_tap(tap, [16])
+        unit_tokens(tap, [16])
 
 
 def test_describing_lets_gradients_through() -> None:
     x = torch.randn(1, 4, 8, requires_grad=True)
-    describe_tap(Tap(x, None, None, (2, 2))).sum().backward()
+    unit_tokens(Tap(x, None, None, (2, 2))).sum().backward()
     assert x.grad is not None

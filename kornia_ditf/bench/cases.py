@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kornia_ditf.bench import peers
 from kornia_ditf.bench.timing import Work
-from kornia_ditf.modulation import describe_tap
+from kornia_ditf.modulation import unit_tokens
 from kornia_ditf.nearest import mutual_nearest
 from kornia_ditf.propagation import LabelPropagator
 from kornia_ditf.transfer import match_points
@@ -224,14 +224,14 @@ def _describing(grid: tuple[int, int], width: int, device: torch.device, *, comp
     )
     tap, channels = Tap(x, shift, scale, grid), [5, 9]
     contestants: dict[str, Work] = {
-        "kornia_ditf": lambda: describe_tap(tap, channels),
+        "kornia_ditf": lambda: unit_tokens(tap, channels),
         "a copy": lambda: x.clone(),
         "channels first as written": lambda: peers.describe_as_written(
             x, shift, scale, grid, channels
         ),
     }
     if compiled:
-        contestants["kornia_ditf, compiled"] = lambda: describe_tap(tap, channels, compiled=True)
+        contestants["kornia_ditf, compiled"] = lambda: unit_tokens(tap, channels, compiled=True)
 
     def check(results: Mapping[str, object]) -> Mapping[str, str]:
         mine, other = results["kornia_ditf"], results["channels first as written"]

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from kornia_ditf_dino import SPECS, create_dino
+from kornia_ditf_dino import SPECS
 from kornia_ditf_dino.descriptor import (
     DINO,
     IMAGENET_MEAN,
@@ -345,9 +344,6 @@ class TestPresets:
     def test_all_are_installed(self) -> None:
         assert {spec.name for spec in SPECS} <= set(kd.list_descriptors())
 
-    def test_hosts_find_them_without_knowing_kornia_ditf(self) -> None:
-        assert entry_points(group="kornia.dense_descriptors")["dino"].load() is create_dino
-
     def test_listing_them_loads_no_model_library(self) -> None:
         code = "import sys, kornia_ditf_dino; print(*sys.modules)"
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
@@ -370,5 +366,5 @@ class TestPresets:
         assert isinstance(descriptor, DINO)
         assert (descriptor.config.layer, descriptor.config.layernorm) == (2, False)
         assert descriptor.config.long_side == 840
-        host = create_dino("dinov3-vits16", source=folder("dinov3"), long_side=24)
+        host = kd.create_descriptor("dinov3-vits16", source=folder("dinov3"), long_side=24)
         assert host(image()).data.shape == (1, 32, 4, 6)

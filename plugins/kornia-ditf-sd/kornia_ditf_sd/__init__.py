@@ -108,18 +108,3 @@ SPECS = (
 def register_descriptors() -> Iterable[DescriptorSpec]:
     """Give the UNets."""
     return SPECS
-
-
-def create_dift(name: str = "sd2.1", **options: Any) -> DenseDescriptor:
-    """Make a DIFT for a host that looks in the group `kornia.dense_descriptors`.
-
-    Args:
-        name: of one of the presets, see `SPECS`.
-        options: as `kornia_ditf.create_descriptor` takes them.
-
-    Raises:
-        UnknownBackboneError: there is no such preset.
-    """
-    from kornia_ditf import create_descriptor
-
-    return create_descriptor(name, **options)

@@ -7,14 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import pytest
 import torch
-from kornia_ditf_sd import SPECS, create_dift
+from kornia_ditf_sd import SPECS
 from kornia_ditf_sd.descriptor import DIFT, DIFTConfig
 from kornia_ditf_sd.loading import load_dift
 from kornia_ditf_sd.unet import capture_up_block
@@ -385,9 +384,6 @@ class TestPresets:
     def test_all_are_installed(self) -> None:
         assert {spec.name for spec in SPECS} <= set(kd.list_descriptors())
 
-    def test_hosts_find_them_without_knowing_kornia_ditf(self) -> None:
-        assert entry_points(group="kornia.dense_descriptors")["sd"].load() is create_dift
-
     def test_listing_them_loads_no_model_library(self) -> None:
         code = "import sys, kornia_ditf_sd; print(*sys.modules)"
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
@@ -422,6 +418,6 @@ class TestPresets:
         descriptor = kd.create_descriptor("sd2.1-davis", source=folder("sd2.1"), ensemble=1)
         assert isinstance(descriptor, DIFT)
         assert descriptor.config == DIFTConfig(up_ft_index=2, timestep=51, ensemble=1)
-        host = create_dift("sdxl", source=folder("sdxl"), long_side=64)
+        host = kd.create_descriptor("sdxl", source=folder("sdxl"), long_side=64)
         found = host(image())
         assert found.data.shape == (1, host.width, 4, 8)
