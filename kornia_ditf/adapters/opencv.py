@@ -23,6 +23,7 @@ from kornia_ditf.adapters.keypoints import NamedDetector, allowed_at, grid_centr
 from kornia_ditf.checks import check_integer
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.preprocess import MIN_SIDE
 from kornia_ditf.registry import DEFAULT_BACKBONE, create_descriptor
 from kornia_ditf.types import DescriptorMap, Matches
 
@@ -91,14 +92,15 @@ class OpenCVFeature:
 
         Raises:
             InvalidArgumentError: a wrong shape or dtype.
-            ImageError: the image is too small or too thin.
+            ImageError: the image is too thin.
         """
         if isinstance(image, list | tuple):
             masks = [None] * len(image) if mask is None else mask
             return tuple(self.detect(*pair) for pair in zip(image, masks, strict=True))
         pixels = _as_pixels(image)
         allowed = _as_mask(mask, pixels)
-        if allowed is not None and not allowed.any():
+        # Nothing is found in an empty image or one of a few pixels, as OpenCV's own find nothing.
+        if min(pixels.shape[:2]) < MIN_SIDE or (allowed is not None and not allowed.any()):
             return ()
         if self.detector is None:
             return self._grid(pixels, allowed)
@@ -261,7 +263,7 @@ def _as_pixels(image: Any) -> Array:
     if isinstance(image, cv2.UMat):
         image = image.get()
     pixels = image[..., 0] if isinstance(image, np.ndarray) and image.shape[2:] == (1,) else image
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or not pixels.size:
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
         what = type(image).__name__
         if isinstance(image, np.ndarray):
             what = f"{image.dtype} of shape {image.shape}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,24 +24,13 @@ from kornia_ditf.testing import BACKBONE_RULES, check_backbone
 
 SPEC = {spec.name: spec for spec in SPECS}
 Checkpoints = Callable[[str], Path]
-# The others take most of the time and none of them depends on it; EVERY_RULE=1 checks all.
-BFLOAT16_RULES = (
-    "taps_have_their_shapes",
-    "modulation_is_what_the_block_applies",
-    "dtypes_are_kept",
-)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", SAVERS)
-def test_every_rule_of_backbones_is_kept(name: str, tiny_zoo: Checkpoints) -> None:
-    held = check_backbone(SPEC[name], tiny_zoo(name))
+def test_every_rule_of_backbones_is_kept(name: str, dtype: str, tiny_zoo: Checkpoints) -> None:
+    held = check_backbone(SPEC[name], tiny_zoo(name), dtype=dtype)
     assert len(held) == len(BACKBONE_RULES)
-
-
-@pytest.mark.parametrize("name", SAVERS)
-def test_what_precision_touches_holds_in_bfloat16(name: str, tiny_zoo: Checkpoints) -> None:
-    rules = BFLOAT16_RULES if not os.environ.get("EVERY_RULE") else None
-    check_backbone(SPEC[name], tiny_zoo(name), dtype="bfloat16", rules=rules)
 
 
 def test_every_family_has_a_tiny_model() -> None:
