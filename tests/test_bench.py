@@ -72,3 +72,7 @@ def test_the_peers_of_points_agree() -> None:
         for function in (peers.points_as_written, peers.points_hoisted)
     )
     assert torch.equal(written, hoisted)
+
+
+def test_who_has_one_turn_is_compared_with_the_others_median() -> None:
+    assert Timing((6.0,), None).ratios(Timing((1.0, 2.0, 9.0), None)) == (3.0, 3.0, 3.0)

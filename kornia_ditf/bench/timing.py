@@ -32,8 +32,14 @@ class Timing:
         return statistics.median(self.seconds)
 
     def ratios(self, other: Timing) -> tuple[float, float, float]:
-        """Give how many times as long as another it took: least, median, most, by rounds."""
-        rounds = [mine / theirs for mine, theirs in zip(self.seconds, other.seconds, strict=False)]
+        """Give how many times as long as another it took: least, median, most, by rounds.
+
+        One that had another number of turns is compared with the other's median.
+        """
+        theirs = other.seconds
+        if len(self.seconds) != len(theirs):
+            theirs = (other.median,) * len(self.seconds)
+        rounds = [mine / their for mine, their in zip(self.seconds, theirs, strict=True)]
         return min(rounds), statistics.median(rounds), max(rounds)
 
 
@@ -44,9 +50,10 @@ def time_in_turns(
 
     Args:
         contestants: by name.
-        rounds: how many turns each gets, after one to warm up.
+        rounds: how many turns each gets, after one to warm up and one in which its memory is
+            watched, which makes it slower.
         device: where they work.
-        slow: those who get one turn, and none to warm up.
+        slow: those who get one turn in all.
 
     Returns:
         the timings and the last results, by name.
@@ -54,19 +61,20 @@ def time_in_turns(
     results: dict[str, object] = {}
     peaks: dict[str, float | None] = {}
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(rounds + 1):
+    for turn in range(rounds + 2):
         for name, work in contestants.items():
-            if name in slow and turn != 1:
+            watched = turn == 1
+            if name in slow and not watched:
                 continue
-            if turn == 1:
+            if watched:
                 gc.collect()
                 before = _reset_peak(device)
             started = _clock(device)
             results[name] = work()
             taken = _clock(device) - started
-            if turn == 1:
+            if watched:
                 peaks[name] = _peak(device, before)
-            if turn:
+            if turn > 1 or name in slow:
                 seconds[name].append(taken)
     return {name: Timing(tuple(seconds[name]), peaks[name]) for name in contestants}, results
 
