@@ -119,7 +119,10 @@ def _points(width: int, grid: int, size: tuple[int, int], count: int, device: to
 
 def _nearest(count: int, width: int, device: torch.device) -> Case:
     side = round(count**0.5)
-    a, b = (F.normalize(one[0].flatten(1).T, dim=1) for one in scene(width, side, side, device))
+    a, b = (
+        F.normalize(one[0].flatten(1).T.contiguous(), dim=1)
+        for one in scene(width, side, side, device)
+    )
     product = torch.empty(count, count, device=device)
     contestants: dict[str, Work] = {
         "kornia_ditf": lambda: peers.as_pairs(mutual_nearest(a, b)[0]),
@@ -167,7 +170,10 @@ def _nearest(count: int, width: int, device: torch.device) -> Case:
 
 def _pairs(pairs: int, count: int, width: int, device: torch.device) -> Case:
     side = round(count**0.5)
-    a, b = (F.normalize(one[0].flatten(1).T, dim=1) for one in scene(width, side, side, device))
+    a, b = (
+        F.normalize(one[0].flatten(1).T.contiguous(), dim=1)
+        for one in scene(width, side, side, device)
+    )
 
     def many(one: Callable[[], object]) -> Work:
         return lambda: [one() for _ in range(pairs)]
