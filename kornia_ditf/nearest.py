@@ -20,7 +20,7 @@ from kornia_ditf.errors import InvalidArgumentError
 _TILES = {"cpu": (512, 1024), "cuda": (4096, 8192)}
 """Rows of A and of B that are multiplied at one time."""
 
-_BLOCK = 8 << 20
+_BLOCK = 6 << 20
 """Bytes of short vectors of B that are held at one time, while all of A passes by."""
 
 _SMALL = 64
@@ -32,7 +32,7 @@ _GROUP = 16
 _DENSE = 32
 """Where more than one in so many cosines could be the best, a tile is computed in float64."""
 
-_CANDIDATES = 1 << 18
+_CANDIDATES = 1 << 17
 """So many are held before they are decided."""
 
 _ROUNDED = 2.0**-20
