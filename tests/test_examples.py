@@ -157,3 +157,10 @@ def test_an_example_in_kornia_prints_what_it_found(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert re.search(pattern, play(script, tmp_path, monkeypatch, capsys))
+
+
+@pytest.mark.slow
+def test_the_gain_of_refinement_is_a_table(tmp_path: Path) -> None:
+    rows = run("refinement_gain.py", tmp_path).splitlines()[2:]
+    assert [row.split("|")[1].strip() for row in rows] == ["graffiti", "motorcycle"]
+    assert all(row.count("(-") == 2 for row in rows)  # both ways lower both medians
