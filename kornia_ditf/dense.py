@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike
-from kornia_ditf.state import leave_out_frozen
 from kornia_ditf.types import DescriptorMap
+from kornia_ditf.utils.checks import check_integer, check_spec
+from kornia_ditf.utils.state import leave_out_frozen
 
 
 class DenseDescriptor(nn.Module, ABC):
@@ -93,3 +95,32 @@ def one_prompt_each(prompts: str | Sequence[str] | None, images: int) -> list[st
     if len(prompts) != images:
         raise InvalidArgumentError(f"{images} images have {len(prompts)} prompts")
     return list(prompts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescriptorSpec:
+    """All that is known of a dense descriptor that is no DiT, before a weight is loaded.
+
+    Args:
+        name: what the user types.
+        load: makes the descriptor; called with the options that the user gave: `source`, `dtype`
+            and `device` by convention, and those that the descriptor has besides.
+        width: channels D of the descriptors, with the preset's options.
+        pixels_per_token: side of the square of pixels that one token covers.
+        source: where the preset's numbers come from.
+        license: licence of the weights.
+        repo: hub id of the weights; empty where there are several, or none.
+    """
+
+    name: str
+    load: Callable[..., DenseDescriptor]
+    width: int
+    pixels_per_token: int
+    source: str
+    license: str
+    repo: str = ""
+
+    def __post_init__(self) -> None:
+        check_spec(self, ("name", "source", "license"))
+        for name in ("width", "pixels_per_token"):
+            check_integer(name, getattr(self, name), minimum=1)

@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kornia_ditf import calibration
-from kornia_ditf.backbone import Backbone
-from kornia_ditf.checks import check_integer, check_timestep
+from kornia_ditf.backbones.base import Backbone
+from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.dense import DenseDescriptor, one_prompt_each
 from kornia_ditf.ensemble import mean_taps
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.loading import calibration
 from kornia_ditf.massive import ChannelRecorder, ChannelStatistics, find_massive_channels
-from kornia_ditf.modulation import TREATMENTS, Treatment, treat
 from kornia_ditf.noise import draw_noise
 from kornia_ditf.preprocess import ImageLike, as_image, fit_image
-from kornia_ditf.spec import BackboneSpec
+from kornia_ditf.treatments import TREATMENTS, Treatment, treat
 from kornia_ditf.types import Conditioning, DescriptorMap, Frame, Tap
+from kornia_ditf.utils.checks import check_integer, check_timestep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kornia_ditf.backbone import Backbone
+from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.types import Conditioning, Tap
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kornia_ditf.checks import check_integer, unchecked_values
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
-from kornia_ditf.files import atomic_write
+from kornia_ditf.utils.checks import check_integer, unchecked_values
+from kornia_ditf.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

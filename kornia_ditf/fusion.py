@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kornia_ditf.checks import check_integer
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike
 from kornia_ditf.types import DescriptorMap, Frame
+from kornia_ditf.utils.checks import check_integer
 
 Grid = Literal["finest", "first"] | tuple[int, int]
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kornia_ditf.checks import check_timestep
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.utils.checks import check_timestep
 
 
 class NoiseSchedule(ABC):

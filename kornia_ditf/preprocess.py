@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kornia_ditf.checks import check_integer, values_are_checked
 from kornia_ditf.errors import ImageError, InvalidArgumentError
-from kornia_ditf.reading import MAX_PIXELS, read_image, read_pil, unit_range
 from kornia_ditf.types import Frame
+from kornia_ditf.utils.checks import check_integer, values_are_checked
+from kornia_ditf.utils.images import MAX_PIXELS, read_image, read_pil, unit_range
 
 if TYPE_CHECKING:
     from PIL import Image

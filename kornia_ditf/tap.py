@@ -18,10 +18,10 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.checks import values_are_checked
 from kornia_ditf.errors import CaptureError, InvalidArgumentError
-from kornia_ditf.modulation import modulate
+from kornia_ditf.treatments import modulate
 from kornia_ditf.types import Tap, TokenNorm
+from kornia_ditf.utils.checks import values_are_checked
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kornia_ditf.types import DescriptorMap, Frame
+
 
 def upsample(data: Tensor, size: tuple[int, int]) -> Tensor:
     """Enlarge (or reduce) maps (B, D, rows, columns) to an image's size."""
@@ -43,3 +45,15 @@ def mutual_nearest(a: Tensor, b: Tensor) -> list[tuple[int, int]]:
     return [
         (i, j) for i, j in enumerate(nearest_b) if nearest_a[j] == i and cosines[i, j] > -torch.inf
     ]
+
+
+def smooth_map(shift: tuple[float, float], size: int = 96) -> DescriptorMap:
+    """A smooth random field, seen through a window that is moved by (x, y) pixels."""
+    generator = torch.Generator().manual_seed(0)
+    waves = 0.06 * torch.randn(2, 24, generator=generator)
+    phases = 6.28 * torch.rand(24, generator=generator)
+    y, x = torch.meshgrid(*2 * [8 * torch.arange(size // 8) + 3.5], indexing="ij")
+    places = (x + shift[0])[..., None] * waves[0] + (y + shift[1])[..., None] * waves[1]
+    return DescriptorMap(
+        (places + phases).sin().permute(2, 0, 1)[None], Frame((size, size), (size, size))
+    )

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kornia_ditf.backbone import Backbone
+from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.descriptor import DiTF, DiTFConfig
 from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.massive import discard_channels
-from kornia_ditf.modulation import TREATMENTS, modulate
 from kornia_ditf.noise import RectifiedFlow, draw_noise
+from kornia_ditf.treatments import TREATMENTS, modulate
 from kornia_ditf.types import Conditioning, Tap
 
 WIDTH = 24
@@ -312,7 +312,7 @@ def test_bad_images_give_errors_of_our_own() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("ensemble", [1, 3])
 def test_an_accelerator_gives_what_the_cpu_gives(image: Tensor, ensemble: int) -> None:
-    from kornia_ditf.registry import create_descriptor
+    from kornia_ditf.registry.lookup import create_descriptor
 
     options = {"timestep": 100, "long_side": 64, "ensemble": ensemble, "dtype": "float32"}
     on_cpu = create_descriptor("nano", **options)(image)

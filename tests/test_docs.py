@@ -11,8 +11,9 @@ import pluggy
 import pytest
 
 import kornia_ditf
-from kornia_ditf import backbones, errors, hookspecs
+from kornia_ditf import backbones, errors
 from kornia_ditf.cli import failures
+from kornia_ditf.registry import hookspecs
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -78,7 +78,7 @@ def test_the_study_of_the_shipped_pairs_ends_in_a_report(tmp_path: Path) -> None
 
 
 def test_the_study_of_flux_says_that_its_numbers_are_reported() -> None:
-    from kornia_ditf.study.parsing import read_study
+    from kornia_ditf.study.define.parsing import read_study
 
     study = read_study(EXAMPLES / "studies/flux_spair71k.yaml")
     assert [each.label for each in study.configurations()] == [

@@ -9,7 +9,7 @@ import torch
 
 from kornia_ditf.errors import ImageError, InvalidArgumentError, MissingExtraError, OutputError
 from kornia_ditf.export import export_descriptor, save_onnx
-from kornia_ditf.registry import create_ditf
+from kornia_ditf.registry.lookup import create_ditf
 
 
 @pytest.mark.parametrize("options", [{}, {"timestep": 300, "ensemble": 2}])

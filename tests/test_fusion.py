@@ -15,7 +15,7 @@ from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError, MissingExtraError, UnknownBackboneError
 from kornia_ditf.fusion import FUSIONS, fuse, resample
 from kornia_ditf.preprocess import as_image, fit_image
-from kornia_ditf.registry import find_descriptor, list_descriptors
+from kornia_ditf.registry.lookup import find_descriptor, list_descriptors
 from kornia_ditf.testing import check_descriptor
 
 
@@ -171,7 +171,7 @@ def test_a_named_fusion_is_listed_and_fits_the_specs_of_its_parts(fusion: Any) -
 
 
 def test_a_named_fusion_says_which_plugin_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kornia_ditf import registry
+    from kornia_ditf.registry import lookup as registry
 
     monkeypatch.setenv("KORNIA_DITF_PLUGINS", "")
     registry.forget_plugins()

@@ -13,7 +13,7 @@ from torch import Tensor
 from kornia_ditf.backbones.flux import FluxBackbone
 from kornia_ditf.ensemble import mean_taps
 from kornia_ditf.massive import discard_channels, find_massive_channels
-from kornia_ditf.modulation import modulate, treat
+from kornia_ditf.treatments import modulate, treat
 from kornia_ditf.types import Conditioning, Tap
 
 GOLDEN = Path(__file__).parent / "data" / "flux_tiny.safetensors"

@@ -14,7 +14,7 @@ from views import Array, Image
 
 from kornia_ditf import DiTF, create_descriptor
 from kornia_ditf.backbones.nano import NANO
-from kornia_ditf.modulation import Treatment
+from kornia_ditf.treatments import Treatment
 
 Describe = Callable[[Image, Array], Tensor]
 

@@ -24,8 +24,8 @@ from network import BLOCKS
 from pairs import TestPair, trial_pairs
 from sweep import TREATMENTS, Sweep, sweep
 
-from kornia_ditf.atlas import draw_channels
-from kornia_ditf.inspection import inspect_channels
+from kornia_ditf.viz.channels import draw_channels
+from kornia_ditf.viz.inspection import inspect_channels
 
 TIMESTEPS = (0, 25, 50, 100, 200, 400, 600, 800)
 PIXELS = 16

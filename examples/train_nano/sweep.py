@@ -20,7 +20,7 @@ from pairs import TestPair, queries_of
 from kornia_ditf import describe_channels
 from kornia_ditf.descriptor import describe_tap
 from kornia_ditf.massive import ChannelStatistics
-from kornia_ditf.modulation import Treatment
+from kornia_ditf.treatments import Treatment
 
 TREATMENTS: tuple[Treatment, ...] = ("raw", "adaln", "adaln+discard")
 DISCARDED = 2

@@ -62,7 +62,7 @@ class Entries:
             raise AttributeError(f"there is no entry {wanted!r}")
 
         def create(**options: Any) -> Any:
-            from kornia_ditf.registry import list_descriptors
+            from kornia_ditf.registry.lookup import list_descriptors
 
             names = (name for name in list_descriptors() if identifier(name) == wanted)
             return self._make(next(names, wanted))(**options)

@@ -15,7 +15,7 @@ from importlib.util import module_from_spec
 from typing import TYPE_CHECKING, Any
 
 from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
-from kornia_ditf.registry import DEFAULT_BACKBONE
+from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     from kornia_ditf.adapters.kornia import DiTFFeature

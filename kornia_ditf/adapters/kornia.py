@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from kornia_ditf.adapters.detectors import as_detector, detect, grid
 from kornia_ditf.adapters.keypoints import is_filled
-from kornia_ditf.checks import check_integer
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.registry import DEFAULT_BACKBONE, create_descriptor
+from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, create_descriptor
 from kornia_ditf.types import DescriptorMap
+from kornia_ditf.utils.checks import check_integer
 
 
 class DiTFDescriptor(nn.Module):

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.adapters.keypoints import NamedDetector, allowed_at, grid_centres
-from kornia_ditf.checks import check_integer
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.preprocess import MIN_SIDE
-from kornia_ditf.registry import DEFAULT_BACKBONE, create_descriptor
+from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, create_descriptor
 from kornia_ditf.types import DescriptorMap, Matches
+from kornia_ditf.utils.checks import check_integer
 
 Array = npt.NDArray[Any]
 KeyPoints = tuple[cv2.KeyPoint, ...]

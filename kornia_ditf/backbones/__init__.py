@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kornia_ditf.backbones import dit, flux, nano, pixart, sd3
-from kornia_ditf.spec import BackboneSpec
+from kornia_ditf.backbones.spec import BackboneSpec
 
 SPECS: tuple[BackboneSpec, ...] = (
     *nano.SPECS,

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from kornia_ditf.backbones import configs
-from kornia_ditf.checkpoint import Checkpoint
-from kornia_ditf.diffusers_backbone import DiffusersBackbone, read_schedule
+from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone, read_schedule
+from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.spec import BackboneSpec
+from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
 

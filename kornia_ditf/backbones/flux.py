@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from kornia_ditf.backbones import configs
-from kornia_ditf.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.noise import RectifiedFlow
-from kornia_ditf.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
 

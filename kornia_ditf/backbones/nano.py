@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.checkpoint import Checkpoint
-from kornia_ditf.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.noise import RectifiedFlow
-from kornia_ditf.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, TableModulation
 from kornia_ditf.types import Conditioning
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.backbones import configs
-from kornia_ditf.checkpoint import Checkpoint
-from kornia_ditf.diffusers_backbone import DiffusersBackbone, read_schedule
-from kornia_ditf.spec import BackboneSpec
+from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone, read_schedule
+from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, TableModulation
 from kornia_ditf.types import Conditioning
 

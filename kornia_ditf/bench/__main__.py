@@ -11,7 +11,7 @@ import torch
 
 from kornia_ditf.bench import cases, peers, report
 from kornia_ditf.bench.timing import time_in_turns
-from kornia_ditf.checks import read_device
+from kornia_ditf.utils.checks import read_device
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

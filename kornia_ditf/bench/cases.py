@@ -12,10 +12,10 @@ from torch import Tensor
 
 from kornia_ditf.bench import peers
 from kornia_ditf.bench.timing import Work
-from kornia_ditf.modulation import unit_tokens
-from kornia_ditf.nearest import mutual_nearest
-from kornia_ditf.propagation import LabelPropagator
-from kornia_ditf.transfer import match_points
+from kornia_ditf.matching.keypoints import match_points
+from kornia_ditf.matching.nearest import mutual_nearest
+from kornia_ditf.matching.propagation import LabelPropagator
+from kornia_ditf.treatments import unit_tokens
 from kornia_ditf.types import DescriptorMap, Frame, Tap
 
 

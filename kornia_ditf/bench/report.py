@@ -15,7 +15,7 @@ import torch
 
 from kornia_ditf.bench.cases import Case
 from kornia_ditf.bench.timing import Timing
-from kornia_ditf.files import atomic_write
+from kornia_ditf.utils.files import atomic_write
 
 START, END = "<!-- results: written by python -m kornia_ditf.bench -->", "<!-- end of results -->"
 

@@ -11,8 +11,9 @@ import typer
 from kornia_ditf.cli import options
 
 if TYPE_CHECKING:
-    from kornia_ditf.plan import LoadingPlan
-    from kornia_ditf.spec import BackboneSpec, DescriptorSpec
+    from kornia_ditf.backbones.spec import BackboneSpec
+    from kornia_ditf.dense import DescriptorSpec
+    from kornia_ditf.loading.plan import LoadingPlan
 
 app = typer.Typer(
     help="List the installed backbones and descriptors, or show one.", rich_markup_mode=None
@@ -35,8 +36,8 @@ def list_installed(as_json: options.Json = False) -> None:
     block, timestep and so on come from.
     """
     from kornia_ditf.cli import output
-    from kornia_ditf.registry import list_backbones, list_descriptors
-    from kornia_ditf.spec import DescriptorSpec
+    from kornia_ditf.dense import DescriptorSpec
+    from kornia_ditf.registry.lookup import list_backbones, list_descriptors
 
     backbones = list(list_backbones().values())
     others = [each for each in list_descriptors().values() if isinstance(each, DescriptorSpec)]
@@ -63,7 +64,7 @@ def list_installed(as_json: options.Json = False) -> None:
 
 def _print_backbones(specs: Sequence[BackboneSpec], sources: list[str]) -> list[str]:
     from kornia_ditf.cli import output
-    from kornia_ditf.registry import DEFAULT_BACKBONE
+    from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
 
     rows = [
         (
@@ -124,11 +125,11 @@ def show(
     Only configurations are read. Where the hub cannot be reached, memory is worked out from the
     published architecture, if that is known, and the output says so.
     """
-    from kornia_ditf.checks import read_dtype
     from kornia_ditf.cli import output
+    from kornia_ditf.dense import DescriptorSpec
     from kornia_ditf.errors import HubUnreachableError, InvalidArgumentError
-    from kornia_ditf.registry import find_descriptor
-    from kornia_ditf.spec import DescriptorSpec
+    from kornia_ditf.registry.lookup import find_descriptor
+    from kornia_ditf.utils.checks import read_dtype
 
     spec = find_descriptor(name)
     if isinstance(spec, DescriptorSpec):
@@ -192,7 +193,7 @@ def _show_descriptor(spec: DescriptorSpec, as_json: bool) -> None:
 
 
 def _embedded(spec: BackboneSpec, source: str | None) -> str:
-    from kornia_ditf.registry import DEFAULT_BACKBONE
+    from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
 
     return " (comes with the package)" if spec.name == DEFAULT_BACKBONE and not source else ""
 

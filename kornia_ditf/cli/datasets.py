@@ -13,7 +13,7 @@ from kornia_ditf.cli import options
 
 if TYPE_CHECKING:
     from kornia_ditf.datasets.checking import CheckReport
-    from kornia_ditf.spec import DatasetSpec
+    from kornia_ditf.datasets.spec import DatasetSpec
 
 app = typer.Typer(help="List the data sets that can be read, or check one.", rich_markup_mode=None)
 
@@ -30,7 +30,7 @@ def _list_by_default(context: typer.Context, as_json: options.Json = False) -> N
 def list_installed(as_json: options.Json = False) -> None:
     """List the data sets that can be read, their layouts, and how to get them."""
     from kornia_ditf.cli import output
-    from kornia_ditf.registry import list_datasets
+    from kornia_ditf.registry.lookup import list_datasets
 
     specs = list_datasets().values()
     if as_json:
@@ -87,7 +87,7 @@ def check(
 def _find(path: Path, name: str | None) -> DatasetSpec:
     from kornia_ditf.datasets.checking import recognise
     from kornia_ditf.errors import DatasetError
-    from kornia_ditf.registry import find_dataset, list_datasets
+    from kornia_ditf.registry.lookup import find_dataset, list_datasets
 
     if name is not None:
         return find_dataset(name)

@@ -10,8 +10,8 @@ import typer
 from kornia_ditf.cli import options
 
 if TYPE_CHECKING:
-    from kornia_ditf.inspection import Inspection
     from kornia_ditf.massive import ChannelStatistics
+    from kornia_ditf.viz.inspection import Inspection
 
 _COLUMNS = ("block", "massive", "channel", "magnitude", "ratio", "variation", "share", "")
 
@@ -62,11 +62,11 @@ def inspect(
     the spread of |x| over tokens relative to its mean; share, the part of the tokens where it
     stands out. Contrast is 1 minus the mean cosine between tokens: 0 where all look alike.
     """
+    from kornia_ditf.backbones.spec import BackboneSpec
     from kornia_ditf.cli import output, settings
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.errors import InvalidArgumentError
-    from kornia_ditf.inspection import inspect_channels
-    from kornia_ditf.spec import BackboneSpec
+    from kornia_ditf.viz.inspection import inspect_channels
 
     if top < 1:
         raise InvalidArgumentError(f"--top must be at least 1, got {top}")
@@ -209,9 +209,9 @@ def _largest(statistics: ChannelStatistics, top: int) -> tuple[int, ...]:
 def _write(
     folder: Path, inspection: Inspection, image: Any, document: dict[str, Any]
 ) -> list[Path]:
-    from kornia_ditf.atlas import draw_channels, draw_treatments
     from kornia_ditf.cli.output import write_json
-    from kornia_ditf.picture import save_picture
+    from kornia_ditf.viz.channels import draw_channels, draw_treatments
+    from kornia_ditf.viz.matches import save_picture
 
     names = ("channels.png", "similarity.png", "inspection.json")
     channels, similarity, values = (folder / name for name in names)

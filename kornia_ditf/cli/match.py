@@ -60,10 +60,10 @@ def match(
     Both images are described and every patch of A is paired with the patch of B most like it, where
     the choice is mutual. Points are (x, y) in pixels; (0, 0) is the centre of the first pixel.
     """
-    from kornia_ditf import matching
     from kornia_ditf.cli import output, settings
     from kornia_ditf.cli.images import read_fitting
-    from kornia_ditf.picture import draw_matches, save_picture
+    from kornia_ditf.matching import match as matching
+    from kornia_ditf.viz.matches import draw_matches, save_picture
 
     paths = (image_a, image_b)
     prompts = _check_arguments(prompt, picture, json_file, limit, min_score)
@@ -127,7 +127,7 @@ def match(
     inliers = None if plane is None else plane.inliers
     with ExitStack() as files:  # both files appear, or none
         if picture is not None:
-            from kornia_ditf.files import atomic_write
+            from kornia_ditf.utils.files import atomic_write
 
             temporary = files.enter_context(atomic_write(picture))
             drawn = draw_matches(images[0], images[1], found, limit=limit, inliers=inliers)

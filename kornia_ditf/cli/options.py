@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from kornia_ditf.dense import DenseDescriptor
+    from kornia_ditf.backbones.spec import BackboneSpec
+    from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
     from kornia_ditf.descriptor import DiTF
-    from kornia_ditf.spec import BackboneSpec, DescriptorSpec
 
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", show_default=False)]
 Backbone = Annotated[
@@ -114,8 +114,8 @@ def load_descriptor(
         CheckpointError: the weights are incomplete or damaged.
         HubError: the weights cannot be had.
     """
-    from kornia_ditf.registry import create_descriptor
-    from kornia_ditf.spec import BackboneSpec
+    from kornia_ditf.backbones.spec import BackboneSpec
+    from kornia_ditf.registry.lookup import create_descriptor
 
     options = _read(given)
     if not isinstance(spec, BackboneSpec):
@@ -137,7 +137,7 @@ def load_ditf(
     from dataclasses import fields
 
     from kornia_ditf.descriptor import DiTF, DiTFConfig
-    from kornia_ditf.registry import create_ditf
+    from kornia_ditf.registry.lookup import create_ditf
 
     options = _read(given)
     names = {field.name for field in fields(DiTFConfig)}
@@ -156,7 +156,7 @@ def find_spec(name: str | None) -> BackboneSpec | DescriptorSpec:
         CheckpointError: a folder holds no model of a known family.
         HubError: the hub does not give the configurations.
     """
-    from kornia_ditf.registry import DEFAULT_BACKBONE, find_descriptor
+    from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, find_descriptor
 
     return find_descriptor(name or DEFAULT_BACKBONE)
 

@@ -91,7 +91,7 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write a document to a file, whole or not at all."""
-    from kornia_ditf.files import atomic_write
+    from kornia_ditf.utils.files import atomic_write
 
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(document), "utf-8")
@@ -117,7 +117,7 @@ def check_output(path: Path | None, *, inputs: Sequence[Path] = ()) -> None:
         OutputError: it cannot, or it is one of the inputs.
     """
     from kornia_ditf.errors import OutputError
-    from kornia_ditf.files import atomic_write
+    from kornia_ditf.utils.files import atomic_write
 
     if path is None:
         return

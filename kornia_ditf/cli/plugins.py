@@ -14,7 +14,7 @@ import typer
 from kornia_ditf.cli import options
 
 if TYPE_CHECKING:
-    from kornia_ditf.plugins import Plugin
+    from kornia_ditf.registry.plugins import Plugin
 
 _COLUMNS = ("plugin", "version", "state", "hooks", "adds", "from")
 
@@ -29,7 +29,7 @@ def plugins(as_json: options.Json = False) -> None:
 
     from kornia_ditf.cli import output
     from kornia_ditf.errors import PluginWarning
-    from kornia_ditf.registry import ask_plugins
+    from kornia_ditf.registry.lookup import ask_plugins
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PluginWarning)  # what they say is said here
@@ -83,7 +83,7 @@ def _as_values(plugin: Plugin) -> dict[str, Any]:
 
 def commands_of_plugins() -> dict[str, Any]:
     """Give the commands that plugins add, by name."""
-    from kornia_ditf.plugins import installed_plugins
+    from kornia_ditf.registry.plugins import installed_plugins
 
     found = installed_plugins()
     return _commands(found) if any(plugin.state != "switched off" for plugin in found) else {}
@@ -92,7 +92,7 @@ def commands_of_plugins() -> dict[str, Any]:
 @cache
 def _commands(plugins: Sequence[Plugin]) -> dict[str, Any]:
     from kornia_ditf.cli.app import app
-    from kornia_ditf.registry import ask_plugins
+    from kornia_ditf.registry.lookup import ask_plugins
 
     ask_plugins()
     found: dict[str, Any] = {}

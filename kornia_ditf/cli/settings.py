@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-    from kornia_ditf.dense import DenseDescriptor
-    from kornia_ditf.spec import BackboneSpec, DescriptorSpec
+    from kornia_ditf.backbones.spec import BackboneSpec
+    from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
 
 
 def describe_preset(spec: BackboneSpec | DescriptorSpec) -> str:

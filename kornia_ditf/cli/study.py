@@ -12,9 +12,9 @@ from kornia_ditf.cli import options
 from kornia_ditf.cli.progress import StageProgress, duration
 
 if TYPE_CHECKING:
-    from kornia_ditf.study.engines import Engine
-    from kornia_ditf.study.plan import StudyPlan
-    from kornia_ditf.study.spec import Study
+    from kornia_ditf.study.define.spec import Study
+    from kornia_ditf.study.run.engines import Engine
+    from kornia_ditf.study.run.plan import StudyPlan
 
 app = typer.Typer(
     help="Compare descriptors on data sets: plan, run and report a study, or an ablation.",
@@ -65,8 +65,8 @@ def plan(file: File, out: Out = None, as_json: options.Json = False) -> None:
     before in --out, and rough arithmetic otherwise.
     """
     from kornia_ditf.cli import output
-    from kornia_ditf.study.parsing import read_study
-    from kornia_ditf.study.plan import plan_study
+    from kornia_ditf.study.define.parsing import read_study
+    from kornia_ditf.study.run.plan import plan_study
 
     study = read_study(file)
     planned = plan_study(study, out or _default_out(file))
@@ -94,7 +94,7 @@ def run(
     Every image is described once for all configurations that one forward pass serves. It may be
     stopped at any instant, also by kill -9; type the same command to go on.
     """
-    from kornia_ditf.study.parsing import read_study
+    from kornia_ditf.study.define.parsing import read_study
 
     make, device = _engine(engine, devices, address, workers, cpus, gpus)
     folder = out or _default_out(file)
@@ -104,7 +104,7 @@ def run(
 @app.command("report")
 def report(folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=False)]) -> None:
     """Write the report of a study that has run: report.html, report.md and tables.tex."""
-    from kornia_ditf.study.report import write_report
+    from kornia_ditf.study.report.page import write_report
 
     for path in write_report(folder):
         typer.echo(str(path))
@@ -144,8 +144,8 @@ def ablation(
     raw, adaln, adaln+discard and discard+layernorm share one forward pass per image.
     """
     from kornia_ditf.cli import output
-    from kornia_ditf.study.ablation import ablation_study, ablation_table
-    from kornia_ditf.study.engines import Local
+    from kornia_ditf.study.report.ablation import ablation_study, ablation_table
+    from kornia_ditf.study.run.engines import Local
 
     given = {
         "block": block,
@@ -181,8 +181,8 @@ def _run(
     device: str | None,
     report: bool,
 ) -> Path:
-    from kornia_ditf.study.report import write_report
-    from kornia_ditf.study.run import run_study
+    from kornia_ditf.study.report.page import write_report
+    from kornia_ditf.study.run.runner import run_study
 
     with StageProgress() as watcher:
         records = run_study(study, folder, cache=cache, engine=make, device=device, watcher=watcher)
@@ -205,8 +205,8 @@ def _engine(
     from functools import partial
 
     from kornia_ditf.errors import InvalidArgumentError
-    from kornia_ditf.study import engines
-    from kornia_ditf.study.ray_cluster import RayCluster
+    from kornia_ditf.study.run import engines
+    from kornia_ditf.study.run.ray_cluster import RayCluster
 
     if name == "local":
         places = _devices(devices) if devices else [None]
@@ -225,7 +225,7 @@ def _engine(
 
 
 def _devices(given: str) -> list[Any]:
-    from kornia_ditf.checks import read_device
+    from kornia_ditf.utils.checks import read_device
 
     return [str(read_device(each.strip())) for each in given.split(",")]
 

@@ -12,7 +12,7 @@ from kornia_ditf.datasets import (
     spair,
     synthetic,
 )
-from kornia_ditf.spec import DatasetSpec
+from kornia_ditf.datasets.spec import DatasetSpec
 
 SPECS: tuple[DatasetSpec, ...] = (
     spair.SPEC,

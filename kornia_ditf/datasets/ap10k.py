@@ -13,8 +13,8 @@ from torch import Tensor
 
 from kornia_ditf.datasets.files import find_root, read_json
 from kornia_ditf.datasets.pairs import Box, Pair, PairDataset, as_points, existing_image
+from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
-from kornia_ditf.spec import DatasetSpec
 
 _HOW = (
     "Get ap-10k.zip from https://github.com/AlexTheBad/AP-10K and run prepare_ap10k.ipynb of "

@@ -10,9 +10,9 @@ from typing import Any
 
 from kornia_ditf.datasets.pairs import Pair
 from kornia_ditf.datasets.sequences import FrameSequence
+from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError, ImageError
-from kornia_ditf.reading import read_image
-from kornia_ditf.spec import DatasetSpec
+from kornia_ditf.utils.images import read_image
 
 _NEEDED_POINTS = 3  # prepare_ap10k.ipynb keeps no pair of fewer
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from kornia_ditf.datasets.files import find_root, image_size, read_text
 from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
+from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
-from kornia_ditf.spec import DatasetSpec
 
 _HOW = "Get DAVIS-2017-trainval-480p.zip from https://davischallenge.org/davis2017/code.html"
 

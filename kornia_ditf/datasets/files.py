@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kornia_ditf.errors import DatasetError, ImageError
-from kornia_ditf.reading import read_size
+from kornia_ditf.utils.images import read_size
 
 
 def find_root(root: str | Path, folder: str, inside: tuple[str, ...], how: str) -> Path:

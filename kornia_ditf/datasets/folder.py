@@ -13,8 +13,8 @@ from torch import Tensor
 
 from kornia_ditf.datasets.files import image_size, read_csv, read_text
 from kornia_ditf.datasets.pairs import Pair, PairDataset, as_box, as_points
+from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
-from kornia_ditf.spec import DatasetSpec
 
 _COLUMNS = ("image_a", "image_b", "xa", "ya", "xb", "yb")
 _KEYS = (

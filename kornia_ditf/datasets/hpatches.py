@@ -12,8 +12,8 @@ from torch import Tensor
 
 from kornia_ditf.datasets.files import find_root, folders, image_size, read_text
 from kornia_ditf.datasets.pairs import Pair, PairDataset
+from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
-from kornia_ditf.spec import DatasetSpec
 
 _HOW = (
     "Get hpatches-sequences-release.tar.gz from https://github.com/hpatches/hpatches-dataset and "

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from kornia_ditf.datasets.files import find_root, image_size, read_csv
 from kornia_ditf.datasets.pairs import Pair, PairDataset, as_points
+from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError, MissingExtraError
-from kornia_ditf.spec import DatasetSpec
 
 _HOW = (
     "Get PF-dataset-PASCAL.zip from https://www.di.ens.fr/willow/research/proposalflow/ and the "

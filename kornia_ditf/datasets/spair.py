@@ -11,8 +11,8 @@ import torch
 
 from kornia_ditf.datasets.files import find_root, read_json, read_text
 from kornia_ditf.datasets.pairs import Pair, PairDataset, as_box, as_points, existing_image
+from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
-from kornia_ditf.spec import DatasetSpec
 
 _HOW = "Get SPair-71k.tar.gz from https://cvlab.postech.ac.kr/research/SPair-71k and unpack it"
 _KEYS = {

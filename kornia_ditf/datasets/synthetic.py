@@ -17,13 +17,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kornia_ditf.cache import cache_folder, write_to_cache
-from kornia_ditf.checks import check_integer
 from kornia_ditf.datasets.files import image_size
 from kornia_ditf.datasets.pairs import Pair, PairDataset
+from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError, InvalidArgumentError
-from kornia_ditf.reading import read_image
-from kornia_ditf.spec import DatasetSpec
+from kornia_ditf.utils.cache import cache_folder, write_to_cache
+from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.images import read_image
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
 _KINDS = ("viewpoint", "illumination", "both")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.matching.keypoints import WindowSoftArgmax, match_points
 from kornia_ditf.protocols.fitting import padded_size
 from kornia_ditf.protocols.protocol import Decode
-from kornia_ditf.transfer import WindowSoftArgmax, match_points
 from kornia_ditf.types import DescriptorMap, Frame
 
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from kornia_ditf.datasets.pairs import Pair
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.matching.keypoints import match_points
 from kornia_ditf.metrics.functional import corner_error, point_distances, project, within
 from kornia_ditf.protocols.canvas import find_in_canvas, from_canvas, scale_of, to_canvas
 from kornia_ditf.protocols.planar import fit_homography, match_pair
 from kornia_ditf.protocols.protocol import Protocol
-from kornia_ditf.transfer import match_points
 from kornia_ditf.types import DescriptorMap, Frame
 
 _WILLOW_SIDE = 256

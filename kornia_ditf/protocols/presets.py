@@ -6,7 +6,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.propagation import Propagation
+from kornia_ditf.matching.propagation import Propagation
 from kornia_ditf.protocols.protocol import Decode, Fit, Protocol
 
 _DIFT = "DIFT, arXiv 2306.03881"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.matching.propagation import Propagation
 from kornia_ditf.metrics.functional import Comparison
-from kornia_ditf.propagation import Propagation
 
 Task = Literal["keypoints", "homography", "masks"]
 

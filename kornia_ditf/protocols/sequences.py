@@ -14,11 +14,11 @@ from torch import Tensor
 
 from kornia_ditf.datasets.sequences import FrameSequence
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.files import atomic_write
+from kornia_ditf.matching.propagation import Propagation, propagate_masks
 from kornia_ditf.metrics.masks import boundary_accuracy, region_similarity
-from kornia_ditf.propagation import Propagation, propagate_masks
 from kornia_ditf.protocols.protocol import Protocol
 from kornia_ditf.types import DescriptorMap, Frame
+from kornia_ditf.utils.files import atomic_write
 
 _VOID = 255
 _SHORT = 10

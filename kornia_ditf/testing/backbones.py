@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 
-from kornia_ditf.checks import read_dtype
+from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.descriptor import DiTF, DiTFConfig
 from kornia_ditf.errors import ConformanceError
-from kornia_ditf.spec import BackboneSpec
 from kornia_ditf.testing import captures, checkpoints, invariances
 from kornia_ditf.testing.descriptors import DESCRIPTOR_RULES, Described
 from kornia_ditf.testing.loaded import TIMESTEP, Loaded
@@ -27,6 +26,7 @@ from kornia_ditf.testing.rules import (
     expect_close,
     rounding,
 )
+from kornia_ditf.utils.checks import read_dtype
 
 
 def the_whole_chain_describes_images(subject: Loaded) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.loading import without_deprecations, without_progress_bars
-from kornia_ditf.modulation import modulate
+from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.loading.weights import without_deprecations, without_progress_bars
 from kornia_ditf.tap import BlockStream, first_tensor
 from kornia_ditf.testing.loaded import GRID, TIMESTEP, Loaded, numbered_blocks
 from kornia_ditf.testing.rules import (
@@ -22,6 +21,7 @@ from kornia_ditf.testing.rules import (
     expect_refusal,
     left_as_it_was,
 )
+from kornia_ditf.treatments import modulate
 from kornia_ditf.types import Tap
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kornia_ditf.dense import DenseDescriptor
-from kornia_ditf.spec import DescriptorSpec
+from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
 from kornia_ditf.testing.rules import (
     check_rules,
     expect,

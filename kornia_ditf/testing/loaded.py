@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.backbone import Backbone
-from kornia_ditf.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.base import Backbone
+from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.noise import draw_noise
-from kornia_ditf.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream
 from kornia_ditf.testing.rules import NotApplicable
 from kornia_ditf.types import Conditioning, Tap

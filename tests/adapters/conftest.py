@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.preprocess import ImageLike, as_image
-from kornia_ditf.registry import create_ditf
+from kornia_ditf.registry.lookup import create_ditf
 from kornia_ditf.types import DescriptorMap, Frame
 
 DATA = Path(__file__).parents[2] / "examples" / "data"

@@ -15,7 +15,7 @@ from kornia_ditf.adapters.entries import descriptor_entry, identifier, matcher_e
 from kornia_ditf.adapters.kornia import DiTFDescriptor
 from kornia_ditf.adapters.kornia_matcher import DiTFMatcher
 from kornia_ditf.errors import DiTFError, InvalidArgumentError, UnknownBackboneError
-from kornia_ditf.registry import list_descriptors
+from kornia_ditf.registry.lookup import list_descriptors
 
 ROOT = Path(__file__).parents[2]
 GROUPS = ("kornia.dense_descriptors", "kornia.dense_matchers")

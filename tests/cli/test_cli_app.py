@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 from typer.testing import Result
 
-from kornia_ditf import registry
 from kornia_ditf.cli import failures
 from kornia_ditf.cli.failures import exit_code
 from kornia_ditf.errors import (
@@ -24,6 +23,7 @@ from kornia_ditf.errors import (
     HubUnreachableError,
     PluginWarning,
 )
+from kornia_ditf.registry import lookup as registry
 
 Run = Callable[..., Result]
 MODEL_LIBRARIES = {

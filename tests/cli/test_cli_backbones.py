@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from kornia_ditf import checkpoint, registry
-from kornia_ditf.registry import list_backbones
+from kornia_ditf.loading import checkpoint
+from kornia_ditf.registry import lookup as registry
+from kornia_ditf.registry.lookup import list_backbones
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]

@@ -14,7 +14,8 @@ from PIL import Image
 from typer.testing import Result
 
 import kornia_ditf
-from kornia_ditf import calibration, picture
+from kornia_ditf.loading import calibration
+from kornia_ditf.viz import matches as picture
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]

@@ -14,10 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from typer.testing import Result
 
-from kornia_ditf import hookimpl, plugins, registry
-from kornia_ditf.dense import DenseDescriptor
+from kornia_ditf import hookimpl
+from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
 from kornia_ditf.preprocess import as_image
-from kornia_ditf.spec import DescriptorSpec
+from kornia_ditf.registry import lookup as registry
+from kornia_ditf.registry import plugins
 from kornia_ditf.types import DescriptorMap, Frame
 
 Run = Callable[..., Result]

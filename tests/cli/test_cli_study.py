@@ -116,7 +116,7 @@ def test_an_ablation_prints_a_row_for_each_treatment(
 
 
 def test_the_photographs_of_the_project_are_the_default_of_an_ablation() -> None:
-    from kornia_ditf.study.ablation import ablation_study
+    from kornia_ditf.study.report.ablation import ablation_study
 
     study = ablation_study("nano")
     assert Path(str(study.datasets[0].root)).samefile("examples/data")

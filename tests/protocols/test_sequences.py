@@ -12,8 +12,8 @@ from PIL import Image
 
 from kornia_ditf import evaluate_sequence, find_protocol, load_dataset
 from kornia_ditf.errors import DatasetError, InvalidArgumentError
+from kornia_ditf.matching.propagation import Propagation
 from kornia_ditf.metrics.accumulate import JAndF
-from kornia_ditf.propagation import Propagation
 from kornia_ditf.protocols import sequences
 from kornia_ditf.protocols.protocol import Fit
 from kornia_ditf.types import DescriptorMap, Frame

@@ -13,8 +13,8 @@ import torch
 import yaml
 from PIL import Image
 
-from kornia_ditf.study.parsing import read_study
-from kornia_ditf.study.spec import Study
+from kornia_ditf.study.define.parsing import read_study
+from kornia_ditf.study.define.spec import Study
 
 MakeStudy = Callable[..., Path]
 

@@ -10,8 +10,8 @@ import pytest
 
 import kornia_ditf.study
 from kornia_ditf.errors import MissingExtraError
-from kornia_ditf.study.ray_cluster import RayCluster
-from kornia_ditf.study.units import Setup
+from kornia_ditf.study.define.jobs import Setup
+from kornia_ditf.study.run.ray_cluster import RayCluster
 
 
 def test_a_missing_library_is_named_with_the_command_that_installs_it(

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from kornia_ditf import find_backbone
-from kornia_ditf.backbone import Backbone
+from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.backbones.nano import NanoBackbone
+from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import ConformanceError, InvalidArgumentError
-from kornia_ditf.spec import BackboneSpec
 from kornia_ditf.tap import TableModulation
 from kornia_ditf.testing import BACKBONE_RULES, check_backbone
 from kornia_ditf.types import Conditioning, Tap

@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kornia_ditf.dense import DenseDescriptor
+from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
 from kornia_ditf.errors import ConformanceError
 from kornia_ditf.preprocess import as_image, fit_image
-from kornia_ditf.spec import DescriptorSpec
 from kornia_ditf.testing import DESCRIPTOR_RULES, check_descriptor
 from kornia_ditf.types import DescriptorMap
 

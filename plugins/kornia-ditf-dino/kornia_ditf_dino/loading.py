@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from kornia_ditf.checkpoint import Checkpoint
-from kornia_ditf.checks import read_device
 from kornia_ditf.errors import CheckpointError
-from kornia_ditf.loading import without_progress_bars, without_remarks
+from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.loading.weights import without_progress_bars, without_remarks
+from kornia_ditf.utils.checks import read_device
 from kornia_ditf_dino.descriptor import DINO, DINOConfig
 
 _CLASSES = {

@@ -9,14 +9,14 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.checks import check_integer, check_timestep
+from kornia_ditf.backbones.diffusers_backbone import Posterior
 from kornia_ditf.dense import DenseDescriptor, one_prompt_each
-from kornia_ditf.diffusers_backbone import Posterior
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.latents import encode_images, execution_place, pixels_per_cell
+from kornia_ditf.loading.latents import encode_images, execution_place, pixels_per_cell
 from kornia_ditf.noise import NoiseSchedule, draw_noise
 from kornia_ditf.preprocess import ImageLike, as_image, check_size, fit_image, squash_image
 from kornia_ditf.types import Conditioning, DescriptorMap, Frame
+from kornia_ditf.utils.checks import check_integer, check_timestep
 from kornia_ditf_sd.unet import capture_up_block, downsampling
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kornia_ditf.checkpoint import Checkpoint
-from kornia_ditf.checks import read_device
-from kornia_ditf.diffusers_backbone import read_schedule
+from kornia_ditf.backbones.diffusers_backbone import read_schedule
 from kornia_ditf.errors import CheckpointError
-from kornia_ditf.loading import load_vae_encoder
-from kornia_ditf.prompts import CachedPromptEncoder
+from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.loading.prompts import CachedPromptEncoder
+from kornia_ditf.loading.weights import load_vae_encoder
+from kornia_ditf.utils.checks import read_device
 from kornia_ditf_sd.descriptor import DIFT, DIFTConfig
 from kornia_ditf_sd.unet import load_unet
 

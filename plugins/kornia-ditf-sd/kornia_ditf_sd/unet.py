@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.checkpoint import Checkpoint
-from kornia_ditf.checks import check_integer
 from kornia_ditf.errors import CaptureError, CheckpointError
-from kornia_ditf.loading import load_transformer
+from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.loading.weights import load_transformer
+from kornia_ditf.utils.checks import check_integer
 
 _CLASS = "UNet2DConditionModel"
 _HEAD = ("conv_norm_out", "conv_act", "conv_out")

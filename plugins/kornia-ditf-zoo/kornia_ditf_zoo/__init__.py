@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kornia_ditf.hookspecs import hookimpl
-from kornia_ditf.spec import BackboneSpec
+from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.registry.hookspecs import hookimpl
 
 
 @hookimpl

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kornia_ditf.spec import BackboneSpec
+from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf_zoo import (
     auraflow,
     chroma,

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from kornia_ditf.checkpoint import Checkpoint
-from kornia_ditf.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
 from kornia_ditf_zoo.family import TrimmedTexts, describe, every_row, pad_texts, read_own_schedule

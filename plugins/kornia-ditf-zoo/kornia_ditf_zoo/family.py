@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kornia_ditf.checkpoint import Checkpoint
-from kornia_ditf.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.noise import VariancePreserving
-from kornia_ditf.spec import BackboneSpec
 from kornia_ditf.types import Conditioning, Tap
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.tap import ArgumentModulation, BlockStream
 from kornia_ditf.types import Conditioning
 from kornia_ditf_zoo.family import describe, every_row, pack, positions

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kornia_ditf.checkpoint import Checkpoint
-from kornia_ditf.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
 from kornia_ditf_zoo.family import describe, every_row, pack, positions

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kornia_ditf.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.tap import BlockStream, TableModulation
 from kornia_ditf.types import Conditioning
 from kornia_ditf_zoo.family import describe, every_row, pack

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from kornia_ditf.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.spec import BackboneSpec
+from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, TableModulation
 from kornia_ditf.types import Conditioning
 from kornia_ditf_zoo.family import describe, every_row

@@ -35,4 +35,4 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _own_cache(_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep prompts between tests, and do not sweep memory for encoders as tiny as these."""
     monkeypatch.setenv("KORNIA_DITF_CACHE", str(_cache))
-    monkeypatch.setattr("kornia_ditf.prompts.gc.collect", lambda: 0)
+    monkeypatch.setattr("kornia_ditf.loading.prompts.gc.collect", lambda: 0)

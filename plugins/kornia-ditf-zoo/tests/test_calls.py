@@ -13,8 +13,8 @@ from kornia_ditf_zoo.catalogue import SPECS
 from tiny_zoo import SAVERS
 from torch import Tensor
 
-from kornia_ditf.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.loading import without_deprecations, without_progress_bars
+from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.loading.weights import without_deprecations, without_progress_bars
 from kornia_ditf.types import Conditioning
 
 SPEC = {spec.name: spec for spec in SPECS}

@@ -18,8 +18,8 @@ from tiny_zoo import SAVERS
 from torch import Tensor
 
 from kornia_ditf import find_backbone, list_backbones
+from kornia_ditf.backbones.spec import NEUTRAL_RULE
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
-from kornia_ditf.spec import NEUTRAL_RULE
 from kornia_ditf.testing import BACKBONE_RULES, check_backbone
 
 SPEC = {spec.name: spec for spec in SPECS}

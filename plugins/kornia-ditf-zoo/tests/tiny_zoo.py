@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from kornia_ditf.loading import without_deprecations, without_progress_bars
+from kornia_ditf.loading.weights import without_deprecations, without_progress_bars
 from kornia_ditf.testing import tiny
 
 TEXT = 24  # width of every text encoder's embedding

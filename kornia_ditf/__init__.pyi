@@ -1,0 +1,151 @@
+# The public names and where each is defined; `__init__.py` loads them from here when first used.
+
+from .adapters.entries import descriptor_entry, matcher_entry
+from .adapters.hosts import use_in
+from .adapters.kornia import DiTFDescriptor, DiTFFeature
+from .adapters.kornia_matcher import CosineMatcher, DiTFMatcher, create_matcher
+from .adapters.opencv import (
+    OpenCVFeature,
+    to_dmatches,
+    to_image_features,
+    to_keypoints,
+    to_opencv,
+)
+from .backbones.base import Backbone
+from .backbones.diffusers_backbone import DiffusersBackbone
+from .backbones.spec import BackboneSpec
+from .datasets.pairs import Pair, PairDataset
+from .datasets.sequences import FrameSequence, SequenceDataset
+from .datasets.spec import DatasetSpec
+from .dense import DenseDescriptor, DescriptorSpec
+from .descriptor import DiTF, DiTFConfig
+from .errors import DiTFError
+from .export import export_descriptor, save_onnx
+from .fusion import FusedDescriptor
+from .massive import describe_channels, discard_channels, find_massive_channels
+from .matching.flow import Flow, dense_flow
+from .matching.keypoints import (
+    Argmax,
+    Target,
+    TopK,
+    WindowSoftArgmax,
+    match_points,
+    prepare_target,
+    similarity_maps,
+)
+from .matching.match import match
+from .matching.nearest import mutual_nearest
+from .matching.propagation import (
+    LabelPropagator,
+    Propagation,
+    propagate_masks,
+    propagate_points,
+)
+from .matching.refinement import refine
+from .matching.verification import Verification, verify
+from .preprocess import as_image, fit_image, read_image
+from .protocols.evaluate import PairResult, evaluate_pair
+from .protocols.fitting import prepare_image
+from .protocols.presets import find_protocol, list_protocols
+from .protocols.protocol import Protocol
+from .protocols.select import select_pairs
+from .protocols.sequences import SequenceResult, evaluate_sequence
+from .registry.hookspecs import hookimpl
+from .registry.lookup import (
+    create_descriptor,
+    create_ditf,
+    find_backbone,
+    find_descriptor,
+    list_backbones,
+    list_datasets,
+    list_descriptors,
+    load_dataset,
+)
+from .treatments import TREATMENTS, modulate, treat, unit_tokens
+from .types import Conditioning, DescriptorMap, Frame, Matches, Tap
+from .viz.matches import draw_matches, save_picture
+
+__all__ = [
+    "TREATMENTS",
+    "Argmax",
+    "Backbone",
+    "BackboneSpec",
+    "Conditioning",
+    "CosineMatcher",
+    "DatasetSpec",
+    "DenseDescriptor",
+    "DescriptorMap",
+    "DescriptorSpec",
+    "DiTF",
+    "DiTFConfig",
+    "DiTFDescriptor",
+    "DiTFError",
+    "DiTFFeature",
+    "DiTFMatcher",
+    "DiffusersBackbone",
+    "Flow",
+    "Frame",
+    "FrameSequence",
+    "FusedDescriptor",
+    "LabelPropagator",
+    "Matches",
+    "OpenCVFeature",
+    "Pair",
+    "PairDataset",
+    "PairResult",
+    "Propagation",
+    "Protocol",
+    "SequenceDataset",
+    "SequenceResult",
+    "Tap",
+    "Target",
+    "TopK",
+    "Verification",
+    "WindowSoftArgmax",
+    "as_image",
+    "create_descriptor",
+    "create_ditf",
+    "create_matcher",
+    "dense_flow",
+    "describe_channels",
+    "descriptor_entry",
+    "discard_channels",
+    "draw_matches",
+    "evaluate_pair",
+    "evaluate_sequence",
+    "export_descriptor",
+    "find_backbone",
+    "find_descriptor",
+    "find_massive_channels",
+    "find_protocol",
+    "fit_image",
+    "hookimpl",
+    "list_backbones",
+    "list_datasets",
+    "list_descriptors",
+    "list_protocols",
+    "load_dataset",
+    "match",
+    "match_points",
+    "matcher_entry",
+    "modulate",
+    "mutual_nearest",
+    "prepare_image",
+    "prepare_target",
+    "propagate_masks",
+    "propagate_points",
+    "read_image",
+    "refine",
+    "save_onnx",
+    "save_picture",
+    "select_pairs",
+    "similarity_maps",
+    "to_dmatches",
+    "to_image_features",
+    "to_keypoints",
+    "to_opencv",
+    "treat",
+    "unit_tokens",
+    "use_in",
+    "verify",
+]

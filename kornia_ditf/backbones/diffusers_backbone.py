@@ -1,0 +1,328 @@
+"""A diffusers transformer and VAE behind the `Backbone` interface, by a family's declarations."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, get_args
+
+import torch
+from torch import Tensor, nn
+
+from kornia_ditf.backbones.base import Backbone
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.loading.latents import encode_images, execution_place, pixels_per_cell
+from kornia_ditf.loading.plan import LoadingPlan, plan_loading
+from kornia_ditf.loading.prompts import CachedPromptEncoder
+from kornia_ditf.loading.weights import load_transformer, load_vae_encoder
+from kornia_ditf.noise import NoiseSchedule, RectifiedFlow, VariancePreserving
+from kornia_ditf.tap import BlockStream, capture_blocks, count_blocks
+from kornia_ditf.types import Conditioning, Tap
+from kornia_ditf.utils.checks import read_device
+
+Posterior = Literal["mode", "sample"]
+PromptEncoder = Callable[[Sequence[str]], Conditioning]
+
+
+class DiffusersBackbone(Backbone):
+    """A diffusers transformer and VAE; a family's subclass declares and rewrites no forward.
+
+    Args:
+        transformer: a diffusers transformer, whole or with its later blocks left out.
+        vae: a diffusers VAE, whole or its encoder alone.
+        prompt_encoder: from prompts to conditioning; None where only `Conditioning` is given.
+        schedule: the noise schedule; None takes the family's own.
+        posterior: take the `mode` of the VAE's posterior, or a seeded `sample`.
+        seed: of the posterior sample.
+
+    Raises:
+        InvalidArgumentError: the posterior has another name.
+    """
+
+    transformer_class: ClassVar[str]
+    """Name of the transformer's class in diffusers."""
+    pipeline_class: ClassVar[str | None] = None
+    """Name of the diffusers pipeline that encodes prompts; None where there are none."""
+    blocks_from: ClassVar[tuple[str, ...]] = ("num_layers", "num_single_layers")
+    """Keys of the transformer's configuration whose sum is the number of blocks."""
+    width_from: ClassVar[tuple[str, ...]] = ("num_attention_heads", "attention_head_dim")
+    """Keys of the transformer's configuration whose product is the width."""
+    streams: ClassVar[tuple[BlockStream, ...]]
+    """Where the blocks keep norm, modulation and attention, list by list as they run."""
+    vae_class: ClassVar[str] = "AutoencoderKL"
+    """Name of the VAE's class in diffusers."""
+    head: ClassVar[tuple[str, ...]] = ()
+    """Modules after the last block, never reached and so never loaded."""
+    schedule: NoiseSchedule = RectifiedFlow()
+
+    def __init__(
+        self,
+        transformer: nn.Module,
+        vae: nn.Module | None = None,
+        *,
+        prompt_encoder: PromptEncoder | None = None,
+        schedule: NoiseSchedule | None = None,
+        posterior: Posterior = "mode",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if posterior not in get_args(Posterior):
+            raise InvalidArgumentError(f"posterior must be 'mode' or 'sample', got {posterior!r}")
+        self.transformer, self.vae = transformer, vae
+        self.prompt_encoder, self.posterior, self.seed = prompt_encoder, posterior, seed
+        if schedule is not None:
+            self.schedule = schedule
+
+    @property
+    def config(self) -> Any:
+        """The transformer's own configuration."""
+        return self.transformer.config
+
+    @property
+    def blocks(self) -> int:
+        return count_blocks(self.transformer, self.streams)
+
+    @property
+    def width(self) -> int:
+        return prod(int(self.config[key]) for key in self.width_from)
+
+    @property
+    def patch_size(self) -> int:
+        """Side of the square of latent cells that one token covers."""
+        return int(self.config.patch_size)
+
+    @property
+    def pixels_per_token(self) -> int:
+        return self.patch_size * self.pixels_per_cell
+
+    @property
+    def pixels_per_cell(self) -> int:
+        """Side of the square of pixels that one cell of the latent covers."""
+        return 1 if self.vae is None else pixels_per_cell(self.vae)
+
+    @property
+    def max_cells(self) -> int | None:
+        """Longest side of a latent that the model has positions for; None where any will do."""
+        return None
+
+    def settings(self) -> str:
+        quantized = getattr(self.config, "quantization_config", None)
+        dtype = execution_place(self.transformer)[1]
+        return f"{dtype} posterior={self.posterior} seed={self.seed} quantized={quantized}"
+
+    def encode(self, image: Tensor) -> Tensor:
+        if self.vae is None:
+            raise InvalidArgumentError("this backbone has no VAE; build it with vae=...")
+        sample = self.posterior == "sample"
+        return encode_images(self.vae, image, sample=sample, seed=self.seed)
+
+    def condition(self, prompts: Sequence[str]) -> Conditioning:
+        if self.prompt_encoder is None:
+            raise InvalidArgumentError(
+                f"this {type(self).__name__} was built without a prompt encoder; "
+                "build it with prompt_encoder=..., or give it a Conditioning"
+            )
+        return self.prompt_encoder(prompts)
+
+    def taps(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning, *, blocks: Sequence[int]
+    ) -> dict[int, Tap]:
+        self.schedule.check(timestep)
+        patch, channels = self.patch_size, self.latent_channels
+        if latent.ndim != 4 or latent.shape[1] != channels or not latent.numel():
+            raise InvalidArgumentError(
+                f"latent must have the shape (B, {channels}, h, w), got {tuple(latent.shape)}"
+            )
+        height, width = latent.shape[2:]
+        if height % patch or width % patch:
+            raise InvalidArgumentError(
+                f"latent sides must be multiples of {patch}, got {height} x {width}"
+            )
+        if self.max_cells is not None and max(height, width) > self.max_cells:
+            raise InvalidArgumentError(
+                f"this model has positions for latents of up to {self.max_cells} x "
+                f"{self.max_cells} cells, got {height} x {width}; give a smaller long_side"
+            )
+        device, dtype = execution_place(self.transformer)
+        conditioning = conditioning.expand(len(latent)).to(device, dtype)
+        latent = latent.to(device, dtype)
+        grid = (height // patch, width // patch)
+        inputs = self.transformer_inputs(latent, timestep, conditioning)
+        return capture_blocks(self.transformer, self.streams, blocks, inputs, grid=grid)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent that the transformer takes."""
+        return int(self.config.in_channels)
+
+    @abstractmethod
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Mapping[str, Any]:
+        """Give the arguments of the transformer's forward, as the family's pipeline does.
+
+        Args:
+            latent: noisy latents (B, C, h, w) in the transformer's dtype, on its device.
+            timestep: the paper's timestep in [0, 1000].
+            conditioning: B rows, on the transformer's device.
+        """
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        block: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device = "cpu",
+        offload: bool = False,
+        quantization_config: object = None,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        **options: Any,
+    ) -> Self:
+        """Load what a checkpoint in the diffusers layout needs up to a block, and no more.
+
+        Args:
+            source: a hub id or a local folder.
+            block: the last block whose input will be asked for; None loads all.
+            dtype: of the transformer; None is bfloat16 on an accelerator, float32 on a CPU. The
+                VAE's encoder stays in float32: some overflow float16.
+            device: where to compute.
+            offload: keep the transformer's weights on the CPU and bring each layer to the device
+                only while it runs (accelerate's cpu_offload).
+            quantization_config: one of diffusers' quantisation configurations.
+            revision: branch, tag or commit on the hub.
+            token: hub token; None takes the one that `hf auth login` stored.
+            cache_dir: the hub's download cache; None is its default.
+            local_files_only: never ask the hub.
+            options: see the family's class.
+
+        Raises:
+            CheckpointError: a file is missing, corrupt, or of another model.
+            HubError: the hub does not give a file.
+            InvalidArgumentError: an option is wrong, or the block is out of range.
+        """
+        place = read_device(device)
+        dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
+        checkpoint = Checkpoint(
+            source,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        own_options = cls.checkpoint_options(checkpoint)  # first: a model may be refused by them
+        transformer = load_transformer(
+            checkpoint,
+            cls.transformer_class,
+            block_lists=[stream.blocks for stream in cls.streams],
+            unused=cls.head,
+            last_block=block,
+            dtype=dtype,
+            quantization_config=quantization_config,
+        )
+        vae = cls.load_vae(checkpoint)
+        encoder = None
+        if cls.pipeline_class is not None:
+            encoder = CachedPromptEncoder(
+                checkpoint,
+                cls.pipeline_class,
+                cls.encode_prompts,
+                dtype=dtype,
+                device=place,
+                modules=cls.pipeline_modules,
+            )
+        backbone = cls(
+            transformer,
+            vae,
+            prompt_encoder=encoder,
+            **own_options,
+            **options,
+        )
+        backbone.identity = checkpoint.identity
+        return backbone.eval().requires_grad_(False)._place(place, offload)
+
+    @classmethod
+    def plan_loading(
+        cls,
+        source: str | Path,
+        *,
+        block: int | None = None,
+        dtype: torch.dtype = torch.bfloat16,
+        architecture: Mapping[str, Mapping[str, Any]] | None = None,
+        **hub: Any,
+    ) -> LoadingPlan:
+        """Work out what `from_pretrained` would download and hold, before it does.
+
+        Args:
+            source: a hub id or a local folder.
+            block: the last block to load; None is all.
+            dtype: of the transformer.
+            architecture: configurations to fall back to; see `plan.plan_loading`.
+            hub: `revision`, `token`, `cache_dir`, `local_files_only`.
+        """
+        return plan_loading(
+            Checkpoint(source, **hub),
+            cls.transformer_class,
+            block_lists=[stream.blocks for stream in cls.streams],
+            unused=cls.head,
+            last_block=block,
+            dtype=dtype,
+            architecture=architecture,
+            vae_class=cls.vae_class,
+        )
+
+    def _place(self, device: torch.device, offload: bool) -> Self:
+        if not offload:
+            return self.to(device)
+        from accelerate import cpu_offload
+
+        cpu_offload(self.transformer, execution_device=device)
+        if self.vae is not None:
+            self.vae.to(device)
+        return self
+
+    @classmethod
+    def load_vae(cls, checkpoint: Checkpoint) -> nn.Module | None:
+        """Load the encoder of the checkpoint's VAE, in float32."""
+        return load_vae_encoder(checkpoint, cls.vae_class, dtype=torch.float32)
+
+    @classmethod
+    def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Read from a checkpoint what the family's constructor wants besides the modules.
+
+        This is asked before any weight is read.
+
+        Raises:
+            CheckpointError: the family does not know this kind of model.
+        """
+        return {}
+
+    @classmethod
+    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
+        """Give the modules that the pipeline shall not load: None, or what comes from elsewhere."""
+        return {"transformer": None, "vae": None}
+
+    @classmethod
+    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Encode prompts with the family's pipeline, one row each.
+
+        Every prompt is padded to one length, so that the rows of several can be joined.
+
+        Raises:
+            InvalidArgumentError: the family takes no prompts.
+        """
+        raise InvalidArgumentError(f"{cls.__name__} takes no prompts")
+
+
+def read_schedule(checkpoint: Checkpoint) -> VariancePreserving:
+    """Read the DDPM noise schedule of a checkpoint's own scheduler."""
+    return VariancePreserving.from_scheduler_config(
+        checkpoint.json("scheduler/scheduler_config.json")
+    )

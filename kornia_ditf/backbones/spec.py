@@ -1,0 +1,89 @@
+"""What is known of a backbone before a weight is loaded: a value that plugins register."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kornia_ditf.backbones.base import Backbone
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.loading.plan import LoadingPlan
+from kornia_ditf.utils.checks import check_integer, check_spec, check_timestep
+
+NEUTRAL_RULE = (
+    "uncalibrated; neutral rule: the middle block, timestep 250, the training resolution, one "
+    "noise draw, massive channels found when first needed"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneSpec:
+    """All that is known of a backbone before a weight is loaded.
+
+    Args:
+        name: what the user types.
+        repo: hub id of a repository in the diffusers layout, or a folder's path.
+        pipeline: the `_class_name` in its model_index.json, by which a folder is recognised.
+        load: makes the backbone; called with `source`, `block`, `dtype`, `device` and more.
+        plan: works out what that would download and hold; None where nobody knows.
+        blocks: number of blocks, all lists together.
+        width: channels of the stream.
+        pixels_per_token: side of the square of pixels that one token covers.
+        block: which block's input to take, counted from 0.
+        timestep: the paper's timestep in [0, 1000].
+        long_side: length of the image's longest side in pixels.
+        ensemble: number of noise draws.
+        massive_channels: those to discard; None where they are found when first needed.
+        prompt: what the model is told when the user gives no prompt.
+        calibrated: whether block, timestep and massive channels were chosen by measuring.
+        source: where these numbers come from.
+        license: licence of the weights.
+        architecture: the configurations of `transformer` and `vae`, for planning without network.
+        blocks_from: keys of the transformer's configuration whose sum is the number of blocks, and
+        width_from: keys whose product is the width; by them a folder is described that is no
+            published one. A key that is missing counts as 0 blocks.
+
+    Raises:
+        InvalidArgumentError: a value has a wrong type, or is out of range.
+    """
+
+    name: str
+    repo: str
+    pipeline: str
+    load: Callable[..., Backbone]
+    plan: Callable[..., LoadingPlan] | None = None
+    blocks: int
+    width: int
+    pixels_per_token: int
+    block: int
+    timestep: int
+    long_side: int
+    ensemble: int = 1
+    massive_channels: tuple[int, ...] | None = None
+    prompt: str = ""
+    calibrated: bool = False
+    source: str
+    license: str
+    architecture: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    blocks_from: tuple[str, ...] = ("num_layers", "num_single_layers")
+    width_from: tuple[str, ...] = ("num_attention_heads", "attention_head_dim")
+
+    def __post_init__(self) -> None:
+        check_spec(self, ("name", "repo", "pipeline", "source", "license"))
+        for name in ("blocks", "width", "pixels_per_token", "long_side", "ensemble"):
+            check_integer(name, getattr(self, name), minimum=1)
+        check_integer("block", self.block, minimum=0, maximum=self.blocks - 1)
+        for channel in () if self.massive_channels is None else self.massive_channels:
+            check_integer("massive_channels", channel, minimum=0, maximum=self.width - 1)
+        if not isinstance(self.prompt, str):
+            raise InvalidArgumentError(f"prompt must be a text, got {self.prompt!r}")
+        check_timestep(self.timestep)
+
+    @classmethod
+    def uncalibrated(cls, *, blocks: int, **known: Any) -> BackboneSpec:
+        """Describe a backbone whose block and timestep nobody has published or measured.
+
+        The numbers follow one stated rule for all, so that they look like what they are.
+        """
+        return cls(blocks=blocks, block=blocks // 2, timestep=250, source=NEUTRAL_RULE, **known)

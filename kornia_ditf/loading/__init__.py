@@ -1,0 +1,1 @@
+"""Getting a model's files, and only the weights that are needed."""

@@ -1,0 +1,48 @@
+"""Massive channels that were measured, kept on disk per weights, block and timestep."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+from kornia_ditf.utils.cache import cache_folder, write_to_cache
+
+logger = logging.getLogger(__name__)
+
+
+def load(identity: str, block: int, timestep: float) -> tuple[int, ...] | None:
+    """Read the massive channels kept for these weights; None where there are none."""
+    path = _path(identity, block, timestep)
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        return tuple(int(channel) for channel in record["massive_channels"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        logger.warning("ignoring the damaged calibration %s (%s); calibrate again", path, error)
+        return None
+
+
+def save(identity: str, block: int, timestep: float, channels: tuple[int, ...]) -> Path:
+    """Keep massive channels for these weights, block and timestep; gives the file's path.
+
+    Raises:
+        OutputError: the cache folder cannot be written.
+    """
+    path = _path(identity, block, timestep)
+    record = {
+        "identity": identity,
+        "block": block,
+        "timestep": timestep,
+        "massive_channels": list(channels),
+    }
+    with write_to_cache(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1), "utf-8")
+    return path
+
+
+def _path(identity: str, block: int, timestep: float) -> Path:
+    key = hashlib.sha256(f"{identity}\n{block}\n{float(timestep)}".encode()).hexdigest()[:32]
+    return cache_folder() / "massive" / f"{key}.json"

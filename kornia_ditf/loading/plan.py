@@ -1,0 +1,142 @@
+"""A checkpoint's configuration in; the bytes that loading it would download and hold, out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from kornia_ditf.errors import HubError
+from kornia_ditf.loading.checkpoint import WEIGHTS, Checkpoint
+from kornia_ditf.loading.weights import build_empty, leave_out, leave_out_decoder, tensor_dtype
+
+# The variants beside it, such as model.fp16.safetensors, are not fetched.
+_TEXT_ENCODER = re.compile(r"text_encoder\w*/model(-\d+-of-\d+)?\.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadingPlan:
+    """What loading a backbone up to a block costs, in bytes.
+
+    Args:
+        transformer_held: of the transformer in memory, up to the block.
+        transformer_whole: of all of it.
+        vae_held: of the VAE's encoder in memory.
+        vae_whole: of all of it.
+        download: per weight file that is needed and not here yet; None where the hub could not be
+            asked, so that the files are not known.
+        prompt_download: of the text encoders, fetched and held only while a new prompt is
+            embedded; None where not known, 0 where the family has none.
+        source: where these figures come from.
+    """
+
+    transformer_held: int
+    transformer_whole: int
+    vae_held: int
+    vae_whole: int
+    download: Mapping[str, int] | None
+    prompt_download: int | None
+    source: str
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory once the backbone is loaded."""
+        return self.transformer_held + self.vae_held
+
+
+def plan_loading(
+    checkpoint: Checkpoint,
+    class_name: str,
+    *,
+    block_lists: Sequence[str],
+    unused: Sequence[str] = (),
+    last_block: int | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+    architecture: Mapping[str, Mapping[str, Any]] | None = None,
+    vae_class: str = "AutoencoderKL",
+) -> LoadingPlan:
+    """Work out what loading would download and hold; reads configurations, no weights.
+
+    Args:
+        checkpoint: where the files are.
+        class_name: the transformer's class in diffusers.
+        block_lists: its attributes that hold blocks, in the order in which they run.
+        unused: its modules behind the last block.
+        last_block: the last block to load; None is all.
+        dtype: of the transformer in memory; the VAE's encoder is float32.
+        architecture: configurations by part (`transformer`, `vae`), used where the checkpoint's
+            own cannot be had.
+        vae_class: the VAE's class in diffusers.
+
+    Raises:
+        CheckpointError: a local folder lacks a file or holds a damaged one.
+        HubError: the hub does not give the configuration and `architecture` is not known.
+        InvalidArgumentError: the block is out of range.
+    """
+    try:
+        configs: Mapping[str, Mapping[str, Any]] = {
+            part: checkpoint.json(f"{part}/config.json") for part in _parts(checkpoint)
+        }
+        source = f"the files of {checkpoint.source}"
+    except HubError as error:
+        if not architecture:
+            raise
+        configs = architecture
+        source = f"the architecture alone; no file was looked at ({error})"
+    transformer = build_empty(dict(configs["transformer"]), class_name, dtype)
+    whole = _bytes(transformer, dtype)
+    leave_out(transformer, block_lists, unused, last_block)
+    vae_held = vae_whole = 0
+    needed = {"transformer": set(transformer.state_dict())}
+    if "vae" in configs:
+        vae = build_empty(dict(configs["vae"]), vae_class, torch.float32)
+        vae_whole = _bytes(vae, torch.float32)
+        leave_out_decoder(vae)
+        vae_held = _bytes(vae, torch.float32)
+        needed["vae"] = set(vae.state_dict())
+    return LoadingPlan(
+        transformer_held=_bytes(transformer, dtype),
+        transformer_whole=whole,
+        vae_held=vae_held,
+        vae_whole=vae_whole,
+        download=_downloads(checkpoint, needed),
+        prompt_download=_prompt_download(checkpoint),
+        source=source,
+    )
+
+
+def _parts(checkpoint: Checkpoint) -> list[str]:
+    index = checkpoint.json("model_index.json")
+    return [part for part in ("transformer", "vae") if index.get(part, [None])[0] is not None]
+
+
+def _bytes(model: nn.Module, dtype: torch.dtype) -> int:
+    # Stored buffers count: the positions of SD3.5-medium are a fifth of what is held up to block 9.
+    return sum(
+        value.numel() * tensor_dtype(model, name, dtype).itemsize
+        for name, value in model.state_dict().items()
+    )
+
+
+def _downloads(checkpoint: Checkpoint, needed: Mapping[str, set[str]]) -> dict[str, int] | None:
+    files: set[str] = set()
+    try:
+        for part, names in needed.items():
+            stored = checkpoint.weight_map(part)
+            single = f"{part}/{WEIGHTS}.safetensors"
+            files |= {single} if stored is None else {stored[name] for name in names & set(stored)}
+        return {file: checkpoint.size(file) for file in sorted(files) if not checkpoint.has(file)}
+    except HubError:
+        return None
+
+
+def _prompt_download(checkpoint: Checkpoint) -> int | None:
+    try:
+        files = [name for name in checkpoint.files() if _TEXT_ENCODER.fullmatch(name)]
+    except HubError:
+        return None
+    return sum(checkpoint.size(name) for name in files if not checkpoint.has(name))

@@ -1,0 +1,181 @@
+"""Prompts in, conditioning out; text encoders are in memory only while a new prompt is embedded.
+
+An embedding is kept on disk per weights, pipeline and prompt, so that the second run never touches
+the text encoders, which for FLUX and SD3 are larger than what is kept of the transformer.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.errors import CheckpointError, HubError, InvalidArgumentError
+from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.loading.weights import without_deprecations, without_progress_bars, without_remarks
+from kornia_ditf.types import Conditioning
+from kornia_ditf.utils.cache import cache_folder, write_to_cache
+
+logger = logging.getLogger(__name__)
+
+Encode = Callable[[Any, Sequence[str]], Mapping[str, Tensor]]
+Modules = Callable[[Checkpoint, torch.dtype], Mapping[str, Any]]
+
+
+class PromptCache:
+    """Embeddings on disk, one safetensors file per prompt.
+
+    Args:
+        folder: where they are kept; made when the first is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: str) -> Path:
+        """Give the file of a key."""
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.safetensors"
+
+    def load(self, key: str, *, text_encoders: str | None = None) -> dict[str, Tensor] | None:
+        """Read an embedding; None where there is none, a damaged one, or other encoders made it.
+
+        Args:
+            key: of the embedding.
+            text_encoders: which are at hand; None where none are, so that any will have been right.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = self.path(key)
+        try:
+            with safe_open(path, "pt") as file:
+                if text_encoders not in (None, (file.metadata() or {}).get("text_encoders")):
+                    return None
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError) as error:
+            logger.warning("the cached prompt %s is damaged (%s); it is made anew", path, error)
+            return None
+
+    def save(self, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Keep an embedding.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        from safetensors.torch import save_file
+
+        whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        with write_to_cache(self.path(key)) as temporary:
+            save_file(whole, temporary, metadata=dict(metadata))
+
+
+class CachedPromptEncoder:
+    """Embeds prompts with a family's own diffusers pipeline, each of them once.
+
+    Args:
+        checkpoint: whose text encoders to use.
+        pipeline_class: the pipeline's class in diffusers.
+        encode: calls the pipeline for some prompts; gives named tensors, one row each.
+        dtype: of the text encoders and the embeddings.
+        device: where to encode.
+        cache: where embeddings are kept; None is the user's cache folder.
+        modules: the pipeline's modules that it shall not load by itself, None for those that
+            encoding does without.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        pipeline_class: str,
+        encode: Encode,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        cache: PromptCache | None = None,
+        modules: Modules = lambda checkpoint, dtype: {"transformer": None, "vae": None},
+    ) -> None:
+        self.checkpoint, self.pipeline_class, self.encode = checkpoint, pipeline_class, encode
+        self.dtype, self.device, self.modules = dtype, device, modules
+        self.cache = cache or PromptCache(cache_folder() / "prompts")
+
+    def __call__(self, prompts: Sequence[str]) -> Conditioning:
+        """Give the conditioning of prompts, one row each.
+
+        Raises:
+            CheckpointError: the text encoders are incomplete or damaged.
+            HubError: the hub does not give them.
+            InvalidArgumentError: there is no prompt.
+        """
+        if not prompts:
+            raise InvalidArgumentError("give at least one prompt; an empty text is one")
+        rows = [self._cached(prompt) for prompt in prompts]
+        missing = [prompt for prompt, row in zip(prompts, rows, strict=True) if row is None]
+        made = dict(self._embed(missing)) if missing else {}
+        found = [made[p] if row is None else row for p, row in zip(prompts, rows, strict=True)]
+        return Conditioning({name: torch.cat([row[name] for row in found]) for name in found[0]})
+
+    def prepare(self, prompts: Sequence[str]) -> None:
+        """Embed many prompts while the text encoders are loaded once, and keep them on disk.
+
+        To be called before work that meets one prompt after another.
+        """
+        missing = [prompt for prompt in dict.fromkeys(prompts) if self._cached(prompt) is None]
+        if missing:
+            for _ in self._embed(missing):
+                pass
+
+    def _cached(self, prompt: str) -> dict[str, Tensor] | None:
+        at_hand = self.checkpoint.text_identity
+        return self.cache.load(self._key(prompt), text_encoders=at_hand)
+
+    def _key(self, prompt: str) -> str:
+        return "\n".join([self.checkpoint.identity, self.pipeline_class, str(self.dtype), prompt])
+
+    @torch.no_grad()
+    def _embed(self, prompts: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+        pipeline = self._load_pipeline()
+        try:
+            # One at a time, so that an embedding does not depend on its neighbours.
+            for prompt in dict.fromkeys(prompts):
+                tensors = {n: value.cpu() for n, value in self.encode(pipeline, [prompt]).items()}
+                metadata = {
+                    "identity": self.checkpoint.identity,
+                    "text_encoders": str(self.checkpoint.text_identity),
+                    "pipeline": self.pipeline_class,
+                    "prompt": prompt,
+                }
+                self.cache.save(self._key(prompt), tensors, metadata)
+                yield prompt, tensors
+        finally:
+            del pipeline
+            gc.collect()
+
+    def _load_pipeline(self) -> Any:
+        import diffusers
+        from safetensors import SafetensorError
+
+        checkpoint = self.checkpoint
+        checkpoint.json("model_index.json")  # which speaks plainly where it is damaged or refused
+        try:
+            with without_deprecations(), without_remarks():  # that torchvision is not installed
+                pipeline_class: Any = getattr(diffusers, self.pipeline_class)
+            with without_progress_bars(), without_deprecations():
+                pipeline = pipeline_class.from_pretrained(
+                    **checkpoint.pretrained_options(),
+                    **self.modules(checkpoint, self.dtype),
+                    dtype=self.dtype,
+                )
+        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+            kind = HubError if checkpoint.folder is None else CheckpointError
+            raise kind(
+                f"cannot load the text encoders of {checkpoint.source} that an uncached prompt "
+                f"needs: {error}"
+            ) from error
+        return pipeline.to(self.device)

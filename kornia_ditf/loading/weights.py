@@ -1,0 +1,310 @@
+"""A checkpoint and a block in; a transformer up to that block, or a VAE's encoder, out.
+
+The whole architecture is built without memory, what is never reached is replaced by identities,
+and only the tensors that remain are read, each from its own shard. A smaller `num_layers` would be
+wrong: the last block of SD3 has another shape, and some families scale by depth.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kornia_ditf.errors import CheckpointError, InvalidArgumentError
+from kornia_ditf.loading.checkpoint import Checkpoint, damaged
+
+# DiT and PixArt were published before they had classes of their own, told apart by their norm.
+_FORMER_CLASS = "Transformer2DModel"
+_FORMER_NORMS = {
+    "ada_norm_zero": "DiTTransformer2DModel",
+    "ada_norm_single": "PixArtTransformer2DModel",
+}
+
+# Attention layers had other names when the oldest VAEs were saved.
+_OLD_NAMES = (
+    ("to_q", "query"),
+    ("to_k", "key"),
+    ("to_v", "value"),
+    ("to_out.0", "proj_attn"),
+)
+
+
+def load_transformer(
+    checkpoint: Checkpoint,
+    class_name: str,
+    *,
+    block_lists: Sequence[str],
+    unused: Sequence[str] = (),
+    last_block: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    quantization_config: object = None,
+    subfolder: str = "transformer",
+) -> nn.Module:
+    """Load a transformer up to a block.
+
+    Args:
+        checkpoint: where the files are.
+        class_name: the transformer's class in diffusers.
+        block_lists: its attributes that hold blocks, in the order in which they run.
+        unused: its modules behind the last block, which a capture never reaches.
+        last_block: the last block to load, counted from 0 through all lists; None loads all.
+        dtype: of the weights; a class that keeps modules in float32 keeps them.
+        quantization_config: one of diffusers' quantisation configurations. Then diffusers loads
+            the whole model, quantised, and the later blocks are let go afterwards.
+        subfolder: of the checkpoint.
+
+    Returns:
+        the transformer in evaluation mode, without gradients; blocks left out are identities.
+
+    Raises:
+        CheckpointError: a file or tensor is missing, damaged, or of another model.
+        HubError: the hub does not give a file.
+        InvalidArgumentError: the block is out of range, or the dtype holds no fractions.
+    """
+    if not dtype.is_floating_point:
+        raise InvalidArgumentError(f"dtype must be a floating-point one, got {dtype}")
+    if quantization_config is not None:
+        model = _load_quantized(checkpoint, class_name, dtype, quantization_config, subfolder)
+        leave_out(model, block_lists, unused, last_block)
+        return model.eval().requires_grad_(False)
+    model = build_empty(checkpoint.json(f"{subfolder}/config.json"), class_name, dtype)
+    leave_out(model, block_lists, unused, last_block)
+    return _fill(model, checkpoint, subfolder, dtype)
+
+
+def load_vae_encoder(
+    checkpoint: Checkpoint,
+    class_name: str = "AutoencoderKL",
+    *,
+    dtype: torch.dtype = torch.float32,
+    subfolder: str = "vae",
+) -> nn.Module:
+    """Load the encoder of a VAE; its decoder is neither read nor held.
+
+    Returns:
+        the VAE in evaluation mode, whose `encode` works and whose `decode` does not.
+
+    Raises:
+        CheckpointError: a file or tensor is missing, damaged, or of another model.
+        HubError: the hub does not give a file.
+    """
+    model = build_empty(checkpoint.json(f"{subfolder}/config.json"), class_name, dtype)
+    leave_out_decoder(model)
+    return _fill(model, checkpoint, subfolder, dtype)
+
+
+def build_empty(config: dict[str, Any], class_name: str, dtype: torch.dtype) -> nn.Module:
+    """Build a diffusers model whose parameters and stored buffers have shapes and no memory.
+
+    Buffers that are computed and not stored, such as the positions of DiT, hold their values.
+
+    Raises:
+        CheckpointError: the configuration is of another class, or not one of its own.
+    """
+    import diffusers
+    from accelerate import init_empty_weights
+
+    named = config.get("_class_name", class_name)
+    if named == _FORMER_CLASS:
+        named = _FORMER_NORMS.get(str(config.get("norm_type")), named)
+    if named != class_name:
+        raise CheckpointError(f"expected the configuration of a {class_name}, got a {named}")
+    model_class: Any = getattr(diffusers, class_name)
+
+    def build(*, include_buffers: bool) -> nn.Module:
+        with (
+            init_empty_weights(include_buffers=include_buffers),
+            _default_dtype(dtype),
+            without_deprecations(),
+        ):
+            model: nn.Module = model_class.from_config(config)
+            return model
+
+    try:
+        # SD3 stores its positions: to compute 384 x 384 of them would take many gigabytes.
+        with suppress(RuntimeError):  # some classes ask for values while they are built
+            model = build(include_buffers=True)
+            if not _lacks_values(model):
+                return model
+        return build(include_buffers=False)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise CheckpointError(f"{class_name} rejects its configuration: {error}") from error
+
+
+def _lacks_values(model: nn.Module) -> bool:
+    """Tell whether a model built without memory needs values that no checkpoint stores."""
+    stored = model.state_dict().keys()
+    if any(buffer.is_meta for name, buffer in model.named_buffers() if name not in stored):
+        return True
+    attributes = [value for module in model.modules() for value in vars(module).values()]
+    lists = [value for value in attributes if isinstance(value, list | tuple)]
+    values = chain(attributes, *lists)  # Lumina2 keeps its rotations in a list
+    return any(isinstance(value, Tensor) and value.is_meta for value in values)
+
+
+def tensor_dtype(model: nn.Module, name: str, dtype: torch.dtype) -> torch.dtype:
+    """Choose the dtype of a model's tensor; some classes keep some modules in float32."""
+    in_float32 = getattr(model, "_keep_in_fp32_modules", None) or ()
+    return torch.float32 if any(part in name.split(".") for part in in_float32) else dtype
+
+
+def leave_out(
+    model: nn.Module,
+    block_lists: Sequence[str],
+    unused: Sequence[str],
+    last_block: int | None = None,
+) -> None:
+    """Replace what a capture up to a block never reaches by identities, lists keeping length.
+
+    Raises:
+        InvalidArgumentError: the block is out of range.
+    """
+    lists: list[Any] = [model.get_submodule(name) for name in block_lists]
+    count = sum(len(blocks) for blocks in lists)
+    if last_block is not None and not 0 <= last_block < count:
+        raise InvalidArgumentError(f"block must lie in [0, {count - 1}], got {last_block}")
+    kept = count if last_block is None else last_block + 1
+    for blocks in lists:
+        for index in range(max(kept, 0), len(blocks)):
+            blocks[index] = nn.Identity()
+        kept -= len(blocks)
+    for name in unused:
+        model.set_submodule(name, nn.Identity())
+
+
+def leave_out_decoder(vae: nn.Module) -> None:
+    """Replace what a VAE needs for decoding alone by identities."""
+    children = dict(vae.named_children())
+    leave_out(vae, (), [name for name in ("decoder", "post_quant_conv") if name in children])
+
+
+def _fill(
+    model: nn.Module, checkpoint: Checkpoint, subfolder: str, dtype: torch.dtype
+) -> nn.Module:
+    from accelerate.utils import set_module_tensor_to_device
+
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    for name, value in _read(checkpoint, subfolder, shapes):
+        if value.is_floating_point():
+            value = value.to(tensor_dtype(model, name, dtype))
+        set_module_tensor_to_device(model, name, "cpu", value=value, dtype=value.dtype)
+    return model.eval().requires_grad_(False)
+
+
+def _read(
+    checkpoint: Checkpoint, subfolder: str, shapes: dict[str, torch.Size]
+) -> Iterator[tuple[str, Tensor]]:
+    """Read tensors shard by shard, opening only the shards that hold one of them."""
+    from safetensors import SafetensorError, safe_open
+
+    stored = checkpoint.shards(subfolder)
+    wanted: dict[str, list[tuple[str, str]]] = {}
+    for name in shapes:
+        found = name if name in stored else _old_name(name)
+        if found not in stored:
+            raise CheckpointError(
+                f"{checkpoint.source}/{subfolder} has no tensor {name!r}: it is incomplete, "
+                "or its configuration is of another model"
+            )
+        wanted.setdefault(stored[found], []).append((name, found))
+    for file, names in wanted.items():
+        path = checkpoint.file(file)
+        try:
+            with safe_open(path, "pt") as tensors:
+                for name, found in names:
+                    value = tensors.get_tensor(found)
+                    if value.shape != shapes[name]:
+                        raise CheckpointError(
+                            f"{path}: {found!r} has the shape {tuple(value.shape)}, but the "
+                            f"configuration asks for {tuple(shapes[name])}"
+                        )
+                    yield name, value
+        except (SafetensorError, OSError) as error:
+            raise damaged(path, error) from error
+
+
+def _old_name(name: str) -> str:
+    for new, old in _OLD_NAMES:
+        name = name.replace(f".{new}.", f".{old}.")
+    return name
+
+
+def _load_quantized(
+    checkpoint: Checkpoint,
+    class_name: str,
+    dtype: torch.dtype,
+    quantization_config: object,
+    subfolder: str,
+) -> nn.Module:
+    import diffusers
+    from safetensors import SafetensorError
+
+    model_class: Any = getattr(diffusers, class_name)
+    try:
+        with without_progress_bars():
+            model: nn.Module = model_class.from_pretrained(
+                **checkpoint.pretrained_options(),
+                subfolder=subfolder,
+                dtype=dtype,
+                quantization_config=quantization_config,
+            )
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        raise CheckpointError(f"cannot load {checkpoint.source} quantised: {error}") from error
+    return model
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    # As diffusers does, so that computed buffers come out in the same dtype.
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def without_deprecations() -> Iterator[None]:
+    """Keep to themselves what libraries warn of in their own code, which no user can change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Keep diffusers and transformers from drawing progress bars, and leave them as they were."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
+    shown = [library.is_progress_bar_enabled() for library in libraries]
+    for library in libraries:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, was_shown in zip(libraries, shown, strict=True):
+            if was_shown:
+                library.enable_progress_bar()
+
+
+@contextmanager
+def without_remarks() -> Iterator[None]:
+    """Keep transformers from logging what is no error, and leave it as it was."""
+    from transformers.utils import logging as messages
+
+    logging: Any = messages
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

@@ -1,0 +1,1 @@
+"""Matching descriptors: nearest neighbours, keypoints, flow, propagation, verification."""

@@ -1,0 +1,187 @@
+"""Descriptors of two images in, for every pixel of A its place in B out, with how sure that is.
+
+Tokens of A are matched to tokens of B, below a cell (`refinement`), and their places enlarged to
+A's pixels; the same from B to A tells which of them come back to where they started.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.matching.checks import (
+    check_comparable,
+    check_finite,
+    check_one_image,
+    full_precision,
+)
+from kornia_ditf.matching.refinement import refine
+from kornia_ditf.types import DescriptorMap, Matches
+
+_ROWS = 512
+"""Tokens of A that are compared with all of B at one time."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flow:
+    """Where every pixel of image A lies in image B.
+
+    Args:
+        grid: for `torch.nn.functional.grid_sample` and `kornia.geometry.remap`'s kin: (x, y) in
+            B, from -1 to 1 over the image from edge to edge (align_corners=False), float32,
+            shape (1, H, W, 2) at the size of A.
+        confidence: cosine of the matched tokens, in [-1, 1], shape (1, 1, H, W).
+        consistent: whether the way to B and back ends close to where it began, bool, shape
+            (1, 1, H, W).
+        size_b: height and width of image B.
+    """
+
+    grid: Tensor
+    confidence: Tensor
+    consistent: Tensor
+    size_b: tuple[int, int]
+
+    @property
+    def points(self) -> Tensor:
+        """The places (x, y) in pixels of B, shape (H, W, 2)."""
+        size = torch.tensor([self.size_b[1], self.size_b[0]], device=self.grid.device)
+        return ((self.grid[0] + 1) * size - 1) / 2
+
+    def warp(
+        self, image_b: Tensor, *, mode: str = "bilinear", only_consistent: bool = False
+    ) -> Tensor:
+        """Bring an image or a mask of B to where A has it.
+
+        Args:
+            image_b: shape (1, C, H, W) or (C, H, W) at B's size, or any with its proportions;
+                for masks of whole numbers or bool, `mode` must be `nearest`.
+            mode: `bilinear` or `nearest`.
+            only_consistent: put 0 where the flow is not consistent.
+
+        Returns:
+            shape (1, C, H, W) or (C, H, W) at A's size, in the dtype of `image_b`.
+
+        Raises:
+            InvalidArgumentError: another shape or mode, or whole numbers that would be mixed.
+        """
+        if mode not in ("bilinear", "nearest"):
+            raise InvalidArgumentError(f"mode must be 'bilinear' or 'nearest', got {mode!r}")
+        batched = image_b if image_b.ndim == 4 else image_b[None]
+        if batched.ndim != 4 or len(batched) != 1:
+            raise InvalidArgumentError(
+                f"image_b must have the shape (C, H, W) or (1, C, H, W), got {tuple(image_b.shape)}"
+            )
+        if not image_b.is_floating_point() and mode != "nearest":
+            raise InvalidArgumentError(
+                f"mode must be 'nearest' for whole numbers, which cannot be mixed, got {mode!r}"
+            )
+        # In float64 whole numbers stay what they are.
+        source = batched if image_b.is_floating_point() else batched.double()
+        warped = F.grid_sample(
+            source, self.grid.to(source), mode=mode, padding_mode="border", align_corners=False
+        )
+        if only_consistent:
+            warped = warped * self.consistent
+        warped = warped.to(image_b.dtype)
+        return warped if image_b.ndim == 4 else warped[0]
+
+
+def dense_flow(
+    map_a: DescriptorMap, map_b: DescriptorMap, *, tolerance: float | None = None
+) -> Flow:
+    """Find for every pixel of image A its place in image B.
+
+    Each token of A goes to the token of B with the highest cosine (of equals the first), moved to
+    where the cosine peaks between tokens; between tokens of A, places are interpolated.
+
+    Args:
+        map_a: descriptors of A, one image.
+        map_b: descriptors of B, one image.
+        tolerance: how far the way to B and back may end from where it began for a pixel to be
+            consistent, in pixels of A, above 0; one and a half cells by default.
+
+    Returns:
+        the flow at A's size.
+
+    Raises:
+        InvalidArgumentError: several images, different widths or devices, values not finite, or
+            a wrong tolerance.
+
+    Example:
+        >>> from kornia_ditf.types import Frame
+        >>> scene = DescriptorMap(torch.eye(24).view(1, 24, 4, 6), Frame((32, 48), (32, 48)))
+        >>> flow = dense_flow(scene, scene)
+        >>> flow.grid.shape, bool(flow.consistent.all())
+        (torch.Size([1, 32, 48, 2]), True)
+    """
+    check_one_image(map_a, "map_a")
+    check_one_image(map_b, "map_b")
+    check_comparable(map_a.data, map_b.data, map_a.data.shape[1], map_b.data.shape[1])
+    check_finite(map_a.data, "map_a")
+    check_finite(map_b.data, "map_b")
+    height, width = map_a.frame.image_size
+    if tolerance is None:
+        tolerance = 1.5 * max(height / map_a.grid[0], width / map_a.grid[1])
+    if not tolerance > 0:
+        raise InvalidArgumentError(f"tolerance must be above 0 pixels, got {tolerance!r}")
+    with full_precision(map_a.data.device):
+        there = _match_all(map_a, map_b)
+        back = _match_all(map_b, map_a)
+        places = _enlarge(there.points_b.T, map_a)
+        grid = _normalised(places.permute(0, 2, 3, 1), map_b.frame.image_size)
+        # Where B's tokens lie in A, read at the places in B.
+        returned = F.grid_sample(
+            back.points_b.T.view(1, 2, *map_b.grid),
+            grid,
+            padding_mode="border",
+            align_corners=False,
+        )
+        y, x = torch.meshgrid(
+            torch.arange(height, device=grid.device),
+            torch.arange(width, device=grid.device),
+            indexing="ij",
+        )
+        off = (returned - torch.stack([x, y])).norm(dim=1, keepdim=True)
+        confidence = _enlarge(there.scores[None], map_a).clamp(-1, 1)
+        return Flow(grid, confidence, off <= tolerance, map_b.frame.image_size)
+
+
+def _match_all(map_a: DescriptorMap, map_b: DescriptorMap) -> Matches:
+    """Match every token of A to its nearest of B, below a cell."""
+    tokens_a, tokens_b = (F.normalize(one.tokens[0].float(), dim=1) for one in (map_a, map_b))
+    scores, nearest = [], []
+    for some in torch.split(tokens_a, _ROWS):
+        best = (some @ tokens_b.T).max(1)
+        scores.append(best.values)
+        nearest.append(best.indices)
+    points_b = map_b.centres()[torch.cat(nearest)]
+    matches = Matches(map_a.centres(), points_b, torch.cat(scores).clamp(-1, 1))
+    return refine(matches, map_a, map_b)
+
+
+def _enlarge(values: Tensor, described: DescriptorMap) -> Tensor:
+    """Enlarge values (C, tokens) to the image, (1, C, H, W), straight on past the border."""
+    size, grid = described.frame.image_size, described.grid
+    if min(grid) < 2:
+        return F.interpolate(values.view(1, -1, *grid), size, mode="bilinear")
+    # One more token all around, extrapolated: at the border places must go on, not stand still.
+    maps = values.view(-1, *grid)
+    rows = torch.cat([2 * maps[:, :1] - maps[:, 1:2], maps, 2 * maps[:, -1:] - maps[:, -2:-1]], 1)
+    maps = torch.cat(
+        [2 * rows[:, :, :1] - rows[:, :, 1:2], rows, 2 * rows[:, :, -1:] - rows[:, :, -2:-1]], 2
+    )
+    y, x = (
+        (torch.arange(pixels, device=maps.device) + 0.5) * (tokens / pixels) + 1
+        for pixels, tokens in zip(size, grid, strict=True)
+    )
+    y, x = 2 * y / (grid[0] + 2) - 1, 2 * x / (grid[1] + 2) - 1
+    places = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1)
+    return F.grid_sample(maps[None], places[None], align_corners=False)
+
+
+def _normalised(points: Tensor, size: tuple[int, int]) -> Tensor:
+    return (2 * points + 1) / torch.tensor([size[1], size[0]], device=points.device) - 1

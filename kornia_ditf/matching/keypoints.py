@@ -1,0 +1,302 @@
+"""Points of one image in, the same points in another image out, at its full resolution.
+
+A point's descriptor is compared with every pixel of the other image (`fullres` says how that is
+cheap), and a decoder reads the place from the cosines. What belongs to the image that is searched
+can be prepared once for any number of searches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.matching.checks import check_comparable, check_finite, check_tensor, full_precision
+from kornia_ditf.matching.similarity import cosine_planes, inverse_lengths
+from kornia_ditf.types import DescriptorMap, Frame, Matches
+from kornia_ditf.utils.checks import check_integer
+
+
+@dataclass(frozen=True, slots=True)
+class Argmax:
+    """Take the pixel of highest cosine, as DIFT and DiTF do; of equals the first, row by row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopK:
+    """Take several pixels of highest cosine, best first.
+
+    Args:
+        count: how many, at least 1.
+        apart: leave out pixels that lie within so many pixels of a better one, along x and y
+            both. At 0 the pixels found are mostly neighbours.
+
+    Raises:
+        InvalidArgumentError: a number out of range.
+    """
+
+    count: int = 5
+    apart: int = 0
+
+    def __post_init__(self) -> None:
+        check_integer("count", self.count, 1)
+        check_integer("apart", self.apart, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowSoftArgmax:
+    """Take the mean place around the highest cosine, weighted by a softmax (GeoAware-SC).
+
+    As in the code of Zhang et al., "Telling Left from Right" (CVPR 2024): cosines outside a
+    square window around the highest become 0, the softmax goes over all of them, and its mean is
+    the place. With them a point's descriptor is that of the token that it falls into: for exactly
+    that, ask for points at token centres (`DescriptorMap.centres`).
+
+    Args:
+        beta: the temperature, above 0; theirs is 0.02.
+        radius: how far the window reaches from its centre, in cells of `grid`, at least 0;
+            theirs is 7 for trained and 5 for zero-shot descriptors.
+        grid: `tokens`, as theirs, or `pixels` of the image.
+
+    Raises:
+        InvalidArgumentError: a number out of range, or no such grid.
+    """
+
+    beta: float = 0.02
+    radius: int = 7
+    grid: Literal["tokens", "pixels"] = "tokens"
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise InvalidArgumentError(f"beta must be above 0, got {self.beta!r}")
+        check_integer("radius", self.radius, 0)
+        if self.grid not in ("tokens", "pixels"):
+            raise InvalidArgumentError(f"grid must be 'tokens' or 'pixels', got {self.grid!r}")
+
+
+Decoder = Argmax | TopK | WindowSoftArgmax
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """Described images made ready to be searched any number of times; see `prepare_target`.
+
+    Args:
+        tokens: descriptors token by token, shape (B, rows, columns, D), float32.
+        inverses: one over the length of every upsampled descriptor, shape (B, H, W), float32.
+        frame: how the images' pixels map onto the model's.
+    """
+
+    tokens: Tensor
+    inverses: Tensor
+    frame: Frame
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the token grid."""
+        return self.tokens.shape[1], self.tokens.shape[2]
+
+
+def prepare_target(descriptors: DescriptorMap) -> Target:
+    """Prepare images for many searches; each then costs a fraction.
+
+    Args:
+        descriptors: of B images.
+
+    Raises:
+        InvalidArgumentError: values not finite.
+
+    Example:
+        >>> from kornia_ditf.types import Frame
+        >>> a = DescriptorMap(torch.eye(4).view(1, 4, 2, 2), Frame((32, 32), (32, 32)))
+        >>> target = prepare_target(a)
+        >>> [match_points(a, torch.tensor([[x, 4.0]]), target).points_b for x in (4.0, 31.0)]
+        [tensor([[0., 0.]]), tensor([[24.,  0.]])]
+    """
+    return _prepare(descriptors, "descriptors")
+
+
+def match_points(
+    map_a: DescriptorMap,
+    points: Tensor,
+    map_b: DescriptorMap | Target,
+    *,
+    decode: Decoder = Argmax(),
+) -> Matches:
+    """Find each point of image A in image B, among all pixels of B.
+
+    The same as upsampling B's descriptors to its image's size (bilinear), normalising them and
+    taking the pixel of highest cosine, as DIFT and DiTF do; see `fullres` for how. Among equal
+    pixels the first is taken, row by row; a point whose descriptor is zero goes to (0, 0) with
+    score 0.
+
+    Args:
+        map_a: descriptors of B images.
+        points: (x, y) in the pixels of A, whole or not, shape (B, K, 2), or (1, K, 2) for all
+            images, or (K, 2) where the maps hold one image; K may be 0.
+        map_b: descriptors of the B images to search, or what `prepare_target` made of them.
+        decode: how the place is read from the cosines: `Argmax`, `TopK` or `WindowSoftArgmax`.
+
+    Returns:
+        the points and their pixels in B, shape (B, K, 2), float32, and the highest cosines, shape
+        (B, K); for points of shape (K, 2) all without the first axis. They keep the order of
+        `points`. `TopK` adds an axis of its count after K; where it runs out of pixels, scores
+        are -inf.
+
+    Raises:
+        InvalidArgumentError: a wrong shape, maps of different lengths, widths or devices, or
+            values not finite.
+
+    Example:
+        >>> from kornia_ditf.types import Frame
+        >>> a = DescriptorMap(torch.eye(4).view(1, 4, 2, 2), Frame((32, 32), (32, 32)))
+        >>> b = DescriptorMap(a.data.flip(3), Frame((64, 64), (64, 64)))
+        >>> match_points(a, torch.tensor([[4.0, 4.0]]), b).points_b
+        tensor([[48.,  0.]])
+        >>> match_points(a, torch.tensor([[4.0, 4.0]]), b, decode=WindowSoftArgmax()).points_b
+        tensor([[47.5000, 15.5000]])
+    """
+    target, queries = _read(map_a, points, map_b)
+    with full_precision(queries.device):
+        match decode:
+            case Argmax():
+                pieces = [_peaks(planes, TopK(count=1)) for planes in _planes(queries, target)]
+                pieces = [(places[:, 0], scores[:, 0]) for places, scores in pieces]
+            case TopK():
+                pieces = [_peaks(planes, decode) for planes in _planes(queries, target)]
+            case WindowSoftArgmax(grid="pixels"):
+                pieces = [_mean_places(planes, decode) for planes in _planes(queries, target)]
+            case WindowSoftArgmax():
+                pieces = [_mean_places(maps, decode) for maps in _token_maps(queries, target)]
+                cells = Frame(target.frame.image_size, target.grid)
+                pieces = [(cells.to_image(places), scores) for places, scores in pieces]
+            case _:
+                raise InvalidArgumentError(
+                    "decode must be Argmax(), TopK() or WindowSoftArgmax(), of kornia_ditf, "
+                    f"got {decode!r}"
+                )
+    places, scores = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    places = places.view(*queries.shape[:2], *places.shape[1:])
+    given = points.to(places) if points.ndim == 3 else points.to(places)[None]
+    given = (given if places.ndim == 3 else given.unsqueeze(2)).expand_as(places)
+    matches = Matches(given, places, scores.view(places.shape[:-1]))
+    if points.ndim == 3:
+        return matches
+    return Matches(matches.points_a[0], matches.points_b[0], matches.scores[0])
+
+
+def similarity_maps(map_a: DescriptorMap, points: Tensor, map_b: DescriptorMap | Target) -> Tensor:
+    """Compare points of image A with every pixel of image B, for pictures.
+
+    Args:
+        map_a: descriptors of B images.
+        points: (x, y) in the pixels of A, shape (B, K, 2), or (1, K, 2) for all images, or
+            (K, 2) where the maps hold one image.
+        map_b: descriptors of the B images to compare with, or what `prepare_target` made of them.
+
+    Returns:
+        cosines, in [-1, 1] up to rounding, float32, shape (B, K, H, W) at the size of image B;
+        for points of shape (K, 2) without the first axis.
+
+    Raises:
+        InvalidArgumentError: as `match_points` does.
+
+    Example:
+        >>> from kornia_ditf.types import Frame
+        >>> one = DescriptorMap(torch.randn(1, 8, 2, 3), Frame((21, 32), (32, 48)))
+        >>> similarity_maps(one, torch.tensor([[4.0, 4.0]]), one).shape
+        torch.Size([1, 21, 32])
+    """
+    target, queries = _read(map_a, points, map_b)
+    maps = queries.new_empty(*queries.shape[:2], *target.frame.image_size)
+    with full_precision(queries.device):
+        done, flat = 0, maps.flatten(0, 1)
+        for planes in _planes(queries, target):
+            flat[done : done + len(planes)] = planes
+            done += len(planes)
+    return maps if points.ndim == 3 else maps[0]
+
+
+def _peaks(planes: Tensor, decode: TopK) -> tuple[Tensor, Tensor]:
+    """Take the best pixels (x, y), shape (K, count, 2), of planes (K, H, W); writes into them."""
+    height, width = planes.shape[1:]
+    row, column = (torch.arange(count, device=planes.device) for count in (height, width))
+    places: list[Tensor] = []
+    scores: list[Tensor] = []
+    for rank in range(decode.count):
+        if rank:
+            near = _window(row, column, places[-1], decode.apart)
+            planes.masked_fill_(near, -torch.inf)
+        best = planes.flatten(1).argmax(1)
+        places.append(torch.stack([best % width, best // width], 1))
+        score = planes.flatten(1).gather(1, best[:, None])[:, 0]
+        # The few roundings above 1, and not the -inf of what ran out.
+        scores.append(score.where(score.isinf(), score.clamp(-1, 1)))
+    return torch.stack(places, 1).float(), torch.stack(scores, 1)
+
+
+def _mean_places(maps: Tensor, decode: WindowSoftArgmax) -> tuple[Tensor, Tensor]:
+    """Read mean places (x, y), shape (K, 2), and peaks, shape (K,), from maps (K, R, C)."""
+    rows, columns = maps.shape[1:]
+    row, column = (torch.arange(count, device=maps.device) for count in (rows, columns))
+    peaks, best = maps.flatten(1).max(1)
+    peak = torch.stack([best % columns, best // columns], 1)
+    windowed = torch.where(_window(row, column, peak, decode.radius), maps, 0)
+    weights = (windowed.flatten(1) / decode.beta).softmax(1).view_as(maps)
+    places = torch.stack([weights.sum(1) @ column.float(), weights.sum(2) @ row.float()], 1)
+    return places, peaks.clamp(-1, 1)
+
+
+def _window(row: Tensor, column: Tensor, centres: Tensor, radius: int) -> Tensor:
+    near_x = (column - centres[:, :1]).abs() <= radius
+    near_y = (row - centres[:, 1:]).abs() <= radius
+    return near_y[:, :, None] & near_x[:, None, :]
+
+
+def _planes(queries: Tensor, target: Target) -> Iterator[Tensor]:
+    for some, tokens, inverses in zip(queries, target.tokens, target.inverses, strict=True):
+        yield from cosine_planes(some, tokens, target.frame.image_size, inverses)
+
+
+def _token_maps(queries: Tensor, target: Target) -> Iterator[Tensor]:
+    """Yield cosines of each image's queries with its tokens, shape (K, rows, columns)."""
+    for some, tokens in zip(queries, target.tokens, strict=True):
+        units = F.normalize(tokens.double(), dim=-1).float()
+        yield (some @ units.flatten(0, 1).T).view(-1, *tokens.shape[:2])
+
+
+def _prepare(descriptors: DescriptorMap, name: str) -> Target:
+    rows, columns = descriptors.grid
+    with full_precision(descriptors.data.device):
+        check_finite(descriptors.data, name)
+        tokens = descriptors.tokens.float().contiguous().view(len(descriptors), rows, columns, -1)
+        size = descriptors.frame.image_size
+        inverses = torch.stack([inverse_lengths(image, size) for image in tokens])
+    return Target(tokens, inverses, descriptors.frame)
+
+
+def _read(
+    map_a: DescriptorMap, points: Tensor, map_b: DescriptorMap | Target
+) -> tuple[Target, Tensor]:
+    """Check everything; read the points, shape (B, K, D)."""
+    data, axis = (map_b.tokens, 3) if isinstance(map_b, Target) else (map_b.data, 1)
+    check_comparable(map_a.data, data, map_a.data.shape[1], data.shape[axis])
+    if len(map_a) != len(map_b):
+        raise InvalidArgumentError(
+            f"the maps must hold equally many images, got {len(map_a)} and {len(map_b)}"
+        )
+    with full_precision(map_a.data.device):
+        check_finite(map_a.data, "map_a")
+        target = map_b if isinstance(map_b, Target) else _prepare(map_b, "map_b")
+        if isinstance(points, Tensor) and points.ndim == 2 and len(map_a) == 1:
+            return target, map_a.at(points[None])
+        check_tensor(points, "points", f"({len(map_a)}, K, 2)")
+        return target, map_a.at(points)

@@ -1,0 +1,117 @@
+"""Matches of tokens in, matches between tokens out: the place where the cosine peaks, below a cell.
+
+Tokens match at their centres, so the point in image B is off by up to half a cell. Around it the
+cosine with the point of A is a smooth surface, and its peak says where in the cell the match lies.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.matching.checks import check_comparable, check_one_image, full_precision
+from kornia_ditf.types import DescriptorMap, Frame, Matches
+from kornia_ditf.utils.checks import check_integer
+
+Method = Literal["parabola", "softargmax"]
+
+_CHUNK = 256
+"""Matches whose neighbourhoods are read at one time."""
+
+
+def refine(
+    matches: Matches,
+    map_a: DescriptorMap,
+    map_b: DescriptorMap,
+    *,
+    method: Method = "parabola",
+    radius: int = 1,
+    beta: float = 0.1,
+) -> Matches:
+    """Move the points of image B to where the cosine peaks between tokens.
+
+    Args:
+        matches: of one pair of images, as `match` gives them.
+        map_a: descriptors of A, one image.
+        map_b: descriptors of B, one image.
+        method: `parabola` fits one through the cosines of the token and its two neighbours, along
+            x and y each; `softargmax` takes the mean place of the tokens around, weighted by a
+            softmax of their cosines.
+        radius: of the window of `softargmax`, in tokens, at least 1.
+        beta: its temperature, above 0.
+
+    Returns:
+        the matches with other points_b, at most half a cell away for `parabola` and `radius`
+        cells for `softargmax`; points_a, scores and order as they were. At the border of the grid
+        a point does not move across it.
+
+    Raises:
+        InvalidArgumentError: several images, different widths or devices, or a wrong number.
+
+    Example:
+        >>> frame = Frame((8, 24), (8, 24))
+        >>> a = DescriptorMap(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1), Frame((8, 8), (8, 8)))
+        >>> b = torch.tensor([[0.5, 1.0, 0.8], [0.9, 0.0, 0.6]]).view(1, 2, 1, 3)
+        >>> point = torch.tensor([[3.5, 3.5]])
+        >>> coarse = Matches(point, torch.tensor([[11.5, 3.5]]), torch.ones(1))
+        >>> refine(coarse, a, DescriptorMap(b, frame), method="parabola").points_b
+        tensor([[13.2602,  3.5000]])
+    """
+    if method not in ("parabola", "softargmax"):
+        raise InvalidArgumentError(f"method must be 'parabola' or 'softargmax', got {method!r}")
+    check_integer("radius", radius, 1)
+    if not beta > 0:
+        raise InvalidArgumentError(f"beta must be above 0, got {beta!r}")
+    check_one_image(map_a, "map_a")
+    check_one_image(map_b, "map_b")
+    check_comparable(map_a.data, map_b.data, map_a.data.shape[1], map_b.data.shape[1])
+    cells = Frame(map_b.frame.image_size, map_b.grid)
+    reach = 1 if method == "parabola" else radius
+    with full_precision(map_b.data.device):
+        queries = map_a.at(matches.points_a[None])[0]
+        tokens = map_b.tokens[0].float()
+        refined = []
+        for query, points in zip(
+            torch.split(queries, _CHUNK), torch.split(matches.points_b, _CHUNK), strict=True
+        ):
+            centre = cells.to_model(points).round().long()
+            surface = _surface(query, centre, tokens, map_b.grid, reach)
+            shift = _peak(surface) if method == "parabola" else _mean(surface, beta)
+            refined.append(cells.to_image(centre + shift))
+    return Matches(matches.points_a, torch.cat(refined).to(matches.points_b), matches.scores)
+
+
+def _surface(
+    queries: Tensor, centre: Tensor, tokens: Tensor, grid: tuple[int, int], reach: int
+) -> Tensor:
+    """Read cosines around tokens (x, y), shape (K, rows, columns); -inf beyond the grid."""
+    rows, columns = grid
+    step = torch.arange(-reach, reach + 1, device=tokens.device)
+    x, y = centre[:, None, None, 0] + step, centre[:, None, None, 1] + step[:, None]
+    inside = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
+    near = F.normalize(tokens[y.clamp(0, rows - 1) * columns + x.clamp(0, columns - 1)], dim=-1)
+    cosines = (near @ queries[:, None, :, None])[..., 0]
+    return cosines.masked_fill(~inside, -torch.inf)
+
+
+def _peak(surface: Tensor) -> Tensor:
+    """Find the vertex of a parabola along x and y, from cosines (K, 3, 3); shape (K, 2)."""
+    shifts = []
+    for low, middle, high in (surface[:, 1].unbind(1), surface[:, :, 1].unbind(1)):
+        bend = 2 * middle - low - high
+        # No shift beyond the grid, where a neighbour is lacking, nor where there is no peak.
+        peaked = bend.isfinite() & (bend > 1e-9)
+        shifts.append(torch.where(peaked, (high - low) / (2 * bend), 0).clamp(-0.5, 0.5))
+    return torch.stack(shifts, 1)
+
+
+def _mean(surface: Tensor, beta: float) -> Tensor:
+    """Find the mean place of a softmax, from cosines (K, n, n); shape (K, 2)."""
+    reach = surface.shape[1] // 2
+    weights = (surface.flatten(1) / beta).softmax(1).view_as(surface)
+    step = torch.arange(-reach, reach + 1, device=surface.device).float()
+    return torch.stack([weights.sum(1) @ step, weights.sum(2) @ step], 1)

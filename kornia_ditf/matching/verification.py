@@ -1,0 +1,268 @@
+"""Matches in; the geometry that most of them agree on, and which of them do, out.
+
+The estimators are OpenCV's USAC with MAGSAC++ scoring, Kornia's RANSAC, and PoseLib's LO-RANSAC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
+from kornia_ditf.types import Matches
+from kornia_ditf.utils.checks import check_integer
+
+Geometry = Literal["homography", "fundamental", "essential"]
+Estimator = Literal["cv2", "kornia", "poselib"]
+
+_LEAST_MATCHES: dict[Geometry, int] = {"homography": 4, "fundamental": 8, "essential": 6}
+"""One more than a minimal sample where that alone gives several answers and supports none."""
+
+_Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verification:
+    """The geometry between two images, and the matches that obey it.
+
+    Args:
+        geometry: `homography`, `fundamental` or `essential`.
+        matrix: float64, shape (3, 3), or None where none was found. A homography takes points
+            (x, y, 1) of A to B and ends in 1 where it can; for the others, of length 1,
+            b^T @ matrix @ a = 0, in pixels, or for `essential` in camera coordinates.
+        inliers: which matches obey it, bool, shape (K,); none where there is no matrix.
+        matches: the matches that were verified.
+    """
+
+    geometry: Geometry
+    matrix: Tensor | None
+    inliers: Tensor
+    matches: Matches
+
+    @property
+    def inlier_matches(self) -> Matches:
+        """The matches that obey the geometry."""
+        kept, matches = self.inliers.to(self.matches.scores.device), self.matches
+        return Matches(matches.points_a[kept], matches.points_b[kept], matches.scores[kept])
+
+
+def verify(
+    matches: Matches,
+    geometry: Geometry = "homography",
+    *,
+    estimator: Estimator = "cv2",
+    threshold: float = 3.0,
+    confidence: float = 0.999,
+    max_iterations: int = 10_000,
+    cameras: tuple[Tensor, Tensor] | None = None,
+    seed: int = 0,
+) -> Verification:
+    """Find the geometry that most matches agree on.
+
+    Args:
+        matches: of one pair of images.
+        geometry: `homography` (a plane, or a camera that only turned), `fundamental` (any rigid
+            scene) or `essential` (the same with known cameras).
+        estimator: `cv2` (USAC_MAGSAC), `kornia` (RANSAC) or `poselib`, an extra.
+        threshold: the largest error of an inlier in pixels, above 0. Each library measures it in
+            its own way: distance in image B for homographies in `cv2` and `kornia`, distance to
+            the epipolar line or Sampson's for the others.
+        confidence: in (0, 1), that no better sample was overlooked.
+        max_iterations: of samples, at least 1.
+        cameras: the calibration matrices of A and B, shape (3, 3) each; for `essential` only.
+        seed: of the samples; the same seed gives the same result. `cv2` has none, and always
+            gives the same.
+
+    Returns:
+        the matrix and the inliers; without a matrix where the matches are too few or agree on
+        nothing.
+
+    Raises:
+        InvalidArgumentError: a wrong value or shape, or points that are not finite.
+        MissingExtraError: `poselib` is not installed.
+
+    Example:
+        >>> a = 100 * torch.rand(50, 2)
+        >>> found = verify(Matches(a, a + torch.tensor([7.0, -3.0]), torch.ones(50)))
+        >>> found.matrix.round(decimals=3) + 0.0
+        tensor([[ 1.,  0.,  7.],
+                [ 0.,  1., -3.],
+                [ 0.,  0.,  1.]], dtype=torch.float64)
+        >>> int(found.inliers.sum())
+        50
+    """
+    _check(matches, geometry, estimator, threshold, confidence, cameras)
+    check_integer("max_iterations", max_iterations, 1)
+    check_integer("seed", seed, 0)
+    a, b = (
+        points.detach().cpu().double().numpy() for points in (matches.points_a, matches.points_b)
+    )
+    if cameras is not None:
+        a, b, threshold = _calibrate(a, b, threshold, cameras)
+    matrix: _Array | None = None
+    inliers = np.zeros(len(a), dtype=bool)
+    if len(np.unique(np.c_[a, b], axis=0)) >= _LEAST_MATCHES[geometry]:
+        estimate = _ESTIMATORS[estimator]
+        matrix, inliers = estimate(a, b, geometry, threshold, confidence, max_iterations, seed)
+    if matrix is None or not np.isfinite(matrix).all() or not matrix.any():
+        none = torch.zeros(len(a), dtype=torch.bool, device=matches.scores.device)
+        return Verification(geometry, None, none, matches)
+    usual = geometry == "homography" and abs(matrix[2, 2]) > 1e-12
+    matrix = matrix / (matrix[2, 2] if usual else np.linalg.norm(matrix))
+    kept = torch.from_numpy(np.asarray(inliers, dtype=bool).ravel()).to(matches.scores.device)
+    return Verification(geometry, torch.from_numpy(matrix), kept, matches)
+
+
+def _check(
+    matches: Matches,
+    geometry: Geometry,
+    estimator: Estimator,
+    threshold: float,
+    confidence: float,
+    cameras: tuple[Tensor, Tensor] | None,
+) -> None:
+    for name, value, known in (
+        ("geometry", geometry, get_args(Geometry)),
+        ("estimator", estimator, get_args(Estimator)),
+    ):
+        if value not in known:
+            raise InvalidArgumentError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    if not threshold > 0:
+        raise InvalidArgumentError(f"threshold must be above 0 pixels, got {threshold!r}")
+    if not 0 < confidence < 1:
+        raise InvalidArgumentError(f"confidence must lie in (0, 1), got {confidence!r}")
+    if (cameras is None) == (geometry == "essential"):
+        raise InvalidArgumentError(
+            "cameras, the calibration matrices of A and B, must be given for 'essential' and for "
+            f"nothing else, got {'none' if cameras is None else 'some'} for {geometry!r}"
+        )
+    for side, points in (("points_a", matches.points_a), ("points_b", matches.points_b)):
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise InvalidArgumentError(
+                f"matches of one pair are verified: {side} must have the shape (K, 2), "
+                f"got {tuple(points.shape)}"
+            )
+        if not bool(torch.isfinite(points).all()):
+            raise InvalidArgumentError(f"{side} must be finite, got NaN or infinity among them")
+
+
+def _calibrate(
+    a: _Array, b: _Array, threshold: float, cameras: tuple[Tensor, Tensor]
+) -> tuple[_Array, _Array, float]:
+    """Bring pixels, and the threshold, to camera coordinates."""
+    points, focal_lengths = [], []
+    for name, pixels, camera in zip("ab", (a, b), cameras, strict=True):
+        matrix = torch.as_tensor(camera, dtype=torch.float64).cpu().numpy()
+        if matrix.shape != (3, 3) or abs(np.linalg.det(matrix)) < 1e-12:
+            raise InvalidArgumentError(
+                f"the camera of {name} must be an invertible matrix (3, 3), got {matrix.tolist()}"
+            )
+        homogeneous = np.c_[pixels, np.ones(len(pixels))] @ np.linalg.inv(matrix).T
+        points.append(homogeneous[:, :2] / homogeneous[:, 2:])
+        focal_lengths += [abs(matrix[0, 0]), abs(matrix[1, 1])]
+    return points[0], points[1], threshold / float(np.mean(focal_lengths))
+
+
+def _estimate_cv2(
+    a: _Array,
+    b: _Array,
+    geometry: Geometry,
+    threshold: float,
+    confidence: float,
+    max_iterations: int,
+    seed: int,
+) -> tuple[_Array | None, _Array]:
+    import cv2
+
+    # It has no seed: the samples that USAC draws are always the same.
+    method = cv2.USAC_MAGSAC
+    found: Any
+    if geometry == "homography":
+        found = cv2.findHomography(
+            a, b, method, threshold, maxIters=max_iterations, confidence=confidence
+        )
+    elif geometry == "fundamental":
+        found = cv2.findFundamentalMat(a, b, method, threshold, confidence, max_iterations)
+    else:
+        found = cv2.findEssentialMat(
+            a, b, np.eye(3), method, confidence, threshold, maxIters=max_iterations
+        )
+    matrix, mask = found
+    return matrix, mask
+
+
+def _estimate_kornia(
+    a: _Array,
+    b: _Array,
+    geometry: Geometry,
+    threshold: float,
+    confidence: float,
+    max_iterations: int,
+    seed: int,
+) -> tuple[_Array | None, _Array]:
+    from kornia.geometry import RANSAC
+
+    batch = min(2048, max_iterations)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        ransac = RANSAC(
+            geometry,
+            inl_th=threshold,
+            batch_size=batch,
+            max_iter=-(-max_iterations // batch),
+            confidence=confidence,
+        )
+        matrix, inliers = ransac(torch.from_numpy(a), torch.from_numpy(b))
+    return matrix.double().numpy(), inliers.numpy()
+
+
+def _estimate_poselib(
+    a: _Array,
+    b: _Array,
+    geometry: Geometry,
+    threshold: float,
+    confidence: float,
+    max_iterations: int,
+    seed: int,
+) -> tuple[_Array | None, _Array]:
+    try:
+        import poselib
+    except ImportError as error:
+        raise MissingExtraError(
+            "estimator 'poselib' needs PoseLib: pip install 'kornia-ditf[poselib]'"
+        ) from error
+    options = {
+        "max_reproj_error": threshold,
+        "max_epipolar_error": threshold,
+        "success_prob": confidence,
+        "max_iterations": max_iterations,
+        "min_iterations": min(1000, max_iterations),
+        "seed": seed,
+    }
+    matrix: _Array
+    if geometry == "homography":
+        matrix, report = poselib.estimate_homography(a, b, options)
+    elif geometry == "fundamental":
+        matrix, report = poselib.estimate_fundamental(a, b, options)
+    else:
+        camera = {"model": "PINHOLE", "width": 1, "height": 1, "params": [1.0, 1.0, 0.0, 0.0]}
+        pose, report = poselib.estimate_relative_pose(a, b, camera, camera, options)
+        x, y, z = pose.t
+        matrix = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ pose.R
+    return matrix, report["inliers"]
+
+
+_Estimate = Callable[
+    [_Array, _Array, Geometry, float, float, int, int], tuple[_Array | None, _Array]
+]
+_ESTIMATORS: dict[Estimator, _Estimate] = {
+    "cv2": _estimate_cv2,
+    "kornia": _estimate_kornia,
+    "poselib": _estimate_poselib,
+}

@@ -1,0 +1,1 @@
+"""How names become descriptors: hooks, plugins, catalogue and look-up."""

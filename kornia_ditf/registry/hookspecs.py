@@ -1,0 +1,52 @@
+"""Every hook that a plugin may implement; docs/hooks.md shows each with its exact signature."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import typer
+
+    from kornia_ditf.backbones.spec import BackboneSpec
+    from kornia_ditf.datasets.spec import DatasetSpec
+    from kornia_ditf.dense import DescriptorSpec
+
+PROJECT = "kornia_ditf"
+API = 1
+"""Raised when a plugin that was written for these hooks would no longer work."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def register_backbones() -> Iterable[BackboneSpec]:
+    """Give the backbones that this plugin adds."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_descriptors() -> Iterable[DescriptorSpec]:
+    """Give the dense descriptors that this plugin adds and that are no DiT."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_datasets() -> Iterable[DatasetSpec]:
+    """Give the data sets of image pairs that this plugin adds."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_commands(cli: typer.Typer) -> None:
+    """Add commands to the command line.
+
+    Args:
+        cli: an empty Typer application of this plugin's own; its commands are joined to
+            `kornia-ditf`.
+    """
+    raise NotImplementedError

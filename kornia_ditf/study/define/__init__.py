@@ -1,0 +1,1 @@
+"""What a study is: its YAML file, experiments and jobs."""

@@ -1,0 +1,136 @@
+"""A study's configurations in; what one forward pass serves, and the keys of its results, out.
+
+Every piece of work has a key made of all that decides its result, so what is done is found again,
+and a change touches only what it changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.descriptor import DiTFConfig
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.protocols.protocol import Fit, Protocol
+from kornia_ditf.registry.lookup import find_descriptor
+from kornia_ditf.study.define.spec import Configuration
+from kornia_ditf.study.store.cache import content_key
+
+# Of one forward pass several blocks can be taken, and each can be treated in several ways.
+_AFTER_THE_FORWARD = ("block", "treatment", "massive_channels")
+_DITF_FIELDS = {field.name for field in fields(DiTFConfig)}
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Configurations that one forward pass serves.
+
+    Args:
+        name: of the descriptor.
+        source: where its weights are, if not in their own place.
+        loading: options that decide what is loaded.
+        shared: the settings of the forward pass.
+        members: the configurations.
+    """
+
+    name: str
+    source: str | None
+    loading: Mapping[str, Any]
+    shared: Mapping[str, Any]
+    members: tuple[Configuration, ...]
+
+    @property
+    def weights(self) -> str:
+        """Name what is loaded, apart from how far."""
+        return content_key(name=self.name, source=self.source, loading=self.loading)
+
+
+def group_configurations(configurations: Iterable[Configuration]) -> list[Group]:
+    """Put together what one forward pass serves; groups of the same weights follow each other.
+
+    Example:
+        >>> blocks = [Configuration(f"b{b}", "nano", None, {"block": b}) for b in (3, 5)]
+        >>> [len(group.members) for group in group_configurations(blocks)]
+        [2]
+    """
+    groups: dict[str, Group] = {}
+    for each in configurations:
+        is_ditf = isinstance(find_descriptor(each.name), BackboneSpec)
+        own = {"prompt"} | (_DITF_FIELDS if is_ditf else set())
+        loading = {k: v for k, v in each.settings.items() if k not in own}
+        shared = {
+            k: v for k, v in each.settings.items() if k in own and k not in _AFTER_THE_FORWARD
+        }
+        key = content_key(name=each.name, source=each.source, loading=loading, shared=shared)
+        known = groups.get(key, Group(each.name, each.source, loading, shared, ()))
+        groups[key] = replace(known, members=(*known.members, each))
+    order = list(dict.fromkeys(group.weights for group in groups.values()))
+    return sorted(groups.values(), key=lambda group: order.index(group.weights))
+
+
+def member_config(member: Configuration, fit: Fit) -> DiTFConfig:
+    """Give the configuration of a DiTF; images that a protocol fits keep that size.
+
+    Raises:
+        InvalidArgumentError: a setting is out of range, or the descriptor is no DiTF.
+    """
+    spec = find_descriptor(member.name)
+    if not isinstance(spec, BackboneSpec):
+        raise InvalidArgumentError(f"{member.name} is no backbone of a DiTF")
+    settings = {k: v for k, v in member.settings.items() if k in _DITF_FIELDS and k != "prompt"}
+    if fit.kind != "whole":
+        settings["long_side"] = None
+    config = DiTFConfig.from_spec(spec, **settings)
+    if config.block >= spec.blocks:
+        raise InvalidArgumentError(
+            f"{member.label}: {member.name} has blocks 0 to {spec.blocks - 1}, got {config.block}"
+        )
+    return config
+
+
+def last_blocks(groups: Iterable[Group]) -> dict[str, int]:
+    """Find the last block that is needed of each backbone, by `Group.weights`.
+
+    Raises:
+        InvalidArgumentError: a setting is out of range.
+    """
+    reach: dict[str, int] = {}
+    for group in groups:
+        if isinstance(find_descriptor(group.name), BackboneSpec):
+            blocks = [member_config(member, Fit()).block for member in group.members]
+            reach[group.weights] = max(reach.get(group.weights, 0), *blocks)
+    return reach
+
+
+def records_key(identity: str, prompt: str | None, protocol: Protocol) -> str:
+    """Name the records of a configuration by a protocol by all that decides them, pairs apart.
+
+    Args:
+        identity: of the descriptor.
+        prompt: template of the prompts.
+        protocol: what it says of itself (name, source, hints) does not matter.
+    """
+    scoring = asdict(protocol)
+    for told in ("name", "source", "hints", "datasets"):
+        del scoring[told]
+    scoring["compat"] = sorted(scoring["compat"])
+    return content_key(identity=identity, scoring=scoring, prompt=prompt)
+
+
+def map_key(identity: str, digest: str, prompt: str | None, fit: Fit) -> str:
+    """Name a descriptor map by all that decides it; `digest` is of the image's bytes."""
+    return content_key(identity=identity, image=digest, prompt=prompt, fit=asdict(fit))
+
+
+def prompt_for(template: str | None, label: str) -> str | None:
+    """Fill what an image shows into a prompt; where nobody says, the prompt is empty.
+
+    Example:
+        >>> prompt_for("a photo of a {label}", "cat")
+        'a photo of a cat'
+    """
+    if template is None or "{label}" not in template:
+        return template
+    return template.replace("{label}", label) if label else ""

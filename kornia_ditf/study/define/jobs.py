@@ -1,0 +1,106 @@
+"""The pieces of a study's work, as values that travel to workers, and what comes back of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from kornia_ditf.protocols.protocol import Fit, Protocol
+from kornia_ditf.study.define.forwards import Group
+from kornia_ditf.study.define.spec import DatasetChoice
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepare:
+    """Load a group, find massive channels that are not known, and name its members.
+
+    Args:
+        group: what to load.
+        fit: how images are fitted.
+        images: to find massive channels in.
+        path: where the findings are kept.
+    """
+
+    group: Group
+    fit: Fit
+    images: tuple[str, ...]
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """Describe images once, for several members of a group.
+
+    Args:
+        group: what to describe with.
+        channels: by member, the massive channels to discard.
+        fit: how images are fitted.
+        images: path, prompt and by member the key of each map that is missing.
+        identities: by member, for the log of costs.
+    """
+
+    group: Group
+    channels: Mapping[str, tuple[int, ...] | None]
+    fit: Fit
+    images: tuple[tuple[str, str | None, Mapping[str, str]], ...]
+    identities: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Score pairs.
+
+    Args:
+        dataset: that the pairs are of.
+        identity: of the descriptor, for the log of costs.
+        protocol: how to score.
+        folder: where the records go.
+        pairs: of each pair or sequence the index in the data set, the key of the record, and the
+            keys of its images' maps.
+    """
+
+    dataset: DatasetChoice
+    identity: str
+    protocol: Protocol
+    folder: str
+    pairs: tuple[tuple[int, str, tuple[str, ...]], ...]
+
+
+Unit: TypeAlias = Prepare | Describe | Evaluate
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a unit.
+
+    Args:
+        count: images or pairs that are done.
+        seconds: what each took.
+        failures: what could not be done, and why.
+        damaged: files that were found damaged, removed, and must be made again.
+        bytes: of a map, the mean.
+        values: what a `Prepare` found out.
+    """
+
+    count: int = 0
+    seconds: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    bytes: float = 0.0
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What all workers of a study are told.
+
+    Args:
+        cache: folder of the maps.
+        dtype: of the maps, by name.
+        reach: by weights, the last block that any group needs.
+    """
+
+    cache: str
+    dtype: str
+    reach: Mapping[str, int]

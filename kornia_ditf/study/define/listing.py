@@ -1,0 +1,235 @@
+"""A study's data sets and protocols in; every pair that it scores, each with a key, out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from random import Random
+from typing import Any, TypeVar
+
+from kornia_ditf.datasets.pairs import Pair, PairDataset
+from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
+from kornia_ditf.errors import DatasetError, InvalidArgumentError
+from kornia_ditf.protocols.presets import find_protocol
+from kornia_ditf.protocols.protocol import Protocol
+from kornia_ditf.protocols.select import select_pairs
+from kornia_ditf.registry.lookup import load_dataset
+from kornia_ditf.study.define.spec import DatasetChoice, ProtocolChoice, Study
+from kornia_ditf.study.store.cache import content_key
+
+Value = TypeVar("Value")
+
+CALIBRATION_IMAGES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What is kept, while a study runs, of what is scored at a time: a pair, or a sequence.
+
+    Args:
+        index: in its data set.
+        key: digest of all that is known of it, its images' bytes included.
+        images: path, digest of the bytes, and what is shown, of each image.
+    """
+
+    index: int
+    key: str
+    images: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSet:
+    """A data set of the study.
+
+    Args:
+        choice: what the study says of it.
+        label: what tables call it.
+        protocols: how it is scored, and what of it, in its order; an item may come twice.
+        calibration: images in which massive channels are sought, and digests of their bytes;
+            a limit on the pairs does not change them.
+    """
+
+    choice: DatasetChoice
+    label: str
+    protocols: tuple[tuple[Protocol, tuple[Item, ...]], ...]
+    calibration: tuple[tuple[str, str], ...]
+
+
+def list_study(study: Study) -> list[ListedSet]:
+    """Read the lists of all data sets, and of each pair what decides its result.
+
+    Raises:
+        InvalidArgumentError: no data set or protocol has a name, two data sets share a label, or
+            a protocol is not for such a data set.
+        DatasetError: a file is missing or malformed.
+    """
+    chosen = [[resolve_protocol(c) for c in study.protocols_of(d)] for d in study.datasets]
+    return [
+        _list_set(choice, label, protocols)
+        for choice, label, protocols in zip(study.datasets, _labels(study), chosen, strict=True)
+    ]
+
+
+def _list_set(choice: DatasetChoice, label: str, protocols: Sequence[Protocol]) -> ListedSet:
+    dataset = open_dataset(choice)
+    digests: dict[Path, tuple[str, str]] = {}
+    items: dict[int, Item] = {}
+
+    def listed(index: int) -> Item:
+        if index not in items:
+            items[index] = _list_item(dataset[index], index, digests)
+        return items[index]
+
+    scored = []
+    for protocol in protocols:
+        if (protocol.task == "masks") != isinstance(dataset, SequenceDataset):
+            raise InvalidArgumentError(
+                f"the protocol {protocol.name!r} scores {protocol.task}, and {choice.name!r} has "
+                f"none; it is meant for {', '.join(protocol.datasets)}"
+            )
+        indices = list(range(len(dataset)))
+        if not isinstance(dataset, SequenceDataset):
+            indices = select_pairs(dataset, protocol)
+        places = choose_pairs(len(indices), choice.limit, choice.seed)
+        scored.append((protocol, tuple(listed(indices[place]) for place in places)))
+    calibration: dict[str, str] = {}
+    for index in range(len(dataset)):
+        if len(calibration) >= CALIBRATION_IMAGES:
+            break
+        # Not kept among the items: it may be one that is not scored.
+        images = _list_item(dataset[index], index, digests).images
+        calibration |= {path: digest for path, digest, _ in images}
+    first = tuple(calibration.items())[:CALIBRATION_IMAGES]
+    return ListedSet(choice, label, tuple(scored), first)
+
+
+def open_dataset(choice: DatasetChoice) -> PairDataset | SequenceDataset:
+    """Read a data set's list of pairs.
+
+    Raises:
+        InvalidArgumentError: no data set has the name, an option is unknown, or it has no pairs.
+        DatasetError: its files are missing or malformed.
+    """
+    if choice.root is None:
+        raise InvalidArgumentError(f"the data set {choice.name!r} needs `root`, its folder")
+    options = {key: as_tuple(value) for key, value in choice.options.items()}
+    if choice.split is not None:
+        options["split"] = choice.split
+    loaded: Any = load_dataset(choice.name, choice.root, **options)
+    if not len(loaded):
+        raise DatasetError(choice.root, f"{choice.name} has no pair there")
+    return loaded  # type: ignore[no-any-return]
+
+
+def choose_pairs(count: int, limit: int | None, seed: int) -> list[int]:
+    """Draw so many of the pairs; a larger limit keeps those of a smaller one.
+
+    Example:
+        >>> set(choose_pairs(100, 5, 0)) < set(choose_pairs(100, 6, 0))
+        True
+    """
+    if limit is None or limit >= count:
+        return list(range(count))
+    order = list(range(count))
+    Random(seed).shuffle(order)
+    return sorted(order[:limit])
+
+
+def resolve_protocol(choice: ProtocolChoice) -> Protocol:
+    """Take a named protocol with its overrides, which become part of its name.
+
+    Raises:
+        InvalidArgumentError: no protocol has the name, no field of it, or a value is wrong.
+
+    Example:
+        >>> choice = ProtocolChoice(name="dift-spair", overrides={"alphas": [0.2]})
+        >>> resolve_protocol(choice).name
+        'dift-spair with alphas=[0.2]'
+    """
+    protocol = find_protocol(choice.name)
+    if not choice.overrides:
+        return protocol
+    changed = ", ".join(f"{key}={value}" for key, value in sorted(choice.overrides.items()))
+    name = f"{protocol.name} with {changed}"
+    return replace(_override(protocol, choice.overrides, choice.name), name=name)
+
+
+def _override(value: Value, changes: Mapping[str, Any], name: str) -> Value:
+    known = [field.name for field in fields(value) if field.name != "name"]  # type: ignore[arg-type]
+    made = {}
+    for key, change in changes.items():
+        if key not in known:
+            near = get_close_matches(key, known, n=1, cutoff=0.5)
+            advice = f"did you mean {near[0]!r}? " if near else ""
+            raise InvalidArgumentError(
+                f"the protocol {name!r} has no {key!r}; {advice}known: {', '.join(known)}"
+            )
+        old = getattr(value, key)
+        nested = is_dataclass(old) and isinstance(change, Mapping)
+        made[key] = _override(old, change, name) if nested else as_tuple(change)
+    try:
+        return replace(value, **made)  # type: ignore[type-var]
+    except TypeError as error:
+        raise InvalidArgumentError(f"the protocol {name!r}: {error}") from error
+
+
+def _list_item(
+    value: Pair | FrameSequence, index: int, digests: dict[Path, tuple[str, str]]
+) -> Item:
+    if isinstance(value, FrameSequence):
+        frames = [(*_digested(path, digests), value.label) for path in value.frames]
+        masks = [path and file_digest(path) for path in value.masks]
+        told = {"names": [value.name], "masks": masks, "size": value.size}
+        key = content_key(images=[digest for _, digest, _ in frames], **told)
+        return Item(index, key, tuple(frames))
+    image_a = (*_digested(value.image_a, digests), value.label_a)
+    image_b = (*_digested(value.image_b, digests), value.label_b)
+    return Item(index, _pair_key(value, image_a[1], image_b[1]), (image_a, image_b))
+
+
+def _digested(path: Path, digests: dict[Path, tuple[str, str]]) -> tuple[str, str]:
+    # One string for all pairs of an image: a list of pairs must stay small.
+    if path not in digests:
+        digests[path] = str(path), file_digest(path)
+    return digests[path]
+
+
+def file_digest(path: Path) -> str:
+    """Digest a file's bytes.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:40]
+    except OSError as error:
+        raise DatasetError(path, f"it cannot be read ({error.strerror})") from error
+
+
+def _pair_key(pair: Pair, digest_a: str, digest_b: str) -> str:
+    return content_key(
+        images=[digest_a, digest_b],
+        names=[pair.name, pair.category],
+        points=[pair.points_a.tolist(), pair.points_b.tolist()],
+        visibility=[pair.visibility_a.tolist(), pair.visibility_b.tolist()],
+        geometry=[pair.size_a, pair.size_b, pair.box_a, pair.box_b],
+        homography=None if pair.homography is None else pair.homography.tolist(),
+        flow=None if pair.flow is None else file_digest(pair.flow),
+    )
+
+
+def _labels(study: Study) -> list[str]:
+    labels = [c.label or " ".join(filter(None, (c.name, c.split))) for c in study.datasets]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise InvalidArgumentError(f"two data sets are called {twice!r}: give each a `label`")
+    return labels
+
+
+def as_tuple(value: Any) -> Any:
+    """Turn the lists of YAML into tuples, which are what configurations hold."""
+    return tuple(as_tuple(each) for each in value) if isinstance(value, list) else value

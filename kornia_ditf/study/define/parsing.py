@@ -1,0 +1,150 @@
+"""A YAML file in; a checked study out, or one error that names the line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TypeAlias
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.study.define.spec import (
+    DatasetChoice,
+    DescriptorChoice,
+    ProtocolChoice,
+    ReportChoice,
+    Reported,
+    Study,
+)
+
+Place: TypeAlias = tuple[str | int, ...]
+
+
+def read_study(path: str | Path) -> Study:
+    """Read and check a study file; relative `root` and `source` paths start at its folder.
+
+    Raises:
+        InvalidArgumentError: the file is missing, no YAML, or a value in it is wrong; the message
+            names the line, the value and what was expected.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise InvalidArgumentError(f"cannot read the study {file}: {reason}") from error
+    return parse_study(text, name=str(file), folder=file.parent)
+
+
+def parse_study(text: str, *, name: str = "study", folder: Path | None = None) -> Study:
+    """Check a study given as YAML text; arguments and errors as `read_study`.
+
+    Example:
+        >>> study = parse_study('''
+        ... name: treatments
+        ... descriptors: [{name: nano, treatment: [raw, adaln]}]
+        ... datasets: [{name: folder, root: photographs}]
+        ... protocols: dift
+        ... ''')
+        >>> [each.label for each in study.configurations()]
+        ['nano treatment raw', 'nano treatment adaln']
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        lines = dict(_walk(node, (), name)) if node is not None else {}
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}, line {mark.line + 1}" if mark else name
+        problem = getattr(error, "problem", None) or str(error)
+        raise InvalidArgumentError(f"{where}: this is no YAML ({problem})") from error
+    if not isinstance(values, dict):
+        raise InvalidArgumentError(
+            f"{name}: a study is a mapping with {', '.join(Study.model_fields)}"
+        )
+    try:
+        study = Study.model_validate(values)
+    except ValidationError as error:
+        raise InvalidArgumentError(_explain(error, name, lines)) from error
+    for index, dataset in enumerate(study.datasets):
+        if not study.protocols_of(dataset):
+            line = _line(lines, ("datasets", index))
+            raise InvalidArgumentError(
+                f"{name}{line}: no protocol evaluates {dataset.name!r}; add `protocols: [dift]`, "
+                "to the study or to this data set"
+            )
+    study.configurations()
+    return study if folder is None else _rooted(study, folder)
+
+
+def _walk(node: yaml.Node, place: Place, name: str) -> list[tuple[Place, int]]:
+    """List the place of every value and the line that it begins in, counted from 1."""
+    found = [(place, node.start_mark.line + 1)]
+    if isinstance(node, yaml.SequenceNode):
+        for index, child in enumerate(node.value):
+            found += _walk(child, (*place, index), name)
+    elif isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, child in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                raise InvalidArgumentError(f"{name}, line {line}: {key.value!r} is given twice")
+            seen.add(key.value)
+            found += _walk(child, (*place, key.value), name)
+            found.append(((*place, key.value), line))
+    return found
+
+
+_MODELS: dict[tuple[str, ...], type[BaseModel]] = {
+    (): Study,
+    ("descriptors",): DescriptorChoice,
+    ("datasets",): DatasetChoice,
+    ("protocols",): ProtocolChoice,
+    ("datasets", "protocols"): ProtocolChoice,
+    ("reported",): Reported,
+    ("report",): ReportChoice,
+}
+
+
+def _explain(error: ValidationError, name: str, lines: Mapping[Place, int]) -> str:
+    """Say what is wrong, the first mistake in full and how many more there are."""
+    mistakes = error.errors(include_url=False)
+    first = mistakes[0]
+    place: Place = first["loc"]
+    path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place).lstrip(".")
+    parent = tuple(part for part in place[:-1] if isinstance(part, str))
+    if first["type"] == "extra_forbidden" and parent in _MODELS:
+        known = list(_MODELS[parent].model_fields)
+        near = get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
+        advice = f"did you mean {near[0]!r}? " if near else ""
+        reason = f"there is no key {path!r}; {advice}known: {', '.join(known)}"
+    elif first["type"] == "missing":
+        reason = f"{path!r} is missing"
+    else:
+        expected = first["msg"][0].lower() + first["msg"][1:]
+        reason = f"{path!r} is {first['input']!r}; {expected}"
+    more = f" (and {len(mistakes) - 1} more mistakes)" if len(mistakes) > 1 else ""
+    return f"{name}{_line(lines, place)}: {reason}{more}"
+
+
+def _line(lines: Mapping[Place, int], place: Place) -> str:
+    while place and place not in lines:
+        place = place[:-1]
+    return f", line {lines[place]}" if place in lines else ""
+
+
+def _rooted(study: Study, folder: Path) -> Study:
+    """Let relative paths start at the study file's folder."""
+
+    def rooted(value: str | None) -> str | None:
+        return value if value is None else str((folder / Path(value).expanduser()).resolve())
+
+    def weights(value: str | None) -> str | None:
+        return rooted(value) if value and (folder / Path(value).expanduser()).is_dir() else value
+
+    descriptors = [d.model_copy(update={"source": weights(d.source)}) for d in study.descriptors]
+    datasets = [d.model_copy(update={"root": rooted(d.root)}) for d in study.datasets]
+    return study.model_copy(update={"descriptors": descriptors, "datasets": datasets})

@@ -1,0 +1,1 @@
+"""What a finished study says: scores, statistics and pages."""

@@ -1,0 +1,99 @@
+"""A backbone and a data set in; the study that shows what each step of the method is worth, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import kornia_ditf
+from kornia_ditf.descriptor import DiTFConfig
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.study.define.spec import DatasetChoice, DescriptorChoice, ProtocolChoice, Study
+from kornia_ditf.study.report.analysis import analyse
+from kornia_ditf.study.run.summary import read_summary
+from kornia_ditf.treatments import TREATMENTS
+
+_STEPS = ("raw", "adaln", "adaln+discard", "discard+layernorm")
+
+
+def ablation_study(
+    backbone: str,
+    *,
+    dataset: str | None = None,
+    root: Path | None = None,
+    split: str | None = None,
+    protocol: str | None = None,
+    limit: int | None = None,
+    source: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Study:
+    """Make the study of a backbone with every treatment.
+
+    Args:
+        backbone: its name.
+        dataset: name of a data set; None is the pairs of photographs that come with the project.
+        root: its folder.
+        split: of it.
+        protocol: how pairs are scored; None is `plain`.
+        limit: draw so many of the pairs.
+        source: where the weights are, if not in their own place.
+        settings: of the descriptor, and of its loader.
+
+    Raises:
+        InvalidArgumentError: a data set without its folder, or a wrong value.
+
+    Example:
+        >>> study = ablation_study("nano", dataset="folder", root=Path("examples/data"))
+        >>> [each.label for each in study.configurations()][:2]
+        ['nano treatment raw', 'nano treatment adaln']
+    """
+    if dataset is None:
+        dataset, root = "folder", _photographs() if root is None else root
+    if root is None:
+        raise InvalidArgumentError(f"name the folder of {dataset!r} with --root")
+    given = dict(settings or {})
+    own: Any = {
+        key: [given.pop(key)] for key in list(given) if key in DiTFConfig.__dataclass_fields__
+    }
+    assert set(_STEPS) == set(TREATMENTS)
+    name = f"ablation-{Path(backbone).name}-{dataset}"
+    return Study(
+        name=name,
+        descriptors=[
+            DescriptorChoice(
+                name=backbone, source=source, treatment=list(_STEPS), options=given, **own
+            )
+        ],
+        datasets=[DatasetChoice(name=dataset, root=str(root.absolute()), split=split, limit=limit)],
+        protocols=[ProtocolChoice(name=protocol or "plain")],
+    )
+
+
+def ablation_table(out: Path) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """Give, of a study that ran, each data set's heading, columns and rows.
+
+    Raises:
+        StudyError: the folder holds no finished study.
+    """
+    for section in analyse(out, read_summary(out)):
+        heading = f"{section.dataset}, by {section.protocol['name']}, {section.pairs} pairs, in %"
+        columns = ["treatment", *(score.name for score in section.scores)]
+        rows = [
+            [
+                str(row.cell["settings"]["treatment"]),
+                *(f"{100 * value.value:.1f}" for value in row.values),
+            ]
+            for row in section.rows
+        ]
+        yield f"{heading}. {' '.join(section.definitions)}", columns, rows
+
+
+def _photographs() -> Path:
+    for place in (Path(kornia_ditf.__file__).parents[1], Path.cwd()):
+        if (place / "examples/data/pairs.json").is_file():
+            return place / "examples/data"
+    raise InvalidArgumentError(
+        "the photographs of the project's checkout are not at hand (examples/data): name a data "
+        "set with --dataset and --root"
+    )

@@ -1,0 +1,251 @@
+"""A finished study in; every table of its report, with intervals and tests, out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kornia_ditf.study.report.scores import CellScores, Score, read_cell
+from kornia_ditf.study.report.statistics import (
+    Floats,
+    Interval,
+    bootstrap,
+    holm,
+    interval,
+    paired_permutation,
+    ratio,
+)
+from kornia_ditf.study.run.costs import Cost, CostLog, cost_key
+from kornia_ditf.study.store.records import RECORDS
+
+_ALL_PAIRS_UP_TO = 6
+_LEAST_IN_STRATUM = 5
+FEW_PAIRS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A configuration's scores and what they cost."""
+
+    descriptor: str
+    values: tuple[Interval, ...]
+    cell: Mapping[str, Any]
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two configurations on the same pairs: first minus second, by the first score.
+
+    Args:
+        first: label of a configuration.
+        second: of another.
+        difference: of their scores, with its interval.
+        p: of the permutation test.
+        corrected: by Holm, for all comparisons of the section.
+    """
+
+    first: str
+    second: str
+    difference: Interval
+    p: float
+    corrected: float
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """How the first score changes with a setting while nothing else changes."""
+
+    setting: str
+    label: str
+    points: tuple[tuple[float, Interval], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A data set by a protocol.
+
+    Args:
+        dataset: its label.
+        protocol: as the summary has it.
+        pairs: how many.
+        points: how many, of all pairs.
+        scores: the headings.
+        definitions: what they mean.
+        drawing: how pairs were drawn for the intervals.
+        rows: the table.
+        comparisons: the tests.
+        categories: of the heat map; empty where there is only one.
+        heat: of each row and category, the first score.
+        curves: over block and timestep.
+    """
+
+    dataset: str
+    protocol: Mapping[str, Any]
+    pairs: int
+    points: int
+    scores: tuple[Score, ...]
+    definitions: tuple[str, ...]
+    drawing: str
+    rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]
+    categories: tuple[str, ...]
+    heat: tuple[tuple[float, ...], ...]
+    curves: tuple[Curve, ...]
+
+
+def analyse(out: Path, summary: Mapping[str, Any]) -> list[Section]:
+    """Work out all tables of a study.
+
+    Args:
+        out: the study's folder.
+        summary: as `read_summary` gives it.
+    """
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for cell in summary["cells"]:
+        groups.setdefault((cell["dataset"], cell["protocol"]["name"]), []).append(cell)
+    costs = CostLog(out).read()
+    choice = summary["study"]["report"]
+    return [_section(out / RECORDS, cells, costs, choice) for cells in groups.values()]
+
+
+def _section(
+    records: Path,
+    cells: Sequence[Mapping[str, Any]],
+    costs: Mapping[str, Cost],
+    choice: Mapping[str, Any],
+) -> Section:
+    dataset, protocol = cells[0]["dataset"], cells[0]["protocol"]
+    scored = [read_cell(records, cell["descriptor"], dataset, protocol) for cell in cells]
+    first = scored[0]
+    above, below = (
+        np.concatenate([getattr(each, side) for each in scored], 1)
+        for side in ("numerators", "denominators")
+    )
+    drawn, drawing = _draw(above, below, first, choice)
+    values = ratio(above, below)
+    intervals = [
+        interval(float(values[column]), drawn[:, column], choice["confidence"])
+        for column in range(len(values))
+    ]
+    count = len(first.scores)
+    rows = tuple(
+        Row(
+            descriptor=cell["descriptor"],
+            values=tuple(intervals[place * count : (place + 1) * count]),
+            cell=cell,
+            cost=costs.get(cost_key(cell["identity"]), Cost()),
+        )
+        for place, cell in enumerate(cells)
+    )
+    categories = tuple(sorted(set(first.categories)))
+    return Section(
+        dataset=dataset,
+        protocol=protocol,
+        pairs=len(first.names),
+        points=first.points,
+        scores=first.scores,
+        definitions=first.definitions,
+        drawing=drawing,
+        rows=rows,
+        comparisons=_compare(rows, scored, values[::count], drawn[:, ::count], choice),
+        categories=categories if len(categories) > 1 else (),
+        heat=tuple(_by_category(each, categories) for each in scored),
+        curves=tuple(_curves(rows)),
+    )
+
+
+def _draw(
+    above: Floats, below: Floats, first: CellScores, choice: Mapping[str, Any]
+) -> tuple[Floats, str]:
+    """Draw pairs anew for all cells at once, and say how."""
+    sizes = [first.categories.count(name) for name in set(first.categories)]
+    stratified = len(sizes) > 1 and min(sizes) >= _LEAST_IN_STRATUM
+    clustered = choice["resample"] == "image"
+    drawn = bootstrap(
+        above,
+        below,
+        strata=first.categories if stratified else None,
+        clusters=first.images if clustered else None,
+        resamples=choice["resamples"],
+        seed=choice["seed"],
+    )
+    unit = "images A with all their pairs" if clustered else "pairs"
+    how = "within categories" if stratified else "from all categories together"
+    if len(sizes) == 1:
+        how = "all of one category"
+    return drawn, f"{choice['resamples']} bootstrap draws of {unit}, {how}; percentiles"
+
+
+def _compare(
+    rows: Sequence[Row],
+    scored: Sequence[CellScores],
+    values: Floats,
+    drawn: Floats,
+    choice: Mapping[str, Any],
+) -> tuple[Comparison, ...]:
+    labels = [row.descriptor for row in rows]
+    reference = choice["reference"]
+    if reference is None and len(rows) <= _ALL_PAIRS_UP_TO:
+        couples = list(combinations(range(len(rows)), 2))
+    else:
+        base = labels.index(reference) if reference in labels else 0
+        couples = [(place, base) for place in range(len(rows)) if place != base]
+    clusters = scored[0].images if choice["resample"] == "image" else None
+    p_values = [
+        paired_permutation(
+            scored[a].numerators[:, 0] - scored[b].numerators[:, 0],
+            clusters=clusters,
+            permutations=choice["permutations"],
+            seed=choice["seed"],
+        )
+        for a, b in couples
+    ]
+    return tuple(
+        Comparison(
+            labels[a],
+            labels[b],
+            interval(float(values[a] - values[b]), drawn[:, a] - drawn[:, b], choice["confidence"]),
+            p,
+            corrected,
+        )
+        for (a, b), p, corrected in zip(couples, p_values, holm(p_values), strict=True)
+    )
+
+
+def _by_category(scored: CellScores, categories: Sequence[str]) -> tuple[float, ...]:
+    names = np.array(scored.categories)
+    return tuple(
+        float(
+            ratio(scored.numerators[names == name, :1], scored.denominators[names == name, :1])[0]
+        )
+        for name in categories
+    )
+
+
+def _curves(rows: Sequence[Row]) -> list[Curve]:
+    """Find configurations that differ in their block or timestep alone."""
+    found = []
+    told = [row.cell["settings"] for row in rows]
+    varied = {
+        key for one in told for key in one if any(one[key] != other.get(key) for other in told)
+    }
+    for setting in ("block", "timestep"):
+        lines: dict[str, list[tuple[float, Interval]]] = {}
+        for row in rows:
+            settings = row.cell["settings"]
+            if setting in settings:
+                shown = [f"{k} {v}" for k, v in settings.items() if k != setting and k in varied]
+                line = lines.setdefault(" ".join([row.cell["name"], *shown]), [])
+                line.append((float(settings[setting]), row.values[0]))
+        found += [
+            Curve(setting, label, tuple(sorted(line, key=lambda point: point[0])))
+            for label, line in lines.items()
+            if len(line) > 1
+        ]
+    return found

@@ -1,0 +1,186 @@
+"""A finished study in; one HTML page that needs nothing else, Markdown and LaTeX tables, out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kornia_ditf.errors import StudyError
+from kornia_ditf.study.report import charts
+from kornia_ditf.study.report.analysis import FEW_PAIRS, Section, analyse
+from kornia_ditf.study.report.pictures import PairPicture, draw_pairs
+from kornia_ditf.study.report.statistics import Interval
+from kornia_ditf.study.run.summary import read_summary
+from kornia_ditf.study.store.cache import DamagedFileError
+from kornia_ditf.study.store.records import RECORDS, check_records
+from kornia_ditf.utils.files import atomic_write
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+FILES = {
+    "report.html": "report.html.j2",
+    "report.md": "report.md.j2",
+    "tables.tex": "tables.tex.j2",
+}
+_TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_TEX |= {each: f"\\{each}" for each in "&%$#_{}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A section with its charts and pictures, as data URIs.
+
+    Args:
+        section: its tables.
+        kinds: of its scores, with how many columns each has.
+        charts: heading and image of each chart.
+        shown: label of the configuration whose pairs are drawn: the best one.
+        pictures: of its best and worst pairs.
+    """
+
+    section: Section
+    kinds: tuple[tuple[str, int], ...]
+    charts: tuple[tuple[str, str], ...]
+    shown: str
+    pictures: tuple[PairPicture, ...]
+
+
+def write_report(out: Path) -> list[Path]:
+    """Write report.html, report.md and tables.tex into a study's folder.
+
+    Args:
+        out: the folder of a study that has run.
+
+    Returns:
+        the files.
+
+    Raises:
+        StudyError: the folder holds no finished study, or its records are damaged.
+        OutputError: a file cannot be written.
+    """
+    summary = read_summary(out)
+    try:
+        digest = check_records(out / RECORDS)
+    except DamagedFileError as error:
+        raise StudyError(f"{error}; run the study again, it will be put together anew") from error
+    if digest != summary["records"]:
+        raise StudyError(f"the last run in {out} was stopped before its end; run it again")
+    sections = [_show(out, section, summary) for section in analyse(out, summary)]
+    told = {
+        "summary": summary,
+        "study": summary["study"],
+        "sections": sections,
+        "configurations": _configurations(summary),
+        "few": FEW_PAIRS,
+    }
+    written = []
+    for name, template in FILES.items():
+        text = _environment(html=name.endswith("html")).get_template(template).render(told)
+        with atomic_write(out / name) as temporary:
+            temporary.write_text(text, "utf-8")
+        written.append(out / name)
+    return written
+
+
+def _show(out: Path, section: Section, summary: Mapping[str, Any]) -> Shown:
+    best = max(section.rows, key=lambda row: row.values[0].value).descriptor
+    drawn: list[tuple[str, str | None]] = [
+        ("Scores at a glance", charts.draw_scores(section)),
+        ("Over blocks", charts.draw_curves(section, "block")),
+        ("Over timesteps", charts.draw_curves(section, "timestep")),
+        (
+            "Accuracy against time",
+            charts.draw_cost(
+                section, lambda row: row.cost.seconds_per_image, "seconds per image, described"
+            ),
+        ),
+        (
+            "Accuracy against memory",
+            charts.draw_cost(
+                section, lambda row: row.cell["bytes_held"] / 1e9, "GB of weights held"
+            ),
+        ),
+    ]
+    pictures = draw_pairs(
+        out / RECORDS,
+        best,
+        section.dataset,
+        section.protocol["name"],
+        summary["study"]["report"]["pictures"],
+    )
+    kinds = tuple(
+        (kind, len(list(scores))) for kind, scores in groupby(section.scores, lambda s: s.kind)
+    )
+    kept = tuple((heading, image) for heading, image in drawn if image is not None)
+    return Shown(section, kinds, kept, best, tuple(pictures))
+
+
+def _configurations(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """List what each configuration was, once for each data set on which it differs."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for cell in summary["cells"]:
+        found.setdefault(cell["identity"], cell)
+    return list(found.values())
+
+
+def _environment(*, html: bool) -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("kornia_ditf.study"),
+        autoescape=html,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "interval": show_interval,
+        "p": show_p,
+        "tex": lambda text: "".join(_TEX.get(each, each) for each in str(text)),
+        "breakable": _breakable,
+        "cell": lambda text: str(text).replace("|", "\\|").replace("\n", " "),
+    }
+    environment.globals["shade"] = charts.shade
+    return environment
+
+
+def _breakable(label: str) -> Any:
+    from markupsafe import Markup, escape
+
+    return Markup("+<wbr>").join(escape(part) for part in label.split("+"))
+
+
+def percent(value: float) -> str:
+    """Write a share as a percentage.
+
+    Example:
+        >>> percent(0.6713)
+        '67.1'
+    """
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def show_interval(value: Interval) -> str:
+    """Write the two ends of an interval as percentages.
+
+    Example:
+        >>> show_interval(Interval(0.5, 0.25, 0.75))
+        '25.0 to 75.0'
+    """
+    return f"{percent(value.low)} to {percent(value.high)}"
+
+
+def show_p(value: float) -> str:
+    """Write a p-value.
+
+    Example:
+        >>> show_p(0.00005), show_p(0.0321)
+        ('< 0.0001', '0.0321')
+    """
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"

@@ -1,0 +1,146 @@
+"""Records of one cell in; what each pair adds to each score, and what the scores mean, out.
+
+A score is a ratio of sums over pairs (see `statistics`), so that it can be drawn anew and tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kornia_ditf.metrics.accumulate import MMA, HomographyAccuracy, JAndF
+from kornia_ditf.metrics.pck import PCK
+from kornia_ditf.study.report.statistics import Floats, category_means
+
+_READ = ("pair", "category", "image_a", "image_b", "distances", "alphas", "hits", "scores")
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A number that tables show.
+
+    Args:
+        name: its heading.
+        kind: `per image`, `per point` ..., what curves and tests choose by.
+        alpha: its threshold, where it has one.
+        higher_is_better: or lower.
+    """
+
+    name: str
+    kind: str
+    alpha: float | None = None
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellScores:
+    """What each pair of a cell adds to each score.
+
+    Args:
+        scores: the M scores; the first one is tested.
+        definitions: what they mean, in sentences.
+        numerators: of each pair and score, shape (N, M).
+        denominators: likewise.
+        categories: of each pair.
+        images: image A of each pair.
+        names: of the pairs.
+        points: how many points were scored.
+    """
+
+    scores: tuple[Score, ...]
+    definitions: tuple[str, ...]
+    numerators: Floats
+    denominators: Floats
+    categories: tuple[str, ...]
+    images: tuple[str, ...]
+    names: tuple[str, ...]
+    points: int
+
+
+def read_cell(path: Path, descriptor: str, dataset: str, protocol: Mapping[str, Any]) -> CellScores:
+    """Read one cell's records and score its pairs.
+
+    Args:
+        path: the file of records.
+        descriptor: label of the cell's configuration.
+        dataset: label of its data set.
+        protocol: its protocol, as a summary has it.
+    """
+    import pyarrow.parquet as pq
+
+    chosen = [
+        ("descriptor", "==", descriptor),
+        ("dataset", "==", dataset),
+        ("protocol", "==", protocol["name"]),
+    ]
+    rows = pq.read_table(path, columns=list(_READ), filters=chosen).to_pylist()
+    scores, definitions, above, below = _SCORERS[protocol["task"]](rows, protocol)
+    return CellScores(
+        scores=tuple(scores),
+        definitions=tuple(definitions),
+        numerators=above,
+        denominators=below,
+        categories=tuple(row["category"] for row in rows),
+        images=tuple(row["image_a"] for row in rows),
+        names=tuple(row["pair"] for row in rows),
+        points=sum(len(row["distances"]) for row in rows),
+    )
+
+
+_AREA = (
+    "Here the curve of AUC has steps, so that AUC is the mean over pairs of max(0, 1 - error / t); "
+    "SuperGlue's script joins the steps by straight lines."
+)
+
+Scored = tuple[Sequence[Score], Sequence[str], Floats, Floats]
+
+
+def _keypoints(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> Scored:
+    alphas = protocol["alphas"]
+    counts = np.array([float(len(row["distances"])) for row in rows])[:, None]
+    correct = np.array([[float(sum(hits)) for hits in row["hits"]] for row in rows])
+    points = np.broadcast_to(counts, correct.shape)
+    images = (points > 0).astype(np.float64)
+    shares = np.divide(correct, points, out=np.zeros(correct.shape), where=points > 0)
+    parts = [("per image", shares, images), ("per point", correct, points)]
+    categories = [row["category"] for row in rows]
+    if len(set(categories)) > 1:
+        parts.append(("of categories", *category_means(correct, points, categories)))
+    scores = [
+        Score(f"PCK@{alpha:g} {kind}", kind, alpha) for kind, _, _ in parts for alpha in alphas
+    ]
+    definition = PCK(alphas, protocol["base"], protocol["comparison"]).definition
+    note = "Here “of categories” is the mean over categories of their PCK per point."
+    above, below = (np.concatenate([part[side] for part in parts], 1) for side in (1, 2))
+    return scores, [definition, note] if len(parts) > 2 else [definition], above, below
+
+
+def _planar(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> Scored:
+    thresholds = protocol["alphas"]
+    limits = np.array(thresholds)
+    corners = np.array([dict(row["scores"]).get("corner_error", np.inf) for row in rows])
+    accurate = (corners[:, None] <= limits).astype(np.float64)
+    areas = np.clip(1 - corners[:, None] / limits, 0, 1)
+    matched = np.array(
+        [[float(np.mean(h)) if len(h) else 0.0 for h in row["hits"]] for row in rows]
+    )
+    parts = [("corner accuracy", accurate), ("corner AUC", areas), ("MMA", matched)]
+    scores = [Score(f"{kind}@{t:g} px", kind, t) for kind, _ in parts for t in thresholds]
+    above = np.concatenate([part for _, part in parts], 1)
+    definitions = [HomographyAccuracy.definition, MMA.definition, _AREA]
+    return scores, definitions, above, np.ones(above.shape)
+
+
+def _masks(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> Scored:
+    found = [dict(row["scores"]) for row in rows]
+    j, f, objects = (np.array([each[name] for each in found]) for name in ("J", "F", "objects"))
+    scores = [Score(name, name) for name in ("J&F", "J", "F")]
+    above = np.stack([(j + f) / 2, j, f], 1)
+    return scores, [JAndF.definition], above, np.repeat(objects[:, None], 3, 1)
+
+
+_SCORERS = {"keypoints": _keypoints, "homography": _planar, "masks": _masks}

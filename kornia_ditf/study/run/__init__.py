@@ -1,0 +1,1 @@
+"""Running a study: planning, workers and engines."""

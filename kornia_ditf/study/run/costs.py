@@ -1,0 +1,106 @@
+"""What pieces of work took in; a log that survives anything, and its medians, out.
+
+Times are kept apart from records, which must not depend on them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from kornia_ditf.study.define.jobs import Describe, Evaluate, Outcome, Unit
+from kornia_ditf.study.store.cache import content_key
+
+_FILE = "costs.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a configuration took.
+
+    Args:
+        seconds_per_image: median of describing one image; None where nothing was measured.
+        together: how many configurations that forward pass served.
+        seconds_per_pair: median of reading two maps and scoring a pair.
+        bytes_per_image: of a descriptor map, the median.
+    """
+
+    seconds_per_image: float | None = None
+    together: int = 1
+    seconds_per_pair: float | None = None
+    bytes_per_image: float | None = None
+
+
+class CostLog:
+    """Lines of JSON at the end of a file; a torn line is passed over."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / _FILE
+
+    def add(self, unit: Unit, outcome: Outcome) -> None:
+        """Write down what a unit took; that it cannot be written stops nothing."""
+        values: dict[str, Any] = {"seconds": [round(each, 6) for each in outcome.seconds]}
+        if isinstance(unit, Describe):
+            labels = {label for _, _, keys in unit.images for label in keys}
+            identities = sorted({cost_key(unit.identities[label]) for label in labels})
+            values |= {"what": "describe", "identities": identities, "bytes": outcome.bytes}
+        elif isinstance(unit, Evaluate):
+            values |= {"what": "evaluate", "identity": cost_key(unit.identity)}
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("\n" + json.dumps(values))
+        except OSError:
+            return
+
+    def read(self) -> Mapping[str, Cost]:
+        """Give the costs by `cost_key` of a configuration's identity."""
+        described: dict[str, list[tuple[float, int, float]]] = {}
+        scored: dict[str, list[float]] = {}
+        for line in self._lines():
+            try:
+                seconds = [float(each) for each in line["seconds"]]
+                if line["what"] == "describe":
+                    for identity in line["identities"]:
+                        rows = [(s, len(line["identities"]), float(line["bytes"])) for s in seconds]
+                        described.setdefault(identity, []).extend(rows)
+                else:
+                    scored.setdefault(line["identity"], []).extend(seconds)
+            except (KeyError, TypeError, ValueError):
+                continue
+        return {
+            identity: Cost(
+                seconds_per_image=_median([row[0] for row in described.get(identity, [])]),
+                together=max((row[1] for row in described.get(identity, [])), default=1),
+                seconds_per_pair=_median(scored.get(identity, [])),
+                bytes_per_image=_median([row[2] for row in described.get(identity, [])]),
+            )
+            for identity in {*described, *scored}
+        }
+
+    def _lines(self) -> list[dict[str, Any]]:
+        try:
+            text = self.path.read_text("utf-8", errors="replace")
+        except OSError:
+            return []
+        found = []
+        for line in text.splitlines():
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict):
+                found.append(value)
+        return found
+
+
+def cost_key(identity: str) -> str:
+    """Shorten an identity."""
+    return content_key(identity=identity)[:16]
+
+
+def _median(values: list[float]) -> float | None:
+    return median(values) if values else None

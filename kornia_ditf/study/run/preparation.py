@@ -1,0 +1,191 @@
+"""Groups and data sets in; the identity of every configuration and its massive channels out.
+
+An identity names all that decides a descriptor's numbers. Where channels are to be discarded and
+nobody says which, they are found once in a few images of the data set, and written down.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.errors import StudyError
+from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.protocols.protocol import Fit
+from kornia_ditf.registry.lookup import find_descriptor
+from kornia_ditf.study.define.forwards import Group
+from kornia_ditf.study.define.jobs import Outcome, Prepare
+from kornia_ditf.study.define.listing import ListedSet
+from kornia_ditf.study.run.engines import Engine
+from kornia_ditf.study.store.cache import content_key
+from kornia_ditf.utils.cache import write_to_cache
+
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A group on a data set whose images are fitted in one way.
+
+    Args:
+        group: which configurations.
+        place: of the data set in the study.
+        fit: how its images are fitted.
+    """
+
+    group: Group
+    place: int
+    fit: Fit
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What is known of a configuration before it describes an image.
+
+    Args:
+        identity: names all that decides its numbers.
+        channels: massive channels that it discards; None where it discards none.
+        width: channels of its descriptors.
+    """
+
+    identity: str
+    channels: tuple[int, ...] | None
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is known of a task before an image is described.
+
+    Args:
+        members: by the configuration's label.
+        bytes_held: by the descriptor's weights, in memory.
+        device: where it runs.
+    """
+
+    members: dict[str, Member]
+    bytes_held: int
+    device: str
+
+
+def tasks_of(groups: Iterable[Group], sets: Sequence[ListedSet]) -> list[Task]:
+    """List what is to be described, so that each descriptor is loaded once."""
+    return [
+        Task(group, place, fit)
+        for group in groups
+        for place, listed in enumerate(sets)
+        for fit in dict.fromkeys(protocol.fit for protocol, _ in listed.protocols)
+    ]
+
+
+def prepare(
+    tasks: Sequence[Task],
+    sets: Sequence[ListedSet],
+    engine: Engine,
+    folder: Path,
+    *,
+    device: str | None = None,
+    warn: Warn = lambda message: None,
+) -> list[Prepared]:
+    """Find out what every task needs to know, from `folder` where it stands there.
+
+    Args:
+        tasks: what to prepare.
+        sets: the data sets.
+        engine: loads the descriptors.
+        folder: where findings are kept.
+        device: where descriptors run, if not where the study says.
+        warn: is told of what a reader of the results should know.
+
+    Returns:
+        one for each task.
+
+    Raises:
+        StudyError: a descriptor cannot be prepared.
+        DiTFError: a descriptor cannot be loaded.
+    """
+    paths: list[Path] = []
+    missing: dict[Path, Prepare] = {}
+    for task in tasks:
+        path = folder / f"{_key(task, sets[task.place], device)}.json"
+        paths.append(path)
+        if _fingerprint(task.group) is None or _read(path) is None:
+            images = tuple(image for image, _ in sets[task.place].calibration)
+            missing[path] = Prepare(task.group, task.fit, images, str(path))
+    for unit, outcome in engine.outcomes(missing.values()):
+        assert isinstance(unit, Prepare)
+        _keep(Path(unit.path), unit, outcome)
+    prepared = []
+    for task, path in zip(tasks, paths, strict=True):
+        values = _read(path)
+        if values is None:
+            raise StudyError(f"cannot read {path}, which was just written")
+        prepared.append(_with_environment(task, values, warn))
+    return prepared
+
+
+def _keep(path: Path, unit: Prepare, outcome: Outcome) -> None:
+    if outcome.failures:
+        raise StudyError("; ".join(outcome.failures))
+    values = {"calibrated_on": list(unit.images), **outcome.values}
+    with write_to_cache(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=1), "utf-8")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return values if {"members", "bytes_held", "device"} <= set(values) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _with_environment(task: Task, values: dict[str, Any], warn: Warn) -> Prepared:
+    place = torch.device(values["device"]).type
+    environment = f"kornia-ditf {version('kornia-ditf')} torch {torch.__version__} {place}"
+    members = {}
+    for member in task.group.members:
+        found = values["members"][member.label]
+        identity, channels = found["identity"], found["channels"]
+        if identity is None:
+            # It is cached all the same, within the study: without that nothing could be resumed.
+            identity = f"unnamed {member.name} {member.source} {sorted(member.settings.items())}"
+            warn(
+                f"{member.label} does not say which weights it has; if they change, remove the "
+                "study's folder before you run it again"
+            )
+        members[member.label] = Member(
+            identity=f"{identity} {environment}",
+            channels=None if channels is None else tuple(channels),
+            width=found["width"],
+        )
+    return Prepared(members, values["bytes_held"], values["device"])
+
+
+def _key(task: Task, listed: ListedSet, device: str | None) -> str:
+    group = task.group
+    members = [(member.label, sorted(member.settings.items())) for member in group.members]
+    return content_key(
+        weights=[group.weights, _fingerprint(group)],
+        members=members,
+        fit=str(task.fit),
+        images=[digest for _, digest in listed.calibration],
+        device=device,
+        versions=[version("kornia-ditf"), torch.__version__],
+    )
+
+
+def _fingerprint(group: Group) -> str | None:
+    """Name a folder's weights without reading them; None where only loading tells."""
+    spec = find_descriptor(group.name)
+    place = group.source or spec.repo
+    if not isinstance(spec, BackboneSpec) or not Path(place).expanduser().is_dir():
+        return None
+    return Checkpoint(place).identity

@@ -1,0 +1,1 @@
+"""What a study keeps: descriptor maps, records and its folder."""

@@ -1,0 +1,151 @@
+"""Descriptor maps in, one checked file per image and descriptor; the maps again out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.types import DescriptorMap, Frame
+from kornia_ditf.utils.cache import write_to_cache
+
+_FORMAT = 1
+_DEFAULT_BYTES = 128 * 2**20
+
+
+class DamagedFileError(Exception):
+    """A file of the study does not hold what was written; it must be made again.
+
+    Args:
+        path: the file.
+        reason: how that was noticed.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path} is damaged ({self.reason})"
+
+
+def content_key(**parts: Any) -> str:
+    """Name content by a digest of everything that decides it.
+
+    Example:
+        >>> content_key(image="ab", prompt="a cat") == content_key(prompt="a cat", image="ab")
+        True
+    """
+    text = json.dumps({"format": _FORMAT, **parts}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+class MapCache:
+    """A folder of descriptor maps, one safetensors file each, named by content keys.
+
+    Args:
+        folder: where they lie; made when first needed.
+        dtype: of the stored descriptors.
+    """
+
+    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        self.folder, self.dtype = folder, dtype
+
+    def path(self, key: str) -> Path:
+        """Give a map's file, whether it exists or not."""
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+    def has(self, key: str) -> bool:
+        """Tell whether a map's file exists; whether it is sound shows when it is read."""
+        return self.path(key).is_file()
+
+    def write(self, key: str, descriptors: DescriptorMap) -> None:
+        """Keep a map of one image, whole or not at all.
+
+        Raises:
+            InvalidArgumentError: the cache's dtype cannot hold a value.
+            OutputError: the folder cannot be written, or the disk is full.
+        """
+        from safetensors.torch import save_file
+
+        data = descriptors.data.detach().to("cpu", self.dtype).contiguous()
+        if not bool(torch.isfinite(data).all()):
+            raise InvalidArgumentError(
+                f"descriptors hold values that {self.dtype} cannot; set cache_dtype: float32, or "
+                "look for NaN in the descriptor"
+            )
+        header = {
+            "key": key,
+            "image_size": json.dumps(list(descriptors.frame.image_size)),
+            "model_size": json.dumps(list(descriptors.frame.model_size)),
+        }
+        with write_to_cache(self.path(key)) as temporary:
+            save_file({"data": data}, temporary, {**header, "sha256": _digest(data, header)})
+
+    def read(self, key: str) -> DescriptorMap:
+        """Read a map and check it against its digest.
+
+        Returns:
+            the map with B = 1, float32.
+
+        Raises:
+            DamagedFileError: the file is missing or does not hold what was written.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = self.path(key)
+        try:
+            with safe_open(path, "pt") as file:
+                header = dict(file.metadata() or {})
+                data = file.get_tensor("data")
+            written = header.pop("sha256", "")
+            if header.get("key") != key or _digest(data, header) != written:
+                raise DamagedFileError(path, "its checksum is wrong")
+            sizes = (tuple(json.loads(header[name])) for name in ("image_size", "model_size"))
+            return DescriptorMap(data.float(), Frame(*sizes))
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            raise DamagedFileError(path, str(error)) from error
+
+    def discard(self, key: str) -> None:
+        """Remove a map, so that it is made again."""
+        self.path(key).unlink(missing_ok=True)
+
+
+class MapReader:
+    """Reads maps and keeps the latest, so many bytes of them and no more.
+
+    Args:
+        cache: where the maps lie.
+        limit_bytes: of the maps that are kept; one is kept at least.
+    """
+
+    def __init__(self, cache: MapCache, limit_bytes: int = _DEFAULT_BYTES) -> None:
+        self.cache, self.limit_bytes = cache, limit_bytes
+        self._kept: OrderedDict[str, DescriptorMap] = OrderedDict()
+        self._bytes = 0
+
+    def __call__(self, key: str) -> DescriptorMap:
+        """Give a map; raises as `MapCache.read` does."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        descriptors = self.cache.read(key)
+        self._kept[key] = descriptors
+        self._bytes += descriptors.data.nbytes
+        while self._bytes > self.limit_bytes and len(self._kept) > 1:
+            self._bytes -= self._kept.popitem(last=False)[1].data.nbytes
+        return descriptors
+
+
+def _digest(data: Tensor, header: Mapping[str, str]) -> str:
+    told = [dict(header), str(data.dtype), list(data.shape)]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    digest.update(data.numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Files, caches, argument checks, images and provenance; nothing here knows the method."""

@@ -1,0 +1,101 @@
+"""Arguments in; an error that names the argument, the value and what was expected, or nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+
+from kornia_ditf.errors import InvalidArgumentError
+
+
+def check_integer(name: str, value: object, minimum: int, maximum: int | None = None) -> None:
+    """Raise InvalidArgumentError unless a value is an integer in a range, both ends included.
+
+    Example:
+        >>> check_integer("ensemble", 0, minimum=1)
+        Traceback (most recent call last):
+        kornia_ditf.errors.InvalidArgumentError: ensemble must be 1 or more, got 0
+    """
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if whole and minimum <= int(value) <= (math.inf if maximum is None else maximum):  # type: ignore[call-overload]
+        return
+    expected = f"{minimum} or more" if maximum is None else f"in [{minimum}, {maximum}]"
+    kind = "" if whole else "an integer, "
+    verb = "lie" if maximum is not None and whole else "be"
+    raise InvalidArgumentError(f"{name} must {verb} {kind}{expected}, got {value!r}")
+
+
+def check_timestep(timestep: object) -> None:
+    """Raise InvalidArgumentError unless a timestep is a number in [0, 1000]."""
+    number = isinstance(timestep, Real) and not isinstance(timestep, bool)
+    if not number or not 0 <= float(timestep) <= 1000:  # type: ignore[arg-type]
+        raise InvalidArgumentError(
+            f"timestep must lie in [0, 1000] (0 is clean, 1000 is pure noise), got {timestep!r}"
+        )
+
+
+def read_dtype(dtype: object) -> torch.dtype:
+    """Read a floating-point dtype, or the name of one, such as `bfloat16` or `bf16`.
+
+    Raises:
+        InvalidArgumentError: it is none of float32, bfloat16 and float16.
+    """
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    short = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+    name = str(dtype).removeprefix("torch.")
+    if isinstance(dtype, str | torch.dtype) and short.get(name, name) in known:
+        return known[short.get(name, name)]
+    raise InvalidArgumentError(f"dtype must be one of {', '.join(known)}, got {dtype!r}")
+
+
+def read_device(device: object) -> torch.device:
+    """Read a device, or the name of one, that is present on this machine.
+
+    Raises:
+        InvalidArgumentError: there is no such device.
+    """
+    try:
+        place = torch.device(device) if isinstance(device, str | torch.device) else None
+        if place is None:
+            raise TypeError("expected a name such as 'cpu' or 'cuda'")
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidArgumentError(f"device {device!r} cannot be used: {reason}") from error
+    return place
+
+
+_checked = ContextVar("checked", default=True)
+
+
+@contextmanager
+def unchecked_values() -> Iterator[None]:
+    """Ask no tensor for its values: a graph that is being traced has none yet."""
+    token = _checked.set(False)
+    try:
+        yield
+    finally:
+        _checked.reset(token)
+
+
+def values_are_checked() -> bool:
+    """Tell whether tensors may be asked for their values: outside `unchecked_values` they may."""
+    return _checked.get()
+
+
+def check_spec(spec: Any, texts: Sequence[str]) -> None:
+    """Check that texts of a spec are not empty and that its `load` is callable."""
+    for name in texts:
+        value = getattr(spec, name)
+        if not isinstance(value, str) or not value.strip():
+            raise InvalidArgumentError(
+                f"{name} of a {type(spec).__name__} must be a text that is not empty, got {value!r}"
+            )
+    if not callable(spec.load):
+        raise InvalidArgumentError(f"load of {spec.name!r} must be callable, got {spec.load!r}")

@@ -1,0 +1,334 @@
+"""Images with matches or similarities go in, and pictures for people to look at come out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kornia_ditf.errors import InvalidArgumentError, OutputError
+from kornia_ditf.types import Matches
+from kornia_ditf.utils.files import atomic_write
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Picture = npt.NDArray[np.uint8]
+
+_PAPER = (255, 255, 255)
+_INK = (40, 40, 40)
+_INLIER = (40, 200, 90)
+_OUTLIER = (230, 60, 50)
+_GAP = 12
+_CAPTION_HEIGHT = 40
+_CAPTION_WIDTH = 560
+_CANVAS_WIDTHS = (900, 1800)  # smaller pictures are enlarged to the first, larger ones reduced
+_CANVAS_HEIGHT = 2000
+_SUBPIXEL_BITS = 4  # OpenCV draws at whole numbers of 1/16 px
+
+
+def draw_matches(
+    image_a: Tensor,
+    image_b: Tensor,
+    matches: Matches,
+    *,
+    limit: int = 60,
+    inliers: Tensor | None = None,
+    caption: bool = True,
+) -> Picture:
+    """Draw two images side by side with lines between the matched points.
+
+    Not the `limit` best matches are drawn, which tend to crowd in one place, but the best of
+    each part of image A in turn. Lines are coloured by score, or green and red where `inliers`
+    is given. A caption says how many matches there are and what the colours mean.
+
+    Args:
+        image_a: RGB in [0, 1], shape (3, H, W) or (1, 3, H, W), as `as_image` gives it.
+        image_b: likewise; its size may be another.
+        matches: points in the pixels of the two images.
+        limit: how many matches to draw at most.
+        inliers: which matches are right, by whatever test, bool, shape (K,).
+        caption: whether to write it.
+
+    Returns:
+        the picture, shape (H, W, 3), RGB; its size is chosen for a screen.
+
+    Raises:
+        InvalidArgumentError: a wrong shape, dtype or limit.
+
+    Example:
+        >>> points = torch.tensor([[4.0, 4.0], [20.0, 9.0]])
+        >>> matches = Matches(points, points, torch.tensor([0.9, 0.5]))
+        >>> image = torch.rand(1, 3, 24, 32)
+        >>> draw_matches(image, image, matches).dtype
+        dtype('uint8')
+    """
+    import cv2
+
+    if limit < 1:
+        raise InvalidArgumentError(f"limit must be at least 1, got {limit}")
+    if inliers is not None and (inliers.shape != (len(matches),) or inliers.dtype != torch.bool):
+        raise InvalidArgumentError(
+            f"inliers must be bool of shape ({len(matches)},), "
+            f"got {inliers.dtype} of shape {tuple(inliers.shape)}"
+        )
+    canvas, left, right = _side_by_side(_to_array(image_a), _to_array(image_b))
+    chosen = _spread(matches, tuple(image_a.shape[-2:]), limit)
+    points_a = left.place(matches.points_a[chosen])
+    points_b = right.place(matches.points_b[chosen])
+    scores = matches.scores[chosen].detach().cpu().float().numpy()
+    if inliers is None:
+        colours = [tuple(colour) for colour in _score_colours(_stretch(scores)).tolist()]
+    else:
+        colours = [_INLIER if inlier else _OUTLIER for inlier in inliers[chosen].tolist()]
+
+    def line(start: Any, end: Any, colour: Any, thickness: int) -> None:
+        cv2.line(canvas, start, end, colour, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
+
+    def dot(centre: Any, radius: float, colour: Any) -> None:
+        size = round(radius * 2**_SUBPIXEL_BITS)
+        cv2.circle(canvas, centre, size, colour, cv2.FILLED, cv2.LINE_AA, _SUBPIXEL_BITS)
+
+    # The best last, so that they lie on top; dots above all lines.
+    pairs = list(zip(points_a, points_b, colours, strict=True))[::-1]
+    for start, end, colour in pairs:
+        line(start, end, _INK, 3)  # a dark rim keeps a line readable on any ground
+        line(start, end, colour, 1)
+    for start, end, colour in pairs:
+        for centre in (start, end):
+            dot(centre, 5, _INK)
+            dot(centre, 3.6, colour)
+    if not caption:
+        return np.ascontiguousarray(canvas[:-_CAPTION_HEIGHT])
+    _write_caption(canvas, matches, scores, inliers)
+    return canvas
+
+
+def draw_similarity(
+    image: Tensor,
+    similarity: Tensor,
+    *,
+    point: tuple[float, float] | None = None,
+    limits: tuple[float, float] | None = None,
+) -> Picture:
+    """Lay a similarity map over an image, from dark blue (low) to yellow (high).
+
+    Args:
+        image: RGB in [0, 1], shape (3, H, W) or (1, 3, H, W).
+        similarity: one value per token, shape (rows, columns), covering the whole image.
+        point: a point (x, y) in pixels to mark, such as the one that all were compared with.
+        limits: the values of the darkest and brightest colour; by default the map's own.
+            Give the same to compare pictures.
+
+    Returns:
+        the picture, shape (H, W, 3), RGB.
+
+    Raises:
+        InvalidArgumentError: a wrong shape, or a value that is not finite.
+
+    Example:
+        >>> draw_similarity(torch.rand(1, 3, 32, 48), torch.rand(4, 6), point=(9.0, 5.0)).shape
+        (32, 48, 3)
+    """
+    import cv2
+
+    if similarity.ndim != 2 or similarity.numel() == 0:
+        raise InvalidArgumentError(
+            f"similarity must have the shape (rows, columns), got {tuple(similarity.shape)}"
+        )
+    values = similarity.detach().cpu().float().numpy()
+    if not np.isfinite(values).all():
+        raise InvalidArgumentError(
+            "similarity must be finite, got NaN or infinity among its values"
+        )
+    picture = _to_array(image)
+    height, width = picture.shape[:2]
+    enlarged = cv2.resize(_stretch(values, limits), (width, height), interpolation=cv2.INTER_LINEAR)
+    colours = _map_colours(np.asarray(enlarged, np.float32), cv2.COLORMAP_VIRIDIS)
+    grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    blended = cv2.addWeighted(grey, 0.4, colours, 0.6, 0)
+    if point is not None:
+        x, y = (round(coordinate * 2**_SUBPIXEL_BITS) for coordinate in point)
+        radius = max(3.0, max(height, width) / 80)
+        for factor, colour in ((1.35, _INK), (1.0, _PAPER), (0.6, _OUTLIER)):
+            size = round(radius * factor * 2**_SUBPIXEL_BITS)
+            cv2.circle(blended, (x, y), size, colour, cv2.FILLED, cv2.LINE_AA, _SUBPIXEL_BITS)
+    return np.asarray(blended, np.uint8)
+
+
+def save_picture(path: str | Path, picture: Picture) -> None:
+    """Write a picture as PNG or JPEG, whole or not at all.
+
+    Args:
+        path: ends in .png, .jpg or .jpeg.
+        picture: RGB, shape (H, W, 3), uint8.
+
+    Raises:
+        InvalidArgumentError: another suffix, shape or dtype.
+        OutputError: the file cannot be written.
+    """
+    import cv2
+
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".png", ".jpg", ".jpeg"):
+        raise InvalidArgumentError(f"a picture's name must end in .png, .jpg or .jpeg, got {path}")
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        raise InvalidArgumentError(
+            f"a picture must be uint8 of shape (H, W, 3), got {picture.dtype} of {picture.shape}"
+        )
+    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if suffix != ".png" else []
+    with atomic_write(path) as temporary:
+        # Not cv2.imwrite, which says False instead of what went wrong.
+        encoded, content = cv2.imencode(suffix, picture[..., ::-1], options)
+        if not encoded:
+            raise OutputError(f"cannot encode a picture of {picture.shape} for {path}")
+        temporary.write_bytes(content.tobytes())
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an image lies on the canvas: enlarged by `zoom`, its corner at `corner` (x, y)."""
+
+    zoom: float
+    corner: tuple[int, int]
+
+    def place(self, points: Tensor) -> list[tuple[int, int]]:
+        """Map points (x, y) of the image, shape (K, 2), to 1/16 px of the canvas."""
+        edges = (points.detach().cpu().double() + 0.5) * self.zoom - 0.5
+        moved = edges + torch.tensor(self.corner, dtype=torch.float64)
+        return [(x, y) for x, y in (moved * 2**_SUBPIXEL_BITS).round().long().tolist()]
+
+
+def _side_by_side(image_a: Picture, image_b: Picture) -> tuple[Picture, _Place, _Place]:
+    import cv2
+
+    width = image_a.shape[1] + image_b.shape[1]
+    height = max(image_a.shape[0], image_b.shape[0])
+    zoom = float(min(np.clip(width, *_CANVAS_WIDTHS) / width, _CANVAS_HEIGHT / height))
+    shrunk = []
+    for image in (image_a, image_b):
+        size = (max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom)))
+        method = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
+        shrunk.append(np.asarray(cv2.resize(image, size, interpolation=method), np.uint8))
+    first, second = (_fade(image) for image in shrunk)
+    height = max(first.shape[0], second.shape[0])
+    total = first.shape[1] + _GAP + second.shape[1]
+    shape = (height + _CAPTION_HEIGHT, max(total, _CAPTION_WIDTH), 3)
+    canvas = np.full(shape, _PAPER, np.uint8)
+    places = []
+    for image, x in ((first, 0), (second, first.shape[1] + _GAP)):
+        y = (height - image.shape[0]) // 2
+        canvas[y : y + image.shape[0], x : x + image.shape[1]] = image
+        places.append(_Place(zoom, (x, y)))
+    return canvas, places[0], places[1]
+
+
+def _fade(image: Picture) -> Picture:
+    # Half its colour gone and a little lighter, a photograph lets the lines stand out.
+    import cv2
+
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return np.asarray(cv2.addWeighted(image, 0.45, grey, 0.45, 25), np.uint8)
+
+
+def _spread(matches: Matches, size: tuple[int, ...], limit: int) -> Tensor:
+    """Choose matches, the best of each cell of image A first, then the second of each, and so on.
+
+    Returns:
+        indices of at most `limit` matches, best score first.
+    """
+    points, scores = matches.points_a.detach().cpu(), matches.scores.detach().cpu()
+    order = scores.argsort(descending=True, stable=True)
+    if len(order) <= limit:
+        return order
+    side = (size[0] * size[1] / limit) ** 0.5
+    rounds: dict[tuple[int, ...], int] = {}
+    ranked = []
+    for index, cell in zip(order.tolist(), (points[order] // side).long().tolist(), strict=True):
+        turn = rounds[tuple(cell)] = rounds.get(tuple(cell), -1) + 1
+        ranked.append((turn, index))
+    chosen = torch.tensor([index for _, index in sorted(ranked, key=lambda item: item[0])[:limit]])
+    return chosen[scores[chosen].argsort(descending=True, stable=True)]
+
+
+def _write_caption(
+    canvas: Picture, matches: Matches, scores: npt.NDArray[np.float32], inliers: Tensor | None
+) -> None:
+    top = canvas.shape[0] - _CAPTION_HEIGHT
+    baseline = top + 27
+    x = 12
+    if inliers is not None:
+        correct = int(inliers.sum())
+        x = _write(canvas, f"{correct} inliers", (x, baseline), _INLIER, dot=True)
+        wrong = len(matches) - correct
+        x = _write(canvas, f"{wrong} outliers", (x, baseline), _OUTLIER, dot=True)
+    elif len(scores):
+        x = _write(canvas, f"similarity {scores.min():.2f}", (x, baseline))
+        x -= 8
+        ramp = np.linspace(0, 1, 120, dtype=np.float32)
+        canvas[top + 14 : top + 28, x : x + 120] = _score_colours(ramp)
+        x = _write(canvas, f"{scores.max():.2f}", (x + 128, baseline))
+    _write(canvas, f"{len(scores)} of {len(matches)} matches drawn", (x, baseline))
+
+
+def _write(
+    canvas: Picture,
+    text: str,
+    start: tuple[int, int],
+    colour: tuple[int, int, int] = _INK,
+    *,
+    dot: bool = False,
+) -> int:
+    """Write text at its baseline and return the x where the next may begin."""
+    import cv2
+
+    x, y = start
+    if dot:
+        cv2.circle(canvas, (x + 6, y - 6), 6, colour, cv2.FILLED, cv2.LINE_AA)
+        x += 20
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.55
+    cv2.putText(canvas, text, (x, y), font, size, _INK, 1, cv2.LINE_AA)
+    return x + cv2.getTextSize(text, font, size, 1)[0][0] + 24
+
+
+def _stretch(
+    values: npt.NDArray[np.float32], limits: tuple[float, float] | None = None
+) -> npt.NDArray[np.float32]:
+    """Map values to [0, 1], by default their lowest to 0 and their highest to 1."""
+    if values.size == 0:
+        return values
+    low, high = limits or (float(values.min()), float(values.max()))
+    if high <= low:
+        return np.ones_like(values)
+    return np.asarray(np.clip((values - low) / (high - low), 0, 1), np.float32)
+
+
+def _score_colours(values: npt.NDArray[np.float32]) -> Picture:
+    """Colours of values in [0, 1], shape (K, 3); the map's darkest part is left out."""
+    import cv2
+
+    return _map_colours(0.2 + 0.8 * values, cv2.COLORMAP_PLASMA).reshape(-1, 3)
+
+
+def _map_colours(values: npt.NDArray[np.float32], colormap: int) -> Picture:
+    import cv2
+
+    if values.size == 0:
+        return np.zeros((*values.shape, 3), np.uint8)
+    mapped = cv2.applyColorMap((values * 255).round().astype(np.uint8), colormap)
+    return np.asarray(mapped[..., ::-1], np.uint8)
+
+
+def _to_array(image: Tensor) -> Picture:
+    single = image[0] if image.ndim == 4 and image.shape[0] == 1 else image
+    if single.ndim != 3 or single.shape[0] != 3 or not single.is_floating_point():
+        raise InvalidArgumentError(
+            "an image to draw on must be a float tensor of shape (3, H, W) or (1, 3, H, W), "
+            f"got {image.dtype} of shape {tuple(image.shape)}: use as_image"
+        )
+    bytes_ = (single.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return np.ascontiguousarray(bytes_.permute(1, 2, 0).cpu().numpy())

@@ -1,0 +1,127 @@
+"""Every engine gives the same records, and outlives its workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from kornia_ditf.errors import StudyError
+from kornia_ditf.study.define.jobs import Describe, Evaluate, Outcome, Setup, Unit
+from kornia_ditf.study.define.parsing import read_study
+from kornia_ditf.study.define.spec import Study
+from kornia_ditf.study.run.engines import Engine, Local, Pooled, Processes
+from kornia_ditf.study.run.ray_cluster import RayCluster
+from kornia_ditf.study.run.runner import run_study
+
+
+@pytest.fixture
+def study(make_study: Any) -> Study:
+    return read_study(make_study(pairs=6))
+
+
+class KillsOnce:
+    """A watcher that, when the first work is done, ends a worker as the system might."""
+
+    def __init__(self, kill: Any) -> None:
+        self.kill, self.engines, self.killed = kill, [], False
+
+    def make(self, engine: Any, setup: Setup) -> Engine:
+        self.engines.append(engine(setup))
+        return self.engines[-1]
+
+    def begin(self, stage: str, total: int) -> None: ...
+
+    def warn(self, message: str) -> None: ...
+
+    def advance(self, count: int) -> None:
+        if not self.killed:
+            self.killed = True
+            self.kill(self.engines[-1])
+
+
+def check_that_it_survives(study: Study, tmp_path: Path, engine: Any, kill: Any) -> None:
+    expected = pq.read_table(run_study(study, tmp_path / "local"))
+    watcher = KillsOnce(kill)
+    path = run_study(study, tmp_path / "out", engine=partial(watcher.make, engine), watcher=watcher)
+    assert watcher.killed
+    assert pq.read_table(path).equals(expected)
+
+
+@pytest.mark.slow
+def test_processes_outlive_a_worker_that_is_killed(study: Study, tmp_path: Path) -> None:
+    def kill(engine: Any) -> None:
+        for process in engine._pools[0]._processes.values():
+            os.kill(process.pid, signal.SIGKILL)
+
+    check_that_it_survives(study, tmp_path, partial(Processes, devices=["cpu"]), kill)
+
+
+@pytest.mark.slow
+def test_ray_on_halves_of_two_cores_outlives_an_actor_that_is_killed(
+    study: Study, tmp_path: Path
+) -> None:
+    def kill(engine: Any) -> None:
+        engine._ray.kill(engine._actors[0])
+
+    check_that_it_survives(study, tmp_path, partial(RayCluster, workers=2, cpus=0.5), kill)
+
+
+class Mortal(Pooled):
+    """A pool whose worker dies so many times before it does its work."""
+
+    def __init__(self, deaths: int) -> None:
+        self.workers, self.deaths, self.restarted = 2, deaths, 0
+
+    def _submit(self, place: int, unit: Unit) -> Any:
+        return object()
+
+    def _ready(self, pending: Any) -> Any:
+        return pending[0]
+
+    def _result(self, handle: Any) -> Outcome | None:
+        self.deaths -= 1
+        return None if self.deaths >= 0 else Outcome(count=1)
+
+    def _restart(self, place: int) -> None:
+        self.restarted += 1
+
+
+def unit() -> Evaluate:
+    return Evaluate(None, "", None, "", ())  # type: ignore[arg-type]
+
+
+def test_what_a_dead_worker_was_doing_is_done_again() -> None:
+    engine = Mortal(deaths=2)
+    units = [unit() for _ in range(5)]
+    done = [each for each, _ in engine.outcomes(units)]
+    assert sorted(map(id, done)) == sorted(map(id, units))
+    assert engine.restarted == 2
+
+
+def test_work_that_kills_every_worker_ends_the_run() -> None:
+    with pytest.raises(StudyError, match="3 workers died of one piece of work"):
+        list(Mortal(deaths=100).outcomes([unit()]))
+
+
+def test_the_local_engine_does_units_in_order(tmp_path: Path) -> None:
+    engine = Local(Setup(str(tmp_path), "float32", {}))
+    assert list(engine.outcomes([])) == []
+
+
+def test_a_descriptor_that_cannot_be_loaded_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
+    from kornia_ditf.protocols.protocol import Fit
+    from kornia_ditf.study.define.forwards import Group
+    from kornia_ditf.study.define.spec import Configuration
+
+    member = Configuration("broken", "nano", str(tmp_path), {})
+    group = Group("nano", str(tmp_path), {}, {}, (member,))
+    engine = Local(Setup(str(tmp_path), "float32", {}))
+    describe = Describe(group, {}, Fit(), (), {})
+    ((_, outcome),) = engine.outcomes([describe])
+    assert outcome.failures and outcome.failures[0].startswith("broken: ")

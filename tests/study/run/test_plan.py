@@ -1,0 +1,60 @@
+"""A plan says beforehand what a run will do, and loads no weights for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kornia_ditf.study.define.parsing import read_study
+from kornia_ditf.study.define.spec import Study
+from kornia_ditf.study.run import plan, preparation
+from kornia_ditf.study.run.plan import plan_study
+from kornia_ditf.study.run.runner import run_study
+
+
+def test_what_is_planned_is_what_is_done(small_study: Study, tmp_path: Path, heard: Any) -> None:
+    planned = plan_study(small_study)
+    run_study(small_study, tmp_path / "out", watcher=heard)
+    assert planned.configurations == 4
+    assert planned.scored == heard.total("scoring pairs") == 16
+    (group,) = planned.groups
+    assert group.images == heard.total("describing images") == 4
+    assert group.forwards == 4 + 4  # massive channels are sought in four images
+    # nano takes 4 x 4 pixels a token: 32 x 24 pixels are 8 x 6, of 160 channels in float32.
+    assert group.cache_bytes == 4 * 4 * (8 * 6) * 160 * 4
+
+
+def test_noise_draws_and_groups_are_counted(make_study: Any) -> None:
+    source = read_study(make_study()).descriptors[0].source
+    descriptor = {"name": "nano", "source": source, "block": 1, "timestep": [0, 100], "ensemble": 3}
+    planned = plan_study(read_study(make_study(descriptors=[{**descriptor, "treatment": "raw"}])))
+    assert [(group.images, group.forwards) for group in planned.groups] == [(4, 12), (4, 12)]
+
+
+def test_no_weight_is_read(small_study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kornia_ditf.study.run import worker
+
+    def refuse(*given: Any, **named: Any) -> Any:
+        raise AssertionError("a plan must not load a descriptor")
+
+    monkeypatch.setattr(worker, "create_descriptor", refuse)
+    assert plan_study(small_study).seconds is not None
+
+
+def test_times_are_measured_ones_where_the_study_ran(small_study: Study, tmp_path: Path) -> None:
+    assert not plan_study(small_study, tmp_path / "out").measured
+    run_study(small_study, tmp_path / "out")
+    planned = plan_study(small_study, tmp_path / "out")
+    assert planned.measured and planned.seconds is not None and planned.seconds > 0
+
+
+def test_a_group_is_loaded_once_for_all_data_sets(small_study: Study) -> None:
+    from kornia_ditf.study.define.forwards import group_configurations
+    from kornia_ditf.study.define.listing import list_study
+
+    groups = group_configurations(small_study.configurations())
+    assert len(groups) == 1 and len(groups[0].members) == 4
+    assert len(preparation.tasks_of(groups, list_study(small_study) * 2)) == 2
+    assert plan._tokens((48, 64), preparation.Fit(kind="squash", side=32), None, 4) == 64

@@ -1,0 +1,192 @@
+"""Pictures show the points where they are, in the colours that the caption explains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from kornia_ditf.errors import InvalidArgumentError, OutputError
+from kornia_ditf.types import Matches
+from kornia_ditf.viz.matches import _spread, draw_matches, draw_similarity, save_picture
+
+GREY = torch.full((1, 3, 300, 450), 0.5)  # two of them fill a canvas at their own size
+GAP = 12
+
+
+def some_matches(count: int, seed: int = 0) -> Matches:
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.rand(2, count, 2, generator=generator) * torch.tensor([449.0, 299.0])
+    return Matches(points[0], points[1], torch.rand(count, generator=generator))
+
+
+def is_colour(pixels: np.ndarray, red: bool) -> np.ndarray:
+    """Where a pixel is rather red, or rather green."""
+    low, high = (1, 0) if red else (0, 1)
+    signed = pixels.astype(int)
+    return signed[..., high] - signed[..., low] > 80
+
+
+def test_inliers_are_green_and_outliers_red_at_both_of_their_ends() -> None:
+    points_a = torch.tensor([[60.0, 50.0], [400.0, 250.0]])
+    points_b = torch.tensor([[90.0, 80.0], [300.0, 200.0]])
+    matches = Matches(points_a, points_b, torch.tensor([0.9, 0.8]))
+    picture = draw_matches(GREY, GREY, matches, inliers=torch.tensor([True, False]))
+    assert is_colour(picture[50, 60], red=False) and is_colour(picture[80, 450 + GAP + 90], False)
+    assert is_colour(picture[250, 400], red=True) and is_colour(picture[200, 450 + GAP + 300], True)
+
+
+def test_a_higher_score_has_a_brighter_colour() -> None:
+    points = torch.tensor([[60.0, 50.0], [60.0, 150.0], [60.0, 250.0]])
+    matches = Matches(points, points, torch.tensor([0.2, 0.5, 0.9]))
+    picture = draw_matches(GREY, GREY, matches)
+    brightness = [int(picture[int(y), 60].sum()) for y in points[:, 1]]
+    assert brightness == sorted(brightness) and len(set(brightness)) == 3
+
+
+def test_images_of_different_sizes_keep_their_proportions_and_points() -> None:
+    small = torch.zeros(3, 100, 150)
+    point_b = torch.tensor([[225.0, 150.0]])
+    matches = Matches(torch.tensor([[75.0, 50.0]]), point_b, torch.tensor([0.9]))
+    picture = draw_matches(small, GREY, matches, inliers=torch.tensor([True]))
+    zoom = 900 / 600
+    assert picture.shape[1] == round(150 * zoom) + GAP + round(450 * zoom)
+    middle = round(300 * zoom) // 2
+    for x in (round(75 * zoom), round(150 * zoom) + GAP + round(225 * zoom)):
+        assert is_colour(picture[middle, x], red=False)
+
+
+def test_what_is_drawn_is_spread_over_the_image_and_best_in_each_part() -> None:
+    # A crowd of excellent matches in one corner, and mediocre ones everywhere.
+    crowd = some_matches(500)
+    crowd = Matches(crowd.points_a / 20, crowd.points_b, crowd.scores * 0.1 + 0.9)
+    wide = some_matches(500, seed=1)
+    matches = Matches(
+        torch.cat([crowd.points_a, wide.points_a]),
+        torch.cat([crowd.points_b, wide.points_b]),
+        torch.cat([crowd.scores, wide.scores * 0.5]),
+    )
+    chosen = _spread(matches, (300, 450), 60)
+    assert len(chosen) == len(set(chosen.tolist())) == 60
+    assert int(matches.scores.argmax()) == chosen[0]
+    assert (chosen < 500).sum() < 10
+    points = matches.points_a[chosen]
+    quarters = {(bool(x > 225), bool(y > 150)) for x, y in points.tolist()}
+    assert len(quarters) == 4
+    assert (matches.scores[chosen].diff() <= 0).all()
+
+
+def test_few_matches_are_all_drawn_best_first() -> None:
+    matches = some_matches(7)
+    assert _spread(matches, (300, 450), 60).tolist() == matches.scores.argsort().flip(0).tolist()
+
+
+@pytest.mark.parametrize("inliers", [None, torch.zeros(0, dtype=torch.bool)])
+def test_no_matches_give_a_picture_without_lines(inliers: torch.Tensor | None) -> None:
+    empty = Matches(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0))
+    picture = draw_matches(GREY, GREY, empty, inliers=inliers)
+    assert (picture[:300, :450] == picture[0, 0]).all()
+
+
+@pytest.mark.parametrize("size", [(8, 8), (3000, 40), (40, 3000), (2500, 2500)])
+def test_a_picture_has_a_size_for_a_screen(size: tuple[int, int]) -> None:
+    image = torch.full((1, 3, *size), 0.5)
+    points = torch.tensor([[1.0, 1.0], [7.0, 7.0]])
+    picture = draw_matches(image, image, Matches(points, points, torch.tensor([0.1, 0.2])))
+    height, width, channels = picture.shape
+    assert 560 <= width <= 1820 and 48 <= height <= 2041 and channels == 3
+
+
+def test_drawing_changes_neither_image_nor_matches() -> None:
+    image, matches = GREY.clone(), some_matches(80)
+    before = matches.points_a.clone()
+    draw_matches(image, image, matches)
+    draw_similarity(image, torch.rand(4, 6))
+    assert torch.equal(image, GREY) and torch.equal(matches.points_a, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"limit": 0}, "limit"),
+        ({"inliers": torch.ones(4, dtype=torch.bool)}, "inliers"),
+        ({"inliers": torch.ones(5)}, "inliers"),
+        ({"image_a": torch.zeros(2, 3, 20, 20)}, "image"),
+        ({"image_b": torch.zeros(3, 20, 20, dtype=torch.uint8)}, "uint8"),
+    ],
+)
+def test_a_wrong_argument_is_named(change: dict[str, Any], message: str) -> None:
+    arguments = {"image_a": GREY, "image_b": GREY, "matches": some_matches(5), **change}
+    with pytest.raises(InvalidArgumentError, match=message):
+        draw_matches(**arguments)
+
+
+def test_the_most_similar_token_is_brightest_where_it_lies_in_the_image() -> None:
+    similarity = torch.zeros(6, 9)
+    similarity[4, 2] = 1
+    picture = draw_similarity(GREY, similarity).astype(int)
+    assert picture.shape == (300, 450, 3)
+    yellow = picture[..., 0] + picture[..., 1] - picture[..., 2]
+    y, x = np.unravel_index(yellow.argmax(), yellow.shape)
+    assert abs(y - (4.5 * 50 - 0.5)) <= 1 and abs(x - (2.5 * 50 - 0.5)) <= 1
+
+
+def test_given_limits_make_pictures_comparable() -> None:
+    half, whole = torch.full((6, 9), 0.5), torch.full((6, 9), 0.5)
+    whole[0, 0] = 1
+    limits = (0.0, 1.0)
+    one = draw_similarity(GREY, half, limits=limits)
+    other = draw_similarity(GREY, whole, limits=limits)
+    assert (one[200:, 200:] == other[200:, 200:]).all()
+    assert (draw_similarity(GREY, half)[200, 200] != one[200, 200]).any()
+
+
+def test_the_point_is_marked() -> None:
+    plain = draw_similarity(GREY, torch.rand(4, 6))
+    marked = draw_similarity(GREY, torch.rand(4, 6), point=(100.0, 200.0))
+    assert is_colour(marked[200, 100], red=True) and not is_colour(plain[200, 100], red=True)
+
+
+@pytest.mark.parametrize(
+    "similarity", [torch.rand(1, 4, 6), torch.rand(0, 6), torch.full((4, 6), torch.nan)]
+)
+def test_a_similarity_that_is_no_finite_map_is_refused(similarity: torch.Tensor) -> None:
+    with pytest.raises(InvalidArgumentError, match="similarity"):
+        draw_similarity(GREY, similarity)
+
+
+def test_a_saved_picture_has_its_colours(tmp_path: Path) -> None:
+    picture = np.zeros((20, 30, 3), np.uint8)
+    picture[:, :15] = (200, 100, 50)
+    save_picture(tmp_path / "picture.png", picture)
+    read = cv2.imread(str(tmp_path / "picture.png"))
+    assert read is not None
+    np.testing.assert_array_equal(read[..., ::-1], picture)
+    save_picture(tmp_path / "picture.JPG", picture)
+    read = cv2.imread(str(tmp_path / "picture.JPG"))
+    assert read is not None
+    assert np.abs(read[10, 5, ::-1].astype(int) - picture[10, 5]).max() < 6
+
+
+@pytest.mark.parametrize("name", ["picture.bmp", "picture", "picture.png.txt"])
+def test_a_suffix_that_is_not_known_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"\.png"):
+        save_picture(tmp_path / name, np.zeros((4, 4, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "picture", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
+)
+def test_an_array_that_is_no_picture_is_refused(tmp_path: Path, picture: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="uint8"):
+        save_picture(tmp_path / "picture.png", picture)
+
+
+def test_a_picture_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="mkdir"):
+        save_picture(tmp_path / "missing" / "picture.png", np.zeros((4, 4, 3), np.uint8))
