@@ -16,7 +16,7 @@ from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.utils.cache import write_to_cache
 
-_FORMAT = 1
+_FORMAT = 2  # 2: noise is drawn per image
 _DEFAULT_BYTES = 128 * 2**20
 
 
