@@ -17,7 +17,7 @@ from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.utils.cache import write_to_cache
 from kornia_ditf.utils.files import save_tensors
 
-_FORMAT = 2
+_FORMAT = 2  # 2: noise is drawn per image; records name images by their path in the data set
 _DEFAULT_BYTES = 128 * 2**20
 
 
