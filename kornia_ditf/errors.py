@@ -75,3 +75,7 @@ class OutputError(DiTFError, OSError):
 
 class PluginWarning(UserWarning):
     """A plugin was left out; everything else goes on."""
+
+
+class MassiveChannelsWarning(UserWarning):
+    """Massive channels were found that should be looked at before results are trusted."""

@@ -224,7 +224,10 @@ def _create_ditf(spec: BackboneSpec, source: str | Path | None, options: Mapping
             f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={config.block}"
         )
     backbone = _load(spec, (source or spec.repo,), {**loading, "block": config.block})
-    return DiTF(_check_made(spec, backbone, Backbone), config)
+    ditf = DiTF(_check_made(spec, backbone, Backbone), config)
+    if "massive_channels" not in changes:
+        ditf.channels_from = "preset"
+    return ditf
 
 
 def _describe_fusion(name: str, parts: tuple[str, ...]) -> DescriptorSpec:

@@ -159,6 +159,8 @@ def _with_environment(task: Task, values: dict[str, Any], warn: Warn) -> Prepare
                 f"{member.label} does not say which weights it has; if they change, remove the "
                 "study's folder before you run it again"
             )
+        for doubt in found.get("doubts", ()):
+            warn(f"{member.label}: {doubt}")
         members[member.label] = Member(
             identity=f"{identity} {environment}",
             channels=None if channels is None else tuple(channels),
