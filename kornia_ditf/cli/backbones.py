@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kornia_ditf.cli import options
+from kornia_ditf.utils.text import printable
 
 if TYPE_CHECKING:
     from kornia_ditf.backbones.spec import BackboneSpec
@@ -59,7 +60,7 @@ def list_installed(as_json: options.Json = False) -> None:
         )
     typer.echo("*   embedded; used when no backbone is named")
     for number, source in enumerate(sources, 1):
-        typer.echo(f"[{number}] {source}")
+        typer.echo(printable(f"[{number}] {source}"))
 
 
 def _print_backbones(specs: Sequence[BackboneSpec], sources: list[str]) -> list[str]:

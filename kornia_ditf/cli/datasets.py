@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kornia_ditf.cli import options
+from kornia_ditf.utils.text import printable
 
 if TYPE_CHECKING:
     from kornia_ditf.datasets.checking import CheckReport
@@ -126,7 +127,7 @@ def _show(report: CheckReport, images: bool) -> None:
         return
     typer.echo("")
     for defect in report.defects[:_SHOWN]:
-        typer.echo(f"{defect.file}: {defect.reason}")
+        typer.echo(printable(f"{defect.file}: {defect.reason}"))
     if len(report.defects) > _SHOWN:
         typer.echo(f"... and {len(report.defects) - _SHOWN} more; --json lists all")
 

@@ -22,6 +22,7 @@ from kornia_ditf.errors import (
     PluginWarning,
     UnknownBackboneError,
 )
+from kornia_ditf.utils.text import printable
 
 INCOMPLETE = 6
 INTERRUPTED = 130
@@ -108,6 +109,11 @@ def say_error(message: str) -> None:
     _say("error", message)
 
 
+def say_warning(message: str) -> None:
+    """Write `warning: ...` on standard error, as one line."""
+    _say("warning", message)
+
+
 def exit_code(error: DiTFError) -> int:
     """Choose the exit code of an error."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), 1)
@@ -115,7 +121,7 @@ def exit_code(error: DiTFError) -> int:
 
 def _say(kind: str, message: str) -> None:
     # Messages may quote other libraries, which write several lines.
-    typer.echo(f"{kind}: {' '.join(message.split())}", err=True)
+    typer.echo(f"{kind}: {printable(' '.join(message.split()))}", err=True)
 
 
 def _show_warning(
@@ -126,7 +132,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    _say("warning", str(message))
+    say_warning(str(message))
 
 
 def _is_out_of_memory(error: Exception) -> bool:

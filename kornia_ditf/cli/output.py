@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import typer
 
+from kornia_ditf.utils.text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -38,7 +40,8 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     out = console()
     space = max(len(label) for label, _ in facts) + 2
     for label, text in facts:
-        line = Text(label.ljust(space), style="bold") + Text(text, style="not bold")
+        shown = Text(printable(text), style="not bold")
+        line = Text(printable(label).ljust(space), style="bold") + shown
         out.print(line, soft_wrap=True)
 
 
@@ -72,7 +75,7 @@ def print_table(
             justify: Literal["right", "left"] = "right" if columns[index] in right else "left"
             table.add_column(columns[index], justify=justify, overflow="fold")
         for row in rows:
-            table.add_row(*(row[index] for index in kept))
+            table.add_row(*(printable(row[index]) for index in kept))
         unwrapped = out.measure(table, options=out.options.update(max_width=10_000)).maximum
         if len(left_out) == len(optional) or unwrapped <= out.width:
             break

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from kornia_ditf.cli.failures import say_warning
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -73,7 +75,7 @@ class StageProgress:
             )
 
     def warn(self, message: str) -> None:
-        typer.echo(f"warning: {message}", err=True)
+        say_warning(message)
 
 
 def duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from kornia_ditf.cli import options
 from kornia_ditf.cli.progress import StageProgress, duration
+from kornia_ditf.utils.text import printable
 
 if TYPE_CHECKING:
     from kornia_ditf.study.define.spec import Study
@@ -107,7 +108,7 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=Fa
     from kornia_ditf.study.report.page import write_report
 
     for path in write_report(folder):
-        typer.echo(str(path))
+        typer.echo(printable(path))
 
 
 @app.command("ablation")
@@ -168,9 +169,9 @@ def ablation(
     folder = out or Path(f"{study.name}-study")
     written = _run(study, folder, cache, Local, None, report=True)
     for heading, columns, rows in ablation_table(folder):
-        typer.echo(heading)
+        typer.echo(printable(heading))
         output.print_table(columns, rows, right=columns[1:])
-    typer.echo(f"more in {written}")
+    typer.echo(printable(f"more in {written}"))
 
 
 def _run(
@@ -186,11 +187,11 @@ def _run(
 
     with StageProgress() as watcher:
         records = run_study(study, folder, cache=cache, engine=make, device=device, watcher=watcher)
-    typer.echo(str(records), err=True)
+    typer.echo(printable(records), err=True)
     if not report:
         return records
     page = write_report(folder)[0]
-    typer.echo(str(page), err=True)
+    typer.echo(printable(page), err=True)
     return page
 
 
