@@ -7,12 +7,13 @@ def main() -> None:
     """Run the command line; `kornia-ditf` and `python -m kornia_ditf` start here."""
     import os
     import sys
+    from pathlib import Path
 
     from kornia_ditf.cli.app import app
     from kornia_ditf.cli.failures import end_on_signals
 
     if sys.stderr is None:  # it is closed
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
     for stream in (sys.stdout, sys.stderr):
         # A file name may hold bytes that no terminal's encoding knows.
         if hasattr(stream, "reconfigure"):

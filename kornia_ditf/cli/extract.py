@@ -127,7 +127,7 @@ def extract(
                 image = read_fitting(path, side, spec.pixels_per_token)
                 about = {**made, "image": path.name, "image_sha256": _digest(path)}
                 target = out / names[path]
-                if _image_of(target) not in (None, about["image_sha256"]):
+                if target.exists() and _image_of(target) != about["image_sha256"]:
                     target = out / _file_name(path, marked=True)
                 if target.exists() and not overwrite:
                     _check_settings(target, about)
@@ -302,14 +302,14 @@ def _image_of(target: Path) -> Any:
 
 
 def _check_settings(target: Path, about: Mapping[str, Any]) -> None:
-    found = _metadata(target)
-    advice = "add --overwrite to replace it, or name another --out"
-    if found is None:
-        raise _KeptError(f"{target} is there and holds no descriptors; {advice}")
+    found = _metadata(target) or {}
     other = [name for name in _SETTINGS if found.get(name) != about.get(name)]
     if other or about["identity"] is None:  # weights without a name may be any
         names = ", ".join(other) or "weights without an identity"
-        raise _KeptError(f"{target} is there, made with other settings ({names}); {advice}")
+        raise _KeptError(
+            f"{target} is there, made with other settings ({names}); add --overwrite to replace "
+            "it, or name another --out"
+        )
 
 
 def _digest(path: Path) -> str:

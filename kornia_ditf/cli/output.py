@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import typer
 
@@ -45,12 +45,15 @@ class Table:
     optional: Sequence[str] = ()
 
 
+Paragraph: TypeAlias = Facts | Table | str
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What a command found: the JSON document, and the same as paragraphs of text."""
 
     document: Mapping[str, Any]
-    text: Sequence[Facts | Table | str]
+    text: Sequence[Paragraph]
 
 
 def show(result: Result, *, as_json: bool) -> None:
