@@ -259,12 +259,10 @@ def _stored(tensors: Mapping[str, Tensor], half: bool, path: Path) -> dict[str, 
 
 
 def _write(target: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> None:
-    from safetensors.torch import save_file
-
-    from kornia_ditf.utils.files import atomic_write
+    from kornia_ditf.utils.files import atomic_write, save_tensors
 
     with atomic_write(target) as temporary:
-        save_file(tensors, temporary, {name: json.dumps(value) for name, value in about.items()})
+        save_tensors(temporary, tensors, {name: json.dumps(value) for name, value in about.items()})
 
 
 def _metadata(path: Path) -> dict[str, Any] | None:

@@ -132,7 +132,7 @@ def _environment(*, html: bool) -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("kornia_ditf.study"),
+        loader=PackageLoader("kornia_ditf.study.report"),
         autoescape=html,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -15,8 +15,9 @@ from torch import Tensor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.utils.cache import write_to_cache
+from kornia_ditf.utils.files import save_tensors
 
-_FORMAT = 1
+_FORMAT = 2  # 2: noise is drawn per image
 _DEFAULT_BYTES = 128 * 2**20
 
 
@@ -73,8 +74,6 @@ class MapCache:
             InvalidArgumentError: the cache's dtype cannot hold a value.
             OutputError: the folder cannot be written, or the disk is full.
         """
-        from safetensors.torch import save_file
-
         data = descriptors.data.detach().to("cpu", self.dtype).contiguous()
         if not bool(torch.isfinite(data).all()):
             raise InvalidArgumentError(
@@ -87,7 +86,8 @@ class MapCache:
             "model_size": json.dumps(list(descriptors.frame.model_size)),
         }
         with write_to_cache(self.path(key)) as temporary:
-            save_file({"data": data}, temporary, {**header, "sha256": _digest(data, header)})
+            sealed = {**header, "sha256": _digest(data, header)}
+            save_tensors(temporary, {"data": data}, sealed)
 
     def read(self, key: str) -> DescriptorMap:
         """Read a map and check it against its digest.
