@@ -1,4 +1,4 @@
-"""Tokens of pairs of views in, how badly they correspond out."""
+"""The correspondence loss: a symmetric InfoNCE between the tokens of two views."""
 
 from __future__ import annotations
 

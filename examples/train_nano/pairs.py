@@ -1,4 +1,4 @@
-"""Packages in, pairs of images out that trained nothing, with the truth of every query.
+"""Read pairs of images that took no part in training, with the ground truth of every query.
 
 Seven are the trial's: graf 1-3, aloe and motorcycle, and four photographs under a homography and
 other light. The further ones are real: a box in a scene, and boards of squares in two cameras.

@@ -1,4 +1,4 @@
-"""Photographs in, the weights of nano out.
+"""Train one stage of nano.
 
     python examples/train_nano/train.py --data DIR --out DIR
 

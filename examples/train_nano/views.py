@@ -1,9 +1,10 @@
-"""Photographs in, pairs of views with known correspondence out.
+"""Draw pairs of views with known correspondence from photographs.
 
 A view is a window of a photograph under a homography, with its own light, blur, noise and
-compression. A third of the pairs moves sideways alone, as a stereo camera does, over a slanted
-ground; half of the pairs are bent smoothly. Over them lie up to four pieces of photographs that
-move on their own: they hide and uncover what is behind them, as depth does between two cameras.
+compression. A quarter of the pairs moves sideways alone, as a stereo camera does, over a slanted
+ground; the others differ in turn, up to the full circle, and in scale, up to 3.3 times. Half of the
+pairs are bent smoothly. Over them lie up to four pieces of photographs that move on their own: they
+hide and uncover what is behind them, as depth does between two cameras.
 Every draw comes from the generator that is passed in, so a pair is a function of its seed.
 """
 
