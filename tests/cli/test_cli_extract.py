@@ -94,7 +94,7 @@ def test_an_interruption_leaves_whole_files_and_the_command_goes_on(
     command = ("extract", *images, "-b", model, *SMALL, "--out", out)
     with monkeypatch.context() as patch:
 
-        def interrupt(_tensors: object, path: Path, _metadata: object) -> None:
+        def interrupt(path: Path, *_: object) -> None:
             Path(path).write_bytes(b"half")
             raise KeyboardInterrupt
 
@@ -102,7 +102,7 @@ def test_an_interruption_leaves_whole_files_and_the_command_goes_on(
 
         def describe_first(self: DiTF, image: torch.Tensor, *rest: Any) -> Any:
             if image.shape[-1] == image.shape[-2]:
-                patch.setattr("safetensors.torch.save_file", interrupt)
+                patch.setattr("kornia_ditf.utils.files.save_tensors", interrupt)
             return describe(self, image, *rest)
 
         patch.setattr(DiTF, "describe_blocks", describe_first)
