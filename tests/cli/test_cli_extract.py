@@ -145,7 +145,7 @@ def test_an_interruption_leaves_whole_files_and_the_command_goes_on(
     command = ("extract", *images, "-b", model, *SMALL, "--out", out)
     with monkeypatch.context() as patch:
 
-        def interrupt(path: Path, _tensors: object, _metadata: object) -> None:
+        def interrupt(path: Path, *_: object) -> None:
             Path(path).write_bytes(b"half")
             raise KeyboardInterrupt
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.errors import InvalidArgumentError, OutputError
 from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.utils.cache import write_to_cache
 from kornia_ditf.utils.files import save_tensors
 
-_FORMAT = 1
+_FORMAT = 2  # 2: noise is drawn per image; records name images by their path in the data set
 _DEFAULT_BYTES = 128 * 2**20
 
 
@@ -35,6 +35,17 @@ class DamagedFileError(Exception):
 
     def __str__(self) -> str:
         return f"{self.path} is damaged ({self.reason})"
+
+    def remove(self) -> None:
+        """Remove the file, so that it is made again.
+
+        Raises:
+            OutputError: it cannot be removed.
+        """
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self}, and cannot be removed ({error.strerror})") from error
 
 
 def content_key(**parts: Any) -> str:
@@ -65,7 +76,10 @@ class MapCache:
 
     def has(self, key: str) -> bool:
         """Tell whether a map's file exists; whether it is sound shows when it is read."""
-        return self.path(key).is_file()
+        try:
+            return self.path(key).is_file()
+        except OSError:  # its folder cannot be read
+            return False
 
     def write(self, key: str, descriptors: DescriptorMap) -> None:
         """Keep a map of one image, whole or not at all.
