@@ -3,11 +3,13 @@
 #   PYTHON       the interpreter that makes .venv (3.11 or newer)       make test PYTHON=python3.12
 #   TORCH_INDEX  the package index to take torch from, where not pip's  make demo TORCH_INDEX=URL
 #   PIP_FLAGS    anything else for pip                                  make demo PIP_FLAGS=--no-cache-dir
+#   WORKERS      processes that share the tests                        make test WORKERS=8
 #   ARGS         passed on to pytest                                    make test ARGS=tests/test_types.py
 
 PYTHON ?= python3
 TORCH_INDEX ?=
 PIP_FLAGS ?=
+WORKERS ?= 2
 ARGS ?=
 
 VENV := .venv
@@ -30,7 +32,7 @@ demo: $(STAMP) ## match two photographs; writes a picture and a JSON file to dem
 	$(BIN)/kornia-ditf $(DEMO)
 
 test: $(STAMP) ## run every test and every example in the documentation of the code
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) $(ARGS)
 
 lint: $(STAMP) ## check style and formatting
 	$(BIN)/python -m ruff check .

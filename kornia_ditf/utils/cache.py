@@ -1,33 +1,60 @@
-"""Where kornia_ditf keeps what it can make again: prompt embeddings and calibrations."""
+"""The cache: files that can be made again, believed only where their checksum is right."""
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from kornia_ditf.errors import OutputError
 from kornia_ditf.utils.files import atomic_write
 
+logger = logging.getLogger(__name__)
+
 
 def cache_folder() -> Path:
-    """Give the cache's folder, which may not exist yet.
+    """Return the cache folder, which may not exist yet.
 
-    The environment variable `KORNIA_DITF_CACHE` names it; otherwise it is the user's cache folder
-    as the operating system has it.
+    It is `KORNIA_DITF_CACHE` where that environment variable is set, and otherwise the user's
+    cache folder. A user without a home folder gets a temporary one, removed when Python exits.
+
+    Raises:
+        OutputError: `KORNIA_DITF_CACHE` begins with a `~` that stands for no folder.
     """
     named = os.environ.get("KORNIA_DITF_CACHE")
     if named:
-        return Path(named).expanduser()
+        try:
+            return Path(named).expanduser()
+        except RuntimeError as error:
+            raise OutputError(
+                f"cannot use KORNIA_DITF_CACHE={named!r} ({error}); give a full path"
+            ) from error
     from platformdirs import user_cache_path
 
-    return user_cache_path("kornia-ditf")
+    try:
+        folder = user_cache_path("kornia-ditf")
+    except RuntimeError:
+        folder = Path("~")  # as older platformdirs answer
+    return folder if folder.is_absolute() else Path(_homeless_folder().name)
+
+
+@cache
+def _homeless_folder() -> TemporaryDirectory[str]:
+    logger.warning(
+        "there is no home folder, so nothing is cached after this process ends; "
+        "name a folder with KORNIA_DITF_CACHE"
+    )
+    return TemporaryDirectory(prefix="kornia-ditf-", ignore_cleanup_errors=True)
 
 
 @contextmanager
 def write_to_cache(path: Path) -> Iterator[Path]:
-    """Write a file of the cache, whole or not at all, making its folder if there is none.
+    """Write a file of the cache atomically, making its folder if there is none.
 
     Raises:
         OutputError: the cache cannot be written.
@@ -40,3 +67,57 @@ def write_to_cache(path: Path) -> Iterator[Path]:
         ) from error
     with atomic_write(path) as temporary:
         yield temporary
+
+
+@contextmanager
+def write_checked(path: Path) -> Iterator[Path]:
+    """Write a file of the cache with its SHA-256 beside it, for `is_sound`.
+
+    Raises:
+        OutputError: the cache cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "channels.json"
+        >>> with write_checked(path) as temporary:
+        ...     _ = temporary.write_text("[676]")
+        >>> is_sound(path)
+        True
+        >>> _ = path.write_text("[677]")
+        >>> is_sound(path)
+        False
+    """
+    with write_to_cache(path) as temporary:
+        yield temporary
+        # Killed between the two renames, the checksum is ahead of its file: that is made again.
+        with atomic_write(path.with_suffix(".sha256")) as checksum:
+            checksum.write_text(f"{sha256(temporary)}  {path.name}\n", "utf-8")
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a file that `write_checked` wrote is there and holds what was written.
+
+    A file that is there and is not sound is named in a warning of this module's logger: the
+    caller makes it again.
+    """
+    try:
+        found = sha256(path)
+        written = path.with_suffix(".sha256").read_text("utf-8").split()
+    except FileNotFoundError as error:
+        if error.filename == str(path):
+            return False
+        reason = "its checksum is missing"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    else:
+        if written[:1] == [found]:
+            return True
+        reason = "its checksum is wrong"
+    logger.warning("%s is damaged (%s); it is made again", path, reason)
+    return False
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,32 +1,44 @@
-"""A path goes in, and the file appears there whole or not at all."""
+"""Atomic writes: a file appears whole or not at all, with the same bytes for the same content."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from errno import EDQUOT, EFBIG, EIO, ENOSPC, EROFS
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kornia_ditf.errors import OutputError
 
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing tells that a writer is still alive
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _WRITE_FAILURES = (EDQUOT, EFBIG, EIO, ENOSPC, EROFS)
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder, and rename it to `path` when the block succeeds.
+    """Yield a temporary path in the same folder, and rename it to `path` when the block succeeds.
 
-    Whatever stood at `path` stays until then, and for ever if the block fails; the temporary
+    A file that was at `path` stays until then, and for good if the block fails; the temporary
     file is removed. It keeps the suffix of `path`, which many writers choose their format by.
-    The folder is tried on entry, so that a mistake speaks before the work and not after it.
+    The folder is tried on entry, so that a mistake is found before the work and not after it.
 
     Args:
-        path: where the file shall be; a link is followed.
+        path: the file's path; a symbolic link is followed.
 
     Yields:
-        an empty file's path, to be written to.
+        the path of an empty file to write to.
 
     Raises:
         OutputError: the folder is missing or not writable, `path` is a folder or a device, or
@@ -43,8 +55,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     target = _checked(path)
     temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
     try:
-        # Not tempfile.mkstemp: its files are private (0600) and would stay so after the rename.
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        descriptor = _create(temporary)
     except OSError as error:
         raise OutputError(
             f"cannot write {path} ({_reason(error)}): choose a folder that you may write to"
@@ -63,6 +74,71 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files below a folder whose writers were killed.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / ".0123456789abcdef.json").touch()
+        >>> with atomic_write(folder / "result.json"):
+        ...     sweep(folder)
+        ...     print(len(list(folder.iterdir())))
+        1
+    """
+    for path in folder.rglob(".*"):
+        if _TEMPORARY.fullmatch(path.name) and path.is_file():
+            with suppress(OSError):
+                if not _is_locked(path):
+                    path.unlink()
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file whose bytes depend on its content alone.
+
+    `safetensors.torch.save_file` orders metadata at random, and makes a private temporary file
+    of its own, which stays when the process is killed.
+    """
+    from safetensors.torch import save
+
+    content = memoryview(save(dict(tensors), dict(metadata)))
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(bytes(content[8:end])), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little"))
+        file.write(header)
+        file.write(content[end:])
+
+
+def _create(temporary: Path) -> int | None:
+    """Create an empty file, locked while its descriptor is open, so that nobody sweeps it."""
+    # Not tempfile.mkstemp: its files are private (0600) and would stay so after the rename.
+    while True:
+        descriptor = os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o666)
+        if fcntl is None:
+            os.close(descriptor)
+            return None
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # it was swept before it was locked
+
+
+def _is_locked(path: Path) -> bool:
+    if fcntl is None:
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def _checked(path: str | Path) -> Path:

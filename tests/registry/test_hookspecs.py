@@ -21,5 +21,5 @@ def test_every_hook_has_a_heading_and_its_exact_signature_in_the_docs(name: str)
 
 @pytest.mark.parametrize("name", HOOKS)
 def test_every_hook_has_a_test(name: str) -> None:
-    tests = (path.read_text() for path in Path(__file__).parents[1].glob("test_*.py"))
+    tests = (path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py"))
     assert any(f"def {name}" in text for text in tests)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import stat
+import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
 
 from kornia_ditf.errors import DiTFError, OutputError
-from kornia_ditf.utils.files import atomic_write
+from kornia_ditf.utils.files import atomic_write, save_tensors, sweep
 
 
 def names(folder: Path) -> set[str]:
@@ -100,3 +105,56 @@ def test_another_error_of_the_block_keeps_its_own_type(tmp_path: Path) -> None:
         (tmp_path / "input.json").read_text()
     assert not isinstance(caught.value, DiTFError)
     assert names(tmp_path) == set()
+
+
+def test_what_a_killed_writer_left_is_swept_and_what_a_live_one_writes_is_not(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "deep").mkdir()
+    child = os.fork()
+    if not child:
+        with atomic_write(tmp_path / "deep" / "result.json"):
+            time.sleep(60)
+        os._exit(0)
+    while not names(tmp_path / "deep"):
+        time.sleep(0.01)
+    with atomic_write(tmp_path / "mine") as temporary:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        sweep(tmp_path)
+        assert temporary.exists()
+    assert names(tmp_path / "deep") == set()
+
+
+def test_only_files_named_as_temporary_ones_are_swept(tmp_path: Path) -> None:
+    for name in (".hidden", ".gitignore", "0123456789abcdef.json", ".0123456789abcdef0.json"):
+        (tmp_path / name).touch()
+    (tmp_path / ".0123456789abcdef").mkdir()
+    before = names(tmp_path)
+    sweep(tmp_path)
+    assert names(tmp_path) == before
+
+
+def test_tensors_come_back_from_files_that_are_equal_byte_for_byte(tmp_path: Path) -> None:
+    tensors = {"b": torch.rand(3, 2), "a": torch.rand(4).to(torch.bfloat16)}
+    metadata = {name: name * 3 for name in "zyxwvutsrqponm"}
+    contents = set()
+    for number in range(8):
+        save_tensors(tmp_path / str(number), tensors, metadata)
+        contents.add((tmp_path / str(number)).read_bytes())
+    assert len(contents) == 1
+    with safe_open(tmp_path / "0", "pt") as file:
+        assert file.metadata() == metadata
+        assert all(torch.equal(file.get_tensor(name), tensors[name]) for name in tensors)
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_the_umask_decides_who_may_read_tensors(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        with atomic_write(tmp_path / "map.safetensors") as temporary:
+            save_tensors(temporary, {"data": torch.zeros(1)}, {})
+    finally:
+        os.umask(before)
+    mode = stat.S_IMODE((tmp_path / "map.safetensors").stat().st_mode)
+    assert mode == 0o666 & ~umask
