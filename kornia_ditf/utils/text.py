@@ -6,7 +6,7 @@ import unicodedata
 
 
 def printable(text: object) -> str:
-    r"""Return text with control characters as escapes, so that it cannot steer a terminal.
+    r"""Return text with control characters as escapes, so that it cannot steer a terminal; lines stay.
 
     Example:
         >>> printable("\x1b[31mred")
@@ -17,7 +17,7 @@ def printable(text: object) -> str:
         return shown
     return "".join(
         each
-        if each.isprintable() or unicodedata.category(each) == "Zs"
+        if each.isprintable() or each == "\n" or unicodedata.category(each) == "Zs"
         else each.encode("unicode_escape").decode()
         for each in shown
     )
