@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from kornia_ditf.cli import output
+from kornia_ditf.utils.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -40,7 +41,7 @@ class StageProgress:
         self._stage, self._total, self._done = stage, total, 0
         self._begun = self._told = time.monotonic()
         if self._bars is not None:
-            self._task = self._bars.add_task(output.printable(stage), total=total or None)
+            self._task = self._bars.add_task(printable(stage), total=total or None)
         elif total:
             output.echo(f"{stage}: {total}", error=True)
 

@@ -6,7 +6,7 @@ import unicodedata
 
 
 def printable(text: object) -> str:
-    r"""Return text with control characters as escapes, so that it cannot steer a terminal; lines stay.
+    r"""Return text with control characters as escapes, so that it cannot steer a terminal.
 
     Example:
         >>> printable("\x1b[31mred")
