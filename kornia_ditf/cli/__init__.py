@@ -10,6 +10,11 @@ def main() -> None:
 
     from kornia_ditf.cli.app import app
 
+    if sys.stdout is not None and sys.stderr is not None:
+        # Results alone: what C code and child processes print goes to standard error.
+        results = os.dup(1)
+        os.dup2(2, 1)
+        sys.stdout = os.fdopen(results, "w", encoding=sys.stdout.encoding)
     for stream in (sys.stdout, sys.stderr):
         # A file name may hold bytes that no terminal's encoding knows.
         if hasattr(stream, "reconfigure"):

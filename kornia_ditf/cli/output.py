@@ -7,7 +7,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -159,10 +159,8 @@ class Stages:
     def stage(self, name: str) -> Iterator[None]:
         """Measure what runs inside."""
         begin = time.perf_counter()
-        if self._console.is_terminal:
-            with self._console.status(name):
-                yield
-        else:
+        shown = self._console.status(name) if self._console.is_terminal else nullcontext()
+        with shown, redirect_stdout(sys.stderr):  # what plugins print is no result
             yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
 
