@@ -19,7 +19,7 @@ from kornia_ditf.ensemble import mean_taps
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading import calibration
 from kornia_ditf.massive import ChannelRecorder, ChannelStatistics, find_massive_channels
-from kornia_ditf.noise import draw_noise
+from kornia_ditf.noise import draw_image_noise, exact_pixels
 from kornia_ditf.preprocess import ImageLike, as_image, fit_image
 from kornia_ditf.treatments import TREATMENTS, Treatment, treat
 from kornia_ditf.types import Conditioning, DescriptorMap, Frame, Tap
@@ -39,7 +39,7 @@ class DiTFConfig:
         massive_channels: channels to discard at `block`; None finds them, as at every other
             block (see `DiTF.massive_channels`).
         prompt: what the model is told when the caller gives no prompt.
-        seed: of the noise draws.
+        seed: of the noise, combined with a hash of each image (see `draw_image_noise`).
         rows_per_forward: how many noisy images pass the transformer together; None tries all and
             halves while memory does not suffice. The result is the same.
         gradients: let gradients reach the image.
@@ -136,7 +136,7 @@ class DiTF(DenseDescriptor):
         if self.backbone.identity is None or channels is None:
             return None
         config = replace(self.config, massive_channels=channels, rows_per_forward=None)
-        return f"{self.backbone.identity} {config} {self.backbone.settings()}"
+        return f"{self.backbone.identity} {config} {self.backbone.settings()} noise=per-image"
 
     def forward(
         self, image: ImageLike, prompts: str | Sequence[str] | None = None
@@ -190,10 +190,26 @@ class DiTF(DenseDescriptor):
         """
         config = self.config
         with torch.set_grad_enabled(config.gradients and torch.is_grad_enabled()):
-            fitted, frame = self._fit(image)
+            pixels = as_image(image)
+            fitted, frame = self._fit(pixels)
             latent = self.backbone.encode(fitted)
+            noise = self._noise(pixels, fitted, latent)
             conditioning = self._condition(prompts, len(latent))
-            return self._taps(latent, self._noise(latent), conditioning, blocks), frame
+            return self._taps(latent, noise, conditioning, blocks), frame
+
+    def noise(self, image: ImageLike) -> Tensor:
+        """Return the noise that images are mixed with, each image's own (see `draw_image_noise`).
+
+        Args:
+            image: as `forward` takes it.
+
+        Returns:
+            draws (B, ensemble, C, h, w), float32, on the CPU; zeros where the timestep has none.
+        """
+        with torch.no_grad():
+            pixels = as_image(image)
+            fitted, _ = self._fit(pixels)
+            return self._noise(pixels, fitted, self.backbone.encode(fitted))
 
     def massive_channels(self, block: int | None = None) -> tuple[int, ...] | None:
         """Tell which channels are discarded at a block; None while they are not known.
@@ -243,6 +259,11 @@ class DiTF(DenseDescriptor):
         return statistics
 
     @property
+    def has_noise(self) -> bool:
+        """Whether the configured timestep mixes any noise into the image."""
+        return self.backbone.schedule.weights(self.config.timestep)[1] > 0
+
+    @property
     def _discards(self) -> bool:
         return "discard" in self.config.treatment
 
@@ -252,9 +273,13 @@ class DiTF(DenseDescriptor):
             channels = self._found[block] = find_massive_channels(tap.x)
         return describe_tap(tap, frame, self.config.treatment, channels or ())
 
-    def _noise(self, latent: Tensor) -> Tensor:
-        # The same draws for every image: a descriptor must not depend on its place in a batch.
-        return draw_noise((self.config.ensemble, *latent.shape[1:]), seed=self.config.seed)
+    def _noise(self, image: Tensor, fitted: Tensor, latent: Tensor) -> Tensor:
+        shape = (self.config.ensemble, *latent.shape[1:])
+        if not self.has_noise:
+            return torch.zeros(1).expand(len(latent), *shape)
+        exact = exact_pixels(image)
+        seen = fitted if exact is image else self._fit(exact)[0]
+        return draw_image_noise(seen, shape, seed=self.config.seed)
 
     def _condition(self, prompts: str | Sequence[str] | None, images: int) -> Conditioning:
         given = self.config.prompt if prompts is None else prompts
@@ -265,8 +290,8 @@ class DiTF(DenseDescriptor):
             )
         return self.backbone.condition(texts).expand(images)
 
-    def _fit(self, image: ImageLike) -> tuple[Tensor, Frame]:
-        return fit_image(as_image(image), self.config.long_side, self.backbone.pixels_per_token)
+    def _fit(self, image: Tensor) -> tuple[Tensor, Frame]:
+        return fit_image(image, self.config.long_side, self.backbone.pixels_per_token)
 
     def _taps(
         self, latent: Tensor, noise: Tensor, conditioning: Conditioning, blocks: Sequence[int]
@@ -282,9 +307,11 @@ class DiTF(DenseDescriptor):
         )
 
     def _drawn_tokens(self, image: ImageLike, block: int) -> Iterator[Tensor]:
-        latent = self.backbone.encode(self._fit(image)[0])
+        pixels = as_image(image)
+        fitted, _ = self._fit(pixels)
+        latent = self.backbone.encode(fitted)
         conditioning = self._condition(None, len(latent))
-        for draw in torch.split(self._noise(latent), 1):
+        for draw in torch.split(self._noise(pixels, fitted, latent), 1, dim=1):
             yield self._taps(latent, draw, conditioning, [block])[block].x
 
 

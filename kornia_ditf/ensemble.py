@@ -1,4 +1,4 @@
-"""Clean latents and noise draws in, one averaged tap per image out, in pieces that fit memory."""
+"""Taps averaged over an ensemble of noise draws, in pieces that fit memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def mean_taps(
     Args:
         backbone: what to run.
         latent: clean latents, shape (B, C, h, w).
-        noise: the draws that every image is mixed with, shape (E, C, h, w).
+        noise: each image's draws, shape (B, E, C, h, w), or (E, C, h, w) for all images.
         timestep: the paper's timestep in [0, 1000].
         conditioning: B rows.
         blocks: which blocks to capture.
@@ -36,7 +36,8 @@ def mean_taps(
     Returns:
         one tap per block with B rows, float32.
     """
-    rows = rows or len(latent) * len(noise)
+    noise = noise.expand(len(latent), *noise.shape[-4:])
+    rows = rows or len(latent) * noise.shape[1]
     while True:
         try:
             return _in_pieces(backbone, latent, noise, timestep, conditioning, blocks, rows)
@@ -59,14 +60,14 @@ def _in_pieces(
     for start in range(0, len(latent), rows):
         images, told = latent[start : start + rows], conditioning.rows(start, start + rows)
         sums: dict[int, Tap] = {}
-        for draws in torch.split(noise, max(1, rows // len(images))):
-            members = len(draws)
+        for draws in torch.split(noise[start : start + rows], max(1, rows // len(images)), dim=1):
+            members = draws.shape[1]
             noisy = backbone.schedule.mix(
-                images.repeat_interleave(members, 0), draws.repeat(len(images), 1, 1, 1), timestep
+                images.repeat_interleave(members, 0), draws.flatten(0, 1), timestep
             )
             taps = backbone.taps(noisy, timestep, told.expand(len(images) * members), blocks=blocks)
             for block, tap in taps.items():
-                share = tap.mean(members) * (members / len(noise))
+                share = tap.mean(members) * (members / noise.shape[1])
                 sums[block] = sums[block] + share if block in sums else share
         for block, tap in sums.items():
             pieces[block].append(tap)

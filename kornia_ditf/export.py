@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,9 @@ def export_descriptor(
     """Export a descriptor for images of one size: scaling, backbone, treatment and all.
 
     The graph is traced through the very code that `DiTF.forward` runs, and gives what that gives.
-    Its `module()` is what `torch.compile` can compile whole.
+    Its `module()` is what `torch.compile` can compile whole. `DiTF.forward` seeds noise by a hash
+    of the image, which a graph cannot hold: where the timestep has noise, the draws are the
+    program's second input, and `descriptor.noise(images)` gives those of the descriptor.
 
     Args:
         descriptor: a DiTF whose massive channels are known, as the presets' are; else `calibrate`.
@@ -34,11 +37,13 @@ def export_descriptor(
         prompt: what the backbone is told, where it reads text.
 
     Returns:
-        a program from images (batch, 3, H, W), RGB in [0, 1], in float32, to descriptors
-        (batch, D, rows, columns), which are the `data` of `DiTF.forward`.
+        a program from images (batch, 3, H, W), RGB in [0, 1], and, unless `descriptor.has_noise`
+        is False, noise (batch, ensemble, C, h, w), all in float32, to descriptors (batch, D, rows,
+        columns), which are the `data` of `DiTF.forward`.
 
     Raises:
-        InvalidArgumentError: another descriptor, or one whose massive channels are not known.
+        InvalidArgumentError: another descriptor, one whose massive channels are not known, or one
+            that samples the posterior of its VAE.
         ImageError: the images would be too small or too thin.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -54,10 +59,14 @@ def export_descriptor(
         descriptor(example, prompt)  # with all its checks, which a graph cannot hold
         if "discard" in descriptor.config.treatment and descriptor.massive_channels() is None:
             raise InvalidArgumentError("massive channels must be known: calibrate the descriptor")
-        still = _with_fixed_noise(descriptor, example)
+        if getattr(descriptor.backbone, "posterior", "mode") == "sample":
+            raise InvalidArgumentError(
+                "posterior='sample' draws noise by the image and cannot be exported; use 'mode'"
+            )
+        inputs = (example, descriptor.noise(example)) if descriptor.has_noise else (example,)
         with unchecked_values():
-            graph = make_fx(lambda image: still(image, prompt).data)(example)
-        return torch.export.export(graph.eval(), (example,))
+            graph = make_fx(partial(_describe, descriptor, prompt))(*inputs)
+        return torch.export.export(graph.eval(), inputs)
 
 
 def save_onnx(
@@ -70,7 +79,8 @@ def save_onnx(
 ) -> Path:
     """Write a descriptor for images of one size as an ONNX file, with its weights.
 
-    Its input is `image` and its output `descriptors`. Arguments as in `export_descriptor`; needs
+    Its inputs are `image` and, where the timestep has noise, `noise`; its output is `descriptors`.
+    Arguments as in `export_descriptor`; needs
     the extra `export`.
 
     Returns:
@@ -89,7 +99,11 @@ def save_onnx(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = torch.onnx.export(
-            program, dynamo=True, input_names=["image"], output_names=["descriptors"], verbose=False
+            program,
+            dynamo=True,
+            input_names=["image", "noise"] if descriptor.has_noise else ["image"],
+            output_names=["descriptors"],
+            verbose=False,
         )
     assert model is not None
     with atomic_write(Path(path)) as temporary:
@@ -97,9 +111,10 @@ def save_onnx(
     return Path(path)
 
 
-def _with_fixed_noise(descriptor: DiTF, example: Tensor) -> DiTF:
-    # A graph would hold the drawing of the noise, which no other runtime repeats.
-    noise = descriptor._noise(descriptor.backbone.encode(descriptor._fit(example)[0]))
-    still = copy(descriptor)
-    still.__dict__["_noise"] = lambda latent: noise
-    return still
+def _describe(
+    descriptor: DiTF, prompt: str | None, image: Tensor, noise: Tensor | None = None
+) -> Tensor:
+    given = copy(descriptor)
+    if noise is not None:
+        given.__dict__["_noise"] = lambda *_: noise
+    return given.forward(image, prompt).data

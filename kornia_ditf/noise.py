@@ -1,12 +1,13 @@
-"""Latent and seed in, noisy latent at the paper's timestep out.
+"""Noise schedules, and noise draws that depend on the image alone.
 
 Time is the paper's timestep t in [0, 1000] everywhere: 0 is clean, 1000 is pure noise.
 """
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ class NoiseSchedule(ABC):
 
     @abstractmethod
     def weights(self, timestep: float) -> tuple[float, float]:
-        """Give the factors of the clean latent and of the noise at a timestep."""
+        """Return the factors of the clean latent and of the noise at a timestep."""
 
     def mix(self, latent: Tensor, noise: Tensor, timestep: float) -> Tensor:
         """Mix a clean latent with noise.
@@ -99,7 +100,7 @@ class VariancePreserving(NoiseSchedule):
         return alpha**0.5, (1 - alpha) ** 0.5
 
 
-def draw_noise(shape: tuple[int, ...], *, seed: int) -> Tensor:
+def draw_noise(shape: Sequence[int], *, seed: int) -> Tensor:
     """Draw standard normal noise that is the same on every device.
 
     Rows are drawn one after another, so a larger ensemble begins with a smaller one's draws.
@@ -113,4 +114,58 @@ def draw_noise(shape: tuple[int, ...], *, seed: int) -> Tensor:
     """
     # A CUDA generator with the same seed yields other numbers, so noise is drawn on the CPU.
     generator = torch.Generator("cpu").manual_seed(seed)
-    return torch.stack([torch.randn(shape[1:], generator=generator) for _ in range(shape[0])])
+    return torch.stack(
+        [torch.randn(shape[1:], generator=generator, dtype=torch.float32) for _ in range(shape[0])]
+    )
+
+
+def draw_image_noise(
+    images: Tensor, shape: Sequence[int], *, seed: int, purpose: str = "noise"
+) -> Tensor:
+    """Draw noise for each image, seeded by the image itself.
+
+    A draw that several images share is matched in place of their content. Here it depends on the
+    image alone: it is the same in any batch and any order, and independent of other images' noise.
+
+    Args:
+        images: the images as the model sees them, shape (B, 3, H, W) in [0, 1].
+        shape: (ensemble, C, h, w), the draws of one image.
+        seed: combined with every image's own.
+        purpose: separates draws for different uses of the same image.
+
+    Returns:
+        noise (B, ensemble, C, h, w), float32, on the CPU.
+
+    Example:
+        >>> one, other = torch.rand(2, 1, 3, 8, 8)
+        >>> noise = draw_image_noise(torch.cat([one, other]), (1, 4, 2, 2), seed=0)
+        >>> bool((noise[1] == draw_image_noise(other, (1, 4, 2, 2), seed=0)).all())
+        True
+    """
+    seeds = [_image_seed(image, f"{purpose} {seed}") for image in _to_bytes(images)]
+    return torch.stack([draw_noise(shape, seed=own) for own in seeds])
+
+
+def exact_pixels(images: Tensor) -> Tensor:
+    """Return images in float32 on the CPU, so that their hash depends on no device or dtype.
+
+    Half precision rounds the levels of an 8-bit image; they are restored. What is in float32 on
+    the CPU already comes back as it is.
+    """
+    pixels = images.detach().cpu()
+    if images.dtype in (torch.float16, torch.bfloat16):
+        return (pixels.float() * 255).round() / 255
+    return (
+        images if pixels.dtype == torch.float32 and images.device.type == "cpu" else pixels.float()
+    )
+
+
+def _to_bytes(images: Tensor) -> Tensor:
+    # Rounded to 8 bits, as image files are: float arithmetic differs between devices.
+    return (images.detach().float() * 255).round().clamp(0, 255).to("cpu", torch.uint8)
+
+
+def _image_seed(image: Tensor, salt: str) -> int:
+    digest = hashlib.blake2b(f"{salt} {tuple(image.shape)}".encode(), digest_size=8)
+    digest.update(image.contiguous().numpy().data)
+    return int.from_bytes(digest.digest(), "big", signed=True)

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.descriptor import DiTF, DiTFConfig
 from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.massive import discard_channels
-from kornia_ditf.noise import RectifiedFlow, draw_noise
+from kornia_ditf.noise import RectifiedFlow, draw_image_noise
+from kornia_ditf.preprocess import as_image, fit_image
+from kornia_ditf.registry.lookup import create_ditf
 from kornia_ditf.treatments import TREATMENTS, modulate
 from kornia_ditf.types import Conditioning, Tap
 
@@ -71,7 +76,7 @@ def image() -> Tensor:
 def by_hand(image: Tensor, ensemble: int, channels: Sequence[int], prompt: str = "") -> Tensor:
     """The chain of the method, step by step, for one image that needs no resizing."""
     backbone = ToyBackbone()
-    noise = draw_noise((ensemble, 3, *image.shape[2:]), seed=0)
+    [noise] = draw_image_noise(image, (ensemble, 3, *image.shape[2:]), seed=0)
     noisy = 0.1 * noise + 0.9 * (2 * image - 1)
     conditioning = backbone.condition([prompt]).expand(ensemble)
     tap = backbone.taps(noisy, 100, conditioning, blocks=[2])[2]
@@ -253,6 +258,47 @@ def test_descriptors_are_detached_unless_gradients_are_asked_for(image: Tensor) 
     assert image.grad is not None and image.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("size", [(24, 32), (37, 52)])
+def test_noise_is_the_same_however_the_image_is_given(
+    size: tuple[int, int], tmp_path: Path
+) -> None:
+    ditf = DiTF(ToyBackbone(), config(ensemble=2))
+    array = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(array).save(tmp_path / "image.png")
+    image = as_image(array)
+    noise = ditf.noise(image)
+    assert noise.shape[:3] == (1, 2, 3)
+    others = [
+        tmp_path / "image.png",
+        Image.fromarray(array),
+        array,
+        image[0],
+        fit_image(image, 32, 4)[0],
+    ]
+    dtypes = (torch.float16, torch.bfloat16, torch.float64)
+    for other in [*others, *(image.to(dtype) for dtype in dtypes)]:
+        assert torch.equal(ditf.noise(other), noise)
+    assert torch.equal(ditf.noise(torch.cat([1 - image, image]))[1:], noise)
+
+
+def test_unrelated_images_do_not_share_what_is_left_of_the_noise() -> None:
+    ditf = DiTF(ToyBackbone(), config(timestep=900, massive_channels=(SPIKE,)))
+    images = torch.rand(8, 3, 24, 32)
+    tokens = F.normalize(ditf(images).tokens, dim=-1)
+    same_place = (tokens[::2] * tokens[1::2]).sum(-1).mean()
+    elsewhere = (tokens[::2] * tokens[1::2].roll(5, 1)).sum(-1).mean()
+    assert abs(same_place - elsewhere) < 0.1
+
+
+def test_a_timestep_without_noise_draws_none(
+    image: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kornia_ditf.descriptor.draw_image_noise", None)
+    ditf = DiTF(ToyBackbone(), config(timestep=0, ensemble=2))
+    assert not ditf.has_noise and not ditf.noise(image).any()
+    assert ditf(image).data.isfinite().all()
+
+
 def test_one_seed_gives_one_result(image: Tensor) -> None:
     seeded = [DiTF(ToyBackbone(), config(seed=seed))(image).data for seed in (3, 3, 4)]
     assert torch.equal(seeded[0], seeded[1])
@@ -332,3 +378,45 @@ def test_identity_names_what_decides_the_numbers() -> None:
     assert len(names) == 2 and None not in names
     pieces = DiTF(ditf.backbone, replace(known, rows_per_forward=1))
     assert pieces.identity in names and pieces.width == WIDTH
+
+
+def test_threads_that_share_a_backbone_get_their_own_images_descriptors() -> None:
+    one = create_ditf("nano", long_side=64)
+    other = DiTF(one.backbone, DiTFConfig(block=2, timestep=0, massive_channels=()))
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.rand(1, 3, 32, 16 + 8 * i, generator=generator) for i in range(4)]
+    calls = [(ditf, image) for ditf in (one, other) for image in images]
+    expected = [ditf(image).data for ditf, image in calls]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda call: call[0](call[1]).data, 3 * calls))
+    for data, right in zip(found, 3 * expected, strict=True):
+        torch.testing.assert_close(data, right)
+
+
+def test_torch_compile_changes_nothing() -> None:
+    ditf = create_ditf("nano", long_side=32, block=1)
+    compiled = torch.compile(ditf, backend="aot_eager")
+    blocks = torch.compile(ditf.describe_blocks, backend="eager")
+    for size in ((32, 24), (24, 32)):
+        image = torch.rand(1, 3, *size)
+        expected = ditf.describe_blocks(image, [0, 1])
+        assert torch.equal(compiled(image).data, expected[1].data)
+        assert torch.equal(blocks(image, [0, 1])[0].data, expected[0].data)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_neither_default_dtype_nor_autocast_changes_a_descriptor(dtype: torch.dtype) -> None:
+    image = torch.rand(1, 3, 32, 24)
+    expected = create_ditf("nano", long_side=64)(image)
+    torch.set_default_dtype(dtype)
+    try:
+        found = create_ditf("nano", long_side=64)(image)
+        points = torch.tensor([[[3.0, 7.25]]], dtype=torch.float32)
+        assert torch.equal(found.at(points), expected.at(points))
+        assert torch.equal(found.centres(), expected.centres())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found.data, expected.data)
+    if dtype != torch.float64:
+        with torch.autocast("cpu", dtype=dtype):
+            assert torch.equal(create_ditf("nano", long_side=64)(image).data, expected.data)

@@ -17,7 +17,8 @@ def test_the_program_gives_what_the_descriptor_gives(options: dict[str, Any]) ->
     ditf = create_ditf("nano", long_side=64, block=1, **options)
     program = export_descriptor(ditf, (41, 83), batch=2)
     image = torch.rand(2, 3, 41, 83)
-    torch.testing.assert_close(program.module()(image), ditf(image).data, atol=1e-6, rtol=0)
+    inputs = (image, ditf.noise(image)) if ditf.has_noise else (image,)
+    torch.testing.assert_close(program.module()(*inputs), ditf(image).data, atol=1e-6, rtol=0)
 
 
 def test_the_program_can_be_compiled_whole() -> None:

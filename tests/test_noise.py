@@ -4,9 +4,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.noise import RectifiedFlow, VariancePreserving, draw_noise
+from kornia_ditf.noise import (
+    RectifiedFlow,
+    VariancePreserving,
+    draw_image_noise,
+    draw_noise,
+    exact_pixels,
+)
 
 LINEAR = {
     "beta_schedule": "linear",
@@ -73,3 +80,42 @@ def test_drawing_noise_leaves_the_global_generator_alone() -> None:
     before = torch.random.get_rng_state()
     draw_noise((2, 4, 3, 3), seed=0)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def image_noise(images: Tensor, *, seed: int = 0, ensemble: int = 2) -> Tensor:
+    return draw_image_noise(images, (ensemble, 4, 16, 16), seed=seed)
+
+
+def test_noise_depends_on_the_image_and_the_seed_and_not_on_the_batch() -> None:
+    images = torch.rand(4, 3, 8, 12)
+    together, turned = image_noise(images), image_noise(images.flip(0)).flip(0)
+    alone = torch.cat([image_noise(image[None]) for image in images])
+    assert torch.equal(together, alone) and torch.equal(together, turned)
+    assert torch.equal(image_noise(images.double()), together)
+    assert not torch.isclose(image_noise(images, seed=1), together).any(dim=2).all()
+
+
+def test_draws_of_all_images_seeds_and_purposes_are_independent() -> None:
+    images = torch.rand(3, 3, 8, 12)
+    images[1] = images[0]
+    images[1, 0, 0, 0] = 1 - images[0, 0, 0, 0].round()  # one pixel
+    drawn = [image_noise(images), image_noise(images, seed=1)]
+    drawn.append(draw_image_noise(images, (2, 4, 16, 16), seed=0, purpose="posterior"))
+    correlation = torch.corrcoef(torch.cat(drawn).flatten(2).flatten(0, 1))
+    assert (correlation - torch.eye(18)).abs().max() < 0.15  # five standard deviations of 1 / 32
+
+
+def test_differences_below_an_eight_bit_level_do_not_change_the_noise() -> None:
+    levels = torch.randint(0, 256, (1, 3, 8, 12)) / 255
+    noise = image_noise(levels)
+    assert torch.equal(image_noise((levels + 1e-4).clamp(0, 1)), noise)
+    assert torch.equal(image_noise(levels.contiguous(memory_format=torch.channels_last)), noise)
+    levels[0, 0, 0, 0] = (levels[0, 0, 0, 0] - 1 / 255).abs()
+    assert not torch.equal(image_noise(levels), noise)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_levels_of_eight_bits_survive_every_dtype(dtype: torch.dtype) -> None:
+    levels = torch.arange(256).reshape(1, 1, 16, 16) / 255
+    assert torch.equal(exact_pixels(levels.to(dtype)), levels)
+    assert exact_pixels(levels) is levels

@@ -1,4 +1,4 @@
-"""Images and a VAE of any of diffusers' kinds in; latents as its transformer was trained on out."""
+"""Latents of images, encoded by any VAE of diffusers as its transformer was trained."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.noise import draw_noise
+from kornia_ditf.noise import draw_image_noise
+from kornia_ditf.utils.isolation import isolated
 
 
 def encode_images(vae: nn.Module, images: Tensor, *, sample: bool = False, seed: int = 0) -> Tensor:
@@ -22,7 +23,7 @@ def encode_images(vae: nn.Module, images: Tensor, *, sample: bool = False, seed:
         vae: a diffusers VAE, whole or its encoder alone.
         images: shape (B, 3, H, W) in [0, 1].
         sample: take a seeded sample of the posterior instead of its mode.
-        seed: of that sample; the same draw for all images.
+        seed: of that sample, combined with a hash of each image.
 
     Returns:
         latents (B, C, h, w), float32.
@@ -33,7 +34,8 @@ def encode_images(vae: nn.Module, images: Tensor, *, sample: bool = False, seed:
     device, dtype = execution_place(vae)
     pixels = (2 * images - 1).to(device, dtype)
     frames = _takes_frames(vae)
-    encoded = _any(vae).encode(pixels.unsqueeze(2) if frames else pixels)
+    with isolated(vae):
+        encoded = _any(vae).encode(pixels.unsqueeze(2) if frames else pixels)
     posterior = getattr(encoded, "latent_dist", None)
     if posterior is None:
         if sample:
@@ -44,9 +46,8 @@ def encode_images(vae: nn.Module, images: Tensor, *, sample: bool = False, seed:
     else:
         latent = posterior.mode()
         if sample:
-            # One draw for all images: an image's latent must not depend on its place in a batch.
-            # The noise of the same seed is drawn from `seed`; it must not be the same numbers.
-            draw = draw_noise((1, *latent.shape[1:]), seed=~seed)
+            shape = (1, *latent.shape[1:])
+            draw = draw_image_noise(images, shape, seed=seed, purpose="posterior").squeeze(1)
             latent = posterior.mean + posterior.std * draw.to(latent)
     return _normalise(vae, (latent.squeeze(2) if frames else latent).float())
 

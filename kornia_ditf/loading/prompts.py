@@ -21,7 +21,8 @@ from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.quantisation import check_plain
 from kornia_ditf.loading.weights import without_deprecations, without_progress_bars, without_remarks
 from kornia_ditf.types import Conditioning
-from kornia_ditf.utils.cache import cache_folder, write_to_cache
+from kornia_ditf.utils.cache import cache_folder, is_sound, write_checked
+from kornia_ditf.utils.files import save_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -53,13 +54,13 @@ class PromptCache:
         from safetensors import SafetensorError, safe_open
 
         path = self.path(key)
+        if not is_sound(path):
+            return None
         try:
             with safe_open(path, "pt") as file:
                 if text_encoders not in (None, (file.metadata() or {}).get("text_encoders")):
                     return None
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except FileNotFoundError:
-            return None
         except (SafetensorError, OSError) as error:
             logger.warning("the cached prompt %s is damaged (%s); it is made anew", path, error)
             return None
@@ -70,11 +71,9 @@ class PromptCache:
         Raises:
             OutputError: the folder cannot be written.
         """
-        from safetensors.torch import save_file
-
         whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        with write_to_cache(self.path(key)) as temporary:
-            save_file(whole, temporary, metadata=dict(metadata))
+        with write_checked(self.path(key)) as temporary:
+            save_tensors(temporary, whole, metadata)
 
 
 class CachedPromptEncoder:

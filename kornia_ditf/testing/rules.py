@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
+from unittest.mock import patch
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
@@ -129,6 +131,17 @@ def expect_close(
     limit = tolerance * float(expected.double().norm())
     if not difference <= limit:  # NaN is not
         raise Broken(f"{what}: they differ by {difference:.3g}, at most {limit:.3g}", advice)
+
+
+@contextmanager
+def shared_noise() -> Iterator[None]:
+    """Draw the same noise for all images, so that descriptors differ by the images alone."""
+
+    def seed(image: Tensor, salt: str) -> int:
+        return crc32(salt.encode())
+
+    with patch("kornia_ditf.noise._image_seed", seed):
+        yield
 
 
 def rounding(dtype: torch.dtype) -> float:

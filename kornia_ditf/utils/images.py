@@ -1,27 +1,58 @@
-"""An image file or a PIL image goes in; an upright RGB tensor comes out, or one clear error."""
+"""Reading image files and PIL images as upright RGB tensors."""
 
 from __future__ import annotations
 
 import os
+import re
+import struct
+import threading
 import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kornia_ditf.errors import ImageError
+from kornia_ditf.errors import DiTFError, ImageError, MissingExtraError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+Pixels: TypeAlias = npt.NDArray[Any]
+
 # Below Pillow's own limit (178,956,970), which is a setting of the process and not ours to move.
 MAX_PIXELS = 175_000_000
+_MAX_SCANS = 100
+"""A progressive JPEG has about ten scans; each costs a pass over the whole image."""
+_STRIP = 1 << 18
+"""Pixels converted at a time."""
+_ORIENTATION = 0x0112
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
-_EXPECTED = "a JPEG, PNG, TIFF, WebP, BMP, GIF or PPM image"
+_EXPECTED = "a JPEG, PNG, TIFF, WebP, BMP, GIF, PPM, AVIF, JPEG 2000 or HEIC image"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_METADATA = (b"IHDR", b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 _END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
+# Among coded pixels stand stuffed zeros and restart markers.
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+_START_OF_SCAN, _END_OF_IMAGE, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_FEATURES = {"AVIF": "avif", "JPEG2000": "jpg_2000"}
+_OTHER_FORMATS = {
+    b"%PDF": "a PDF document",
+    b"%!PS": "a PostScript document",
+    b"8BPS": "a Photoshop document",
+    b"<svg": "an SVG drawing",
+    b"<?xml": "an XML document",
+    b"\xff\x0a": "a JPEG XL image",
+    b"\0\0\0\x0cJXL ": "a JPEG XL image",
+    b"v/1\x01": "an OpenEXR image",
+}
 
 # EXIF orientation -> whether rows and columns swap, and which axes are then reversed.
 _ORIENTATIONS: dict[int, tuple[bool, tuple[int, ...]]] = {
@@ -34,59 +65,76 @@ _ORIENTATIONS: dict[int, tuple[bool, tuple[int, ...]]] = {
     7: (True, (0, 1)),
     8: (True, (0,)),
 }
+_UNDONE_BY = {6: 8, 8: 6}
 
 
-def read_image(path: str | os.PathLike[str]) -> Tensor:
-    """Read one image file, upright, as RGB.
+def read_image(path: str | os.PathLike[str], *, upright: bool = True) -> Tensor:
+    """Read an image file as RGB.
 
-    The EXIF orientation is applied, and points are given in this upright image. Transparent
-    pixels lie on white. Grey becomes three equal channels; 16 bits are kept in grey and colour
-    PNG and TIFF. CMYK is converted without a colour profile, and no embedded profile is applied.
+    Transparent pixels are laid on white. A grey image has three equal channels; 16 bits are kept
+    in grey and colour PNG and TIFF. CMYK is converted without a colour profile, and embedded
+    profiles are not applied. HEIC needs `pip install 'kornia-ditf[heic]'`; AVIF and JPEG 2000 need
+    a Pillow that was built with them.
 
     Args:
-        path: a JPEG, PNG, TIFF, WebP, BMP, GIF or PPM file that holds a single picture.
+        path: a JPEG, PNG, TIFF, WebP, BMP, GIF, PPM, AVIF, JPEG 2000 or HEIC file of one image.
+        upright: apply the EXIF orientation; False keeps rows and columns as they are stored, as
+            the scripts of many published data sets do.
 
     Returns:
         the image, shape (1, 3, H, W), float32, RGB in [0, 1].
 
     Raises:
-        ImageError: the file is missing, empty, no image, damaged, cut short, animated, of
+        ImageError: the file is missing, empty, not an image, damaged, cut short, animated, of
             several pages, or larger than `MAX_PIXELS`; the size is read before any pixel.
+        MissingExtraError: it is a HEIC image and pillow-heif is not installed.
     """
-    path = _existing_file(path)
-    try:
-        # Pillow warns of large pictures and odd metadata; what matters is an error below.
-        with path.open("rb") as stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return unit_range(_decode(path, stream))
-    except ImageError:
-        raise
-    except Exception as error:  # Decoders raise anything from OSError to struct.error.
-        raise ImageError(_explain(path, error)) from error
+    path = Path(path)
+    with _opened(path) as stream:
+        image = _open(path, stream)
+        _check(image, stream)
+        orientation, stored = _orientation(image, stream), _stored_size(image)
+        turned = image.format == "TIFF"  # Pillow turns it while it decodes.
+        codings = str(getattr(image, "tile", ()))
+        if image.mode in ("LA", "RGB", "RGBA") and ";16" in codings:
+            turned = turned and _ORIENTATION in image.tag_v2  # type: ignore[attr-defined]
+            image.load()  # Pillow reduces 16 bits to 8, but notices damage that OpenCV does not.
+            image.close()
+            strips, size = _deep_strips(path)
+        else:
+            if image.format in ("WEBP", "AVIF"):
+                image = image.copy()  # without the decoder and its buffers
+            strips, size = _strips(image), image.size[::-1]
+        if sorted(size) != sorted(stored):
+            raise _UnreadableError(
+                f"its size is not {stored[0]} x {stored[1]}, which its header states"
+            )
+        if turned:
+            orientation = 1 if upright else _UNDONE_BY.get(orientation, orientation)
+        return _to_tensor(strips, size, orientation if turned or upright else 1)
 
 
-def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Read the height and width of an image file, upright, from its header alone.
+def read_size(path: str | os.PathLike[str], *, upright: bool = True) -> tuple[int, int]:
+    """Read the height and width of an image file from its header alone.
+
+    Args:
+        path: as in `read_image`.
+        upright: apply the EXIF orientation, as in `read_image`.
 
     Raises:
-        ImageError: the file is missing, empty or no image.
+        ImageError: the file is missing, empty or not an image.
+        MissingExtraError: it is a HEIC image and pillow-heif is not installed.
     """
-    from PIL import Image
-
-    path = _existing_file(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=_FORMATS) as image:
-                orientation = image.getexif().get(0x0112, 1)
-                swapped, _ = _ORIENTATIONS.get(orientation, _ORIENTATIONS[1])
-                return image.size if swapped else image.size[::-1]
-    except Exception as error:  # As in `read_image`.
-        raise ImageError(_explain(path, error)) from error
+    path = Path(path)
+    with _opened(path) as stream:
+        image = _open(path, stream)
+        width, height = _stored_size(image)
+        swapped = upright and _ORIENTATIONS[_orientation(image, stream)][0]
+        return (width, height) if swapped else (height, width)
 
 
 def read_pil(image: Image.Image) -> Tensor:
-    """Turn a PIL image into a tensor just as `read_image` does its file, upright.
+    """Convert a PIL image as `read_image` reads its file, upright.
 
     Returns:
         the image, shape (1, 3, H, W), float32, RGB in [0, 1].
@@ -94,158 +142,278 @@ def read_pil(image: Image.Image) -> Tensor:
     Raises:
         ImageError: it cannot be decoded, or its colours have no known range.
     """
-    name = getattr(image, "filename", "") or "the PIL image"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return unit_range(_upright(*_pil_pixels(image, str(name))))
-    except ImageError:
-        raise
-    except Exception as error:  # A lazily opened file is only decoded here.
-        raise ImageError(_explain(Path(name), error)) from error
+    name = Path(getattr(image, "filename", "") or "the PIL image")
+    with _as_image_error(name):
+        image.load()
+        # After loading, since Pillow turns a TIFF upright by then and removes its orientation.
+        return _to_tensor(_strips(image), image.size[::-1], _exif_orientation(image))
 
 
-def unit_range(array: npt.NDArray[Any]) -> Tensor:
-    """Scale (H, W, 1 to 4) of uint8 or uint16 to (1, 3, H, W) in [0, 1], laid on white."""
-    white = np.iinfo(array.dtype).max
-    channels_last = torch.from_numpy(array.astype(np.float32, order="C"))
-    image = channels_last.div_(white).permute(2, 0, 1)[None]
-    if image.shape[1] in (2, 4):
-        alpha = image[:, -1:]
-        image = image[:, :-1] * alpha + (1 - alpha)
-    return image.expand(-1, 3, -1, -1).contiguous()
+def unit_range(array: Pixels) -> Tensor:
+    """Scale an array (H, W, 1 to 4) of uint8 or uint16 to (1, 3, H, W) in [0, 1], laid on white."""
+    return _to_tensor(_row_blocks(array), array.shape[:2])
 
 
-def _existing_file(path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
-    try:
-        if path.is_dir():
-            raise ImageError(f"cannot read {path}: it is a folder, expected {_EXPECTED}")
-        if not path.exists():
-            raise ImageError(f"cannot read {path}: there is no such file")
-        if not path.is_file():
-            raise ImageError(f"cannot read {path}: it is not a regular file")
-        if path.stat().st_size == 0:
-            raise ImageError(f"cannot read {path}: the file is empty, expected {_EXPECTED}")
-    except (OSError, ValueError) as error:
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(_explain(path, error)) from error
-    return path
+def _to_tensor(strips: Iterable[Pixels], size: tuple[int, ...], orientation: int = 1) -> Tensor:
+    """Scale consecutive rows and put them where the orientation has them."""
+    height, width = size
+    swapped, reversed_axes = _ORIENTATIONS[orientation]
+    image = np.empty((3, width, height) if swapped else (3, height, width), np.float32)
+    stored = np.flip(np.moveaxis(image, 0, -1), reversed_axes)
+    stored = stored.swapaxes(0, 1) if swapped else stored
+    top = 0
+    for strip in strips:
+        values = strip.astype(np.float32)
+        values /= np.float32(np.iinfo(strip.dtype).max)
+        if strip.shape[2] in (2, 4):
+            alpha = values[..., -1:]
+            values = values[..., :-1] * alpha + (1 - alpha)
+        stored[top : top + len(strip)] = values
+        top += len(strip)
+    return torch.from_numpy(image)[None]
 
 
-def _explain(path: Path, error: Exception) -> str:
-    from PIL import Image, UnidentifiedImageError
+def _row_blocks(array: Pixels) -> Iterator[Pixels]:
+    rows = max(1, _STRIP // max(1, array.shape[1]))
+    return (array[top : top + rows] for top in range(0, len(array), rows))
 
-    if isinstance(error, UnidentifiedImageError):
-        return (
-            f"cannot read {path}: it is no image, or its beginning is damaged; expected {_EXPECTED}"
+
+def _strips(image: Image.Image) -> Iterator[Pixels]:
+    """Decode an image and give blocks of rows, (h, W, 1 to 4) of uint8 or uint16."""
+    image.load()
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        if getattr(image, "tag_v2", {}).get(262) == 0:
+            raise _UnreadableError("its 16-bit grey is inverted; save it as a PNG")
+        return _row_blocks(np.asarray(image).astype(np.uint16)[..., None])
+    if image.mode in ("I", "F"):
+        raise _UnreadableError(
+            "it holds 32-bit numbers whose white is not known; save it with 8 or 16 bits "
+            "per channel"
         )
-    if isinstance(error, Image.DecompressionBombError):
-        limit = min(MAX_PIXELS, 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS))
-        return f"cannot read {path}: it has more than {limit:,} pixels, so shrink it first"
-    if isinstance(error, PermissionError):
-        return f"cannot read {path}: you lack the permission to read it"
-    return f"cannot read {path}: the image is damaged or cut short ({error}); get the file anew"
-
-
-def _decode(path: Path, stream: IO[bytes]) -> npt.NDArray[Any]:
-    """Decode an open file into an upright array (H, W, 1 to 4) of uint8 or uint16."""
-    from PIL import Image
-
-    image = Image.open(stream, formats=_FORMATS)
+    mode = "RGBA" if image.has_transparency_data else "RGB"
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"cannot read {path}: {width} x {height} are more than {MAX_PIXELS:,} pixels, "
-            "so shrink it first"
-        )
-    frames = getattr(image, "n_frames", 1)
-    # An MPO is a JPEG photograph followed by previews or depth, as many telephones write it.
-    if frames > 1 and image.format != "MPO":
-        raise ImageError(f"cannot read {path}: it has {frames} frames or pages, so extract one")
-    _check_whole(path, image, stream)
-    # Pillow reduces 16-bit colour to 8 bits. It still decodes, as it notices damage best.
-    codings = str([tile.args for tile in image.tile])
-    deep_colour = image.mode in ("LA", "RGB", "RGBA") and ";16" in codings
-    is_tiff = image.format == "TIFF"
-    pixels, orientation = _pil_pixels(image, str(path))
-    if not deep_colour:
-        return _upright(pixels, orientation)
-    # OpenCV turns a TIFF upright itself, and a PNG not.
-    return _upright(_read_deep_colour(path, stream), 1 if is_tiff else orientation)
+    tops = [*range(0, height, max(1, _STRIP // width)), height]
+    return (
+        np.asarray(image.crop((0, top, width, bottom)).convert(mode))
+        for top, bottom in pairwise(tops)
+    )
 
 
-def _read_deep_colour(path: Path, stream: IO[bytes]) -> npt.NDArray[Any]:
+def _deep_strips(path: Path) -> tuple[Iterator[Pixels], tuple[int, ...]]:
     import cv2
 
-    stream.seek(0)
-    content = np.frombuffer(stream.read(), np.uint8)
-    array = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if array is None or array.dtype != np.uint16 or array.ndim != 3:
-        raise ImageError(
-            f"cannot read {path}: this kind of 16-bit file is not known, so save it as a 16-bit PNG"
+        raise _UnreadableError("16-bit files of its kind are not supported; save it as a PNG")
+    order = [2, 1, 0, *range(3, array.shape[2])]
+    return (block[..., order] for block in _row_blocks(array)), array.shape[:2]
+
+
+# Opening a file, and what is refused
+
+
+class _UnreadableError(Exception):
+    """Why a file is refused, without its name."""
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    with _as_image_error(path):
+        if path.is_dir():
+            raise _UnreadableError(f"it is a folder, expected {_EXPECTED}")
+        if not path.exists():
+            raise _UnreadableError("there is no such file")
+        if not path.is_file():
+            raise _UnreadableError("it is not a regular file")
+        if path.stat().st_size == 0:
+            raise _UnreadableError(f"the file is empty, expected {_EXPECTED}")
+        with path.open("rb") as stream:
+            yield stream
+
+
+def _open(path: Path, stream: IO[bytes]) -> Image.Image:
+    from PIL import Image, UnidentifiedImageError, features
+
+    head = stream.read(64)
+    stream.seek(0)
+    kind = _container(head)
+    if kind == "HEIC":
+        try:
+            from pillow_heif import HeifImageFile
+        except ImportError as error:
+            raise MissingExtraError(
+                f"cannot read {path}: HEIC images need pillow-heif; "
+                "type `pip install 'kornia-ditf[heic]'`"
+            ) from error
+        image: Image.Image = HeifImageFile(stream)  # type: ignore[no-untyped-call]
+        return image
+    if kind and not features.check(_FEATURES[kind]):
+        raise _UnreadableError(
+            f"it is an {kind} image, and this Pillow was built without {kind}; type "
+            "`pip install --upgrade pillow`, or save the image as a PNG"
         )
-    return array[..., [2, 1, 0, *range(3, array.shape[2])]]
+    try:
+        return Image.open(stream, formats=(kind,) if kind else _FORMATS)
+    except UnidentifiedImageError as error:
+        known = (what for magic, what in _OTHER_FORMATS.items() if head.startswith(magic))
+        what = next(known, "not an image, or its beginning is damaged")
+        raise _UnreadableError(f"it is {what}; expected {_EXPECTED}") from error
 
 
-def _check_whole(path: Path, image: Image.Image, stream: IO[bytes]) -> None:
-    """Refuse a file that ends too early, even where a decoder would fill up the rest."""
+def _container(head: bytes) -> str:
+    """Name the format of a file that not every Pillow reads; empty for all others."""
+    if head.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")):
+        return "JPEG2000"
+    if head[4:8] != b"ftyp":
+        return ""
+    if b"avif" in head or b"avis" in head:
+        return "AVIF"
+    return "HEIC" if head[8:12] in _HEIC_BRANDS else ""
+
+
+@contextmanager
+def _as_image_error(path: Path) -> Iterator[None]:
+    """Raise one ImageError for whatever Pillow raises, and silence its warnings."""
+    from PIL import Image
+
+    try:
+        with _silence:
+            yield
+    except DiTFError:
+        raise
+    except _UnreadableError as error:
+        raise ImageError(f"cannot read {path}: {error}") from error
+    except Image.DecompressionBombError as error:
+        limit = min(MAX_PIXELS, 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS))
+        raise ImageError(
+            f"cannot read {path}: it has more than {limit:,} pixels, so shrink it first"
+        ) from error
+    except PermissionError as error:
+        raise ImageError(f"cannot read {path}: you lack the permission to read it") from error
+    except MemoryError as error:
+        raise ImageError(f"cannot read {path}: decoding it needs more memory") from error
+    except Exception as error:  # Decoders raise anything from OSError to struct.error.
+        raise ImageError(
+            f"cannot read {path}: the image is damaged or cut short ({error}); get the file anew"
+        ) from error
+
+
+class _Silence:
+    """Silences Pillow's warnings of large images and odd metadata, in any number of threads.
+
+    `warnings.catch_warnings` used by two threads at once may leave the filters changed for ever.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._depth = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._depth += 1
+            if self._depth == 1:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                warnings.simplefilter("ignore")
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._depth -= 1
+            if not self._depth:
+                self._caught.__exit__(None, None, None)
+
+
+_silence = _Silence()
+
+
+def _check(image: Image.Image, stream: IO[bytes]) -> None:
+    """Refuse what is too large, more than one image, or ends too early.
+
+    Decoders fill up the rest of a file that is cut short, so this looks at the bytes.
+    """
     from PIL import Image, TiffImagePlugin
 
-    stream.seek(0)
+    width, height = _stored_size(image)
+    if width * height > MAX_PIXELS:
+        raise _UnreadableError(
+            f"{width} x {height} are more than {MAX_PIXELS:,} pixels, so shrink it first"
+        )
+    # Telephones write previews and depth behind a photograph: MPO and HEIC open as the photograph.
+    if image.format not in ("MPO", "HEIF") and getattr(image, "is_animated", False):
+        raise _UnreadableError("it has several frames or pages, so extract one")
     whole = True
+    stream.seek(0)
     if image.format == "PNG":
         Image.open(stream, formats=("PNG",)).verify()  # the checksums of all chunks but the last
         stream.seek(0)
         whole = _END_OF_PNG in stream.read()
     elif image.format in ("JPEG", "MPO"):
         whole = _has_end_of_jpeg(stream.read())
+    elif image.format == "JPEG2000":
+        content = stream.read()
+        whole = content.find(b"\xff\xd9", content.find(b"\xff\x4f\xff\x51")) >= 0
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
-        tags = image.tag_v2
+        tags, size = image.tag_v2, stream.seek(0, os.SEEK_END)
         offsets = tags.get(273) or tags.get(324) or ()
         lengths = tags.get(279) or tags.get(325) or ()
-        size = path.stat().st_size
         whole = all(start + length <= size for start, length in zip(offsets, lengths, strict=True))
+        if tags.get(322, 0) * tags.get(323, 0) > max(4 * width * height, 1 << 20):
+            raise _UnreadableError("its tiles are much larger than the image; save it anew")
     if not whole:
-        raise ImageError(f"cannot read {path}: the image is cut short; get the file anew")
+        raise _UnreadableError("the image is cut short; get the file anew")
 
 
 def _has_end_of_jpeg(content: bytes) -> bool:
-    # The header may hold a preview with an end of its own, so step over it by segment lengths;
-    # in the coded pixels that follow, FF D9 can only be the end.
-    position = 2
-    while content[position : position + 1] == b"\xff" and position + 4 <= len(content):
-        marker = content[position + 1]
-        if marker == 0xDA:
-            return b"\xff\xd9" in content[position:]
-        if marker == 0xFF:  # a filling byte
-            position += 1
+    """Walk through the segments, over previews in the header, to the end of the coded pixels.
+
+    Stray bytes between segments are passed over, as Pillow and libjpeg do.
+    """
+    position, scans = 2, 0
+    while found := _JPEG_MARKER.search(content, position):
+        position, marker = found.end(), found[1][0]
+        if marker == _END_OF_IMAGE:
+            return scans > 0
+        if marker in _WITHOUT_LENGTH:
             continue
-        position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+        if marker == _START_OF_SCAN:
+            scans += 1
+            if scans > _MAX_SCANS:
+                raise _UnreadableError(f"it has more than {_MAX_SCANS} scans; save it anew")
+        position += int.from_bytes(content[position : position + 2], "big")
     return False
 
 
-def _pil_pixels(image: Image.Image, name: str) -> tuple[npt.NDArray[Any], int]:
-    """Give pixels (H, W, 1 to 4) of uint8 or uint16, and the orientation still to be applied."""
-    image.load()
-    # After loading, since Pillow turns a TIFF upright by then and forgets its orientation.
-    orientation = image.getexif().get(0x0112, 1)
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        if getattr(image, "tag_v2", {}).get(262) == 0:
-            raise ImageError(
-                f"cannot read {name}: its 16-bit grey is inverted, so save it as a PNG"
-            )
-        return np.asarray(image).astype(np.uint16)[..., None], orientation
-    if image.mode in ("I", "F"):
-        raise ImageError(
-            f"cannot read {name}: it holds 32-bit numbers whose white is not known, "
-            "so save it with 8 or 16 bits per channel"
-        )
-    mode = "RGBA" if image.has_transparency_data else "RGB"
-    return np.asarray(image.convert(mode)), orientation
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height before orientation; Pillow swaps those of a turned TIFF."""
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    return (tags[256], tags[257]) if tags else image.size
 
 
-def _upright(array: npt.NDArray[Any], orientation: Any) -> npt.NDArray[Any]:
-    swapped, reversed_axes = _ORIENTATIONS.get(orientation, _ORIENTATIONS[1])
-    return np.flip(array.swapaxes(0, 1) if swapped else array, reversed_axes)
+def _orientation(image: Image.Image, stream: IO[bytes]) -> int:
+    if image.format != "PNG":
+        return _exif_orientation(image)
+    import PIL.Image
+
+    # Metadata may follow the pixels, which Pillow would decode to get there. So it is given all
+    # chunks but the pixels.
+    chunks = [_PNG]
+    stream.seek(len(_PNG))
+    while len(header := stream.read(8)) == 8 and header[4:] != b"IEND":
+        length = int.from_bytes(header[:4], "big") + 4
+        if header[4:] in _PNG_METADATA:
+            chunks.append(header + stream.read(length))
+        else:
+            stream.seek(length, os.SEEK_CUR)
+    chunks += [b"\0\0\0\0IDAT\x35\xaf\x06\x1e", _END_OF_PNG]
+    metadata = PIL.Image.open(BytesIO(b"".join(chunks)), formats=("PNG",))
+    return _exif_orientation(metadata)
+
+
+def _exif_orientation(image: Image.Image) -> int:
+    import PIL.Image
+
+    try:
+        # The method of the base class: that of a PNG decodes the pixels first.
+        value = PIL.Image.Image.getexif(image).get(_ORIENTATION, 1)
+    except (OSError, ValueError, SyntaxError, LookupError, TypeError, struct.error):
+        return 1  # The metadata cannot be read; the pixels may be fine.
+    return int(value) if isinstance(value, int | float) and value in _ORIENTATIONS else 1

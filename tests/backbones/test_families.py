@@ -15,7 +15,7 @@ from kornia_ditf.backbones import SPECS
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.massive import find_massive_channels
-from kornia_ditf.noise import draw_noise
+from kornia_ditf.noise import draw_image_noise
 from kornia_ditf.registry.lookup import create_descriptor, find_backbone
 from kornia_ditf.testing import BACKBONE_RULES, check_backbone
 from kornia_ditf.treatments import treat
@@ -95,7 +95,7 @@ def test_a_posterior_sample_is_seeded_and_spreads_as_the_vae_says(
     assert not torch.equal(sampled[0], mode)
     # The noise that is mixed in later has the same seed by default, and must be other numbers.
     spread = (sampled[0] - mode)[0].flatten()
-    noise = draw_noise((1, *mode.shape[1:]), seed=0).flatten()
+    noise = draw_image_noise(image, (1, *mode.shape[1:]), seed=0)[0].flatten()
     assert torch.corrcoef(torch.stack([spread, noise]))[0, 1].abs() < 0.5
 
 

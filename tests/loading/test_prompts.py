@@ -153,13 +153,23 @@ def test_a_cached_file_says_what_it_is(folder: Path, tmp_path: Path) -> None:
         }
 
 
+def test_an_embedding_that_was_replaced_is_made_anew(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    expected = encoder(folder, cache)(["a cat"])
+    (path,) = cache.glob("*.safetensors")
+    encoder(folder, tmp_path / "other")(["a dog"])
+    path.write_bytes(next((tmp_path / "other").glob("*.safetensors")).read_bytes())
+    found = encoder(folder, cache)(["a cat"])
+    assert all(torch.equal(found[name], value) for name, value in expected.tensors.items())
+
+
 @pytest.mark.parametrize("keep", [0, 5, -9])
 def test_a_damaged_embedding_is_told_of_and_made_anew(
     folder: Path, tmp_path: Path, keep: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = tmp_path / "cache"
     expected = encoder(folder, cache)(["a cat"])
-    (path,) = cache.iterdir()
+    (path,) = cache.glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:keep])
     with caplog.at_level(logging.WARNING, "kornia_ditf"):
         found = encoder(folder, cache)(["a cat"])
@@ -167,7 +177,7 @@ def test_a_damaged_embedding_is_told_of_and_made_anew(
     assert all(torch.equal(found[name], value) for name, value in expected.tensors.items())
     caplog.clear()
     encoder(folder, cache)(["a cat"])
-    assert not caplog.records and list(cache.iterdir()) == [path]
+    assert not caplog.records and list(cache.glob("*.safetensors")) == [path]
 
 
 @pytest.mark.parametrize(

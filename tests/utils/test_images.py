@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
+import tracemalloc
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from mutations import mutate
+from PIL import Image, ImageOps, features
 
-from kornia_ditf.errors import ImageError
+from kornia_ditf.errors import ImageError, MissingExtraError
 from kornia_ditf.preprocess import as_image
-from kornia_ditf.utils.images import MAX_PIXELS, read_image
+from kornia_ditf.utils.images import MAX_PIXELS, read_image, read_size
 
 HEIGHT, WIDTH = 18, 26
 
@@ -52,12 +56,19 @@ def test_lossless_files_give_their_pixels(tmp_path: Path, colour: np.ndarray, su
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize(
+    "suffix", ["jpg", "mpo", "png", "tif", "webp", "avif", "jp2", "gif", "bmp", "ppm"]
+)
 def test_every_orientation_comes_upright(
     tmp_path: Path, colour: np.ndarray, suffix: str, orientation: int
 ) -> None:
     path = tmp_path / f"image.{suffix}"
     Image.fromarray(colour).save(path, exif=with_orientation(orientation))
+    with Image.open(path) as opened:
+        stored = np.asarray(opened.convert("RGB")) if suffix != "tif" else colour
+    torch.testing.assert_close(read_image(path, upright=False), unit(stored), rtol=0, atol=0)
+    assert read_size(path, upright=False) == (HEIGHT, WIDTH)
+    assert read_size(path) == tuple(read_image(path).shape[2:])
     with Image.open(path) as opened:
         expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
     torch.testing.assert_close(read_image(path), unit(expected), rtol=0, atol=0)
@@ -75,7 +86,10 @@ def test_every_orientation_of_16_bit_colour_comes_upright(
     Image.fromarray(colour).save(shallow, exif=with_orientation(orientation))
     cv2.imwrite(str(deep), colour[..., ::-1].astype(np.uint16) * 257)
     set_orientation(deep, orientation)
-    torch.testing.assert_close(read_image(deep), read_image(shallow), rtol=0, atol=1e-7)
+    for upright in (True, False):
+        images = [read_image(path, upright=upright) for path in (deep, shallow)]
+        torch.testing.assert_close(*images, rtol=0, atol=1e-7)
+    assert read_size(deep) == read_size(shallow) == tuple(read_image(deep).shape[2:])
 
 
 def set_orientation(path: Path, orientation: int) -> None:
@@ -201,14 +215,18 @@ def frames(suffix: str) -> bytes:
     ("name", "content", "problem"),
     [
         ("empty.png", b"", "empty"),
-        ("text.jpg", b"Once upon a time there was a text.\n" * 20, "no image"),
-        ("nul.png", b"\0" * 4000, "no image"),
+        ("text.jpg", b"Once upon a time there was a text.\n" * 20, "not an image"),
+        ("nul.png", b"\0" * 4000, "not an image"),
         ("huge.png", oversized_png(), "pixels"),
-        ("animated.gif", frames("GIF"), "3 frames"),
-        ("animated.webp", frames("WEBP"), "3 frames"),
-        ("animated.png", frames("PNG"), "3 frames"),
-        ("pages.tif", frames("TIFF"), "3 frames"),
-        ("script.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n", "no image"),
+        ("animated.gif", frames("GIF"), "several frames"),
+        ("animated.webp", frames("WEBP"), "several frames"),
+        ("animated.png", frames("PNG"), "several frames"),
+        ("pages.tif", frames("TIFF"), "several frames"),
+        (
+            "script.eps",
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n",
+            "a PostScript document",
+        ),
     ],
 )
 def test_a_file_that_holds_no_single_image_is_one_clear_error(
@@ -324,3 +342,152 @@ def test_odd_metadata_gives_no_warning(tmp_path: Path, colour: np.ndarray) -> No
 def test_a_picture_without_a_known_white_is_refused(mode: str) -> None:
     with pytest.raises(ImageError, match="white is not known"):
         as_image(Image.new(mode, (16, 16)))
+
+
+# What the header of a file says
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_heic_photograph_comes_upright(
+    tmp_path: Path, colour: np.ndarray, orientation: int
+) -> None:
+    heif = pytest.importorskip("pillow_heif").from_pillow(Image.fromarray(colour))
+    heif.info["exif"] = with_orientation(orientation).tobytes()
+    heif.save(str(tmp_path / "image.heic"), quality=-1)
+    image = read_image(tmp_path / "image.heic")
+    turned = ImageOps.exif_transpose(Image.fromarray(colour))
+    turned.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(turned))
+    assert tuple(image.shape[2:]) == read_size(tmp_path / "image.heic") == expected.shape[:2]
+    assert (image - unit(expected)).abs().mean() < 0.02
+
+
+def test_heic_without_its_library_says_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 40)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'kornia-ditf\[heic\]'"):
+        read_image(tmp_path / "photo.heic")
+
+
+@pytest.mark.parametrize("suffix", ["avif", "jp2"])
+def test_a_pillow_without_a_format_is_named_and_not_the_file(
+    tmp_path: Path, colour: np.ndarray, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(colour).save(tmp_path / f"image.{suffix}")
+    monkeypatch.setattr(features, "check", lambda _: False)
+    with pytest.raises(ImageError, match="this Pillow was built without") as caught:
+        read_image(tmp_path / f"image.{suffix}")
+    assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_the_orientation_of_a_png_is_found_without_its_pixels(
+    tmp_path: Path, colour: np.ndarray, place: str
+) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(colour).save(path)
+    content = path.read_bytes()
+    exif = png_chunk(b"eXIf", with_orientation(6).tobytes().removeprefix(b"Exif\0\0"))
+    position = 33 if place == "before" else len(content) - 12
+    path.write_bytes(content[:position] + exif + content[position:])
+    assert tuple(read_image(path).shape[2:]) == read_size(path) == (WIDTH, HEIGHT)
+    # Pixels that cannot be decoded do not matter to the size.
+    path.write_bytes(path.read_bytes().replace(b"IDAT\x78", b"IDAT\0"))
+    assert read_size(path) == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("stray", [b"\0", b"\0\0", b"\x12\x34", b"\x0f" * 9, b"\xff\0", b"\xff"])
+def test_stray_bytes_between_jpeg_segments_are_passed_over(
+    tmp_path: Path, noise: np.ndarray, stray: bytes
+) -> None:
+    path, content = tmp_path / "stray.jpg", encode(noise, "progressive jpg")
+    segments = [4 + int.from_bytes(content[4:6], "big")]
+    while content[segments[-1] + 1] != 0xDA:
+        segments.append(segments[-1] + 2 + int.from_bytes(content[segments[-1] + 2 :][:2], "big"))
+    for position in segments:
+        path.write_bytes(content[:position] + stray + content[position:])
+        with Image.open(path) as opened:
+            expected = np.asarray(opened)
+        torch.testing.assert_close(read_image(path), unit(expected), rtol=0, atol=0)
+        path.write_bytes(path.read_bytes()[:-30])
+        with pytest.raises(ImageError, match="cut short"):
+            read_image(path)
+
+
+def test_a_jpeg_of_very_many_scans_is_refused(tmp_path: Path, noise: np.ndarray) -> None:
+    content = encode(noise, "progressive jpg")
+    scan = content.rindex(b"\xff\xda")
+    path = tmp_path / "scans.jpg"
+    path.write_bytes(content[:scan] + content[scan:-2] * 200 + content[-2:])
+    with pytest.raises(ImageError, match="more than 100 scans"):
+        read_image(path)
+
+
+def test_a_chain_of_pages_is_refused_at_its_second(tmp_path: Path) -> None:
+    page, second = (struct.pack("<HI", 0, offset) for offset in (14, 14))
+    path = tmp_path / "loop.tif"
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8) + page + second)
+    with pytest.raises(ImageError):
+        read_image(path)
+
+
+def test_tiles_far_larger_than_the_image_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tiles.tif"
+    Image.new("RGB", (64, 48)).save(path)
+    content = bytearray(path.read_bytes())
+    start = struct.unpack_from("<I", content, 4)[0] + 2
+    # Width and length of tiles, their offsets and their byte counts, in place of those of strips.
+    tiles = {278: (322, 30_000), 284: (323, 30_000), 273: (324, None), 279: (325, None)}
+    for entry in range(start, start + 12 * struct.unpack_from("<H", content, start - 2)[0], 12):
+        tag, value = tiles.get(struct.unpack_from("<H", content, entry)[0], (0, None))
+        if tag:
+            struct.pack_into("<H", content, entry, tag)
+        if value:
+            struct.pack_into("<HII", content, entry + 2, 4, 1, value)
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match="tiles are much larger"):
+        read_image(path)
+
+
+def test_reading_holds_little_beside_the_result(tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    Image.new("RGB", (1600, 1200), (9, 99, 199)).save(path)
+    tracemalloc.start()
+    image = read_image(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Arrays of NumPy; Pillow's four bytes per pixel are not traced.
+    assert peak < image.numel() * 4 + (1 << 18) * 30
+
+
+@pytest.mark.parametrize(
+    "suffix", ["jpg", "mpo", "png", "tif", "webp", "avif", "jp2", "gif", "bmp", "ppm"]
+)
+def test_damaged_files_are_read_or_refused_by_one_kind_of_error(
+    tmp_path: Path, noise: np.ndarray, suffix: str
+) -> None:
+    whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"damaged.{suffix}"
+    Image.fromarray(noise[:40, :56]).save(whole, exif=with_orientation(6))
+    content = whole.read_bytes()
+    for seed in range(40):
+        path.write_bytes(mutate(content, np.random.default_rng([seed, len(suffix)])))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            try:
+                size, image = read_size(path), read_image(path)
+            except ImageError:
+                continue
+        assert tuple(image.shape[2:]) == size
+        assert bool(((image >= 0) & (image <= 1)).all())
+
+
+def test_threads_that_read_leave_the_filters_of_warnings_as_they_were(
+    tmp_path: Path, colour: np.ndarray
+) -> None:
+    Image.fromarray(colour).save(tmp_path / "image.jpg")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: read_image(tmp_path / "image.jpg"), range(100)))
+    assert list(warnings.filters) == before

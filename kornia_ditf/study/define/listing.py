@@ -69,7 +69,9 @@ def list_study(study: Study) -> list[ListedSet]:
     chosen = [[resolve_protocol(c) for c in study.protocols_of(d)] for d in study.datasets]
     return [
         _list_set(choice, label, protocols)
-        for choice, label, protocols in zip(study.datasets, _labels(study), chosen, strict=True)
+        for choice, label, protocols in zip(
+            study.datasets, dataset_labels(study), chosen, strict=True
+        )
     ]
 
 
@@ -222,7 +224,12 @@ def _pair_key(pair: Pair, digest_a: str, digest_b: str) -> str:
     )
 
 
-def _labels(study: Study) -> list[str]:
+def dataset_labels(study: Study) -> list[str]:
+    """Return what tables call each data set of a study.
+
+    Raises:
+        InvalidArgumentError: two have the same label.
+    """
     labels = [c.label or " ".join(filter(None, (c.name, c.split))) for c in study.datasets]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:

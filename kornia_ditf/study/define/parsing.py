@@ -1,4 +1,4 @@
-"""A YAML file in; a checked study out, or one error that names the line."""
+"""Reading study files: YAML without surprises, and errors that name the line."""
 
 from __future__ import annotations
 
@@ -21,6 +21,19 @@ from kornia_ditf.study.define.spec import (
 )
 
 Place: TypeAlias = tuple[str | int, ...]
+
+_MAX_CHARACTERS = 100_000
+_MAX_DEPTH = 20
+_MAX_SHOWN = 80
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as a study needs it: what is no number, boolean or null is text, also a date."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 def read_study(path: str | Path) -> Study:
@@ -52,15 +65,7 @@ def parse_study(text: str, *, name: str = "study", folder: Path | None = None) -
         >>> [each.label for each in study.configurations()]
         ['nano treatment raw', 'nano treatment adaln']
     """
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines = dict(_walk(node, (), name)) if node is not None else {}
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{name}, line {mark.line + 1}" if mark else name
-        problem = getattr(error, "problem", None) or str(error)
-        raise InvalidArgumentError(f"{where}: this is no YAML ({problem})") from error
+    values, lines = _load(text, name)
     if not isinstance(values, dict):
         raise InvalidArgumentError(
             f"{name}: a study is a mapping with {', '.join(Study.model_fields)}"
@@ -77,11 +82,55 @@ def parse_study(text: str, *, name: str = "study", folder: Path | None = None) -
                 "to the study or to this data set"
             )
     study.configurations()
-    return study if folder is None else _rooted(study, folder)
+    return study if folder is None else _rooted(study, folder, name, lines)
+
+
+def _load(text: str, name: str) -> tuple[object, Mapping[Place, int]]:
+    """Return a file's values, and the line of each by its path of keys."""
+    if len(text) > _MAX_CHARACTERS:
+        raise InvalidArgumentError(
+            f"{name}: a study has at most {_MAX_CHARACTERS:,} characters, got {len(text):,}"
+        )
+    try:
+        _check_events(text, name)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, {}
+        lines = dict(_walk(node, (), name))
+        return loader.construct_document(node), lines
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}, line {mark.line + 1}" if mark else name
+        problem = getattr(error, "problem", None) or str(error)
+        raise InvalidArgumentError(f"{where}: not valid YAML ({problem})") from error
+    except InvalidArgumentError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # PyYAML lets Python's own errors through for malformed numbers, tags and escapes.
+        raise InvalidArgumentError(f"{name}: not valid YAML ({_shortened(str(error))})") from error
+
+
+def _check_events(text: str, name: str) -> None:
+    """Refuse aliases, which can stand for any number of values, and deep nesting."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        line = 0 if event.start_mark is None else event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise InvalidArgumentError(
+                f"{name}, line {line}: aliases are not supported; write the value out instead of "
+                f"*{event.anchor}"
+            )
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _MAX_DEPTH:
+            raise InvalidArgumentError(f"{name}, line {line}: nested deeper than {_MAX_DEPTH}")
 
 
 def _walk(node: yaml.Node, place: Place, name: str) -> list[tuple[Place, int]]:
-    """List the place of every value and the line that it begins in, counted from 1."""
+    """List the path of every value and the line that it begins in, counted from 1."""
     found = [(place, node.start_mark.line + 1)]
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
@@ -90,6 +139,10 @@ def _walk(node: yaml.Node, place: Place, name: str) -> list[tuple[Place, int]]:
         seen: set[str] = set()
         for key, child in node.value:
             line = key.start_mark.line + 1
+            if key.tag != "tag:yaml.org,2002:str":
+                raise InvalidArgumentError(
+                    f"{name}, line {line}: a key must be text; put it in quotation marks"
+                )
             if key.value in seen:
                 raise InvalidArgumentError(f"{name}, line {line}: {key.value!r} is given twice")
             seen.add(key.value)
@@ -115,6 +168,7 @@ def _explain(error: ValidationError, name: str, lines: Mapping[Place, int]) -> s
     first = mistakes[0]
     place: Place = first["loc"]
     path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place).lstrip(".")
+    path = _shortened(path)
     parent = tuple(part for part in place[:-1] if isinstance(part, str))
     if first["type"] == "extra_forbidden" and parent in _MODELS:
         known = list(_MODELS[parent].model_fields)
@@ -125,7 +179,7 @@ def _explain(error: ValidationError, name: str, lines: Mapping[Place, int]) -> s
         reason = f"{path!r} is missing"
     else:
         expected = first["msg"][0].lower() + first["msg"][1:]
-        reason = f"{path!r} is {first['input']!r}; {expected}"
+        reason = f"{path!r} is {_shortened(repr(first['input']))}; {expected}"
     more = f" (and {len(mistakes) - 1} more mistakes)" if len(mistakes) > 1 else ""
     return f"{name}{_line(lines, place)}: {reason}{more}"
 
@@ -136,15 +190,33 @@ def _line(lines: Mapping[Place, int], place: Place) -> str:
     return f", line {lines[place]}" if place in lines else ""
 
 
-def _rooted(study: Study, folder: Path) -> Study:
-    """Let relative paths start at the study file's folder."""
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
-    def rooted(value: str | None) -> str | None:
-        return value if value is None else str((folder / Path(value).expanduser()).resolve())
 
-    def weights(value: str | None) -> str | None:
-        return rooted(value) if value and (folder / Path(value).expanduser()).is_dir() else value
+def _rooted(study: Study, folder: Path, name: str, lines: Mapping[Place, int]) -> Study:
+    """Resolve relative paths against the study file's folder."""
 
-    descriptors = [d.model_copy(update={"source": weights(d.source)}) for d in study.descriptors]
-    datasets = [d.model_copy(update={"root": rooted(d.root)}) for d in study.datasets]
+    def rooted(value: str | None, *place: str | int, existing: bool = False) -> str | None:
+        if value is None:
+            return None
+        try:
+            path = (folder / Path(value).expanduser()).resolve()
+            return value if existing and not path.is_dir() else str(path)
+        except (OSError, RuntimeError, ValueError) as error:  # NUL, link loops, unknown users
+            raise InvalidArgumentError(
+                f"{name}{_line(lines, place)}: {place[-1]} is {_shortened(repr(value))}, which "
+                f"cannot be a path ({error})"
+            ) from error
+
+    descriptors = [
+        each.model_copy(
+            update={"source": rooted(each.source, "descriptors", i, "source", existing=True)}
+        )
+        for i, each in enumerate(study.descriptors)
+    ]
+    datasets = [
+        each.model_copy(update={"root": rooted(each.root, "datasets", i, "root")})
+        for i, each in enumerate(study.datasets)
+    ]
     return study.model_copy(update={"descriptors": descriptors, "datasets": datasets})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import product
+from math import prod
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -31,11 +34,12 @@ def _as_named(value: object) -> object:
 Sweep = Annotated[list[Item], BeforeValidator(_as_list), Field(min_length=1)]
 Options = dict[str, JsonValue]
 
+_MAX_CONFIGURATIONS = 10_000
 _SWEPT = ("block", "timestep", "treatment", "ensemble", "prompt", "long_side", "seed")
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class DescriptorChoice(_Strict):
@@ -57,6 +61,11 @@ class DescriptorChoice(_Strict):
     seed: Sweep[int] | None = None
     massive_channels: list[int] | None = None
     options: Options = {}
+
+    @property
+    def size(self) -> int:
+        """Number of configurations that the sweeps multiply to."""
+        return prod(len(getattr(self, name) or [None]) for name in _SWEPT)
 
 
 class ProtocolChoice(_Strict):
@@ -90,10 +99,10 @@ class ReportChoice(_Strict):
     """How the report judges; see docs/studies.md for what each number means."""
 
     confidence: float = Field(default=0.95, gt=0, lt=1)
-    resamples: int = Field(default=2000, ge=100)
-    permutations: int = Field(default=10000, ge=100)
+    resamples: int = Field(default=2000, ge=100, le=1_000_000)
+    permutations: int = Field(default=10000, ge=100, le=1_000_000)
     resample: Literal["pair", "image"] = "pair"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     pictures: int = Field(default=3, ge=0)
     reference: str | None = None
 
@@ -122,8 +131,15 @@ class Study(_Strict):
         """Lay out the sweeps, in the order of the file.
 
         Raises:
-            InvalidArgumentError: two are the same.
+            InvalidArgumentError: two are the same, there are more than 10,000, or the report's
+                `reference` is none of them.
         """
+        count = sum(each.size for each in self.descriptors)
+        if count > _MAX_CONFIGURATIONS:
+            raise InvalidArgumentError(
+                f"the sweeps of {self.name!r} multiply to {count:,} configurations; at most "
+                f"{_MAX_CONFIGURATIONS:,} are possible, so sweep fewer values or split the study"
+            )
         found: list[Configuration] = []
         for choice in self.descriptors:
             swept = {
@@ -140,11 +156,18 @@ class Study(_Strict):
                 label = " ".join([choice.label or choice.name, *varied])
                 source = choice.source
                 found.append(Configuration(label, choice.name, source, {**fixed, **settings}))
-        labels = [each.label for each in found]
-        twice = next((label for label in labels if labels.count(label) > 1), None)
-        if twice is not None:
+        labels = Counter(each.label for each in found)
+        twice, times = labels.most_common(1)[0]
+        if times > 1:
             raise InvalidArgumentError(
                 f"two descriptors are called {twice!r}: give each `- name: ...` its own `label`"
+            )
+        reference = self.report.reference
+        if reference is not None and reference not in labels:
+            near = get_close_matches(reference, labels, n=1, cutoff=0)
+            raise InvalidArgumentError(
+                f"report.reference is {reference!r}, and no descriptor has that label; "
+                f"did you mean {near[0]!r}?"
             )
         return found
 

@@ -194,7 +194,7 @@ def _compare(
     if reference is None and len(rows) <= _ALL_PAIRS_UP_TO:
         couples = list(combinations(range(len(rows)), 2))
     else:
-        base = labels.index(reference) if reference in labels else 0
+        base = 0 if reference is None else labels.index(reference)
         couples = [(place, base) for place in range(len(rows)) if place != base]
     clusters = scored[0].images if choice["resample"] == "image" else None
     p_values = [

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kornia_ditf.errors import StudyError
+from kornia_ditf.study.define.listing import dataset_labels
+from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.report import charts
 from kornia_ditf.study.report.analysis import FEW_PAIRS, Section, analyse
 from kornia_ditf.study.report.pictures import PairPicture, draw_pairs
 from kornia_ditf.study.report.statistics import Interval
 from kornia_ditf.study.run.summary import read_summary
 from kornia_ditf.study.store.cache import DamagedFileError
+from kornia_ditf.study.store.folder import refuse_links
 from kornia_ditf.study.store.records import RECORDS, check_records
 from kornia_ditf.utils.files import atomic_write
 
@@ -64,6 +67,7 @@ def write_report(out: Path) -> list[Path]:
         OutputError: a file cannot be written.
     """
     summary = read_summary(out)
+    refuse_links(out)
     try:
         digest = check_records(out / RECORDS)
     except DamagedFileError as error:
@@ -106,12 +110,12 @@ def _show(out: Path, section: Section, summary: Mapping[str, Any]) -> Shown:
             ),
         ),
     ]
+    study = Study.model_validate(summary["study"])
     pictures = draw_pairs(
         out / RECORDS,
-        best,
-        section.dataset,
-        section.protocol["name"],
-        summary["study"]["report"]["pictures"],
+        {"descriptor": best, "dataset": section.dataset, "protocol": section.protocol["name"]},
+        study.datasets[dataset_labels(study).index(section.dataset)],
+        study.report.pictures,
     )
     kinds = tuple(
         (kind, len(list(scores))) for kind, scores in groupby(section.scores, lambda s: s.kind)

@@ -1,17 +1,21 @@
-"""Records of one cell in; its best and worst pairs, drawn with right and wrong matches, out."""
+"""The best and worst pairs of an experiment, drawn with their right and wrong matches."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kornia_ditf.errors import ImageError, InvalidArgumentError
+from kornia_ditf.datasets.pairs import Pair
+from kornia_ditf.errors import DiTFError
 from kornia_ditf.preprocess import as_image
+from kornia_ditf.study.define.listing import open_dataset
+from kornia_ditf.study.define.spec import DatasetChoice
 from kornia_ditf.types import Matches
 from kornia_ditf.viz.matches import draw_matches
 
@@ -40,37 +44,36 @@ class PairPicture:
 
 
 def draw_pairs(
-    path: Path, descriptor: str, dataset: str, protocol: str, count: int
+    path: Path, experiment: Mapping[str, str], choice: DatasetChoice, count: int
 ) -> list[PairPicture]:
-    """Draw a cell's best and worst pairs.
+    """Draw the best and the worst pairs of an experiment.
 
     Args:
         path: the file of records.
-        descriptor: label of the configuration.
-        dataset: label of the data set.
-        protocol: name of the protocol.
-        count: so many best and so many worst; a pair is shown once.
+        experiment: labels of the descriptor and of the data set, and the protocol's name.
+        choice: the data set, which knows where its images are.
+        count: number of best pairs, and of worst; a pair is shown once.
     """
     import pyarrow.parquet as pq
 
-    chosen = [
-        ("descriptor", "==", descriptor),
-        ("dataset", "==", dataset),
-        ("protocol", "==", protocol),
-    ]
+    chosen = [(name, "==", value) for name, value in experiment.items()]
     columns = ["pair", "hits", "distances", "base"]
     short = pq.read_table(path, columns=columns, filters=chosen).to_pylist()
     ranked = sorted(
         (place for place, row in enumerate(short) if row["distances"]),
         key=lambda place: _quality(short[place]),
     )
-    if not ranked:
+    if not ranked or not count:
         return []
     count = min(count, len(ranked) // 2 if len(ranked) > 1 else len(ranked))
     wanted = [(place, "best") for place in ranked[::-1][:count]]
     wanted += [(place, "worst") for place in ranked[:count] if len(ranked) > 1]
     rows = pq.read_table(path, filters=chosen).take([place for place, _ in wanted]).to_pylist()
-    return [_picture(row, kind) for row, (_, kind) in zip(rows, wanted, strict=True)]
+    try:
+        dataset: Any = open_dataset(choice)
+    except DiTFError:
+        dataset = None
+    return [_picture(row, kind, dataset) for row, (_, kind) in zip(rows, wanted, strict=True)]
 
 
 def _quality(row: Mapping[str, Any]) -> tuple[float, float]:
@@ -78,22 +81,22 @@ def _quality(row: Mapping[str, Any]) -> tuple[float, float]:
     return sum(hits) / len(hits), -sum(row["distances"]) / len(hits) / row["base"]
 
 
-def _picture(row: Mapping[str, Any], kind: str) -> PairPicture:
+def _picture(row: Mapping[str, Any], kind: str, dataset: Any) -> PairPicture:
     hits: Sequence[bool] = row["hits"][0]
-    try:
-        image: str | None = _draw(row, hits)
-    except (ImageError, InvalidArgumentError):
-        image = None
+    image = None
+    if dataset is not None:
+        with suppress(DiTFError, IndexError):  # they were moved or changed since
+            image = _draw(row, hits, dataset[row["index"]])
     return PairPicture(row["pair"], kind, sum(hits), len(hits), image)
 
 
-def _draw(row: Mapping[str, Any], hits: Sequence[bool]) -> str:
+def _draw(row: Mapping[str, Any], hits: Sequence[bool], pair: Pair) -> str:
     import cv2
 
     matches = Matches(
         torch.tensor(row["points_a"]), torch.tensor(row["found_b"]), torch.ones(len(hits))
     )
-    images = [as_image(row[name]) for name in ("image_a", "image_b")]
+    images = [as_image(path) for path in (pair.image_a, pair.image_b)]
     right = torch.tensor(hits)
     drawn = draw_matches(
         images[0], images[1], matches, limit=_MATCHES, inliers=right, caption=False

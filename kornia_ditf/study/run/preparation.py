@@ -25,7 +25,7 @@ from kornia_ditf.study.define.jobs import Outcome, Prepare
 from kornia_ditf.study.define.listing import ListedSet
 from kornia_ditf.study.run.engines import Engine
 from kornia_ditf.study.store.cache import content_key
-from kornia_ditf.utils.cache import write_to_cache
+from kornia_ditf.utils.cache import is_sound, write_checked
 
 Warn = Callable[[str], None]
 
@@ -134,17 +134,15 @@ def prepare(
 def _keep(path: Path, unit: Prepare, outcome: Outcome) -> None:
     if outcome.failures:
         raise StudyError("; ".join(outcome.failures))
-    values = {"calibrated_on": list(unit.images), **outcome.values}
-    with write_to_cache(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1), "utf-8")
+    with write_checked(path) as temporary:
+        temporary.write_text(json.dumps(outcome.values, indent=1), "utf-8")
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        values: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        return values if {"members", "bytes_held", "device"} <= set(values) else None
-    except (OSError, ValueError):
+    if not is_sound(path):
         return None
+    values: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return values
 
 
 def _with_environment(task: Task, values: dict[str, Any], warn: Warn) -> Prepared:

@@ -25,9 +25,10 @@ from kornia_ditf.study.run.experiments import Cell, lay_out_cells
 from kornia_ditf.study.run.preparation import Task, prepare, tasks_of
 from kornia_ditf.study.run.summary import write_summary
 from kornia_ditf.study.store.cache import DamagedFileError, MapCache
-from kornia_ditf.study.store.folder import locked
+from kornia_ditf.study.store.folder import locked, refuse_links
 from kornia_ditf.study.store.records import RECORDS, check_records, done_keys, write_records
 from kornia_ditf.utils import provenance
+from kornia_ditf.utils.files import sweep
 
 Piece = TypeVar("Piece")
 
@@ -96,6 +97,9 @@ def run_study(
         groups = group_configurations(study.configurations())
         tasks = tasks_of(groups, sets)
         maps = MapCache((out / "cache" if cache is None else cache).absolute())
+        if cache is not None:
+            refuse_links(cache)
+            sweep(cache)
         workers = engine(Setup(str(maps.folder), study.cache_dtype, last_blocks(groups)))
         try:
             listen.begin("loading descriptors", 0)

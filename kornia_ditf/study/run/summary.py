@@ -79,7 +79,9 @@ def _cell(cell: Cell, task: Task, prepared: Prepared) -> dict[str, Any]:
         "settings": dict(cell.configuration.settings),
         "identity": cell.identity,
         "channels": cell.channels,
-        "calibrated_on": [path for path, _ in listed.calibration] if cell.channels else [],
+        "calibrated_on": [Path(path).name for path, _ in listed.calibration]
+        if cell.channels
+        else [],
         "width": prepared.members[cell.configuration.label].width,
         "bytes_held": prepared.bytes_held,
         "device": prepared.device,

@@ -141,12 +141,13 @@ class Worker:
         if self._dataset is None or self._dataset[0] != unit.dataset:
             self._dataset = unit.dataset, open_dataset(unit.dataset)
         outcome, rows = Outcome(), []
+        dataset = self._dataset[1]
         for index, key, maps in unit.pairs:
             begin = time.perf_counter()
             try:
-                row = self._score(self._dataset[1][index], maps, unit.protocol)
+                row = self._score(dataset[index], maps, unit.protocol, dataset.root)
             except DamagedFileError as error:
-                error.path.unlink(missing_ok=True)
+                error.remove()
                 outcome.damaged.append(str(error))
                 continue
             except DiTFError as error:
@@ -160,14 +161,14 @@ class Worker:
         return outcome
 
     def _score(
-        self, item: Pair | FrameSequence, maps: Sequence[str], protocol: Protocol
+        self, item: Pair | FrameSequence, maps: Sequence[str], protocol: Protocol, root: Path
     ) -> dict[str, Any]:
         if isinstance(item, FrameSequence):
             keys = dict(zip(item.frames, maps, strict=True))
             result = evaluate_sequence(lambda path: self._maps(keys[path]), item, protocol)
-            return sequence_row(item, result)
+            return sequence_row(item, result, root)
         found = evaluate_pair(self._maps(maps[0]), self._maps(maps[1]), item, protocol)
-        return pair_row(item, found)
+        return pair_row(item, found, root)
 
     def _descriptor(self, group: Group) -> DenseDescriptor:
         """Load a group's descriptor, unless it is the one that is loaded."""

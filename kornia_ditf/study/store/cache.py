@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.errors import InvalidArgumentError, OutputError
 from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.utils.cache import write_to_cache
+from kornia_ditf.utils.files import save_tensors
 
-_FORMAT = 1
+_FORMAT = 2  # 2: noise is drawn per image; records name images by their path in the data set
 _DEFAULT_BYTES = 128 * 2**20
 
 
@@ -34,6 +35,17 @@ class DamagedFileError(Exception):
 
     def __str__(self) -> str:
         return f"{self.path} is damaged ({self.reason})"
+
+    def remove(self) -> None:
+        """Remove the file, so that it is made again.
+
+        Raises:
+            OutputError: it cannot be removed.
+        """
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self}, and cannot be removed ({error.strerror})") from error
 
 
 def content_key(**parts: Any) -> str:
@@ -64,7 +76,10 @@ class MapCache:
 
     def has(self, key: str) -> bool:
         """Tell whether a map's file exists; whether it is sound shows when it is read."""
-        return self.path(key).is_file()
+        try:
+            return self.path(key).is_file()
+        except OSError:  # its folder cannot be read
+            return False
 
     def write(self, key: str, descriptors: DescriptorMap) -> None:
         """Keep a map of one image, whole or not at all.
@@ -73,8 +88,6 @@ class MapCache:
             InvalidArgumentError: the cache's dtype cannot hold a value.
             OutputError: the folder cannot be written, or the disk is full.
         """
-        from safetensors.torch import save_file
-
         data = descriptors.data.detach().to("cpu", self.dtype).contiguous()
         if not bool(torch.isfinite(data).all()):
             raise InvalidArgumentError(
@@ -87,7 +100,8 @@ class MapCache:
             "model_size": json.dumps(list(descriptors.frame.model_size)),
         }
         with write_to_cache(self.path(key)) as temporary:
-            save_file({"data": data}, temporary, {**header, "sha256": _digest(data, header)})
+            sealed = {**header, "sha256": _digest(data, header)}
+            save_tensors(temporary, {"data": data}, sealed)
 
     def read(self, key: str) -> DescriptorMap:
         """Read a map and check it against its digest.

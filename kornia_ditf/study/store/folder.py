@@ -1,39 +1,40 @@
-"""A study's folder kept from other runs, and swept of what killed ones left."""
+"""A study's folder: locked for one run, swept of temporary files, without links that lead out."""
 
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from kornia_ditf.errors import OutputError, StudyError
-
-_TEMPORARY = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")  # what atomic_write leaves when it is killed
+from kornia_ditf.utils.files import sweep
 
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Keep a study's folder from other runs; the system lets go of it however this one ends.
+    """Lock a study's folder; the system releases it however this process ends.
 
     Raises:
-        StudyError: another run has it.
-        OutputError: it cannot be made or written.
+        StudyError: another run holds the lock.
+        OutputError: the folder cannot be made or written, or holds a link that leads out of it.
     """
     from filelock import FileLock, Timeout
 
     lock = FileLock(out / ".lock")
     try:
+        refuse_links(out)
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
         (out / ".owner").write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
-        _sweep(out)
+        sweep(out)
     except Timeout as error:
         raise StudyError(
             f"{out} is in use by another run ({_owner(out)}); wait for it, or give another --out"
         ) from error
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"cannot write to {out} ({error.strerror}); name another") from error
     try:
@@ -42,15 +43,23 @@ def locked(out: Path) -> Iterator[None]:
         lock.release()
 
 
+def refuse_links(folder: Path) -> None:
+    """Check that no link in a folder, which may come from elsewhere, leads out of it.
+
+    Raises:
+        OutputError: one does, and would be written through.
+    """
+    whole = folder.resolve()
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(whole):
+            raise OutputError(
+                f"{path} is a link that leads out of {folder}: remove it (descriptor maps can be "
+                "kept in another folder with --cache)"
+            )
+
+
 def _owner(out: Path) -> str:
     try:
         return (out / ".owner").read_text("utf-8")
     except OSError:
         return "unknown"
-
-
-def _sweep(out: Path) -> None:
-    """Remove the temporary files of runs that were killed."""
-    for path in out.rglob(".*"):
-        if _TEMPORARY.fullmatch(path.name):
-            path.unlink(missing_ok=True)

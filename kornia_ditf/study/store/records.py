@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kornia_ditf.study.store.cache import DamagedFileError
-from kornia_ditf.utils.cache import write_to_cache
-from kornia_ditf.utils.files import atomic_write
+from kornia_ditf.utils.cache import sha256, write_checked, write_to_cache
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,8 +58,14 @@ def records_schema() -> pa.Schema:
     return pa.schema([*cell, pa.field("index", pa.int64()), *list(part_schema())[1:]])
 
 
-def pair_row(pair: Pair, result: PairResult) -> dict[str, Any]:
-    """Turn a pair's result into a record, all but its key."""
+def pair_row(pair: Pair, result: PairResult, root: Path) -> dict[str, Any]:
+    """Return a pair's result as a record without its key.
+
+    Args:
+        pair: what was scored.
+        result: its scores.
+        root: folder of the data set, which images are named from.
+    """
     from kornia_ditf.metrics.functional import project
 
     scores = {} if result.corner_error is None else {"corner_error": result.corner_error}
@@ -69,10 +74,10 @@ def pair_row(pair: Pair, result: PairResult) -> dict[str, Any]:
         project(pair.homography, result.sources) if planar else pair.points_b[result.points]  # type: ignore[arg-type]
     )
     return {
-        "pair": pair.name,
-        "category": pair.category,
-        "image_a": str(pair.image_a),
-        "image_b": str(pair.image_b),
+        "pair": _utf8(pair.name),
+        "category": _utf8(pair.category),
+        "image_a": _image_name(pair.image_a, root),
+        "image_b": _image_name(pair.image_b, root),
         "points": result.points.tolist(),
         "points_a": result.sources.tolist(),
         "found_b": result.predicted.tolist(),
@@ -85,19 +90,30 @@ def pair_row(pair: Pair, result: PairResult) -> dict[str, Any]:
     }
 
 
-def sequence_row(sequence: FrameSequence, result: SequenceResult) -> dict[str, Any]:
-    """Turn a sequence's result into a record, all but its key: sums over its objects."""
+def sequence_row(sequence: FrameSequence, result: SequenceResult, root: Path) -> dict[str, Any]:
+    """Return a sequence's result, summed over its objects, as a record without its key."""
     j, f = (values.mean(1).sum() for values in (result.j, result.f))
     lists = ("points", "points_a", "found_b", "true_b", "distances", "alphas", "hits")
     return {
-        "pair": sequence.name,
+        "pair": _utf8(sequence.name),
         "category": "all",
-        "image_a": str(sequence.frames[0]),
-        "image_b": str(sequence.frames[-1]),
+        "image_a": _image_name(sequence.frames[0], root),
+        "image_b": _image_name(sequence.frames[-1], root),
         **{name: [] for name in lists},
         "base": 1.0,
         "scores": [("objects", float(len(result.j))), ("J", float(j)), ("F", float(f))],
     }
+
+
+def _image_name(path: Path, root: Path) -> str:
+    """Name an image by its path below the data set's folder; one from elsewhere by its file."""
+    inside = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
+    return _utf8(inside.as_posix())
+
+
+def _utf8(text: str) -> str:
+    # File names and JSON may hold lone surrogates, which Parquet's strings cannot.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def write_part(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
@@ -147,7 +163,7 @@ def done_keys(folder: Path) -> tuple[set[str], list[DamagedFileError]]:
         try:
             keys.update(read_part(path, ["key"]).column("key").to_pylist())
         except DamagedFileError as error:
-            path.unlink(missing_ok=True)
+            error.remove()
             damaged.append(error)
     return keys, damaged
 
@@ -172,16 +188,14 @@ def write_records(
     import pyarrow.parquet as pq
 
     rows = 0
-    with atomic_write(path) as temporary:
-        with pq.ParquetWriter(temporary, records_schema(), compression="zstd") as writer:
-            for names, folder, pairs in cells:
-                table = _cell_table(names, folder, pairs)
-                writer.write_table(table)
-                rows += len(table)
-        digest = _file_digest(temporary)
-        # A checksum that is ahead of its records says "damaged", and they are put together again.
-        with atomic_write(path.with_suffix(".sha256")) as sidecar:
-            sidecar.write_text(f"{digest}  {path.name}\n", "utf-8")
+    with (
+        write_checked(path) as temporary,
+        pq.ParquetWriter(temporary, records_schema(), compression="zstd") as writer,
+    ):
+        for names, folder, pairs in cells:
+            table = _cell_table(names, folder, pairs)
+            writer.write_table(table)
+            rows += len(table)
     return rows
 
 
@@ -193,7 +207,7 @@ def check_records(path: Path) -> str:
     """
     try:
         written = path.with_suffix(".sha256").read_text("utf-8").split()
-        digest = _file_digest(path)
+        digest = sha256(path)
     except (OSError, ValueError) as error:
         raise DamagedFileError(path, str(error)) from error
     if written[:1] != [digest]:
@@ -222,8 +236,3 @@ def _parts(folder: Path) -> list[Path]:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:40]
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,7 +13,7 @@ from kornia_ditf.backbones.diffusers_backbone import Posterior
 from kornia_ditf.dense import DenseDescriptor, one_prompt_each
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.latents import encode_images, execution_place, pixels_per_cell
-from kornia_ditf.noise import NoiseSchedule, draw_noise
+from kornia_ditf.noise import NoiseSchedule, draw_image_noise, exact_pixels
 from kornia_ditf.preprocess import ImageLike, as_image, check_size, fit_image, squash_image
 from kornia_ditf.types import Conditioning, DescriptorMap, Frame
 from kornia_ditf.utils.checks import check_integer, check_timestep
@@ -126,7 +126,7 @@ class DIFT(DenseDescriptor):
         if self._weights is None:
             return None
         config = replace(self.config, rows_per_forward=None)
-        return f"{self._weights} {config} {execution_place(self.unet)[1]}"
+        return f"{self._weights} {config} {execution_place(self.unet)[1]} noise=per-image"
 
     @torch.no_grad()
     def forward(
@@ -136,11 +136,17 @@ class DIFT(DenseDescriptor):
 
         Arguments, result and errors as in `DenseDescriptor.forward`; descriptors are float32.
         """
-        fitted, frame = self._fit(as_image(image))
+        pixels = as_image(image)
+        fitted, frame = self._fit(pixels)
         conditioning = self._condition(prompts, len(fitted))
         sample = self.config.posterior == "sample"
         latent = encode_images(self.vae, fitted, sample=sample, seed=self.config.seed)
-        noise = draw_noise((self.config.ensemble, *latent.shape[1:]), seed=self.config.seed)
+        exact = exact_pixels(pixels)
+        noise = draw_image_noise(
+            fitted if exact is pixels else self._fit(exact)[0],
+            (self.config.ensemble, *latent.shape[1:]),
+            seed=self.config.seed,
+        )
         if "pooled_prompt_embeds" in conditioning.tensors:
             conditioning = _with_time_ids(conditioning, frame.model_size)
         return DescriptorMap(self._mean_features(latent, noise, conditioning), frame)
@@ -161,7 +167,7 @@ class DIFT(DenseDescriptor):
         return self.prompt_encoder([str(prompt) for prompt in told])
 
     def _mean_features(self, latent: Tensor, noise: Tensor, conditioning: Conditioning) -> Tensor:
-        rows = self.config.rows_per_forward or len(latent) * len(noise)
+        rows = self.config.rows_per_forward or noise.shape[:2].numel()
         while True:
             try:
                 return self._in_pieces(latent, noise, conditioning, rows)
@@ -174,17 +180,17 @@ class DIFT(DenseDescriptor):
         self, latent: Tensor, noise: Tensor, conditioning: Conditioning, rows: int
     ) -> Tensor:
         sums: dict[int, Tensor] = {}
-        pairs = [(image, draw) for image in range(len(latent)) for draw in range(len(noise))]
+        pairs = [(image, draw) for image in range(len(latent)) for draw in range(noise.shape[1])]
         for start in range(0, len(pairs), rows):
             images, draws = map(list, zip(*pairs[start : start + rows], strict=True))
-            noisy = self.schedule.mix(latent[images], noise[draws], self.config.timestep)
+            noisy = self.schedule.mix(latent[images], noise[images, draws], self.config.timestep)
             told = Conditioning(
                 {name: value[images] for name, value in conditioning.tensors.items()}
             )
             features = self._features(noisy, told).float()
             for image, feature in zip(images, features, strict=True):
                 sums[image] = sums[image] + feature if image in sums else feature
-        return torch.stack(list(sums.values())) / len(noise)
+        return torch.stack(list(sums.values())) / noise.shape[1]
 
     def _features(self, noisy: Tensor, conditioning: Conditioning) -> Tensor:
         device, dtype = execution_place(self.unet)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 import kornia_ditf as kd
 from kornia_ditf.errors import CaptureError, CheckpointError, InvalidArgumentError
-from kornia_ditf.noise import draw_noise
+from kornia_ditf.noise import draw_image_noise
 from kornia_ditf.testing import check_descriptor
 
 Give = Callable[[str], Path]
@@ -76,7 +76,7 @@ class Original:
         batch = pixels.repeat(ensemble, 1, 1, 1) * 2 - 1
         vae = self.pipeline.vae
         latents = vae.encode(batch).latent_dist.mode() * vae.config.scaling_factor
-        noise = draw_noise(tuple(latents.shape), seed=seed)
+        [noise] = draw_image_noise(pixels, tuple(latents.shape), seed=seed)
         scheduler = diffusers.DDIMScheduler.from_config(self.pipeline.scheduler.config)
         noisy = scheduler.add_noise(latents, noise, torch.tensor([t]))
         encoded = self.pipeline.encode_prompt(

@@ -52,7 +52,7 @@ def test_lists_are_swept_in_the_order_of_the_file() -> None:
         ("root: photographs", "limit: 0", r"line 9: 'datasets\[0\].limit' is 0; .*greater than"),
         ("protocols: plain\n", "", r"line 8: no protocol evaluates 'folder'"),
         ("    timestep: 0", "    block: 2", r"line 5: 'block' is given twice"),
-        ("name: small", "name: [", r"line \d+: this is no YAML"),
+        ("name: small", "name: [", r"line \d+: not valid YAML"),
         (
             "protocols: plain",
             "protocol: plain",
