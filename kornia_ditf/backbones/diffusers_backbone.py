@@ -22,6 +22,7 @@ from kornia_ditf.noise import NoiseSchedule, RectifiedFlow, VariancePreserving
 from kornia_ditf.tap import BlockStream, capture_blocks, count_blocks
 from kornia_ditf.types import Conditioning, Tap
 from kornia_ditf.utils.checks import read_device
+from kornia_ditf.utils.isolation import isolated
 
 Posterior = Literal["mode", "sample"]
 PromptEncoder = Callable[[Sequence[str]], Conditioning]
@@ -150,8 +151,9 @@ class DiffusersBackbone(Backbone):
         conditioning = conditioning.expand(len(latent)).to(device, dtype)
         latent = latent.to(device, dtype)
         grid = (height // patch, width // patch)
-        inputs = self.transformer_inputs(latent, timestep, conditioning)
-        return capture_blocks(self.transformer, self.streams, blocks, inputs, grid=grid)
+        with isolated(self.transformer):
+            inputs = self.transformer_inputs(latent, timestep, conditioning)
+            return capture_blocks(self.transformer, self.streams, blocks, inputs, grid=grid)
 
     @property
     def latent_channels(self) -> int:

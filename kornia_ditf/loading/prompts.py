@@ -23,6 +23,7 @@ from kornia_ditf.loading.weights import without_deprecations, without_progress_b
 from kornia_ditf.types import Conditioning
 from kornia_ditf.utils.cache import cache_folder, is_sound, write_checked
 from kornia_ditf.utils.files import save_tensors
+from kornia_ditf.utils.isolation import isolated, lock_of
 
 logger = logging.getLogger(__name__)
 
@@ -115,9 +116,10 @@ class CachedPromptEncoder:
         """
         if not prompts:
             raise InvalidArgumentError("give at least one prompt; an empty text is one")
-        rows = [self._cached(prompt) for prompt in prompts]
-        missing = [prompt for prompt, row in zip(prompts, rows, strict=True) if row is None]
-        made = dict(self._embed(missing)) if missing else {}
+        with lock_of(self):  # text encoders are loaded once, whichever thread asks first
+            rows = [self._cached(prompt) for prompt in prompts]
+            missing = [prompt for prompt, row in zip(prompts, rows, strict=True) if row is None]
+            made = dict(self._embed(missing)) if missing else {}
         found = [made[p] if row is None else row for p, row in zip(prompts, rows, strict=True)]
         return Conditioning({name: torch.cat([row[name] for row in found]) for name in found[0]})
 
@@ -144,7 +146,9 @@ class CachedPromptEncoder:
         try:
             # One at a time, so that an embedding does not depend on its neighbours.
             for prompt in dict.fromkeys(prompts):
-                tensors = {n: value.cpu() for n, value in self.encode(pipeline, [prompt]).items()}
+                with isolated(self):
+                    encoded = self.encode(pipeline, [prompt])
+                tensors = {name: value.cpu() for name, value in encoded.items()}
                 metadata = {
                     "identity": self.checkpoint.identity,
                     "text_encoders": str(self.checkpoint.text_identity),

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint, damaged, read_header
 from kornia_ditf.loading.quantisation import refuse_quantised
+from kornia_ditf.utils.isolation import default_dtype, lock_of
 
 # DiT and PixArt were published before they had classes of their own, told apart by their norm.
 _FORMER_CLASS = "Transformer2DModel"
@@ -127,9 +128,11 @@ def build_empty(config: dict[str, Any], class_name: str, dtype: torch.dtype) -> 
     model_class: Any = getattr(diffusers, class_name)
 
     def build(*, include_buffers: bool) -> nn.Module:
+        # Both change the whole process while the model is built.
         with (
+            lock_of(init_empty_weights),
+            default_dtype(dtype),
             init_empty_weights(include_buffers=include_buffers),
-            _default_dtype(dtype),
             without_deprecations(),
         ):
             model: nn.Module = model_class.from_config(config)
@@ -296,17 +299,6 @@ def _load_quantized(
             f"cannot load {checkpoint.source}/{subfolder} quantised{kind}: {error}"
         ) from error
     return model
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    # As diffusers does, so that computed buffers come out in the same dtype.
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 @contextmanager
