@@ -21,7 +21,7 @@ def main() -> None:
         sys.stdout = os.fdopen(results, "w", encoding=sys.stdout.encoding)
     for stream in (sys.stdout, sys.stderr):
         # A file name may hold bytes that no terminal's encoding knows.
-        if hasattr(stream, "reconfigure"):
+        if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     # The libraries read these when they are first imported, which is later.
     for library in ("DIFFUSERS", "TRANSFORMERS"):
