@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
 
 _locks: WeakKeyDictionary[object, threading.RLock] = WeakKeyDictionary()
 _locks_guard = threading.Lock()
@@ -79,7 +78,7 @@ default_dtype = SharedSetting(_default_dtype)
 
 
 @contextmanager
-def isolated(model: nn.Module) -> Iterator[None]:
+def isolated(model: object) -> Iterator[None]:
     """Run a model's own code for one thread at a time, in the precision of its weights.
 
     What hooks and caches a model holds belongs to the thread that runs it. A default dtype other
@@ -87,7 +86,7 @@ def isolated(model: nn.Module) -> Iterator[None]:
     weights is what the caller chose and what caches of descriptors name.
 
     Args:
-        model: what runs; all descriptors that share it wait for one another.
+        model: what runs; whoever shares it waits.
     """
     with lock_of(model), default_dtype(torch.float32), ExitStack() as settings:
         for kind in filter(torch.is_autocast_enabled, ("cpu", "cuda", "mps", "xpu")):
