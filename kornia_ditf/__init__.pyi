@@ -34,7 +34,7 @@ from .matching.keypoints import (
     similarity_maps,
 )
 from .matching.match import match
-from .matching.nearest import mutual_nearest
+from .matching.nearest import mutual_nearest, nearest_two
 from .matching.propagation import (
     LabelPropagator,
     Propagation,
@@ -131,6 +131,7 @@ __all__ = [
     "matcher_entry",
     "modulate",
     "mutual_nearest",
+    "nearest_two",
     "prepare_image",
     "prepare_target",
     "propagate_masks",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.massive import discard_channels
 from kornia_ditf.noise import RectifiedFlow, draw_image_noise
 from kornia_ditf.preprocess import as_image, fit_image
+from kornia_ditf.registry.lookup import create_ditf
 from kornia_ditf.treatments import TREATMENTS, modulate
 from kornia_ditf.types import Conditioning, Discarded, Tap
 
@@ -416,3 +418,45 @@ def test_identity_names_what_decides_the_numbers() -> None:
     assert len(names) == 2 and None not in names
     pieces = DiTF(ditf.backbone, replace(known, rows_per_forward=1))
     assert pieces.identity in names and pieces.width == WIDTH
+
+
+def test_threads_that_share_a_backbone_get_their_own_images_descriptors() -> None:
+    one = create_ditf("nano", long_side=64)
+    other = DiTF(one.backbone, DiTFConfig(block=2, timestep=0, massive_channels=()))
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.rand(1, 3, 32, 16 + 8 * i, generator=generator) for i in range(4)]
+    calls = [(ditf, image) for ditf in (one, other) for image in images]
+    expected = [ditf(image).data for ditf, image in calls]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda call: call[0](call[1]).data, 3 * calls))
+    for data, right in zip(found, 3 * expected, strict=True):
+        torch.testing.assert_close(data, right)
+
+
+def test_torch_compile_changes_nothing() -> None:
+    ditf = create_ditf("nano", long_side=32, block=1)
+    compiled = torch.compile(ditf, backend="aot_eager")
+    blocks = torch.compile(ditf.describe_blocks, backend="eager")
+    for size in ((32, 24), (24, 32)):
+        image = torch.rand(1, 3, *size)
+        expected = ditf.describe_blocks(image, [0, 1])
+        assert torch.equal(compiled(image).data, expected[1].data)
+        assert torch.equal(blocks(image, [0, 1])[0].data, expected[0].data)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_neither_default_dtype_nor_autocast_changes_a_descriptor(dtype: torch.dtype) -> None:
+    image = torch.rand(1, 3, 32, 24)
+    expected = create_ditf("nano", long_side=64)(image)
+    torch.set_default_dtype(dtype)
+    try:
+        found = create_ditf("nano", long_side=64)(image)
+        points = torch.tensor([[[3.0, 7.25]]], dtype=torch.float32)
+        assert torch.equal(found.at(points), expected.at(points))
+        assert torch.equal(found.centres(), expected.centres())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found.data, expected.data)
+    if dtype != torch.float64:
+        with torch.autocast("cpu", dtype=dtype):
+            assert torch.equal(create_ditf("nano", long_side=64)(image).data, expected.data)

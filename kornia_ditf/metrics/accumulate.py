@@ -38,7 +38,7 @@ class MMA:
         self._pairs += 1
         if len(distances):
             limits = torch.tensor(self.thresholds, dtype=torch.float64)
-            self._sums += (distances.double()[None] <= limits[:, None]).double().mean(1)
+            self._sums += (distances.cpu().double()[None] <= limits[:, None]).double().mean(1)
 
     def merge(self, other: MMA) -> None:
         """Add what another one counted."""
@@ -119,8 +119,8 @@ class EndPointError:
         """Count one image by its errors, shape (N,); one without known vectors counts nowhere."""
         if len(errors):
             self._vectors += len(errors)
-            self._sum += float(errors.double().sum())
-            self._means.append(float(errors.double().mean()))
+            self._sum += float(errors.cpu().double().sum())
+            self._means.append(float(errors.cpu().double().mean()))
 
     def merge(self, other: EndPointError) -> None:
         """Add what another one counted."""

@@ -75,11 +75,11 @@ def within(
         raise InvalidArgumentError(f"the base of thresholds must be above 0, got {base!r}")
     if comparison == "<=":
         thresholds = torch.tensor(alphas, dtype=torch.float64)
-        return (distances.double() / base)[None] <= thresholds[:, None]
+        return (distances.cpu().double() / base)[None] <= thresholds[:, None]
     if comparison == "<":
         thresholds = torch.tensor(alphas, dtype=torch.float32).double() * base
         thresholds = thresholds.float().double() if single else thresholds
-        return distances.double()[None] < thresholds[:, None]
+        return distances.cpu().double()[None] < thresholds[:, None]
     raise InvalidArgumentError(f"comparison must be '<=' or '<', got {comparison!r}")
 
 
@@ -93,7 +93,7 @@ def project(homography: Tensor, points: Tensor) -> Tensor:
     Returns:
         shape (K, 2), float64; infinite where a point goes to infinity.
     """
-    matrix, points = homography.double(), points.double()
+    matrix, points = homography.cpu().double(), points.cpu().double()
     mapped = torch.cat([points, points.new_ones(len(points), 1)], 1) @ matrix.T
     return mapped[:, :2] / mapped[:, 2:]
 
@@ -176,4 +176,4 @@ def end_point_error(found: Tensor, true: Tensor, valid: Tensor | None = None) ->
             f"got {tuple(found.shape)} and {tuple(true.shape)}"
         )
     chosen = torch.isfinite(true).all(-1) if valid is None else valid
-    return point_distances(found[chosen].double(), true[chosen].double())
+    return point_distances(found[chosen].cpu().double(), true[chosen].cpu().double())

@@ -210,9 +210,9 @@ def test_names_with_a_plus_between_them_are_fused(run_json: RunJson, images: lis
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--block", "3"), "shades has no option 'block'"),
+        (("--block", "3"), "shades has no option 'block' (options: device, loudness)"),
         (("-o", "loudness"), "--option must be KEY=VALUE, got 'loudness'"),
-        (("-o", "shade=2"), "shades has no option 'shade'"),
+        (("-o", "shade=2"), "shades has no option 'shade' (options: device, loudness)"),
     ],
 )
 @pytest.mark.usefixtures("shades")
@@ -234,7 +234,8 @@ def test_any_descriptor_is_extracted_and_skipped_the_second_time(
     with safe_open(path, "pt") as file:
         assert file.metadata()["identity"] == '"shades 0.0"'
     assert len(run_json(*command)["skipped"]) == 3
-    assert len(run_json(*command, "-o", "loudness=1")["written"]) == 3
+    assert run(*command, "-o", "loudness=1").exit_code == 5
+    assert len(run_json(*command, "-o", "loudness=1", "--overwrite")["written"]) == 3
 
 
 @pytest.mark.usefixtures("shades")

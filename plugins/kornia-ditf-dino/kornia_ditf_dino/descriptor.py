@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from kornia_ditf.dense import DenseDescriptor, one_prompt_each
 from kornia_ditf.errors import CaptureError, InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike, as_image, check_size, fit_image, squash_image
+from kornia_ditf.tap import StopForward, run_with_hooks
 from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.utils.checks import check_integer
 
@@ -233,10 +234,6 @@ def overlap_patches(image: Tensor, patch: int, stride: int) -> Tensor:
     return side_by_side.reshape(batch, channels, rows * patch, columns * patch)
 
 
-class _ForwardStopped(Exception):
-    """The layer that was asked for was reached."""
-
-
 def capture_layer(model: nn.Module, image: Tensor, layer: int, facet: Facet) -> Tensor:
     """Run a ViT up to a layer and give its tokens, or its attention's keys, queries or values.
 
@@ -256,20 +253,15 @@ def capture_layer(model: nn.Module, image: Tensor, layer: int, facet: Facet) -> 
     source = block if facet == "token" else _projection(block, facet)
     captured: list[Tensor] = []
 
-    def stop(_: nn.Module, __: Any, output: Any) -> None:
+    def stop(_: Any, output: Any) -> None:
         captured.append(output if isinstance(output, Tensor) else output[0])
-        raise _ForwardStopped
+        raise StopForward
 
     config: Any = model.config
     # DINO's own class refuses other sizes than it was trained on unless it is told.
     options = {"interpolate_pos_encoding": True} if config.model_type == "vit" else {}
-    handle = source.register_forward_hook(stop)
-    try:
-        model(image, **options)
-    except _ForwardStopped:
+    if run_with_hooks(model, {"pixel_values": image, **options}, after=[(source, stop)]):
         return captured[0]
-    finally:
-        handle.remove()
     raise CaptureError(f"the forward of {type(model).__name__} never reached layer {layer}")
 
 
