@@ -179,6 +179,20 @@ class Tap:
         return replace(taps[0], x=x, shift=shift, scale=scale)
 
 
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """Channels that were discarded from an image's tokens, and who named them.
+
+    Args:
+        channels: in ascending order.
+        source: `preset`, `configuration`, `calibration`, `calibration file`, `images described
+            together` or `this image`; a fusion joins those of its parts.
+    """
+
+    channels: tuple[int, ...]
+    source: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DescriptorMap:
     """Dense descriptors of one image or of a batch of equally large ones.
@@ -186,6 +200,8 @@ class DescriptorMap:
     Args:
         data: descriptors on the token grid, shape (B, D, rows, columns), not normalised.
         frame: how the image's pixels map onto the model's.
+        discarded: what was discarded from each image, B of them; empty where nothing was, or
+            nobody told.
 
     Raises:
         InvalidArgumentError: data has not four axes, or one is empty.
@@ -199,6 +215,7 @@ class DescriptorMap:
 
     data: Tensor
     frame: Frame
+    discarded: tuple[Discarded, ...] = ()
 
     def __post_init__(self) -> None:
         if self.data.ndim != 4 or 0 in self.data.shape:
@@ -215,7 +232,8 @@ class DescriptorMap:
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of a batch of {len(self)}")
         index %= len(self)
-        return DescriptorMap(self.data[index : index + 1], self.frame)
+        discarded = self.discarded[index : index + 1]
+        return DescriptorMap(self.data[index : index + 1], self.frame, discarded)
 
     def __iter__(self) -> Iterator[DescriptorMap]:
         return (self[index] for index in range(len(self)))

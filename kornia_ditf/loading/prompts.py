@@ -1,6 +1,6 @@
-"""Prompts in, conditioning out; text encoders are in memory only while a new prompt is embedded.
+"""Prompt embeddings; text encoders are in memory only while a new prompt is embedded.
 
-An embedding is kept on disk per weights, pipeline and prompt, so that the second run never touches
+An embedding is cached on disk per weights, pipeline and prompt, so that a second run never loads
 the text encoders, which for FLUX and SD3 are larger than what is kept of the transformer.
 """
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kornia_ditf.errors import CheckpointError, HubError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.loading.quantisation import check_plain
 from kornia_ditf.loading.weights import without_deprecations, without_progress_bars, without_remarks
 from kornia_ditf.types import Conditioning
 from kornia_ditf.utils.cache import cache_folder, is_sound, write_checked
@@ -162,20 +163,23 @@ class CachedPromptEncoder:
 
     def _load_pipeline(self) -> Any:
         import diffusers
-        from safetensors import SafetensorError
 
         checkpoint = self.checkpoint
-        checkpoint.json("model_index.json")  # which speaks plainly where it is damaged or refused
+        modules = self.modules(checkpoint, self.dtype)
+        parts = [name for name in checkpoint.json("model_index.json") if name not in modules]
         try:
+            for part in parts:
+                if part.startswith("text_encoder"):
+                    check_plain(checkpoint, part)
             with without_deprecations(), without_remarks():  # that torchvision is not installed
                 pipeline_class: Any = getattr(diffusers, self.pipeline_class)
             with without_progress_bars(), without_deprecations():
                 pipeline = pipeline_class.from_pretrained(
                     **checkpoint.pretrained_options(),
-                    **self.modules(checkpoint, self.dtype),
+                    **modules,
                     dtype=self.dtype,
                 )
-        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        except Exception as error:  # diffusers and transformers raise all kinds
             kind = HubError if checkpoint.folder is None else CheckpointError
             raise kind(
                 f"cannot load the text encoders of {checkpoint.source} that an uncached prompt "

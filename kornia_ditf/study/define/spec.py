@@ -51,7 +51,7 @@ class DescriptorChoice(_Strict):
 
     name: str
     label: str | None = None
-    source: str | None = None
+    source: str | None = Field(default=None, min_length=1)
     block: Sweep[int] | None = None
     timestep: Sweep[float] | None = None
     treatment: Sweep[str] | None = None

@@ -11,6 +11,7 @@ import torch
 
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import DiTFError
+from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.protocols.protocol import Fit
 from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.study.define.forwards import Group, group_configurations, member_config, prompt_for
@@ -117,7 +118,7 @@ def _plan_group(
     itemsize: int,
     speed: float,
 ) -> GroupPlan:
-    spec = find_descriptor(group.name)
+    spec = find_descriptor(group.name, **hub_options(group.loading))
     prompt = group.shared.get("prompt")
     draws, tokens, calibration = 1, 0, 0
     seen: set[tuple[Fit, str, str | None]] = set()
@@ -173,7 +174,7 @@ def _tokens(size: tuple[int, int], fit: Fit, long_side: int | None, pixels: int)
 
 def _weights_bytes(group: Group) -> int | None:
     """Ask a backbone's own plan what it holds up to the last block that is needed, in float32."""
-    spec = find_descriptor(group.name)
+    spec = find_descriptor(group.name, **hub_options(group.loading))
     if not isinstance(spec, BackboneSpec) or spec.plan is None:
         return None
     block = max(member_config(member, Fit()).block for member in group.members)
@@ -183,6 +184,7 @@ def _weights_bytes(group: Group) -> int | None:
             block=block,
             dtype=torch.float32,
             architecture=spec.architecture,
+            **hub_options(group.loading),
         ).held
     except DiTFError:
         return None
