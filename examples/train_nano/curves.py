@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-from describers import BASELINE, Describe, rootsift
+from describers import BASELINE, Describe, DescribeImage, rootsift
 from measure import corner_error, match_pair, table
 from pairs import TestPair, queries_of, relit, shrink, skimage_data, sklearn_images
 from photographs import read_rgb
@@ -69,11 +69,11 @@ def match_dense(describe: Describe) -> Match:
     return match
 
 
-def match_nano(ditf: kd.DiTF) -> Match:
+def match_nano(describe_image: DescribeImage) -> Match:
     """Match every token, with the points of the second image refined between tokens."""
 
     def match(image_a: Image, image_b: Image) -> tuple[Array, Array]:
-        maps = ditf(image_a), ditf(image_b)
+        maps = describe_image(image_a), describe_image(image_b)
         found = kd.refine(kd.match(*maps), *maps)
         return found.points_a.numpy(), found.points_b.numpy()
 
@@ -104,7 +104,7 @@ def match_detected(feature: cv2.Feature2D, ratio: float | None) -> Match:
     return match
 
 
-def matchers(loaded: Mapping[str, kd.DiTF]) -> dict[str, Match]:
+def matchers(loaded: Mapping[str, DescribeImage]) -> dict[str, Match]:
     """Make what is compared by homographies; AKAZE where this OpenCV has it."""
     found = {
         "SIFT, ratio .75": match_detected(cv2.SIFT.create(), RATIO),
@@ -141,7 +141,7 @@ def homography_errors(pair: TestPair, match: Match) -> tuple[float, float]:
 def curve_tables(
     photographs: Mapping[str, Image],
     dense: Mapping[str, Describe],
-    loaded: Mapping[str, kd.DiTF],
+    loaded: Mapping[str, DescribeImage],
     track: Callable[[str, int], Callable[[], None]],
 ) -> str:
     """Match along both curves; return the tables."""
