@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -15,6 +15,7 @@ from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import check_integer, check_spec
 from kornia_ditf.utils.isolation import untraced
 from kornia_ditf.utils.state import leave_out_frozen
+from kornia_ditf.utils.values import deferred_checks
 
 
 class DenseDescriptor(nn.Module, ABC):
@@ -32,8 +33,9 @@ class DenseDescriptor(nn.Module, ABC):
         leave_out_frozen(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> DescriptorMap:
-        described: DescriptorMap = untraced(super().__call__)(*args, **kwargs)
-        return described
+        with deferred_checks() as checks:
+            described: DescriptorMap = untraced(super().__call__)(*args, **kwargs)
+        return replace(described, checks=checks) if checks else described
 
     @property
     @abstractmethod

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
@@ -96,24 +94,6 @@ def read_device(device: object) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InvalidArgumentError(f"device {device!r} cannot be used: {reason}") from error
     return place
-
-
-_checked = ContextVar("checked", default=True)
-
-
-@contextmanager
-def unchecked_values() -> Iterator[None]:
-    """Ask no tensor for its values: a graph that is being traced has none yet."""
-    token = _checked.set(False)
-    try:
-        yield
-    finally:
-        _checked.reset(token)
-
-
-def values_are_checked() -> bool:
-    """Tell whether tensors may be asked for their values: outside `unchecked_values` they may."""
-    return _checked.get()
 
 
 def check_spec(spec: Any, texts: Sequence[str]) -> None:
