@@ -1,4 +1,4 @@
-"""`kornia-ditf datasets`: which data sets can be read, and whether a copy of one is whole."""
+"""`kornia-ditf datasets`: list the data sets that can be read, or check a copy of one."""
 
 from __future__ import annotations
 
