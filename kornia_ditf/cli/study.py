@@ -258,6 +258,7 @@ def _print_plan(study: Study, planned: StudyPlan) -> None:
             ("forwards", f"{sum(g.forwards for g in planned.groups)} noisy images"),
             ("cache", f"{sum(g.cache_bytes for g in planned.groups) / 1e9:.2f} GB"),
             ("time", total),
+            *(("note", note) for note in planned.notes),
         ]
     )
 

@@ -129,9 +129,9 @@ def prompt_for(template: str | None, label: str) -> str | None:
     """Fill the label of an image into a prompt; without a label the prompt is empty.
 
     Example:
-        >>> prompt_for("a photo of a {label}", "cat")
-        'a photo of a cat'
+        >>> prompt_for("a photo of a {label}", "cat"), prompt_for("a photo of a {category}", "cat")
+        ('a photo of a cat', 'a photo of a cat')
     """
-    if template is None or "{label}" not in template:
+    if template is None or not ("{label}" in template or "{category}" in template):
         return template
-    return template.replace("{label}", label) if label else ""
+    return template.replace("{label}", label).replace("{category}", label) if label else ""

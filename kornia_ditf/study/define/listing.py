@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -77,12 +78,13 @@ def list_study(study: Study) -> list[ListedSet]:
 
 def _list_set(choice: DatasetChoice, label: str, protocols: Sequence[Protocol]) -> ListedSet:
     dataset = open_dataset(choice)
+    captions = read_captions(choice)
     digests: dict[Path, tuple[str, str]] = {}
     samples: dict[int, Sample] = {}
 
     def listed(index: int) -> Sample:
         if index not in samples:
-            samples[index] = _list_sample(dataset[index], index, digests)
+            samples[index] = _captioned(_list_sample(dataset[index], index, digests), captions)
         return samples[index]
 
     scored = []
@@ -124,6 +126,37 @@ def open_dataset(choice: DatasetChoice) -> PairDataset | SequenceDataset:
     if not len(loaded):
         raise DatasetError(choice.root, f"{choice.name} has no pair there")
     return loaded  # type: ignore[no-any-return]
+
+
+def read_captions(choice: DatasetChoice) -> dict[str, str]:
+    """Read the captions of a data set's images, by their full paths; empty where it has none.
+
+    Raises:
+        DatasetError: the file cannot be read, or is no object of paths and texts.
+    """
+    if choice.captions is None:
+        return {}
+    file = Path(choice.captions)
+    try:
+        captions = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(file, f"captions cannot be read ({error})") from error
+    if not isinstance(captions, dict) or not all(isinstance(v, str) for v in captions.values()):
+        raise DatasetError(
+            file, 'captions must be one JSON object, such as {"JPEGImages/cat/1.jpg": "a cat"}'
+        )
+    return {str(Path(choice.root or ".") / name): text for name, text in captions.items()}
+
+
+def _captioned(sample: Sample, captions: Mapping[str, str]) -> Sample:
+    """Replace labels of images by captions; an image without one keeps its label."""
+    if not captions:
+        return sample
+    images = tuple(
+        (path, digest, captions.get(path, label)) for path, digest, label in sample.images
+    )
+    key = content_key(item=sample.key, captions=[caption for _, _, caption in images])
+    return replace(sample, key=key, images=images)
 
 
 def choose_pairs(count: int, limit: int | None, seed: int) -> list[int]:

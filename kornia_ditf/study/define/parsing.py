@@ -219,7 +219,12 @@ def _rooted(study: Study, folder: Path, name: str, lines: Mapping[Place, int]) -
         for i, each in enumerate(study.descriptors)
     ]
     datasets = [
-        each.model_copy(update={"root": rooted(each.root, "datasets", i, "root")})
+        each.model_copy(
+            update={
+                "root": rooted(each.root, "datasets", i, "root"),
+                "captions": rooted(each.captions, "datasets", i, "captions"),
+            }
+        )
         for i, each in enumerate(study.datasets)
     ]
     return study.model_copy(update={"descriptors": descriptors, "datasets": datasets})

@@ -47,7 +47,8 @@ class DescriptorChoice(_Strict):
     """A descriptor and its settings; a setting that is a list is swept.
 
     `name` is what `create_descriptor` takes; `label` is what tables call it. `prompt` may hold
-    `{label}`, which is what an image shows. `options` go to the loader (dtype, device ...).
+    `{label}` (or `{category}`), which is what an image shows. `options` go to the loader (dtype,
+    device ...).
     """
 
     name: str
@@ -84,7 +85,11 @@ Protocols = Annotated[
 
 
 class DatasetChoice(_Strict):
-    """A data set; `limit` draws pairs by `seed`, and `protocols` replace the study's."""
+    """A data set; `limit` draws pairs by `seed`, and `protocols` replace the study's.
+
+    `captions` is a JSON file from images' paths under `root` to texts, which replace `{label}`
+    in prompts.
+    """
 
     name: str
     label: str | None = None
@@ -92,6 +97,7 @@ class DatasetChoice(_Strict):
     split: str | None = None
     limit: int | None = Field(default=None, ge=1)
     seed: int = 0
+    captions: str | None = Field(default=None, min_length=1)
     options: Options = {}
     protocols: Protocols | None = None
 

@@ -21,6 +21,7 @@ from kornia_ditf.study.define.forwards import (
     prompt_for,
 )
 from kornia_ditf.study.define.listing import ListedSet, list_study
+from kornia_ditf.study.define.presets import preset_notes
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.run.costs import CostLog
 from kornia_ditf.study.run.preparation import Task, tasks_of
@@ -64,6 +65,7 @@ class StudyPlan:
         pairs: by data set and protocol, how many are scored for each configuration.
         seconds: of all together; None where nobody knows.
         measured: whether seconds come from an earlier run of the study, not from arithmetic.
+        notes: where presets meet protocols that they were not published for.
     """
 
     groups: tuple[ForwardPlan, ...]
@@ -71,6 +73,7 @@ class StudyPlan:
     pairs: Mapping[str, int]
     seconds: float | None
     measured: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def scored(self) -> int:
@@ -90,6 +93,7 @@ def plan_study(study: Study, out: Path | None = None) -> StudyPlan:
         DatasetError: a data set's files are missing or malformed.
     """
     sets = list_study(study)
+    notes = tuple(preset_notes(study, sets))
     groups = group_configurations(study.configurations())
     tasks = tasks_of(groups, sets)
     speed = _operations_per_second()
@@ -110,10 +114,10 @@ def plan_study(study: Study, out: Path | None = None) -> StudyPlan:
     if images and scoring:
         described = sum(plan.images for plan in plans) * sum(images) / len(images)
         seconds = described + scored * sum(scoring) / len(scoring)
-        return StudyPlan(plans, len(study.configurations()), pairs, seconds, measured=True)
+        return StudyPlan(plans, len(study.configurations()), pairs, seconds, True, notes)
     known = [plan.seconds for plan in plans if plan.seconds is not None]
     rough = sum(known) + scored * _SECONDS_PER_PAIR if len(known) == len(plans) else None
-    return StudyPlan(plans, len(study.configurations()), pairs, rough, measured=False)
+    return StudyPlan(plans, len(study.configurations()), pairs, rough, False, notes)
 
 
 def _plan_group(
