@@ -53,7 +53,7 @@ def as_image(value: ImageLike) -> Tensor:
     if isinstance(value, Tensor):
         return _from_tensor(value)
     if isinstance(value, np.ndarray):
-        return _from_array(value)
+        return _from_array(np.asarray(value))  # an np.matrix keeps two axes however it is indexed
     if isinstance(value, (str, os.PathLike)):
         return read_image(value)
     from PIL import Image
