@@ -65,7 +65,7 @@ class TestSPair:
         path.write_text("{")
         pairs = load_dataset("spair-71k", tmp_path)
         assert pairs[1].category == "cat"
-        with pytest.raises(DatasetError, match="no JSON"):
+        with pytest.raises(DatasetError, match="not JSON"):
             _ = pairs[0]
 
     @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ class TestSPair:
             ({"src_kps": [[1, "x"]]}, "must be a list of"),
             ({"category": "dog"}, "not 'cat'"),
             ({"trg_bndbox": [5, 5, 5, 9]}, "left, top, right, bottom"),
-            ({"src_imsize": [0, 4, 3]}, "must be width, height, channels"),
+            ({"src_imsize": [0, 4, 3]}, "must be width and height in pixels"),
         ],
     )
     def test_a_malformed_pair_is_named(
@@ -163,7 +163,7 @@ class TestPFPascal:
     def test_a_damaged_annotation_is_named(self, tmp_path: Path) -> None:
         place = layouts.pf_pascal(tmp_path)
         min(place.glob("Annotations/aeroplane/*.mat")).write_bytes(b"no")
-        with pytest.raises(DatasetError, match="no MATLAB file"):
+        with pytest.raises(DatasetError, match="not a MATLAB file"):
             _ = load_dataset("pf-pascal", tmp_path, split="trn")[0]
 
     @pytest.mark.parametrize(
@@ -234,7 +234,9 @@ class TestHPatches:
     def test_a_malformed_homography_is_named(self, tmp_path: Path) -> None:
         place = layouts.hpatches(tmp_path)
         (place / "v_abstract/H_1_3").write_text("1 0 0\n0 1 0\n")
-        with pytest.raises(DatasetError, match=r"H_1_3: it must hold 3 x 3 numbers"):
+        with pytest.raises(
+            DatasetError, match=r"H_1_3: it must be 3 x 3 finite numbers"
+        ):
             list(load_dataset("hpatches", tmp_path))
 
 
