@@ -18,8 +18,10 @@ from safetensors.torch import load_file
 FOLDER = Path(__file__).parents[1] / "examples" / "train_nano"
 sys.path.insert(0, str(FOLDER))
 
+import curves  # noqa: E402
 import evaluate  # noqa: E402
 import loss  # noqa: E402
+import measure  # noqa: E402
 import network  # noqa: E402
 import pairs  # noqa: E402
 import photographs  # noqa: E402
@@ -69,6 +71,51 @@ def test_the_same_seed_draws_the_same_pair_and_another_seed_another() -> None:
     np.testing.assert_array_equal(first.view_b, again.view_b)
     np.testing.assert_array_equal(first.points_b, again.points_b)
     assert not np.array_equal(first.view_b, other.view_b)
+
+
+def test_scales_differ_by_the_zooms_and_stay_within_the_photograph() -> None:
+    rng = np.random.default_rng(0)
+    for coarsest in (0.3, 0.5, 1.2, 4.0):
+        drawn = np.array([views.draw_scales(rng, coarsest) for _ in range(2000)])
+        limit = max(coarsest, views.FINEST)
+        assert (drawn > views.FINEST - 1e-9).all() and (drawn < limit + 1e-9).all()
+        zooms = np.abs(np.log(drawn[:, 0] / drawn[:, 1]))
+        largest = min(np.exp(views.ZOOMS).max(), limit / views.FINEST)
+        assert np.exp(zooms.max()) == pytest.approx(largest, rel=0.05)
+    same = views.draw_scales(rng, 4.0, same=True)
+    assert same[0] == pytest.approx(same[1])
+
+
+@pytest.mark.parametrize(("turn", "scale"), [(0, 1), (90, 1), (-30, 1), (0, 0.5), (0, 2)])
+def test_a_turned_or_scaled_photograph_shows_its_points_where_the_truth_says(
+    turn: float, scale: float
+) -> None:
+    photograph = coordinates(0, (360, 480))
+    pair = curves.moved(photograph, turn, scale)
+    inside = views.is_within(pair.truth, 20, pair.image_b.shape[:2])
+    colour_a = views.at_pixels(pair.image_a, pairs.queries_of(pair.image_a)[inside]).astype(float)
+    colour_b = views.at_pixels(pair.image_b, pair.truth[inside]).astype(float)
+    relit = 255 * (colour_a / 255) ** 1.4 * [1.0, 0.92, 0.85]
+    assert inside.sum() > 100
+    assert np.abs(relit - colour_b)[:, :2].mean() < 8
+
+
+def test_a_pair_knows_how_much_larger_its_second_view_shows_the_scene() -> None:
+    centres = views.token_centres((32, 32), 4)
+    moved = views.project(np.diag([2.5, 2.5, 1.0]), centres)
+    view = np.zeros((32, 32, 3))
+    assert views.Pair(view, view, centres, moved, np.ones(64, bool)).zoom() == pytest.approx(2.5)
+
+
+def test_detected_keypoints_find_a_turned_photograph_and_nothing_in_nothing() -> None:
+    pair = curves.moved(noise_photograph(3, (300, 400)), 45, 1.0)
+    sift = curves.match_detected(cv2.SIFT.create(), 0.75)
+    corners, apart = curves.homography_errors(pair, sift)
+    assert corners < 5 and apart < 1
+    flat = np.zeros((64, 64, 3), np.uint8)
+    assert len(sift(flat, flat)[0]) == 0
+    lost = curves.homography_errors(pair, lambda a, b: sift(flat, flat))
+    assert lost[0] == measure.LOST_PX and np.isnan(lost[1])
 
 
 def test_a_bend_is_undone_where_points_are_sought() -> None:
@@ -208,7 +255,7 @@ def patch(image: Array, points: Array) -> torch.Tensor:
 
 
 def test_a_moved_wall_is_found_again_with_its_homography() -> None:
-    outcome = evaluate.match_pair(moved_pair(), patch)
+    outcome = measure.match_pair(moved_pair(), patch)
     assert outcome.share(4, False) > 0.85
     assert outcome.share(4, True) >= outcome.share(4, False)
     assert outcome.corners_px is not None
@@ -220,22 +267,31 @@ def test_descriptors_that_say_nothing_find_nothing() -> None:
     def alike(image: Array, points: Array) -> torch.Tensor:
         return torch.ones(len(points), 3)
 
-    outcome = evaluate.match_pair(moved_pair(), alike)
+    outcome = measure.match_pair(moved_pair(), alike)
     assert outcome.share(16, False) < 0.1
 
 
+def test_a_table_of_pairs_shows_every_pair_and_the_corner_error_of_graf() -> None:
+    outcome = measure.match_pair(moved_pair(), patch)
+    shown = evaluate.pair_table({"patch": [outcome]}, ["wall"], 16)
+    head, _, row = shown.splitlines()
+    assert head == "| PCK@16 of | wall | graf corners, px |"
+    assert row.count("to") == 2 and row.startswith("| patch | ")
+    assert evaluate.mean_table({"patch": [outcome]}).splitlines()[2].count("to") == 6
+
+
 def test_intervals_hold_the_mean_and_a_lead_over_oneself_is_none() -> None:
-    outcome = evaluate.match_pair(moved_pair(), patch)
-    wrong = evaluate.Outcome(outcome.distance_px + 7, outcome.mutual, outcome.square)
-    mean, low, high = evaluate.mean_share([outcome, wrong], 4)
+    outcome = measure.match_pair(moved_pair(), patch)
+    wrong = measure.Outcome(outcome.distance_px + 7, outcome.mutual, outcome.square)
+    mean, low, high = measure.mean_share([outcome, wrong], 4)
     assert low <= mean <= high and high - low < 20
-    assert evaluate.mean_share([outcome, wrong], 4, against=[outcome, wrong]) == (0, 0, 0)
-    ahead = evaluate.mean_share([outcome], 4, against=[wrong])
+    assert measure.mean_share([outcome, wrong], 4, against=[outcome, wrong]) == (0, 0, 0)
+    ahead = measure.mean_share([outcome], 4, against=[wrong])
     assert ahead[1] > 50
 
 
 def test_a_square_is_drawn_as_often_as_there_are_squares() -> None:
-    outcome = evaluate.Outcome(np.zeros(6), np.ones(6, bool), np.array([0, 0, 3, 3, 3, 9]))
+    outcome = measure.Outcome(np.zeros(6), np.ones(6, bool), np.array([0, 0, 3, 3, 3, 9]))
     weights = outcome.draw_weights(np.random.default_rng(0), 200)
     assert (weights.sum(1) == 3).all()
     assert set(np.flatnonzero(weights.sum(0))) == {0, 3, 9}

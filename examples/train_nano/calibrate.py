@@ -1,9 +1,9 @@
-"""Weights and held-out photographs in; longest side, block, timestep and channels out; flow loss.
+"""Choose longest side, block and timestep on held-out photographs; measure the flow loss.
 
     python examples/train_nano/calibrate.py --data DIR --weights FOLDER
 
 The photographs are those that training left out, in synthetic views, so that the pairs of
-`evaluate.py` decide nothing.
+`measure.py` decide nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from describers import load_nano, nano, rootsift
-from evaluate import BASELINE, THRESHOLDS_PX, cell, match_pair, mean_share, table
+from describers import BASELINE, load_nano, nano, rootsift
+from measure import THRESHOLDS_PX, cell, match_pair, mean_share, table
 from network import Network, flow_losses, read
 from pairs import QUERY_PX, TestPair
 from photographs import split

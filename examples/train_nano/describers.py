@@ -1,4 +1,4 @@
-"""An image and points in, descriptors of unit length out: nano and what it is compared with."""
+"""Describe points of an image: by nano, and by what it is compared with."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from kornia_ditf.backbones.nano import NANO
 from kornia_ditf.treatments import Treatment
 
 Describe = Callable[[Image, Array], Tensor]
+BASELINE = "dense RootSIFT (8)"
 
 
 def load_nano(

@@ -1,4 +1,4 @@
-"""Weights in; the picture of what AdaLN and discarding do at every block and noise level out.
+"""Draw what AdaLN and discarding do at every block and timestep.
 
     python examples/train_nano/evidence.py --data DIR --weights FOLDER --out FOLDER
 
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from calibrate import channel_table
 from describers import load_nano
-from evaluate import cell, mean_share, table
+from measure import cell, mean_share, table
 from network import BLOCKS
 from pairs import TestPair, trial_pairs
 from sweep import TREATMENTS, Sweep, sweep
@@ -88,7 +88,7 @@ def main() -> None:
     torch.set_grad_enabled(False)
     options.out.mkdir(parents=True, exist_ok=True)
     blocks = range(BLOCKS)
-    # The homography is measured in `evaluate.py`.
+    # The homography is measured in `measure.py`.
     pairs: list[TestPair] = [replace(pair, homography=None) for pair in trial_pairs(options.data)]
     found = sweep(options.weights, pairs, blocks, options.timesteps)
     draw(found, blocks, options.timesteps, options.out / "evidence.png")

@@ -1,4 +1,4 @@
-"""Tokens of pairs of views in, how badly they correspond out."""
+"""The correspondence loss: a symmetric InfoNCE between the tokens of two views."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def correspondence_loss(
     picks: Sequence[Array],
     size: tuple[int, int],
     temperature: float = 0.06,
-    near_px: float = 6.0,
+    near_px: float = 4.5,
 ) -> Agreement:
     """Tell each picked token's true match from all else in its image and in others.
 
@@ -54,7 +54,8 @@ def correspondence_loss(
         picks: for each pair, indices of the tokens of the first view that are compared.
         size: (height, width) of the views.
         temperature: divides the cosines.
-        near_px: tokens this near to the true match are neither right nor wrong.
+        near_px: tokens this near to the true match are neither right nor wrong; in the finer of
+            two views of different scale, so many times farther as it is finer.
     """
     device = tokens_a.device
     centres = torch.from_numpy(pairs[0].points_a).float().to(device)
@@ -66,8 +67,9 @@ def correspondence_loss(
         grid_b = F.normalize(tokens_b[index].flatten(1).T, dim=1)
         a = grid_a[torch.from_numpy(pick).to(device)]
         b = F.normalize(read_at(tokens_b[index], points_b, size), dim=1)
-        near_a = torch.cdist(points_a, centres) < near_px
-        near_b = torch.cdist(points_b, centres) < near_px
+        zoom = pair.zoom()
+        near_a = torch.cdist(points_a, centres) < near_px * max(1, 1 / zoom)
+        near_b = torch.cdist(points_b, centres) < near_px * max(1, zoom)
         logits_here.append((a @ grid_b.T).masked_fill(near_b, -1e4))
         logits_there.append((b @ grid_a.T).masked_fill(near_a, -1e4))
         here.append(a)

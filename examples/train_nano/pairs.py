@@ -1,4 +1,4 @@
-"""Packages in, pairs of images out that trained nothing, with the truth of every query.
+"""Read pairs of images that took no part in training, with the ground truth of every query.
 
 Seven are the trial's: graf 1-3, aloe and motorcycle, and four photographs under a homography and
 other light. The further ones are real: a box in a scene, and boards of squares in two cameras.
@@ -7,6 +7,7 @@ other light. The further ones are real: a box in a scene, and boards of squares 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -79,10 +80,16 @@ def opencv_data(data: Path) -> Path:
     return fetch("opencv-doc", data / "packages") / "usr/share/doc/opencv-doc/examples/data"
 
 
-def skimage_data() -> Path:
-    import skimage
+def package_folder(package: str) -> Path:
+    """Find an installed package without importing it."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("pip install scikit-image scikit-learn: some pairs are in them")
+    return Path(spec.origin).parent
 
-    return Path(skimage.__file__).parent / "data"
+
+def skimage_data() -> Path:
+    return package_folder("skimage") / "data"
 
 
 def graf(data: Path) -> TestPair:
@@ -130,14 +137,15 @@ def by_disparity(queries: Array, disparity: Array, image: Image) -> Array:
     return truth
 
 
+def sklearn_images() -> Path:
+    return package_folder("sklearn") / "datasets" / "images"
+
+
 def warped_pairs(seed: int = WARP_SEED) -> list[TestPair]:
     """Turn, zoom, tilt and relight four photographs."""
-    import sklearn
-
     rng = np.random.default_rng(seed)
-    china = Path(sklearn.__file__).parent / "datasets" / "images" / "china.jpg"
     names = ("astronaut", "coffee", "chelsea")
-    paths = [*(skimage_data() / f"{name}.png" for name in names), china]
+    paths = [*(skimage_data() / f"{name}.png" for name in names), sklearn_images() / "china.jpg"]
     return [warped_pair(path.stem, read_rgb(path), rng) for path in paths]
 
 
@@ -155,9 +163,14 @@ def warped_pair(name: str, image: Image, rng: np.random.Generator) -> TestPair:
     other = cv2.warpPerspective(
         image, homography, (width, height), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT
     )
-    relit = 255 * (other / 255.0) ** 1.4 * np.array([1.0, 0.92, 0.85])
-    relit = np.clip(relit + rng.normal(0, 6, other.shape), 0, 255).astype(np.uint8)
-    return TestPair(f"warped-{name}", image, relit, project(homography, queries_of(image)))
+    truth = project(homography, queries_of(image))
+    return TestPair(f"warped-{name}", image, relit(other, rng), truth)
+
+
+def relit(image: Image, rng: np.random.Generator) -> Image:
+    """Make an image darker and yellower, with noise."""
+    light = 255 * (image / 255.0) ** 1.4 * np.array([1.0, 0.92, 0.85])
+    return np.clip(light + rng.normal(0, 6, image.shape), 0, 255).astype(np.uint8)
 
 
 def box_in_scene(data: Path) -> TestPair:

@@ -1,4 +1,4 @@
-"""Debian packages in, a folder of freely licensed photographs and their list of licences out.
+"""Gather freely licensed photographs, and the list of their licences, from Debian packages.
 
     python examples/train_nano/photographs.py --data DIR
 

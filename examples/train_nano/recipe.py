@@ -1,4 +1,4 @@
-"""Packages in, the weights of nano and all that was measured of them out: every stage in order.
+"""Train nano from the packages' photographs and measure it: every stage in order.
 
     python examples/train_nano/recipe.py --data DIR --out DIR
 

@@ -1,4 +1,4 @@
-"""Weights and pairs in, how every block at every noise level matches out, one forward an image.
+"""Match pairs at every block and timestep, with one forward pass an image and timestep.
 
 Three descriptors are compared: the block's input as it is (raw), after the block's own LayerNorm,
 scale and shift (AdaLN), and the same after the two largest channels were set to zero (AdaLN +
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from describers import load_nano
-from evaluate import Outcome, match_described
+from measure import Outcome, match_described
 from pairs import TestPair, queries_of
 
 from kornia_ditf import describe_channels
@@ -60,9 +60,8 @@ def sweep(
     outcomes: dict[tuple[str, int, float], list[Outcome]] = {}
     channels: dict[tuple[int, float], ChannelStatistics] = {}
     for timestep in timesteps:
-        # Two images with one noise would be matched by it, place to place.
-        one, other = (load_nano(weights, max(blocks), timestep, seed=seed) for seed in (0, 1))
-        tapped = [(one.taps(p.image_a, blocks), other.taps(p.image_b, blocks)) for p in pairs]
+        ditf = load_nano(weights, max(blocks), timestep)
+        tapped = [(ditf.taps(p.image_a, blocks), ditf.taps(p.image_b, blocks)) for p in pairs]
         for block in blocks:
             tokens = [taps[block].x for pair in tapped for taps, _ in pair]
             channels[block, timestep] = describe_channels(tokens)

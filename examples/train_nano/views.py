@@ -1,9 +1,10 @@
-"""Photographs in, pairs of views with known correspondence out.
+"""Draw pairs of views with known correspondence from photographs.
 
 A view is a window of a photograph under a homography, with its own light, blur, noise and
-compression. A third of the pairs moves sideways alone, as a stereo camera does, over a slanted
-ground; half of the pairs are bent smoothly. Over them lie up to four pieces of photographs that
-move on their own: they hide and uncover what is behind them, as depth does between two cameras.
+compression. A quarter of the pairs moves sideways alone, as a stereo camera does, over a slanted
+ground; the others differ in turn, up to the full circle, and in scale, up to 3.3 times. Half of the
+pairs are bent smoothly. Over them lie up to four pieces of photographs that move on their own: they
+hide and uncover what is behind them, as depth does between two cameras.
 Every draw comes from the generator that is passed in, so a pair is a function of its seed.
 """
 
@@ -23,14 +24,23 @@ from torch import Tensor
 Image = NDArray[Any]
 Array = NDArray[Any]
 
-MAX_TURN = np.deg2rad(50)
-MAX_ZOOM = np.log(2.5)
+# How far the second view is turned, to either side at most, and how often.
+TURNS = np.deg2rad([10, 30, 60, 180])
+TURN_SHARES = (0.15, 0.25, 0.45, 0.15)
+# How much larger or smaller the second view shows the scene, at most, and how often.
+ZOOMS = np.log([1.15, 2, 3.3])
+ZOOM_SHARES = (0.35, 0.4, 0.25)
+FINEST = 0.5  # photograph pixels per view pixel
 MAX_STRETCH = 0.2
 MAX_TILT = 0.4
 MAX_DISPARITY = 0.12  # of the width
 MAX_BEND = 0.04  # of the longer side
 PIECES = (0, 1, 2, 4)
+SIDEWAYS_SHARE = 0.25
 GRAY_SHARE = 0.25
+# How strongly the light of the two views differs, and how often.
+STRENGTHS = (0.3, 1.0, 2.0)
+STRENGTH_SHARES = (0.4, 0.4, 0.2)
 MARGIN_PX = 2.0
 
 
@@ -51,6 +61,14 @@ class Pair:
     points_a: Array
     points_b: Array
     visible: Array
+
+    def zoom(self) -> float:
+        """How many times larger the second view shows the scene."""
+        steps = [
+            np.linalg.norm(np.diff(points, axis=0), axis=1)
+            for points in (self.points_b, self.points_a)
+        ]
+        return float(np.median(steps[0] / steps[1]))
 
 
 def pyramid(photograph: Image, levels: int = 3) -> list[Image]:
@@ -218,7 +236,7 @@ def cut_out(rng: np.random.Generator, piece: Image) -> Image:
 
 
 def relight(rng: np.random.Generator, view: Image, strength: float) -> Image:
-    """Change a view's light and colour, by a strength in [0, 1], its sharpness and its noise."""
+    """Change a view's light and colour, by a strength in [0, 2], its sharpness and its noise."""
     height, width = view.shape[:2]
     light = (view.astype(np.float32) / 255) ** np.exp(strength * rng.uniform(-0.45, 0.45))
     light = light * (1 + strength * rng.uniform(-0.15, 0.15, 3).astype(np.float32))
@@ -229,6 +247,10 @@ def relight(rng: np.random.Generator, view: Image, strength: float) -> Image:
         slope = rng.normal(0, 1, 2)
         ramp = np.tanh(rng.uniform(0.5, 6) * (slope[0] * x + slope[1] * y + rng.normal(0, 0.5)))
         light = light * (1 + rng.uniform(-0.35, 0.35) * ramp[..., None])
+    if rng.random() < 0.3 * strength:  # lamps and shadows here and there
+        knots = rng.normal(0, 0.25, (4, 4))
+        field = cv2.resize(knots, (width, height), interpolation=cv2.INTER_CUBIC)
+        light = light * np.exp(strength * field)[..., None]
     if rng.random() < 0.05 * strength:
         light = np.repeat(light.mean(-1, keepdims=True), 3, axis=-1)
     light = np.ascontiguousarray(light, dtype=np.float32)
@@ -276,12 +298,17 @@ def _draw(
 ) -> Pair:
     levels = photographs[int(rng.integers(len(photographs)))]
     height, width = levels[0].shape[:2]
-    largest = min(height, width) / max(size) * 1.1
-    scale = np.exp(rng.uniform(np.log(min(0.6, largest)), np.log(max(largest, 0.61))))
     centre = np.array([rng.uniform(0.2, 0.8) * width, rng.uniform(0.2, 0.8) * height])
     turn = rng.normal(0, 0.15)
+    sideways = rng.random() < SIDEWAYS_SHARE
+    scale, other_scale = draw_scales(rng, min(height, width) / max(size) * 1.1, sideways)
     window_a = window(rng, centre, scale, turn, size)
-    window_b, sideways = _second_window(rng, window_a, centre, scale, turn, size)
+    if sideways:
+        window_b = window_a @ draw_sideways(rng, size)
+    else:
+        turn_b = turn + rng.uniform(-1, 1) * rng.choice(TURNS, p=TURN_SHARES)
+        step = rng.uniform(-0.25, 0.25, 2) * min(scale, other_scale) * np.array(size[::-1])
+        window_b = window(rng, centre + step, other_scale, turn_b, size)
     bend = draw_bend(rng, size, sideways) if rng.random() < 0.5 else None
     a_to_b = np.linalg.inv(window_b) @ window_a
     view_a, view_b = render(levels, window_a, size), render(levels, window_b, size, bend)
@@ -309,36 +336,43 @@ def _draw(
         points_b = np.where(in_front[:, None], project(front_a_to_b, points_a), points_b)
         visible = in_front | (visible & (at_pixels(mask_b, points_b) == 0))
     visible = np.logical_and(visible, is_within(points_b, MARGIN_PX, size))
-    strength = rng.choice([0.3, 1.0])
+    strength = rng.choice(STRENGTHS, p=STRENGTH_SHARES)
     view_a, view_b = relight(rng, view_a, strength), relight(rng, view_b, strength)
     if rng.random() < GRAY_SHARE:
         view_a, view_b = without_colour(view_a), without_colour(view_b)
     return Pair(view_a, view_b, points_a, points_b, visible)
 
 
-def _second_window(
-    rng: np.random.Generator,
-    window_a: Array,
-    centre: Array,
-    scale: float,
-    turn: float,
-    size: tuple[int, int],
-) -> tuple[Array, bool]:
-    """Draw where the second view looks; return that and whether it moved sideways alone."""
+def draw_scales(
+    rng: np.random.Generator, coarsest: float, same: bool = False
+) -> tuple[float, float]:
+    """Draw the scales of two views, in photograph pixels per view pixel.
+
+    Args:
+        rng: source of every draw.
+        coarsest: the scale at which a view shows the whole photograph.
+        same: whether both views have one scale.
+    """
+    finest, coarsest = np.log(FINEST), np.log(max(coarsest, FINEST))
+    zoom = 0.0 if same else rng.uniform(-1, 1) * rng.choice(ZOOMS, p=ZOOM_SHARES)
+    zoom = np.clip(zoom, finest - coarsest, coarsest - finest)
+    middle = (finest + coarsest) / 2
+    middle += rng.uniform(-0.5, 0.5) * (coarsest - finest - abs(zoom))
+    return float(np.exp(middle - zoom / 2)), float(np.exp(middle + zoom / 2))
+
+
+def draw_sideways(rng: np.random.Generator, size: tuple[int, int]) -> Array:
+    """Draw a homography that moves a view sideways over a receding plane, as a stereo camera does.
+
+    The disparity changes along x and y; y itself stays, but for half a per cent.
+    """
     width_height = np.array(size[::-1])
-    if rng.random() < 1 / 3:
-        ground = np.eye(3)  # a plane that recedes: its disparity changes along x and y
-        ground[0, :2] += rng.uniform(-0.12, 0.12, 2)
-        # The centre stays where it is under the slant, then moves by the disparity.
-        ground[0, 2] = -ground[0, :2] @ (width_height / 2) + width_height[0] / 2
-        shift = rng.uniform(-1, 1, 2) * width_height * [MAX_DISPARITY, 0.005]
-        return window_a @ ground @ translation(*shift), True
-    # Small motions are drawn as often as large ones.
-    reach = rng.choice([0.15, 0.6, 1.0])
-    step = rng.uniform(-0.25, 0.25, 2) * scale * width_height
-    zoom = np.exp(rng.uniform(-MAX_ZOOM, MAX_ZOOM) * reach)
-    turn_b = turn + rng.uniform(-MAX_TURN, MAX_TURN) * reach
-    return window(rng, centre + step, scale * zoom, turn_b, size), False
+    ground = np.eye(3)
+    ground[0, :2] += rng.uniform(-0.12, 0.12, 2)
+    # The centre stays where it is under the slant, then moves by the disparity.
+    ground[0, 2] = -ground[0, :2] @ (width_height / 2) + width_height[0] / 2
+    shift = rng.uniform(-1, 1, 2) * width_height * [MAX_DISPARITY, 0.005]
+    return ground @ translation(*shift)
 
 
 def is_within(points: Array, margin_px: float, size: tuple[int, int]) -> Array:

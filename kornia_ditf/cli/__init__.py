@@ -1,4 +1,4 @@
-"""Arguments in; text, JSON and files out: the command `kornia-ditf`, a file per command."""
+"""The command `kornia-ditf`, a file per command."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ def main() -> None:
     """Run the command line; `kornia-ditf` and `python -m kornia_ditf` start here."""
     import os
     import sys
+    from pathlib import Path
 
     from kornia_ditf.cli.app import app
+    from kornia_ditf.cli.failures import end_on_signals
 
+    if sys.stderr is None:  # it is closed
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
     for stream in (sys.stdout, sys.stderr):
         # A file name may hold bytes that no terminal's encoding knows.
         if hasattr(stream, "reconfigure"):
@@ -19,4 +23,5 @@ def main() -> None:
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    end_on_signals()
     app(prog_name="kornia-ditf")

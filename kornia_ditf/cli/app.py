@@ -30,9 +30,9 @@ app.add_typer(study.app, name="study")
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from kornia_ditf.cli.output import package_version
+        from kornia_ditf.cli.output import echo, package_version
 
-        typer.echo(f"kornia-ditf {package_version('kornia-ditf')}")
+        echo(f"kornia-ditf {package_version('kornia-ditf')}")
         raise typer.Exit
 
 
@@ -40,7 +40,7 @@ def _show_version(wanted: bool) -> None:
 def _root(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Say the version."),
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     pass

@@ -1,4 +1,4 @@
-"""`kornia-ditf backbones`: what is installed, and what one would cost to download and hold."""
+"""`kornia-ditf backbones`: list what is installed, or show what one takes to load."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kornia_ditf.cli import options
+from kornia_ditf.cli import options, output
 
 if TYPE_CHECKING:
     from kornia_ditf.backbones.spec import BackboneSpec
@@ -30,40 +30,30 @@ def _list_by_default(context: typer.Context, as_json: options.Json = False) -> N
 
 @app.command("list")
 def list_installed(as_json: options.Json = False) -> None:
-    """List the installed backbones, and the descriptors that are no DiT; loads no model library.
+    """List the installed backbones and other dense descriptors; no model library is loaded.
 
     The numbers in the last column refer to the lines below the table, which say where a backbone's
     block, timestep and so on come from.
     """
-    from kornia_ditf.cli import output
     from kornia_ditf.dense import DescriptorSpec
     from kornia_ditf.registry.lookup import list_backbones, list_descriptors
 
     backbones = list(list_backbones().values())
     others = [each for each in list_descriptors().values() if isinstance(each, DescriptorSpec)]
-    if as_json:
-        output.print_json(
-            {
-                "backbones": [_as_values(spec) for spec in backbones],
-                "descriptors": [_as_values(spec) for spec in others],
-            }
-        )
-        return
     sources = list(dict.fromkeys([*(b.source for b in backbones), *(o.source for o in others)]))
-    left_out = _print_backbones(backbones, sources)
+    text: list[output.Paragraph] = [_table_of_backbones(backbones, sources)]
     if others:
-        _print_descriptors(others, sources)
-    if left_out:
-        typer.echo(
-            f"The terminal is too narrow for {', '.join(left_out)}; widen it, or use --json."
-        )
-    typer.echo("*   embedded; used when no backbone is named")
-    for number, source in enumerate(sources, 1):
-        typer.echo(f"[{number}] {source}")
+        text.append(_table_of_descriptors(others, sources))
+    text += ["", "*   embedded; used when no backbone is named"]
+    text += [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
+    document = {
+        "backbones": [_as_values(spec) for spec in backbones],
+        "descriptors": [_as_values(spec) for spec in others],
+    }
+    output.show(output.Result(document, text), as_json=as_json)
 
 
-def _print_backbones(specs: Sequence[BackboneSpec], sources: list[str]) -> list[str]:
-    from kornia_ditf.cli import output
+def _table_of_backbones(specs: Sequence[BackboneSpec], sources: list[str]) -> output.Table:
     from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
 
     rows = [
@@ -85,16 +75,12 @@ def _print_backbones(specs: Sequence[BackboneSpec], sources: list[str]) -> list[
         *("name", "blocks", "width", "block", "timestep", "side", "draws", "massive"),
         *("licence", "numbers"),
     )
-    left_out = output.print_table(
+    return output.Table(
         columns, rows, right=_NUMBERS, optional=("licence", "width", "draws", "side")
     )
-    typer.echo("")
-    return left_out
 
 
-def _print_descriptors(specs: Sequence[DescriptorSpec], sources: list[str]) -> None:
-    from kornia_ditf.cli import output
-
+def _table_of_descriptors(specs: Sequence[DescriptorSpec], sources: list[str]) -> output.Table:
     rows = [
         (
             spec.name,
@@ -105,9 +91,8 @@ def _print_descriptors(specs: Sequence[DescriptorSpec], sources: list[str]) -> N
         )
         for spec in specs
     ]
-    columns = ("no DiT", "width", "pixels per token", "licence", "numbers")
-    output.print_table(columns, rows, right=columns[1:3], optional=("licence",))
-    typer.echo("")
+    columns = ("not a DiT", "width", "pixels per token", "licence", "numbers")
+    return output.Table(columns, rows, right=columns[1:3], optional=("licence",))
 
 
 @app.command("show")
@@ -120,12 +105,11 @@ def show(
     ] = "bfloat16",
     as_json: options.Json = False,
 ) -> None:
-    """Show a backbone's numbers, and what it would download and hold, before anything is.
+    """Show a backbone's preset, and the download and memory that it would take.
 
-    Only configurations are read. Where the hub cannot be reached, memory is worked out from the
+    Only configuration files are read. Where the hub cannot be reached, memory is computed from the
     published architecture, if that is known, and the output says so.
     """
-    from kornia_ditf.cli import output
     from kornia_ditf.dense import DescriptorSpec
     from kornia_ditf.errors import HubUnreachableError, InvalidArgumentError
     from kornia_ditf.registry.lookup import find_descriptor
@@ -147,11 +131,6 @@ def show(
             )
         except HubUnreachableError as error:
             unknown = str(error)
-    if as_json:
-        values = None if plan is None else {**asdict(plan), "held": plan.held}
-        document = {**_as_values(spec), "weights": place}
-        output.print_json({**document, "plan": {"block": chosen, "dtype": dtype, "bytes": values}})
-        return
     draws = "1 noise draw" if spec.ensemble == 1 else f"{spec.ensemble} noise draws"
     facts = [
         ("backbone", spec.name),
@@ -171,16 +150,17 @@ def show(
         facts += _plan_facts(plan, chosen, dtype)
     elif unknown:
         facts.append(("memory", f"not known: {unknown}"))
-    output.print_facts(facts)
+    values = None if plan is None else {**asdict(plan), "held": plan.held}
+    document = {
+        **_as_values(spec),
+        "weights": place,
+        "plan": {"block": chosen, "dtype": dtype, "bytes": values},
+    }
+    output.show(output.Result(document, [output.Facts(facts)]), as_json=as_json)
 
 
 def _show_descriptor(spec: DescriptorSpec, as_json: bool) -> None:
-    from kornia_ditf.cli import output
-
-    if as_json:
-        output.print_json(_as_values(spec))
-        return
-    output.print_facts(
+    facts = output.Facts(
         [
             ("descriptor", spec.name),
             ("weights", spec.repo or "see its plugin"),
@@ -190,6 +170,7 @@ def _show_descriptor(spec: DescriptorSpec, as_json: bool) -> None:
             ("numbers from", spec.source),
         ]
     )
+    output.show(output.Result(_as_values(spec), [facts]), as_json=as_json)
 
 
 def _embedded(spec: BackboneSpec, source: str | None) -> str:

@@ -1,18 +1,20 @@
-"""`kornia-ditf extract`: images in, one safetensors file of descriptors each out."""
+"""`kornia-ditf extract`: descriptors of images, one safetensors file each."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kornia_ditf.cli import failures, options
+from kornia_ditf.cli import failures, options, output, progress
+from kornia_ditf.errors import OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     from kornia_ditf.types import DescriptorMap
 
 _CALIBRATION_IMAGES = 4
-# What a file must agree in with what would be written, to be left as it is.
+_LONGEST_NAME = 255  # bytes, on common file systems
+# Files that agree in these were made with the same settings.
 _SETTINGS = (
     *("name", "image_sha256", "identity", "descriptor_blocks", "timestep", "treatment"),
     *("long_side", "options", "settings"),
@@ -33,7 +36,12 @@ _SETTINGS = (
 def extract(
     images: options.Images,
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Write here; the folder is made if needed.")
+        Path,
+        typer.Option(
+            parser=options.read_path,
+            metavar="FOLDER",
+            help="Write here; the folder is made if needed.",
+        ),
     ],
     backbone: options.Backbone = None,
     source: options.Source = None,
@@ -56,25 +64,28 @@ def extract(
     others: options.Others = None,
     half: Annotated[bool, typer.Option("--half", help="Store float16, not float32.")] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make files anew that are there already.")
+        bool, typer.Option("--overwrite", help="Replace files that are there already.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Write the descriptors of images, one safetensors file each.
 
     A file holds `descriptors` (D, rows, columns), or `block_K` for each of several blocks, and
-    says in its metadata how they were made. Files that are there with the same settings are
-    skipped, so the same command goes on where an interrupted one stopped. Massive channels that
-    are not known are found on the first four images and discarded in all.
+    says in its metadata how they were made; equal images and settings give equal bytes. Files that
+    are there with the same settings are skipped, so the same command goes on where an interrupted
+    one stopped; files of other settings are kept and reported. Massive channels that are not known
+    are found on the first four images and discarded in all.
     """
-    from kornia_ditf.cli import output, settings
+    from kornia_ditf.cli import settings
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import CaptureError, ImageError, InvalidArgumentError
+    from kornia_ditf.utils.files import sweep
 
     paths = list({path.resolve(): path for path in images}.values())
     blocks = sorted(set(block or ()))
     output.make_folder(out)
+    sweep(out)
     given = {
         "block": max(blocks) if blocks else None,
         "timestep": timestep,
@@ -90,7 +101,7 @@ def extract(
     }
     spec = options.find_spec(backbone)
     side = options.side_in_pixels(long_side, spec)
-    stages = output.Stages()
+    stages = progress.Stages()
     with stages.stage("load"):
         descriptor = options.load_descriptor(spec, source, given)
     if isinstance(descriptor, DiTF):
@@ -109,14 +120,17 @@ def extract(
     made.pop("block", None)
     del made["embedded_default"]
     done = _Done()
-    targets = name_outputs(paths, out)
+    names = name_outputs(paths)
     try:
-        for path in output.track(paths, "extract"):
-            target = targets[path]
+        for path in progress.track(paths, "extract"):
             try:
                 image = read_fitting(path, side, spec.pixels_per_token)
-                about = {**made, "image": str(path.resolve()), "image_sha256": _digest(path)}
-                if not overwrite and _is_there(target, about):
+                about = {**made, "image": path.name, "image_sha256": _digest(path)}
+                target = out / names[path]
+                if target.exists() and _image_of(target) != about["image_sha256"]:
+                    target = out / _file_name(path, marked=True)
+                if target.exists() and not overwrite:
+                    _check_settings(target, about)
                     done.skipped.append(target)
                     continue
                 maps = _describe(descriptor, image, blocks, told)
@@ -127,52 +141,56 @@ def extract(
                 tensors = {name: described.data[0] for name, described in maps.items()}
                 _write(target, _stored(tensors, half, path), about)
                 done.written.append(target)
-            except (ImageError, InvalidArgumentError, CaptureError) as error:
+            except (ImageError, InvalidArgumentError, CaptureError, _KeptError) as error:
                 failures.say_error(str(error))
                 done.failed.append((path, error))
     except KeyboardInterrupt as interrupt:
         count = len(done.written) + len(done.skipped)
         raise failures.fail(
             f"interrupted with {count} of {len(paths)} images done; the same command goes on",
-            failures.INTERRUPTED,
+            failures.interrupt_code(interrupt),
         ) from interrupt
-    if as_json:
-        output.print_json({**made, **done.as_values()})
-    else:
-        output.print_facts(
-            [
-                *settings.preset_facts(backbone, spec, descriptor),
-                *(
-                    (
-                        f"discarded {number}" if len(blocks) > 1 else "discarded",
-                        settings.describe_channels_found(channels.get(str(number), []), origin),
-                    )
-                    for number in blocks
-                ),
-                ("written", f"{len(done.written)} of {len(paths)} images, in {out}"),
-                *done.remarks(),
-            ]
+    found = [
+        (
+            f"discarded {number}" if len(blocks) > 1 else "discarded",
+            settings.describe_channels_found(channels.get(str(number), []), origin),
         )
+        for number in blocks
+    ]
+    facts = output.Facts(
+        [
+            *settings.preset_facts(backbone, spec, descriptor),
+            *found,
+            ("written", f"{len(done.written)} of {len(paths)} images, in {out}"),
+            *done.remarks(),
+        ]
+    )
+    output.show(output.Result({**made, **done.as_values()}, [facts]), as_json=as_json)
     if done.failed:
         codes = {failures.exit_code(error) for _, error in done.failed}
         raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
 
 
-def name_outputs(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """Choose a file for each image, so that none takes another's.
-
-    It is the image's name, and where another image has that name, part of a digest of the image's
-    whole path with it.
-    """
+def name_outputs(paths: Sequence[Path]) -> dict[Path, str]:
+    """Choose a file name for each image: the image's own, marked where another image has it too."""
     counts = Counter(path.stem.casefold() for path in paths)
-    targets = {}
-    for path in paths:
-        target = folder / f"{path.stem}.safetensors"
-        if counts[path.stem.casefold()] > 1 or _belongs_to_another(target, path):
-            digest = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape"))
-            target = folder / f"{path.stem}-{digest.hexdigest()[:8]}.safetensors"
-        targets[path] = target
-    return targets
+    return {path: _file_name(path, marked=counts[path.stem.casefold()] > 1) for path in paths}
+
+
+def _file_name(path: Path, *, marked: bool) -> str:
+    """Return `STEM.safetensors`; where marked or too long, with a part of the path's digest."""
+    name = f"{path.stem}.safetensors"
+    if not marked and len(os.fsencode(name)) <= _LONGEST_NAME:
+        return name
+    end = f"-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}.safetensors"
+    stem = os.fsencode(path.stem)
+    if len(stem) + len(end) > _LONGEST_NAME:
+        return stem[: _LONGEST_NAME - len(end)].decode("utf-8", "ignore") + end
+    return path.stem + end
+
+
+class _KeptError(OutputError):
+    """A file that is kept, as it was made with other settings."""
 
 
 @dataclass(slots=True)
@@ -183,12 +201,14 @@ class _Done:
     skipped: list[Path] = field(default_factory=list)
     failed: list[tuple[Path, DiTFError]] = field(default_factory=list)
 
-    def remarks(self) -> Iterable[tuple[str, str]]:
+    def remarks(self) -> list[tuple[str, str]]:
+        remarks = []
         if self.skipped:
-            remark = f"{len(self.skipped)} that are there with these settings"
-            yield "skipped", f"{remark}; --overwrite makes them anew"
+            count = len(self.skipped)
+            remarks.append(("skipped", f"{count} that are there with the same settings"))
         if self.failed:
-            yield "failed", ", ".join(str(path) for path, _ in self.failed)
+            remarks.append(("failed", ", ".join(str(path) for path, _ in self.failed)))
+        return remarks
 
     def as_values(self) -> dict[str, Any]:
         return {
@@ -266,7 +286,7 @@ def _write(target: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -
 
 
 def _metadata(path: Path) -> dict[str, Any] | None:
-    """Read what a file says of itself; None where it is none of ours."""
+    """Read the metadata of a file of descriptors; None where it is no such file."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -276,18 +296,20 @@ def _metadata(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _is_there(target: Path, about: Mapping[str, Any]) -> bool:
-    found = _metadata(target) if target.exists() else None
-    if found is None or about["identity"] is None:  # weights without a name may be any
-        return False
-    return all(found.get(name) == about.get(name) for name in _SETTINGS)
+def _image_of(target: Path) -> Any:
+    """Return the digest of the image that a file describes; None where that is not known."""
+    return (_metadata(target) or {}).get("image_sha256")
 
 
-def _belongs_to_another(target: Path, image: Path) -> bool:
-    if not target.exists():
-        return False
-    found = _metadata(target)
-    return found is None or found.get("image") != str(image.resolve())
+def _check_settings(target: Path, about: Mapping[str, Any]) -> None:
+    found = _metadata(target) or {}
+    other = [name for name in _SETTINGS if found.get(name) != about.get(name)]
+    if other or about["identity"] is None:  # weights without a name may be any
+        names = ", ".join(other) or "weights without an identity"
+        raise _KeptError(
+            f"{target} is there, made with other settings ({names}); add --overwrite to replace "
+            "it, or name another --out"
+        )
 
 
 def _digest(path: Path) -> str:

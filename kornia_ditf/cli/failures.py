@@ -1,16 +1,19 @@
-"""An error in, one line and an exit code out; a bug keeps its traceback."""
+"""Errors as one line and an exit code; a bug keeps its traceback."""
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from types import FrameType
+from typing import Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperGroup
 
+from kornia_ditf.cli import output
 from kornia_ditf.errors import (
     CheckpointError,
     DatasetError,
@@ -24,7 +27,6 @@ from kornia_ditf.errors import (
 )
 
 INCOMPLETE = 6
-INTERRUPTED = 130
 _CODES: tuple[tuple[type[DiTFError], int], ...] = (
     (ImageError, 3),
     (UnknownBackboneError, 4),
@@ -44,15 +46,51 @@ Exit codes:
   4    a backbone or its weights cannot be had
   5    a result cannot be written
   6    a data set is incomplete, damaged or of another layout
-  130  interrupted
+  130  interrupted; 129 and 143 where SIGHUP or SIGTERM ended it
 """
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal that asks the process to end; files are cleaned up as after Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end the process as Ctrl-C does, unless they are ignored."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _terminate)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated(number)
 
 
 class CommandGroup(TyperGroup):
     """The commands; an error of ours becomes one line on standard error.
 
-    Plugins are asked for commands when all are listed, or one is asked for that is not built in.
+    Plugins are asked for their commands when all commands are listed, or an unknown one is typed.
     """
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line, help and usage errors included."""
+        try:
+            output.check_stdout()
+            return super().main(*args, **kwargs)
+        except OutputError as error:
+            say_error(str(error))
+            sys.exit(exit_code(error))
+        except OSError as error:
+            if error.filename is not None or sys.stdout is None:
+                raise
+            # Help and version, which are printed before any command runs.
+            say_error(f"cannot write standard output ({error.strerror})")
+            output.discard_stdout()
+            sys.exit(5)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """List the commands, built-in ones first."""
@@ -79,7 +117,7 @@ class CommandGroup(TyperGroup):
         except DiTFError as error:
             raise fail(str(error), exit_code(error)) from error
         except KeyboardInterrupt as interrupt:
-            raise fail("interrupted", INTERRUPTED) from interrupt
+            raise fail("interrupted", interrupt_code(interrupt)) from interrupt
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
@@ -89,7 +127,7 @@ class CommandGroup(TyperGroup):
 
 @contextmanager
 def showing_plugin_warnings() -> Iterator[None]:
-    """Show warnings about plugins, in one line each, and no others."""
+    """Show warnings about plugins in one line each, and no others."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", PluginWarning)
@@ -98,24 +136,29 @@ def showing_plugin_warnings() -> Iterator[None]:
 
 
 def fail(message: str, code: int) -> typer.Exit:
-    """Say in one line what is wrong; gives the exception that ends the command."""
+    """Print an error in one line, and return the exception that ends the command."""
     say_error(message)
     return typer.Exit(code)
 
 
 def say_error(message: str) -> None:
-    """Write `error: ...` on standard error, as one line."""
+    """Print `error: ...` on standard error, in one line."""
     _say("error", message)
 
 
 def exit_code(error: DiTFError) -> int:
-    """Choose the exit code of an error."""
+    """Return the exit code of an error."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), 1)
+
+
+def interrupt_code(interrupt: KeyboardInterrupt) -> int:
+    """Return the exit code of an interruption: 128 and the signal's number."""
+    return 128 + (interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 
 def _say(kind: str, message: str) -> None:
     # Messages may quote other libraries, which write several lines.
-    typer.echo(f"{kind}: {' '.join(message.split())}", err=True)
+    output.echo(f"{kind}: {' '.join(message.split())}", error=True)
 
 
 def _show_warning(

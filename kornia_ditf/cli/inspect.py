@@ -1,4 +1,4 @@
-"""`kornia-ditf inspect`: images in; massive channels by block, and what discarding does, out."""
+"""`kornia-ditf inspect`: massive channels by block, and what discarding them does."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def inspect(
     stands out. Contrast is 1 minus the mean cosine between tokens: 0 where all look alike.
     """
     from kornia_ditf.backbones.spec import BackboneSpec
-    from kornia_ditf.cli import output, settings
+    from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.errors import InvalidArgumentError
     from kornia_ditf.viz.inspection import inspect_channels
@@ -93,7 +93,7 @@ def inspect(
         "device": device,
         **options.read_others(others),
     }
-    stages = output.Stages()
+    stages = progress.Stages()
     with stages.stage("load"):
         ditf = options.load_ditf(spec, source, given, reach=max(numbers))
     with stages.stage("inspect"):
@@ -110,13 +110,6 @@ def inspect(
             written = _write(out, inspection, pictures[0], document)
     if keep:
         ditf.calibrate(pictures)
-    if as_json:
-        output.print_json(document)
-        return
-    output.print_facts([*settings.preset_facts(backbone, spec, ditf), ("images", _listed(images))])
-    typer.echo("")
-    output.print_table(_COLUMNS, _table_rows(inspection, top), right=_COLUMNS[:-1])
-    typer.echo("")
     origin = "from the preset" if ditf.config.massive_channels is not None else "found here"
     contrasts = ", ".join(f"{name} {value:.3f}" for name, value in inspection.contrast.items())
     facts = [
@@ -127,11 +120,18 @@ def inspect(
     if keep:
         kept = settings.describe_channels_found(ditf.massive_channels(), "used from now on")
         facts.append(("kept", kept))
-    if written:
-        facts.append(("written", ", ".join(str(path) for path in written)))
-    else:
-        facts.append(("pictures", "add --out FOLDER"))
-    output.print_facts(facts)
+    pictures_at = ", ".join(str(path) for path in written) or "none; add --out FOLDER"
+    text: list[output.Paragraph] = [
+        output.Facts(
+            [
+                *settings.preset_facts(backbone, spec, ditf),
+                ("images", ", ".join(str(path) for path in images)),
+            ]
+        ),
+        output.Table(_COLUMNS, _table_rows(inspection, top), right=_COLUMNS[:-1]),
+        output.Facts([*facts, ("written", pictures_at)]),
+    ]
+    output.show(output.Result(document, text), as_json=as_json)
 
 
 def read_blocks(text: str, count: int) -> list[int]:
@@ -219,7 +219,3 @@ def _write(
     save_picture(similarity, draw_treatments(inspection, image))
     write_json(values, document)
     return [channels, similarity, values]
-
-
-def _listed(images: list[Path]) -> str:
-    return ", ".join(map(str, images))

@@ -1,4 +1,4 @@
-"""`kornia-ditf match`: two images in; their correspondences as text, picture and JSON out."""
+"""`kornia-ditf match`: correspondences between two images, as text, picture and JSON."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def match(
     Both images are described and every patch of A is paired with the patch of B most like it, where
     the choice is mutual. Points are (x, y) in pixels; (0, 0) is the centre of the first pixel.
     """
-    from kornia_ditf.cli import output, settings
+    from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.matching import match as matching
     from kornia_ditf.viz.matches import draw_matches, save_picture
@@ -72,7 +72,7 @@ def match(
     images = [read_fitting(path, side, spec.pixels_per_token) for path in paths]
     for path in (picture, json_file):
         output.check_output(path, inputs=paths)
-    stages = output.Stages()
+    stages = progress.Stages()
     with stages.stage("load"):
         given = {
             "block": block,
@@ -134,11 +134,8 @@ def match(
             save_picture(temporary, drawn)
         if json_file is not None:
             output.write_json(json_file, document)
-    if as_json:
-        output.print_json(document)
-        return
     written = [str(path) for path in (picture, json_file) if path is not None]
-    output.print_facts(
+    facts = output.Facts(
         [
             *settings.preset_facts(backbone, spec, descriptor),
             *settings.channel_facts(descriptor, channels, origin),
@@ -153,6 +150,7 @@ def match(
             *((("written", ", ".join(written)),) if written else ()),
         ]
     )
+    output.show(output.Result(document, [facts]), as_json=as_json)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
     from kornia_ditf.descriptor import DiTF
 
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", show_default=False)]
+
+def read_path(text: str | Path) -> Path:
+    """Read a path; a shell leaves the `~` of `--out=~/folder` alone, so it is expanded here."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # no such user, or no home folder
+        return Path(text)
+
+
+Images = Annotated[
+    list[Path], typer.Argument(parser=read_path, metavar="IMAGE...", show_default=False)
+]
 Backbone = Annotated[
     str | None,
     typer.Option(

@@ -1,29 +1,119 @@
-"""Facts, tables and JSON in; text for people or documents for machines out."""
+"""Printing results, as text for people or as one JSON document, and writing them to files."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import platform
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Item = TypeVar("Item")
-
 _LIBRARIES = ("kornia-ditf", "torch", "diffusers")
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Labelled lines, printed with their texts aligned."""
+
+    rows: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table: aligned columns without lines or colours in a pipe.
+
+    Args:
+        columns: the headings.
+        rows: the cells.
+        right: the columns that are aligned to the right.
+        optional: the columns to drop, one after another, where a terminal is too narrow.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    right: Sequence[str] = ()
+    optional: Sequence[str] = ()
+
+
+Paragraph: TypeAlias = Facts | Table | str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command found: the JSON document, and the same as paragraphs of text."""
+
+    document: Mapping[str, Any]
+    text: Sequence[Paragraph]
+
+
+def show(result: Result, *, as_json: bool) -> None:
+    """Print a result to standard output.
+
+    Raises:
+        OutputError: standard output cannot be written.
+    """
+    if as_json:
+        print_json(result.document)
+        return
+    for number, part in enumerate(result.text):
+        if number and not isinstance(part, str):
+            echo("")
+        if isinstance(part, Facts):
+            print_facts(part.rows)
+        elif isinstance(part, Table):
+            print_table(part.columns, part.rows, right=part.right, optional=part.optional)
+        else:
+            echo(part)
+
+
+def printable(text: str) -> str:
+    r"""Escape what is not printable, so that no name can send commands to a terminal.
+
+    Example:
+        >>> print(printable("a\x1b[31m.png"))
+        a\x1b[31m.png
+    """
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def echo(text: str, *, error: bool = False) -> None:
+    """Print a line, made printable.
+
+    Raises:
+        OutputError: standard output cannot be written.
+    """
+    _write(printable(text), error=error)
+
+
+def check_stdout() -> None:
+    """Check that there is a standard output, before any work is done.
+
+    Raises:
+        OutputError: it is closed.
+    """
+    from kornia_ditf.errors import OutputError
+
+    if sys.stdout is None:
+        raise OutputError("standard output is closed: redirect it to a file or to /dev/null")
+
+
+def discard_stdout() -> None:
+    """Discard what is left for standard output, which would fail once more when Python exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def console(*, error: bool = False) -> Console:
-    """Give the console of standard output or error, plain and unwrapped where it is no terminal."""
+    """Return a console on standard output or error, plain and unwrapped where it is no terminal."""
     from rich.console import Console
 
     stream = sys.stderr if error else sys.stdout
@@ -37,9 +127,11 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
 
     out = console()
     space = max(len(label) for label, _ in facts) + 2
-    for label, text in facts:
-        line = Text(label.ljust(space), style="bold") + Text(text, style="not bold")
-        out.print(line, soft_wrap=True)
+    with out.capture() as captured:
+        for label, text in facts:
+            line = Text(label.ljust(space), style="bold") + Text(printable(text), style="not bold")
+            out.print(line, soft_wrap=True)
+    _write(captured.get().rstrip("\n"))
 
 
 def print_table(
@@ -48,45 +140,35 @@ def print_table(
     *,
     right: Sequence[str] = (),
     optional: Sequence[str] = (),
-) -> list[str]:
-    """Print a table; in a pipe as aligned columns without lines or colours.
-
-    Args:
-        columns: the headings.
-        rows: the cells.
-        right: the columns that are aligned to the right.
-        optional: the columns that are left out, one after another, where a terminal is too narrow.
-
-    Returns:
-        the columns that were left out.
-    """
+) -> None:
+    """Print a table; see `Table`."""
     from rich import box
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
     out = console()
-    left_out: list[str] = []
+    dropped: list[str] = []
     while True:
-        table = Table(box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False)
-        kept = [index for index, column in enumerate(columns) if column not in left_out]
+        table = RichTable(box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False)
+        kept = [index for index, column in enumerate(columns) if column not in dropped]
         for index in kept:
             justify: Literal["right", "left"] = "right" if columns[index] in right else "left"
             table.add_column(columns[index], justify=justify, overflow="fold")
         for row in rows:
-            table.add_row(*(row[index] for index in kept))
+            table.add_row(*(printable(row[index]) for index in kept))
         unwrapped = out.measure(table, options=out.options.update(max_width=10_000)).maximum
-        if len(left_out) == len(optional) or unwrapped <= out.width:
+        if len(dropped) == len(optional) or unwrapped <= out.width:
             break
-        left_out.append(optional[len(left_out)])
+        dropped.append(optional[len(dropped)])
     with out.capture() as captured:
         out.print(table)
-    for line in captured.get().rstrip("\n").split("\n"):
-        typer.echo(line.rstrip())
-    return left_out
+    _write("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
+    if dropped:
+        echo(f"The terminal is too narrow for {', '.join(dropped)}; widen it, or use --json.")
 
 
 def print_json(document: Mapping[str, Any]) -> None:
-    """Write a document to standard output."""
-    typer.echo(json.dumps(document, indent=1))
+    """Print a document to standard output."""
+    _write(json.dumps(document, indent=1))
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -98,7 +180,7 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def package_version(name: str) -> str:
-    """Give an installed package's version, or `unknown`."""
+    """Return an installed package's version, or `unknown`."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -106,12 +188,12 @@ def package_version(name: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Give the versions of what a result depends on."""
+    """Return the versions of what a result depends on."""
     return {"python": platform.python_version()} | {n: package_version(n) for n in _LIBRARIES}
 
 
 def check_output(path: Path | None, *, inputs: Sequence[Path] = ()) -> None:
-    """Try whether a file can be written, before the work and not after it.
+    """Check that a file can be written, before the work and not after it.
 
     Raises:
         OutputError: it cannot, or it is one of the inputs.
@@ -135,7 +217,7 @@ def check_output(path: Path | None, *, inputs: Sequence[Path] = ()) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that results go to, if it is not there.
+    """Make a folder for results, if it is not there.
 
     Raises:
         OutputError: it cannot be made.
@@ -145,51 +227,18 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot write to {folder} ({error.strerror}): name another") from error
+        raise OutputError(
+            f"cannot write to {folder} ({error.strerror}): name another folder"
+        ) from error
 
 
-class Stages:
-    """Measures named stages, and shows the current one where standard error is a terminal."""
+def _write(text: str, *, error: bool = False) -> None:
+    from kornia_ditf.errors import OutputError
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._console = console(error=True)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Measure what runs inside."""
-        begin = time.perf_counter()
-        if self._console.is_terminal:
-            with self._console.status(name):
-                yield
-        else:
-            yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
-
-    def describe(self) -> str:
-        """Say each stage's seconds in one line."""
-        return ", ".join(f"{name} {seconds:.2f}" for name, seconds in self.seconds.items())
-
-
-def track(items: Sequence[Item], label: str) -> Iterator[Item]:
-    """Go through items, with a bar and the time that remains where standard error is a terminal."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    out = console(error=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=out, disable=not out.is_terminal, transient=True) as progress:
-        yield from progress.track(items, description=label)
+    try:
+        typer.echo(text, err=error)
+    except OSError as problem:
+        if error or problem.errno == errno.EPIPE:  # a reader that has seen enough, such as head
+            raise
+        discard_stdout()
+        raise OutputError(f"cannot write standard output ({problem.strerror})") from problem

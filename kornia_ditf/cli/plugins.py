@@ -1,7 +1,4 @@
-"""`kornia-ditf plugins`: which are installed, what each adds, and why one is left out.
-
-Also the commands that plugins add.
-"""
+"""`kornia-ditf plugins`: the installed plugins, and the commands that they add."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from kornia_ditf.cli import options
+from kornia_ditf.cli import options, output
 
 if TYPE_CHECKING:
     from kornia_ditf.registry.plugins import Plugin
@@ -20,14 +17,13 @@ _COLUMNS = ("plugin", "version", "state", "hooks", "adds", "from")
 
 
 def plugins(as_json: options.Json = False) -> None:
-    """Say of every plugin whether it works, what it adds, and why not.
+    """List plugins with their status, what each adds, and why one is left out.
 
-    A plugin that is left out hinders nothing else. The environment variable KORNIA_DITF_PLUGINS
-    limits which load: names with commas between them, or nothing for none.
+    A broken plugin is left out, and all else goes on. The environment variable KORNIA_DITF_PLUGINS
+    selects plugins: names separated by commas, or empty for none.
     """
     import warnings
 
-    from kornia_ditf.cli import output
     from kornia_ditf.errors import PluginWarning
     from kornia_ditf.registry.lookup import ask_plugins
 
@@ -35,12 +31,6 @@ def plugins(as_json: options.Json = False) -> None:
         warnings.simplefilter("ignore", PluginWarning)  # what they say is said here
         commands_of_plugins()
         found = ask_plugins()
-    if as_json:
-        output.print_json({"plugins": [_as_values(plugin) for plugin in found]})
-        return
-    if not found:
-        typer.echo("no plugins are installed")
-        return
     rows = [
         (
             plugin.name,
@@ -52,10 +42,8 @@ def plugins(as_json: options.Json = False) -> None:
         )
         for plugin in found
     ]
-    output.print_table(_COLUMNS, rows, right=("adds",), optional=("hooks", "version"))
-    for plugin in found:
-        typer.echo("")
-        output.print_facts(
+    facts = [
+        output.Facts(
             [
                 ("plugin", plugin.name),
                 ("file", plugin.origin),
@@ -64,6 +52,12 @@ def plugins(as_json: options.Json = False) -> None:
                 *(("why", reason) for reason in plugin.reasons),
             ]
         )
+        for plugin in found
+    ]
+    table = output.Table(_COLUMNS, rows, right=("adds",), optional=("hooks", "version"))
+    text: list[output.Paragraph] = [table, *facts] if found else ["no plugins are installed"]
+    document = {"plugins": [_as_values(plugin) for plugin in found]}
+    output.show(output.Result(document, text), as_json=as_json)
 
 
 def _as_values(plugin: Plugin) -> dict[str, Any]:
@@ -82,7 +76,7 @@ def _as_values(plugin: Plugin) -> dict[str, Any]:
 
 
 def commands_of_plugins() -> dict[str, Any]:
-    """Give the commands that plugins add, by name."""
+    """Return the commands that plugins add, by name."""
     from kornia_ditf.registry.plugins import installed_plugins
 
     found = installed_plugins()

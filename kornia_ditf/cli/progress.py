@@ -1,50 +1,34 @@
-"""How a long run goes, shown: bars in a terminal, a line now and then elsewhere."""
+"""Progress of long work: bars in a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
-import typer
+from kornia_ditf.cli import output
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+Element = TypeVar("Element")
+
 
 class StageProgress:
-    """Shows stages, how many of their items are done, and how long the rest will take."""
+    """Shows stages, how much of each is done, and how long the rest will take."""
 
     _EVERY_SECONDS = 10.0
 
     def __init__(self) -> None:
-        from kornia_ditf.cli import output
-
-        self._console = output.console(error=True)
         self._bars: Progress | None = None
         self._task: TaskID | None = None
         self._stage, self._total, self._done = "", 0, 0
         self._begun = self._told = time.monotonic()
 
     def __enter__(self) -> StageProgress:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        if self._console.is_terminal:
-            self._bars = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
+        if output.console(error=True).is_terminal:
+            self._bars = _bars(transient=False)
             self._bars.start()
         return self
 
@@ -56,9 +40,9 @@ class StageProgress:
         self._stage, self._total, self._done = stage, total, 0
         self._begun = self._told = time.monotonic()
         if self._bars is not None:
-            self._task = self._bars.add_task(stage, total=total or None)
+            self._task = self._bars.add_task(output.printable(stage), total=total or None)
         elif total:
-            typer.echo(f"{stage}: {total}", err=True)
+            output.echo(f"{stage}: {total}", error=True)
 
     def advance(self, count: int) -> None:
         self._done += count
@@ -68,12 +52,40 @@ class StageProgress:
         elif now - self._told > self._EVERY_SECONDS and self._total:
             self._told = now
             left = (now - self._begun) / self._done * (self._total - self._done)
-            typer.echo(
-                f"{self._stage}: {self._done} of {self._total}, {duration(left)} left", err=True
-            )
+            line = f"{self._stage}: {self._done} of {self._total}, {duration(left)} left"
+            output.echo(line, error=True)
 
     def warn(self, message: str) -> None:
-        typer.echo(f"warning: {message}", err=True)
+        output.echo(f"warning: {message}", error=True)
+
+
+class Stages:
+    """Measures named stages, and shows the current one where standard error is a terminal."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._console = output.console(error=True)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure the block inside."""
+        begin = time.perf_counter()
+        if self._console.is_terminal:
+            with self._console.status(name):
+                yield
+        else:
+            yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+
+    def describe(self) -> str:
+        """List the seconds of each stage in one line."""
+        return ", ".join(f"{name} {seconds:.2f}" for name, seconds in self.seconds.items())
+
+
+def track(elements: Sequence[Element], label: str) -> Iterator[Element]:
+    """Iterate with a bar and the time that remains, where standard error is a terminal."""
+    with _bars(transient=True) as bars:
+        yield from bars.track(elements, description=label)
 
 
 def duration(seconds: float) -> str:
@@ -86,3 +98,27 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _bars(*, transient: bool) -> Progress:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    out = output.console(error=True)
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=out,
+        disable=not out.is_terminal,
+        transient=transient,
+    )

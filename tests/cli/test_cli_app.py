@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import warnings
@@ -226,3 +227,38 @@ def test_a_corrupt_or_missing_shard_is_one_line_and_4(
         assert (result.exit_code, result.stdout) == (4, "")
         assert result.stderr.count("\n") == 1 and shard.name in result.stderr
         shard.unlink(missing_ok=True)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["backbones"], ["backbones", "--json"], ["--help"]])
+def test_a_full_standard_output_is_one_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(
+            [sys.executable, "-m", "kornia_ditf", *arguments], stdout=full, stderr=-1, text=True
+        )
+    assert run.returncode == 5
+    assert run.stderr.startswith("error: cannot write standard output (No space left")
+    assert run.stderr.count("\n") == 1
+
+
+def test_a_closed_standard_output_is_one_line() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "kornia_ditf", "backbones"],
+        stderr=-1,
+        text=True,
+        preexec_fn=lambda: os.close(1),
+    )
+    assert run.returncode == 5
+    assert run.stderr.startswith("error: standard output is closed") and run.stderr.count("\n") == 1
+
+
+def test_names_send_no_commands_to_the_terminal(run: Run, images: list[Path], model: Path) -> None:
+    odd = images[0].with_name("\x1b]0;owned\x07\x1b[31mred.png")
+    images[0].rename(odd)
+    broken = images[1].with_name("\x1b[31m.png")
+    broken.write_bytes(b"")
+    out = images[2].parent / "out"
+    for arguments in (("match", odd, odd), ("match", broken, odd), ("extract", odd, "--out", out)):
+        result = run(*arguments, "-b", model, "--long-side", 48)
+        assert result.exit_code == (3 if broken in arguments else 0)
+        assert not {"\x1b", "\x07"} & set(result.output)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,6 @@ from safetensors.torch import load_file
 from typer.testing import Result
 
 import kornia_ditf
-from kornia_ditf.cli.extract import name_outputs
 from kornia_ditf.descriptor import DiTF
 
 Run = Callable[..., Result]
@@ -39,7 +42,7 @@ def test_files_hold_what_the_library_computes_and_how(
         stored = load_file(out / f"{path.stem}.safetensors")
         torch.testing.assert_close(stored["descriptors"], ditf(path).data[0])
     about = metadata(out / "a.safetensors")
-    assert about["image"] == str(images[0]) and about["image_size"] == [48, 64]
+    assert about["image"] == "a.png" and about["image_size"] == [48, 64]
     assert about["grid"] == [9, 12] and about["massive_channels"] == {"2": [7, 19]}
     assert about["identity"] == ditf.backbone.identity
 
@@ -58,16 +61,64 @@ def test_several_blocks_have_a_key_each(
     torch.testing.assert_close(stored["block_1"].float(), expected, atol=1e-2, rtol=1e-2)
 
 
-def test_the_same_again_is_skipped_and_other_settings_are_not(
-    run_json: RunJson, images: list[Path], model: Path, tmp_path: Path
+def test_the_same_again_is_skipped_and_other_settings_are_kept(
+    run: Run, run_json: RunJson, images: list[Path], model: Path, tmp_path: Path
 ) -> None:
     command = ("extract", *images, "-b", model, *SMALL, "--out", tmp_path / "out")
     assert len(run_json(*command)["written"]) == 3
     assert len(run_json(*command)["skipped"]) == 3
     assert len(run_json(*command, "--overwrite")["written"]) == 3
-    assert len(run_json(*command, "--seed", 1)["written"]) == 3
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    other = run(*command, "--seed", 1)
+    assert other.exit_code == 5
+    assert other.stderr.count("other settings (seed); add --overwrite") == 3
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert len(run_json(*command, "--seed", 1, "--overwrite")["written"]) == 3
     shutil.copy(images[1], images[0])
     assert len(run_json(*command, "--seed", 1)["written"]) == 1
+
+
+def test_equal_images_give_equal_bytes_wherever_they_lie(
+    run_json: RunJson, images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "elsewhere" / "a.png"
+    copy.parent.mkdir()
+    shutil.copy(images[0], copy)
+    contents = set()
+    for number, image in enumerate((images[0], copy, images[0])):
+        out = tmp_path / str(number)
+        run_json("extract", image, "-b", model, *SMALL, "--out", out)
+        contents.add((out / "a.safetensors").read_bytes())
+    assert len(contents) == 1
+    assert str(tmp_path).encode() not in contents.pop()
+
+
+def test_names_as_long_as_the_file_system_allows_get_a_file_each(
+    run_json: RunJson, images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    named = [tmp_path / f"{'n' * 240}{end}.png" for end in ("n" * 10, "n" * 9 + "m", "\u00fc" * 5)]
+    for path in named:
+        shutil.copy(images[0], path)
+    done = run_json("extract", *named, "-b", model, *SMALL, "--out", tmp_path / "out")
+    assert len(set(done["written"])) == len(list((tmp_path / "out").iterdir())) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_leaves_whole_files_only(
+    number: signal.Signals, images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "kornia_ditf", "extract", *map(str, images)]
+    slow = ["-b", str(model), "--timestep", "500", "--ensemble", "20000", "--out", str(out)]
+    process = subprocess.Popen([*words, *slow], stderr=subprocess.PIPE, text=True)
+    while not out.is_dir():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate()
+    assert process.returncode == 128 + number
+    assert said.startswith("error: interrupted") and said.count("\n") == 1
+    assert not list(out.iterdir())
 
 
 def test_a_bad_image_is_reported_and_the_rest_go_on(
@@ -123,16 +174,20 @@ def test_images_of_one_name_do_not_overwrite_each_other(
     command = ("extract", "-b", model, *SMALL, "--out", tmp_path / "out")
     together = run_json(*command, images[0], other)["written"]
     assert len(set(together)) == 2
-    assert {metadata(Path(path))["image"] for path in together} == {str(images[0]), str(other)}
+    assert {metadata(Path(path))["image"] for path in together} == {"a.png"}
     first = run_json(*command, images[0])["written"]
     later = run_json(*command, other)
     assert not set(first) & {*later["written"], *later["skipped"]}
 
 
-def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "a.safetensors").write_bytes(b"weights of something")
-    target = name_outputs([Path("a.png")], tmp_path)[Path("a.png")]
-    assert target.name.startswith("a-") and not target.exists()
+def test_a_file_that_is_not_ours_is_left_alone(
+    run_json: RunJson, images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "a.safetensors"
+    other.write_bytes(b"weights of something")
+    done = run_json("extract", images[0], "-b", model, *SMALL, "--out", tmp_path, "--overwrite")
+    assert [Path(path).name[:2] for path in done["written"]] == ["a-"]
+    assert other.read_bytes() == b"weights of something"
 
 
 def test_an_image_named_twice_is_done_once(

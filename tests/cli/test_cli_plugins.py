@@ -234,7 +234,8 @@ def test_any_descriptor_is_extracted_and_skipped_the_second_time(
     with safe_open(path, "pt") as file:
         assert file.metadata()["identity"] == '"shades 0.0"'
     assert len(run_json(*command)["skipped"]) == 3
-    assert len(run_json(*command, "-o", "loudness=1")["written"]) == 3
+    assert run(*command, "-o", "loudness=1").exit_code == 5
+    assert len(run_json(*command, "-o", "loudness=1", "--overwrite")["written"]) == 3
 
 
 @pytest.mark.usefixtures("shades")
