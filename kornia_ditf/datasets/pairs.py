@@ -39,6 +39,10 @@ class Pair:
         homography: takes points of A to B, shape (3, 3), float64.
         label_a: what A shows, in words, for prompts; empty where nobody says.
         label_b: what B shows.
+
+    Raises:
+        DatasetError: a number is not finite, a size, box or visibility out of range, or the
+            homography has no inverse.
     """
 
     name: str
@@ -56,6 +60,19 @@ class Pair:
     homography: Tensor | None = None
     label_a: str = ""
     label_b: str = ""
+
+    def __post_init__(self) -> None:
+        for side, image in (("a", self.image_a), ("b", self.image_b)):
+            height, width = getattr(self, f"size_{side}")
+            as_size(width, height, image, f"size_{side}")
+            points, box = getattr(self, f"points_{side}"), getattr(self, f"box_{side}")
+            as_points(points, image, f"points_{side}")
+            seen = getattr(self, f"visibility_{side}")
+            as_visibility(seen, len(points), image, f"visibility_{side}")
+            if box is not None:
+                as_box(box, image, f"box_{side}")
+        if self.homography is not None:
+            as_homography(self.homography, self.image_a, "homography")
 
     @property
     def visible(self) -> Tensor:

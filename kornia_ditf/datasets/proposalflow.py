@@ -22,10 +22,10 @@ from kornia_ditf.datasets.files import (
     read_csv,
     read_rows,
 )
+from kornia_ditf.datasets.matfile import read_mat
 from kornia_ditf.datasets.pairs import Pair, PairDataset, as_points
 from kornia_ditf.datasets.spec import DatasetSpec
-from kornia_ditf.errors import DatasetError, MissingExtraError
-from kornia_ditf.utils.silence import silence
+from kornia_ditf.errors import DatasetError
 
 _PASCAL = (
     "Get PF-dataset-PASCAL.zip from https://www.di.ens.fr/willow/research/proposalflow/ and the "
@@ -170,31 +170,12 @@ def _split(cell: str) -> list[str]:
 
 def _annotated(path: Path) -> tuple[Tensor, Tensor]:
     """Read keypoints and their visibility from a .mat file, whose missing ones are NaN."""
-    values = _load_mat(path).get("kps")
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
-        raise DatasetError(path, f"it must hold kps of shape (K, 2), in numbers. {_PASCAL}")
-    if values.ndim != 2 or values.shape[1] != 2:
-        raise DatasetError(path, f"it must hold kps of shape (K, 2), got {values.shape}. {_PASCAL}")
+    values = read_mat(path, _PASCAL).get("kps")
+    if values is None or values.ndim != 2 or values.shape[1] != 2:
+        raise DatasetError(path, f"it must hold numbers kps of shape (K, 2). {_PASCAL}")
     missing = np.asarray(np.isnan(values).all(1))
-    points = as_points(np.where(missing[:, None], 0, values).tolist(), path, "kps")
+    points = as_points(np.where(missing[:, None], 0, values), path, "kps")
     return points, torch.from_numpy(~missing).double()
-
-
-def _load_mat(path: Path) -> dict[str, Any]:
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise MissingExtraError(
-            f"reading {path.name} needs scipy; type `pip install 'kornia-ditf[study]'`"
-        ) from error
-    if not is_file(path):
-        raise DatasetError(path, f"there is no such file. {_PASCAL}")
-    try:
-        with silence:
-            content: dict[str, Any] = loadmat(path)
-    except Exception as error:  # scipy raises anything from ValueError to struct.error
-        raise DatasetError(path, f"it is not a MATLAB file ({error}). {_PASCAL}") from error
-    return content
 
 
 def load_pascal(root: str | Path, *, split: str = "test") -> PFPascal:
@@ -203,7 +184,7 @@ def load_pascal(root: str | Path, *, split: str = "test") -> PFPascal:
     Args:
         root: PF-dataset-PASCAL, or the folder that holds it.
         split: trn, val or test. Where the list has no coordinates, as that of trn, points are
-            read from Annotations/<category>/*.mat, which needs scipy.
+            read from Annotations/<category>/*.mat.
 
     Raises:
         DatasetError: the list is missing or malformed.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -150,7 +151,7 @@ def area_under_curve(errors: Sequence[float], threshold: float) -> float:
     return float(contributions.sum()) / len(contributions)
 
 
-def area_contributions(errors: Sequence[float], threshold: float) -> Tensor:
+def area_contributions(errors: Sequence[float] | npt.NDArray[Any], threshold: float) -> Tensor:
     """Compute what each error contributes to `area_under_curve`, which is their mean.
 
     Without interpolation an error e contributes max(0, 1 - e / threshold). Straight lines between

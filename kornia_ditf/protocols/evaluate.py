@@ -210,9 +210,9 @@ def _base(pair: Pair, protocol: Protocol, sources: Tensor) -> float:
             return float(max(pair.size_b))
         case "points" if "willow-padding" in protocol.compat:
             padded = torch.cat([sources, sources.new_full((1, 2), -1.0)])
-            return _extent(padded)
+            return _extent(padded, pair)
         case "points":
-            return _extent(pair.points_b[pair.visible])
+            return _extent(pair.points_b[pair.visible], pair)
     if pair.box_b is None:
         raise InvalidArgumentError(
             f"pair {pair.name} has no box in image B, by which {protocol.name} sets its "
@@ -222,6 +222,10 @@ def _base(pair: Pair, protocol: Protocol, sources: Tensor) -> float:
     return max(bottom - top, right - left)
 
 
-def _extent(points: Tensor) -> float:
-    # Without points there is nothing to be right or wrong, and any base will do.
-    return float((points.amax(0) - points.amin(0)).max()) or 1.0 if len(points) else 1.0
+def _extent(points: Tensor, pair: Pair) -> float:
+    if not len(points):
+        return 1.0  # There is nothing to be right or wrong, and any base will do.
+    extent = float((points.amax(0) - points.amin(0)).max())
+    if not extent:
+        raise DatasetError(pair.image_b, f"all keypoints of {pair.name} in it are at one place")
+    return extent
