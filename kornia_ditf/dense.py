@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -12,6 +13,7 @@ from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import check_integer, check_spec
+from kornia_ditf.utils.isolation import untraced
 from kornia_ditf.utils.state import leave_out_frozen
 
 
@@ -28,6 +30,10 @@ class DenseDescriptor(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         leave_out_frozen(self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> DescriptorMap:
+        described: DescriptorMap = untraced(super().__call__)(*args, **kwargs)
+        return described
 
     @property
     @abstractmethod

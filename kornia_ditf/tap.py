@@ -10,10 +10,11 @@ the forward stops.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from threading import get_ident
+from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from kornia_ditf.errors import CaptureError, InvalidArgumentError
 from kornia_ditf.treatments import modulate
 from kornia_ditf.types import Tap, TokenNorm
 from kornia_ditf.utils.checks import values_are_checked
+from kornia_ditf.utils.isolation import isolated, untraced
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,8 +130,78 @@ class BlockStream:
     tokens: Literal["all", "first", "last"] = "all"
 
 
-class _ForwardStopped(Exception):
-    """The last block asked for was reached."""
+class StopForward(Exception):
+    """Raised by a hook of `run_with_hooks` to end the forward."""
+
+
+Hook: TypeAlias = tuple[nn.Module, Callable[..., None]]
+
+
+def run_with_hooks(
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    *,
+    before: Sequence[Hook] = (),
+    after: Sequence[Hook] = (),
+) -> bool:
+    """Run a model's own forward under hooks, which are removed whatever happens.
+
+    Calls from several threads wait for one another. A thread that runs the model by other means,
+    such as the diffusers pipeline that it is a part of, does not meet these hooks.
+
+    Args:
+        model: what to run.
+        inputs: arguments of its forward, by name.
+        before: submodules, and what is called with their positional and keyword arguments.
+        after: submodules, and what is called with their positional arguments and their output.
+
+    Returns:
+        whether a hook ended the forward by raising `StopForward`.
+    """
+    return untraced(_run)(model, inputs, before, after)
+
+
+def _run(
+    model: nn.Module, inputs: Mapping[str, Any], before: Sequence[Hook], after: Sequence[Hook]
+) -> bool:
+    thread = get_ident()
+
+    def own(function: Callable[..., None]) -> Callable[..., None]:
+        def hook(_: nn.Module, *seen: Any) -> None:
+            if get_ident() == thread:
+                function(*seen)
+
+        return hook
+
+    with isolated(model), ExitStack() as hooks:
+        hooks.enter_context(_uncompiled(model, {module for module, _ in (*before, *after)}))
+        for module, function in before:
+            handle = module.register_forward_pre_hook(own(function), with_kwargs=True)
+            hooks.callback(handle.remove)
+        for module, function in after:
+            hooks.callback(module.register_forward_hook(own(function)).remove)
+        try:
+            getattr(model, "_orig_mod", model)(**inputs)  # what torch.compile has wrapped
+        except StopForward:
+            return True
+    return False
+
+
+@contextmanager
+def _uncompiled(model: nn.Module, hooked: set[nn.Module]) -> Iterator[None]:
+    """Let modules that were compiled in place, and would skip these hooks, run as they are."""
+    compiled = [
+        (module, module._compiled_call_impl)
+        for module in model.modules()
+        if module._compiled_call_impl is not None and not hooked.isdisjoint(module.modules())
+    ]
+    for module, _ in compiled:
+        module._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for module, call in compiled:
+            module._compiled_call_impl = call
 
 
 def count_blocks(transformer: nn.Module, streams: Sequence[BlockStream]) -> int:
@@ -169,13 +241,10 @@ def capture_blocks(
         for block in sorted(set(blocks))
     }
     last = max(recorders)
-    with ExitStack() as hooks:
-        for block, recorder in recorders.items():
-            recorder.hook(hooks, stop=block == last)
-        try:
-            transformer(**inputs)
-        except _ForwardStopped:
-            return {block: recorder.tap() for block, recorder in recorders.items()}
+    before = [hook for block, each in recorders.items() for hook in each.before(block == last)]
+    after = [hook for each in recorders.values() for hook in each.after()]
+    if run_with_hooks(transformer, inputs, before=before, after=after):
+        return {block: recorder.tap() for block, recorder in recorders.items()}
     raise CaptureError(f"the forward of {type(transformer).__name__} never reached block {last}")
 
 
@@ -192,34 +261,29 @@ class _Recorder:
         self.arguments: Mapping[str, Any] = {}
         self.output: Tensor | None = None
 
-    def hook(self, hooks: ExitStack, *, stop: bool) -> None:
-        def enter_block(_: nn.Module, args: Any, kwargs: Any) -> None:
+    def before(self, stop: bool) -> list[Hook]:
+        def enter_block(args: Any, kwargs: Any) -> None:
             bound = inspect.signature(self.block.forward).bind(*args, **kwargs)
             self.arguments = bound.arguments
 
-        def enter_norm(_: nn.Module, args: Any, kwargs: Any) -> None:
+        def enter_norm(args: Any, kwargs: Any) -> None:
             if self.x is None:  # CogVideoX calls its norm again for the text
                 self.x = self._image_tokens(first_tensor(args, kwargs))
 
-        def leave_module(_: nn.Module, __: Any, output: Tensor) -> None:
-            self.output = output
-
-        def enter_attention(_: nn.Module, args: Any, kwargs: Any) -> None:
+        def enter_attention(args: Any, kwargs: Any) -> None:
             self.attended = self._image_tokens(first_tensor(args, kwargs))
             if stop:
-                raise _ForwardStopped
+                raise StopForward
 
         attention = _submodule(self.block, self.stream.attention)
-        for module, hook in (
-            (self.block, enter_block),
-            (self.norm, enter_norm),
-            (attention, enter_attention),
-        ):
-            handle = module.register_forward_pre_hook(hook, with_kwargs=True)
-            hooks.callback(handle.remove)
-        if self.stream.modulation.module is not None:
-            source = _submodule(self.block, self.stream.modulation.module)
-            hooks.callback(source.register_forward_hook(leave_module).remove)
+        return [(self.block, enter_block), (self.norm, enter_norm), (attention, enter_attention)]
+
+    def after(self) -> list[Hook]:
+        def leave_module(_: Any, output: Tensor) -> None:
+            self.output = output
+
+        path = self.stream.modulation.module
+        return [] if path is None else [(_submodule(self.block, path), leave_module)]
 
     def tap(self) -> Tap:
         if self.x is None or self.attended is None:

@@ -57,3 +57,24 @@ def smooth_map(shift: tuple[float, float], size: int = 96) -> DescriptorMap:
     return DescriptorMap(
         (places + phases).sin().permute(2, 0, 1)[None], Frame((size, size), (size, size))
     )
+
+
+def check_mutual(a: Tensor, b: Tensor, indices: Tensor, tie: float = 1e-6) -> None:
+    """Assert that the pairs are all the mutual nearest ones, but for ties."""
+    unit_a, unit_b = F.normalize(a.double(), dim=1), F.normalize(b.double(), dim=1)
+    cosines = unit_a @ unit_b.T
+    cosines[(a == 0).all(1)] = -torch.inf
+    cosines[:, (b == 0).all(1)] = -torch.inf
+    if not cosines.numel():
+        assert indices.shape == (0, 2)
+        return
+    rows, columns = indices.unbind(1)
+    assert len(rows.unique()) == len(columns.unique()) == len(rows)
+    found = cosines[rows, columns]
+    assert bool((found > cosines[rows].amax(1) - tie).all())
+    assert bool((found > cosines[:, columns].amax(0) - tie).all())
+    in_row = cosines > cosines.amax(1, keepdim=True) - tie
+    in_column = cosines > cosines.amax(0) - tie
+    alone = in_row & in_column & (in_row.sum(1, keepdim=True) == 1) & (in_column.sum(0) == 1)
+    pairs = {tuple(pair) for pair in indices.tolist()}
+    assert pairs >= {tuple(pair) for pair in alone.nonzero().tolist()}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.massive import discard_channels
 from kornia_ditf.noise import RectifiedFlow, draw_image_noise
 from kornia_ditf.preprocess import as_image, fit_image
+from kornia_ditf.registry.lookup import create_ditf
 from kornia_ditf.treatments import TREATMENTS, modulate
-from kornia_ditf.types import Conditioning, Tap
+from kornia_ditf.types import Conditioning, Discarded, Tap
 
 WIDTH = 24
 SPIKE = 5
@@ -183,22 +185,62 @@ def test_several_blocks_equal_single_ones(image: Tensor) -> None:
         assert torch.equal(described.data, alone.data)
 
 
-def test_massive_channels_are_found_in_the_first_batch_and_stay(image: Tensor) -> None:
+def test_channels_found_in_an_image_hold_for_that_image_alone(image: Tensor) -> None:
     backbone = ToyBackbone()
     ditf = DiTF(backbone, config())
     assert ditf.massive_channels() is None
-    ditf(image)
-    assert ditf.massive_channels() == (SPIKE,)
+    assert ditf(image).discarded == (Discarded((SPIKE,), "this image"),)
+    assert ditf.massive_channels() is None
     backbone.spike = 0.0
-    ditf(image)
-    assert ditf.massive_channels() == (SPIKE,)
+    assert ditf(image).discarded == (Discarded((), "this image"),)
+    assert torch.equal(ditf(image).data, DiTF(backbone, config(massive_channels=()))(image).data)
+
+
+def test_images_of_a_batch_are_searched_each_by_itself(image: Tensor) -> None:
+    class BrightSpike(ToyBackbone):
+        """The spike stands in bright images only."""
+
+        def taps(self, latent: Tensor, *args: object, **kwargs: object) -> dict[int, Tap]:
+            taps = super().taps(latent, *args, **kwargs)  # type: ignore[arg-type]
+            bright = latent.mean((1, 2, 3)) > 0
+            for tap in taps.values():
+                tap.x[:, :, SPIKE] *= bright[:, None]
+            return taps
+
+    ditf = DiTF(BrightSpike(), config())
+    images = torch.cat([image / 4, 1 - image / 4])
+    together = ditf(images)
+    assert [each.channels for each in together.discarded] == [(), (SPIKE,)]
+    for index in range(2):
+        alone = ditf(images[index : index + 1])
+        assert together[index].discarded == alone.discarded
+        torch.testing.assert_close(together[index].data, alone.data, rtol=0, atol=1e-5)
+
+
+def test_a_map_says_who_named_the_discarded_channels(
+    image: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORNIA_DITF_CACHE", str(tmp_path))
+    backbone = ToyBackbone()
+    configured = DiTF(backbone, config(massive_channels=(7, 3)))(torch.cat([image, image]))
+    assert configured.discarded == 2 * (Discarded((3, 7), "configuration"),)
+    ditf = DiTF(backbone, config())
+    ditf.describe_together([image, image])
+    assert ditf(image).discarded == (Discarded((SPIKE,), "images described together"),)
+    backbone.identity = "toy@1"
+    ditf.calibrate([image])
+    assert ditf(image).discarded == (Discarded((SPIKE,), "calibration"),)
+    later = DiTF(backbone, config())
+    assert later(image).discarded == (Discarded((SPIKE,), "calibration file"),)
+    assert DiTF(backbone, config(treatment="adaln"))(image).discarded == ()
 
 
 def test_configured_channels_belong_to_the_configured_block(image: Tensor) -> None:
     ditf = DiTF(ToyBackbone(), config(massive_channels=(1, 2)))
     ditf.describe_blocks(image, [0, 2])
     assert ditf.massive_channels() == (1, 2)
-    assert ditf.massive_channels(0) == (SPIKE,)
+    assert ditf.massive_channels(0) is None
+    assert ditf.describe_blocks(image, [0])[0].discarded[0].channels == (SPIKE,)
 
 
 def test_images_described_together_share_the_channels_found_in_all() -> None:
@@ -376,3 +418,45 @@ def test_identity_names_what_decides_the_numbers() -> None:
     assert len(names) == 2 and None not in names
     pieces = DiTF(ditf.backbone, replace(known, rows_per_forward=1))
     assert pieces.identity in names and pieces.width == WIDTH
+
+
+def test_threads_that_share_a_backbone_get_their_own_images_descriptors() -> None:
+    one = create_ditf("nano", long_side=64)
+    other = DiTF(one.backbone, DiTFConfig(block=2, timestep=0, massive_channels=()))
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.rand(1, 3, 32, 16 + 8 * i, generator=generator) for i in range(4)]
+    calls = [(ditf, image) for ditf in (one, other) for image in images]
+    expected = [ditf(image).data for ditf, image in calls]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda call: call[0](call[1]).data, 3 * calls))
+    for data, right in zip(found, 3 * expected, strict=True):
+        torch.testing.assert_close(data, right)
+
+
+def test_torch_compile_changes_nothing() -> None:
+    ditf = create_ditf("nano", long_side=32, block=1)
+    compiled = torch.compile(ditf, backend="aot_eager")
+    blocks = torch.compile(ditf.describe_blocks, backend="eager")
+    for size in ((32, 24), (24, 32)):
+        image = torch.rand(1, 3, *size)
+        expected = ditf.describe_blocks(image, [0, 1])
+        assert torch.equal(compiled(image).data, expected[1].data)
+        assert torch.equal(blocks(image, [0, 1])[0].data, expected[0].data)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_neither_default_dtype_nor_autocast_changes_a_descriptor(dtype: torch.dtype) -> None:
+    image = torch.rand(1, 3, 32, 24)
+    expected = create_ditf("nano", long_side=64)(image)
+    torch.set_default_dtype(dtype)
+    try:
+        found = create_ditf("nano", long_side=64)(image)
+        points = torch.tensor([[[3.0, 7.25]]], dtype=torch.float32)
+        assert torch.equal(found.at(points), expected.at(points))
+        assert torch.equal(found.centres(), expected.centres())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found.data, expected.data)
+    if dtype != torch.float64:
+        with torch.autocast("cpu", dtype=dtype):
+            assert torch.equal(create_ditf("nano", long_side=64)(image).data, expected.data)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from kornia_ditf.tap import (
     modulation_error,
     read_norm,
 )
+from kornia_ditf.treatments import modulate
 
 WIDTH, TEXT, GRID = 16, 3, (2, 4)
 TOKENS = GRID[0] * GRID[1]
@@ -322,3 +325,58 @@ def test_a_tap_has_the_streams_dtype_whatever_the_block_normalises_in() -> None:
     streams = (stream("blocks", modulation=ArgumentModulation("temb", shift=1, scale=0)),)
     tap = capture_blocks(Given(), streams, [0], inputs, grid=GRID)[0]
     assert tap.x.dtype == torch.bfloat16 and torch.equal(tap.x, hidden)
+
+
+def test_threads_that_share_a_transformer_capture_their_own_blocks(
+    toy: ToyTransformer, inputs: dict[str, Tensor]
+) -> None:
+    def call(number: int) -> bool:
+        block, rows = number % 5, 1 + number % 2
+        mine = {name: value[:rows] * (1 + number) for name, value in inputs.items()}
+        tap = capture_blocks(toy, STREAMS, [block], mine, grid=GRID)[block]
+        return torch.equal(tap.x, stream_before(toy, mine, block))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            assert all(pool.map(call, range(60)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert hook_count(toy) == 0
+
+
+def test_another_threads_own_forward_does_not_meet_the_hooks(
+    toy: ToyTransformer, inputs: dict[str, Tensor]
+) -> None:
+    expected = toy(**inputs)
+    found: list[Tensor] = []
+
+    class Meanwhile(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            toy.first[0].after = nn.Identity()
+            with ThreadPoolExecutor(1) as pool:
+                found.append(pool.submit(toy, **inputs).result())
+            return x
+
+    toy.first[0].after = Meanwhile()
+    tap = capture_blocks(toy, STREAMS, [3], inputs, grid=GRID)[3]
+    assert torch.equal(found[0], expected)
+    assert torch.equal(tap.x, stream_before(toy, inputs, 3))
+
+
+@pytest.mark.parametrize("part", ["block", "transformer", "wrapper"])
+def test_what_was_compiled_is_captured_as_it_is(
+    part: str, toy: ToyTransformer, inputs: dict[str, Tensor]
+) -> None:
+    expected = capture_blocks(toy, STREAMS, [1], inputs, grid=GRID)[1]
+    wrapped: Any = torch.compile(toy, backend="eager") if part == "wrapper" else toy
+    if part == "transformer":
+        toy.compile(backend="eager")
+    if part == "block":
+        for block in toy.first:
+            block.compile(backend="eager")
+    wrapped(**inputs)
+    tap = capture_blocks(wrapped, STREAMS, [1], inputs, grid=GRID)[1]
+    assert torch.equal(tap.x, expected.x) and torch.equal(modulate(tap), modulate(expected))
+    torch.testing.assert_close(wrapped(**inputs), toy._call_impl(**inputs))

@@ -15,7 +15,7 @@ from kornia_ditf.adapters.keypoints import is_filled
 from kornia_ditf.adapters.kornia import DiTFDescriptor, DiTFFeature
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching.match import mutual_nearest
+from kornia_ditf.matching.nearest import mutual_nearest
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
 
 _PLAIN = ("nn", "mnn", "snn", "smnn")

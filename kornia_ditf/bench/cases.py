@@ -126,16 +126,8 @@ def _nearest(count: int, width: int, device: torch.device) -> Case:
     product = torch.empty(count, count, device=device)
     contestants: dict[str, Work] = {
         "kornia_ditf": lambda: peers.as_pairs(mutual_nearest(a, b)[0]),
-        "kornia_ditf, float32": lambda: peers.as_pairs(
-            mutual_nearest(a, b, precision="float32")[0]
-        ),
-        "kornia_ditf, bfloat16": lambda: peers.as_pairs(
-            mutual_nearest(a, b, precision="bfloat16")[0]
-        ),
-        "torch.mm alone, float32": lambda: torch.mm(a, b.T, out=product),
+        "torch.mm alone": lambda: torch.mm(a, b.T, out=product),
     }
-    half_a, half_b = a.bfloat16(), b.bfloat16()
-    contestants["torch.mm alone, bfloat16"] = lambda: half_a @ half_b.T
     missing = []
     others: dict[str, tuple[str, Callable[[Tensor, Tensor], peers.Pairs]]] = {
         "kornia match_mnn": ("kornia", peers.nearest_kornia),
@@ -164,7 +156,7 @@ def _nearest(count: int, width: int, device: torch.device) -> Case:
         frozenset({"cv2.BFMatcher"}) if count < 6400 else frozenset(contestants),
         tuple(missing),
         2.0 * count * count * width,
-        "torch.mm alone, float32",
+        "torch.mm alone",
     )
 
 

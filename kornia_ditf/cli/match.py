@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,7 @@ from kornia_ditf.cli import options
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kornia_ditf.matching.verification import Verification
     from kornia_ditf.types import DescriptorMap, Matches
 
 _MIN_MATCHES = 8  # a homography through fewer explains nothing
@@ -62,12 +62,12 @@ def match(
     """
     from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
-    from kornia_ditf.matching import match as matching
+    from kornia_ditf.matching.match import match as match_maps
     from kornia_ditf.viz.matches import draw_matches, save_picture
 
     paths = (image_a, image_b)
     prompts = _check_arguments(prompt, picture, json_file, limit, min_score)
-    spec = options.find_spec(backbone)
+    spec = options.find_spec(backbone, others)
     side = options.side_in_pixels(long_side, spec)
     images = [read_fitting(path, side, spec.pixels_per_token) for path in paths]
     for path in (picture, json_file):
@@ -95,9 +95,12 @@ def match(
     if channels is None:
         channels, origin = settings.known_channels(descriptor)[0] or (), "found in these two images"
     with stages.stage("match"):
-        found = matching.match(maps[0], maps[1], min_score=min_score)
+        found = match_maps(maps[0], maps[1], min_score=min_score)
     with stages.stage("geometry"):
-        plane = _fit_plane(found, maps[1])
+        # One token of the second image: closer than that, two neighbouring tokens are as good.
+        sizes = zip(maps[1].frame.image_size, maps[1].grid, strict=True)
+        threshold_px = max(pixels / tokens for pixels, tokens in sizes)
+        plane = _fit_plane(found, threshold_px)
 
     document = {
         "versions": output.versions(),
@@ -120,7 +123,7 @@ def match(
         "points_a": _rounded(found.points_a, 3),
         "points_b": _rounded(found.points_b, 3),
         "scores": _rounded(found.scores, 6),
-        "homography": None if plane is None else plane.as_values(),
+        "homography": None if plane is None else _as_values(plane, threshold_px),
         "picture": None if picture is None else str(picture),
         "seconds": {name: round(seconds, 4) for name, seconds in stages.seconds.items()},
     }
@@ -144,7 +147,7 @@ def match(
                 for side, path, descriptors in zip("AB", paths, maps, strict=True)
             ),
             ("matches", _describe_matches(found)),
-            ("geometry", _describe_plane(plane, len(found))),
+            ("geometry", _describe_plane(plane, len(found), threshold_px)),
             *((("A to B", _describe_matrix(plane)),) if plane is not None else ()),
             ("seconds", f"{stages.describe()}; {sum(stages.seconds.values()):.2f} in all"),
             *((("written", ", ".join(written)),) if written else ()),
@@ -153,41 +156,14 @@ def match(
     output.show(output.Result(document, [facts]), as_json=as_json)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Plane:
-    """A homography from A to B, and which matches it explains."""
-
-    matrix: list[list[float]]
-    inliers: Tensor  # bool, (K,)
-    threshold_px: float
-
-    def as_values(self) -> dict[str, Any]:
-        return {
-            "matrix": self.matrix,
-            "threshold_px": round(self.threshold_px, 3),
-            "inliers": self.inliers.tolist(),
-        }
-
-
-def _fit_plane(matches: Matches, map_b: DescriptorMap) -> _Plane | None:
-    import cv2
-    import torch
+def _fit_plane(matches: Matches, threshold_px: float) -> Verification | None:
+    """Fit a homography where enough matches can agree on one."""
+    from kornia_ditf.matching.verification import verify
 
     if len(matches) < _MIN_MATCHES:
         return None
-    # One token of the second image: closer than that, two neighbouring tokens are as good.
-    height, width = map_b.frame.image_size
-    rows, columns = map_b.grid
-    threshold = max(height / rows, width / columns)
-    points_a, points_b = (p.cpu().double().numpy() for p in (matches.points_a, matches.points_b))
-    try:
-        matrix, inliers = cv2.findHomography(points_a, points_b, cv2.USAC_MAGSAC, threshold)
-    except cv2.error:  # all points on one line
-        return None
-    if matrix is None:
-        return None
-    kept = torch.from_numpy(inliers.ravel().astype(bool))
-    return _Plane(matrix.tolist(), kept, threshold)
+    found = verify(matches, threshold=threshold_px)
+    return None if found.matrix is None else found
 
 
 def _check_arguments(
@@ -239,18 +215,32 @@ def _describe_matches(matches: Matches) -> str:
     return f"{len(matches)}; similarity {values} (least, quartiles, greatest)"
 
 
-def _describe_plane(plane: _Plane | None, count: int) -> str:
+def _describe_plane(plane: Verification | None, count: int, threshold_px: float) -> str:
     if plane is None:
         return f"{count} matches do not fix a homography"
     return (
         f"a plane or a rotation explains {int(plane.inliers.sum())} of {count} matches "
-        f"(within {plane.threshold_px:.1f} px)"
+        f"(within {threshold_px:.1f} px)"
     )
 
 
-def _describe_matrix(plane: _Plane) -> str:
-    rows = "; ".join(" ".join(f"{value:.5g}" for value in row) for row in plane.matrix)
+def _as_values(plane: Verification, threshold_px: float) -> dict[str, Any]:
+    return {
+        "matrix": _matrix(plane),
+        "threshold_px": round(threshold_px, 3),
+        "inliers": plane.inliers.tolist(),
+    }
+
+
+def _describe_matrix(plane: Verification) -> str:
+    rows = "; ".join(" ".join(f"{value:.5g}" for value in row) for row in _matrix(plane))
     return f"homography {rows}"
+
+
+def _matrix(plane: Verification) -> list[list[float]]:
+    assert plane.matrix is not None
+    rows: list[list[float]] = plane.matrix.tolist()
+    return rows
 
 
 def _rounded(values: Tensor, digits: int) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 from kornia_ditf.datasets.base import Dataset
 from kornia_ditf.datasets.files import as_pixels
 from kornia_ditf.errors import DatasetError
-from kornia_ditf.utils.silence import silence
+from kornia_ditf.utils.isolation import quiet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ def read_indexed(path: Path, size: tuple[int, int]) -> Tensor:
     from PIL import Image
 
     try:
-        with silence, Image.open(path) as image:
+        with quiet(Warning), Image.open(path) as image:
             if image.mode not in ("P", "L", "1"):
                 raise DatasetError(
                     path, f"it holds colours ({image.mode}) where an index of objects is expected"

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.noise import draw_image_noise
+from kornia_ditf.utils.isolation import isolated
 
 
 def encode_images(vae: nn.Module, images: Tensor, *, sample: bool = False, seed: int = 0) -> Tensor:
@@ -33,7 +34,8 @@ def encode_images(vae: nn.Module, images: Tensor, *, sample: bool = False, seed:
     device, dtype = execution_place(vae)
     pixels = (2 * images - 1).to(device, dtype)
     frames = _takes_frames(vae)
-    encoded = _any(vae).encode(pixels.unsqueeze(2) if frames else pixels)
+    with isolated(vae):
+        encoded = _any(vae).encode(pixels.unsqueeze(2) if frames else pixels)
     posterior = getattr(encoded, "latent_dist", None)
     if posterior is None:
         if sample:
@@ -97,7 +99,7 @@ def _is_packed(vae: nn.Module) -> bool:
 
 
 def _channels(values: Any, latent: Tensor) -> Tensor:
-    return torch.as_tensor(values).to(latent).reshape(1, -1, 1, 1)
+    return torch.as_tensor(values, dtype=latent.dtype, device=latent.device).reshape(1, -1, 1, 1)
 
 
 def _any(vae: nn.Module) -> Any:

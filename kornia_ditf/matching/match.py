@@ -1,50 +1,83 @@
-"""Descriptors of two images in, correspondences in the pixels of each out, by cosine."""
+"""Correspondences between images, from the mutual nearest tokens of their descriptor maps."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching.certified import Precision
-from kornia_ditf.matching.checks import check_one_image
-from kornia_ditf.matching.keypoints import match_points, similarity_maps
-from kornia_ditf.matching.nearest import mutual_nearest
+from kornia_ditf.matching.checks import check_comparable, check_one_image, full_precision
+from kornia_ditf.matching.nearest import (
+    STRIP,
+    as_vectors,
+    check_all_finite,
+    check_limits,
+    find_mutual,
+)
 from kornia_ditf.types import DescriptorMap, Matches
 
-__all__ = ["match", "match_points", "mutual_nearest", "similarity_maps"]
+Maps = DescriptorMap | Sequence[DescriptorMap]
+Masks = Tensor | Sequence[Tensor | None] | None
 
 
-def match(
+@overload
+def match(  # type: ignore[overload-overlap]
     map_a: DescriptorMap,
     map_b: DescriptorMap,
     *,
+    min_score: float | None = ...,
+    ratio: float | None = ...,
+    radius: float = ...,
+    mask_a: Masks = ...,
+    mask_b: Masks = ...,
+) -> Matches: ...
+@overload
+def match(
+    map_a: Maps,
+    map_b: Maps,
+    *,
+    min_score: float | None = ...,
+    ratio: float | None = ...,
+    radius: float = ...,
+    mask_a: Masks = ...,
+    mask_b: Masks = ...,
+) -> list[Matches]: ...
+def match(
+    map_a: Maps,
+    map_b: Maps,
+    *,
     min_score: float | None = None,
     ratio: float | None = None,
-    mask_a: Tensor | None = None,
-    mask_b: Tensor | None = None,
-    precision: Precision = "auto",
-) -> Matches:
-    """Match the mutually nearest tokens of two images.
+    radius: float = 0.0,
+    mask_a: Masks = None,
+    mask_b: Masks = None,
+) -> Matches | list[Matches]:
+    """Match the mutual nearest tokens of two images, or of many pairs of images.
 
     Args:
-        map_a: one image's descriptors.
-        map_b: the other's; grids and image sizes may differ.
-        min_score: leave out matches of a lower cosine, in [-1, 1].
-        ratio: leave out matches that are not so much nearer than the second nearest, in (0, 1];
-            see `mutual_nearest`.
-        mask_a: which pixels of A are matched, bool, shape (H, W): tokens whose centres they hold;
-            all by default.
-        mask_b: the same of B.
-        precision: of the first products, which changes the time alone; see `mutual_nearest`.
+        map_a: descriptors of one image, of a batch of images, or a list of maps of one image each.
+        map_b: the same for the other images; grids and image sizes may differ. A map of one image
+            is matched with each image of the other side.
+        min_score: discard matches of a lower cosine, in [-1, 1].
+        ratio: discard matches unless their distance is at most `ratio` times that to the second
+            nearest, in (0, 1]; see `mutual_nearest`.
+        radius: pixels around the nearest in which no second is sought, at least 0.
+        mask_a: which pixels of A are matched, bool, shape (H, W): tokens are matched whose centres
+            it holds. All by default. For several pairs, a list with a mask or None for each.
+        mask_b: the same for B.
 
     Returns:
-        the tokens' centres in the pixels of the two images, best first. No token is in two
-        matches.
+        the tokens' centres in pixels of the two images, best first; no token is in two matches.
+        For lists and batches a list with one result per pair. (A type checker takes two maps for
+        one pair: write `list(batch)` to tell it otherwise.)
 
     Raises:
-        InvalidArgumentError: a map of several images, different widths or devices, values not
-            finite, a mask of another size, or a number out of range.
+        InvalidArgumentError: sides of different lengths, different widths or devices, values that
+            are not finite, a mask of another size, or a number out of range.
 
     Example:
         >>> from kornia_ditf.types import Frame
@@ -55,29 +88,104 @@ def match(
                 [15.5000, 15.5000],
                 [47.5000, 47.5000],
                 [15.5000, 47.5000]])
+        >>> [len(matches) for matches in match(a, [a, b])]
+        [4, 4]
     """
-    for name, descriptors in (("map_a", map_a), ("map_b", map_b)):
-        check_one_image(descriptors, name)
-    indices, scores = mutual_nearest(
-        map_a.tokens[0],
-        map_b.tokens[0],
-        min_score=min_score,
-        ratio=ratio,
-        mask_a=_mask_tokens(map_a, mask_a, "mask_a"),
-        mask_b=_mask_tokens(map_b, mask_b, "mask_b"),
-        precision=precision,
-    )
-    a, b = indices.unbind(1)
-    return Matches(map_a.centres()[a], map_b.centres()[b], scores).best(len(scores))
+    check_limits(min_score, ratio, radius)
+    sides = [_one_by_one(map_a, "map_a"), _one_by_one(map_b, "map_b")]
+    count = max(map(len, sides)) if all(sides) else 0
+    for index, maps in enumerate(sides):
+        if len(maps) not in (1, count):
+            raise InvalidArgumentError(
+                "map_a and map_b must hold equally many images, or one of them one image, "
+                f"got {len(sides[0])} and {len(sides[1])}"
+            )
+        sides[index] = maps * count if len(maps) == 1 else maps
+    single = isinstance(map_a, DescriptorMap) and isinstance(map_b, DescriptorMap) and count == 1
+    masks = [
+        _one_mask_each(mask, count, name) for name, mask in (("mask_a", mask_a), ("mask_b", mask_b))
+    ]
+    pairs = list(zip(*sides, *masks, strict=True))
+    found: list[Matches] = []
+    # Pairs of equal shapes are matched together, as many as fill a strip.
+    for _, group in groupby(pairs, key=lambda pair: (pair[0].data.shape, pair[1].data.shape)):
+        alike = list(group)
+        a, b = alike[0][0].grid, alike[0][1].grid
+        device = alike[0][0].data.device
+        some = max(1, STRIP.get(device.type, STRIP["cuda"]) // (a[0] * a[1] * b[0] * b[1]))
+        for start in range(0, len(alike), some):
+            found += _match_alike(alike[start : start + some], min_score, ratio, radius)
+    return found[0] if single else found
 
 
-def _mask_tokens(descriptors: DescriptorMap, mask: Tensor | None, name: str) -> Tensor | None:
-    """Look a mask up at the pixels that hold the tokens' centres."""
-    if mask is None:
+_Pair = tuple[DescriptorMap, DescriptorMap, Tensor | None, Tensor | None]
+
+
+@torch.no_grad()
+def _match_alike(
+    pairs: Sequence[_Pair], min_score: float | None, ratio: float | None, radius: float
+) -> list[Matches]:
+    """Match pairs whose grids have the same shapes."""
+    maps_a, maps_b, masks_a, masks_b = zip(*pairs, strict=True)
+    for a, b in zip(maps_a, maps_b, strict=True):
+        check_comparable(a.data, b.data, a.data.shape[1], b.data.shape[1])
+    sides, points = [], []
+    for name, maps, masks in (("mask_a", maps_a, masks_a), ("mask_b", maps_b, masks_b)):
+        centres = torch.stack([one.centres() for one in maps])
+        tokens = torch.cat([one.tokens for one in maps]) if len(maps) > 1 else maps[0].tokens
+        mask = _mask_tokens(maps, centres, masks, name)
+        sides.append(as_vectors(tokens, mask, centres if radius else None))
+        points.append(centres)
+    with full_precision(sides[0].units.device):
+        found = find_mutual(*sides, min_score=min_score, ratio=ratio, radius=radius)
+        check_all_finite(*sides)
+        order = found.scores.masked_fill(~found.kept, -torch.inf).argsort(
+            dim=1, descending=True, stable=True
+        )
+        matches = []
+        for pair, count in enumerate(found.kept.sum(1).tolist()):
+            a = order[pair, :count]
+            b = found.nearest[pair, a]
+            matches.append(Matches(points[0][pair, a], points[1][pair, b], found.scores[pair, a]))
+    return matches
+
+
+def _one_by_one(maps: Maps, name: str) -> list[DescriptorMap]:
+    """Split a batch into maps of one image each, or check a list of them."""
+    if isinstance(maps, DescriptorMap):
+        return list(maps)
+    for index, one in enumerate(maps):
+        if not isinstance(one, DescriptorMap):
+            raise InvalidArgumentError(
+                f"{name} must hold DescriptorMaps, got {type(one).__name__} at index {index}"
+            )
+        check_one_image(one, f"{name}[{index}]")
+    return list(maps)
+
+
+def _one_mask_each(mask: Masks, count: int, name: str) -> list[Tensor | None]:
+    if mask is None or isinstance(mask, Tensor):
+        return [mask] * count
+    if len(mask) != count:
+        raise InvalidArgumentError(f"{name} must hold {count} masks, one per pair, got {len(mask)}")
+    return list(mask)
+
+
+def _mask_tokens(
+    maps: Sequence[DescriptorMap], centres: Tensor, masks: Sequence[Tensor | None], name: str
+) -> Tensor | None:
+    """Look masks up at the pixels that hold the tokens' centres, shape (B, N)."""
+    if all(mask is None for mask in masks):
         return None
-    size = descriptors.frame.image_size
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != size:
-        got = f"{mask.dtype} of {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask)
-        raise InvalidArgumentError(f"{name} must be bool of its image's size {size}, got {got}")
-    x, y = (descriptors.centres() + 0.5).long().unbind(1)
-    return mask.to(x.device)[y, x]
+    rows = []
+    for one, points, mask in zip(maps, centres, masks, strict=True):
+        size = one.frame.image_size
+        if mask is None:
+            rows.append(torch.ones(len(points), dtype=torch.bool, device=points.device))
+            continue
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != size:
+            got = f"{mask.dtype} of {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask)
+            raise InvalidArgumentError(f"{name} must be bool of its image's size {size}, got {got}")
+        x, y = (points + 0.5).long().unbind(1)
+        rows.append(mask.to(points.device)[y, x])
+    return torch.stack(rows)

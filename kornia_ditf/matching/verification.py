@@ -1,7 +1,4 @@
-"""Matches in; the geometry that most of them agree on, and which of them do, out.
-
-The estimators are OpenCV's USAC with MAGSAC++ scoring, Kornia's RANSAC, and PoseLib's LO-RANSAC.
-"""
+"""Geometric verification of matches by OpenCV's MAGSAC++, Kornia's RANSAC or PoseLib."""
 
 from __future__ import annotations
 
@@ -29,14 +26,14 @@ _Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Verification:
-    """The geometry between two images, and the matches that obey it.
+    """The geometry between two images, and the matches that agree with it.
 
     Args:
         geometry: `homography`, `fundamental` or `essential`.
         matrix: float64, shape (3, 3), or None where none was found. A homography takes points
             (x, y, 1) of A to B and ends in 1 where it can; for the others, of length 1,
             b^T @ matrix @ a = 0, in pixels, or for `essential` in camera coordinates.
-        inliers: which matches obey it, bool, shape (K,); none where there is no matrix.
+        inliers: which matches agree with it, bool, shape (K,); none where there is no matrix.
         matches: the matches that were verified.
     """
 
@@ -47,7 +44,7 @@ class Verification:
 
     @property
     def inlier_matches(self) -> Matches:
-        """The matches that obey the geometry."""
+        """The matches that agree with the geometry."""
         kept, matches = self.inliers.to(self.matches.scores.device), self.matches
         return Matches(matches.points_a[kept], matches.points_b[kept], matches.scores[kept])
 
@@ -105,17 +102,17 @@ def verify(
     )
     if cameras is not None:
         a, b, threshold = _calibrate(a, b, threshold, cameras)
-    matrix: _Array | None = None
-    inliers = np.zeros(len(a), dtype=bool)
+    matrix, inliers = None, np.zeros(len(a), dtype=bool)
     if len(np.unique(np.c_[a, b], axis=0)) >= _LEAST_MATCHES[geometry]:
         estimate = _ESTIMATORS[estimator]
         matrix, inliers = estimate(a, b, geometry, threshold, confidence, max_iterations, seed)
+    device = matches.scores.device
     if matrix is None or not np.isfinite(matrix).all() or not matrix.any():
-        none = torch.zeros(len(a), dtype=torch.bool, device=matches.scores.device)
+        none = torch.zeros(len(a), dtype=torch.bool, device=device)
         return Verification(geometry, None, none, matches)
     usual = geometry == "homography" and abs(matrix[2, 2]) > 1e-12
     matrix = matrix / (matrix[2, 2] if usual else np.linalg.norm(matrix))
-    kept = torch.from_numpy(np.asarray(inliers, dtype=bool).ravel()).to(matches.scores.device)
+    kept = torch.from_numpy(np.asarray(inliers, dtype=bool).ravel()).to(device)
     return Verification(geometry, torch.from_numpy(matrix), kept, matches)
 
 
@@ -169,32 +166,26 @@ def _calibrate(
     return points[0], points[1], threshold / float(np.mean(focal_lengths))
 
 
+_Found = tuple[Any, Any]
+"""A matrix or None, and which points agree with it."""
+
+
 def _estimate_cv2(
-    a: _Array,
-    b: _Array,
-    geometry: Geometry,
-    threshold: float,
-    confidence: float,
-    max_iterations: int,
-    seed: int,
-) -> tuple[_Array | None, _Array]:
+    a: _Array, b: _Array, geometry: Geometry, threshold: float, confidence: float, most: int, _: int
+) -> _Found:
     import cv2
 
-    # It has no seed: the samples that USAC draws are always the same.
-    method = cv2.USAC_MAGSAC
-    found: Any
-    if geometry == "homography":
-        found = cv2.findHomography(
-            a, b, method, threshold, maxIters=max_iterations, confidence=confidence
-        )
-    elif geometry == "fundamental":
-        found = cv2.findFundamentalMat(a, b, method, threshold, confidence, max_iterations)
-    else:
-        found = cv2.findEssentialMat(
-            a, b, np.eye(3), method, confidence, threshold, maxIters=max_iterations
-        )
-    matrix, mask = found
-    return matrix, mask
+    # Without a seed: USAC always draws the same samples.
+    method: Any = cv2.USAC_MAGSAC
+    try:
+        if geometry == "homography":
+            return cv2.findHomography(a, b, method, threshold, None, most, confidence)
+        if geometry == "fundamental":
+            return cv2.findFundamentalMat(a, b, method, threshold, confidence, most)
+        eye = np.eye(3)
+        return cv2.findEssentialMat(a, b, eye, method, confidence, threshold, most)
+    except cv2.error:  # all points on one line
+        return None, np.zeros(len(a), dtype=bool)
 
 
 def _estimate_kornia(
@@ -203,21 +194,15 @@ def _estimate_kornia(
     geometry: Geometry,
     threshold: float,
     confidence: float,
-    max_iterations: int,
+    most: int,
     seed: int,
-) -> tuple[_Array | None, _Array]:
+) -> _Found:
     from kornia.geometry import RANSAC
 
-    batch = min(2048, max_iterations)
+    batch = min(2048, most)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        ransac = RANSAC(
-            geometry,
-            inl_th=threshold,
-            batch_size=batch,
-            max_iter=-(-max_iterations // batch),
-            confidence=confidence,
-        )
+        ransac = RANSAC(geometry, threshold, batch, -(-most // batch), confidence)
         matrix, inliers = ransac(torch.from_numpy(a), torch.from_numpy(b))
     return matrix.double().numpy(), inliers.numpy()
 
@@ -228,9 +213,9 @@ def _estimate_poselib(
     geometry: Geometry,
     threshold: float,
     confidence: float,
-    max_iterations: int,
+    most: int,
     seed: int,
-) -> tuple[_Array | None, _Array]:
+) -> _Found:
     try:
         import poselib
     except ImportError as error:
@@ -241,27 +226,20 @@ def _estimate_poselib(
         "max_reproj_error": threshold,
         "max_epipolar_error": threshold,
         "success_prob": confidence,
-        "max_iterations": max_iterations,
-        "min_iterations": min(1000, max_iterations),
+        "max_iterations": most,
+        "min_iterations": min(1000, most),
         "seed": seed,
     }
-    matrix: _Array
-    if geometry == "homography":
-        matrix, report = poselib.estimate_homography(a, b, options)
-    elif geometry == "fundamental":
-        matrix, report = poselib.estimate_fundamental(a, b, options)
-    else:
+    if geometry == "essential":
         camera = {"model": "PINHOLE", "width": 1, "height": 1, "params": [1.0, 1.0, 0.0, 0.0]}
         pose, report = poselib.estimate_relative_pose(a, b, camera, camera, options)
         x, y, z = pose.t
-        matrix = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ pose.R
+        return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ pose.R, report["inliers"]
+    matrix, report = getattr(poselib, f"estimate_{geometry}")(a, b, options)
     return matrix, report["inliers"]
 
 
-_Estimate = Callable[
-    [_Array, _Array, Geometry, float, float, int, int], tuple[_Array | None, _Array]
-]
-_ESTIMATORS: dict[Estimator, _Estimate] = {
+_ESTIMATORS: dict[Estimator, Callable[..., _Found]] = {
     "cv2": _estimate_cv2,
     "kornia": _estimate_kornia,
     "poselib": _estimate_poselib,

@@ -77,11 +77,11 @@ def within(
         raise InvalidArgumentError(f"base must be above 0 and finite, got {base!r}")
     if comparison == "<=":
         thresholds = torch.tensor(alphas, dtype=torch.float64)
-        return (distances.double() / base)[None] <= thresholds[:, None]
+        return (distances.cpu().double() / base)[None] <= thresholds[:, None]
     if comparison == "<":
         thresholds = torch.tensor(alphas, dtype=torch.float32).double() * base
         thresholds = thresholds.float().double() if single else thresholds
-        return distances.double()[None] < thresholds[:, None]
+        return distances.cpu().double()[None] < thresholds[:, None]
     raise InvalidArgumentError(f"comparison must be '<=' or '<', got {comparison!r}")
 
 
@@ -95,7 +95,7 @@ def project(homography: Tensor, points: Tensor) -> Tensor:
     Returns:
         shape (K, 2), float64; infinite where a point goes to infinity.
     """
-    matrix, points = homography.double(), points.double()
+    matrix, points = homography.cpu().double(), points.cpu().double()
     mapped = torch.cat([points, points.new_ones(len(points), 1)], 1) @ matrix.T
     return mapped[:, :2] / mapped[:, 2:]
 

@@ -120,7 +120,7 @@ class PCK:
         if not hits.shape[1]:
             self._empty += 1
             return
-        correct = hits.sum(1).double().cpu().numpy()
+        correct = hits.sum(1).cpu().double().numpy()
         self._add(category, (hits.shape[1], 1), (correct, correct / hits.shape[1]))
 
     def _add(

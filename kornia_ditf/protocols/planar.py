@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_ditf.datasets.pairs import Pair
-from kornia_ditf.matching.match import match, mutual_nearest
+from kornia_ditf.matching.match import match
+from kornia_ditf.matching.nearest import mutual_nearest
 from kornia_ditf.protocols.protocol import Protocol
 from kornia_ditf.types import DescriptorMap
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.errors import DiTFError, ImageError, MissingExtraError
-from kornia_ditf.utils.silence import silence
+from kornia_ditf.utils.isolation import quiet
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -281,7 +281,7 @@ def _as_image_error(path: Path) -> Iterator[None]:
     from PIL import Image
 
     try:
-        with silence:
+        with quiet(Warning):  # of large images and odd metadata
             yield
     except DiTFError:
         raise

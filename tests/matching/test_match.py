@@ -12,11 +12,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching import nearest
-from kornia_ditf.matching import similarity as fullres
-from kornia_ditf.matching.match import match, match_points, mutual_nearest, similarity_maps
+from kornia_ditf.matching import (
+    match,
+    match_points,
+    mutual_nearest,
+    nearest,
+    similarity,
+    similarity_maps,
+)
 from kornia_ditf.matching.similarity import cosine_planes
-from kornia_ditf.types import DescriptorMap, Frame
+from kornia_ditf.types import DescriptorMap, Frame, Matches
 
 seeds = st.integers(0, 1000)
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
@@ -74,6 +79,18 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
+class Operations(TorchDispatchMode):
+    """Counts operations."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
 # Mutual nearest neighbours
 
 
@@ -82,26 +99,28 @@ class LargestTensor(TorchDispatchMode):
 def test_pairs_equal_the_plain_definition_with_ties_duplicates_and_zeros(
     n: int, m: int, seed: int, exact: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nearest, "_TILES", {"cpu": (3, 4)})
+    monkeypatch.setitem(nearest.STRIP, "cpu", 3 * m)
     if exact:
         a, b = tied(n, seed), tied(m, seed + 5000)
     else:
         a, b = random(n, 24, seed=seed), random(m, 24, seed=seed + 5000)
     indices, scores = mutual_nearest(a, b)
-    assert [tuple(pair) for pair in indices.tolist()] == independent.mutual_nearest(a, b)
+    independent.check_mutual(a, b, indices)
     assert indices.dtype == torch.int64 and indices.shape[1] == 2
     expected = torch.cosine_similarity(a[indices[:, 0]], b[indices[:, 1]])
     torch.testing.assert_close(scores, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("n", "m"), [(1100, 2100), (512, 1024), (513, 1025), (1, 1500), (700, 1)])
-def test_tiles_of_their_own_size_change_nothing(n: int, m: int) -> None:
+def test_strips_that_do_not_divide_the_rows_change_nothing(
+    n: int, m: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(nearest.STRIP, "cpu", 1 << 18)
     # Products of two such blocks add up exactly too, and tie less often.
     a = torch.cat([tied(n, 1), tied(n, 2), tied(n, 3), tied(n, 4)], 1).sign()
     b = torch.cat([tied(m, 5), tied(m, 6), tied(m, 7), tied(m, 8)], 1).sign()
     a[a.abs().sum(1) < 16], b[b.abs().sum(1) < 16] = 0, 0
-    indices, _ = mutual_nearest(a, b)
-    assert [tuple(pair) for pair in indices.tolist()] == independent.mutual_nearest(a, b)
+    independent.check_mutual(a, b, mutual_nearest(a, b)[0])
 
 
 @settings(max_examples=20)
@@ -171,9 +190,10 @@ def test_other_dtypes_are_computed_in_float32(dtype: torch.dtype) -> None:
 
 def test_the_matrix_of_all_pairs_is_never_made() -> None:
     a, b = random(1500, 8), random(5000, 8, seed=1)
-    with LargestTensor() as largest:
-        mutual_nearest(a, b)
-    assert largest.elements <= 512 * 2048
+    for ratio in (None, 0.9):
+        with LargestTensor() as largest:
+            mutual_nearest(a, b, ratio=ratio)
+        assert largest.elements <= nearest.STRIP["cpu"] < 1500 * 5000
 
 
 # Tokens of two maps
@@ -211,6 +231,59 @@ def test_weaker_matches_are_left_out_on_request() -> None:
     assert torch.equal(match(a, b, min_score=threshold).scores, every.scores[:4])
     assert len(match(a, b, min_score=1.0)) == 0
     assert len(match(a, b, min_score=-1.0)) == len(every)
+
+
+# Many pairs in one call
+
+
+def assert_same(one: Matches, other: Matches) -> None:
+    assert torch.equal(one.points_a, other.points_a)
+    assert torch.equal(one.points_b, other.points_b)
+    torch.testing.assert_close(one.scores, other.scores, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"ratio": 0.97}, {"ratio": 0.97, "radius": 12.0}])
+def test_pairs_of_batches_and_lists_are_matched_each_by_itself(options: dict[str, float]) -> None:
+    a, b = random_map(batch=5), random_map((29, 31), (4, 6), batch=5, seed=1)
+    alone = [match(a[i], b[i], **options) for i in range(5)]
+    others = [*b][:3] + [random_map((41, 30), (6, 5), seed=7)] * 2
+    for together in (match(a, b, **options), match(list(a), list(b), **options)):
+        assert isinstance(together, list)
+        for one, other in zip(together, alone, strict=True):
+            assert_same(one, other)
+    for one, i in zip(match(list(a), others, **options), range(5), strict=True):
+        assert_same(one, match(a[i], others[i], **options))
+
+
+def test_one_image_is_matched_with_each_of_many() -> None:
+    query, many = random_map(), [random_map(seed=seed) for seed in range(1, 5)]
+    for one, other in zip(match(query, many), many, strict=True):
+        assert_same(one, match(query, other))
+    for one, other in zip(match(many, query), many, strict=True):
+        assert_same(one, match(other, query))
+    assert match(query, []) == [] == match([], [])
+    assert [len(one) for one in match([query], [query])] == [35]
+
+
+def test_masks_of_many_pairs_are_one_for_all_or_one_each() -> None:
+    a, b = random_map(batch=2), random_map(batch=2, seed=1)
+    mask = torch.zeros(37, 53, dtype=torch.bool)
+    mask[:20] = True
+    for masks in (mask, [mask, None]):
+        second = mask if masks is mask else None
+        one, two = match(list(a), list(b), mask_a=masks)
+        assert_same(one, match(a[0], b[0], mask_a=mask))
+        assert_same(two, match(a[1], b[1], mask_a=second))
+
+
+def test_the_time_of_a_list_grows_with_its_length() -> None:
+    a, b = random_map(), random_map(seed=1)
+    counts = []
+    for pairs in (100, 200, 400):
+        with Operations() as operations:
+            match([a] * pairs, [b] * pairs)
+        counts.append(operations.count)
+    assert counts[2] - counts[1] <= 2.2 * (counts[1] - counts[0])
 
 
 # Points at full resolution
@@ -333,7 +406,7 @@ def test_many_points_go_in_pieces_with_the_same_result(monkeypatch: pytest.Monke
     a, b = random_map(), random_map(seed=1)
     points = random_pixels(a, 7)
     whole = match_points(a, points, b)
-    monkeypatch.setattr(fullres, "_PIXELS", 3 * 37 * 53)
+    monkeypatch.setattr(similarity, "_PIXELS", 3 * 37 * 53)
     pieces = match_points(a, points, b)
     assert torch.equal(pieces.points_b, whole.points_b)
     torch.testing.assert_close(pieces.scores, whole.scores, rtol=0, atol=1e-6)
@@ -454,14 +527,15 @@ def test_maps_of_different_widths_are_refused_naming_both() -> None:
             call(a, b)
 
 
-def test_a_batch_is_refused_where_one_image_is_matched() -> None:
-    with pytest.raises(InvalidArgumentError, match=r"map_b holds 3 images .* map_b\[0\]"):
-        match(random_map(), random_map(batch=3))
-    with pytest.raises(InvalidArgumentError, match=r"map_a holds 2 images .* map_a\[0\]"):
-        match(random_map(batch=2), random_map(batch=3))
-
-
 def test_batches_of_different_lengths_are_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"map_b\[1\] holds 3 images .* map_b\[1\]\[0\]"):
+        match([random_map()] * 2, [random_map(), random_map(batch=3)])
+    with pytest.raises(InvalidArgumentError, match="equally many images, .* got 2 and 3"):
+        match(random_map(batch=2), random_map(batch=3))
+    with pytest.raises(InvalidArgumentError, match="mask_a must hold 2 masks, one per pair, got 1"):
+        match(random_map(), random_map(batch=2), mask_a=[None])
+    with pytest.raises(InvalidArgumentError, match="map_a must hold DescriptorMaps, got Tensor at"):
+        match([torch.ones(1, 2, 3, 4)], random_map())  # type: ignore[list-item]
     with pytest.raises(InvalidArgumentError, match="equally many images, got 2 and 3"):
         match_points(random_map(batch=2), torch.zeros(2, 1, 2), random_map(batch=3))
 

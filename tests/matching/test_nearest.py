@@ -1,39 +1,28 @@
-"""What `mutual_nearest` promises beyond the plain case, which tests/test_matching.py holds."""
+"""What `mutual_nearest` and `nearest_two` promise beyond the plain case in test_match.py."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import independent
+import kornia.feature as KF
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching import certified as coarse
-from kornia_ditf.matching import nearest
-from kornia_ditf.matching.certified import Precision, bound, multiply, shorten
-from kornia_ditf.matching.match import match
-from kornia_ditf.matching.nearest import mutual_nearest
+from kornia_ditf.matching import match, mutual_nearest, nearest, nearest_two
 from kornia_ditf.types import DescriptorMap, Frame
 
-PRECISIONS: list[Precision] = ["float32", "bfloat16"]
 seeds = st.integers(0, 1000)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def reference(a: Tensor, b: Tensor) -> list[tuple[int, int]]:
-    """The first greatest cosine both ways, from the whole matrix in float64 seen as float32."""
-    unit_a, unit_b = F.normalize(a.double(), dim=1), F.normalize(b.double(), dim=1)
-    cosines = (unit_a @ unit_b.T).float()
-    cosines[(a == 0).all(1)] = -torch.inf
-    cosines[:, (b == 0).all(1)] = -torch.inf
-    best_b, best_a = cosines.argmax(1).tolist(), cosines.argmax(0).tolist()
-    return [(i, j) for i, j in enumerate(best_b) if best_a[j] == i and cosines[i, j] > -torch.inf]
 
 
 def hard(count: int, width: int, seed: int) -> Tensor:
@@ -49,94 +38,105 @@ def hard(count: int, width: int, seed: int) -> Tensor:
     )
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(n=st.integers(1, 90), m=st.integers(1, 90), seed=seeds, small=st.booleans())
-def test_duplicates_near_ties_and_zeros_give_the_reference_whatever_the_precision(
-    precision: Precision, n: int, m: int, seed: int, small: bool, monkeypatch: pytest.MonkeyPatch
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    n=st.integers(1, 90), m=st.integers(1, 90), seed=seeds, strip=st.sampled_from([1, 500, 1 << 20])
+)
+def test_duplicates_near_ties_and_zeros_are_matched_as_by_all_cosines(
+    n: int, m: int, seed: int, strip: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nearest, "_TILES", {"cpu": (32, 48) if small else (512, 1024)})
-    monkeypatch.setattr(nearest, "_CANDIDATES", 20 if small else 1 << 18)
-    monkeypatch.setattr(nearest, "_BLOCK", 64 * 30 if small else 8 << 20)
+    monkeypatch.setitem(nearest.STRIP, "cpu", strip)
     pool = hard(n + m, 24, seed)
     a, b = pool[:n], pool[n:]
-    indices, scores = mutual_nearest(a, b, precision=precision)
-    assert [tuple(pair) for pair in indices.tolist()] == reference(a, b)
+    indices, scores = mutual_nearest(a, b)
+    independent.check_mutual(a, b, indices)
     expected = torch.cosine_similarity(a[indices[:, 0]], b[indices[:, 1]])
     torch.testing.assert_close(scores, expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 700), (700, 1), (513, 1025), (1100, 600)])
-def test_sizes_that_no_tile_divides_give_the_reference(
-    precision: Precision, shape: tuple[int, int]
+def test_sizes_that_no_strip_divides_give_the_reference(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(nearest.STRIP, "cpu", 1 << 17)
     a, b = random(shape[0], 64), random(shape[1], 64, seed=1)
     b[: min(shape)] += a[: min(shape)]
-    indices, _ = mutual_nearest(a, b, precision=precision)
+    indices, _ = mutual_nearest(a, b)
     assert [tuple(pair) for pair in indices.tolist()] == independent.mutual_nearest(a, b)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_thousands_of_duplicates_are_decided_in_float64(precision: Precision) -> None:
-    # Every product ties with every other: the candidates would be all pairs.
+def test_thousands_of_duplicates_are_matched_one_to_one() -> None:
     a = random(3, 64)[torch.arange(900) % 3]
-    indices, _ = mutual_nearest(a, a.flip(0), precision=precision)
-    assert indices.tolist() == [[0, 2], [1, 1], [2, 0]]
+    indices, scores = mutual_nearest(a, a.flip(0))
+    independent.check_mutual(a, a.flip(0), indices)
+    assert {row % 3 for row in indices[:, 0].tolist()} == {0, 1, 2}
+    torch.testing.assert_close(scores, torch.ones(len(scores)))
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@settings(max_examples=40)
-@given(seed=seeds, width=st.integers(1, 300), spike=st.sampled_from([0.0, 30.0]))
-def test_coarse_cosines_stay_within_their_bound(
-    precision: Precision, seed: int, width: int, spike: float
+class Operations(TorchDispatchMode):
+    """Counts operations, and those that wait for their result on the host."""
+
+    count = reads = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.count += 1
+        waits = ("_local_scalar_dense", "nonzero", "masked_select", "isin", "unique")
+        self.reads += any(name in str(func) for name in waits)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def host_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Collects how many values each `Tensor.tolist` takes, which no dispatch mode sees."""
+    sizes: list[int] = []
+    tolist = Tensor.tolist
+    monkeypatch.setattr(
+        Tensor, "tolist", lambda self: (sizes.append(self.numel()), tolist(self))[1]
+    )
+    return sizes
+
+
+@pytest.mark.parametrize("options", [{}, {"min_score": 0.2}])
+def test_a_pair_of_5628_tokens_takes_few_operations_and_two_host_reads(
+    options: dict[str, float], host_reads: list[int]
 ) -> None:
-    a, b = random(9, width, seed=seed), random(7, width, seed=seed + 5000)
-    a[:, 0] += spike
-    b[:, 0] -= spike
-    lengths_a, lengths_b = a.double().norm(dim=1), b.double().norm(dim=1)
-    short_a, short_b = shorten(a, lengths_a, precision), shorten(b, lengths_b, precision)
-    true = (a.double() / lengths_a[:, None]) @ (b.double() / lengths_b[:, None]).T
-    error = (multiply(short_a, short_b).double() - true).abs()
-    assert bool((error <= bound(short_a, short_b)[:, None]).all())
-    assert bool((error <= bound(short_b, short_a)).all())
-
-
-def test_the_bound_is_not_generous() -> None:
-    a = random(50, 512)
-    short = shorten(a, a.double().norm(dim=1), "bfloat16")
-    assert bound(short, short).max() < 0.006
+    data = random(2, 16, 84, 67)
+    a, b = (DescriptorMap(one[None], Frame((672, 536), (672, 536))) for one in data)
+    with Operations() as operations:
+        match(a, b, **options)
+    assert operations.count <= 400
+    assert operations.reads + len(host_reads) <= 2
+    host_reads.clear()
+    with Operations() as operations:
+        mutual_nearest(a.tokens[0], b.tokens[0], **options)
+    assert operations.count <= 400
+    assert operations.reads + len(host_reads) <= 2
 
 
 def lowe(a: Tensor, b: Tensor, ratio: float) -> set[tuple[int, int]]:
-    import kornia.feature as kf
-
-    return set(map(tuple, kf.match_smnn(F.normalize(a), F.normalize(b), ratio)[1].tolist()))
+    return set(map(tuple, KF.match_smnn(F.normalize(a), F.normalize(b), ratio)[1].tolist()))
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
 @settings(max_examples=15)
 @given(
     n=st.integers(2, 60), m=st.integers(2, 60), seed=seeds, ratio=st.sampled_from([0.7, 0.85, 0.99])
 )
-def test_the_ratio_test_keeps_what_kornias_keeps(
-    precision: Precision, n: int, m: int, seed: int, ratio: float
-) -> None:
+def test_the_ratio_test_keeps_what_kornias_keeps(n: int, m: int, seed: int, ratio: float) -> None:
     a, b = random(n, 32, seed=seed), random(m, 32, seed=seed + 5000)
     b[: min(n, m)] += 1.5 * a[: min(n, m)]
-    indices, _ = mutual_nearest(a, b, ratio=ratio, precision=precision)
+    indices, _ = mutual_nearest(a, b, ratio=ratio)
     assert set(map(tuple, indices.tolist())) == lowe(a, b, ratio)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_ratio_test_over_many_tiles_keeps_what_kornias_keeps(
-    precision: Precision, monkeypatch: pytest.MonkeyPatch
+def test_the_ratio_test_over_many_strips_keeps_what_kornias_keeps(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(nearest, "_TILES", {"cpu": (64, 96)})
-    monkeypatch.setattr(nearest, "_CANDIDATES", 100)
+    monkeypatch.setitem(nearest.STRIP, "cpu", 64 * 96)
     a = random(500, 48)
     b = a.flip(0) + 1.2 * random(500, 48, seed=1)
-    indices, _ = mutual_nearest(a, b, ratio=0.9, precision=precision)
+    indices, _ = mutual_nearest(a, b, ratio=0.9)
     assert 10 < len(indices) < 490
     assert set(map(tuple, indices.tolist())) == lowe(a, b, 0.9)
 
@@ -153,7 +153,7 @@ def test_pairs_below_the_smallest_score_are_left_out() -> None:
     kept, kept_scores = mutual_nearest(a, b, min_score=0.6)
     assert torch.equal(kept, indices[scores >= 0.6])
     assert torch.equal(kept_scores, scores[scores >= 0.6])
-    assert len(mutual_nearest(a, a, min_score=1.0)[0]) > 30
+    assert len(mutual_nearest(a, a, min_score=0.99999)[0]) == 40
 
 
 @pytest.mark.parametrize("ratio", [None, 0.95])
@@ -193,7 +193,8 @@ def test_a_map_is_masked_by_the_pixels_at_its_tokens_centres() -> None:
         ({"ratio": 0.0}, r"ratio must lie in \(0, 1\], got 0"),
         ({"ratio": 1.5}, r"ratio must lie in \(0, 1\], got 1.5"),
         ({"min_score": 2.0}, "min_score must lie"),
-        ({"precision": "float16"}, "precision must be one of auto, .* got 'float16'"),
+        ({"radius": -1.0}, "radius must be 0 pixels or more, got -1"),
+        ({"points_a": torch.ones(3, 2)}, r"points_a must have the shape \(4, 2\)"),
         ({"mask_a": torch.ones(4)}, r"mask_a must be bool of shape \(4,\), got torch.float32"),
         ({"mask_b": torch.ones(3, dtype=torch.bool)}, r"mask_b must be bool of shape \(4,\)"),
         ({"mask_b": [True] * 4}, "mask_b must be a tensor, got list"),
@@ -204,19 +205,49 @@ def test_wrong_arguments_are_refused_by_name(arguments: dict[str, object], messa
         mutual_nearest(torch.eye(4), torch.eye(4), **arguments)  # type: ignore[arg-type]
 
 
-def test_the_fastest_precision_is_measured_once() -> None:
-    device = torch.device("cpu")
-    coarse._fastest.cache_clear()
-    assert coarse.choose_precision("auto", 1000, device) == "float32"
-    assert coarse._fastest.cache_info().misses == 0
-    chosen = {coarse.choose_precision("auto", 1 << 31, device) for _ in range(3)}
-    assert len(chosen) == 1 and chosen < {"float32", "bfloat16"}
-    assert coarse._fastest.cache_info().misses == 1
+def fginn(a: Tensor, b: Tensor, points_b: Tensor, ratio: float) -> set[tuple[int, int]]:
+    """Kornia's one-sided test within 10 px, whose frames carry the points alone."""
+    lafs = torch.cat([torch.eye(2).expand(len(b), 2, 2), points_b[..., None]], 2)[None]
+    return set(map(tuple, KF.match_fginn(a, b, lafs[:, : len(a)], lafs, ratio, 10.0)[1].tolist()))
+
+
+@pytest.mark.parametrize("ratio", [0.8, 0.95])
+def test_the_second_outside_a_radius_is_that_of_fginn(ratio: float) -> None:
+    a, b = F.normalize(random(60, 32)), F.normalize(random(60, 32, seed=1) + 1.2 * random(60, 32))
+    b = torch.cat([b, F.normalize(b + 0.1 * random(60, 32, seed=2))])
+    places = 200 * torch.rand(60, 2, generator=torch.Generator().manual_seed(3))
+    points_b = torch.cat([places, places + 2])
+    indices, cosines = nearest_two(a, b, points_b, radius=10.0)
+    assert torch.equal(indices, (a @ b.T).argmax(1))
+    distances = (2 - 2 * cosines).sqrt()
+    kept = (distances[:, 0] <= ratio * distances[:, 1]).nonzero()[:, 0]
+    pairs = {(row, int(indices[row])) for row in kept.tolist()}
+    assert pairs == fginn(a, b, points_b, ratio)
+    assert len(pairs) > 10
+
+
+def test_two_keypoints_on_one_corner_do_not_rule_each_other_out() -> None:
+    b = random(5, 16)
+    a = b + 0.02 * random(5, 16, seed=1)
+    b = torch.cat([b, b[:2] + 0.01])
+    points_a = 50.0 * torch.arange(5).float()[:, None].expand(5, 2)
+    points_b = torch.cat([points_a, points_a[:2] + 1])
+    near = {tuple(pair) for pair in mutual_nearest(a, b, ratio=0.5)[0].tolist()}
+    far, _ = mutual_nearest(a, b, ratio=0.5, points_a=points_a, points_b=points_b, radius=10.0)
+    assert near == {(2, 2), (3, 3), (4, 4)}
+    assert far.tolist() == [[row, row] for row in range(5)]
+
+
+def test_where_everything_is_near_the_first_there_is_no_second() -> None:
+    indices, cosines = nearest_two(random(3, 8), random(4, 8, seed=1), torch.zeros(4, 2))
+    assert indices.shape == (3,)
+    assert bool((cosines[:, 1] == -torch.inf).all())
+    assert nearest_two(random(3, 8), random(0, 8))[1].tolist() == [[-torch.inf, -torch.inf]] * 3
+    assert nearest_two(random(0, 8), random(3, 8))[1].shape == (0, 2)
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "auto"])
-def test_an_accelerator_finds_the_same(precision: Precision) -> None:
-    a, b = hard(3000, 256, 0), hard(5000, 256, 1)
+def test_an_accelerator_finds_the_same() -> None:
+    a, b = random(3000, 256), random(5000, 256, seed=1)
     here = mutual_nearest(a, b)[0]
-    assert torch.equal(mutual_nearest(a.cuda(), b.cuda(), precision=precision)[0].cpu(), here)
+    assert torch.equal(mutual_nearest(a.cuda(), b.cuda())[0].cpu(), here)

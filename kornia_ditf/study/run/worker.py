@@ -58,20 +58,23 @@ class Worker:
     def _prepare(self, unit: Prepare) -> Outcome:
         descriptor = self._descriptor(unit.group)
         members: dict[str, Any] = {}
-        channels = self._find_channels(unit) if isinstance(descriptor, DiTF) else {}
+        channels, doubts = self._find_channels(unit) if isinstance(descriptor, DiTF) else ({}, {})
         for member in unit.group.members:
             named = self._member(descriptor, member, unit.fit, channels.get(member.label))
             members[member.label] = {
                 "identity": named.identity,
                 "width": named.width,
                 "channels": channels.get(member.label),
+                "doubts": doubts.get(member.label, ()),
             }
         held = sum(value.nbytes for value in [*descriptor.parameters(), *descriptor.buffers()])
         place = next(descriptor.parameters(), torch.empty(0)).device
         return Outcome(values={"members": members, "bytes_held": held, "device": str(place)})
 
-    def _find_channels(self, unit: Prepare) -> dict[str, tuple[int, ...] | None]:
-        """Find the massive channels of every member that discards some and does not know which."""
+    def _find_channels(
+        self, unit: Prepare
+    ) -> tuple[dict[str, tuple[int, ...] | None], dict[str, tuple[str, ...]]]:
+        """Find the massive channels of members that know none, and the doubts about them."""
         configs = {m.label: member_config(m, unit.fit) for m in unit.group.members}
         unknown = {
             config.block
@@ -85,11 +88,15 @@ class Worker:
             taps, _ = shared.taps(prepare_image(path, unit.fit), list(recorders))
             for block, tap in taps.items():
                 recorders[block].update(tap.x)
-        found = {block: recorder.compute().massive() for block, recorder in recorders.items()}
-        return {
-            label: found.get(c.block, c.massive_channels) if "discard" in c.treatment else None
-            for label, c in configs.items()
-        }
+        measured = {block: recorder.compute() for block, recorder in recorders.items()}
+        channels: dict[str, tuple[int, ...] | None] = {}
+        doubts: dict[str, tuple[str, ...]] = {}
+        for label, config in configs.items():
+            channels[label] = config.massive_channels if "discard" in config.treatment else None
+            if "discard" in config.treatment and config.massive_channels is None:
+                channels[label] = measured[config.block].massive()
+                doubts[label] = measured[config.block].doubts()
+        return channels, doubts
 
     def _describe(self, unit: Describe) -> Outcome:
         outcome, sizes = Outcome(), []

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from kornia_ditf.dense import DenseDescriptor, one_prompt_each
 from kornia_ditf.errors import CaptureError, InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike, as_image, check_size, fit_image, squash_image
+from kornia_ditf.tap import StopForward, run_with_hooks
 from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.isolation import isolated
 
 Facet = Literal["token", "key", "query", "value"]
 
@@ -172,7 +174,7 @@ class DINO(DenseDescriptor):
         rows, columns = (side // self.pixels_per_token for side in frame.model_size)
         place = next(self.model.parameters())
         mean, std = (
-            torch.tensor(value, device=place.device).view(3, 1, 1)
+            torch.tensor(value, dtype=torch.float32, device=place.device).view(3, 1, 1)
             for value in (self.config.mean, self.config.std)
         )
         seen = (fitted.to(place.device, torch.float32) - mean) / std
@@ -185,7 +187,8 @@ class DINO(DenseDescriptor):
                 "patches, which its class and register tokens do not explain"
             )
         if self.config.layernorm:
-            found = _final_norm(self.model)(found)
+            with isolated(self.model):
+                found = _final_norm(self.model)(found)
         data = found[:, others:].float().transpose(1, 2)
         return DescriptorMap(data.reshape(len(data), -1, rows, columns), frame)
 
@@ -233,10 +236,6 @@ def overlap_patches(image: Tensor, patch: int, stride: int) -> Tensor:
     return side_by_side.reshape(batch, channels, rows * patch, columns * patch)
 
 
-class _ForwardStopped(Exception):
-    """The layer that was asked for was reached."""
-
-
 def capture_layer(model: nn.Module, image: Tensor, layer: int, facet: Facet) -> Tensor:
     """Run a ViT up to a layer and give its tokens, or its attention's keys, queries or values.
 
@@ -256,20 +255,15 @@ def capture_layer(model: nn.Module, image: Tensor, layer: int, facet: Facet) -> 
     source = block if facet == "token" else _projection(block, facet)
     captured: list[Tensor] = []
 
-    def stop(_: nn.Module, __: Any, output: Any) -> None:
+    def stop(_: Any, output: Any) -> None:
         captured.append(output if isinstance(output, Tensor) else output[0])
-        raise _ForwardStopped
+        raise StopForward
 
     config: Any = model.config
     # DINO's own class refuses other sizes than it was trained on unless it is told.
     options = {"interpolate_pos_encoding": True} if config.model_type == "vit" else {}
-    handle = source.register_forward_hook(stop)
-    try:
-        model(image, **options)
-    except _ForwardStopped:
+    if run_with_hooks(model, {"pixel_values": image, **options}, after=[(source, stop)]):
         return captured[0]
-    finally:
-        handle.remove()
     raise CaptureError(f"the forward of {type(model).__name__} never reached layer {layer}")
 
 

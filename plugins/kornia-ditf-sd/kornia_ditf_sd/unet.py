@@ -11,14 +11,11 @@ from torch import Tensor, nn
 from kornia_ditf.errors import CaptureError, CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.weights import load_transformer
+from kornia_ditf.tap import StopForward, run_with_hooks
 from kornia_ditf.utils.checks import check_integer
 
 _CLASS = "UNet2DConditionModel"
 _HEAD = ("conv_norm_out", "conv_act", "conv_out")
-
-
-class _ForwardStopped(Exception):
-    """The up block that was asked for has ended."""
 
 
 def capture_up_block(unet: nn.Module, up_ft_index: int, inputs: Mapping[str, Any]) -> Tensor:
@@ -42,17 +39,12 @@ def capture_up_block(unet: nn.Module, up_ft_index: int, inputs: Mapping[str, Any
     check_integer("up_ft_index", up_ft_index, 0, len(blocks) - 1)
     captured: list[Tensor] = []
 
-    def stop(_: nn.Module, __: Any, output: Tensor) -> None:
+    def stop(_: Any, output: Tensor) -> None:
         captured.append(output)
-        raise _ForwardStopped
+        raise StopForward
 
-    handle = blocks[up_ft_index].register_forward_hook(stop)
-    try:
-        unet(**inputs)
-    except _ForwardStopped:
+    if run_with_hooks(unet, inputs, after=[(blocks[up_ft_index], stop)]):
         return captured[0]
-    finally:
-        handle.remove()
     raise CaptureError(f"the forward of {type(unet).__name__} never reached up block {up_ft_index}")
 
 

@@ -1,0 +1,115 @@
+"""Running models of other libraries apart from other threads and from the caller's settings."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+
+_locks: WeakKeyDictionary[object, threading.RLock] = WeakKeyDictionary()
+_locks_guard = threading.Lock()
+
+
+def lock_of(owner: object) -> threading.RLock:
+    """Return the lock of an object, the same one at every call.
+
+    It is kept beside the object and not in it, so that the object can be copied and pickled.
+    """
+    with _locks_guard:
+        return _locks.setdefault(owner, threading.RLock())
+
+
+class SharedSetting:
+    """A setting of the whole process that several threads hold at one time.
+
+    The first thread to enter changes it and the last to leave restores it. A thread that wants
+    another value waits until nobody holds this one, so a thread must not nest two values.
+
+    Args:
+        change: returns a context manager that changes the setting and restores it; this class
+            decorates such a function.
+
+    Example:
+        >>> with default_dtype(torch.float64):
+        ...     torch.zeros(1).dtype
+        torch.float64
+    """
+
+    def __init__(self, change: Callable[..., AbstractContextManager[object]]) -> None:
+        self._change = change
+        self._condition = threading.Condition()
+        self._holders, self._value, self._undo = 0, (), ExitStack()
+
+    @contextmanager
+    def __call__(self, *value: Any) -> Iterator[None]:
+        """Hold the setting at a value, the arguments of `change`."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._holders or self._value == value)
+            if not self._holders:
+                self._undo.enter_context(self._change(*value))
+                self._value = value
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._holders -= 1
+                if not self._holders:
+                    self._undo.close()
+                    self._condition.notify_all()
+
+
+@SharedSetting
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Hold torch's default dtype, which is one for all threads."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@SharedSetting
+@contextmanager
+def quiet(category: type[Warning]) -> Iterator[None]:
+    """Silence warnings of a category; `warnings.catch_warnings` alone mixes threads up."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield
+
+
+@contextmanager
+def isolated(model: object) -> Iterator[None]:
+    """Run a model's own code for one thread at a time, in the precision of its weights.
+
+    What hooks and caches a model holds belongs to the thread that runs it. A default dtype other
+    than float32, a default device and autocast would change its numbers, though the dtype of the
+    weights is what the caller chose and what caches of descriptors name.
+
+    Args:
+        model: what runs; whoever shares it waits.
+    """
+    with lock_of(model), default_dtype(torch.float32), ExitStack() as settings:
+        for kind in filter(torch.is_autocast_enabled, ("cpu", "cuda", "mps", "xpu")):
+            settings.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            settings.enter_context(torch.device("cpu"))
+        yield
+
+
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+
+def untraced(call: Call) -> Call:
+    """Return a function that torch.compile runs as it is; hooks exist in Python alone."""
+    if not torch.compiler.is_dynamo_compiling():
+        return call
+    disabled: Call = torch.compiler.disable(call)  # type: ignore[no-untyped-call]
+    return disabled
