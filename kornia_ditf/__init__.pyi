@@ -62,7 +62,7 @@ from .registry.lookup import (
     load_dataset,
 )
 from .treatments import TREATMENTS, modulate, treat, unit_tokens
-from .types import Conditioning, DescriptorMap, Frame, Matches, Tap
+from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
 from .viz.matches import draw_matches, save_picture
 
 __all__ = [
@@ -83,6 +83,7 @@ __all__ = [
     "DiTFFeature",
     "DiTFMatcher",
     "DiffusersBackbone",
+    "Discarded",
     "Flow",
     "Frame",
     "FrameSequence",

@@ -25,6 +25,7 @@ from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.precision import widen
 
 
 class DiTFDescriptor(nn.Module):
@@ -123,8 +124,9 @@ class DiTFDescriptor(nn.Module):
                 return F.normalize(full, dim=1, eps=torch.finfo(torch.float32).tiny)
         _check_tensor("keypoints", keypoints, "(B, N, 2)", (2,))
         with self._tracked():
-            size = torch.tensor([width, height], dtype=torch.float64, device=keypoints.device)
-            return maps.at(((keypoints.double() + 1) * size - 1) / 2).to(images.device)
+            wide = widen(keypoints)
+            size = wide.new_tensor([width, height])
+            return maps.at(((wide + 1) * size - 1) / 2).to(images.device)
 
     def maps(self, img: Tensor) -> DescriptorMap:
         """Describe images as a `DescriptorMap`, from which `read` takes any number of frames."""

@@ -99,7 +99,7 @@ def extract(
         "device": device,
         **options.read_others(others),
     }
-    spec = options.find_spec(backbone)
+    spec = options.find_spec(backbone, others)
     side = options.side_in_pixels(long_side, spec)
     stages = progress.Stages()
     with stages.stage("load"):

@@ -70,7 +70,7 @@ def inspect(
 
     if top < 1:
         raise InvalidArgumentError(f"--top must be at least 1, got {top}")
-    spec = options.find_spec(backbone)
+    spec = options.find_spec(backbone, others)
     if not isinstance(spec, BackboneSpec):
         raise InvalidArgumentError(
             f"inspect looks into the blocks of a Diffusion Transformer, and {spec.name} is none; "

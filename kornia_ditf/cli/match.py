@@ -67,7 +67,7 @@ def match(
 
     paths = (image_a, image_b)
     prompts = _check_arguments(prompt, picture, json_file, limit, min_score)
-    spec = options.find_spec(backbone)
+    spec = options.find_spec(backbone, others)
     side = options.side_in_pixels(long_side, spec)
     images = [read_fitting(path, side, spec.pixels_per_token) for path in paths]
     for path in (picture, json_file):

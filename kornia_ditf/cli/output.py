@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import typer
 
+from kornia_ditf.utils.text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -74,16 +76,6 @@ def show(result: Result, *, as_json: bool) -> None:
             print_table(part.columns, part.rows, right=part.right, optional=part.optional)
         else:
             echo(part)
-
-
-def printable(text: str) -> str:
-    r"""Escape what is not printable, so that no name can send commands to a terminal.
-
-    Example:
-        >>> print(printable("a\x1b[31m.png"))
-        a\x1b[31m.png
-    """
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def echo(text: str, *, error: bool = False) -> None:

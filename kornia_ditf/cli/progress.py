@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, TypeVar
 
 from kornia_ditf.cli import output
+from kornia_ditf.utils.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -40,7 +42,7 @@ class StageProgress:
         self._stage, self._total, self._done = stage, total, 0
         self._begun = self._told = time.monotonic()
         if self._bars is not None:
-            self._task = self._bars.add_task(output.printable(stage), total=total or None)
+            self._task = self._bars.add_task(printable(stage), total=total or None)
         elif total:
             output.echo(f"{stage}: {total}", error=True)
 
@@ -70,10 +72,8 @@ class Stages:
     def stage(self, name: str) -> Iterator[None]:
         """Measure the block inside."""
         begin = time.perf_counter()
-        if self._console.is_terminal:
-            with self._console.status(name):
-                yield
-        else:
+        shown = self._console.status(name) if self._console.is_terminal else nullcontext()
+        with shown, redirect_stdout(sys.stderr):  # what plugins print is no result
             yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
 

@@ -12,8 +12,11 @@ from kornia_ditf.utils.cache import cache_folder, write_to_cache
 logger = logging.getLogger(__name__)
 
 
+_RULE = 2  # of finding massive channels; what an earlier rule found is not read
+
+
 def load(identity: str, block: int, timestep: float) -> tuple[int, ...] | None:
-    """Read the massive channels kept for these weights; None where there are none."""
+    """Return the massive channels kept for these weights; None where there are none."""
     path = _path(identity, block, timestep)
     try:
         record = json.loads(path.read_text("utf-8"))
@@ -26,7 +29,7 @@ def load(identity: str, block: int, timestep: float) -> tuple[int, ...] | None:
 
 
 def save(identity: str, block: int, timestep: float, channels: tuple[int, ...]) -> Path:
-    """Keep massive channels for these weights, block and timestep; gives the file's path.
+    """Keep massive channels for these weights, block and timestep, and return the file's path.
 
     Raises:
         OutputError: the cache folder cannot be written.
@@ -44,5 +47,7 @@ def save(identity: str, block: int, timestep: float, channels: tuple[int, ...]) 
 
 
 def _path(identity: str, block: int, timestep: float) -> Path:
-    key = hashlib.sha256(f"{identity}\n{block}\n{float(timestep)}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{identity}\n{block}\n{float(timestep)}\n{_RULE}".encode()).hexdigest()[
+        :32
+    ]
     return cache_folder() / "massive" / f"{key}.json"

@@ -13,6 +13,7 @@ from typing import Any
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.descriptor import DiTFConfig
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.study.define.spec import Configuration
@@ -57,7 +58,7 @@ def group_configurations(configurations: Iterable[Configuration]) -> list[Group]
     """
     groups: dict[str, Group] = {}
     for each in configurations:
-        is_ditf = isinstance(find_descriptor(each.name), BackboneSpec)
+        is_ditf = isinstance(find_descriptor(each.name, **hub_options(each.settings)), BackboneSpec)
         own = {"prompt"} | (_DITF_FIELDS if is_ditf else set())
         loading = {k: v for k, v in each.settings.items() if k not in own}
         shared = {
@@ -76,7 +77,7 @@ def member_config(member: Configuration, fit: Fit) -> DiTFConfig:
     Raises:
         InvalidArgumentError: a setting is out of range, or the descriptor is no DiTF.
     """
-    spec = find_descriptor(member.name)
+    spec = find_descriptor(member.name, **hub_options(member.settings))
     if not isinstance(spec, BackboneSpec):
         raise InvalidArgumentError(f"{member.name} is no backbone of a DiTF")
     settings = {k: v for k, v in member.settings.items() if k in _DITF_FIELDS and k != "prompt"}
@@ -98,7 +99,7 @@ def last_blocks(groups: Iterable[Group]) -> dict[str, int]:
     """
     reach: dict[str, int] = {}
     for group in groups:
-        if isinstance(find_descriptor(group.name), BackboneSpec):
+        if isinstance(find_descriptor(group.name, **hub_options(group.loading)), BackboneSpec):
             blocks = [member_config(member, Fit()).block for member in group.members]
             reach[group.weights] = max(reach.get(group.weights, 0), *blocks)
     return reach
@@ -128,9 +129,9 @@ def prompt_for(template: str | None, label: str) -> str | None:
     """Fill what an image shows into a prompt; where nobody says, the prompt is empty.
 
     Example:
-        >>> prompt_for("a photo of a {label}", "cat")
-        'a photo of a cat'
+        >>> prompt_for("a photo of a {label}", "cat"), prompt_for("a photo of a {category}", "cat")
+        ('a photo of a cat', 'a photo of a cat')
     """
-    if template is None or "{label}" not in template:
+    if template is None or not ("{label}" in template or "{category}" in template):
         return template
-    return template.replace("{label}", label) if label else ""
+    return template.replace("{label}", label).replace("{category}", label) if label else ""

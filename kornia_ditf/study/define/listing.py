@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
@@ -77,12 +78,13 @@ def list_study(study: Study) -> list[ListedSet]:
 
 def _list_set(choice: DatasetChoice, label: str, protocols: Sequence[Protocol]) -> ListedSet:
     dataset = open_dataset(choice)
+    captions = read_captions(choice)
     digests: dict[Path, tuple[str, str]] = {}
     items: dict[int, Item] = {}
 
     def listed(index: int) -> Item:
         if index not in items:
-            items[index] = _list_item(dataset[index], index, digests)
+            items[index] = _captioned(_list_item(dataset[index], index, digests), captions)
         return items[index]
 
     scored = []
@@ -124,6 +126,35 @@ def open_dataset(choice: DatasetChoice) -> PairDataset | SequenceDataset:
     if not len(loaded):
         raise DatasetError(choice.root, f"{choice.name} has no pair there")
     return loaded  # type: ignore[no-any-return]
+
+
+def read_captions(choice: DatasetChoice) -> dict[str, str]:
+    """Read the captions of a data set's images, by their full paths; empty where it has none.
+
+    Raises:
+        DatasetError: the file cannot be read, or is no object of paths and texts.
+    """
+    if choice.captions is None:
+        return {}
+    file = Path(choice.captions)
+    try:
+        captions = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(file, f"captions cannot be read ({error})") from error
+    if not isinstance(captions, dict) or not all(isinstance(v, str) for v in captions.values()):
+        raise DatasetError(
+            file, 'captions must be one JSON object, such as {"JPEGImages/cat/1.jpg": "a cat"}'
+        )
+    return {str(Path(choice.root or ".") / name): text for name, text in captions.items()}
+
+
+def _captioned(item: Item, captions: Mapping[str, str]) -> Item:
+    """Let captions stand for what the images show; an image without one keeps what it has."""
+    if not captions:
+        return item
+    images = tuple((path, digest, captions.get(path, label)) for path, digest, label in item.images)
+    key = content_key(item=item.key, captions=[caption for _, _, caption in images])
+    return replace(item, key=key, images=images)
 
 
 def choose_pairs(count: int, limit: int | None, seed: int) -> list[int]:
@@ -220,7 +251,6 @@ def _pair_key(pair: Pair, digest_a: str, digest_b: str) -> str:
         visibility=[pair.visibility_a.tolist(), pair.visibility_b.tolist()],
         geometry=[pair.size_a, pair.size_b, pair.box_a, pair.box_b],
         homography=None if pair.homography is None else pair.homography.tolist(),
-        flow=None if pair.flow is None else file_digest(pair.flow),
     )
 
 

@@ -23,6 +23,7 @@ from kornia_ditf.study.define.spec import (
 Place: TypeAlias = tuple[str | int, ...]
 
 _MAX_CHARACTERS = 100_000
+_MAX_VALUES = 50_000
 _MAX_DEPTH = 20
 _MAX_SHOWN = 80
 
@@ -92,12 +93,12 @@ def _load(text: str, name: str) -> tuple[object, Mapping[Place, int]]:
             f"{name}: a study has at most {_MAX_CHARACTERS:,} characters, got {len(text):,}"
         )
     try:
-        _check_events(text, name)
+        _check_depth(text, name)
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None, {}
-        lines = dict(_walk(node, (), name))
+        lines = _walk(node, name)
         return loader.construct_document(node), lines
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -111,16 +112,11 @@ def _load(text: str, name: str) -> tuple[object, Mapping[Place, int]]:
         raise InvalidArgumentError(f"{name}: not valid YAML ({_shortened(str(error))})") from error
 
 
-def _check_events(text: str, name: str) -> None:
-    """Refuse aliases, which can stand for any number of values, and deep nesting."""
+def _check_depth(text: str, name: str) -> None:
+    """Refuse deep nesting before it is composed, which is recursive."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         line = 0 if event.start_mark is None else event.start_mark.line + 1
-        if isinstance(event, yaml.AliasEvent):
-            raise InvalidArgumentError(
-                f"{name}, line {line}: aliases are not supported; write the value out instead of "
-                f"*{event.anchor}"
-            )
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -129,25 +125,33 @@ def _check_events(text: str, name: str) -> None:
             raise InvalidArgumentError(f"{name}, line {line}: nested deeper than {_MAX_DEPTH}")
 
 
-def _walk(node: yaml.Node, place: Place, name: str) -> list[tuple[Place, int]]:
-    """List the path of every value and the line that it begins in, counted from 1."""
-    found = [(place, node.start_mark.line + 1)]
+def _walk(
+    node: yaml.Node, name: str, place: Place = (), found: dict[Place, int] | None = None
+) -> dict[Place, int]:
+    """Map the path of every value to the line that it begins in, counted from 1."""
+    found = {} if found is None else found
+    line = node.start_mark.line + 1
+    # Aliases let a few lines stand for any number of values, or hold themselves.
+    if len(found) > _MAX_VALUES or len(place) > _MAX_DEPTH:
+        raise InvalidArgumentError(
+            f"{name}, line {line}: more than {_MAX_VALUES:,} values, or nested deeper than "
+            f"{_MAX_DEPTH}"
+        )
+    found.setdefault(place, line)
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
-            found += _walk(child, (*place, index), name)
+            _walk(child, name, (*place, index), found)
     elif isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
         for key, child in node.value:
             line = key.start_mark.line + 1
             if key.tag != "tag:yaml.org,2002:str":
                 raise InvalidArgumentError(
                     f"{name}, line {line}: a key must be text; put it in quotation marks"
                 )
-            if key.value in seen:
+            if (*place, key.value) in found:
                 raise InvalidArgumentError(f"{name}, line {line}: {key.value!r} is given twice")
-            seen.add(key.value)
-            found += _walk(child, (*place, key.value), name)
-            found.append(((*place, key.value), line))
+            found[*place, key.value] = line
+            _walk(child, name, (*place, key.value), found)
     return found
 
 
@@ -216,7 +220,12 @@ def _rooted(study: Study, folder: Path, name: str, lines: Mapping[Place, int]) -
         for i, each in enumerate(study.descriptors)
     ]
     datasets = [
-        each.model_copy(update={"root": rooted(each.root, "datasets", i, "root")})
+        each.model_copy(
+            update={
+                "root": rooted(each.root, "datasets", i, "root"),
+                "captions": rooted(each.captions, "datasets", i, "captions"),
+            }
+        )
         for i, each in enumerate(study.datasets)
     ]
     return study.model_copy(update={"descriptors": descriptors, "datasets": datasets})

@@ -46,12 +46,13 @@ class DescriptorChoice(_Strict):
     """A descriptor and its settings; a setting that is a list is swept.
 
     `name` is what `create_descriptor` takes; `label` is what tables call it. `prompt` may hold
-    `{label}`, which is what an image shows. `options` go to the loader (dtype, device ...).
+    `{label}` (or `{category}`), which is what an image shows. `options` go to the loader (dtype,
+    device ...).
     """
 
     name: str
     label: str | None = None
-    source: str | None = None
+    source: str | None = Field(default=None, min_length=1)
     block: Sweep[int] | None = None
     timestep: Sweep[float] | None = None
     treatment: Sweep[str] | None = None
@@ -83,7 +84,11 @@ Protocols = Annotated[
 
 
 class DatasetChoice(_Strict):
-    """A data set; `limit` takes so many pairs by a seeded draw, and `protocols` go first."""
+    """A data set; `limit` takes so many pairs by a seeded draw, and `protocols` go first.
+
+    `captions` is a JSON file from images' paths under `root` to texts, which then stand for
+    `{label}` in prompts.
+    """
 
     name: str
     label: str | None = None
@@ -91,6 +96,7 @@ class DatasetChoice(_Strict):
     split: str | None = None
     limit: int | None = Field(default=None, ge=1)
     seed: int = 0
+    captions: str | None = Field(default=None, min_length=1)
     options: Options = {}
     protocols: Protocols | None = None
 

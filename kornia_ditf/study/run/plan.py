@@ -11,10 +11,12 @@ import torch
 
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import DiTFError
+from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.protocols.protocol import Fit
 from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.study.define.forwards import Group, group_configurations, member_config, prompt_for
 from kornia_ditf.study.define.listing import ListedSet, list_study
+from kornia_ditf.study.define.presets import preset_notes
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.run.costs import CostLog
 from kornia_ditf.study.run.preparation import Task, tasks_of
@@ -58,6 +60,7 @@ class StudyPlan:
         pairs: by data set and protocol, how many are scored for each configuration.
         seconds: of all together; None where nobody knows.
         measured: whether seconds come from an earlier run of the study, not from arithmetic.
+        notes: where presets meet protocols that they were not published for.
     """
 
     groups: tuple[GroupPlan, ...]
@@ -65,6 +68,7 @@ class StudyPlan:
     pairs: Mapping[str, int]
     seconds: float | None
     measured: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def scored(self) -> int:
@@ -84,6 +88,7 @@ def plan_study(study: Study, out: Path | None = None) -> StudyPlan:
         DatasetError: a data set's files are missing or malformed.
     """
     sets = list_study(study)
+    notes = tuple(preset_notes(study, sets))
     groups = group_configurations(study.configurations())
     tasks = tasks_of(groups, sets)
     speed = _operations_per_second()
@@ -104,10 +109,10 @@ def plan_study(study: Study, out: Path | None = None) -> StudyPlan:
     if images and scoring:
         described = sum(plan.images for plan in plans) * sum(images) / len(images)
         seconds = described + scored * sum(scoring) / len(scoring)
-        return StudyPlan(plans, len(study.configurations()), pairs, seconds, measured=True)
+        return StudyPlan(plans, len(study.configurations()), pairs, seconds, True, notes)
     known = [plan.seconds for plan in plans if plan.seconds is not None]
     rough = sum(known) + scored * _SECONDS_PER_PAIR if len(known) == len(plans) else None
-    return StudyPlan(plans, len(study.configurations()), pairs, rough, measured=False)
+    return StudyPlan(plans, len(study.configurations()), pairs, rough, False, notes)
 
 
 def _plan_group(
@@ -117,7 +122,7 @@ def _plan_group(
     itemsize: int,
     speed: float,
 ) -> GroupPlan:
-    spec = find_descriptor(group.name)
+    spec = find_descriptor(group.name, **hub_options(group.loading))
     prompt = group.shared.get("prompt")
     draws, tokens, calibration = 1, 0, 0
     seen: set[tuple[Fit, str, str | None]] = set()
@@ -139,7 +144,7 @@ def _plan_group(
         for key in shown.keys() - seen:
             path = shown[key]
             if path not in sizes:
-                sizes[path] = read_size(Path(path))
+                sizes[path] = read_size(Path(path), upright=task.fit.upright)
             tokens += _tokens(sizes[path], task.fit, long_side, spec.pixels_per_token)
         seen |= shown.keys()
     held, images = _weights_bytes(group), len(seen)
@@ -173,7 +178,7 @@ def _tokens(size: tuple[int, int], fit: Fit, long_side: int | None, pixels: int)
 
 def _weights_bytes(group: Group) -> int | None:
     """Ask a backbone's own plan what it holds up to the last block that is needed, in float32."""
-    spec = find_descriptor(group.name)
+    spec = find_descriptor(group.name, **hub_options(group.loading))
     if not isinstance(spec, BackboneSpec) or spec.plan is None:
         return None
     block = max(member_config(member, Fit()).block for member in group.members)
@@ -183,6 +188,7 @@ def _weights_bytes(group: Group) -> int | None:
             block=block,
             dtype=torch.float32,
             architecture=spec.architecture,
+            **hub_options(group.loading),
         ).held
     except DiTFError:
         return None

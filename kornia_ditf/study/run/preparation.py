@@ -17,7 +17,7 @@ import torch
 
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import StudyError
-from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.loading.checkpoint import Checkpoint, hub_options
 from kornia_ditf.protocols.protocol import Fit
 from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.study.define.forwards import Group
@@ -159,6 +159,8 @@ def _with_environment(task: Task, values: dict[str, Any], warn: Warn) -> Prepare
                 f"{member.label} does not say which weights it has; if they change, remove the "
                 "study's folder before you run it again"
             )
+        for doubt in found.get("doubts", ()):
+            warn(f"{member.label}: {doubt}")
         members[member.label] = Member(
             identity=f"{identity} {environment}",
             channels=None if channels is None else tuple(channels),
@@ -182,8 +184,8 @@ def _key(task: Task, listed: ListedSet, device: str | None) -> str:
 
 def _fingerprint(group: Group) -> str | None:
     """Name a folder's weights without reading them; None where only loading tells."""
-    spec = find_descriptor(group.name)
+    spec = find_descriptor(group.name, **hub_options(group.loading))
     place = group.source or spec.repo
     if not isinstance(spec, BackboneSpec) or not Path(place).expanduser().is_dir():
         return None
-    return Checkpoint(place).identity
+    return Checkpoint(place, **hub_options(group.loading)).identity

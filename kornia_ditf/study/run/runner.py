@@ -18,6 +18,7 @@ from kornia_ditf.errors import StudyError
 from kornia_ditf.study.define.forwards import group_configurations, last_blocks
 from kornia_ditf.study.define.jobs import Describe, Evaluate, Setup, Unit
 from kornia_ditf.study.define.listing import Item, list_study
+from kornia_ditf.study.define.presets import preset_notes
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.run.costs import CostLog
 from kornia_ditf.study.run.engines import Engine, Local
@@ -94,6 +95,8 @@ def run_study(
     started = provenance.now()
     with locked(out):
         sets = list_study(study)
+        for note in preset_notes(study, sets):
+            listen.warn(note)
         groups = group_configurations(study.configurations())
         tasks = tasks_of(groups, sets)
         maps = MapCache((out / "cache" if cache is None else cache).absolute())

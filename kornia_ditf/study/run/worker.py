@@ -16,7 +16,6 @@ from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.descriptor import DiTF, describe_tap
 from kornia_ditf.errors import DiTFError, OutputError
 from kornia_ditf.massive import ChannelRecorder
-from kornia_ditf.preprocess import as_image
 from kornia_ditf.protocols.evaluate import evaluate_pair
 from kornia_ditf.protocols.fitting import prepare_image
 from kornia_ditf.protocols.protocol import Fit, Protocol
@@ -59,20 +58,23 @@ class Worker:
     def _prepare(self, unit: Prepare) -> Outcome:
         descriptor = self._descriptor(unit.group)
         members: dict[str, Any] = {}
-        channels = self._find_channels(unit) if isinstance(descriptor, DiTF) else {}
+        channels, doubts = self._find_channels(unit) if isinstance(descriptor, DiTF) else ({}, {})
         for member in unit.group.members:
             named = self._member(descriptor, member, unit.fit, channels.get(member.label))
             members[member.label] = {
                 "identity": named.identity,
                 "width": named.width,
                 "channels": channels.get(member.label),
+                "doubts": doubts.get(member.label, ()),
             }
         held = sum(value.nbytes for value in [*descriptor.parameters(), *descriptor.buffers()])
         place = next(descriptor.parameters(), torch.empty(0)).device
         return Outcome(values={"members": members, "bytes_held": held, "device": str(place)})
 
-    def _find_channels(self, unit: Prepare) -> dict[str, tuple[int, ...] | None]:
-        """Find the massive channels of every member that discards some and does not know which."""
+    def _find_channels(
+        self, unit: Prepare
+    ) -> tuple[dict[str, tuple[int, ...] | None], dict[str, tuple[str, ...]]]:
+        """Find the massive channels of members that know none, and the doubts about them."""
         configs = {m.label: member_config(m, unit.fit) for m in unit.group.members}
         unknown = {
             config.block
@@ -83,14 +85,18 @@ class Worker:
         ditf: Any = self._descriptor(unit.group)
         for path in unit.images if unknown else ():
             shared = DiTF(ditf.backbone, configs[unit.group.members[0].label])
-            taps, _ = shared.taps(_fitted(path, unit.fit), list(recorders))
+            taps, _ = shared.taps(prepare_image(path, unit.fit), list(recorders))
             for block, tap in taps.items():
                 recorders[block].update(tap.x)
-        found = {block: recorder.compute().massive() for block, recorder in recorders.items()}
-        return {
-            label: found.get(c.block, c.massive_channels) if "discard" in c.treatment else None
-            for label, c in configs.items()
-        }
+        measured = {block: recorder.compute() for block, recorder in recorders.items()}
+        channels: dict[str, tuple[int, ...] | None] = {}
+        doubts: dict[str, tuple[str, ...]] = {}
+        for label, config in configs.items():
+            channels[label] = config.massive_channels if "discard" in config.treatment else None
+            if "discard" in config.treatment and config.massive_channels is None:
+                channels[label] = measured[config.block].massive()
+                doubts[label] = measured[config.block].doubts()
+        return channels, doubts
 
     def _describe(self, unit: Describe) -> Outcome:
         outcome, sizes = Outcome(), []
@@ -124,7 +130,7 @@ class Worker:
         labels: Iterable[str],
     ) -> Iterable[tuple[str, DescriptorMap]]:
         members = {member.label: member for member in unit.group.members}
-        image = _fitted(path, unit.fit)
+        image = prepare_image(path, unit.fit)
         if not isinstance(descriptor, DiTF):
             described = descriptor(image, prompt)
             yield from ((label, described) for label in labels)
@@ -195,7 +201,3 @@ class Worker:
         config = member_config(member, fit)
         known = None if channels is None else tuple(channels)
         return DiTF(descriptor.backbone, replace(config, massive_channels=known))
-
-
-def _fitted(path: str, fit: Fit) -> torch.Tensor:
-    return as_image(path) if fit.kind == "whole" else prepare_image(path, fit)
