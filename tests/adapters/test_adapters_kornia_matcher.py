@@ -85,7 +85,7 @@ def test_ratio_tests_keep_right_matches_of_detected_keypoints(
     found = DiTFMatcher(nano, name, detector="sift")(pair(images))
     count, share = shares_within(8, found)
     plain, plain_share = shares_within(8, DiTFMatcher(nano, detector="sift")(pair(images)))
-    assert count > 20 and share > plain_share and (name != "smnn" or count <= plain)
+    assert count > 10 and share > plain_share and (name != "smnn" or count <= plain)
 
 
 def test_the_second_nearest_is_searched_outside_the_firsts_neighbourhood() -> None:
@@ -270,7 +270,7 @@ def test_mistakes_are_named(conv: Any, images: list[Tensor]) -> None:
         DiTFMatcher(conv, "nn", min_score=0.5)
     with pytest.raises(InvalidArgumentError, match="detector cannot change a feature"):
         DiTFMatcher(DiTFFeature(conv), detector="sift")
-    with pytest.raises(InvalidArgumentError, match="equally many, got 1 and 2"):
+    with pytest.raises(InvalidArgumentError, match="equally many, at least 1, got 1 and 2"):
         DiTFMatcher(conv)({"image0": images[0], "image1": torch.cat(images)})
     with pytest.raises(InvalidArgumentError, match="lafs0 and descriptors0 must be of the same"):
         DiTFMatcher(conv)(
@@ -298,17 +298,15 @@ def test_a_matcher_travels_to_a_spawned_worker(nano: DiTF, images: list[Tensor])
     work = Matched(matcher, images[0])
     loader = DataLoader(work, num_workers=1, multiprocessing_context="spawn")
     assert [int(count) for count in loader] == [work[0]]
-    with pytest.raises(
-        InvalidArgumentError, match="Conv2d: wrap a dense descriptor in DiTFFeature"
-    ):
+
+
+def test_modules_and_data_that_do_not_fit_are_named() -> None:
+    with pytest.raises(InvalidArgumentError, match="Conv2d: wrap a dense descriptor in DiTF"):
         DiTFMatcher(torch.nn.Conv2d(3, 8, 8))
     for arguments in ({"ratio": 0}, {"ratio": 1.5}, {"radius": -1}, {"radius": float("nan")}):
         with pytest.raises(InvalidArgumentError, match="ratio must lie|radius must be"):
             RatioMatcher(**arguments)
-    empty = {
-        f"{name}{side}": torch.zeros(0, 4, *more)
-        for side in "01"
-        for name, more in (("lafs", (2, 3)), ("descriptors", (16,)))
-    }
+    lafs, descriptors = torch.zeros(0, 4, 2, 3), torch.zeros(0, 4, 16)
+    empty = {"lafs0": lafs, "lafs1": lafs, "descriptors0": descriptors, "descriptors1": descriptors}
     with pytest.raises(InvalidArgumentError, match="at least 1, got 0 and 0"):
-        DiTFMatcher(conv)(empty)
+        DiTFMatcher("nano")(empty)
