@@ -16,7 +16,6 @@ from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.descriptor import DiTF, describe_tap
 from kornia_ditf.errors import DiTFError, OutputError
 from kornia_ditf.massive import ChannelRecorder
-from kornia_ditf.preprocess import as_image
 from kornia_ditf.protocols.evaluate import evaluate_pair
 from kornia_ditf.protocols.fitting import prepare_image
 from kornia_ditf.protocols.protocol import Fit, Protocol
@@ -86,7 +85,7 @@ class Worker:
         ditf: Any = self._descriptor(unit.group)
         for path in unit.images if unknown else ():
             shared = DiTF(ditf.backbone, configs[unit.group.members[0].label])
-            taps, _ = shared.taps(_fitted(path, unit.fit), list(recorders))
+            taps, _ = shared.taps(prepare_image(path, unit.fit), list(recorders))
             for block, tap in taps.items():
                 recorders[block].update(tap.x)
         measured = {block: recorder.compute() for block, recorder in recorders.items()}
@@ -131,7 +130,7 @@ class Worker:
         labels: Iterable[str],
     ) -> Iterable[tuple[str, DescriptorMap]]:
         members = {member.label: member for member in unit.group.members}
-        image = _fitted(path, unit.fit)
+        image = prepare_image(path, unit.fit)
         if not isinstance(descriptor, DiTF):
             described = descriptor(image, prompt)
             yield from ((label, described) for label in labels)
@@ -202,7 +201,3 @@ class Worker:
         config = member_config(member, fit)
         known = None if channels is None else tuple(channels)
         return DiTF(descriptor.backbone, replace(config, massive_channels=known))
-
-
-def _fitted(path: str, fit: Fit) -> torch.Tensor:
-    return as_image(path) if fit.kind == "whole" else prepare_image(path, fit)
