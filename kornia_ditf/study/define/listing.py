@@ -252,7 +252,6 @@ def _pair_key(pair: Pair, digest_a: str, digest_b: str) -> str:
         visibility=[pair.visibility_a.tolist(), pair.visibility_b.tolist()],
         geometry=[pair.size_a, pair.size_b, pair.box_a, pair.box_b],
         homography=None if pair.homography is None else pair.homography.tolist(),
-        flow=None if pair.flow is None else file_digest(pair.flow),
     )
 
 

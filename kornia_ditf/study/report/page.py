@@ -125,6 +125,7 @@ def _show(out: Path, section: Section, summary: Mapping[str, Any]) -> Shown:
         {"descriptor": best, "dataset": section.dataset, "protocol": section.protocol["name"]},
         study.datasets[dataset_labels(study).index(section.dataset)],
         study.report.pictures,
+        upright=section.protocol["fit"]["upright"],
     )
     kinds = tuple(
         (kind, len(list(scores))) for kind, scores in groupby(section.scores, lambda s: s.kind)

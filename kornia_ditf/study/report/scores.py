@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kornia_ditf.metrics.accumulate import MMA, HomographyAccuracy, JAndF
+from kornia_ditf.metrics.functional import area_contributions
 from kornia_ditf.metrics.pck import PCK
 from kornia_ditf.study.report.statistics import Floats, category_means
 
@@ -93,11 +94,6 @@ def read_experiment(
     )
 
 
-_AREA = (
-    "Here the curve of AUC has steps, so that AUC is the mean over pairs of max(0, 1 - error / t); "
-    "SuperGlue's script joins the steps by straight lines."
-)
-
 Scored = tuple[Sequence[Score], Sequence[str], Floats, Floats]
 
 
@@ -122,19 +118,21 @@ def _keypoints(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -
 
 
 def _planar(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> Scored:
-    thresholds = protocol["alphas"]
-    limits = np.array(thresholds)
+    thresholds, limits = protocol["corner_thresholds"], protocol["alphas"]
     corners = np.array([dict(row["scores"]).get("corner_error", np.inf) for row in rows])
-    accurate = (corners[:, None] <= limits).astype(np.float64)
-    areas = np.clip(1 - corners[:, None] / limits, 0, 1)
+    accurate = (corners[:, None] <= np.array(thresholds)).astype(np.float64)
+    areas = np.stack([area_contributions(corners, t).numpy() for t in thresholds], 1)
     matched = np.array(
         [[float(np.mean(h)) if len(h) else 0.0 for h in row["hits"]] for row in rows]
     )
-    parts = [("corner accuracy", accurate), ("corner AUC", areas), ("MMA", matched)]
-    scores = [Score(f"{kind}@{t:g} px", kind, t) for kind, _ in parts for t in thresholds]
-    above = np.concatenate([part for _, part in parts], 1)
-    definitions = [HomographyAccuracy.definition, MMA.definition, _AREA]
-    return scores, definitions, above, np.ones(above.shape)
+    parts = [
+        ("corner accuracy", thresholds, accurate),
+        ("corner AUC", thresholds, areas),
+        ("MMA", limits, matched),
+    ]
+    scores = [Score(f"{kind}@{t:g} px", kind, t) for kind, marks, _ in parts for t in marks]
+    above = np.concatenate([part for _, _, part in parts], 1)
+    return scores, [HomographyAccuracy.definition, MMA.definition], above, np.ones(above.shape)
 
 
 def _masks(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> Scored:

@@ -149,7 +149,7 @@ def _plan_group(
         for key in shown.keys() - seen:
             path = shown[key]
             if path not in sizes:
-                sizes[path] = read_size(Path(path))
+                sizes[path] = read_size(Path(path), upright=task.fit.upright)
             tokens += _tokens(sizes[path], task.fit, long_side, spec.pixels_per_token)
         seen |= shown.keys()
     held, images = _weights_bytes(group), len(seen)

@@ -16,7 +16,6 @@ from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.descriptor import DiTF, describe_tap
 from kornia_ditf.errors import DiTFError, OutputError
 from kornia_ditf.massive import ChannelRecorder
-from kornia_ditf.preprocess import as_image
 from kornia_ditf.protocols.evaluate import evaluate_pair
 from kornia_ditf.protocols.fitting import prepare_image
 from kornia_ditf.protocols.protocol import Fit, Protocol
@@ -86,7 +85,7 @@ class Worker:
         ditf: Any = self._descriptor(job.group)
         for path in job.images if unknown else ():
             shared = DiTF(ditf.backbone, configs[job.group.members[0].label])
-            taps, _ = shared.taps(_fitted(path, job.fit), list(recorders))
+            taps, _ = shared.taps(prepare_image(path, job.fit), list(recorders))
             for block, tap in taps.items():
                 recorders[block].update(tap.x)
         measured = {block: recorder.compute() for block, recorder in recorders.items()}
@@ -131,7 +130,7 @@ class Worker:
         labels: Iterable[str],
     ) -> Iterable[tuple[str, DescriptorMap]]:
         members = {member.label: member for member in job.group.members}
-        image = _fitted(path, job.fit)
+        image = prepare_image(path, job.fit)
         if not isinstance(descriptor, DiTF):
             described = descriptor(image, prompt)
             yield from ((label, described) for label in labels)
@@ -202,7 +201,3 @@ class Worker:
         config = member_config(member, fit)
         known = None if channels is None else tuple(channels)
         return DiTF(descriptor.backbone, replace(config, massive_channels=known))
-
-
-def _fitted(path: str, fit: Fit) -> torch.Tensor:
-    return as_image(path) if fit.kind == "whole" else prepare_image(path, fit)

@@ -152,6 +152,9 @@ def test_homographies_are_scored_by_corners_and_matches(small_study: Study, tmp_
     (section,) = analyse(tmp_path / "out", read_summary(tmp_path / "out"))
     assert root and section.pairs == 6
     assert {score.kind for score in section.scores} == {"corner accuracy", "corner AUC", "MMA"}
+    thresholds = {kind: [s.alpha for s in section.scores if s.kind == kind] for kind in ("MMA",)}
+    assert thresholds == {"MMA": list(range(1, 11))}
+    assert [s.alpha for s in section.scores if s.kind == "corner accuracy"] == [1, 3, 5]
     assert write_report(tmp_path / "out")
 
 
