@@ -163,7 +163,7 @@ def test_a_damaged_final_file_is_named_and_put_together_again(
 def test_an_image_that_cannot_be_described_fails_alone(
     small_study: Study, tmp_path: Path, heard: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = worker._fitted
+    whole = worker.prepare_image
 
     def fails(path: str, fit: Any) -> Any:
         if path.endswith("3.png"):
@@ -173,7 +173,7 @@ def test_an_image_that_cannot_be_described_fails_alone(
     first = small_study.descriptors[0].model_copy(update={"treatment": ["raw"]})
     study = small_study.model_copy(update={"descriptors": [first]})
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "_fitted", fails)
+        patch.setattr(worker, "prepare_image", fails)
         with pytest.raises(StudyError, match=r"4 records are missing: .*3\.png: too thin.* kept"):
             run_study(study, tmp_path / "out")
     rows = values(run_study(study, tmp_path / "out", watcher=heard))
