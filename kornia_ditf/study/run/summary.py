@@ -14,7 +14,7 @@ from kornia_ditf.study.run.experiments import Experiment
 from kornia_ditf.study.run.preparation import Prepared, Task
 from kornia_ditf.study.store.records import RECORDS, check_records
 from kornia_ditf.utils import provenance
-from kornia_ditf.utils.files import atomic_write
+from kornia_ditf.utils.cache import is_sound, write_checked
 
 SUMMARY = "study.json"
 
@@ -45,7 +45,7 @@ def write_summary(
             for experiment in experiments
         ],
     }
-    with atomic_write(out / SUMMARY) as temporary:
+    with write_checked(out / SUMMARY) as temporary:
         temporary.write_text(json.dumps(document, indent=1, default=str), "utf-8")
 
 
@@ -56,16 +56,14 @@ def read_summary(out: Path) -> dict[str, Any]:
         StudyError: the folder holds no finished study.
     """
     path = out / SUMMARY
-    try:
-        document: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        document["experiments"][0]["identity"]
-    except FileNotFoundError as error:
+    if not path.exists():
         raise StudyError(
             f"{out} holds no finished study (there is no {path.name}); "
             f"type `kornia-ditf study run FILE --out {out}`"
-        ) from error
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise StudyError(f"{path} is damaged ({error}); run the study again") from error
+        )
+    if not is_sound(path):
+        raise StudyError(f"{path} is damaged or was changed; run the study again")
+    document: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return document
 
 
