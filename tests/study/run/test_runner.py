@@ -15,7 +15,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from filelock import FileLock
 
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import ImageError, OutputError, StudyError
@@ -181,14 +180,6 @@ def test_an_image_that_cannot_be_described_fails_alone(
     assert heard.total(DESCRIBED) == 1 and heard.total(SCORED) == 4
 
 
-def test_two_runs_in_one_folder_are_refused(small_study: Study, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / ".owner").write_text("process 7 on a host")
-    with FileLock(out / ".lock"), pytest.raises(StudyError, match="process 7 on a host"):
-        run_study(small_study, out)
-
-
 def test_what_a_killed_run_left_half_written_is_swept_away(
     small_study: Study, tmp_path: Path
 ) -> None:
@@ -225,29 +216,6 @@ def test_prepared_files_that_were_changed_are_made_again(
         shutil.rmtree(out / folder)
     assert run_study(small_study, out).read_bytes() == whole
     assert json.loads(kept.read_text()) == before
-
-
-@pytest.mark.parametrize(
-    "name", ["report.md", "records", "prepared", ".lock", "costs.jsonl", "cache/ab", "deep/in/it"]
-)
-def test_links_that_lead_out_of_the_folder_are_refused_and_what_they_lead_to_stays(
-    small_study: Study, tmp_path: Path, name: str
-) -> None:
-    precious = tmp_path / "precious"
-    precious.write_text("precious")
-    link = tmp_path / "out" / name
-    link.parent.mkdir(parents=True)
-    link.symlink_to(precious)
-    with pytest.raises(OutputError, match="leads out of"):
-        run_study(small_study, tmp_path / "out")
-    assert precious.read_text() == "precious" and link.is_symlink()
-
-
-def test_a_link_within_the_folder_is_no_fault(small_study: Study, tmp_path: Path) -> None:
-    (tmp_path / "out/elsewhere").mkdir(parents=True)
-    (tmp_path / "out/cache").symlink_to("elsewhere")
-    run_study(small_study, tmp_path / "out")
-    assert list((tmp_path / "out/elsewhere").rglob("*.safetensors"))
 
 
 def test_records_name_images_by_their_path_in_the_data_set(make_study: Any, tmp_path: Path) -> None:
