@@ -24,7 +24,7 @@ from kornia_ditf.loading.weights import load_transformer, load_vae_encoder
 from kornia_ditf.noise import NoiseSchedule, RectifiedFlow, VariancePreserving
 from kornia_ditf.tap import BlockStream, capture_blocks, count_blocks
 from kornia_ditf.types import Conditioning, Tap
-from kornia_ditf.utils.checks import read_device
+from kornia_ditf.utils.checks import read_placement
 from kornia_ditf.utils.isolation import isolated
 
 Posterior = Literal["mode", "sample"]
@@ -235,8 +235,7 @@ class DiffusersBackbone(Backbone):
             HubError: the hub does not give a file.
             InvalidArgumentError: an option is wrong, or the block is out of range.
         """
-        place = read_device(device)
-        dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
+        place, dtype = read_placement(device, dtype)
         checkpoint = Checkpoint(source, **take_hub_options(options))
         own_options = cls.checkpoint_options(checkpoint)  # first: a model may be refused by them
         transformer = load_transformer(
