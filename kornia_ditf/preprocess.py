@@ -54,7 +54,7 @@ def as_image(value: ImageLike, *, upright: bool = True) -> Tensor:
     if isinstance(value, Tensor):
         return _from_tensor(value)
     if isinstance(value, np.ndarray):
-        return _from_array(value)
+        return _from_array(np.asarray(value))  # an np.matrix keeps two axes however it is indexed
     if isinstance(value, (str, os.PathLike)):
         return read_image(value, upright=upright)
     from PIL import Image
