@@ -31,7 +31,8 @@ app.add_typer(study.app, name="study")
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from kornia_ditf.cli.output import echo, package_version
+        from kornia_ditf.cli.output import echo
+        from kornia_ditf.utils.provenance import package_version
 
         echo(f"kornia-ditf {package_version('kornia-ditf')}")
         raise typer.Exit

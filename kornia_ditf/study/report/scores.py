@@ -1,4 +1,4 @@
-"""Records of one cell in; what each pair adds to each score, and what the scores mean, out.
+"""Scores of an experiment, pair by pair, and their definitions.
 
 A score is a ratio of sums over pairs (see `statistics`), so that it can be drawn anew and tested.
 """
@@ -22,7 +22,7 @@ _READ = ("pair", "category", "image_a", "image_b", "distances", "alphas", "hits"
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A number that tables show.
+    """A column of a table.
 
     Args:
         name: its heading.
@@ -38,8 +38,8 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CellScores:
-    """What each pair of a cell adds to each score.
+class ExperimentScores:
+    """What each pair of an experiment adds to each score.
 
     Args:
         scores: the M scores; the first one is tested.
@@ -62,12 +62,14 @@ class CellScores:
     points: int
 
 
-def read_cell(path: Path, descriptor: str, dataset: str, protocol: Mapping[str, Any]) -> CellScores:
-    """Read one cell's records and score its pairs.
+def read_experiment(
+    path: Path, descriptor: str, dataset: str, protocol: Mapping[str, Any]
+) -> ExperimentScores:
+    """Read one experiment's records and score its pairs.
 
     Args:
         path: the file of records.
-        descriptor: label of the cell's configuration.
+        descriptor: label of the experiment's configuration.
         dataset: label of its data set.
         protocol: its protocol, as a summary has it.
     """
@@ -80,7 +82,7 @@ def read_cell(path: Path, descriptor: str, dataset: str, protocol: Mapping[str, 
     ]
     rows = pq.read_table(path, columns=list(_READ), filters=chosen).to_pylist()
     scores, definitions, above, below = _SCORERS[protocol["task"]](rows, protocol)
-    return CellScores(
+    return ExperimentScores(
         scores=tuple(scores),
         definitions=tuple(definitions),
         numerators=above,
