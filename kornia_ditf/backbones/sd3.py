@@ -67,7 +67,7 @@ def _spec(name: str, blocks: int, architecture: configs.Architecture, **known: A
 
 _SD35: dict[str, Any] = {
     "massive_channels": (676,),
-    "source": f"{NEUTRAL_RULE.replace('found when first needed', 'as the paper has them')} "
+    "source": f"{NEUTRAL_RULE.replace('found in each image', 'as the paper has them')} "
     "(second-hand: summaries of arXiv 2505.18584, which name one channel, 676, for SD3.5 and not "
     "its size; check with kornia-ditf inspect)",
 }

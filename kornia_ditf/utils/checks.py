@@ -1,4 +1,4 @@
-"""Arguments in; an error that names the argument, the value and what was expected, or nothing."""
+"""Checks of arguments; errors name the argument, the value and what was expected."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ _checked = ContextVar("checked", default=True)
 
 @contextmanager
 def unchecked_values() -> Iterator[None]:
-    """Ask no tensor for its values: a graph that is being traced has none yet."""
+    """Skip checks of tensors' values, which a graph has none of while it is traced."""
     token = _checked.set(False)
     try:
         yield
@@ -122,7 +122,7 @@ def unchecked_values() -> Iterator[None]:
 
 
 def values_are_checked() -> bool:
-    """Tell whether tensors may be asked for their values: outside `unchecked_values` they may."""
+    """Whether values of tensors may be checked: not inside `unchecked_values`."""
     return _checked.get()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar
@@ -30,10 +31,10 @@ class SharedSetting:
     another value waits until nobody holds this one, so a thread must not nest two values.
 
     Args:
-        change: returns a context manager that changes the setting and restores it.
+        change: returns a context manager that changes the setting and restores it; this class
+            decorates such a function.
 
     Example:
-        >>> default_dtype = SharedSetting(_default_dtype)
         >>> with default_dtype(torch.float64):
         ...     torch.zeros(1).dtype
         torch.float64
@@ -63,8 +64,10 @@ class SharedSetting:
                     self._condition.notify_all()
 
 
+@SharedSetting
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Hold torch's default dtype, which is one for all threads."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -73,8 +76,13 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-default_dtype = SharedSetting(_default_dtype)
-"""Hold torch's default dtype, which is one for all threads."""
+@SharedSetting
+@contextmanager
+def quiet(category: type[Warning]) -> Iterator[None]:
+    """Silence warnings of a category; `warnings.catch_warnings` alone mixes threads up."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield
 
 
 @contextmanager
