@@ -46,7 +46,7 @@ def prepare_image(image: ImageLike, protocol: Protocol | Fit) -> Tensor:
 
 
 def padded_size(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Give the height and width that an image has inside a padded square."""
+    """Return the height and width of an image inside a padded square."""
     height, width = size
     if height <= width:
         return int(np.around(side * height / width)), side
@@ -54,7 +54,7 @@ def padded_size(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def short_side_size(size: tuple[int, int], fit: Fit) -> tuple[int, int]:
-    """Give the height and width of an image whose shortest side is scaled."""
+    """Return the height and width of an image whose shortest side is scaled."""
     height, width = size
     if height > width:
         return int((fit.side * height / width) // fit.multiple * fit.multiple), fit.side

@@ -1,4 +1,4 @@
-"""The named protocols, each with its source; docs/protocols.md tells them apart."""
+"""The named protocols, each with its source; docs/protocols.md compares them."""
 
 from __future__ import annotations
 

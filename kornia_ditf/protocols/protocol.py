@@ -24,7 +24,7 @@ COMPATIBILITY = {
     "willow-padding": "both images are taken as 256 x 256, and the extent is that of A's keypoints "
     "and (-1, -1), with which lists of points were filled up (dhpf, CATs)",
 }
-"""What authors' code does beside its paper, by the name that `Protocol.compat` takes."""
+"""Behaviour of authors' code that their papers do not state, by its name in `Protocol.compat`."""
 
 _KINDS = ("whole", "squash", "long-side", "short-side", "pad")
 _TASKS = ("keypoints", "homography", "masks")
@@ -63,7 +63,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decode:
-    """How a place is read from cosines.
+    """How a point is read from cosine similarities.
 
     Args:
         kind: `pixels` takes the highest cosine among all pixels of the image (descriptors

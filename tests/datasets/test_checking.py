@@ -128,3 +128,14 @@ def test_a_copy_that_lacks_a_folder_is_recognised_by_its_name(tmp_path: Path) ->
 
 def test_what_is_no_data_set_is_none(tmp_path: Path) -> None:
     assert recognise(tmp_path, list_datasets().values()) is None
+
+
+def test_an_orientation_that_protocols_ignore_is_no_defect(tmp_path: Path) -> None:
+    place = layouts.spair(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in place.glob("JPEGImages/*/*.jpg"):
+        with Image.open(path) as image:
+            image.load()
+        image.save(path, exif=exif)
+    assert check(tmp_path).defects == []
