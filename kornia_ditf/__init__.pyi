@@ -3,7 +3,7 @@
 from .adapters.entries import descriptor_entry, matcher_entry
 from .adapters.hosts import use_in
 from .adapters.kornia import DiTFDescriptor, DiTFFeature
-from .adapters.kornia_matcher import CosineMatcher, DiTFMatcher, create_matcher
+from .adapters.kornia_matcher import CosineMatcher, DiTFMatcher, RatioMatcher, create_matcher
 from .adapters.opencv import (
     OpenCVFeature,
     to_dmatches,
@@ -96,6 +96,7 @@ __all__ = [
     "PairResult",
     "Propagation",
     "Protocol",
+    "RatioMatcher",
     "SequenceDataset",
     "SequenceResult",
     "Tap",

@@ -31,6 +31,7 @@ from kornia_ditf.tap import checking_every_capture
 from kornia_ditf.treatments import TREATMENTS, Treatment, treat
 from kornia_ditf.types import Conditioning, DescriptorMap, Discarded, Frame, Tap
 from kornia_ditf.utils.checks import check_integer, check_timestep
+from kornia_ditf.utils.isolation import eager
 from kornia_ditf.utils.values import deferred_checks, settle_checks
 
 
@@ -175,6 +176,7 @@ class DiTF(DenseDescriptor):
         """
         return self.describe_blocks(image, [self.config.block], prompts)[self.config.block]
 
+    @eager
     def describe_blocks(
         self, image: ImageLike, blocks: Sequence[int], prompts: str | Sequence[str] | None = None
     ) -> dict[int, DescriptorMap]:
@@ -184,6 +186,7 @@ class DiTF(DenseDescriptor):
             maps = {block: self._describe(block, tap, frame) for block, tap in taps.items()}
         return {block: replace(each, checks=checks) for block, each in maps.items()}
 
+    @eager
     def describe_together(
         self, images: Sequence[ImageLike], prompts: str | Sequence[str] | None = None
     ) -> list[DescriptorMap]:
@@ -199,6 +202,7 @@ class DiTF(DenseDescriptor):
             self._found[block] = Discarded(found, "images described together")
         return [self._describe(block, taps[block], frame) for taps, frame in tapped]
 
+    @eager
     def taps(
         self,
         image: ImageLike,

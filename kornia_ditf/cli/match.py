@@ -63,6 +63,7 @@ def match(
     from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.matching.match import match as match_maps
+    from kornia_ditf.utils import provenance
     from kornia_ditf.viz.matches import draw_matches, save_picture
 
     paths = (image_a, image_b)
@@ -103,7 +104,7 @@ def match(
         plane = _fit_plane(found, threshold_px)
 
     document = {
-        "versions": output.versions(),
+        "versions": provenance.versions(output.LIBRARIES),
         "images": {
             side: {
                 "path": str(path),

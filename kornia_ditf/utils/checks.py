@@ -1,4 +1,4 @@
-"""Arguments in; an error that names the argument, the value and what was expected, or nothing."""
+"""Checks of arguments; errors name the argument, the value and what was expected."""
 
 from __future__ import annotations
 
@@ -94,6 +94,16 @@ def read_device(device: object) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InvalidArgumentError(f"device {device!r} cannot be used: {reason}") from error
     return place
+
+
+def read_placement(device: object, dtype: torch.dtype | None) -> tuple[torch.device, torch.dtype]:
+    """Read where to compute and in which dtype; None is bfloat16, and float32 on a CPU.
+
+    Raises:
+        InvalidArgumentError: there is no such device.
+    """
+    place = read_device(device)
+    return place, dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
 
 
 def check_spec(spec: Any, texts: Sequence[str]) -> None:

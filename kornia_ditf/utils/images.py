@@ -132,8 +132,12 @@ def read_size(path: str | os.PathLike[str], *, upright: bool = True) -> tuple[in
         return (width, height) if swapped else (height, width)
 
 
-def read_pil(image: Image.Image) -> Tensor:
-    """Convert a PIL image as `read_image` reads its file, upright.
+def read_pil(image: Image.Image, *, upright: bool = True) -> Tensor:
+    """Convert a PIL image as `read_image` reads its file.
+
+    Args:
+        image: of any mode with a known range.
+        upright: apply the EXIF orientation that it still has.
 
     Returns:
         the image, shape (1, 3, H, W), float32, RGB in [0, 1].
@@ -145,7 +149,8 @@ def read_pil(image: Image.Image) -> Tensor:
     with _as_image_error(name):
         image.load()
         # After loading, since Pillow turns a TIFF upright by then and removes its orientation.
-        return _to_tensor(_strips(image), image.size[::-1], _exif_orientation(image))
+        orientation = _exif_orientation(image) if upright else 1
+        return _to_tensor(_strips(image), image.size[::-1], orientation)
 
 
 def unit_range(array: Pixels) -> Tensor:

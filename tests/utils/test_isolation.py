@@ -8,7 +8,7 @@ from threading import Event
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.utils.isolation import default_dtype, isolated, lock_of, quiet, untraced
+from kornia_ditf.utils.isolation import default_dtype, eager, isolated, lock_of, quiet
 
 
 class Settings(nn.Module):
@@ -76,14 +76,14 @@ def test_who_wants_another_value_of_a_shared_setting_waits() -> None:
     assert torch.get_default_dtype() == torch.float32
 
 
-def test_what_is_untraced_breaks_the_graph_and_runs_as_it_is() -> None:
+def test_an_eager_function_breaks_the_graph_and_runs_as_it_is() -> None:
+    @eager
     def count(x: Tensor) -> Tensor:
         assert not torch.compiler.is_dynamo_compiling()
         return x + 1
 
-    compiled = torch.compile(lambda x: untraced(count)(2 * x), backend="eager")
+    compiled = torch.compile(lambda x: count(2 * x), backend="eager")
     assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 3.0))
-    assert untraced(count) is count
 
 
 def test_warning_filters_are_as_before_however_threads_leave_a_silence() -> None:
