@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_ditf.dense import DenseDescriptor
-from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.dense import DenseDescriptor, one_prompt_each
+from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.matching.match import match
 from kornia_ditf.matching.refinement import refine
 from kornia_ditf.matching.verification import Geometry, Verification, verify
@@ -27,18 +27,22 @@ from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, create_descriptor
 from kornia_ditf.types import DescriptorMap, Matches
 
-Search = Literal["none", "scales", "turns", "both"] | Sequence[tuple[float, float]]
+Kind = Literal["none", "scales", "turns", "both"]
+Search = Kind | Sequence[tuple[float, float]]
 
 _TURNS = (0.0, 90.0, 180.0, 270.0)
 _SCALES = (1.0, 1 / 2, 2.0, 1 / 3, 3.0)
-_NAMED: dict[str, list[tuple[float, float]]] = {
+_NAMED: dict[Kind, list[tuple[float, float]]] = {
     "none": [],
     "scales": [(scale, 0.0) for scale in _SCALES[1:]],
     "turns": [(1.0, turn) for turn in _TURNS[1:]],
     "both": [(scale, turn) for scale in _SCALES for turn in _TURNS if (scale, turn) != (1, 0)],
 }
+_PLAIN = 0.15, 50
+"""Share and number of inliers with which the plain comparison is taken."""
+
 _SURE = 0.3, 40
-"""Share and number of inliers with which nothing else is tried."""
+"""Those of a variant after which no other scale is tried."""
 
 _LIKELY = 0.12, 15
 """Those with which a variant is matched again at full size."""
@@ -84,6 +88,7 @@ class ImageMatches:
     Args:
         matches: correspondences in the pixels of the two images as they were given.
         verification: the geometry they agree on.
+        threshold: largest error of its inliers in pixels of B: one token.
         attempts: what was tried, the plain comparison first.
         chosen: which attempt the matches come from.
         maps: descriptors of both images as the plain comparison had them.
@@ -91,6 +96,7 @@ class ImageMatches:
 
     matches: Matches
     verification: Verification
+    threshold: float
     attempts: tuple[Attempt, ...]
     chosen: int
     maps: tuple[DescriptorMap, DescriptorMap]
@@ -100,8 +106,10 @@ def match_images(
     image_a: ImageLike,
     image_b: ImageLike,
     descriptor: DenseDescriptor | str = DEFAULT_BACKBONE,
+    prompts: str | Sequence[str] | None = None,
     *,
     search: Search = "both",
+    maps: Sequence[DescriptorMap] | None = None,
     geometry: Geometry = "homography",
     min_score: float | None = None,
     ratio: float | None = None,
@@ -112,16 +120,19 @@ def match_images(
     The images are compared plainly first. Where too few matches agree on a homography, the
     variants of the search are compared at a smaller size, and the one with the largest share of
     inliers is compared again at full size, each image reduced to the part that both show. A
-    variant replaces the plain matches only if more of its matches agree.
+    variant replaces the plain matches only if more of its matches agree. Variants at which an
+    image would fall below one token are left out.
 
     Args:
         image_a: one image, as `DenseDescriptor.forward` takes it.
         image_b: the other; sizes may differ.
         descriptor: a dense descriptor, or the name of one for `create_descriptor`.
+        prompts: none, one for both images, or one for each, where the descriptor reads text.
         search: `none` compares plainly; `turns` tries quarter turns, `scales` sizes of a third to
             three times, and `both` all combinations. Or a list of variants (scale, turn): the
             size at which B is described relative to A's, and by how many degrees B is turned
             counter-clockwise.
+        maps: descriptors of both images by this descriptor, where they are at hand.
         geometry: of `verification`: `homography` or `fundamental`.
         min_score: discard matches of a lower cosine, in [-1, 1].
         ratio: discard matches that are not distinctive, in (0, 1]; see `match`.
@@ -145,14 +156,22 @@ def match_images(
         raise InvalidArgumentError(f"geometry must be homography or fundamental, got {geometry!r}")
     if not isinstance(descriptor, DenseDescriptor):
         descriptor = create_descriptor(descriptor)
-    options = {"min_score": min_score, "ratio": ratio}
-    pair = _Pair(descriptor, (as_image(image_a), as_image(image_b)), options, refined)
+    images = (as_image(image_a), as_image(image_b))
+    if maps is None:
+        maps = descriptor.describe_together(images, prompts)
+    pair = _Pair(descriptor, images, maps, one_prompt_each(prompts, 2))
+    pair.options, pair.refined = {"min_score": min_score, "ratio": ratio}, refined
     best = plain = pair.compare(1.0, 0.0)
+    if plain.attempt.reaches(_PLAIN):
+        variants = []
     for index, (scale, turn) in enumerate(variants):
-        # A stage is one scale: all its turns are compared before it is decided.
-        if (index == 0 or scale != variants[index - 1][0]) and best.attempt.reaches(_SURE):
+        # All turns at one scale are compared before it is decided.
+        if index and scale != variants[index - 1][0] and best.attempt.reaches(_SURE):
             break
-        found = pair.compare(scale, turn, coarse=True)
+        try:
+            found = pair.compare(scale, turn, coarse=True)
+        except (ImageError, InvalidArgumentError):  # smaller than one token at that size
+            continue
         if found.attempt.share > best.attempt.share and found.attempt.reaches(_LIKELY):
             best = found
     if best is not plain:
@@ -164,20 +183,28 @@ def match_images(
     return ImageMatches(
         best.matches,
         verification,
+        best.threshold,
         tuple(pair.attempts),
         pair.attempts.index(best.attempt),
-        (plain.map_a, plain.map_b),
+        (maps[0], maps[1]),
+    )
+
+
+def check_search(search: str) -> Kind:
+    """Raise InvalidArgumentError unless a search of this name is known."""
+    for kind in get_args(Kind):
+        if search == kind:
+            known: Kind = kind
+            return known
+    raise InvalidArgumentError(
+        f"search must be one of {', '.join(get_args(Kind))}, or in Python a list of "
+        f"(scale, turn), got {search!r}"
     )
 
 
 def _read_search(search: Search) -> list[tuple[float, float]]:
     if isinstance(search, str):
-        if search not in _NAMED:
-            raise InvalidArgumentError(
-                f"search must be one of {', '.join(_NAMED)} or a list of (scale, turn), "
-                f"got {search!r}"
-            )
-        return _NAMED[search]
+        return _NAMED[check_search(search)]
     variants = []
     for variant in search:
         try:
@@ -283,14 +310,18 @@ class _Pair:
         self,
         descriptor: DenseDescriptor,
         images: tuple[Tensor, Tensor],
-        options: dict[str, Any],
-        refined: bool,
+        maps: Sequence[DescriptorMap],
+        prompts: Sequence[str | None],
     ) -> None:
         self.views = tuple(_View(image) for image in images)
         self.sides = tuple(descriptor.long_side or max(view.size) for view in self.views)
-        self.descriptor, self.options, self.refined = descriptor, options, refined
+        self.descriptor, self.prompts = descriptor, prompts
+        self.options: dict[str, Any] = {}
+        self.refined = True
         self.attempts: list[Attempt] = []
-        self._described: dict[tuple[int, int, float], tuple[_View, DescriptorMap]] = {}
+        self._described = {
+            (index, self.sides[index], 0.0): (self.views[index], maps[index]) for index in (0, 1)
+        }
 
     def compare(self, scale: float, turn: float, *, coarse: bool = False) -> _Found:
         """Compare the whole images: the smaller of the two is turned."""
@@ -322,7 +353,7 @@ class _Pair:
                 described.append(self._describe(index, side, turns[index]))
                 continue
             part = (view if box is None else view.crop(box)).shrink(2 * side).turn(turns[index])
-            described.append((part, self.descriptor.with_long_side(side)(part.image)))
+            described.append((part, self._run(index, side, part)))
         return self._match(*described[0], *described[1], scale, turn, refined=True)
 
     def _describe(self, index: int, side: int, turn: float) -> tuple[_View, DescriptorMap]:
@@ -332,9 +363,11 @@ class _Pair:
             if side < self.sides[index]:
                 view = view.shrink(side)
             view = view.turn(turn)
-            described = self.descriptor.with_long_side(side)(view.image)
-            self._described[key] = view, described
+            self._described[key] = view, self._run(index, side, view)
         return self._described[key]
+
+    def _run(self, index: int, side: int, view: _View) -> DescriptorMap:
+        return self.descriptor.with_long_side(side)(view.image, self.prompts[index])
 
     def _match(
         self,
