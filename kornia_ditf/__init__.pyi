@@ -3,7 +3,7 @@
 from .adapters.entries import descriptor_entry, matcher_entry
 from .adapters.hosts import use_in
 from .adapters.kornia import DiTFDescriptor, DiTFFeature
-from .adapters.kornia_matcher import CosineMatcher, DiTFMatcher, create_matcher
+from .adapters.kornia_matcher import CosineMatcher, DiTFMatcher, RatioMatcher, create_matcher
 from .adapters.opencv import (
     OpenCVFeature,
     to_dmatches,
@@ -63,7 +63,7 @@ from .registry.lookup import (
 )
 from .search import Attempt, ImageMatches, match_images
 from .treatments import TREATMENTS, modulate, treat, unit_tokens
-from .types import Conditioning, DescriptorMap, Frame, Matches, Tap
+from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
 from .viz.matches import draw_matches, save_picture
 
 __all__ = [
@@ -85,6 +85,7 @@ __all__ = [
     "DiTFFeature",
     "DiTFMatcher",
     "DiffusersBackbone",
+    "Discarded",
     "Flow",
     "Frame",
     "FrameSequence",
@@ -98,6 +99,7 @@ __all__ = [
     "PairResult",
     "Propagation",
     "Protocol",
+    "RatioMatcher",
     "SequenceDataset",
     "SequenceResult",
     "Tap",

@@ -1,4 +1,4 @@
-"""Images in, descriptor maps out: the one file that knows the whole chain.
+"""The DiTF descriptor and its configuration: the one file that knows the whole chain.
 
 Source: DiTF, arXiv 2505.18584; docs/method.md walks through it.
 """
@@ -18,17 +18,23 @@ from kornia_ditf.dense import DenseDescriptor, one_prompt_each
 from kornia_ditf.ensemble import mean_taps
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading import calibration
-from kornia_ditf.massive import ChannelRecorder, ChannelStatistics, find_massive_channels
+from kornia_ditf.massive import (
+    ChannelRecorder,
+    ChannelStatistics,
+    find_massive_channels,
+    kept_channels,
+    warn_of_doubts,
+)
 from kornia_ditf.noise import draw_image_noise, exact_pixels
 from kornia_ditf.preprocess import ImageLike, as_image, fit_image
 from kornia_ditf.treatments import TREATMENTS, Treatment, treat
-from kornia_ditf.types import Conditioning, DescriptorMap, Frame, Tap
+from kornia_ditf.types import Conditioning, DescriptorMap, Discarded, Frame, Tap
 from kornia_ditf.utils.checks import check_integer, check_timestep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiTFConfig:
-    """What a DiTF descriptor computes.
+    """Configuration of a `DiTF` descriptor.
 
     Args:
         block: whose input is taken, counted from 0 through all block lists.
@@ -38,11 +44,11 @@ class DiTFConfig:
         treatment: `raw`, `adaln`, `adaln+discard` (the method) or `discard+layernorm`.
         massive_channels: channels to discard at `block`; None finds them, as at every other
             block (see `DiTF.massive_channels`).
-        prompt: what the model is told when the caller gives no prompt.
+        prompt: the text prompt when the caller gives none.
         seed: of the noise, combined with a hash of each image (see `draw_image_noise`).
         rows_per_forward: how many noisy images pass the transformer together; None tries all and
             halves while memory does not suffice. The result is the same.
-        gradients: let gradients reach the image.
+        gradients: whether gradients reach the image.
 
     Raises:
         InvalidArgumentError: a value is out of range.
@@ -88,7 +94,7 @@ class DiTFConfig:
 
     @classmethod
     def from_spec(cls, spec: BackboneSpec, **changes: Any) -> DiTFConfig:
-        """Take a backbone's preset, with changes.
+        """Return a backbone's preset, with changes.
 
         A preset's massive channels were measured at its own block and timestep; at others they
         are found anew.
@@ -105,11 +111,14 @@ class DiTF(DenseDescriptor):
 
     Args:
         backbone: the transformer and its image encoder.
-        config: what to compute.
+        config: the configuration.
 
     Raises:
         InvalidArgumentError: the backbone has no such block or timestep.
     """
+
+    channels_from = "configuration"
+    """Where the configured massive channels come from; `create_ditf` writes `preset`."""
 
     def __init__(self, backbone: Backbone, config: DiTFConfig) -> None:
         super().__init__()
@@ -119,7 +128,7 @@ class DiTF(DenseDescriptor):
             )
         backbone.schedule.check(config.timestep)
         self.backbone, self.config = backbone, config
-        self._found: dict[int, tuple[int, ...]] = {}
+        self._found: dict[int, Discarded] = {}
 
     @property
     def width(self) -> int:
@@ -127,10 +136,10 @@ class DiTF(DenseDescriptor):
 
     @property
     def identity(self) -> str | None:
-        """Name the weights, the configuration and the dtype; None where the weights have no name.
+        """Name of the weights, the configuration and the dtype; None where the weights have none.
 
-        While massive channels are not known they are found in each batch, so there is no name yet:
-        `calibrate` first, or configure them.
+        While massive channels are not known they are found in each image, and there is no name
+        yet: `calibrate` first, or configure them.
         """
         channels = self.massive_channels() if self._discards else ()
         if self.backbone.identity is None or channels is None:
@@ -175,7 +184,8 @@ class DiTF(DenseDescriptor):
         block = self.config.block
         tapped = [self.taps(i, [block], p) for i, p in zip(images, told, strict=True)]
         if self.massive_channels() is None and self._discards:
-            self._found[block] = find_massive_channels([taps[block].x for taps, _ in tapped])
+            found = find_massive_channels([taps[block].x for taps, _ in tapped])
+            self._found[block] = Discarded(found, "images described together")
         return [self._describe(block, taps[block], frame) for taps, frame in tapped]
 
     def taps(
@@ -212,19 +222,25 @@ class DiTF(DenseDescriptor):
             return self._noise(pixels, fitted, self.backbone.encode(fitted))
 
     def massive_channels(self, block: int | None = None) -> tuple[int, ...] | None:
-        """Tell which channels are discarded at a block; None while they are not known.
+        """Return the channels that are discarded at a block; None while they are not known."""
+        known = self.known_channels(block)
+        return None if known is None else known.channels
 
-        They are, in this order: the configuration's, at its block; those found by an earlier call
-        of this object; those that `calibrate` kept for these weights, this block and this
-        timestep; those of the first batch at hand.
+    def known_channels(self, block: int | None = None) -> Discarded | None:
+        """Return the channels that are discarded at a block and their source; None if not known.
+
+        They are, in this order: the configuration's, at its block; those that `calibrate` or
+        `describe_together` of this object found; those that `calibrate` kept on disk for these
+        weights, this block and this timestep. While there are none, each image is searched by
+        itself, so that no descriptor depends on another image.
         """
         block = self.config.block if block is None else block
         if block == self.config.block and self.config.massive_channels is not None:
-            return self.config.massive_channels
+            return Discarded(tuple(sorted(self.config.massive_channels)), self.channels_from)
         if block not in self._found and self.backbone.identity is not None:
             kept = calibration.load(self.backbone.identity, block, self.config.timestep)
             if kept is not None:
-                self._found[block] = kept
+                self._found[block] = Discarded(kept, "calibration file")
         return self._found.get(block)
 
     def calibrate(
@@ -244,6 +260,9 @@ class DiTF(DenseDescriptor):
 
         Raises:
             InvalidArgumentError: no images.
+
+        Warns:
+            MassiveChannelsWarning: unusually many are massive, or images disagree.
         """
         block = self.config.block if block is None else block
         recorder = ChannelRecorder()
@@ -251,11 +270,11 @@ class DiTF(DenseDescriptor):
             for image in images:
                 for tokens in self._drawn_tokens(image, block):
                     recorder.update(tokens)
-        statistics = recorder.compute()
-        self._found[block] = statistics.massive()
+        statistics = warn_of_doubts(recorder.compute())
+        self._found[block] = Discarded(statistics.massive(), "calibration")
         identity = self.backbone.identity
         if keep and identity is not None:
-            calibration.save(identity, block, self.config.timestep, self._found[block])
+            calibration.save(identity, block, self.config.timestep, statistics.massive())
         return statistics
 
     @property
@@ -268,10 +287,17 @@ class DiTF(DenseDescriptor):
         return "discard" in self.config.treatment
 
     def _describe(self, block: int, tap: Tap, frame: Frame) -> DescriptorMap:
-        channels = self.massive_channels(block)
-        if channels is None and self._discards:
-            channels = self._found[block] = find_massive_channels(tap.x)
-        return describe_tap(tap, frame, self.config.treatment, channels or ())
+        if not self._discards:
+            return describe_tap(tap, frame, self.config.treatment)
+        known = self.known_channels(block)
+        if known is not None:
+            discarded = (known,) * len(tap.x)
+            return describe_tap(tap, frame, self.config.treatment, known.channels, discarded)
+        found = [find_massive_channels(tokens[None]) for tokens in tap.x]
+        keep = torch.stack([kept_channels(tap, channels) for channels in found])
+        discarded = tuple(Discarded(channels, "this image") for channels in found)
+        tap = replace(tap, x=tap.x * keep[:, None])
+        return describe_tap(tap, frame, self.config.treatment, discarded=discarded)
 
     def _noise(self, image: Tensor, fitted: Tensor, latent: Tensor) -> Tensor:
         shape = (self.config.ensemble, *latent.shape[1:])
@@ -316,12 +342,24 @@ class DiTF(DenseDescriptor):
 
 
 def describe_tap(
-    tap: Tap, frame: Frame, treatment: Treatment, channels: Sequence[int] = ()
+    tap: Tap,
+    frame: Frame,
+    treatment: Treatment,
+    channels: Sequence[int] = (),
+    discarded: tuple[Discarded, ...] = (),
 ) -> DescriptorMap:
-    """Turn a tap into a descriptor map: the last steps of the chain, as a function.
+    """Turn a tap into a descriptor map, the last steps of the chain.
+
+    Args:
+        tap: the block's input, averaged over the noise draws.
+        frame: how the image's pixels map onto the model's.
+        treatment: as in `DiTFConfig`.
+        channels: the massive channels.
+        discarded: what the map says was discarded from each image.
 
     Raises:
         InvalidArgumentError: no such treatment, or a channel out of range.
     """
     tokens = treat(tap, treatment, channels)
-    return DescriptorMap(tokens.transpose(1, 2).reshape(len(tokens), -1, *tap.grid), frame)
+    data = tokens.transpose(1, 2).reshape(len(tokens), -1, *tap.grid)
+    return DescriptorMap(data, frame, discarded)

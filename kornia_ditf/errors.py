@@ -73,5 +73,13 @@ class OutputError(DiTFError, OSError):
     """A result could not be written."""
 
 
+class PluginError(DiTFError):
+    """A plugin's own code failed while it loaded something; the message names the plugin."""
+
+
 class PluginWarning(UserWarning):
     """A plugin was left out; everything else goes on."""
+
+
+class MassiveChannelsWarning(UserWarning):
+    """Massive channels were found that should be looked at before results are trusted."""

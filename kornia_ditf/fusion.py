@@ -1,4 +1,4 @@
-"""Several dense descriptors in, one out: each of unit length, weighted, joined channel by channel.
+"""Fusion of several dense descriptors: each of unit length, weighted, concatenated.
 
 Source: "A Tale of Two Features" (arXiv 2305.15347), whose released code (sd-dino) fuses Stable
 Diffusion and DINOv2 so: each is divided by its length at every token, and the two are concatenated.
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike
-from kornia_ditf.types import DescriptorMap, Frame
+from kornia_ditf.types import DescriptorMap, Discarded, Frame
 from kornia_ditf.utils.checks import check_integer
 
 Grid = Literal["finest", "first"] | tuple[int, int]
@@ -117,7 +117,8 @@ class FusedDescriptor(DenseDescriptor):
         grid = self._choose_grid(maps)
         fused = fuse([resample(each.data, grid) for each in maps], self.weights)
         seen = next((each.frame for each in maps if each.grid == grid), maps[0].frame)
-        return DescriptorMap(fused, Frame(maps[0].frame.image_size, seen.model_size))
+        frame = Frame(maps[0].frame.image_size, seen.model_size)
+        return DescriptorMap(fused, frame, _join_discarded(maps))
 
     def _choose_grid(self, maps: Sequence[DescriptorMap]) -> tuple[int, int]:
         if isinstance(self.grid, tuple):
@@ -259,6 +260,23 @@ FUSIONS = (
         license="FLUX.1 [dev] Non-Commercial License; Apache-2.0",
     ),
 )
+
+
+def _join_discarded(maps: Sequence[DescriptorMap]) -> tuple[Discarded, ...]:
+    """Number each part's channels as they are in the fused descriptor."""
+    joined = []
+    for image in range(len(maps[0])):
+        channels: list[int] = []
+        sources: list[str] = []
+        offset = 0
+        for each in maps:
+            for discarded in each.discarded[image : image + 1]:
+                channels += [offset + channel for channel in discarded.channels]
+                sources.append(discarded.source)
+            offset += each.data.shape[1]
+        if sources:
+            joined.append(Discarded(tuple(channels), "; ".join(dict.fromkeys(sources))))
+    return tuple(joined)
 
 
 def _check_weights(weights: Sequence[float] | None, parts: int) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""A block's image tokens in; their massive channels described, found and discarded.
+"""Massive channels of a block's image tokens: measuring, finding and discarding them.
 
 A massive channel stands far above the rest at every patch token (DiTF, arXiv 2505.18584,
 section 3). It carries no place, only size, and it drowns the cosine between tokens.
@@ -6,13 +6,14 @@ section 3). It carries no place, only size, and it drowns the cosine between tok
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.errors import InvalidArgumentError, MassiveChannelsWarning
 from kornia_ditf.types import Tap
 
 MIN_RATIO = 8.0
@@ -22,13 +23,25 @@ Normally distributed channel means reach 5.2 times their median among 3,072 chan
 without massive channels stays below.
 """
 
-MIN_TOKEN_SHARE = 0.5
-"""In what share of the tokens a channel must stand out, by default."""
+MIN_TOKEN_SHARE = 1 / 3
+"""In what share of an image's tokens a channel must stand out, by default."""
+
+MIN_GAP = 5.0
+"""How wide the gap below the massive channels must be, in spreads of the next quarter of channels.
+
+Both are of logarithms: the spread is the mean height of the channels that follow the gap above the
+last of them. Narrow models need a wider gap, by 160 spreads over the number of channels. A factor
+of 2 is needed at least, and one of 10 always suffices. Of 100,000 draws of 64 to 4,096 log-normal
+magnitudes of spread 1, at most 50 have such a gap.
+"""
+
+USUAL_COUNT = 5
+"""More massive channels than this are unusual: published models have one to three."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChannelStatistics:
-    """What is known of each channel at one block, over all tokens, images and noise draws.
+    """Statistics of each channel at one block, over all tokens, images and noise draws.
 
     Args:
         magnitude: mean of |x|, shape (D,).
@@ -38,6 +51,7 @@ class ChannelStatistics:
         image_variation: the same between the images' means, shape (D,).
         token_share: share of the tokens where |x| exceeds half of `ratio`'s threshold times
             that token's median, shape (D,).
+        image_share: share of the images in which the channel is massive, shape (D,).
     """
 
     magnitude: Tensor
@@ -45,16 +59,24 @@ class ChannelStatistics:
     token_variation: Tensor
     image_variation: Tensor
     token_share: Tensor
+    image_share: Tensor
 
-    def massive(
-        self, *, min_ratio: float = MIN_RATIO, min_token_share: float = MIN_TOKEN_SHARE
-    ) -> tuple[int, ...]:
-        """List the massive channels, in ascending order."""
-        found = (self.ratio >= min_ratio) & (self.token_share >= min_token_share)
-        return tuple(int(channel) for channel in found.nonzero().flatten())
+    def massive(self) -> tuple[int, ...]:
+        """Return the channels that are massive in at least one image, in ascending order."""
+        return tuple(int(channel) for channel in self.image_share.nonzero().flatten())
+
+    def doubts(self) -> tuple[str, ...]:
+        """Return the reasons to look at the massive channels before they are discarded."""
+        found = self.massive()
+        partly = [channel for channel in found if self.image_share[channel] < 1]
+        many = f"{len(found)} of {len(self.magnitude)} channels are massive; one to three are usual"
+        some = "channels are massive in some images only: " + ", ".join(
+            f"{channel} in {self.image_share[channel]:.0%}" for channel in partly
+        )
+        return (many,) * (len(found) > USUAL_COUNT) + (some,) * bool(partly)
 
     def largest(self, count: int) -> tuple[int, ...]:
-        """List the channels of largest magnitude, largest first."""
+        """Return the channels of largest magnitude, largest first."""
         return tuple(int(channel) for channel in self.magnitude.topk(count).indices)
 
 
@@ -75,22 +97,28 @@ def describe_channels(tokens: Tensor | Sequence[Tensor]) -> ChannelStatistics:
         >>> describe_channels(x).massive()
         (5,)
     """
-    recorder = ChannelRecorder()
-    for batch in [tokens] if isinstance(tokens, Tensor) else tokens:
-        recorder.update(batch)
-    return recorder.compute()
+    return _record(tokens, ChannelRecorder())
 
 
 class ChannelRecorder:
-    """Measures channels batch by batch, so that no more than one batch is ever held."""
+    """Measure channels batch by batch, so that no more than one batch is ever held.
 
-    def __init__(self) -> None:
+    Args:
+        min_ratio: how far above the median channel's magnitude a massive channel stands.
+        min_token_share: in what share of an image's tokens it stands out.
+    """
+
+    def __init__(
+        self, *, min_ratio: float = MIN_RATIO, min_token_share: float = MIN_TOKEN_SHARE
+    ) -> None:
+        self.min_ratio, self.min_token_share = min_ratio, min_token_share
         self._means: list[Tensor] = []
         self._variances: list[Tensor] = []
         self._shares: list[Tensor] = []
+        self._massive: list[Tensor] = []
 
     def update(self, tokens: Tensor) -> None:
-        """Take in a block's tokens of some images, shape (B, N, D).
+        """Add a block's tokens of some images, shape (B, N, D).
 
         Raises:
             InvalidArgumentError: a wrong shape, another width than before, or values not finite.
@@ -104,16 +132,23 @@ class ChannelRecorder:
             raise InvalidArgumentError(f"tokens must all have one width, got {sorted(widths)}")
         if not bool(torch.isfinite(tokens).all()):
             raise InvalidArgumentError("tokens must be finite, got NaN or infinity among them")
-        # One image at a time, in float64: a massive channel must not cost the others their digits.
         for image in tokens.detach():
-            size = image.abs().double()
-            floor = 0.5 * MIN_RATIO * size.median(1, keepdim=True).values
-            self._means.append(size.mean(0).cpu())
+            size = image.float().abs()
+            mean = size.mean(0).cpu()
+            least = 0.5 * self.min_ratio * size.median(1, keepdim=True).values
+            share = (size > least).float().mean(0).cpu()
+            floor = size.kthvalue(1 + len(size) // 10, 0).values.cpu()
+            self._means.append(mean)
             self._variances.append(size.var(0, correction=0).cpu())
-            self._shares.append((size > floor).double().mean(0).cpu())
+            self._shares.append(share)
+            # A massive channel is nearly constant, so at their least it stands even further
+            # above channels of the same mean that vary over the tokens.
+            apart = _stands_apart(mean) | _stands_apart(floor)
+            large = (mean >= self.min_ratio * mean.median()) & (mean > 0)
+            self._massive.append(large & (share >= self.min_token_share) & apart)
 
     def compute(self) -> ChannelStatistics:
-        """Give the statistics over all images so far.
+        """Return the statistics over all images so far.
 
         Raises:
             InvalidArgumentError: there were none.
@@ -122,16 +157,38 @@ class ChannelRecorder:
             raise InvalidArgumentError("tokens must be given of one image at least, got none")
         means = torch.stack(self._means)
         magnitude = means.mean(0)
-        tiny = torch.finfo(torch.float64).tiny
+        tiny = torch.finfo(torch.float32).tiny
         scale = magnitude.clamp_min(tiny)
-        values = (
-            magnitude,
-            magnitude / magnitude.median().clamp_min(tiny),
-            torch.stack(self._variances).mean(0).sqrt() / scale,
-            means.std(0, correction=0) / scale,
-            torch.stack(self._shares).mean(0),
+        return ChannelStatistics(
+            magnitude=magnitude,
+            ratio=magnitude / magnitude.median().clamp_min(tiny),
+            token_variation=torch.stack(self._variances).mean(0).sqrt() / scale,
+            image_variation=means.std(0, correction=0) / scale,
+            token_share=torch.stack(self._shares).mean(0),
+            image_share=torch.stack(self._massive).float().mean(0),
         )
-        return ChannelStatistics(*(value.float() for value in values))
+
+
+def _stands_apart(sizes: Tensor) -> Tensor:
+    """Mark the largest of (D,) sizes where a gap separates them from the bulk."""
+    width = len(sizes)
+    marked = torch.zeros_like(sizes, dtype=torch.bool)
+    if width < 8:
+        return marked
+    most = max(2, width // 8)
+    following = min(max(16, width // 4), width - most - 1)
+    scale = sizes.median().clamp_min(torch.finfo(torch.float32).tiny)
+    # Gaps of logarithms are comparable whatever the scale of the tokens; zeros must not dominate.
+    height, order = (sizes / scale + 1e-3).log().sort(descending=True)
+    sums = height.cumsum(0)
+    below = height[1 + following : 1 + following + most]
+    spread = (sums[following : following + most] - sums[:most]) / following - below
+    gap = height[:most] - height[1 : 1 + most]
+    needed = (MIN_GAP + 160 / width) * spread  # the spread of few channels is less certain
+    wide = gap >= needed.clamp(0.69, 2.3)  # a factor of 2 at least, and of 10 always suffices
+    if bool(wide.any()):
+        marked[order[: int(wide.nonzero().max()) + 1]] = True
+    return marked
 
 
 def find_massive_channels(
@@ -142,27 +199,53 @@ def find_massive_channels(
 ) -> tuple[int, ...]:
     """Find the massive channels of a block from its image tokens, for any backbone.
 
+    A channel is massive in an image where its magnitude is far above the median channel's, a gap
+    separates it from the bulk of the channels, and it stands out in enough of the tokens. See
+    docs/method.md for what the rule does not see.
+
     Args:
         tokens: the block's input, (B, N, D), or several such tensors of other images.
         min_ratio: how far above the median channel's magnitude a channel must stand.
-        min_token_share: in what share of the tokens it must stand out.
+        min_token_share: in what share of an image's tokens it must stand out.
 
     Returns:
-        channel indices in ascending order; empty where there are none.
+        channels that are massive in at least one image, in ascending order; empty where there are
+        none.
 
     Raises:
         InvalidArgumentError: no tokens, a wrong shape, different widths, or values not finite.
+
+    Warns:
+        MassiveChannelsWarning: unusually many are found, or images disagree.
 
     Example:
         >>> find_massive_channels(torch.randn(2, 64, 32))
         ()
     """
-    statistics = describe_channels(tokens)
-    return statistics.massive(min_ratio=min_ratio, min_token_share=min_token_share)
+    recorder = ChannelRecorder(min_ratio=min_ratio, min_token_share=min_token_share)
+    return warn_of_doubts(_record(tokens, recorder)).massive()
+
+
+def warn_of_doubts(statistics: ChannelStatistics) -> ChannelStatistics:
+    """Warn where massive channels that are about to be discarded should be looked at first."""
+    for doubt in statistics.doubts():
+        warnings.warn(
+            f"{doubt}; look at them with `kornia-ditf inspect`, and name those to discard by "
+            "massive_channels=(...)",
+            MassiveChannelsWarning,
+            stacklevel=3,
+        )
+    return statistics
+
+
+def _record(tokens: Tensor | Sequence[Tensor], recorder: ChannelRecorder) -> ChannelStatistics:
+    for batch in [tokens] if isinstance(tokens, Tensor) else tokens:
+        recorder.update(batch)
+    return recorder.compute()
 
 
 def discard_channels(tap: Tap, channels: Sequence[int]) -> Tap:
-    """Zero channels of a tap's tokens; a tap in, a tap out.
+    """Zero channels of a tap's tokens.
 
     Raises:
         InvalidArgumentError: a channel is out of range.
@@ -172,7 +255,7 @@ def discard_channels(tap: Tap, channels: Sequence[int]) -> Tap:
 
 
 def kept_channels(tap: Tap, channels: Sequence[int]) -> Tensor:
-    """Give 1 for every channel that is kept and 0 for the others, shape (D,), as the tap's x is.
+    """Return 1 for every channel that is kept and 0 for the others, shape (D,), like the tap's x.
 
     Raises:
         InvalidArgumentError: a channel is out of range.

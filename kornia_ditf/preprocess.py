@@ -29,7 +29,7 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _TOLERANCE = 1e-3
 
 
-def as_image(value: ImageLike) -> Tensor:
+def as_image(value: ImageLike, *, upright: bool = True) -> Tensor:
     """Turn whatever holds an image into a batch of RGB images.
 
     Args:
@@ -37,6 +37,7 @@ def as_image(value: ImageLike) -> Tensor:
             would be; an RGB array (H, W, 3) or a grey one (H, W), of uint8, uint16, or floats in
             [0, 1] (OpenCV reads BGR: `cv2.cvtColor(array, cv2.COLOR_BGR2RGB)` first); a float
             tensor in [0, 1] of shape (3, H, W), (1, H, W), (B, 3, H, W) or (B, 1, H, W).
+        upright: apply the EXIF orientation of a file or PIL image; False keeps it as stored.
 
     Returns:
         images, shape (B, 3, H, W), RGB in [0, 1]; a tensor keeps its device, dtype and gradient,
@@ -53,13 +54,13 @@ def as_image(value: ImageLike) -> Tensor:
     if isinstance(value, Tensor):
         return _from_tensor(value)
     if isinstance(value, np.ndarray):
-        return _from_array(value)
+        return _from_array(np.asarray(value))  # an np.matrix keeps two axes however it is indexed
     if isinstance(value, (str, os.PathLike)):
-        return read_image(value)
+        return read_image(value, upright=upright)
     from PIL import Image
 
     if isinstance(value, Image.Image):
-        return read_pil(value)
+        return read_pil(value, upright=upright)
     raise InvalidArgumentError(
         f"an image must be a path, a tensor, an array or a PIL image, got {type(value).__name__}"
     )

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.utils.precision import widen
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,10 @@ class Frame:
 
 
 def _rescale(points: Tensor, source: tuple[int, int], target: tuple[int, int]) -> Tensor:
-    # float64 inside: the way there and back must stay below a thousandth of a pixel.
-    ratio = torch.tensor(
-        [target[1] / source[1], target[0] / source[0]], dtype=torch.float64, device=points.device
-    )
-    dtype = torch.promote_types(points.dtype, torch.float32)
-    return ((points.double() + 0.5) * ratio - 0.5).to(dtype)
+    # In float64 the way there and back stays below a thousandth of a pixel.
+    wide = widen(points)
+    ratio = wide.new_tensor([target[1] / source[1], target[0] / source[0]])
+    return ((wide + 0.5) * ratio - 0.5).to(torch.promote_types(points.dtype, torch.float32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,6 +179,20 @@ class Tap:
         return replace(taps[0], x=x, shift=shift, scale=scale)
 
 
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """Channels that were discarded from an image's tokens, and who named them.
+
+    Args:
+        channels: in ascending order.
+        source: `preset`, `configuration`, `calibration`, `calibration file`, `images described
+            together` or `this image`; a fusion joins those of its parts.
+    """
+
+    channels: tuple[int, ...]
+    source: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DescriptorMap:
     """Dense descriptors of one image or of a batch of equally large ones.
@@ -187,6 +200,8 @@ class DescriptorMap:
     Args:
         data: descriptors on the token grid, shape (B, D, rows, columns), not normalised.
         frame: how the image's pixels map onto the model's.
+        discarded: what was discarded from each image, B of them; empty where nothing was, or
+            nobody told.
 
     Raises:
         InvalidArgumentError: data has not four axes, or one is empty.
@@ -200,6 +215,7 @@ class DescriptorMap:
 
     data: Tensor
     frame: Frame
+    discarded: tuple[Discarded, ...] = ()
 
     def __post_init__(self) -> None:
         if self.data.ndim != 4 or 0 in self.data.shape:
@@ -216,7 +232,8 @@ class DescriptorMap:
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of a batch of {len(self)}")
         index %= len(self)
-        return DescriptorMap(self.data[index : index + 1], self.frame)
+        discarded = self.discarded[index : index + 1]
+        return DescriptorMap(self.data[index : index + 1], self.frame, discarded)
 
     def __iter__(self) -> Iterator[DescriptorMap]:
         return (self[index] for index in range(len(self)))
@@ -265,14 +282,20 @@ class DescriptorMap:
         if not bool(torch.isfinite(points).all()):
             raise InvalidArgumentError("points must be finite, got NaN or infinity among them")
         height, width = self.frame.image_size
-        size = torch.tensor([width, height], dtype=torch.float64, device=points.device)
-        grid = ((2 * points.double() + 1) / size - 1).to(self.data.device, torch.float32)
-        grid = grid.expand(len(self), -1, -1).unsqueeze(2)
+        wide = widen(points)
+        grid = (2 * wide + 1) / wide.new_tensor([width, height]) - 1
+        grid = grid.float().to(self.data.device).expand(len(self), -1, -1).unsqueeze(2)
         data = self.data.float()
         sampled = F.grid_sample(data, grid, padding_mode="border", align_corners=False)
-        # In float64 the squares of small or large descriptors neither vanish nor overflow.
-        read, tiny = sampled.squeeze(3).transpose(1, 2).double(), torch.finfo(torch.float32).tiny
-        return F.normalize(read, dim=-1, eps=tiny).float()
+        return unit_length(sampled.squeeze(3).transpose(1, 2))
+
+
+def unit_length(vectors: Tensor) -> Tensor:
+    """Scale float32 vectors, the last axis, to unit length; zero vectors stay zero."""
+    # First by the largest value: the squares of small or large ones would vanish or overflow.
+    tiny = torch.finfo(torch.float32).tiny
+    largest = vectors.detach().abs().amax(-1, keepdim=True).clamp_min(tiny)
+    return F.normalize(vectors / largest, dim=-1, eps=tiny)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,7 +20,7 @@ from kornia_ditf.noise import RectifiedFlow, draw_image_noise
 from kornia_ditf.preprocess import as_image, fit_image
 from kornia_ditf.registry.lookup import create_ditf
 from kornia_ditf.treatments import TREATMENTS, modulate
-from kornia_ditf.types import Conditioning, Tap
+from kornia_ditf.types import Conditioning, Discarded, Tap
 
 WIDTH = 24
 SPIKE = 5
@@ -185,22 +185,62 @@ def test_several_blocks_equal_single_ones(image: Tensor) -> None:
         assert torch.equal(described.data, alone.data)
 
 
-def test_massive_channels_are_found_in_the_first_batch_and_stay(image: Tensor) -> None:
+def test_channels_found_in_an_image_hold_for_that_image_alone(image: Tensor) -> None:
     backbone = ToyBackbone()
     ditf = DiTF(backbone, config())
     assert ditf.massive_channels() is None
-    ditf(image)
-    assert ditf.massive_channels() == (SPIKE,)
+    assert ditf(image).discarded == (Discarded((SPIKE,), "this image"),)
+    assert ditf.massive_channels() is None
     backbone.spike = 0.0
-    ditf(image)
-    assert ditf.massive_channels() == (SPIKE,)
+    assert ditf(image).discarded == (Discarded((), "this image"),)
+    assert torch.equal(ditf(image).data, DiTF(backbone, config(massive_channels=()))(image).data)
+
+
+def test_images_of_a_batch_are_searched_each_by_itself(image: Tensor) -> None:
+    class BrightSpike(ToyBackbone):
+        """The spike stands in bright images only."""
+
+        def taps(self, latent: Tensor, *args: object, **kwargs: object) -> dict[int, Tap]:
+            taps = super().taps(latent, *args, **kwargs)  # type: ignore[arg-type]
+            bright = latent.mean((1, 2, 3)) > 0
+            for tap in taps.values():
+                tap.x[:, :, SPIKE] *= bright[:, None]
+            return taps
+
+    ditf = DiTF(BrightSpike(), config())
+    images = torch.cat([image / 4, 1 - image / 4])
+    together = ditf(images)
+    assert [each.channels for each in together.discarded] == [(), (SPIKE,)]
+    for index in range(2):
+        alone = ditf(images[index : index + 1])
+        assert together[index].discarded == alone.discarded
+        torch.testing.assert_close(together[index].data, alone.data, rtol=0, atol=1e-5)
+
+
+def test_a_map_says_who_named_the_discarded_channels(
+    image: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORNIA_DITF_CACHE", str(tmp_path))
+    backbone = ToyBackbone()
+    configured = DiTF(backbone, config(massive_channels=(7, 3)))(torch.cat([image, image]))
+    assert configured.discarded == 2 * (Discarded((3, 7), "configuration"),)
+    ditf = DiTF(backbone, config())
+    ditf.describe_together([image, image])
+    assert ditf(image).discarded == (Discarded((SPIKE,), "images described together"),)
+    backbone.identity = "toy@1"
+    ditf.calibrate([image])
+    assert ditf(image).discarded == (Discarded((SPIKE,), "calibration"),)
+    later = DiTF(backbone, config())
+    assert later(image).discarded == (Discarded((SPIKE,), "calibration file"),)
+    assert DiTF(backbone, config(treatment="adaln"))(image).discarded == ()
 
 
 def test_configured_channels_belong_to_the_configured_block(image: Tensor) -> None:
     ditf = DiTF(ToyBackbone(), config(massive_channels=(1, 2)))
     ditf.describe_blocks(image, [0, 2])
     assert ditf.massive_channels() == (1, 2)
-    assert ditf.massive_channels(0) == (SPIKE,)
+    assert ditf.massive_channels(0) is None
+    assert ditf.describe_blocks(image, [0])[0].discarded[0].channels == (SPIKE,)
 
 
 def test_images_described_together_share_the_channels_found_in_all() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kornia_ditf import DescriptorMap, FusedDescriptor, create_descriptor, match
+from kornia_ditf import DescriptorMap, Discarded, FusedDescriptor, create_descriptor, match
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError, MissingExtraError, UnknownBackboneError
 from kornia_ditf.fusion import FUSIONS, fuse, resample
@@ -178,3 +178,14 @@ def test_a_named_fusion_says_which_plugin_it_lacks(monkeypatch: pytest.MonkeyPat
     with pytest.raises(MissingExtraError, match=r"sd1\.5 .*pip install kornia-ditf-sd"):
         create_descriptor("sd-dino")
     registry.forget_plugins()
+
+
+def test_a_fused_map_says_what_its_parts_discarded() -> None:
+    first, second = (
+        create_descriptor("nano", long_side=64, block=0, massive_channels=channels)
+        for channels in ((2, 5), (7,))
+    )
+    fused = FusedDescriptor([Shades(16), first, second])
+    expected = Discarded((6 + 2, 6 + 5, 6 + 160 + 7), "configuration")
+    assert fused(torch.rand(2, 3, 64, 64)).discarded == (expected, expected)
+    assert FusedDescriptor([Shades(16)])(torch.rand(1, 3, 64, 64)).discarded == ()

@@ -179,7 +179,7 @@ def training(data: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[
         options = {
             "data": data, "out": data / out, "steps": 4, "rate": 1e-3, "seed": 0,
             "threads": threads, "save_every": 1e9, "correspondence_weight": 1.0,
-            "flow_weight": 3.0, "keep_descriptor": False, "start": None,
+            "flow_weight": 3.0, "flow_images": 1, "keep_descriptor": False, "start": None,
         }  # fmt: skip
         train.train(argparse.Namespace(**{**options, **changes}))
         return dict(load_file(data / out / "checkpoint.safetensors"))

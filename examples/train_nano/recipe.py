@@ -14,14 +14,15 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+DENOISE = "--flow-images 3 --flow-weight 1 --correspondence-weight 0"
 # Each stage begins with the weights of the one before.
 STAGES = {
-    "1-first": "--steps 1250 --rate 2e-3",
-    "2-joint": "--steps 600 --rate 1e-3",
-    "3-denoise": "--steps 400 --rate 1e-3 --flow-weight 1 --correspondence-weight 0 "
-    "--keep-descriptor",
+    "1-first": "--steps 1250 --rate 2e-3 --flow-images 3",
+    "2-joint": "--steps 600 --rate 1e-3 --flow-images 3",
+    "3-turns": "--steps 600 --rate 1e-3",
+    "4-denoise": f"--steps 400 --rate 1e-3 --keep-descriptor {DENOISE}",
 }
-CONTROL = "--steps 1733 --rate 2e-3 --flow-weight 1 --correspondence-weight 0"
+CONTROL = f"--steps 1933 --rate 2e-3 {DENOISE}"
 
 
 def run(script: str, *arguments: str | Path) -> None:
@@ -37,17 +38,15 @@ def main() -> None:
     parser.add_argument("--threads", default="1")
     options = parser.parse_args()
     given = ("--data", options.data, "--threads", options.threads)
-    weights: Path | None = None
+    start: tuple[str | Path, ...] = ()
     for name, settings in STAGES.items():
-        start = ("--start", weights) if weights else ()
         run("train.py", *given, "--out", options.out / name, *start, *settings.split())
-        weights = options.out / name / "nano_weights"
+        start = ("--start", options.out / name / "nano_weights")
     run("train.py", *given, "--out", options.out / "control", *CONTROL.split())
-    assert weights is not None
-    control = options.out / "control" / "nano_weights"
-    run("calibrate.py", *given, "--weights", weights, "--control", control)
-    run("evaluate.py", *given, "--weights", weights, "--out", options.out)
-    run("evidence.py", *given, "--weights", weights, "--out", options.out)
+    weights = ("--weights", start[1])
+    run("calibrate.py", *given, *weights, "--control", options.out / "control" / "nano_weights")
+    run("evaluate.py", *given, *weights, "--out", options.out)
+    run("evidence.py", *given, *weights, "--out", options.out)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ SHAPES = (
     ((336, 256), 1),
 )
 PICKS = 1536  # tokens compared in a step, shared among its pairs
-FLOW_PIXELS = 128 * 128
+FLOW_PIXELS = 128 * 128  # of an image that is denoised
 PATTERNED = 72
 AVERAGE = 0.99
 COLUMNS = ("step", "correspondence", "accuracy", "flow", "learning_rate", "seconds")
@@ -70,7 +70,7 @@ def losses(
     images = torch.cat([image_a, image_b])
     level = 0.1 * torch.rand(2 * count, generator=generator) ** 2
     noise = torch.randn(images.shape, generator=generator)
-    flow_count = max(1, round(FLOW_PIXELS / (size[0] * size[1])))
+    flow_count = max(1, round(options.flow_images * FLOW_PIXELS / (size[0] * size[1])))
     flow_noise = torch.randn(image_a[:flow_count].shape, generator=generator)
     # Little noise is drawn more often: it is the hardest to tell from texture.
     flow_level = torch.rand(len(flow_noise), generator=generator) ** 1.5
@@ -241,6 +241,7 @@ def main() -> None:
     parser.add_argument("--correspondence-weight", type=float, default=1.0)
     parser.add_argument("--keep-descriptor", action="store_true", help="train what is behind it")
     parser.add_argument("--flow-weight", type=float, default=3.0)
+    parser.add_argument("--flow-images", type=int, default=1, help="denoised a step, of 128 x 128")
     parser.add_argument("--start", type=Path, help="nano_weights to continue from")
     options = parser.parse_args()
     if options.keep_descriptor and (options.correspondence_weight or not options.start):

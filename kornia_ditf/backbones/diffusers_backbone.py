@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.loading.checkpoint import Checkpoint, take_hub_options
 from kornia_ditf.loading.latents import encode_images, execution_place, pixels_per_cell
 from kornia_ditf.loading.plan import LoadingPlan, plan_loading
 from kornia_ditf.loading.prompts import CachedPromptEncoder
@@ -22,6 +22,7 @@ from kornia_ditf.noise import NoiseSchedule, RectifiedFlow, VariancePreserving
 from kornia_ditf.tap import BlockStream, capture_blocks, count_blocks
 from kornia_ditf.types import Conditioning, Tap
 from kornia_ditf.utils.checks import read_device
+from kornia_ditf.utils.isolation import isolated
 
 Posterior = Literal["mode", "sample"]
 PromptEncoder = Callable[[Sequence[str]], Conditioning]
@@ -150,8 +151,9 @@ class DiffusersBackbone(Backbone):
         conditioning = conditioning.expand(len(latent)).to(device, dtype)
         latent = latent.to(device, dtype)
         grid = (height // patch, width // patch)
-        inputs = self.transformer_inputs(latent, timestep, conditioning)
-        return capture_blocks(self.transformer, self.streams, blocks, inputs, grid=grid)
+        with isolated(self.transformer):
+            inputs = self.transformer_inputs(latent, timestep, conditioning)
+            return capture_blocks(self.transformer, self.streams, blocks, inputs, grid=grid)
 
     @property
     def latent_channels(self) -> int:
@@ -180,10 +182,6 @@ class DiffusersBackbone(Backbone):
         device: str | torch.device = "cpu",
         offload: bool = False,
         quantization_config: object = None,
-        revision: str | None = None,
-        token: str | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
         **options: Any,
     ) -> Self:
         """Load what a checkpoint in the diffusers layout needs up to a block, and no more.
@@ -197,11 +195,8 @@ class DiffusersBackbone(Backbone):
             offload: keep the transformer's weights on the CPU and bring each layer to the device
                 only while it runs (accelerate's cpu_offload).
             quantization_config: one of diffusers' quantisation configurations.
-            revision: branch, tag or commit on the hub.
-            token: hub token; None takes the one that `hf auth login` stored.
-            cache_dir: the hub's download cache; None is its default.
-            local_files_only: never ask the hub.
-            options: see the family's class.
+            options: `revision`, `token`, `cache_dir`, `local_files_only` and `variant` as for
+                `Checkpoint`; all others as for the family's class.
 
         Raises:
             CheckpointError: a file is missing, corrupt, or of another model.
@@ -210,13 +205,7 @@ class DiffusersBackbone(Backbone):
         """
         place = read_device(device)
         dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
-        checkpoint = Checkpoint(
-            source,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-        )
+        checkpoint = Checkpoint(source, **take_hub_options(options))
         own_options = cls.checkpoint_options(checkpoint)  # first: a model may be refused by them
         transformer = load_transformer(
             checkpoint,
@@ -265,7 +254,7 @@ class DiffusersBackbone(Backbone):
             block: the last block to load; None is all.
             dtype: of the transformer.
             architecture: configurations to fall back to; see `plan.plan_loading`.
-            hub: `revision`, `token`, `cache_dir`, `local_files_only`.
+            hub: `revision`, `token`, `cache_dir`, `local_files_only`, `variant`.
         """
         return plan_loading(
             Checkpoint(source, **hub),

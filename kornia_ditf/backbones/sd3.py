@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kornia_ditf.backbones import configs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.backbones.spec import NEUTRAL_RULE, BackboneSpec
 from kornia_ditf.noise import RectifiedFlow
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
@@ -55,7 +55,7 @@ class SD3Backbone(DiffusersBackbone):
         return {"prompt_embeds": text, "pooled_prompt_embeds": pooled}
 
 
-def _spec(name: str, blocks: int, architecture: configs.Architecture) -> BackboneSpec:
+def _spec(name: str, blocks: int, architecture: configs.Architecture, **known: Any) -> BackboneSpec:
     repo = name.replace("sd", "stable-diffusion-", 1)
     return BackboneSpec.uncalibrated(
         name=name,
@@ -69,11 +69,20 @@ def _spec(name: str, blocks: int, architecture: configs.Architecture) -> Backbon
         pixels_per_token=16,
         long_side=1024,
         license="Stability AI Community License",
+        **known,
     )
+
+
+_SD35: dict[str, Any] = {
+    "massive_channels": (676,),
+    "source": f"{NEUTRAL_RULE.replace('found in each image', 'as the paper has them')} "
+    "(second-hand: summaries of arXiv 2505.18584, which name one channel, 676, for SD3.5 and not "
+    "its size; check with kornia-ditf inspect)",
+}
 
 
 SPECS = (
     _spec("sd3-medium", 24, configs.sd3(24, positions=192, qk_norm=False)),
-    _spec("sd3.5-medium", 24, configs.sd3(24, positions=384, dual=13)),
-    _spec("sd3.5-large", 38, configs.sd3(38, positions=192)),
+    _spec("sd3.5-medium", 24, configs.sd3(24, positions=384, dual=13), **_SD35),
+    _spec("sd3.5-large", 38, configs.sd3(38, positions=192), **_SD35),
 )

@@ -13,7 +13,7 @@ from kornia_ditf.utils.checks import check_integer, check_spec, check_timestep
 
 NEUTRAL_RULE = (
     "uncalibrated; neutral rule: the middle block, timestep 250, the training resolution, one "
-    "noise draw, massive channels found when first needed"
+    "noise draw, massive channels found in each image"
 )
 
 
@@ -34,8 +34,10 @@ class BackboneSpec:
         timestep: the paper's timestep in [0, 1000].
         long_side: length of the image's longest side in pixels.
         ensemble: number of noise draws.
-        massive_channels: those to discard; None where they are found when first needed.
-        prompt: what the model is told when the user gives no prompt.
+        massive_channels: those to discard; None where they are found in each image.
+        prompt: the text prompt when the user gives none.
+        protocol: name of the evaluation protocol that these numbers were published for; a study
+            says where a preset meets another.
         calibrated: whether block, timestep and massive channels were chosen by measuring.
         source: where these numbers come from.
         license: licence of the weights.
@@ -62,6 +64,7 @@ class BackboneSpec:
     ensemble: int = 1
     massive_channels: tuple[int, ...] | None = None
     prompt: str = ""
+    protocol: str = ""
     calibrated: bool = False
     source: str
     license: str
@@ -86,4 +89,5 @@ class BackboneSpec:
 
         The numbers follow one stated rule for all, so that they look like what they are.
         """
-        return cls(blocks=blocks, block=blocks // 2, timestep=250, source=NEUTRAL_RULE, **known)
+        numbers = {"block": blocks // 2, "timestep": 250, "source": NEUTRAL_RULE}
+        return cls(blocks=blocks, **{**numbers, **known})

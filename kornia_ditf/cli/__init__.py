@@ -14,9 +14,14 @@ def main() -> None:
 
     if sys.stderr is None:  # it is closed
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
+    if sys.stdout is not None:
+        # For results alone: what C code and child processes print goes to standard error.
+        results = os.dup(sys.stdout.fileno())
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        sys.stdout = os.fdopen(results, "w", encoding=sys.stdout.encoding)
     for stream in (sys.stdout, sys.stderr):
         # A file name may hold bytes that no terminal's encoding knows.
-        if hasattr(stream, "reconfigure"):
+        if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     # The libraries read these when they are first imported, which is later.
     for library in ("DIFFUSERS", "TRANSFORMERS"):

@@ -1,15 +1,14 @@
-"""`kornia-ditf datasets`: which data sets can be read, and whether a copy of one is whole."""
+"""`kornia-ditf datasets`: list the data sets that can be read, or check a copy of one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kornia_ditf.cli import options
+from kornia_ditf.cli import options, output
 
 if TYPE_CHECKING:
     from kornia_ditf.datasets.checking import CheckReport
@@ -29,7 +28,6 @@ def _list_by_default(context: typer.Context, as_json: options.Json = False) -> N
 @app.command("list")
 def list_installed(as_json: options.Json = False) -> None:
     """List the data sets that can be read, their layouts, and how to get them."""
-    from kornia_ditf.cli import output
     from kornia_ditf.registry.lookup import list_datasets
 
     specs = list_datasets().values()
@@ -48,7 +46,7 @@ def list_installed(as_json: options.Json = False) -> None:
                 ("  licence", spec.license),
             ]
         )
-        typer.echo("")
+        output.echo("")
 
 
 @app.command("check")
@@ -67,11 +65,16 @@ def check(
 
     PATH is the data set's folder or the one that holds it.
     """
-    from kornia_ditf.cli import failures, output
+    from kornia_ditf.cli import failures, progress
     from kornia_ditf.datasets.checking import as_values, check_dataset
 
     spec = _find(path, dataset)
-    with _bars() as track:
+    with progress.bars(transient=True) as bars:
+
+        def track(label: str, total: int) -> Callable[[], None]:
+            task = bars.add_task(label, total=total)
+            return lambda: bars.advance(task)
+
         report = check_dataset(spec, path, images=images, track=track)
     if as_json:
         output.print_json(as_values(report))
@@ -104,7 +107,6 @@ def _find(path: Path, name: str | None) -> DatasetSpec:
 
 
 def _show(report: CheckReport, images: bool) -> None:
-    from kornia_ditf.cli import output
 
     things = ("sequences", "objects") if report.dataset == "davis-2017" else ("pairs", "points")
     decoded = "" if images else " (not decoded)"
@@ -115,38 +117,20 @@ def _show(report: CheckReport, images: bool) -> None:
             ("images", f"{report.images}{decoded}"),
         ]
     )
-    typer.echo("")
+    output.echo("")
     rows = [
         (each.split, str(each.pairs), str(each.points), str(len(each.categories)))
         for each in report.splits
     ]
     output.print_table(("split", *things, "categories"), rows, right=(*things, "categories"))
     if not report.defects:
-        typer.echo("\nno defects")
+        output.echo("\nno defects")
         return
-    typer.echo("")
+    output.echo("")
     for defect in report.defects[:_SHOWN]:
-        typer.echo(f"{defect.file}: {defect.reason}")
+        output.echo(f"{defect.file}: {defect.reason}")
     if len(report.defects) > _SHOWN:
-        typer.echo(f"... and {len(report.defects) - _SHOWN} more; --json lists all")
-
-
-@contextmanager
-def _bars() -> Iterator[Callable[[str, int], Callable[[], None]]]:
-    """Show a bar for each part of the work, where standard error is a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    from kornia_ditf.cli import output
-
-    out = output.console(error=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=out, disable=not out.is_terminal, transient=True) as progress:
-
-        def track(label: str, total: int) -> Callable[[], None]:
-            task = progress.add_task(label, total=total)
-            return lambda: progress.advance(task)
-
-        yield track
+        output.echo(f"... and {len(report.defects) - _SHOWN} more; --json lists all")
 
 
 def _count(defects: int) -> str:

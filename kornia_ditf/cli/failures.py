@@ -21,6 +21,7 @@ from kornia_ditf.errors import (
     HubError,
     ImageError,
     InvalidArgumentError,
+    MassiveChannelsWarning,
     OutputError,
     PluginWarning,
     UnknownBackboneError,
@@ -127,10 +128,11 @@ class CommandGroup(TyperGroup):
 
 @contextmanager
 def showing_plugin_warnings() -> Iterator[None]:
-    """Show warnings about plugins in one line each, and no others."""
+    """Show warnings about plugins and massive channels, in one line each, and no others."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", PluginWarning)
+        warnings.simplefilter("default", MassiveChannelsWarning)
         warnings.showwarning = _show_warning
         yield
 

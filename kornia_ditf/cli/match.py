@@ -73,12 +73,13 @@ def match(
     from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.search import check_search, match_images
+    from kornia_ditf.utils import provenance
     from kornia_ditf.viz.matches import draw_matches, save_picture
 
     paths = (image_a, image_b)
     prompts = _check_arguments(prompt, picture, json_file, limit, min_score)
     kind = check_search(search)
-    spec = options.find_spec(backbone)
+    spec = options.find_spec(backbone, others)
     side = options.side_in_pixels(long_side, spec)
     images = [read_fitting(path, side, spec.pixels_per_token) for path in paths]
     for path in (picture, json_file):
@@ -120,7 +121,7 @@ def match(
     plane = searched.verification if fits else None
 
     document = {
-        "versions": output.versions(),
+        "versions": provenance.versions(output.LIBRARIES),
         "images": {
             side: {
                 "path": str(path),

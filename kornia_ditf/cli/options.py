@@ -159,17 +159,24 @@ def load_ditf(
     return DiTF(create_ditf(spec.name, source=source, **options).backbone, config)
 
 
-def find_spec(name: str | None) -> BackboneSpec | DescriptorSpec:
+def find_spec(
+    name: str | None, others: Sequence[str] | None = None
+) -> BackboneSpec | DescriptorSpec:
     """Find what the option --backbone names; None is the embedded default.
+
+    Args:
+        name: of the backbone or descriptor.
+        others: the option --option, which may say which revision of a model is meant.
 
     Raises:
         UnknownBackboneError: neither a name nor a folder.
         CheckpointError: a folder holds no model of a known family.
         HubError: the hub does not give the configurations.
     """
+    from kornia_ditf.loading.checkpoint import hub_options
     from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, find_descriptor
 
-    return find_descriptor(name or DEFAULT_BACKBONE)
+    return find_descriptor(name or DEFAULT_BACKBONE, **hub_options(read_others(others)))
 
 
 def side_in_pixels(long_side: int | None, spec: BackboneSpec | DescriptorSpec) -> int | None:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import errno
 import json
 import os
-import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import typer
 
+from kornia_ditf.utils.text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-_LIBRARIES = ("kornia-ditf", "torch", "diffusers")
+LIBRARIES = ("kornia-ditf", "torch", "diffusers")
+"""What the descriptors of an image depend on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +75,6 @@ def show(result: Result, *, as_json: bool) -> None:
             print_table(part.columns, part.rows, right=part.right, optional=part.optional)
         else:
             echo(part)
-
-
-def printable(text: str) -> str:
-    r"""Escape what is not printable, so that no name can send commands to a terminal.
-
-    Example:
-        >>> print(printable("a\x1b[31m.png"))
-        a\x1b[31m.png
-    """
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def echo(text: str, *, error: bool = False) -> None:
@@ -177,19 +168,6 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(document), "utf-8")
-
-
-def package_version(name: str) -> str:
-    """Return an installed package's version, or `unknown`."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what a result depends on."""
-    return {"python": platform.python_version()} | {n: package_version(n) for n in _LIBRARIES}
 
 
 def check_output(path: Path | None, *, inputs: Sequence[Path] = ()) -> None:

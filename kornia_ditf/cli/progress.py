@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, TypeVar
 
 from kornia_ditf.cli import output
+from kornia_ditf.utils.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -28,7 +30,7 @@ class StageProgress:
 
     def __enter__(self) -> StageProgress:
         if output.console(error=True).is_terminal:
-            self._bars = _bars(transient=False)
+            self._bars = bars(transient=False)
             self._bars.start()
         return self
 
@@ -40,7 +42,7 @@ class StageProgress:
         self._stage, self._total, self._done = stage, total, 0
         self._begun = self._told = time.monotonic()
         if self._bars is not None:
-            self._task = self._bars.add_task(output.printable(stage), total=total or None)
+            self._task = self._bars.add_task(printable(stage), total=total or None)
         elif total:
             output.echo(f"{stage}: {total}", error=True)
 
@@ -70,10 +72,8 @@ class Stages:
     def stage(self, name: str) -> Iterator[None]:
         """Measure the block inside."""
         begin = time.perf_counter()
-        if self._console.is_terminal:
-            with self._console.status(name):
-                yield
-        else:
+        shown = self._console.status(name) if self._console.is_terminal else nullcontext()
+        with shown, redirect_stdout(sys.stderr):  # what plugins print is no result
             yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
 
@@ -84,8 +84,8 @@ class Stages:
 
 def track(elements: Sequence[Element], label: str) -> Iterator[Element]:
     """Iterate with a bar and the time that remains, where standard error is a terminal."""
-    with _bars(transient=True) as bars:
-        yield from bars.track(elements, description=label)
+    with bars(transient=True) as shown:
+        yield from shown.track(elements, description=label)
 
 
 def duration(seconds: float) -> str:
@@ -100,7 +100,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _bars(*, transient: bool) -> Progress:
+def bars(*, transient: bool) -> Progress:
+    """Return bars with counts and times, hidden where standard error is no terminal."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -67,10 +67,14 @@ def known_channels(descriptor: DenseDescriptor) -> tuple[tuple[int, ...] | None,
         return (), "it is no DiTF, and does not tell"
     if "discard" not in descriptor.config.treatment:
         return (), "this treatment discards none"
-    channels = descriptor.massive_channels()
-    if descriptor.config.massive_channels is not None:
-        return channels, "from the preset"
-    return channels, "kept by an earlier inspect --keep"
+    known = descriptor.known_channels()
+    if known is None:
+        return None, ""
+    kept = known.source == "calibration file"
+    return (
+        known.channels,
+        "kept by an earlier inspect --keep" if kept else f"from the {known.source}",
+    )
 
 
 def told(descriptor: DenseDescriptor, prompts: Sequence[str]) -> str | list[str] | None:

@@ -1,4 +1,4 @@
-"""`kornia-ditf study`: plan, run and report a comparative study; or run an ablation at once."""
+"""`kornia-ditf study`: plan, run and report a comparative study, or run an ablation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kornia_ditf.cli import options
+from kornia_ditf.cli import options, output
 from kornia_ditf.cli.progress import StageProgress, duration
 
 if TYPE_CHECKING:
@@ -59,12 +59,11 @@ WithReport = Annotated[bool, typer.Option("--report/--no-report", help="Write th
 
 @app.command("plan")
 def plan(file: File, out: Out = None, as_json: options.Json = False) -> None:
-    """Say what a study takes, before any weight is loaded: forwards, pairs, gigabytes, time.
+    """Estimate forward passes, pairs, disk space and time, without loading any weights.
 
     Lists of pairs and the headers of images are read. Times are measured ones where the study ran
     before in --out, and rough arithmetic otherwise.
     """
-    from kornia_ditf.cli import output
     from kornia_ditf.study.define.parsing import read_study
     from kornia_ditf.study.run.plan import plan_study
 
@@ -89,7 +88,7 @@ def run(
     gpus: Gpus = 0.0,
     report: WithReport = True,
 ) -> None:
-    """Run a study, or go on with one that was stopped; only what is missing is computed.
+    """Run a study, or resume one that was stopped; only what is missing is computed.
 
     Every image is described once for all configurations that one forward pass serves. It may be
     stopped at any instant, also by kill -9; type the same command to go on.
@@ -107,7 +106,7 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=Fa
     from kornia_ditf.study.report.page import write_report
 
     for path in write_report(folder):
-        typer.echo(str(path))
+        output.echo(str(path))
 
 
 @app.command("ablation")
@@ -143,7 +142,6 @@ def ablation(
 
     raw, adaln, adaln+discard and discard+layernorm share one forward pass per image.
     """
-    from kornia_ditf.cli import output
     from kornia_ditf.study.report.ablation import ablation_study, ablation_table
     from kornia_ditf.study.run.engines import Local
 
@@ -168,9 +166,9 @@ def ablation(
     folder = out or Path(f"{study.name}-study")
     written = _run(study, folder, cache, Local, None, report=True)
     for heading, columns, rows in ablation_table(folder):
-        typer.echo(heading)
+        output.echo(heading)
         output.print_table(columns, rows, right=columns[1:])
-    typer.echo(f"more in {written}")
+    output.echo(f"more in {written}")
 
 
 def _run(
@@ -186,11 +184,11 @@ def _run(
 
     with StageProgress() as watcher:
         records = run_study(study, folder, cache=cache, engine=make, device=device, watcher=watcher)
-    typer.echo(str(records), err=True)
+    output.echo(str(records), error=True)
     if not report:
         return records
     page = write_report(folder)[0]
-    typer.echo(str(page), err=True)
+    output.echo(str(page), error=True)
     return page
 
 
@@ -235,7 +233,6 @@ def _default_out(file: Path) -> Path:
 
 
 def _print_plan(study: Study, planned: StudyPlan) -> None:
-    from kornia_ditf.cli import output
 
     rows = [
         (
@@ -250,7 +247,7 @@ def _print_plan(study: Study, planned: StudyPlan) -> None:
     ]
     columns = ("descriptor", "configurations", "images", "forwards", "cache GB", "weights GB")
     output.print_table(columns, rows, right=columns[1:])
-    typer.echo("")
+    output.echo("")
     source = "measured by an earlier run" if planned.measured else "rough, by arithmetic"
     total = "unknown" if planned.seconds is None else f"{duration(planned.seconds)} ({source})"
     pairs = ", ".join(f"{count} ({name})" for name, count in planned.pairs.items())
@@ -261,6 +258,7 @@ def _print_plan(study: Study, planned: StudyPlan) -> None:
             ("forwards", f"{sum(g.forwards for g in planned.groups)} noisy images"),
             ("cache", f"{sum(g.cache_bytes for g in planned.groups) / 1e9:.2f} GB"),
             ("time", total),
+            *(("note", note) for note in planned.notes),
         ]
     )
 

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from pathlib import Path
 
-from kornia_ditf.utils.cache import cache_folder, write_to_cache
+from kornia_ditf.utils.cache import cache_folder, is_sound, write_checked
 
-logger = logging.getLogger(__name__)
+_RULE = 2  # of finding massive channels; what an earlier rule found is not read
 
 
 def load(identity: str, block: int, timestep: float) -> tuple[int, ...] | None:
-    """Read the massive channels kept for these weights; None where there are none."""
+    """Return the massive channels kept for these weights; None where there are none."""
     path = _path(identity, block, timestep)
-    try:
-        record = json.loads(path.read_text("utf-8"))
-        return tuple(int(channel) for channel in record["massive_channels"])
-    except FileNotFoundError:
+    if not is_sound(path):
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        logger.warning("ignoring the damaged calibration %s (%s); calibrate again", path, error)
-        return None
+    return tuple(json.loads(path.read_text("utf-8"))["massive_channels"])
 
 
 def save(identity: str, block: int, timestep: float, channels: tuple[int, ...]) -> Path:
-    """Keep massive channels for these weights, block and timestep; gives the file's path.
+    """Keep massive channels for these weights, block and timestep, and return the file's path.
 
     Raises:
         OutputError: the cache folder cannot be written.
@@ -38,11 +32,13 @@ def save(identity: str, block: int, timestep: float, channels: tuple[int, ...]) 
         "timestep": timestep,
         "massive_channels": list(channels),
     }
-    with write_to_cache(path) as temporary:
+    with write_checked(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1), "utf-8")
     return path
 
 
 def _path(identity: str, block: int, timestep: float) -> Path:
-    key = hashlib.sha256(f"{identity}\n{block}\n{float(timestep)}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{identity}\n{block}\n{float(timestep)}\n{_RULE}".encode()).hexdigest()[
+        :32
+    ]
     return cache_folder() / "massive" / f"{key}.json"

@@ -1,11 +1,14 @@
-"""A hub id or a local folder in the diffusers layout in; single files of it out, as needed."""
+"""Access to the files of a model, in a local folder or on the hub, one by one as needed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kornia_ditf.errors import (
@@ -13,25 +16,33 @@ from kornia_ditf.errors import (
     GatedRepositoryError,
     HubError,
     HubUnreachableError,
+    InvalidArgumentError,
 )
+from kornia_ditf.loading import source as sources
 
 WEIGHTS = "diffusion_pytorch_model"
+HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "variant")
+"""Options of every loader that say which of a model's files are meant; see `Checkpoint`."""
 _TEXT_PARTS = ("text_encoder", "tokenizer")
 _TIMEOUT_SECONDS = 10.0
+# model.fp16.safetensors, model.fp16-00001-of-00002.safetensors, model.safetensors.index.fp16.json
+_VARIANT = re.compile(r"\.(?!safetensors)(\w+)(-\d+-of-\d+)?\.(safetensors|json)$")
 
 
 class Checkpoint:
-    """A model's files, in a local folder or on the hub; nothing is fetched before it is asked for.
+    """A model's files, in a local folder or on the hub; each is downloaded when it is first read.
 
     Args:
         source: a hub id such as `black-forest-labs/FLUX.1-dev`, or a folder.
         revision: branch, tag or commit on the hub; None is its main branch.
         token: hub token; None takes the one that `hf auth login` stored.
         cache_dir: the hub's download cache; None is its default.
-        local_files_only: never ask the hub, take what is cached.
+        local_files_only: use cached files only, without asking the hub.
+        variant: of the weights, such as `fp16`, where their files have one in their names.
 
     Raises:
         CheckpointError: neither a folder nor a hub id.
+        InvalidArgumentError: the source is empty, or the revision or variant is not a string.
     """
 
     def __init__(
@@ -42,16 +53,21 @@ class Checkpoint:
         token: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
+        variant: str | None = None,
     ) -> None:
+        if not str(source).strip():
+            raise InvalidArgumentError("source must name a folder or a hub id, got an empty string")
+        for name, value in (("revision", revision), ("variant", variant)):
+            if value is not None and (not isinstance(value, str) or not value):
+                raise InvalidArgumentError(f"{name} must be a string such as 'main', got {value!r}")
         self.source, self.revision, self.token = str(source), revision, token
-        self.cache_dir = None if cache_dir is None else str(cache_dir)
-        self.local_files_only = local_files_only
-        folder = Path(source).expanduser()
-        self.folder = folder if folder.is_dir() else None
-        if self.folder is None and not is_hub_id(self.source):
-            raise CheckpointError(
-                f"{self.source} is no folder, and no hub id of the form owner/name"
-            )
+        self.cache_dir = None if cache_dir is None else str(Path(cache_dir).expanduser())
+        self.local_files_only, self.variant = local_files_only, variant
+        self.folder = sources.as_folder(source)
+        if self.folder is None and (
+            sources.is_path(self.source) or not sources.is_hub_id(self.source)
+        ):
+            raise CheckpointError(sources.explain(self.source))
 
     @cached_property
     def identity(self) -> str:
@@ -60,14 +76,15 @@ class Checkpoint:
         A folder's weights are told apart by name, size and time of change, not read. Its text
         encoders do not count: they may go once their prompts are cached (`text_identity`).
         """
+        variant = "" if self.variant is None else f" {self.variant}"
         if self.folder is None:
             if self._remote is not None:
-                return f"{self.source}@{self._remote.sha}"
+                return f"{self.source}@{self._remote.sha}{variant}"
             # A pipeline has the first, a single model of transformers the second alone.
             index = "model_index.json" if self.exists("model_index.json") else "config.json"
-            return f"{self.source}@{self.file(index).parent.name}"
+            return f"{self.source}@{self.file(index).parent.name}{variant}"
         files = [name for name in self.files() if not name.startswith(_TEXT_PARTS)]
-        return f"{self.folder.name}@{self._digest(self.folder, files)}"
+        return f"{self.folder.name}@{self._digest(self.folder, files)}{variant}"
 
     @cached_property
     def text_identity(self) -> str | None:
@@ -85,11 +102,14 @@ class Checkpoint:
         digest = hashlib.sha256()
         for name in files:
             path = folder / name
-            if path.suffix == ".json":
-                digest.update(path.read_bytes())
-            elif path.suffix == ".safetensors":
-                stat = path.stat()
-                digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}".encode())
+            try:
+                if path.suffix == ".json":
+                    digest.update(path.read_bytes())
+                elif path.suffix == ".safetensors":
+                    stat = path.stat()
+                    digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}".encode())
+            except OSError as error:
+                raise CheckpointError(f"{path} cannot be read: {error}") from error
         return digest.hexdigest()[:40]
 
     def exists(self, name: str) -> bool:
@@ -142,37 +162,65 @@ class Checkpoint:
         path = self.file(name)
         try:
             content = json.loads(path.read_text("utf-8"))
-        except (ValueError, OSError) as error:
-            raise CheckpointError(f"{path} is damaged ({error}); get it anew") from error
+        except (ValueError, OSError, RecursionError) as error:
+            raise CheckpointError(f"{path} is damaged ({error}); download it again") from error
         if not isinstance(content, dict):
-            raise CheckpointError(f"{path} must hold a JSON object")
+            raise CheckpointError(f"{path} must hold a JSON object, got a {type(content).__name__}")
         return content
 
-    def weight_map(self, subfolder: str) -> dict[str, str] | None:
+    def has_part(self, name: str) -> bool:
+        """Whether model_index.json names a class for a part, such as `vae`."""
+        named = self.json("model_index.json").get(name)
+        return isinstance(named, list) and bool(named) and named[0] is not None
+
+    def weight_file(self, subfolder: str, stem: str = WEIGHTS) -> str:
+        """Find the file that holds a part's weights, or the index of its shards.
+
+        Files of the variant come first; only the `transformer` and the `unet` must have it.
+
+        Args:
+            subfolder: of the part; empty for the repository itself.
+            stem: what the file's name begins with.
+        """
+        names = [f"{stem}.safetensors.index.json", f"{stem}.safetensors"]
+        if self.variant is not None:
+            variants = [f"{stem}.safetensors.index.{self.variant}.json"]
+            variants.append(f"{stem}.{self.variant}.safetensors")
+            names = variants + ([] if subfolder in ("", "transformer", "unet") else names)
+        paths = [(PurePosixPath(subfolder) / name).as_posix() for name in names]
+        return next((path for path in paths[:-1] if self.exists(path)), paths[-1])
+
+    def weight_map(self, subfolder: str, stem: str = WEIGHTS) -> dict[str, str] | None:
         """Read which shard holds each tensor: tensor name to file; None where there is one file.
 
         Raises:
-            CheckpointError: the index is damaged.
+            CheckpointError: the index is damaged, or names a file outside of its folder.
         """
-        index = f"{subfolder}/{WEIGHTS}.safetensors.index.json"
-        if not self.exists(index):
+        index = self.weight_file(subfolder, stem)
+        if not index.endswith(".json"):
             return None
         names = self.json(index).get("weight_map")
-        if not isinstance(names, dict):
-            raise CheckpointError(f"{self.source}/{index} has no weight_map; get it anew")
-        return {tensor: f"{subfolder}/{file}" for tensor, file in names.items()}
+        if not isinstance(names, dict) or not all(isinstance(v, str) for v in names.values()):
+            raise CheckpointError(f"{self.source}/{index} has no usable weight_map; get it anew")
+        for file in set(names.values()):
+            if not file.strip() or ".." in re.split(r"[/\\]", file) or Path(file).is_absolute():
+                raise CheckpointError(
+                    f"{self.source}/{index} names {file!r}, which is no file of its own folder"
+                )
+        folder = PurePosixPath(subfolder)
+        return {tensor: (folder / file).as_posix() for tensor, file in names.items()}
 
-    def shards(self, subfolder: str) -> dict[str, str]:
-        """Tell which file of a model's part holds each tensor: tensor name to file.
+    def shards(self, subfolder: str, stem: str = WEIGHTS) -> dict[str, str]:
+        """Read which file of a model's part holds each tensor: tensor name to file.
 
         Raises:
             CheckpointError: there are no safetensors weights, or they are damaged.
         """
-        stored = self.weight_map(subfolder)
+        stored = self.weight_map(subfolder, stem)
         if stored is not None:
             return stored
-        single = f"{subfolder}/{WEIGHTS}.safetensors"
-        return dict.fromkeys(read_header(self.file(single)), single)
+        single = self.weight_file(subfolder, stem)
+        return dict.fromkeys(read_header(self.file(single)).dtypes, single)
 
     def files(self) -> list[str]:
         """List the model's files.
@@ -181,7 +229,10 @@ class Checkpoint:
             HubUnreachableError: the hub cannot be asked.
         """
         if self.folder is not None:
-            paths = (path for path in self.folder.rglob("*") if path.is_file())
+            try:
+                paths = [path for path in self.folder.rglob("*") if path.is_file()]
+            except OSError as error:
+                raise CheckpointError(f"{self.folder} cannot be read: {error}") from error
             return sorted(path.relative_to(self.folder).as_posix() for path in paths)
         if self._remote is None:
             raise HubUnreachableError(f"the hub cannot be asked what {self.source} holds")
@@ -205,7 +256,12 @@ class Checkpoint:
         The commit is pinned, so that what it loads cannot differ from what was read before, and
         where the hub cannot be asked it is not asked again.
         """
-        options = {"token": self.token, "cache_dir": self.cache_dir, "use_safetensors": True}
+        options = {
+            "token": self.token,
+            "cache_dir": self.cache_dir,
+            "use_safetensors": True,
+            "variant": self.variant,
+        }
         if self.folder is not None:
             source, revision, local = str(self.folder), None, True
         elif self._remote is not None:
@@ -220,14 +276,45 @@ class Checkpoint:
         }
 
     def _missing(self, name: str) -> CheckpointError:
-        advice = ": it is incomplete; download it again"
-        pickles = (name.replace(".safetensors", f".bin{end}") for end in ("", ".index.json"))
-        if name.endswith(".safetensors") and any(self.exists(file) for file in pickles):
-            advice = (
+        return CheckpointError(f"{self.source} has no {name}{self._advice(name)}")
+
+    def _advice(self, name: str) -> str:
+        if name == "model_index.json":
+            return self._advice_on_layout()
+        stem, dot, _ = name.partition(".safetensors" if self.variant is None else ".")
+        if not dot:
+            return ": it is incomplete; download it again"
+        try:
+            beside = [file for file in self.files() if file.startswith(stem)]
+        except HubUnreachableError:
+            beside = []
+        matches = (_VARIANT.search(file.removeprefix(stem)) for file in beside)
+        variants = sorted({match[1] for match in matches if match} - {"index"})
+        if variants:
+            return f", only the variant {' or '.join(variants)}: give variant={variants[0]!r}"
+        if self.variant is not None and any(".safetensors" in file for file in beside):
+            return f": it has no variant {self.variant!r}; leave the option out"
+        if any(file.removeprefix(stem).startswith(".bin") for file in beside):
+            return (
                 ", only a pickled .bin, which is not read because it can run code; "
                 "name a revision or a repository that has safetensors"
             )
-        return CheckpointError(f"{self.source} has no {name}{advice}")
+        return ": it is incomplete; download it again"
+
+    def _advice_on_layout(self) -> str:
+        if self.exists("config.json"):
+            config = self.json("config.json")
+            if "_class_name" in config:
+                return (
+                    f": it is one part of a model, a {config['_class_name']}; name the folder that "
+                    "holds model_index.json, which is usually the one above"
+                )
+            if "model_type" in config:
+                return f": it is a transformers model of the type {config['model_type']!r}"
+        return (
+            ": it is no model in the diffusers layout, which has model_index.json beside "
+            "transformer/ and vae/"
+        )
 
     @cached_property
     def _remote(self) -> Any:
@@ -274,8 +361,8 @@ class Checkpoint:
             )
         except errors.LocalEntryNotFoundError as error:
             raise HubUnreachableError(
-                f"{name} of {self.source} is not cached and the hub cannot be reached; "
-                "connect, or give a local folder with source=..."
+                f"{self._no_folder()}{name} of {self.source} is not cached and the hub cannot be "
+                "reached; connect, or give a local folder with source=..."
             ) from error
         except errors.EntryNotFoundError as error:
             raise self._missing(name) from error
@@ -287,6 +374,12 @@ class Checkpoint:
             raise HubError(f"cannot download {name} of {self.source}: {error}") from error
         return Path(path)
 
+    def _no_folder(self) -> str:
+        """Say that no such folder exists, where the name may well have meant one."""
+        if not Path(self.source).parent.is_dir():
+            return ""
+        return f"there is no folder {self.source}{sources.near_folder(self.source)}; on the hub, "
+
     def _refused(self, error: Exception) -> HubError:
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
@@ -295,25 +388,12 @@ class Checkpoint:
         missing = isinstance(error, RepositoryNotFoundError)
         if missing and not isinstance(error, GatedRepoError):
             return HubError(
-                f"the hub shows no {self.source}: check the name; "
+                f"{self._no_folder()}the hub shows no {self.source}: check the name; "
                 f"if it is private, run `hf auth login` with an account that sees {page}"
             )
         return GatedRepositoryError(
             f"{self.source} is gated: accept the licence at {page}, then run `hf auth login`"
         )
-
-
-def is_hub_id(source: str) -> bool:
-    """Tell whether a name has the form of a hub id, owner/name."""
-    from huggingface_hub import utils
-    from huggingface_hub.errors import HFValidationError
-
-    hub: Any = utils  # its types do not export what it documents
-    try:
-        hub.validate_repo_id(source)
-    except HFValidationError:
-        return False
-    return source.count("/") == 1
 
 
 def _is_refusal(error: Any) -> bool:
@@ -323,8 +403,26 @@ def _is_refusal(error: Any) -> bool:
     return isinstance(error, RepositoryNotFoundError) or status in (401, 403)
 
 
-def read_header(path: Path) -> dict[str, tuple[int, ...]]:
-    """Read the names and shapes of the tensors in a safetensors file, not their values.
+def hub_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those options that a `Checkpoint` takes."""
+    return {name: options[name] for name in HUB_OPTIONS if name in options}
+
+
+def take_hub_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Remove those options that a `Checkpoint` takes, and return them."""
+    return {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a safetensors file says of its tensors: the dtype of each, and notes of the writer."""
+
+    dtypes: Mapping[str, str]
+    metadata: Mapping[str, str]
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of a safetensors file, no tensor.
 
     Raises:
         CheckpointError: the file is damaged or cut short.
@@ -333,8 +431,8 @@ def read_header(path: Path) -> dict[str, tuple[int, ...]]:
 
     try:
         with safe_open(path, "pt") as file:
-            names = file.keys()
-            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            return Header(dtypes, file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise damaged(path, error) from error
 

@@ -99,7 +99,7 @@ def _is_packed(vae: nn.Module) -> bool:
 
 
 def _channels(values: Any, latent: Tensor) -> Tensor:
-    return torch.as_tensor(values).to(latent).reshape(1, -1, 1, 1)
+    return torch.as_tensor(values, dtype=latent.dtype, device=latent.device).reshape(1, -1, 1, 1)
 
 
 def _any(vae: nn.Module) -> Any:

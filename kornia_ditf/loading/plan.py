@@ -1,4 +1,4 @@
-"""A checkpoint's configuration in; the bytes that loading it would download and hold, out."""
+"""The bytes that loading a backbone would download and hold, from its configuration alone."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import torch
 from torch import nn
 
 from kornia_ditf.errors import HubError
-from kornia_ditf.loading.checkpoint import WEIGHTS, Checkpoint
+from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.weights import build_empty, leave_out, leave_out_decoder, tensor_dtype
 
-# The variants beside it, such as model.fp16.safetensors, are not fetched.
-_TEXT_ENCODER = re.compile(r"text_encoder\w*/model(-\d+-of-\d+)?\.safetensors")
+_TEXT_ENCODER = re.compile(r"text_encoder\w*/model(?P<variant>\.\w+)?(-\d+-of-\d+)?\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +109,7 @@ def plan_loading(
 
 
 def _parts(checkpoint: Checkpoint) -> list[str]:
-    index = checkpoint.json("model_index.json")
-    return [part for part in ("transformer", "vae") if index.get(part, [None])[0] is not None]
+    return [part for part in ("transformer", "vae") if checkpoint.has_part(part)]
 
 
 def _bytes(model: nn.Module, dtype: torch.dtype) -> int:
@@ -127,7 +125,7 @@ def _downloads(checkpoint: Checkpoint, needed: Mapping[str, set[str]]) -> dict[s
     try:
         for part, names in needed.items():
             stored = checkpoint.weight_map(part)
-            single = f"{part}/{WEIGHTS}.safetensors"
+            single = checkpoint.weight_file(part)
             files |= {single} if stored is None else {stored[name] for name in names & set(stored)}
         return {file: checkpoint.size(file) for file in sorted(files) if not checkpoint.has(file)}
     except HubError:
@@ -136,7 +134,11 @@ def _downloads(checkpoint: Checkpoint, needed: Mapping[str, set[str]]) -> dict[s
 
 def _prompt_download(checkpoint: Checkpoint) -> int | None:
     try:
-        files = [name for name in checkpoint.files() if _TEXT_ENCODER.fullmatch(name)]
+        found = [_TEXT_ENCODER.fullmatch(name) for name in checkpoint.files()]
     except HubError:
         return None
+    stored = {match[0]: match["variant"] for match in found if match}
+    wanted = f".{checkpoint.variant}"
+    variant = wanted if wanted in stored.values() else None
+    files = [name for name, own in stored.items() if own == variant]
     return sum(checkpoint.size(name) for name in files if not checkpoint.has(name))

@@ -1,6 +1,6 @@
-"""Prompts in, conditioning out; text encoders are in memory only while a new prompt is embedded.
+"""Prompt embeddings; text encoders are in memory only while a new prompt is embedded.
 
-An embedding is kept on disk per weights, pipeline and prompt, so that the second run never touches
+An embedding is cached on disk per weights, pipeline and prompt, so that a second run never loads
 the text encoders, which for FLUX and SD3 are larger than what is kept of the transformer.
 """
 
@@ -18,10 +18,12 @@ from torch import Tensor
 
 from kornia_ditf.errors import CheckpointError, HubError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.loading.quantisation import check_plain
 from kornia_ditf.loading.weights import without_deprecations, without_progress_bars, without_remarks
 from kornia_ditf.types import Conditioning
 from kornia_ditf.utils.cache import cache_folder, is_sound, write_checked
 from kornia_ditf.utils.files import save_tensors
+from kornia_ditf.utils.isolation import isolated, lock_of
 
 logger = logging.getLogger(__name__)
 
@@ -114,9 +116,10 @@ class CachedPromptEncoder:
         """
         if not prompts:
             raise InvalidArgumentError("give at least one prompt; an empty text is one")
-        rows = [self._cached(prompt) for prompt in prompts]
-        missing = [prompt for prompt, row in zip(prompts, rows, strict=True) if row is None]
-        made = dict(self._embed(missing)) if missing else {}
+        with lock_of(self):  # text encoders are loaded once, whichever thread asks first
+            rows = [self._cached(prompt) for prompt in prompts]
+            missing = [prompt for prompt, row in zip(prompts, rows, strict=True) if row is None]
+            made = dict(self._embed(missing)) if missing else {}
         found = [made[p] if row is None else row for p, row in zip(prompts, rows, strict=True)]
         return Conditioning({name: torch.cat([row[name] for row in found]) for name in found[0]})
 
@@ -143,7 +146,9 @@ class CachedPromptEncoder:
         try:
             # One at a time, so that an embedding does not depend on its neighbours.
             for prompt in dict.fromkeys(prompts):
-                tensors = {n: value.cpu() for n, value in self.encode(pipeline, [prompt]).items()}
+                with isolated(self):
+                    encoded = self.encode(pipeline, [prompt])
+                tensors = {name: value.cpu() for name, value in encoded.items()}
                 metadata = {
                     "identity": self.checkpoint.identity,
                     "text_encoders": str(self.checkpoint.text_identity),
@@ -158,20 +163,23 @@ class CachedPromptEncoder:
 
     def _load_pipeline(self) -> Any:
         import diffusers
-        from safetensors import SafetensorError
 
         checkpoint = self.checkpoint
-        checkpoint.json("model_index.json")  # which speaks plainly where it is damaged or refused
+        modules = self.modules(checkpoint, self.dtype)
+        parts = [name for name in checkpoint.json("model_index.json") if name not in modules]
         try:
+            for part in parts:
+                if part.startswith("text_encoder"):
+                    check_plain(checkpoint, part)
             with without_deprecations(), without_remarks():  # that torchvision is not installed
                 pipeline_class: Any = getattr(diffusers, self.pipeline_class)
             with without_progress_bars(), without_deprecations():
                 pipeline = pipeline_class.from_pretrained(
                     **checkpoint.pretrained_options(),
-                    **self.modules(checkpoint, self.dtype),
+                    **modules,
                     dtype=self.dtype,
                 )
-        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        except Exception as error:  # diffusers and transformers raise all kinds
             kind = HubError if checkpoint.folder is None else CheckpointError
             raise kind(
                 f"cannot load the text encoders of {checkpoint.source} that an uncached prompt "

@@ -1,4 +1,4 @@
-"""A checkpoint and a block in; a transformer up to that block, or a VAE's encoder, out.
+"""Loading a transformer up to a block, or the encoder of a VAE.
 
 The whole architecture is built without memory, what is never reached is replaced by identities,
 and only the tensors that remain are read, each from its own shard. A smaller `num_layers` would be
@@ -7,17 +7,19 @@ wrong: the last block of SD3 has another shape, and some families scale by depth
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
-from kornia_ditf.loading.checkpoint import Checkpoint, damaged
+from kornia_ditf.loading.checkpoint import Checkpoint, damaged, read_header
+from kornia_ditf.loading.quantisation import refuse_quantised
+from kornia_ditf.utils.isolation import SharedSetting, default_dtype, lock_of, quiet
 
 # DiT and PixArt were published before they had classes of their own, told apart by their norm.
 _FORMER_CLASS = "Transformer2DModel"
@@ -55,8 +57,9 @@ def load_transformer(
         unused: its modules behind the last block, which a capture never reaches.
         last_block: the last block to load, counted from 0 through all lists; None loads all.
         dtype: of the weights; a class that keeps modules in float32 keeps them.
-        quantization_config: one of diffusers' quantisation configurations. Then diffusers loads
-            the whole model, quantised, and the later blocks are let go afterwards.
+        quantization_config: one of diffusers' quantisation configurations. With it, or where the
+            checkpoint's own configuration says that it is stored quantised, diffusers loads the
+            whole model, and later blocks are released afterwards.
         subfolder: of the checkpoint.
 
     Returns:
@@ -69,11 +72,12 @@ def load_transformer(
     """
     if not dtype.is_floating_point:
         raise InvalidArgumentError(f"dtype must be a floating-point one, got {dtype}")
-    if quantization_config is not None:
+    config = checkpoint.json(f"{subfolder}/config.json")
+    model = build_empty(config, class_name, dtype)
+    if quantization_config is not None or config.get("quantization_config") is not None:
         model = _load_quantized(checkpoint, class_name, dtype, quantization_config, subfolder)
         leave_out(model, block_lists, unused, last_block)
         return model.eval().requires_grad_(False)
-    model = build_empty(checkpoint.json(f"{subfolder}/config.json"), class_name, dtype)
     leave_out(model, block_lists, unused, last_block)
     return _fill(model, checkpoint, subfolder, dtype)
 
@@ -94,7 +98,12 @@ def load_vae_encoder(
         CheckpointError: a file or tensor is missing, damaged, or of another model.
         HubError: the hub does not give a file.
     """
-    model = build_empty(checkpoint.json(f"{subfolder}/config.json"), class_name, dtype)
+    config = checkpoint.json(f"{subfolder}/config.json")
+    model = build_empty(config, class_name, dtype)
+    if config.get("quantization_config") is not None:
+        model = _load_quantized(checkpoint, class_name, dtype, None, subfolder)
+        leave_out_decoder(model)
+        return model.eval().requires_grad_(False)
     leave_out_decoder(model)
     return _fill(model, checkpoint, subfolder, dtype)
 
@@ -118,9 +127,11 @@ def build_empty(config: dict[str, Any], class_name: str, dtype: torch.dtype) -> 
     model_class: Any = getattr(diffusers, class_name)
 
     def build(*, include_buffers: bool) -> nn.Module:
+        # Both change the whole process while the model is built.
         with (
+            lock_of(init_empty_weights),
+            default_dtype(dtype),
             init_empty_weights(include_buffers=include_buffers),
-            _default_dtype(dtype),
             without_deprecations(),
         ):
             model: nn.Module = model_class.from_config(config)
@@ -208,13 +219,14 @@ def _read(
     for name in shapes:
         found = name if name in stored else _old_name(name)
         if found not in stored:
-            raise CheckpointError(
-                f"{checkpoint.source}/{subfolder} has no tensor {name!r}: it is incomplete, "
-                "or its configuration is of another model"
-            )
+            raise _lacking(checkpoint, subfolder, name, stored)
         wanted.setdefault(stored[found], []).append((name, found))
+    read = {found for names in wanted.values() for _, found in names}
     for file, names in wanted.items():
         path = checkpoint.file(file)
+        header = read_header(path)
+        refuse_quantised(str(path), header, known=read)
+        _refuse_unknown(path, header.dtypes.keys() - read, {_module(name) for name in read} - {""})
         try:
             with safe_open(path, "pt") as tensors:
                 for name, found in names:
@@ -227,6 +239,35 @@ def _read(
                     yield name, value
         except (SafetensorError, OSError) as error:
             raise damaged(path, error) from error
+
+
+def _refuse_unknown(path: Path, others: Collection[str], modules: Collection[str]) -> None:
+    """Raise where a module that is read has more tensors than the configuration gives it."""
+    unknown = min((name for name in others if _module(name) in modules), default=None)
+    if unknown is not None:
+        raise CheckpointError(
+            f"{path} has a tensor {unknown!r} that the configuration has no place for: the weights "
+            "are of another model, or stored in another form"
+        )
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _lacking(
+    checkpoint: Checkpoint, subfolder: str, name: str, stored: Mapping[str, str]
+) -> CheckpointError:
+    module = _module(name)
+    others = [other for other in stored if module and other.startswith(f"{module}.")]
+    others = [other for other in others if other.rpartition(".")[2] not in ("weight", "bias")]
+    advice = "it is incomplete, or its configuration is of another model"
+    if others:
+        advice = (
+            f"it has {others[0]!r} in its place, as quantised models and adapters do; name the "
+            "model's plain weights"
+        )
+    return CheckpointError(f"{checkpoint.source}/{subfolder} has no tensor {name!r}: {advice}")
 
 
 def _old_name(name: str) -> str:
@@ -243,41 +284,28 @@ def _load_quantized(
     subfolder: str,
 ) -> nn.Module:
     import diffusers
-    from safetensors import SafetensorError
 
     model_class: Any = getattr(diffusers, class_name)
+    given = {} if quantization_config is None else {"quantization_config": quantization_config}
     try:
         with without_progress_bars():
             model: nn.Module = model_class.from_pretrained(
-                **checkpoint.pretrained_options(),
-                subfolder=subfolder,
-                dtype=dtype,
-                quantization_config=quantization_config,
+                **checkpoint.pretrained_options(), subfolder=subfolder, dtype=dtype, **given
             )
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
-        raise CheckpointError(f"cannot load {checkpoint.source} quantised: {error}") from error
+    except Exception as error:  # of any of the quantisation libraries
+        kind = "" if given else ", as which it is stored"
+        raise CheckpointError(
+            f"cannot load {checkpoint.source}/{subfolder} quantised{kind}: {error}"
+        ) from error
     return model
 
 
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    # As diffusers does, so that computed buffers come out in the same dtype.
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+def without_deprecations() -> AbstractContextManager[None]:
+    """Silence third-party FutureWarnings."""
+    return quiet(FutureWarning)
 
 
-@contextmanager
-def without_deprecations() -> Iterator[None]:
-    """Keep to themselves what libraries warn of in their own code, which no user can change."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
-
-
+@SharedSetting
 @contextmanager
 def without_progress_bars() -> Iterator[None]:
     """Keep diffusers and transformers from drawing progress bars, and leave them as they were."""
@@ -296,6 +324,7 @@ def without_progress_bars() -> Iterator[None]:
                 library.enable_progress_bar()
 
 
+@SharedSetting
 @contextmanager
 def without_remarks() -> Iterator[None]:
     """Keep transformers from logging what is no error, and leave it as it was."""

@@ -21,6 +21,7 @@ from kornia_ditf.matching.checks import (
 )
 from kornia_ditf.matching.refinement import refine
 from kornia_ditf.types import DescriptorMap, Matches
+from kornia_ditf.utils.precision import widen
 
 _ROWS = 512
 """Tokens of A that are compared with all of B at one time."""
@@ -80,7 +81,7 @@ class Flow:
                 f"mode must be 'nearest' for whole numbers, which cannot be mixed, got {mode!r}"
             )
         # In float64 whole numbers stay what they are.
-        source = batched if image_b.is_floating_point() else batched.double()
+        source = batched if image_b.is_floating_point() else widen(batched)
         warped = F.grid_sample(
             source, self.grid.to(source), mode=mode, padding_mode="border", align_corners=False
         )
@@ -175,7 +176,7 @@ def _enlarge(values: Tensor, described: DescriptorMap) -> Tensor:
         [2 * rows[:, :, :1] - rows[:, :, 1:2], rows, 2 * rows[:, :, -1:] - rows[:, :, -2:-1]], 2
     )
     y, x = (
-        (torch.arange(pixels, device=maps.device) + 0.5) * (tokens / pixels) + 1
+        (torch.arange(pixels, device=maps.device, dtype=maps.dtype) + 0.5) * (tokens / pixels) + 1
         for pixels, tokens in zip(size, grid, strict=True)
     )
     y, x = 2 * y / (grid[0] + 2) - 1, 2 * x / (grid[1] + 2) - 1

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.checks import check_comparable, check_finite, check_tensor, full_precision
 from kornia_ditf.matching.similarity import cosine_planes, inverse_lengths
-from kornia_ditf.types import DescriptorMap, Frame, Matches
+from kornia_ditf.types import DescriptorMap, Frame, Matches, unit_length
 from kornia_ditf.utils.checks import check_integer
 
 
@@ -306,7 +305,7 @@ def _planes(queries: Tensor, target: Target) -> Iterator[Tensor]:
 def _token_maps(queries: Tensor, target: Target) -> Iterator[Tensor]:
     """Yield cosines of each image's queries with its tokens, shape (K, rows, columns)."""
     for some, tokens in zip(queries, target.tokens, strict=True):
-        units = F.normalize(tokens.double(), dim=-1).float()
+        units = unit_length(tokens)
         yield (some @ units.flatten(0, 1).T).view(-1, *tokens.shape[:2])
 
 

@@ -293,7 +293,7 @@ def _propagate(
         low, high = max(0, start - radius), min(lines, stop + radius)
         away = (line[start:stop, None] - line[low:high]).abs() > radius
         far = (away[:, None, :, None] | aside[None, :, None, :]).flatten(2).flatten(0, 1)
-        barrier = torch.zeros(far.shape, device=tokens.device).masked_fill_(far, -torch.inf)
+        barrier = tokens.new_zeros(far.shape).masked_fill_(far, -torch.inf)
         queries, near = tokens[start * places : stop * places], slice(low * places, high * places)
         best, labels = [], []
         for their_tokens, their_labels in known:

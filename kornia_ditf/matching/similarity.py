@@ -22,11 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kornia_ditf.utils.precision import widen
+
 _PIXELS = 1 << 18
 """So many pixels are computed at one time, of several queries where images are small."""
 
-_CANCELLED = 1e-12
-"""Below this share of its tokens' squared lengths, a pixel's squared length is rounding alone."""
+_CANCELLED = 4096
+"""Below so many roundings of its tokens' squared lengths, a pixel's squared length is noise."""
 
 
 def cosine_planes(
@@ -79,36 +81,37 @@ def inverse_lengths(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     squares = vertical @ products @ horizontal.T
     # What it would be at least if the tokens were orthogonal: the same sum without neighbours.
     alone = vertical[:, :rows] @ products[:rows, :columns] @ horizontal[:, :columns].T
-    return torch.where(squares > _CANCELLED * alone, squares.rsqrt(), 0).float()
+    noise = _CANCELLED * torch.finfo(squares.dtype).eps * alone
+    return torch.where(squares > noise, squares.rsqrt(), 0).float()
 
 
 def _weights(tokens: int, pixels: int, like: Tensor) -> Tensor:
     # Interpolating the unit vectors gives the matrix with the very rounding of F.interpolate.
-    units = torch.eye(tokens, device=like.device)[None]
+    units = torch.eye(tokens, device=like.device, dtype=like.dtype)[None]
     return F.interpolate(units, pixels, mode="linear")[0].T
 
 
 def _pair_weights(tokens: int, pixels: int, like: Tensor) -> Tensor:
-    weights = _weights(tokens, pixels, like).double()
+    weights = widen(_weights(tokens, pixels, like))
     neighbours = F.pad(2 * weights[:, :-1] * weights[:, 1:], (0, 1))
     return torch.cat([weights.square(), neighbours], 1)
 
 
 def _neighbour_products(tokens: Tensor) -> Tensor:
-    """Products [[G, Gx], [Gy, Gd]], shape (2 * rows, 2 * columns), float64."""
+    """Products [[G, Gx], [Gy, Gd]], shape (2 * rows, 2 * columns), in float64 if there is."""
     # float64, for where neighbours almost cancel, the squared length is a difference of large
     # numbers. Row by row, for that stays in the cache: it is no slower than float32 was.
     rows, columns = tokens.shape[:2]
-    products = tokens.new_zeros(2 * rows, 2 * columns, dtype=torch.float64)
+    products = widen(tokens.new_zeros(2 * rows, 2 * columns))
     itself, right = products[:, :columns], products[:, columns : 2 * columns - 1]
     dot = torch.linalg.vecdot
-    lower = tokens[0].double()
+    lower = widen(tokens[0])
     for row in range(rows):
         upper = lower
         itself[row] = dot(upper, upper)
         right[row] = dot(upper[:-1], upper[1:])
         if row + 1 < rows:
-            lower = tokens[row + 1].double()
+            lower = widen(tokens[row + 1])
             itself[rows + row] = dot(upper, lower)
             diagonals = dot(upper[:-1], lower[1:]) + dot(upper[1:], lower[:-1])
             right[rows + row] = diagonals / 2

@@ -68,6 +68,11 @@ class Names:
                 self._ask_next()
         return self.found
 
+    def origin(self, spec: AnySpec) -> str:
+        """Return the name of the plugin that a spec, or its loader, comes from."""
+        same = (each.name for each in self.found.values() if each.load == spec.load)
+        return self._origins.get(next(same, ""), PROJECT)
+
     def _alone(self) -> AbstractContextManager[object]:
         # A plugin may look at the names while it is asked, in a thread that the asking one awaits.
         return nullcontext() if isinstance(current_thread(), PluginThread) else self._lock

@@ -1,20 +1,25 @@
-"""A name or a folder in, a backbone's spec or a ready descriptor out.
+"""Finding backbones, descriptors and data sets by name, and loading them.
 
-What comes with the package is found first; plugins
-(`kornia_ditf.registry.plugins`) are asked only for names that it has not, or when all are listed.
+Built-in ones are found first; plugins are imported only for names that are not built in, or when
+all are listed.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
-from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock
+from types import FunctionType, MethodType
 from typing import Any, TypeAlias
+
+import torch
 
 from kornia_ditf import backbones, datasets
 from kornia_ditf.backbones.base import Backbone
@@ -24,18 +29,22 @@ from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
 from kornia_ditf.descriptor import DiTF, DiTFConfig
 from kornia_ditf.errors import (
     CheckpointError,
+    DiTFError,
     InvalidArgumentError,
     MissingExtraError,
+    PluginError,
     UnknownBackboneError,
 )
 from kornia_ditf.fusion import FUSIONS, Fusion, load_fusion
-from kornia_ditf.loading.checkpoint import Checkpoint, is_hub_id
+from kornia_ditf.loading.checkpoint import HUB_OPTIONS, Checkpoint, hub_options
+from kornia_ditf.loading.source import as_folder, explain, is_hub_id, is_path, near_folder
 from kornia_ditf.registry import hookspecs
 from kornia_ditf.registry.catalogue import AnySpec, Names
-from kornia_ditf.registry.plugins import Plugin, installed_plugins
-from kornia_ditf.utils.checks import read_dtype
+from kornia_ditf.registry.plugins import Plugin, describe_error, installed_plugins
+from kornia_ditf.utils.checks import did_you_mean, read_dtype
 
 DEFAULT_BACKBONE = "nano"
+_LARGEST = 2**20  # no model has as many blocks or channels
 
 Spec: TypeAlias = BackboneSpec | DescriptorSpec
 
@@ -66,13 +75,14 @@ def list_backbones() -> dict[str, BackboneSpec]:
     return {name: s for name, s in _names().all().items() if isinstance(s, BackboneSpec)}
 
 
-def find_backbone(name: str | Path) -> BackboneSpec:
+def find_backbone(name: str | Path, **hub: Any) -> BackboneSpec:
     """Find a backbone's spec by its name, or make one for any model in the diffusers layout.
 
     Args:
-        name: an installed backbone's name or hub id, another hub id, or a local folder. What is
-            not installed takes the family's class and the neutral rule; its two configurations
-            are read for that.
+        name: an installed backbone's name or hub id, another hub id, or a local folder. A model
+            that is not registered takes the class of its family and the neutral preset; its two
+            configurations are read for that.
+        hub: `revision`, `token`, `cache_dir` and `local_files_only`, for reading them.
 
     Raises:
         UnknownBackboneError: it is none of these.
@@ -82,16 +92,18 @@ def find_backbone(name: str | Path) -> BackboneSpec:
     found = _find(name)
     if isinstance(found, BackboneSpec):
         return found
-    if str(name) and Path(name).expanduser().is_dir():
-        return describe_checkpoint(name, _backbones())
-    if is_hub_id(str(name)):
-        published = (spec for spec in _backbones() if spec.repo.lower() == str(name).lower())
-        return next(published, None) or describe_checkpoint(name, _backbones())
-    near = get_close_matches(str(name).lower(), list_descriptors(), n=1, cutoff=0.4)
-    advice = f"did you mean {near[0]!r}? " if near else ""
+    text = str(name)
+    if as_folder(name) is not None:
+        return describe_checkpoint(name, _backbones(), **hub)
+    if is_path(text):
+        raise UnknownBackboneError(explain(text))
+    if is_hub_id(text):
+        published = (spec for spec in _backbones() if spec.repo.lower() == text.lower())
+        return next(published, None) or describe_checkpoint(name, _backbones(), **hub)
+    known = list_descriptors()
     raise UnknownBackboneError(
-        f"no backbone is named {str(name)!r} and no such folder exists; {advice}"
-        f"installed: {', '.join(list_descriptors())}"
+        f"no backbone is named {text!r} and no such folder exists"
+        f"{did_you_mean(text, known) or near_folder(text)} (installed: {', '.join(known)})"
     )
 
 
@@ -118,10 +130,9 @@ def find_dataset(name: str) -> DatasetSpec:
     """
     known = list_datasets()
     if name not in known:
-        near = get_close_matches(name.lower(), known, n=1, cutoff=0.4)
-        advice = f"did you mean {near[0]!r}? " if near else ""
         raise InvalidArgumentError(
-            f"no data set is named {name!r}; {advice}installed: {', '.join(known)}"
+            f"no data set is named {name!r}{did_you_mean(name, known)} "
+            f"(installed: {', '.join(known)})"
         )
     return known[name]
 
@@ -147,12 +158,13 @@ def load_dataset(name: str, root: str | Path, **options: Any) -> Sequence[Any]:
     return pairs
 
 
-def find_descriptor(name: str | Path) -> Spec:
+def find_descriptor(name: str | Path, **hub: Any) -> Spec:
     """Find a dense descriptor's spec by its name; what is no descriptor's is a backbone's.
 
     Args:
         name: an installed descriptor's, whatever `find_backbone` takes, or several of these with
             a `+` between them, which are fused.
+        hub: as for `find_backbone`.
 
     Raises:
         UnknownBackboneError: neither a descriptor nor a backbone, see `find_backbone`.
@@ -163,9 +175,9 @@ def find_descriptor(name: str | Path) -> Spec:
     if isinstance(found, DescriptorSpec):
         return found
     parts = str(name).split("+")
-    if len(parts) > 1 and not Path(name).expanduser().is_dir():
-        return _describe_fusion(str(name), tuple(parts))
-    return find_backbone(name)
+    if len(parts) > 1 and as_folder(name) is None:
+        return _describe_fusion(str(name), tuple(parts), hub)
+    return find_backbone(name, **hub)
 
 
 def create_descriptor(
@@ -195,11 +207,11 @@ def create_descriptor(
         >>> descriptor.config.treatment
         'raw'
     """
-    spec = find_descriptor(name)
+    spec = find_descriptor(name, **hub_options(options))
     if isinstance(spec, BackboneSpec):
         return _create_ditf(spec, source, options)
     if source is not None:
-        options["source"] = source
+        options["source"] = _check_source(source)
     descriptor: DenseDescriptor = _check_made(spec, _load(spec, (), options), DenseDescriptor)
     return descriptor
 
@@ -211,7 +223,7 @@ def create_ditf(
 
     Arguments and errors as there. A DiTF also shows its taps, blocks and massive channels.
     """
-    return _create_ditf(find_backbone(name), source, options)
+    return _create_ditf(find_backbone(name, **hub_options(options)), source, options)
 
 
 def _create_ditf(spec: BackboneSpec, source: str | Path | None, options: Mapping[str, Any]) -> DiTF:
@@ -223,12 +235,25 @@ def _create_ditf(spec: BackboneSpec, source: str | Path | None, options: Mapping
         raise InvalidArgumentError(
             f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={config.block}"
         )
-    backbone = _load(spec, (source or spec.repo,), {**loading, "block": config.block})
-    return DiTF(_check_made(spec, backbone, Backbone), config)
+    place = spec.repo if source is None else _check_source(source)
+    backbone = _load(spec, (place,), {**loading, "block": config.block})
+    ditf = DiTF(_check_made(spec, backbone, Backbone), config)
+    if "massive_channels" not in changes:
+        ditf.channels_from = "preset"
+    return ditf
 
 
-def _describe_fusion(name: str, parts: tuple[str, ...]) -> DescriptorSpec:
-    specs = [find_descriptor(part) for part in parts]
+def _check_source(source: str | Path) -> str | Path:
+    if not str(source).strip():
+        raise InvalidArgumentError(
+            "source must name a folder or a hub id, got an empty string; leave it out to load the "
+            "backbone's own weights"
+        )
+    return source
+
+
+def _describe_fusion(name: str, parts: tuple[str, ...], hub: Mapping[str, Any]) -> DescriptorSpec:
+    specs = [find_descriptor(part, **hub) for part in parts]
     return _fusion_spec(
         Fusion(
             name=name,
@@ -261,13 +286,56 @@ def _create_part(name: str, plugin: str | None, **options: Any) -> DenseDescript
 def _load(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
     if options.get("dtype") is not None:
         options = {**options, "dtype": read_dtype(options["dtype"])}
+    taken = set() if isinstance(spec, DatasetSpec) else set(known_options(spec.load))
+    if isinstance(spec, BackboneSpec):
+        taken |= {each.name for each in fields(DiTFConfig)}
+    origin = _names().origin(spec)
+    built_in = origin == hookspecs.PROJECT
     try:
-        return spec.load(*places, **options)
-    except TypeError as error:
+        with nullcontext() if built_in else redirect_stdout(sys.stderr):
+            return spec.load(*places, **options)
+    except (DiTFError, KeyboardInterrupt, MemoryError, torch.OutOfMemoryError):
+        raise
+    except BaseException as error:  # a plugin's SystemExit too
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        if unknown is None or unknown[1] not in options:
+        if isinstance(error, TypeError) and unknown is not None and unknown[1] in options:
+            raise _no_option(spec, unknown[1], taken) from error
+        if built_in:
             raise
-        raise InvalidArgumentError(f"{spec.name} has no option {unknown[1]!r}") from error
+        raise PluginError(
+            f"cannot load {spec.name!r}: its plugin {origin!r} failed with {describe_error(error)}"
+        ) from error
+
+
+def _no_option(spec: AnySpec, name: str, known: Collection[str]) -> InvalidArgumentError:
+    advice = _OTHER_NAMES.get(name) or did_you_mean(name, known)
+    listed = f" (options: {', '.join(sorted(known))})" if known else ""
+    return InvalidArgumentError(f"{spec.name} has no option {name!r}{advice}{listed}")
+
+
+def known_options(load: Callable[..., Any]) -> Iterator[str]:
+    """Go through the names of the options that a loader, and the class it belongs to, declare."""
+    owner = getattr(load, "__self__", None)
+    classes = owner.__mro__ if isinstance(owner, type) else ()
+    for function in (load, *(vars(each).get("__init__") for each in classes)):
+        if isinstance(function, FunctionType | MethodType):
+            for parameter in inspect.signature(function).parameters.values():
+                if parameter.kind is parameter.KEYWORD_ONLY:
+                    yield parameter.name
+    if classes:
+        yield from HUB_OPTIONS
+
+
+# What other libraries call it.
+_OTHER_NAMES = {
+    "torch_dtype": "; it is called dtype here: dtype='bfloat16'",
+    "device_map": "; name one device: device='cuda', with offload=True where memory is short",
+    "load_in_8bit": "; give quantization_config=..., one of diffusers' configurations",
+    "load_in_4bit": "; give quantization_config=..., one of diffusers' configurations",
+    "use_auth_token": "; it is called token here",
+    "subfolder": "; name the folder that holds model_index.json",
+    "resolution": "; it is called long_side here, in pixels",
+}
 
 
 def _find(name: str | Path) -> AnySpec | None:
@@ -289,19 +357,22 @@ def _check_made(spec: Spec, made: Any, kind: type) -> Any:
     return made
 
 
-def describe_checkpoint(source: str | Path, families: Iterable[BackboneSpec]) -> BackboneSpec:
+def describe_checkpoint(
+    source: str | Path, families: Iterable[BackboneSpec], **hub: Any
+) -> BackboneSpec:
     """Describe a model by its two configurations, as one of the families with the neutral rule.
 
     Args:
         source: a folder or hub id.
         families: specs, told apart by their pipelines; of several with one, the first.
+        hub: options of `Checkpoint`.
 
     Raises:
         CheckpointError: it holds no model of these families, or says neither depth nor width.
         HubError: the hub does not give the configurations.
     """
-    checkpoint = Checkpoint(source)
-    pipeline = checkpoint.json("model_index.json").get("_class_name")
+    checkpoint = Checkpoint(source, **hub)
+    pipeline = str(checkpoint.json("model_index.json").get("_class_name"))
     config = checkpoint.json("transformer/config.json")
     known: set[str] = set()
     for spec in families:
@@ -315,7 +386,8 @@ def describe_checkpoint(source: str | Path, families: Iterable[BackboneSpec]) ->
         )
     counts = [config.get(name, 0) for name in spec.blocks_from]
     sides = [config.get(name, 0) for name in spec.width_from]
-    if not all(isinstance(n, int) for n in counts + sides) or not sum(counts) * math.prod(sides):
+    usable = all(type(n) is int and 0 <= n < _LARGEST for n in counts + sides)
+    if not usable or not sum(counts) * math.prod(sides):
         raise CheckpointError(
             f"{source}: its transformer's configuration has no usable depth "
             f"({', '.join(spec.blocks_from)}) or width ({', '.join(spec.width_from)})"

@@ -207,14 +207,15 @@ def _call_within(seconds: float, call: Callable[[], Any], name: str) -> Any:
         return value
     if isinstance(error, _Refused):
         raise error
-    raise _Refused(_describe(error)) from error
+    raise _Refused(describe_error(error)) from error
 
 
 class PluginThread(Thread):
     """A thread in which a plugin is asked."""
 
 
-def _describe(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
+    """Describe an exception in one line that ends with the place where it was raised."""
     said = traceback.format_exception_only(error)[-1].strip()
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
     return f"{said} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else said

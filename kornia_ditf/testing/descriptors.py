@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -140,6 +141,48 @@ def results_repeat(subject: Described) -> None:
     )
 
 
+def threads_do_not_disturb_one_another(subject: Described) -> None:
+    """Calls from several threads give what they give one after another."""
+    height, width = subject.size
+    images = [subject.images(1, size) for size in (subject.size, (width, height), (width, width))]
+    expected = [subject.descriptor(image).data for image in images]
+    with ThreadPoolExecutor(len(images)) as pool:
+        found = list(pool.map(lambda image: subject.descriptor(image).data, 2 * images))
+    for data, alone in zip(found, 2 * expected, strict=True):
+        expect_close(
+            data,
+            alone,
+            "an image described while other threads describe others, and alone",
+            "run a model under kornia_ditf.tap.run_with_hooks or utils.isolation.isolated",
+            tolerance=subject.tolerance,
+        )
+
+
+def settings_of_the_caller_do_not_matter(subject: Described) -> None:
+    """Neither torch's default dtype nor autocast changes a descriptor."""
+    image = subject.images()
+    expected = subject.descriptor(image).data
+    found = {}
+    before = torch.get_default_dtype()
+    for dtype in (torch.float64, torch.bfloat16):
+        torch.set_default_dtype(dtype)
+        try:
+            found[f"the default dtype {dtype}"] = subject.descriptor(image).data
+        finally:
+            torch.set_default_dtype(before)
+    with torch.autocast(expected.device.type, dtype=torch.bfloat16):
+        found["autocast to torch.bfloat16"] = subject.descriptor(image).data
+    for what, data in found.items():
+        expect_close(
+            data,
+            expected,
+            f"an image described under {what}, and without",
+            "state the dtype of every tensor that is made, and run a model under "
+            "kornia_ditf.tap.run_with_hooks or utils.isolation.isolated",
+            tolerance=subject.tolerance,
+        )
+
+
 def every_shape_of_image_is_taken(subject: Described) -> None:
     """Wide, tall and uneven images are taken, and their maps know their pixels."""
     height, width = subject.size
@@ -216,6 +259,8 @@ DESCRIPTOR_RULES: tuple[Callable[[Described], None], ...] = (
     descriptors_stand_where_they_belong,
     images_do_not_depend_on_their_batch,
     results_repeat,
+    threads_do_not_disturb_one_another,
+    settings_of_the_caller_do_not_matter,
     every_shape_of_image_is_taken,
     several_images_are_described_together,
     nothing_is_left_behind,

@@ -1,11 +1,12 @@
-"""Arguments in; an error that names the argument, the value and what was expected, or nothing."""
+"""Checks of arguments; errors name the argument, the value and what was expected."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
@@ -29,6 +30,32 @@ def check_integer(name: str, value: object, minimum: int, maximum: int | None = 
     kind = "" if whole else "an integer, "
     verb = "lie" if maximum is not None and whole else "be"
     raise InvalidArgumentError(f"{name} must {verb} {kind}{expected}, got {value!r}")
+
+
+def check_one_of(name: str, value: object, known: Collection[str]) -> None:
+    """Raise InvalidArgumentError unless a value is one of those that are known.
+
+    Example:
+        >>> check_one_of("facet", "keys", ["token", "key"])
+        Traceback (most recent call last):
+        kornia_ditf.errors.InvalidArgumentError: facet must be one of token, key, got 'keys'; \
+did you mean 'key'?
+    """
+    if value not in known:
+        raise InvalidArgumentError(
+            f"{name} must be one of {', '.join(known)}, got {value!r}{did_you_mean(value, known)}"
+        )
+
+
+def did_you_mean(value: object, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` with the known name nearest to a mistyped one, or an empty text.
+
+    Example:
+        >>> did_you_mean("flux.1-def", ["nano", "flux.1-dev"])
+        "; did you mean 'flux.1-dev'?"
+    """
+    near = get_close_matches(str(value).lower(), known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def check_timestep(timestep: object) -> None:
@@ -76,7 +103,7 @@ _checked = ContextVar("checked", default=True)
 
 @contextmanager
 def unchecked_values() -> Iterator[None]:
-    """Ask no tensor for its values: a graph that is being traced has none yet."""
+    """Skip checks of tensors' values, which a graph has none of while it is traced."""
     token = _checked.set(False)
     try:
         yield
@@ -85,7 +112,7 @@ def unchecked_values() -> Iterator[None]:
 
 
 def values_are_checked() -> bool:
-    """Tell whether tensors may be asked for their values: outside `unchecked_values` they may."""
+    """Whether values of tensors may be checked: not inside `unchecked_values`."""
     return _checked.get()
 
 

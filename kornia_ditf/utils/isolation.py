@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
 
 _locks: WeakKeyDictionary[object, threading.RLock] = WeakKeyDictionary()
 _locks_guard = threading.Lock()
@@ -31,10 +31,10 @@ class SharedSetting:
     another value waits until nobody holds this one, so a thread must not nest two values.
 
     Args:
-        change: returns a context manager that changes the setting and restores it.
+        change: returns a context manager that changes the setting and restores it; this class
+            decorates such a function.
 
     Example:
-        >>> default_dtype = SharedSetting(_default_dtype)
         >>> with default_dtype(torch.float64):
         ...     torch.zeros(1).dtype
         torch.float64
@@ -64,8 +64,10 @@ class SharedSetting:
                     self._condition.notify_all()
 
 
+@SharedSetting
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Hold torch's default dtype, which is one for all threads."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -74,12 +76,17 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-default_dtype = SharedSetting(_default_dtype)
-"""Hold torch's default dtype, which is one for all threads."""
+@SharedSetting
+@contextmanager
+def quiet(category: type[Warning]) -> Iterator[None]:
+    """Silence warnings of a category; `warnings.catch_warnings` alone mixes threads up."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield
 
 
 @contextmanager
-def isolated(model: nn.Module) -> Iterator[None]:
+def isolated(model: object) -> Iterator[None]:
     """Run a model's own code for one thread at a time, in the precision of its weights.
 
     What hooks and caches a model holds belongs to the thread that runs it. A default dtype other
@@ -87,7 +94,7 @@ def isolated(model: nn.Module) -> Iterator[None]:
     weights is what the caller chose and what caches of descriptors name.
 
     Args:
-        model: what runs; all descriptors that share it wait for one another.
+        model: what runs; whoever shares it waits.
     """
     with lock_of(model), default_dtype(torch.float32), ExitStack() as settings:
         for kind in filter(torch.is_autocast_enabled, ("cpu", "cuda", "mps", "xpu")):

@@ -1,4 +1,4 @@
-"""Images in; what a backbone's channels do at every block, and what the treatments make of them."""
+"""Inspection of a backbone's channels at every block, and of what the treatments make of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMPARED: tuple[Treatment, ...] = ("raw", "adaln", "adaln+discard")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inspection:
-    """What was seen of a backbone's channels on a few images.
+    """Channels of a backbone, measured on a few images.
 
     Args:
         statistics: of the channels at each block, over all images and tokens.

@@ -235,4 +235,5 @@ def test_every_preset_says_where_its_numbers_come_from() -> None:
     for spec in SPECS:
         assert spec.source and spec.license
         assert spec.calibrated or (spec.block, spec.timestep) == (spec.blocks // 2, 250)
-    assert [spec.name for spec in SPECS if spec.calibrated] == ["nano", "flux.1-dev"]
+    calibrated = [spec.name for spec in SPECS if spec.calibrated]
+    assert calibrated == ["nano", "flux.1-dev", "flux.1-dev-960", "flux.1-dev-davis"]

@@ -210,9 +210,9 @@ def test_names_with_a_plus_between_them_are_fused(run_json: RunJson, images: lis
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--block", "3"), "shades has no option 'block'"),
+        (("--block", "3"), "shades has no option 'block' (options: device, loudness)"),
         (("-o", "loudness"), "--option must be KEY=VALUE, got 'loudness'"),
-        (("-o", "shade=2"), "shades has no option 'shade'"),
+        (("-o", "shade=2"), "shades has no option 'shade' (options: device, loudness)"),
     ],
 )
 @pytest.mark.usefixtures("shades")

@@ -53,6 +53,24 @@ def test_a_study_is_planned_run_and_reported(run: Run, study: Path, tmp_path: Pa
     ]
 
 
+def test_escape_codes_in_names_are_shown_and_not_sent(
+    run: Run, study: Path, tmp_path: Path
+) -> None:
+    odd = "\x1b]0;owned\x07\u202e"
+    document = yaml.safe_load(study.read_text())
+    document["name"] = document["datasets"][0]["label"] = document["descriptors"][0]["label"] = odd
+    study.write_text(yaml.safe_dump(document))
+    results = [
+        run("study", "plan", study),
+        run("study", "run", study, "--out", tmp_path / odd),
+        run("study", "report", tmp_path / odd),
+        run("study", "plan", tmp_path / f"{odd}.yaml"),
+    ]
+    assert [result.exit_code for result in results] == [0, 0, 0, 2]
+    written = "".join(result.stdout + result.stderr for result in results)
+    assert not {"\x1b", "\x07", "\u202e"} & set(written) and written.count("\\x1b") >= 6
+
+
 def test_a_plan_is_a_document_for_machines(run_json: Any, study: Path) -> None:
     document = run_json("study", "plan", study)
     assert document["scored"] == 6 and document["forwards"] == 3

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_hub import REPO, FakeHub, http_error
@@ -14,6 +15,7 @@ from kornia_ditf.errors import (
     GatedRepositoryError,
     HubError,
     HubUnreachableError,
+    InvalidArgumentError,
 )
 from kornia_ditf.loading.checkpoint import Checkpoint
 
@@ -40,8 +42,90 @@ def connection_error() -> Exception:
     "source", ["no such folder", "model", "a/b/c", "./a/b", "a/..", "owner/a--b", "a b/c"]
 )
 def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(source: str) -> None:
-    with pytest.raises(CheckpointError, match="no folder, and no hub id"):
+    with pytest.raises(CheckpointError, match="there is no folder"):
         Checkpoint(source)
+
+
+@pytest.mark.parametrize("options", [{"revision": 1}, {"variant": ""}, {"revision": ["main"]}])
+def test_a_revision_or_variant_that_is_no_text_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError, match="must be a string"):
+        Checkpoint(REPO, **options)
+
+
+@pytest.mark.parametrize("source", ["", " "])
+def test_an_empty_source_is_refused(source: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="empty"):
+        Checkpoint(source)
+
+
+def test_a_tilde_in_an_option_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert Checkpoint(REPO, cache_dir="~/models").cache_dir == "/home/somebody/models"
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        (
+            '{"_class_name": "FluxTransformer2DModel"}',
+            "one part of a model, a FluxTransformer2DModel",
+        ),
+        ('{"model_type": "dinov2"}', "a transformers model of the type 'dinov2'"),
+        (None, "no model in the diffusers layout"),
+    ],
+)
+def test_a_folder_of_another_layout_is_told_what_it_is(
+    tmp_path: Path, file: str | None, told: str
+) -> None:
+    if file is not None:
+        (tmp_path / "config.json").write_text(file)
+    with pytest.raises(CheckpointError, match=told):
+        Checkpoint(tmp_path).json("model_index.json")
+
+
+@pytest.mark.parametrize(
+    "names", [["model.fp16"], ["model.fp16-00001-of-00002", "model.fp16-00002-of-00002"]]
+)
+def test_weights_that_have_only_a_variant_name_the_option(folder: Path, names: list[str]) -> None:
+    for name in names:
+        shutil.copy(folder / SINGLE, folder / f"vae/diffusion_pytorch_{name}.safetensors")
+    (folder / SINGLE).unlink()
+    with pytest.raises(CheckpointError, match="only the variant fp16: give variant='fp16'"):
+        Checkpoint(folder).shards("vae")
+
+
+def test_a_variant_is_read_where_there_is_one_and_missed_in_the_transformer(folder: Path) -> None:
+    variant = folder / "vae/diffusion_pytorch_model.fp16.safetensors"
+    shutil.copy(folder / SINGLE, variant)
+    checkpoint = Checkpoint(folder, variant="fp16")
+    assert set(checkpoint.shards("vae").values()) == {
+        "vae/diffusion_pytorch_model.fp16.safetensors"
+    }
+    variant.unlink()
+    assert set(checkpoint.shards("vae").values()) == {SINGLE}
+    with pytest.raises(CheckpointError, match="it has no variant 'fp16'; leave the option out"):
+        checkpoint.shards("transformer")
+    assert checkpoint.identity != Checkpoint(folder).identity
+
+
+@pytest.mark.parametrize(
+    "shard", ["../vae/diffusion_pytorch_model.safetensors", "/etc/passwd", "..\\x", "", 3, None]
+)
+def test_a_shard_outside_of_its_folder_is_refused(folder: Path, shard: Any) -> None:
+    name = "transformer/diffusion_pytorch_model.safetensors.index.json"
+    (folder / name).write_text(json.dumps({"weight_map": {"x": shard}}))
+    with pytest.raises(CheckpointError, match="weight_map|no file of its own folder"):
+        Checkpoint(folder).shards("transformer")
+
+
+def test_a_mistyped_folder_is_named_where_the_hub_does_not_help(
+    folder: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.refusal = connection_error()
+    monkeypatch.chdir(folder.parent)
+    (folder.parent / "someone" / "models").mkdir(parents=True)
+    with pytest.raises(HubUnreachableError, match=f"no folder {REPO}; did you mean .*models"):
+        Checkpoint(REPO).json("model_index.json")
 
 
 def test_a_missing_file_is_named(folder: Path) -> None:

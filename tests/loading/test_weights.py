@@ -281,6 +281,34 @@ def test_vaes_with_the_old_names_of_attention_load_as_diffusers_loads_them(
     assert found and all(torch.equal(value, expected[name]) for name, value in found.items())
 
 
+@pytest.mark.parametrize("part", ["transformer", "vae"])
+def test_weights_that_are_stored_quantised_are_refused(
+    part: str, tiny_checkpoint: Checkpoints, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_checkpoint("dit"), tmp_path / "dit"))
+    config = folder / part / "config.json"
+    values = json.loads(config.read_text())
+    quantised = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    config.write_text(json.dumps({**values, "quantization_config": quantised}))
+    with pytest.raises(CheckpointError, match=f"{part} quantised, as which it is stored"):
+        find_backbone(folder).load(folder)
+    config.write_text(json.dumps(values))
+    for path in (folder / part).glob("*.safetensors"):
+        save_file({**load_file(path), "scaled_fp8": torch.ones(1)}, path)
+    with pytest.raises(CheckpointError, match="holds quantised weights"):
+        find_backbone(folder).load(folder)
+
+
+def test_a_tensor_that_the_configuration_has_no_place_for_is_refused(
+    tiny_checkpoint: Checkpoints, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_checkpoint("dit"), tmp_path / "dit"))
+    weights = load_file(folder / VAE_WEIGHTS)
+    save_file({**weights, "encoder.conv_in.gain": torch.ones(1)}, folder / VAE_WEIGHTS)
+    with pytest.raises(CheckpointError, match=r"encoder\.conv_in\.gain.*no place"):
+        load_vae_encoder(Checkpoint(folder))
+
+
 def shift_of(tap: Tap) -> torch.Tensor:
     assert tap.shift is not None
     return tap.shift

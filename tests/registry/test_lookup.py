@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
 from kornia_ditf.errors import (
     CheckpointError,
+    HubUnreachableError,
     InvalidArgumentError,
+    PluginError,
     UnknownBackboneError,
 )
 from kornia_ditf.preprocess import as_image
@@ -25,6 +28,7 @@ from kornia_ditf.registry import hookspecs, plugins
 from kornia_ditf.registry import lookup as registry
 from kornia_ditf.registry.lookup import (
     create_descriptor,
+    create_ditf,
     find_backbone,
     find_descriptor,
     list_backbones,
@@ -127,6 +131,73 @@ def test_another_hub_id_is_described_by_its_own_configuration(
     spec = find_backbone(REPO)
     assert (spec.blocks, spec.width, spec.source) == (4, 32, NEUTRAL_RULE)
     assert set(hub.downloaded) == {"model_index.json", "transformer/config.json"}
+
+
+@pytest.mark.parametrize("options", [{}, {"local_files_only": True}, {"revision": "v2"}])
+def test_a_model_of_the_hub_is_read_from_the_cache_and_the_revision_that_are_named(
+    options: dict[str, Any],
+    tiny_checkpoint: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    hub = tmp_path / "cache" / "models--someone--model"
+    shutil.copytree(tiny_checkpoint("flux"), hub / "snapshots" / ("a" * 40))
+    (hub / "refs").mkdir()
+    (hub / "refs" / options.get("revision", "main")).write_text("a" * 40)
+    ditf = create_ditf(REPO, block=1, cache_dir=tmp_path / "cache", **options)
+    assert str(ditf.backbone.identity).startswith(f"{REPO}@{'a' * 40}")
+    assert ditf.backbone.condition(["a cat"])["prompt_embeds"].shape[0] == 1
+    with pytest.raises(HubUnreachableError, match="not cached"):
+        create_ditf(REPO, block=1, cache_dir=tmp_path, **options)
+
+
+@pytest.mark.parametrize("source", ["", " "])
+def test_an_empty_source_is_not_the_default(source: str) -> None:
+    for create in (create_descriptor, create_ditf):
+        with pytest.raises(InvalidArgumentError, match="source must name"):
+            create("nano", source=source)
+
+
+@pytest.mark.parametrize(
+    "name", ["./nano", "models/nano/", "nano.safetensors", "https://huggingface.co/a/b"]
+)
+def test_a_mistyped_path_suggests_no_backbone(name: str) -> None:
+    with pytest.raises(UnknownBackboneError) as caught:
+        find_backbone(name)
+    assert "installed" not in str(caught.value) and "hub id" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("torch_dtype", "it is called dtype here"),
+        ("device_map", "device='cuda'"),
+        ("varient", "did you mean 'variant'"),
+        ("treatmant", "did you mean 'treatment'"),
+        ("offlod", "did you mean 'offload'"),
+        ("anything", "options: block, cache_dir, "),
+    ],
+)
+def test_an_option_of_another_name_is_told_ours(option: str, told: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=rf"no option {option!r}.*{told}"):
+        create_descriptor("nano", **{option: "x"})
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("by zero"), SystemExit(7)])
+def test_a_plugin_whose_loader_fails_is_named(
+    error: BaseException, installed: list[Entry], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        print("loading")
+        raise error
+
+    installed.append(Entry("odd", plugin([replace(toy(), load=fails)])))
+    registry.forget_plugins()
+    with pytest.raises(PluginError, match=rf"'toy'.*plugin 'odd'.*{type(error).__name__}"):
+        create_descriptor("toy")
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "loading\n")
 
 
 def test_an_unknown_option_is_named(tiny_checkpoint: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Barrier, current_thread, main_thread
 from typing import Any
 
 import pytest
@@ -53,6 +54,25 @@ class Drawn(Colours):
         return super().describe(image) + 1e-6 * torch.randn(1)
 
 
+class KeepsTheImage(Colours):
+    """Keeps what it works on where other threads, which it waits for, put theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meeting = Barrier(3)
+
+    def describe(self, image: Tensor) -> Tensor:
+        self.image = image
+        if current_thread() is not main_thread():
+            self.meeting.wait()
+        return super().describe(self.image)
+
+
+class TakesTheDefaultDtype(Colours):
+    def describe(self, image: Tensor) -> Tensor:
+        return super().describe(image).to(torch.get_default_dtype()).float()
+
+
 class FittedFrame(Colours):
     """Forgets the size that the image had."""
 
@@ -96,6 +116,8 @@ BROKEN: dict[str, type[DenseDescriptor]] = {
     "descriptors_stand_where_they_belong": Mirrored,
     "images_do_not_depend_on_their_batch": MinusTheBatch,
     "results_repeat": Drawn,
+    "threads_do_not_disturb_one_another": KeepsTheImage,
+    "settings_of_the_caller_do_not_matter": TakesTheDefaultDtype,
     "every_shape_of_image_is_taken": FittedFrame,
     "several_images_are_described_together": LastFirst,
     "nothing_is_left_behind": SwitchesItself,

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.utils.isolation import default_dtype, isolated, lock_of, untraced
+from kornia_ditf.utils.isolation import default_dtype, isolated, lock_of, quiet, untraced
 
 
 class Settings(nn.Module):
@@ -83,3 +84,22 @@ def test_what_is_untraced_breaks_the_graph_and_runs_as_it_is() -> None:
     compiled = torch.compile(lambda x: untraced(count)(2 * x), backend="eager")
     assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 3.0))
     assert untraced(count) is count
+
+
+def test_warning_filters_are_as_before_however_threads_leave_a_silence() -> None:
+    before = list(warnings.filters)
+    entered, leave = Event(), Event()
+
+    def hold() -> None:
+        with quiet(Warning):
+            entered.set()
+            leave.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        with quiet(Warning):
+            other = pool.submit(hold)
+            entered.wait()
+        warnings.warn("silent while another thread is inside", UserWarning, stacklevel=1)
+        leave.set()
+        other.result()
+    assert list(warnings.filters) == before

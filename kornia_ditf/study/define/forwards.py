@@ -1,4 +1,4 @@
-"""A study's configurations in; what one forward pass serves, and the keys of its results, out.
+"""Configurations grouped by forward pass, and the keys that results are stored under.
 
 Every piece of work has a key made of all that decides its result, so what is done is found again,
 and a change touches only what it changes.
@@ -13,6 +13,7 @@ from typing import Any
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.descriptor import DiTFConfig
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.study.define.spec import Configuration
@@ -24,7 +25,7 @@ _DITF_FIELDS = {field.name for field in fields(DiTFConfig)}
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ForwardGroup:
     """Configurations that one forward pass serves.
 
     Args:
@@ -43,40 +44,40 @@ class Group:
 
     @property
     def weights(self) -> str:
-        """Name what is loaded, apart from how far."""
+        """Key of the weights, whatever block they are loaded up to."""
         return content_key(name=self.name, source=self.source, loading=self.loading)
 
 
-def group_configurations(configurations: Iterable[Configuration]) -> list[Group]:
-    """Put together what one forward pass serves; groups of the same weights follow each other.
+def group_configurations(configurations: Iterable[Configuration]) -> list[ForwardGroup]:
+    """Group configurations by forward pass; groups with the same weights are adjacent.
 
     Example:
         >>> blocks = [Configuration(f"b{b}", "nano", None, {"block": b}) for b in (3, 5)]
         >>> [len(group.members) for group in group_configurations(blocks)]
         [2]
     """
-    groups: dict[str, Group] = {}
+    groups: dict[str, ForwardGroup] = {}
     for each in configurations:
-        is_ditf = isinstance(find_descriptor(each.name), BackboneSpec)
+        is_ditf = isinstance(find_descriptor(each.name, **hub_options(each.settings)), BackboneSpec)
         own = {"prompt"} | (_DITF_FIELDS if is_ditf else set())
         loading = {k: v for k, v in each.settings.items() if k not in own}
         shared = {
             k: v for k, v in each.settings.items() if k in own and k not in _AFTER_THE_FORWARD
         }
         key = content_key(name=each.name, source=each.source, loading=loading, shared=shared)
-        known = groups.get(key, Group(each.name, each.source, loading, shared, ()))
+        known = groups.get(key, ForwardGroup(each.name, each.source, loading, shared, ()))
         groups[key] = replace(known, members=(*known.members, each))
     order = list(dict.fromkeys(group.weights for group in groups.values()))
     return sorted(groups.values(), key=lambda group: order.index(group.weights))
 
 
 def member_config(member: Configuration, fit: Fit) -> DiTFConfig:
-    """Give the configuration of a DiTF; images that a protocol fits keep that size.
+    """Return the configuration of a DiTF; images fitted by a protocol keep their size.
 
     Raises:
         InvalidArgumentError: a setting is out of range, or the descriptor is no DiTF.
     """
-    spec = find_descriptor(member.name)
+    spec = find_descriptor(member.name, **hub_options(member.settings))
     if not isinstance(spec, BackboneSpec):
         raise InvalidArgumentError(f"{member.name} is no backbone of a DiTF")
     settings = {k: v for k, v in member.settings.items() if k in _DITF_FIELDS and k != "prompt"}
@@ -90,22 +91,22 @@ def member_config(member: Configuration, fit: Fit) -> DiTFConfig:
     return config
 
 
-def last_blocks(groups: Iterable[Group]) -> dict[str, int]:
-    """Find the last block that is needed of each backbone, by `Group.weights`.
+def last_blocks(groups: Iterable[ForwardGroup]) -> dict[str, int]:
+    """Return the last block needed of each backbone, by `ForwardGroup.weights`.
 
     Raises:
         InvalidArgumentError: a setting is out of range.
     """
     reach: dict[str, int] = {}
     for group in groups:
-        if isinstance(find_descriptor(group.name), BackboneSpec):
+        if isinstance(find_descriptor(group.name, **hub_options(group.loading)), BackboneSpec):
             blocks = [member_config(member, Fit()).block for member in group.members]
             reach[group.weights] = max(reach.get(group.weights, 0), *blocks)
     return reach
 
 
 def records_key(identity: str, prompt: str | None, protocol: Protocol) -> str:
-    """Name the records of a configuration by a protocol by all that decides them, pairs apart.
+    """Return the key of an experiment's records: a digest of all that decides them but the pairs.
 
     Args:
         identity: of the descriptor.
@@ -120,17 +121,17 @@ def records_key(identity: str, prompt: str | None, protocol: Protocol) -> str:
 
 
 def map_key(identity: str, digest: str, prompt: str | None, fit: Fit) -> str:
-    """Name a descriptor map by all that decides it; `digest` is of the image's bytes."""
+    """Return the key of a descriptor map; `digest` is of the image's bytes."""
     return content_key(identity=identity, image=digest, prompt=prompt, fit=asdict(fit))
 
 
 def prompt_for(template: str | None, label: str) -> str | None:
-    """Fill what an image shows into a prompt; where nobody says, the prompt is empty.
+    """Fill the label of an image into a prompt; without a label the prompt is empty.
 
     Example:
-        >>> prompt_for("a photo of a {label}", "cat")
-        'a photo of a cat'
+        >>> prompt_for("a photo of a {label}", "cat"), prompt_for("a photo of a {category}", "cat")
+        ('a photo of a cat', 'a photo of a cat')
     """
-    if template is None or "{label}" not in template:
+    if template is None or not ("{label}" in template or "{category}" in template):
         return template
-    return template.replace("{label}", label) if label else ""
+    return template.replace("{label}", label).replace("{category}", label) if label else ""

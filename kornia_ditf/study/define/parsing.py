@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,16 +18,18 @@ from kornia_ditf.study.define.spec import (
     Reported,
     Study,
 )
+from kornia_ditf.utils.checks import did_you_mean
 
 Place: TypeAlias = tuple[str | int, ...]
 
 _MAX_CHARACTERS = 100_000
+_MAX_VALUES = 50_000
 _MAX_DEPTH = 20
 _MAX_SHOWN = 80
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as a study needs it: what is no number, boolean or null is text, also a date."""
+    """Loads YAML 1.1 without timestamps: a date is text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
@@ -37,7 +38,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_study(path: str | Path) -> Study:
-    """Read and check a study file; relative `root` and `source` paths start at its folder.
+    """Read a study file; relative `root` and `source` paths are relative to its folder.
 
     Raises:
         InvalidArgumentError: the file is missing, no YAML, or a value in it is wrong; the message
@@ -53,7 +54,7 @@ def read_study(path: str | Path) -> Study:
 
 
 def parse_study(text: str, *, name: str = "study", folder: Path | None = None) -> Study:
-    """Check a study given as YAML text; arguments and errors as `read_study`.
+    """Read a study from YAML text; arguments and errors as `read_study`.
 
     Example:
         >>> study = parse_study('''
@@ -92,12 +93,12 @@ def _load(text: str, name: str) -> tuple[object, Mapping[Place, int]]:
             f"{name}: a study has at most {_MAX_CHARACTERS:,} characters, got {len(text):,}"
         )
     try:
-        _check_events(text, name)
+        _check_depth(text, name)
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None, {}
-        lines = dict(_walk(node, (), name))
+        lines = _walk(node, name)
         return loader.construct_document(node), lines
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -111,16 +112,11 @@ def _load(text: str, name: str) -> tuple[object, Mapping[Place, int]]:
         raise InvalidArgumentError(f"{name}: not valid YAML ({_shortened(str(error))})") from error
 
 
-def _check_events(text: str, name: str) -> None:
-    """Refuse aliases, which can stand for any number of values, and deep nesting."""
+def _check_depth(text: str, name: str) -> None:
+    """Refuse deep nesting before it is composed, which is recursive."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         line = 0 if event.start_mark is None else event.start_mark.line + 1
-        if isinstance(event, yaml.AliasEvent):
-            raise InvalidArgumentError(
-                f"{name}, line {line}: aliases are not supported; write the value out instead of "
-                f"*{event.anchor}"
-            )
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -129,25 +125,33 @@ def _check_events(text: str, name: str) -> None:
             raise InvalidArgumentError(f"{name}, line {line}: nested deeper than {_MAX_DEPTH}")
 
 
-def _walk(node: yaml.Node, place: Place, name: str) -> list[tuple[Place, int]]:
-    """List the path of every value and the line that it begins in, counted from 1."""
-    found = [(place, node.start_mark.line + 1)]
+def _walk(
+    node: yaml.Node, name: str, place: Place = (), found: dict[Place, int] | None = None
+) -> dict[Place, int]:
+    """Map the path of every value to the line that it begins in, counted from 1."""
+    found = {} if found is None else found
+    line = node.start_mark.line + 1
+    # Aliases let a few lines stand for any number of values, or hold themselves.
+    if len(found) > _MAX_VALUES or len(place) > _MAX_DEPTH:
+        raise InvalidArgumentError(
+            f"{name}, line {line}: more than {_MAX_VALUES:,} values, or nested deeper than "
+            f"{_MAX_DEPTH}"
+        )
+    found.setdefault(place, line)
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
-            found += _walk(child, (*place, index), name)
+            _walk(child, name, (*place, index), found)
     elif isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
         for key, child in node.value:
             line = key.start_mark.line + 1
             if key.tag != "tag:yaml.org,2002:str":
                 raise InvalidArgumentError(
                     f"{name}, line {line}: a key must be text; put it in quotation marks"
                 )
-            if key.value in seen:
+            if (*place, key.value) in found:
                 raise InvalidArgumentError(f"{name}, line {line}: {key.value!r} is given twice")
-            seen.add(key.value)
-            found += _walk(child, (*place, key.value), name)
-            found.append(((*place, key.value), line))
+            found[*place, key.value] = line
+            _walk(child, name, (*place, key.value), found)
     return found
 
 
@@ -163,7 +167,7 @@ _MODELS: dict[tuple[str, ...], type[BaseModel]] = {
 
 
 def _explain(error: ValidationError, name: str, lines: Mapping[Place, int]) -> str:
-    """Say what is wrong, the first mistake in full and how many more there are."""
+    """Describe the first mistake, and count the others."""
     mistakes = error.errors(include_url=False)
     first = mistakes[0]
     place: Place = first["loc"]
@@ -172,9 +176,8 @@ def _explain(error: ValidationError, name: str, lines: Mapping[Place, int]) -> s
     parent = tuple(part for part in place[:-1] if isinstance(part, str))
     if first["type"] == "extra_forbidden" and parent in _MODELS:
         known = list(_MODELS[parent].model_fields)
-        near = get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
-        advice = f"did you mean {near[0]!r}? " if near else ""
-        reason = f"there is no key {path!r}; {advice}known: {', '.join(known)}"
+        near = did_you_mean(place[-1], known)
+        reason = f"there is no key {path!r}{near}; known: {', '.join(known)}"
     elif first["type"] == "missing":
         reason = f"{path!r} is missing"
     else:
@@ -216,7 +219,12 @@ def _rooted(study: Study, folder: Path, name: str, lines: Mapping[Place, int]) -
         for i, each in enumerate(study.descriptors)
     ]
     datasets = [
-        each.model_copy(update={"root": rooted(each.root, "datasets", i, "root")})
+        each.model_copy(
+            update={
+                "root": rooted(each.root, "datasets", i, "root"),
+                "captions": rooted(each.captions, "datasets", i, "captions"),
+            }
+        )
         for i, each in enumerate(study.datasets)
     ]
     return study.model_copy(update={"descriptors": descriptors, "datasets": datasets})

@@ -1,14 +1,16 @@
-"""Rows and curves of a section in; small SVG charts, as data URIs that need no file, out."""
+"""SVG charts of a section, as data URIs."""
 
 from __future__ import annotations
 
 import base64
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from kornia_ditf.study.report.analysis import Curve, Row, Section
 from kornia_ditf.study.report.statistics import Interval
+from kornia_ditf.utils.text import printable
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, and a marker for each.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444")
@@ -124,8 +126,10 @@ def _chart(draw: Callable[[Any], None], *, height: float) -> str:
     from matplotlib.figure import Figure
 
     # With a salt and without a date, the same study gives the same file.
-    style: Any = {"svg.hashsalt": "kornia_ditf", "font.size": 10.5}
-    with mpl.rc_context(style):
+    # Labels are text: a $ in them begins no formula.
+    style: Any = {"svg.hashsalt": "kornia_ditf", "font.size": 10.5, "text.parse_math": False}
+    with mpl.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
         draw(axes)
@@ -138,9 +142,9 @@ def _chart(draw: Callable[[Any], None], *, height: float) -> str:
 
 
 def _wrap(label: str, width: int = 40) -> str:
-    from textwrap import fill
+    from textwrap import wrap
 
-    return fill(label, width)
+    return "\n".join(printable(line) for line in wrap(label, width))
 
 
 def shade(value: float, values: Sequence[float]) -> str:

@@ -1,9 +1,10 @@
-"""A finished study in; one HTML page that needs nothing else, Markdown and LaTeX tables, out."""
+"""The report of a study as a self-contained HTML page, Markdown and LaTeX."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +22,7 @@ from kornia_ditf.study.store.cache import DamagedFileError
 from kornia_ditf.study.store.folder import refuse_links
 from kornia_ditf.study.store.records import RECORDS, check_records
 from kornia_ditf.utils.files import atomic_write
+from kornia_ditf.utils.text import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -31,7 +33,14 @@ FILES = {
     "tables.tex": "tables.tex.j2",
 }
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_TEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 _TEX |= {each: f"\\{each}" for each in "&%$#_{}"}
+_TEX |= {each: f"{{{each}}}" for each in "[]*"}  # which a \\ before them would take for its own
+_MARKDOWN = re.compile(
+    r"[\\`*_{}\[\]|~$]|<(?=[A-Za-z/!?])|^[>#]|&(?=#?\w+;)|:(?=//)|(?<=www)\."
+    r"|^[-+](?=\s)|(?:(?<=^\d)|(?<=^\d\d)|(?<=^\d{3}))[.)](?=\s)"
+)
+_BREAKS = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +93,7 @@ def write_report(out: Path) -> list[Path]:
     }
     written = []
     for name, template in FILES.items():
-        text = _environment(html=name.endswith("html")).get_template(template).render(told)
+        text = _environment(_FINALIZE[name]).get_template(template).render(told)
         with atomic_write(out / name) as temporary:
             temporary.write_text(text, "utf-8")
         written.append(out / name)
@@ -106,7 +115,7 @@ def _show(out: Path, section: Section, summary: Mapping[str, Any]) -> Shown:
         (
             "Accuracy against memory",
             charts.draw_cost(
-                section, lambda row: row.cell["bytes_held"] / 1e9, "GB of weights held"
+                section, lambda row: row.experiment["bytes_held"] / 1e9, "GB of weights held"
             ),
         ),
     ]
@@ -116,6 +125,7 @@ def _show(out: Path, section: Section, summary: Mapping[str, Any]) -> Shown:
         {"descriptor": best, "dataset": section.dataset, "protocol": section.protocol["name"]},
         study.datasets[dataset_labels(study).index(section.dataset)],
         study.report.pictures,
+        upright=section.protocol["fit"]["upright"],
     )
     kinds = tuple(
         (kind, len(list(scores))) for kind, scores in groupby(section.scores, lambda s: s.kind)
@@ -125,19 +135,42 @@ def _show(out: Path, section: Section, summary: Mapping[str, Any]) -> Shown:
 
 
 def _configurations(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """List what each configuration was, once for each data set on which it differs."""
+    """List configurations, once for each data set on which they differ."""
     found: dict[str, Mapping[str, Any]] = {}
-    for cell in summary["cells"]:
-        found.setdefault(cell["identity"], cell)
+    for experiment in summary["experiments"]:
+        found.setdefault(experiment["identity"], experiment)
     return list(found.values())
 
 
-def _environment(*, html: bool) -> Environment:
+def _plain(value: Any) -> Any:
+    """Put text on one line without control characters; HTML is escaped afterwards."""
+    is_text = isinstance(value, str) and not hasattr(value, "__html__")
+    return printable(_BREAKS.sub(" ", value)) if is_text else value
+
+
+def _markdown(value: Any) -> str:
+    return _MARKDOWN.sub(r"\\\g<0>", str(_plain(value)))
+
+
+def _tex(value: Any) -> str:
+    return "".join(_TEX.get(each, each) for each in str(_plain(value)))
+
+
+# What stands between {{ and }} goes through these, so that no template can forget it.
+_FINALIZE: dict[str, Callable[[Any], Any]] = {
+    "report.html": _plain,
+    "report.md": _markdown,
+    "tables.tex": _tex,
+}
+
+
+def _environment(finalize: Callable[[Any], Any]) -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("kornia_ditf.study.report"),
-        autoescape=html,
+        autoescape=finalize is _plain,
+        finalize=finalize,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -146,9 +179,7 @@ def _environment(*, html: bool) -> Environment:
         "percent": percent,
         "interval": show_interval,
         "p": show_p,
-        "tex": lambda text: "".join(_TEX.get(each, each) for each in str(text)),
         "breakable": _breakable,
-        "cell": lambda text: str(text).replace("|", "\\|").replace("\n", " "),
     }
     environment.globals["shade"] = charts.shade
     return environment
@@ -157,7 +188,7 @@ def _environment(*, html: bool) -> Environment:
 def _breakable(label: str) -> Any:
     from markupsafe import Markup, escape
 
-    return Markup("+<wbr>").join(escape(part) for part in label.split("+"))
+    return Markup("+<wbr>").join(escape(part) for part in _plain(label).split("+"))
 
 
 def percent(value: float) -> str:

@@ -18,6 +18,7 @@ from kornia_ditf.preprocess import ImageLike, as_image, check_size, fit_image, s
 from kornia_ditf.tap import StopForward, run_with_hooks
 from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.isolation import isolated
 
 Facet = Literal["token", "key", "query", "value"]
 
@@ -173,7 +174,7 @@ class DINO(DenseDescriptor):
         rows, columns = (side // self.pixels_per_token for side in frame.model_size)
         place = next(self.model.parameters())
         mean, std = (
-            torch.tensor(value, device=place.device).view(3, 1, 1)
+            torch.tensor(value, dtype=torch.float32, device=place.device).view(3, 1, 1)
             for value in (self.config.mean, self.config.std)
         )
         seen = (fitted.to(place.device, torch.float32) - mean) / std
@@ -186,7 +187,8 @@ class DINO(DenseDescriptor):
                 "patches, which its class and register tokens do not explain"
             )
         if self.config.layernorm:
-            found = _final_norm(self.model)(found)
+            with isolated(self.model):
+                found = _final_norm(self.model)(found)
         data = found[:, others:].float().transpose(1, 2)
         return DescriptorMap(data.reshape(len(data), -1, rows, columns), frame)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
+from markdown_it import MarkdownIt
 
 from kornia_ditf.errors import StudyError
 from kornia_ditf.metrics.pck import PCK
@@ -19,6 +22,7 @@ from kornia_ditf.study.report.analysis import analyse
 from kornia_ditf.study.report.page import write_report
 from kornia_ditf.study.run.runner import run_study
 from kornia_ditf.study.run.summary import read_summary
+from kornia_ditf.utils.cache import write_checked
 
 REPORTED = {"what": "a & b", "metric": "PCK", "value": 67.1, "source": "a paper"}
 
@@ -131,9 +135,20 @@ def test_damaged_records_are_not_reported(out: Path) -> None:
         write_report(out)
 
 
+@pytest.mark.parametrize("text", ["{}", "5", "[" * 5000, None])
+def test_a_summary_that_was_changed_is_not_reported(out: Path, text: str | None) -> None:
+    path = out / "study.json"
+    before = path.read_text("utf-8")
+    path.write_text(before.replace('"width"', '"wide"') if text is None else text)
+    with pytest.raises(StudyError, match=r"study\.json is damaged or was changed"):
+        write_report(out)
+
+
 def test_records_that_are_newer_than_their_summary_are_not_reported(out: Path) -> None:
     path = out / "study.json"
-    path.write_text(path.read_text("utf-8").replace('"records": "', '"records": "0'), "utf-8")
+    changed = path.read_text("utf-8").replace('"records": "', '"records": "0')
+    with write_checked(path) as temporary:
+        temporary.write_text(changed, "utf-8")
     with pytest.raises(StudyError, match="was stopped before its end; run it again"):
         write_report(out)
 
@@ -149,4 +164,69 @@ def test_homographies_are_scored_by_corners_and_matches(small_study: Study, tmp_
     (section,) = analyse(tmp_path / "out", read_summary(tmp_path / "out"))
     assert root and section.pairs == 6
     assert {score.kind for score in section.scores} == {"corner accuracy", "corner AUC", "MMA"}
+    thresholds = {kind: [s.alpha for s in section.scores if s.kind == kind] for kind in ("MMA",)}
+    assert thresholds == {"MMA": list(range(1, 11))}
+    assert [s.alpha for s in section.scores if s.kind == "corner accuracy"] == [1, 3, 5]
     assert write_report(tmp_path / "out")
+
+
+ODD = "[x](javascript:alert(1)) `|` <img src=x> $\\frac{x$ \\| *b* \x1b[31m\n\n# h \\input{s} https://x"
+
+
+@pytest.fixture
+def odd(make_study: Any, tmp_path: Path, tiny_checkpoint: Any) -> Path:
+    """A study whose every text is hostile, and whose report has no pictures."""
+    descriptor = {
+        "name": "nano",
+        "source": str(tiny_checkpoint("nano")),
+        "label": ODD,
+        "block": [1, 2],
+        "long_side": 32,
+    }
+    file = make_study(descriptors=[descriptor], name="s.yaml")
+    document = yaml.safe_load(file.read_text())
+    document["name"] = ODD
+    document["datasets"][0]["label"] = ODD
+    document["report"]["pictures"] = 0
+    document["reported"] = [{"what": ODD, "metric": ODD, "value": 1.0, "source": ODD}]
+    pairs = Path(document["datasets"][0]["root"]) / "pairs.json"
+    rows = json.loads(pairs.read_text())
+    for number, row in enumerate(rows):
+        row["name"], row["category"] = f"{number}{ODD}", f"{number % 2}{ODD}"
+    pairs.write_text(json.dumps(rows))
+    file.write_text(yaml.safe_dump(document))
+    run_study(read_study(file), tmp_path / "out")
+    write_report(tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_no_text_of_a_study_is_markup_in_its_report(odd: Path) -> None:
+    html, markdown, latex = (
+        (odd / name).read_text("utf-8") for name in ("report.html", "report.md", "tables.tex")
+    )
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", html + markdown + latex)
+    page = Page(html)
+    assert page.open == [] and "x" not in page.references
+    rendered = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown)
+    shown = HTMLToText(rendered).text
+    line = " ".join(ODD.replace("\x1b", "\\x1b").split())
+    assert shown.count(line) >= 8
+    tags = set(re.findall(r"<(\w+)", rendered))
+    assert tags <= {"h1", "h2", "p", "table", "thead", "tbody", "tr", "th", "td", "ul", "li"}
+    for table in rendered.split("<table>")[1:]:
+        rows = table.split("</table>")[0].split("<tr>")[1:]
+        assert len({len(re.findall("<t[hd]", row)) for row in rows}) == 1
+    assert "\\input" not in latex and "\n\n" not in latex.strip()
+    lines = [line for line in latex.splitlines() if not line.startswith("%")]
+    assert not re.search(r"(?<!\\)[$#_^~]", "\n".join(lines))
+    assert all(not line.lstrip().startswith(("[", "*")) for line in lines)
+
+
+class HTMLToText(HTMLParser):
+    def __init__(self, markup: str) -> None:
+        super().__init__()
+        self.text = ""
+        self.feed(markup)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +15,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from filelock import FileLock
 
 from kornia_ditf.descriptor import DiTF
-from kornia_ditf.errors import ImageError, StudyError
+from kornia_ditf.errors import ImageError, OutputError, StudyError
 from kornia_ditf.study.define import listing
 from kornia_ditf.study.define.parsing import read_study
 from kornia_ditf.study.define.spec import Study
+from kornia_ditf.study.report.page import write_report
 from kornia_ditf.study.run import worker
 from kornia_ditf.study.run.runner import run_study
 from kornia_ditf.study.store import cache, records
@@ -157,7 +162,7 @@ def test_a_damaged_final_file_is_named_and_put_together_again(
 def test_an_image_that_cannot_be_described_fails_alone(
     small_study: Study, tmp_path: Path, heard: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = worker._fitted
+    whole = worker.prepare_image
 
     def fails(path: str, fit: Any) -> Any:
         if path.endswith("3.png"):
@@ -167,20 +172,12 @@ def test_an_image_that_cannot_be_described_fails_alone(
     first = small_study.descriptors[0].model_copy(update={"treatment": ["raw"]})
     study = small_study.model_copy(update={"descriptors": [first]})
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "_fitted", fails)
+        patch.setattr(worker, "prepare_image", fails)
         with pytest.raises(StudyError, match=r"4 records are missing: .*3\.png: too thin.* kept"):
             run_study(study, tmp_path / "out")
     rows = values(run_study(study, tmp_path / "out", watcher=heard))
     assert len(rows) == 2 * 4
     assert heard.total(DESCRIBED) == 1 and heard.total(SCORED) == 4
-
-
-def test_two_runs_in_one_folder_are_refused(small_study: Study, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / ".owner").write_text("process 7 on a host")
-    with FileLock(out / ".lock"), pytest.raises(StudyError, match="process 7 on a host"):
-        run_study(small_study, out)
 
 
 def test_what_a_killed_run_left_half_written_is_swept_away(
@@ -191,6 +188,74 @@ def test_what_a_killed_run_left_half_written_is_swept_away(
     torn.write_bytes(b"half")
     run_study(small_study, tmp_path / "out")
     assert not torn.exists()
+
+
+def test_temporary_files_in_a_cache_elsewhere_are_swept_as_well(
+    small_study: Study, tmp_path: Path
+) -> None:
+    torn = tmp_path / "maps/ab/.0123456789abcdef.safetensors"
+    torn.parent.mkdir(parents=True)
+    torn.write_bytes(b"half")
+    run_study(small_study, tmp_path / "out", cache=tmp_path / "maps")
+    assert not torn.exists()
+
+
+@pytest.mark.parametrize("text", ["5", "{}", None])
+def test_prepared_files_that_were_changed_are_made_again(
+    small_study: Study, tmp_path: Path, text: str | None
+) -> None:
+    out = tmp_path / "out"
+    whole = run_study(small_study, out).read_bytes()
+    (kept,) = (out / "prepared").glob("*.json")
+    before = json.loads(kept.read_text())
+    changed = json.loads(kept.read_text())
+    for member in changed["members"].values():
+        member["channels"] = [7]
+    kept.write_text(json.dumps(changed) if text is None else text)
+    for folder in ("cache", "records"):
+        shutil.rmtree(out / folder)
+    assert run_study(small_study, out).read_bytes() == whole
+    assert json.loads(kept.read_text()) == before
+
+
+def test_records_name_images_by_their_path_in_the_data_set(make_study: Any, tmp_path: Path) -> None:
+    study = read_study(make_study())
+    records = run_study(study, tmp_path / "out")
+    rows = values(records)
+    assert {row["image_a"] for row in rows} == {f"{place}.png" for place in range(4)}
+    assert str(tmp_path).encode() not in records.read_bytes()
+    moved = tmp_path / "moved"
+    shutil.copytree(study.datasets[0].root or "", moved)
+    elsewhere = study.datasets[0].model_copy(update={"root": str(moved)})
+    study = study.model_copy(update={"datasets": [elsewhere]})
+    assert run_study(study, tmp_path / "out-2").read_bytes() == records.read_bytes()
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o077])
+def test_the_umask_decides_who_may_read_a_study(
+    small_study: Study, tmp_path: Path, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        run_study(small_study, tmp_path / "out")
+        write_report(tmp_path / "out")
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in files}
+    assert set(modes.values()) == {0o666 & ~umask}, modes
+
+
+def test_a_full_disk_ends_the_run_with_an_output_error(
+    small_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache, "save_tensors", full)
+    with pytest.raises(OutputError, match="No space left"):
+        run_study(small_study, tmp_path / "out")
+    assert not list((tmp_path / "out/cache").rglob("*.safetensors"))
 
 
 def test_ten_times_the_pairs_are_ten_times_the_work(

@@ -1,0 +1,70 @@
+"""Recognising weights that are stored quantised, which mean nothing without their scales."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from kornia_ditf.errors import CheckpointError
+from kornia_ditf.loading.checkpoint import Checkpoint, Header, read_header
+
+_PLAIN = re.compile(r"F64|F32|F16|BF16|F8_E[45]M[23](FNUZ)?")
+# Names under which bitsandbytes, GPTQ, AWQ, torchao, quanto, compressed-tensors, nunchaku and
+# fp8 exporters keep packed weights, or the scales beside them.
+_PARTS = re.compile(
+    r"(\w*_)?scales?(_\w+)?|w?scales|w?zeros?|q(weight|zeros)|\w*_(packed|qdata|zero_point)|"
+    r"SCB|quant_\w+|\w*quantized\w*|\w*_quant\w*|g_idx|smooth(_\w+)?|wtscale",
+    re.IGNORECASE,
+)
+_ADVICE = (
+    "name the model's unquantised weights; quantization_config=... quantises them while they are "
+    "loaded"
+)
+
+
+def refuse_quantised(file: str, header: Header, *, known: Collection[str] = ()) -> None:
+    """Raise unless every weight in a safetensors file means what its numbers say.
+
+    Args:
+        file: named in the error.
+        header: of the file.
+        known: names of tensors that the model itself has.
+
+    Raises:
+        CheckpointError: weights are stored quantised.
+    """
+    notes = header.metadata.items()
+    sign = next((key for key, text in notes if "quant" in key or '"_type"' in text), None)
+    for name, dtype in header.dtypes.items():
+        if name.endswith("weight") and not _PLAIN.fullmatch(dtype):
+            sign = sign or f"{name} is stored as {dtype}"
+        if name not in known and _is_companion(name, header.dtypes):
+            sign = sign or name
+    if sign is not None:
+        raise CheckpointError(f"{file} holds quantised weights ({sign}); {_ADVICE}")
+
+
+def check_plain(checkpoint: Checkpoint, subfolder: str, stem: str = "model") -> None:
+    """Check the weights of a part that another library loads, downloading them.
+
+    What its configuration calls quantised is left to that library, which restores or refuses it.
+
+    Raises:
+        CheckpointError: weights are stored quantised, missing or damaged.
+    """
+    if not checkpoint.has_part(subfolder) and subfolder:
+        return
+    config = f"{subfolder}/config.json" if subfolder else "config.json"
+    if checkpoint.json(config).get("quantization_config") is None:
+        for file in sorted(set(checkpoint.shards(subfolder, stem).values())):
+            refuse_quantised(file, read_header(checkpoint.file(file)))
+
+
+def _is_companion(name: str, names: Collection[str]) -> bool:
+    """Whether a tensor is a scale or the like beside a weight, or a packed weight itself."""
+    module, _, part = name.rpartition(".")
+    if part in ("qweight", "weight_packed", "qdata", "_data") or name == "scaled_fp8":
+        return True
+    if f"{name.partition('.weight.')[0]}.weight" in names and ".weight." in name:
+        return True
+    return f"{module}.weight" in names and _PARTS.fullmatch(part) is not None

@@ -1,0 +1,98 @@
+"""What a `source` names: a local folder, a hub id, or neither, and then what to type instead."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from kornia_ditf.utils.checks import did_you_mean
+
+_WEIGHT_SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin", ".json")
+_LAYOUT = "a folder in the diffusers layout (model_index.json beside transformer/ and vae/)"
+
+
+def as_folder(source: str | Path) -> Path | None:
+    """Return the local folder that a source names, `~` expanded; None if there is none."""
+    path = _as_path(source)
+    try:
+        return path if path is not None and str(source).strip() and path.is_dir() else None
+    except OSError:  # a name that is too long, or a parent that may not be read
+        return None
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a name has the form of a hub id, owner/name."""
+    from huggingface_hub import utils
+    from huggingface_hub.errors import HFValidationError
+
+    hub: Any = utils  # its types do not export what it documents
+    try:
+        hub.validate_repo_id(source)
+    except HFValidationError:
+        return False
+    return source.count("/") == 1
+
+
+def is_path(source: str) -> bool:
+    """Whether a name can only be a path or a URL, and no hub id or name of a backbone."""
+    return (
+        source.startswith(("/", ".", "~"))
+        or source.endswith(("/", *_WEIGHT_SUFFIXES))
+        or source.count("/") > 1
+        or "\\" in source
+        or _is_file(source)
+    )
+
+
+def explain(source: str) -> str:
+    """Say what a source that is no folder is, and what to type instead."""
+    url = re.fullmatch(r"(\w+):/+(?P<host>[^/]+)/?(?P<path>.*)", source)
+    if url is not None:
+        return _explain_url(source, url["host"], url["path"])
+    if _is_file(source):
+        return (
+            f"{source} is a file; name {_LAYOUT} or a hub id. A single file of weights is "
+            "converted by diffusers: from_single_file(...) of its pipeline, then "
+            "save_pretrained(folder)"
+        )
+    return (
+        f"there is no folder {source}{near_folder(source)}; name {_LAYOUT} or a hub id owner/name"
+    )
+
+
+def near_folder(source: str) -> str:
+    """Suggest the folder that a mistyped path most likely means; empty if there is none."""
+    path = _as_path(source)
+    if path is None:
+        return ""
+    try:
+        siblings = [each.name for each in path.parent.iterdir() if each.is_dir()]
+    except OSError:
+        missing = next((each for each in reversed(path.parents) if not each.exists()), None)
+        return f" ({missing} does not exist)" if missing is not None and is_path(source) else ""
+    return did_you_mean(str(path), (str(path.parent / name) for name in siblings))
+
+
+def _explain_url(source: str, host: str, path: str) -> str:
+    source = re.sub(r":/+", "://", source, count=1)  # a pathlib.Path has lost a slash
+    parts = path.strip("/").split("/")
+    if not host.endswith(("huggingface.co", "hf.co")) or not is_hub_id("/".join(parts[:2])):
+        return f"{source} is a URL; download the model and name its folder, or name its hub id"
+    revision = f" with revision={parts[3]!r}" if parts[2:3] == ["tree"] and parts[3:] else ""
+    return f"{source} is a URL; name the model by its hub id, {'/'.join(parts[:2])!r}{revision}"
+
+
+def _as_path(source: str | Path) -> Path | None:
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:  # the home of an unknown user
+        return None
+
+
+def _is_file(source: str) -> bool:
+    path = _as_path(source)
+    try:
+        return path is not None and path.is_file()
+    except OSError:
+        return False
