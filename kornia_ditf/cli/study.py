@@ -109,6 +109,20 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=Fa
         output.echo(str(path))
 
 
+@app.command("merge")
+def merge(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the merged study.")],
+) -> None:
+    """Merge finished studies of the same pairs, and write one report with one set of tests."""
+    from kornia_ditf.study.report.page import write_report
+    from kornia_ditf.study.run.merge import merge_studies
+
+    merge_studies(folders, out)
+    for path in write_report(out):
+        output.echo(str(path))
+
+
 @app.command("ablation")
 def ablation(
     backbone: Annotated[str, typer.Argument(metavar="[BACKBONE]")] = "nano",

@@ -98,6 +98,16 @@ def read_device(device: object) -> torch.device:
     return place
 
 
+def read_placement(device: object, dtype: torch.dtype | None) -> tuple[torch.device, torch.dtype]:
+    """Read where to compute and in which dtype; None is bfloat16, and float32 on a CPU.
+
+    Raises:
+        InvalidArgumentError: there is no such device.
+    """
+    place = read_device(device)
+    return place, dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
+
+
 _checked = ContextVar("checked", default=True)
 
 

@@ -1,4 +1,4 @@
-"""A noisy latent and its conditioning in, the output of one up block of a UNet out."""
+"""Capturing the output of one up block of a UNet, and loading no more than it needs."""
 
 from __future__ import annotations
 
