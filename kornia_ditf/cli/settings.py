@@ -78,7 +78,7 @@ def known_channels(descriptor: DenseDescriptor) -> tuple[tuple[int, ...] | None,
 
 
 def told(descriptor: DenseDescriptor, prompts: Sequence[str]) -> str | list[str] | None:
-    """Return the prompts to pass with the images: a DiTF holds a single one in its configuration."""
+    """Return the prompts to pass with the images; a DiTF keeps a single one in its settings."""
     from kornia_ditf.descriptor import DiTF
 
     if len(prompts) > 1:
