@@ -61,6 +61,7 @@ from .registry.lookup import (
     list_descriptors,
     load_dataset,
 )
+from .search import Attempt, ImageMatches, match_images
 from .treatments import TREATMENTS, modulate, treat, unit_tokens
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
 from .viz.matches import draw_matches, save_picture
@@ -68,6 +69,7 @@ from .viz.matches import draw_matches, save_picture
 __all__ = [
     "TREATMENTS",
     "Argmax",
+    "Attempt",
     "Backbone",
     "BackboneSpec",
     "Conditioning",
@@ -88,6 +90,7 @@ __all__ = [
     "Frame",
     "FrameSequence",
     "FusedDescriptor",
+    "ImageMatches",
     "LabelPropagator",
     "Matches",
     "OpenCVFeature",
@@ -128,6 +131,7 @@ __all__ = [
     "list_protocols",
     "load_dataset",
     "match",
+    "match_images",
     "match_points",
     "matcher_entry",
     "modulate",

@@ -1,9 +1,10 @@
-"""Images in, a `DescriptorMap` out: what every dense descriptor is, DiT or not."""
+"""The interface of every dense descriptor, from a DiT or not: images to `DescriptorMap`s."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,6 +51,24 @@ class DenseDescriptor(nn.Module, ABC):
         Descriptors are cached under it. None means that they must not be.
         """
         return None
+
+    @property
+    def long_side(self) -> int | None:
+        """Longest side in pixels to which images are fitted; None keeps their size."""
+        side: int | None = getattr(getattr(self, "config", None), "long_side", None)
+        return side
+
+    def with_long_side(self, long_side: int) -> DenseDescriptor:
+        """Return this descriptor for another image size; the weights are shared.
+
+        A descriptor that keeps the size of images is returned as it is.
+        """
+        if self.long_side in (None, long_side):
+            return self
+        other: Any = copy(self)
+        other.config = replace(other.config, long_side=long_side)
+        resized: DenseDescriptor = other
+        return resized
 
     @abstractmethod
     def forward(

@@ -1,4 +1,4 @@
-"""Timings in; a table, a JSON file and a picture out."""
+"""Reports of the benchmark: a table, a JSON file and a picture."""
 
 from __future__ import annotations
 

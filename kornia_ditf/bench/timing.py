@@ -1,4 +1,4 @@
-"""Functions in, how long each took in turns and how much memory it needed out."""
+"""Timing functions in turns, and measuring the memory that each needs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Descriptors of two images in, for every pixel of A its place in B out, with how sure that is.
+"""Dense flow: for every pixel of A its position in B, with a confidence.
 
-Tokens of A are matched to tokens of B, below a cell (`refinement`), and their places enlarged to
-A's pixels; the same from B to A tells which of them come back to where they started.
+Tokens of A are matched to tokens of B with sub-token refinement, and their positions upsampled to
+A's pixels. The flow from B to A tells which of them return to where they started.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Descriptors of a video's frames and labels of its first one in, labels of every frame out.
+"""Label propagation: from a video's first frame to all others.
 
 The protocol of DINO's evaluation on DAVIS (Caron et al., ICCV 2021), which DIFT and DiTF follow: a
 token takes the labels of the few tokens most similar to it, among those near its place in the first
