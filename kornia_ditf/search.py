@@ -53,7 +53,7 @@ _PLAIN = 0.2, 50
 _SURE = 0.3, 40
 """Those of a variant after which no other stage is tried."""
 
-_LIKELY = 0.12, 15
+_LIKELY = 0.12, 24
 """Those with which a variant is matched again at full size."""
 
 _STRAIGHT = 20.0
@@ -183,7 +183,8 @@ def match_images(
                 best = found
     if best is not plain:
         fine = pair.compare_again(best)
-        best = fine if fine.attempt.reaches(_LIKELY) else best
+        fallback = best if best.attempt.reaches(_SURE) else plain
+        best = fine if fine.attempt.reaches(_LIKELY) else fallback
     verification = best.verification
     if geometry != "homography":
         verification = verify(best.matches, geometry, threshold=best.threshold)
