@@ -1,4 +1,4 @@
-"""Images in, a `DescriptorMap` out: what every dense descriptor is, DiT or not."""
+"""The interface of every dense descriptor, from a DiT or not: images to `DescriptorMap`s."""
 
 from __future__ import annotations
 

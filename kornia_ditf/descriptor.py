@@ -30,6 +30,7 @@ from kornia_ditf.preprocess import ImageLike, as_image, fit_image
 from kornia_ditf.treatments import TREATMENTS, Treatment, treat
 from kornia_ditf.types import Conditioning, DescriptorMap, Discarded, Frame, Tap
 from kornia_ditf.utils.checks import check_integer, check_timestep
+from kornia_ditf.utils.isolation import untraced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +172,8 @@ class DiTF(DenseDescriptor):
     ) -> dict[int, DescriptorMap]:
         """Describe images at several blocks in one forward pass; arguments as in `forward`."""
         taps, frame = self.taps(image, blocks, prompts)
-        return {block: self._describe(block, tap, frame) for block, tap in taps.items()}
+        describe = untraced(self._describe)  # it reads files and counts, which no graph holds
+        return {block: describe(block, tap, frame) for block, tap in taps.items()}
 
     def describe_together(
         self, images: Sequence[ImageLike], prompts: str | Sequence[str] | None = None
@@ -203,7 +205,7 @@ class DiTF(DenseDescriptor):
             pixels = as_image(image)
             fitted, frame = self._fit(pixels)
             latent = self.backbone.encode(fitted)
-            noise = self._noise(pixels, fitted, latent)
+            noise = untraced(self._noise)(pixels, fitted, latent)
             conditioning = self._condition(prompts, len(latent))
             return self._taps(latent, noise, conditioning, blocks), frame
 

@@ -1,4 +1,4 @@
-"""A DiTF and an image size in; the same computation as a graph without Python, or as ONNX, out."""
+"""Export of a DiTF for one image size, as a `torch.export` graph or as ONNX."""
 
 from __future__ import annotations
 

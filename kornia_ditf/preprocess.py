@@ -1,4 +1,4 @@
-"""A file, an array or a picture goes in; an image fitted to the model and its `Frame` come out."""
+"""Reading images of any kind, and fitting them to a model with the `Frame` that maps back."""
 
 from __future__ import annotations
 

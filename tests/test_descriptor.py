@@ -433,8 +433,9 @@ def test_threads_that_share_a_backbone_get_their_own_images_descriptors() -> Non
         torch.testing.assert_close(data, right)
 
 
-def test_torch_compile_changes_nothing() -> None:
-    ditf = create_ditf("nano", long_side=32, block=1)
+@pytest.mark.parametrize("timestep", [0, 200])
+def test_torch_compile_changes_nothing(timestep: int) -> None:
+    ditf = create_ditf("nano", long_side=32, block=1, timestep=timestep)
     compiled = torch.compile(ditf, backend="aot_eager")
     blocks = torch.compile(ditf.describe_blocks, backend="eager")
     for size in ((32, 24), (24, 32)):

@@ -28,7 +28,8 @@ class SharedSetting:
     """A setting of the whole process that several threads hold at one time.
 
     The first thread to enter changes it and the last to leave restores it. A thread that wants
-    another value waits until nobody holds this one, so a thread must not nest two values.
+    another value waits until nobody holds this one. If it holds a value itself, it gives that up
+    for the inner block and takes it again afterwards, so no two threads wait for each other.
 
     Args:
         change: returns a context manager that changes the setting and restores it; this class
@@ -44,24 +45,43 @@ class SharedSetting:
         self._change = change
         self._condition = threading.Condition()
         self._holders, self._value, self._undo = 0, (), ExitStack()
+        self._held = threading.local()
 
     @contextmanager
     def __call__(self, *value: Any) -> Iterator[None]:
         """Hold the setting at a value, the arguments of `change`."""
+        outer = getattr(self._held, "value", None)
+        if outer == value:
+            yield
+            return
+        if outer is not None:
+            self._release()
+        try:
+            self._hold(value)
+            try:
+                yield
+            finally:
+                self._release()
+        finally:
+            if outer is not None:
+                self._hold(outer)
+
+    def _hold(self, value: tuple[Any, ...]) -> None:
         with self._condition:
             self._condition.wait_for(lambda: not self._holders or self._value == value)
             if not self._holders:
                 self._undo.enter_context(self._change(*value))
                 self._value = value
             self._holders += 1
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._holders -= 1
-                if not self._holders:
-                    self._undo.close()
-                    self._condition.notify_all()
+        self._held.value = value
+
+    def _release(self) -> None:
+        self._held.value = None
+        with self._condition:
+            self._holders -= 1
+            if not self._holders:
+                self._undo.close()
+                self._condition.notify_all()
 
 
 @SharedSetting
