@@ -3,7 +3,7 @@
 from .adapters.entries import descriptor_entry, matcher_entry
 from .adapters.hosts import use_in
 from .adapters.kornia import DiTFDescriptor, DiTFFeature
-from .adapters.kornia_matcher import CosineMatcher, DiTFMatcher, create_matcher
+from .adapters.kornia_matcher import CosineMatcher, DiTFMatcher, RatioMatcher, create_matcher
 from .adapters.opencv import (
     OpenCVFeature,
     to_dmatches,
@@ -61,6 +61,7 @@ from .registry.lookup import (
     list_descriptors,
     load_dataset,
 )
+from .search import Attempt, ImageMatches, match_images
 from .treatments import TREATMENTS, modulate, treat, unit_tokens
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
 from .viz.matches import draw_matches, save_picture
@@ -68,6 +69,7 @@ from .viz.matches import draw_matches, save_picture
 __all__ = [
     "TREATMENTS",
     "Argmax",
+    "Attempt",
     "Backbone",
     "BackboneSpec",
     "Conditioning",
@@ -88,6 +90,7 @@ __all__ = [
     "Frame",
     "FrameSequence",
     "FusedDescriptor",
+    "ImageMatches",
     "LabelPropagator",
     "Matches",
     "OpenCVFeature",
@@ -96,6 +99,7 @@ __all__ = [
     "PairResult",
     "Propagation",
     "Protocol",
+    "RatioMatcher",
     "SequenceDataset",
     "SequenceResult",
     "Tap",
@@ -127,6 +131,7 @@ __all__ = [
     "list_protocols",
     "load_dataset",
     "match",
+    "match_images",
     "match_points",
     "matcher_entry",
     "modulate",

@@ -1,10 +1,11 @@
-"""Images in, a `DescriptorMap` out: what every dense descriptor is, DiT or not."""
+"""The interface of every dense descriptor, from a DiT or not: images to `DescriptorMap`s."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -13,8 +14,9 @@ from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import check_integer, check_spec
-from kornia_ditf.utils.isolation import untraced
+from kornia_ditf.utils.isolation import eager
 from kornia_ditf.utils.state import leave_out_frozen
+from kornia_ditf.utils.values import deferred_checks
 
 
 class DenseDescriptor(nn.Module, ABC):
@@ -31,9 +33,11 @@ class DenseDescriptor(nn.Module, ABC):
         super().__init__()
         leave_out_frozen(self)
 
+    @eager
     def __call__(self, *args: Any, **kwargs: Any) -> DescriptorMap:
-        described: DescriptorMap = untraced(super().__call__)(*args, **kwargs)
-        return described
+        with deferred_checks() as checks:
+            described: DescriptorMap = super().__call__(*args, **kwargs)
+        return replace(described, checks=checks) if checks else described
 
     @property
     @abstractmethod
@@ -47,6 +51,24 @@ class DenseDescriptor(nn.Module, ABC):
         Descriptors are cached under it. None means that they must not be.
         """
         return None
+
+    @property
+    def long_side(self) -> int | None:
+        """Longest side in pixels to which images are fitted; None keeps their size."""
+        side: int | None = getattr(getattr(self, "config", None), "long_side", None)
+        return side
+
+    def with_long_side(self, long_side: int) -> DenseDescriptor:
+        """Return this descriptor for another image size; the weights are shared.
+
+        A descriptor that keeps the size of images is returned as it is.
+        """
+        if self.long_side in (None, long_side):
+            return self
+        other: Any = copy(self)
+        other.config = replace(other.config, long_side=long_side)
+        resized: DenseDescriptor = other
+        return resized
 
     @abstractmethod
     def forward(

@@ -1,9 +1,10 @@
-"""A DiTF and an image size in; the same computation as a graph without Python, or as ONNX, out."""
+"""Export of a DiTF for one image size, as a `torch.export` graph or as ONNX."""
 
 from __future__ import annotations
 
 import warnings
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
-from kornia_ditf.utils.checks import check_integer, unchecked_values
+from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.files import atomic_write
+from kornia_ditf.utils.values import unchecked_values
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -31,7 +33,8 @@ def export_descriptor(
     program's second input, and `descriptor.noise(images)` gives those of the descriptor.
 
     Args:
-        descriptor: a DiTF whose massive channels are known, as the presets' are; else `calibrate`.
+        descriptor: a DiTF. Where its massive channels are not known, an image of noise must show
+            none: a graph cannot search each image as `DiTF.forward` does.
         image_size: height and width of the images.
         batch: how many images at a time.
         prompt: what the backbone is told, where it reads text.
@@ -42,8 +45,8 @@ def export_descriptor(
         columns), which are the `data` of `DiTF.forward`.
 
     Raises:
-        InvalidArgumentError: another descriptor, one whose massive channels are not known, or one
-            that samples the posterior of its VAE.
+        InvalidArgumentError: another descriptor, one that has massive channels which are not
+            known, or one that samples the posterior of its VAE.
         ImageError: the images would be too small or too thin.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -56,9 +59,14 @@ def export_descriptor(
     device = next(descriptor.parameters()).device
     example = torch.rand(batch, 3, *image_size, device=device)
     with torch.no_grad():
-        descriptor(example, prompt)  # with all its checks, which a graph cannot hold
-        if "discard" in descriptor.config.treatment and descriptor.massive_channels() is None:
-            raise InvalidArgumentError("massive channels must be known: calibrate the descriptor")
+        # With all its checks, which a graph cannot hold.
+        discarded = descriptor(example, prompt).discarded
+        found = [each.channels for each in discarded if each.source == "this image"]
+        if any(found):
+            raise InvalidArgumentError(
+                f"the massive channels of this backbone must be known, and an image shows {found}; "
+                "run calibrate(images) of the descriptor, or give massive_channels=(...)"
+            )
         if getattr(descriptor.backbone, "posterior", "mode") == "sample":
             raise InvalidArgumentError(
                 "posterior='sample' draws noise by the image and cannot be exported; use 'mode'"
@@ -115,6 +123,8 @@ def _describe(
     descriptor: DiTF, prompt: str | None, image: Tensor, noise: Tensor | None = None
 ) -> Tensor:
     given = copy(descriptor)
+    if given.massive_channels() is None:
+        given.config = replace(given.config, massive_channels=())
     if noise is not None:
         given.__dict__["_noise"] = lambda *_: noise
     return given.forward(image, prompt).data

@@ -77,6 +77,18 @@ class FusedDescriptor(DenseDescriptor):
     def _parts(self) -> list[DenseDescriptor]:
         return [part for part in self.parts if isinstance(part, DenseDescriptor)]
 
+    @property
+    def long_side(self) -> int | None:
+        return self._parts[0].long_side
+
+    def with_long_side(self, long_side: int) -> FusedDescriptor:
+        ratio = long_side / (self.long_side or long_side)
+        parts = [
+            part.with_long_side(round((part.long_side or long_side) * ratio))
+            for part in self._parts
+        ]
+        return FusedDescriptor(parts, weights=self.weights, grid=self.grid)
+
     def forward(
         self, image: ImageLike, prompts: str | Sequence[str] | None = None
     ) -> DescriptorMap:

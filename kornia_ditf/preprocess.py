@@ -1,4 +1,4 @@
-"""A file, an array or a picture goes in; an image fitted to the model and its `Frame` come out."""
+"""Reading images of any kind, and fitting them to a model with the `Frame` that maps back."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.types import Frame
-from kornia_ditf.utils.checks import check_integer, values_are_checked
+from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.images import MAX_PIXELS, read_image, read_pil, unit_range
+from kornia_ditf.utils.values import require
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,7 +30,7 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _TOLERANCE = 1e-3
 
 
-def as_image(value: ImageLike) -> Tensor:
+def as_image(value: ImageLike, *, upright: bool = True) -> Tensor:
     """Turn whatever holds an image into a batch of RGB images.
 
     Args:
@@ -37,6 +38,7 @@ def as_image(value: ImageLike) -> Tensor:
             would be; an RGB array (H, W, 3) or a grey one (H, W), of uint8, uint16, or floats in
             [0, 1] (OpenCV reads BGR: `cv2.cvtColor(array, cv2.COLOR_BGR2RGB)` first); a float
             tensor in [0, 1] of shape (3, H, W), (1, H, W), (B, 3, H, W) or (B, 1, H, W).
+        upright: apply the EXIF orientation of a file or PIL image; False keeps it as stored.
 
     Returns:
         images, shape (B, 3, H, W), RGB in [0, 1]; a tensor keeps its device, dtype and gradient,
@@ -53,13 +55,13 @@ def as_image(value: ImageLike) -> Tensor:
     if isinstance(value, Tensor):
         return _from_tensor(value)
     if isinstance(value, np.ndarray):
-        return _from_array(value)
+        return _from_array(np.asarray(value))  # an np.matrix keeps two axes however it is indexed
     if isinstance(value, (str, os.PathLike)):
-        return read_image(value)
+        return read_image(value, upright=upright)
     from PIL import Image
 
     if isinstance(value, Image.Image):
-        return read_pil(value)
+        return read_pil(value, upright=upright)
     raise InvalidArgumentError(
         f"an image must be a path, a tensor, an array or a PIL image, got {type(value).__name__}"
     )
@@ -235,23 +237,21 @@ def _from_tensor(tensor: Tensor) -> Tensor:
         raise InvalidArgumentError(
             f"an image tensor must hold floats in [0, 1], got {_dtype_name(tensor)}{hint}"
         )
-    if values_are_checked():
-        _check_values(image.detach())
+    low, high = torch.aminmax(image.detach())  # which pass NaN on
+    within = (low >= -_TOLERANCE) & (high <= 1 + _TOLERANCE)
+    require(within, lambda: _range_error(float(low), float(high)))
     return image.expand(-1, 3, -1, -1)
 
 
-def _check_values(image: Tensor) -> None:
-    low, high = (bound.item() for bound in torch.aminmax(image))
-    if not np.isfinite([low, high]).all():  # aminmax passes NaN on
-        raise InvalidArgumentError("an image must be finite, got NaN or infinity among its values")
-    if low >= -_TOLERANCE and high <= 1 + _TOLERANCE:
-        return
+def _range_error(low: float, high: float) -> InvalidArgumentError:
+    if not np.isfinite([low, high]).all():
+        return InvalidArgumentError("an image must be finite, got NaN or infinity among its values")
     hint = ""
     if low >= -_TOLERANCE and 2 < high <= 255:
         hint = ", which looks like 0 to 255: divide by 255"
     elif low >= -1 - _TOLERANCE and high <= 1 + _TOLERANCE:
         hint = ", which looks like -1 to 1: use (image + 1) / 2"
-    raise InvalidArgumentError(
+    return InvalidArgumentError(
         f"an image must lie in [0, 1], got values from {low:.4g} to {high:.4g}{hint}"
     )
 

@@ -45,6 +45,17 @@ def test_onnxruntime_gives_what_the_descriptor_gives(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.from_numpy(found), expected, atol=tolerance, rtol=0)
 
 
+def test_massive_channels_must_be_known_before_a_graph_is_made() -> None:
+    ditf = create_ditf("nano", long_side=64, block=1)
+    ditf.backbone.transformer.patch_embed.proj.bias.data[7] += 1000
+    with pytest.raises(InvalidArgumentError, match=r"must be known, and an image shows \[\(7,\)\]"):
+        export_descriptor(ditf, (64, 64))
+    image = torch.rand(1, 3, 64, 64)
+    ditf.calibrate([image], keep=False)
+    program = export_descriptor(ditf, (64, 64))
+    torch.testing.assert_close(program.module()(image), ditf(image).data, atol=1e-5, rtol=0)
+
+
 def test_what_cannot_be_exported_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidArgumentError, match="only a DiTF can be exported, got Linear"):
         export_descriptor(torch.nn.Linear(2, 2), (64, 64))  # type: ignore[arg-type]

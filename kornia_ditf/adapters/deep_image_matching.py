@@ -1,8 +1,7 @@
 """The extractor `ditf` of deep-image-matching.
 
-Its loader takes the one subclass of ExtractorBase that stands in
-`deep_image_matching.extractors.NAME`, so that module is added to the running process, and a
-pipeline with it to the list that its configuration allows.
+Its loader takes the one subclass of ExtractorBase in `deep_image_matching.extractors.NAME`, so that
+module is registered in the running process, and a pipeline is added to its configurations.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ def switch_on(root: str) -> None:
 
 
 def extractor_class(base: Any, module: str) -> type:
-    """Make a subclass of deep-image-matching's ExtractorBase that seems to stand in a module."""
+    """Create a subclass of deep-image-matching's ExtractorBase with the given `__module__`."""
 
     class DiTFExtractor(base):  # type: ignore[misc]
-        """Dense descriptors at the tokens' centres, or where a detector finds something."""
+        """Dense descriptors at token centres or detected keypoints."""
 
         _default_conf = DEFAULTS
         required_inputs = ("image",)

@@ -1,7 +1,7 @@
-"""A detector of Kornia or OpenCV and a batch of images in, padded local affine frames out.
+"""Run Kornia's and OpenCV's detectors on batches of images.
 
-Kornia's detectors take one channel, some of them one image only, and OpenCV's take 8 bits; here
-each image is given to a detector as that detector wants it.
+Kornia's detectors take one channel, some of them one image only, and OpenCV's take 8 bits. Each
+image is passed to a detector in the form that it accepts.
 """
 
 from __future__ import annotations
@@ -15,13 +15,19 @@ import torch.nn.functional as F
 from kornia.color import rgb_to_grayscale
 from torch import Tensor, nn
 
-from kornia_ditf.adapters.keypoints import NamedDetector, allowed_at, grid_centres, is_filled
+from kornia_ditf.adapters.keypoints import (
+    NamedDetector,
+    allowed_at,
+    first_at_position,
+    grid_centres,
+    is_filled,
+)
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.types import DescriptorMap
 
 
 class OpenCVDetector(nn.Module):
-    """An OpenCV detector as a Kornia one; a keypoint's diameter becomes its frame's.
+    """Wrap an OpenCV detector as a Kornia detector; keypoint diameters become frame diameters.
 
     Args:
         detector: anything with OpenCV's `detect(image, mask)`.
@@ -32,7 +38,11 @@ class OpenCVDetector(nn.Module):
         self.detector = detector
 
     def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Detect in one grey image (1, 1, H, W) in [0, 1]; mask (1, 1, H, W), 0 where not.
+        """Detect keypoints in one grey image.
+
+        Args:
+            img: grey image in [0, 1], shape (1, 1, H, W).
+            mask: shape (1, 1, H, W); nothing is detected where it is 0.
 
         Returns:
             frames (1, N, 2, 3) and responses (1, N), float32; N may be 0.
@@ -49,18 +59,18 @@ class OpenCVDetector(nn.Module):
 
 
 def as_detector(detector: Any, max_keypoints: int | None = None) -> nn.Module | None:
-    """Read what a user or a host's configuration names as a detector.
+    """Convert a detector, or the name of one, to a Kornia detector module.
 
     Args:
         detector: a Kornia detector, an OpenCV detector, the name of one of OpenCV's (`sift`, `orb`,
-            `gftt` ...), or None or `grid` for the centres of the tokens.
-        max_keypoints: how many a named detector that can be told finds at most.
+            `gftt` ...), or None or `grid` for the token centres.
+        max_keypoints: maximum number of keypoints, passed to named detectors that accept one.
 
     Returns:
         a module from a grey image and a mask to frames and responses; None for the grid.
 
     Raises:
-        InvalidArgumentError: it is none of these, or this OpenCV has none of that name.
+        InvalidArgumentError: it is none of these, or the installed OpenCV has no such detector.
     """
     if detector is None or detector == "grid":
         return None
@@ -90,12 +100,12 @@ def detect(
         detector: from a grey image (1, 1, H, W) and a mask to frames and responses.
         img: images (B, 1, H, W) or (B, 3, H, W) in [0, 1].
         mask: shape (B, 1, H, W); nothing is kept where it is 0.
-        scaling_coef: what the frames' shapes are multiplied by.
-        max_keypoints: how many are kept in an image, those of highest response.
+        scaling_coef: factor on the frames' shapes.
+        max_keypoints: maximum number per image; those of highest response are kept.
 
     Returns:
-        frames (B, N, 2, 3) and responses (B, N), float32; images in which less was found than in
-        others end with frames that are all zero, as Kornia's do.
+        frames (B, N, 2, 3) and responses (B, N), float32, each position once. Images with fewer
+        frames than others are padded with zeros, as Kornia's detectors do.
     """
     grey = (rgb_to_grayscale(img) if img.shape[1] == 3 else img).float()
     lafs, responses = [], []
@@ -104,10 +114,12 @@ def detect(
         frames, strengths = detector(grey[index : index + 1], allowed)[:2]
         frames = KF.scale_laf(frames.float(), scaling_coef)
         strengths = strengths.float().reshape(1, -1)
+        centres = frames[0, :, :, 2]
         keep = is_filled(frames)[0]
         if allowed is not None:
-            keep = keep & allowed_at(KF.get_laf_center(frames)[0], allowed[0, 0])
+            keep = keep & allowed_at(centres, allowed[0, 0])
         kept = keep.nonzero().flatten()
+        kept = kept[first_at_position(centres[kept])]
         if max_keypoints is not None and len(kept) > max_keypoints:
             kept = kept[strengths[0, kept].topk(max_keypoints).indices.sort().values]
         lafs.append(frames[0, kept])
@@ -118,12 +130,12 @@ def detect(
 def grid(
     maps: DescriptorMap, mask: Tensor | None, max_keypoints: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Make a frame of every token: its centre, and its half sides as axes; every response is 1.
+    """Make one frame per token, with the token's centre and half sides; every response is 1.
 
     Args:
         maps: descriptors of B images.
-        mask: shape (B, 1, H, W); tokens whose centre lies where it is 0 are left out.
-        max_keypoints: above this, take every second token of a row and column, or third ...
+        mask: shape (B, 1, H, W); tokens with their centre where it is 0 are dropped.
+        max_keypoints: maximum number per image; tokens are thinned evenly to satisfy it.
 
     Returns:
         frames and responses as `detect` gives them.

@@ -1,11 +1,11 @@
-"""What the entry points of this package lead to: one callable per descriptor and per matcher.
+"""Entry points for hosts that do not import this package: a callable per descriptor and matcher.
 
-A host that knows only `importlib.metadata` finds them in the groups `kornia.dense_descriptors` and
-`kornia.dense_matchers`. Loading an entry loads no library; calling it does. Each takes the options
-of `create_descriptor` or `create_matcher` and gives the module.
+They are declared in the groups `kornia.dense_descriptors` and `kornia.dense_matchers`. Each takes
+the options of `create_descriptor` or `create_matcher` and returns a Kornia module. Loading an entry
+imports no library; calling it does.
 
-`descriptors.nano` and `matchers.nano` are such callables, and so for every name that is installed,
-a plugin's too, written as an identifier.
+`descriptors.nano` and `matchers.nano` are such callables; every installed name, including those of
+plugins, is available as an attribute, written as an identifier.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def descriptor_entry(name: str) -> Callable[..., DiTFDescriptor]:
-    """Make the callable for an entry in `kornia.dense_descriptors`: options in, the module out.
+    """Create the callable of an entry in `kornia.dense_descriptors`.
 
     Example:
         >>> create = descriptor_entry("nano")
@@ -37,7 +37,7 @@ def descriptor_entry(name: str) -> Callable[..., DiTFDescriptor]:
 
 
 def matcher_entry(name: str) -> Callable[..., DiTFMatcher]:
-    """Make the callable for an entry in `kornia.dense_matchers`: options in, the module out."""
+    """Create the callable of an entry in `kornia.dense_matchers`."""
 
     def create(**options: Any) -> DiTFMatcher:
         from kornia_ditf.adapters.kornia_matcher import create_matcher
@@ -48,10 +48,10 @@ def matcher_entry(name: str) -> Callable[..., DiTFMatcher]:
 
 
 class Entries:
-    """Callables for every installed name, as attributes: the name written as an identifier.
+    """A callable per installed name, as attributes named by the name's identifier.
 
     Args:
-        make: what makes the callable of a name.
+        make: creates the callable of a name.
     """
 
     def __init__(self, make: Callable[[str], Callable[..., Any]]) -> None:
@@ -75,7 +75,7 @@ matchers = Entries(matcher_entry)
 
 
 def identifier(name: str) -> str:
-    """Write a descriptor's name as an identifier: all but letters and digits becomes `_`.
+    """Return a descriptor's name with all but letters and digits replaced by `_`.
 
     Example:
         >>> identifier("flux.1-dev")

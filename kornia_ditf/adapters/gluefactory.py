@@ -1,7 +1,7 @@
 """The extractor of glue-factory: `name: kornia_ditf.adapters.gluefactory` in a configuration.
 
-glue-factory imports whatever module a configuration names and takes its `__main_model__`, so
-nothing has to be switched on; the class is made when it is asked for.
+glue-factory imports the module that a configuration names and takes its `__main_model__`, so
+`use_in` is not needed; the class is created on first access.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def _main_model() -> type:
 
 
 def extractor_class(base: Any, module: str) -> type:
-    """Make a subclass of glue-factory's BaseModel that seems to stand in a module."""
+    """Create a subclass of glue-factory's BaseModel with the given `__module__`."""
 
     class DiTFExtractor(base):  # type: ignore[misc]
-        """Dense descriptors at the tokens' centres, or where a detector finds something."""
+        """Dense descriptors at token centres or detected keypoints."""
 
         default_conf = {**DEFAULTS, "trainable": False, "dense_outputs": False}  # noqa: RUF012
         required_data_keys = ["image"]  # noqa: RUF012
@@ -55,7 +55,7 @@ def extractor_class(base: Any, module: str) -> type:
             image = data["image"]
             lafs, responses, descriptors = self.feature(image, _unpadded(data))
             found = {
-                # glue-factory's pixel centres lie at halves.
+                # pixel centres are at halves in glue-factory
                 "keypoints": lafs[..., 2] + 0.5,
                 "keypoint_scores": responses,
                 "descriptors": descriptors,
@@ -72,7 +72,7 @@ def extractor_class(base: Any, module: str) -> type:
 
 
 def _unpadded(data: Mapping[str, Tensor]) -> Tensor | None:
-    """Mask (B, 1, H, W) what a batch's images were padded with, by their `image_size` (w, h)."""
+    """Return a mask (B, 1, H, W) of the unpadded pixels, from `image_size` (w, h) of each image."""
     size = data.get("image_size")
     if size is None:
         return None

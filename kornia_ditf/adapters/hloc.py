@@ -1,7 +1,7 @@
 """The extractor `ditf` of hloc (Hierarchical-Localization), and of the copy of it in imcui.
 
-hloc loads the one subclass of its BaseModel that stands in `hloc.extractors.NAME`, so that module
-is added to the running process.
+hloc loads the one subclass of its BaseModel in `hloc.extractors.NAME`, so that module is registered
+in the running process.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def switch_on(root: str) -> None:
 
 
 def extractor_class(base: Any, module: str) -> type:
-    """Make a subclass of hloc's BaseModel that seems to stand in a module."""
+    """Create a subclass of hloc's BaseModel with the given `__module__`."""
 
     class DiTFExtractor(base):  # type: ignore[misc]
-        """Dense descriptors at the tokens' centres, or where a detector finds something."""
+        """Dense descriptors at token centres or detected keypoints."""
 
         default_conf = DEFAULTS
         required_inputs = ("image",)

@@ -1,7 +1,7 @@
-"""A matching pipeline's name in; that pipeline knows `ditf` as one of its own features.
+"""Add `ditf` to the features of matching pipelines.
 
-Each takes the options of `create_descriptor` in its own form of configuration, beside `backbone`
-(the descriptor's name), `detector` and `max_keypoints`; None means the preset.
+Their configurations take the options of `create_descriptor`, `backbone` (the descriptor's name),
+`detector` and `max_keypoints`; None takes the preset's value.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kornia_ditf.adapters.kornia import DiTFFeature
 
 NAME = "ditf"
-"""What the feature is called in every host."""
+"""Name of the feature in every host."""
 
 DEFAULTS: dict[str, Any] = {
     "backbone": DEFAULT_BACKBONE,
@@ -34,15 +34,15 @@ DEFAULTS: dict[str, Any] = {
     "dtype": None,
     "device": None,
 }
-"""Options that hosts list; those that they do not list are passed on as well."""
+"""Default configuration that hosts list; other options are passed on as well."""
 
 
 def use_in(host: str) -> None:
-    """Make `ditf` one of a pipeline's features, for as long as this process runs.
+    """Add `ditf` to a pipeline's features in the running process.
 
     Args:
         host: `hloc`, `imcui.hloc` (the copy inside image-matching-webui), `gluefactory`, `vismatch`
-            or `deep_image_matching`. docs/hosts.md shows how each is then told to use it.
+            or `deep_image_matching`. docs/hosts.md shows the configuration of each.
 
     Raises:
         InvalidArgumentError: no such host.
@@ -81,9 +81,9 @@ _HOSTS: dict[str, tuple[str, str]] = {
 
 
 def read_options(conf: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Read the options in a host's configuration: all but its own keys, and those that are None."""
+    """Return the options in a host's configuration, without its own keys and None values."""
     given = {k: v for k, v in conf.items() if k not in ignored and v is not None}
-    # A list of a configuration file may be of the host's own type.
+    # Configuration libraries have list types of their own.
     return {k: tuple(v) if _is_list(v) else v for k, v in given.items()}
 
 
@@ -92,7 +92,7 @@ def _is_list(value: object) -> bool:
 
 
 def make_feature(conf: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> DiTFFeature:
-    """Make a feature from a host's configuration, but for the keys that are the host's own.
+    """Create a feature from a host's configuration, ignoring the host's own keys.
 
     Raises:
         InvalidArgumentError: an option is unknown or out of range; or as `create_descriptor`.
@@ -104,7 +104,7 @@ def make_feature(conf: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> DiTF
 
 
 def add_module(path: str, make_class: Callable[[str], type]) -> None:
-    """Add a module that holds one class, where a host's loader looks for it."""
+    """Register a module with one class at the path where a host's loader looks for it."""
     module = module_from_spec(ModuleSpec(path, loader=None))
     made = make_class(path)
     setattr(module, made.__name__, made)

@@ -1,4 +1,4 @@
-"""Where keypoints come from: the token grid, a mask over it, OpenCV's detectors by name."""
+"""Keypoints at token centres, inside masks, each position once; OpenCV's detectors by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LIMITS = {"gftt": "maxCorners", "orb": "nfeatures", "sift": "nfeatures"}
 
 
 def grid_centres(maps: DescriptorMap, max_keypoints: int | None = None) -> Tensor:
-    """Give the tokens' centres in pixels, shape (N, 2), thinned evenly to at most so many."""
+    """Return token centres in pixels, shape (N, 2), thinned evenly to at most `max_keypoints`."""
     rows, columns = maps.grid
     step = 1
     if max_keypoints is not None:
@@ -29,26 +29,42 @@ def grid_centres(maps: DescriptorMap, max_keypoints: int | None = None) -> Tenso
 
 
 def is_filled(lafs: Tensor) -> Tensor:
-    """Tell which frames (..., 2, 3) are more than zeros, the empty slots of Kornia's detectors."""
+    """Whether frames (..., 2, 3) are filled; Kornia's detectors leave unused slots all zero."""
     return lafs.ne(0).flatten(-2).any(-1)  # kornia.feature.laf_is_filled, which 0.8 has not
 
 
+def first_at_position(points: Tensor) -> Tensor:
+    """Whether each point (N, 2) is the first at its position, shape (N,), bool.
+
+    Detectors report one position once per orientation or scale. Dense descriptors depend on the
+    position alone, so the repeats would share one descriptor, which no ratio test survives.
+
+    Example:
+        >>> first_at_position(torch.tensor([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]))
+        tensor([ True,  True, False])
+    """
+    _, position = torch.unique(points, dim=0, return_inverse=True)
+    row = torch.arange(len(points), device=points.device)
+    first = row.new_full((len(points),), len(points)).scatter_reduce(0, position, row, "amin")
+    return first[position] == row
+
+
 def allowed_at(points: Tensor, mask: Tensor) -> Tensor:
-    """Tell which points (N, 2) lie on pixels where a mask (H, W) is not 0, shape (N,), bool."""
+    """Whether points (N, 2) lie on pixels where a mask (H, W) is not 0, shape (N,), bool."""
     size = points.new_tensor([mask.shape[1], mask.shape[0]])
     x, y = torch.minimum(points.round().clamp_min(0), size - 1).long().unbind(-1)
     return (mask != 0)[y.to(mask.device), x.to(mask.device)].to(points.device)
 
 
 class NamedDetector:
-    """One of OpenCV's detectors by its name, which can therefore be copied and pickled.
+    """One of OpenCV's detectors by name; unlike OpenCV's objects it can be copied and pickled.
 
     Args:
-        name: `sift`, `orb`, `gftt` ..., whatever this OpenCV has.
-        max_keypoints: how many it finds at most, if it can be told.
+        name: `sift`, `orb`, `gftt` or another detector of the installed OpenCV.
+        max_keypoints: maximum number of keypoints, for detectors that accept one.
 
     Raises:
-        InvalidArgumentError: this OpenCV has none of that name.
+        InvalidArgumentError: the installed OpenCV has no such detector.
     """
 
     def __init__(self, name: str, max_keypoints: int | None = None) -> None:

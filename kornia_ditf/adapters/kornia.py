@@ -1,12 +1,12 @@
-"""A dense descriptor in; Kornia modules out, which stand where Kornia's own stand.
+"""Dense descriptors as drop-in replacements for Kornia's descriptor and feature modules.
 
-Each wraps any `DenseDescriptor`. Images are (B, C, H, W) in [0, 1]: RGB, grey, or either with an
-alpha channel, which is ignored, as OpenCV's features ignore it. Points and frames are in the
-image's pixels, where (0, 0) is the centre of the first pixel, and stay in float32.
+Images are (B, C, H, W) in [0, 1]: RGB or grey, with or without an alpha channel, which is ignored.
+Points and frames are in image pixels, float32, with (0, 0) at the centre of the first pixel.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,26 +19,27 @@ from torch import Tensor, nn
 
 from kornia_ditf.adapters.detectors import as_detector, detect, grid
 from kornia_ditf.adapters.keypoints import is_filled
+from kornia_ditf.adapters.wrapped import as_descriptor
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, create_descriptor
+from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.precision import widen
 
 
 class DiTFDescriptor(nn.Module):
-    """Any dense descriptor as a Kornia descriptor module, for `kornia.feature.LocalFeature`.
+    """Describe local affine frames with a dense descriptor, for `kornia.feature.LocalFeature`.
 
     Args:
-        descriptor: a dense descriptor, or the name of one for `create_descriptor`.
-        gradients: let gradients reach the image and the frames; None does what the descriptor's
-            configuration says, and if it says nothing, does not.
-        options: of `create_descriptor`, for a name.
+        descriptor: a dense descriptor, or a name or folder for `create_descriptor`.
+        gradients: propagate gradients to the image and the frames; None takes the setting of the
+            descriptor's configuration, or False where it has none.
+        options: of `create_descriptor`, with a name.
 
     Raises:
-        InvalidArgumentError: options for a descriptor that is made already; or as
-            `create_descriptor`.
+        InvalidArgumentError: `descriptor` is another module, or options were passed with an
+            existing descriptor; or as `create_descriptor`.
 
     Example:
         >>> import kornia.feature as KF
@@ -57,20 +58,14 @@ class DiTFDescriptor(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        if not isinstance(descriptor, DenseDescriptor):
-            if gradients:
-                options["gradients"] = True
-            descriptor = create_descriptor(descriptor, **options)
-        elif options:
-            raise InvalidArgumentError(
-                f"{', '.join(options)} cannot change a descriptor that is made already: "
-                "give them to create_descriptor"
-            )
+        if gradients and not isinstance(descriptor, nn.Module):
+            options["gradients"] = True
+        descriptor = as_descriptor(descriptor, options)
         configured = getattr(getattr(descriptor, "config", None), "gradients", None)
         if gradients and configured is False:
             raise InvalidArgumentError(
                 "this descriptor lets no gradients through: "
-                "make it with create_descriptor(..., gradients=True)"
+                "create it with create_descriptor(..., gradients=True)"
             )
         self.descriptor = descriptor
         self.gradients = bool(configured if gradients is None else gradients)
@@ -85,23 +80,25 @@ class DiTFDescriptor(nn.Module):
 
         Args:
             img: images (B, C, H, W) in [0, 1] of 1 to 4 channels.
-            lafs: frames (B, N, 2, 3), or (1, N, 2, 3) for all images; N may be 0. None gives
+            lafs: frames (B, N, 2, 3), or (1, N, 2, 3) for all images; N may be 0. None returns
                 `dense(img)`, as Kornia's dense descriptors do.
 
         Returns:
             descriptors of unit length, shape (B, N, D), float32; zero for frames that are all
-            zero, which are the empty slots of Kornia's detectors, and for those not finite.
+            zero (the unused slots of Kornia's detectors) or not finite.
 
         Raises:
-            InvalidArgumentError: a wrong shape or range.
+            InvalidArgumentError: a wrong shape or range, or a call by Kornia's
+                `get_laf_descriptors`, which passes patches instead of the image.
             ImageError: the image is too small or too thin.
         """
         if lafs is None:
+            _refuse_patches()
             return self.dense(img)
         return self.read(self.maps(img), lafs).to(img.device)
 
     def dense(self, img: Tensor) -> Tensor:
-        """Describe every token, shape (B, D, rows, columns), as the descriptor gives it."""
+        """Describe every token, shape (B, D, rows, columns), not normalised."""
         return self.maps(img).data
 
     def describe(self, images: Tensor, keypoints: Tensor | None = None) -> Tensor:
@@ -113,8 +110,8 @@ class DiTFDescriptor(nn.Module):
                 first and last pixels (Kornia's `align_corners=False`).
 
         Returns:
-            descriptors of unit length: of the keypoints, shape (B, N, D); or of all pixels, shape
-            (B, D, H, W), which is large.
+            descriptors of unit length: of the keypoints, shape (B, N, D), or of all pixels, shape
+            (B, D, H, W).
 
         Raises:
             InvalidArgumentError: a wrong shape or range.
@@ -132,7 +129,7 @@ class DiTFDescriptor(nn.Module):
             return maps.at(((wide + 1) * size - 1) / 2).to(images.device)
 
     def maps(self, img: Tensor) -> DescriptorMap:
-        """Describe images, shapes as in `forward`, without reading any frame yet."""
+        """Describe images as a `DescriptorMap`, from which `read` takes any number of frames."""
         _check_tensor("img", img, "(B, C, H, W)")
         with self._tracked():
             maps: DescriptorMap = self.descriptor(without_alpha(img))
@@ -157,15 +154,16 @@ class DiTFDescriptor(nn.Module):
 
 
 class DiTFFeature(KF.LocalFeature):
-    """Frames and their dense descriptors: what `kornia.feature.LocalFeature` gives.
+    """Detect local affine frames and describe them, as `kornia.feature.LocalFeature`.
 
     Args:
-        descriptor: a dense descriptor, a `DiTFDescriptor`, or the name of one.
+        descriptor: a dense descriptor, a `DiTFDescriptor`, or the name or folder of one.
         detector: a Kornia detector, an OpenCV detector, or the name of one of OpenCV's (`sift`,
-            `orb`, `gftt` ...); None takes every token's centre.
-        max_keypoints: how many are kept in an image at most, those of highest response; of tokens,
-            which have no response, an even choice.
-        scaling_coef: what a detector's frames are multiplied by.
+            `orb`, `gftt` ...); None takes all token centres. A position that a detector reports
+            several times, as SIFT does for each orientation, is kept once.
+        max_keypoints: maximum number per image: the strongest of a detector's, or an even
+            selection of the tokens.
+        scaling_coef: factor on the scale of a detector's frames.
         options: as for `DiTFDescriptor`.
 
     Raises:
@@ -201,13 +199,13 @@ class DiTFFeature(KF.LocalFeature):
         """Find frames and describe them.
 
         Args:
-            img: images (B, C, H, W) in [0, 1] of 1 to 4 channels. A detector sees them in grey and
-                one at a time, since some of Kornia's take no more.
+            img: images (B, C, H, W) in [0, 1] of 1 to 4 channels. Detectors receive them in grey
+                and one at a time, since some of Kornia's accept only that.
             mask: shape (B, 1, H, W) or (B, H, W), or with 1 for B; nothing is found where it is 0.
 
         Returns:
-            frames (B, N, 2, 3), responses (B, N) and descriptors (B, N, D), float32. Images in
-            which less was found than in others end with zeros. N may be 0.
+            frames (B, N, 2, 3), responses (B, N) and descriptors (B, N, D), float32. Images with
+            fewer frames than others are padded with zeros. N may be 0.
 
         Raises:
             InvalidArgumentError: a wrong shape or range.
@@ -232,6 +230,20 @@ class DiTFFeature(KF.LocalFeature):
 def without_alpha(img: Tensor) -> Tensor:
     """Drop the alpha channel of grey or colour images (B, C, H, W), if there is one."""
     return img[:, :-1] if img.shape[1] in (2, 4) else img
+
+
+def _refuse_patches() -> None:
+    # Kornia flattens whatever a patch descriptor returns, so only an error stops a wrong result;
+    # a patch is an image like any other, so only the caller tells.
+    frame = None if torch.compiler.is_compiling() else sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "get_laf_descriptors":
+            raise InvalidArgumentError(
+                "DiTFDescriptor describes whole images and cannot take the patches of Kornia's "
+                "LAFDescriptor or get_laf_descriptors: call descriptor(img, lafs), or pass it to "
+                "kornia.feature.LocalFeature directly"
+            )
+        frame = frame.f_back
 
 
 def _as_mask(mask: Tensor, img: Tensor) -> Tensor:

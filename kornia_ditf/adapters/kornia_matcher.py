@@ -1,8 +1,9 @@
-"""Dense features of two images in; matches out, as Kornia's `LocalFeatureMatcher` gives them."""
+"""Match dense features of two images, with the interface of Kornia's `LocalFeatureMatcher`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kornia_ditf.adapters.keypoints import is_filled
-from kornia_ditf.adapters.kornia import DiTFDescriptor, DiTFFeature
+from kornia_ditf.adapters.keypoints import allowed_at, is_filled
+from kornia_ditf.adapters.kornia import DiTFDescriptor, DiTFFeature, without_alpha
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.nearest import mutual_nearest
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
+from kornia_ditf.search import check_search, match_images
 
-_PLAIN = ("nn", "mnn", "snn", "smnn")
-_AWARE = ("fginn", "adalam")
+_RATIO = {"snn": False, "smnn": True, "fginn": False}  # name -> mutual
+_NAMES = ("nn", "mnn", *_RATIO, "adalam")
+NEIGHBOURHOOD = 0.04
+"""Default radius of `RatioMatcher`, as a fraction of the image's longer side."""
 
 
 class CosineMatcher(nn.Module):
-    """Mutually nearest descriptors by cosine, as a Kornia descriptor matcher.
+    """Mutual nearest neighbours by cosine, as a Kornia descriptor matcher.
 
     Args:
-        min_score: leave out matches of a lower cosine, in [-1, 1].
+        min_score: drop matches of a lower cosine, in [-1, 1].
 
     Example:
         >>> distances, indices = CosineMatcher()(torch.eye(3), torch.eye(3)[[2, 0]])
@@ -42,9 +46,11 @@ class CosineMatcher(nn.Module):
         self.min_score = min_score
 
     def forward(self, desc1: Tensor, desc2: Tensor) -> tuple[Tensor, Tensor]:
-        """Match descriptors (N, D) and (M, D); gives 1 - cosine, (K, 1), and pairs of rows (K, 2).
+        """Match descriptors (N, D) and (M, D).
 
-        Zero vectors match nothing. The distances carry gradients where the descriptors do.
+        Returns:
+            1 - cosine, shape (K, 1), differentiable, and index pairs, shape (K, 2). Zero vectors
+            match nothing.
         """
         indices, scores = mutual_nearest(desc1.detach(), desc2.detach())
         if torch.is_grad_enabled() and (desc1.requires_grad or desc2.requires_grad):
@@ -55,22 +61,119 @@ class CosineMatcher(nn.Module):
         return 1 - scores[:, None], indices
 
 
-class DiTFMatcher(KF.LocalFeatureMatcher):
-    """Matches of two images: a `kornia.feature.LocalFeatureMatcher`.
+class RatioMatcher(nn.Module):
+    """Nearest neighbours that pass a ratio test which ignores the nearest's own neighbourhood.
 
-    It therefore also runs in `kornia.contrib.ImageStitcher` and, describing the target once, in
-    `kornia.tracking.HomographyTracker`.
+    Descriptors of neighbouring positions are nearly equal in a dense map, so the ratio of the
+    nearest to the plain second nearest is close to 1 for right and wrong matches alike. As in
+    FGINN, the second nearest is therefore searched outside a radius around the first.
+
+    Source: Mishkin et al., MODS, arXiv 1503.02619 (first geometrically inconsistent neighbour).
 
     Args:
-        feature: a `DiTFFeature` or any other module with that contract, or what one is made from.
-        matcher: a Kornia matcher, one that wants frames too (AdaLAM, FGINN) included; or the name
-            of one of its modes (`nn`, `mnn`, `snn`, `smnn`, `fginn`, `adalam`). None takes mutually
-            nearest tokens by cosine, so that `confidence` is the cosine.
-        min_score: leave out matches of a lower cosine, in [-1, 1]; without `matcher` only.
+        ratio: keep matches whose distance (L2 of unit vectors) is at most `ratio` times that of
+            the second nearest, in (0, 1].
+        radius: of the neighbourhood, in pixels. None takes 4 % of the image's longer side in
+            `DiTFMatcher`, which is 1.6 to 3.4 tokens of most presets; without the image it takes
+            10 pixels, as Kornia's FGINN does.
+        mutual: keep only mutual nearest neighbours that pass the test in both directions.
+
+    Raises:
+        InvalidArgumentError: a number out of range.
+
+    Example:
+        >>> import kornia.feature as KF
+        >>> centres = torch.tensor([[[5.0, 5.0], [40.0, 5.0], [41.0, 5.0]]])
+        >>> lafs = KF.laf_from_center_scale_ori(centres)
+        >>> descriptors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.01, 1.0]])
+        >>> RatioMatcher()(descriptors, descriptors, lafs, lafs)[1].tolist()
+        [[0, 0], [1, 1], [2, 2]]
+    """
+
+    def __init__(
+        self, ratio: float = 0.8, *, radius: float | None = None, mutual: bool = True
+    ) -> None:
+        super().__init__()
+        if not 0 < ratio <= 1:
+            raise InvalidArgumentError(f"ratio must lie in (0, 1], got {ratio}")
+        if radius is not None and not radius >= 0:
+            raise InvalidArgumentError(f"radius must be 0 or more pixels, got {radius}")
+        self.ratio, self.radius, self.mutual = ratio, radius, mutual
+
+    def forward(
+        self,
+        desc1: Tensor,
+        desc2: Tensor,
+        lafs1: Tensor,
+        lafs2: Tensor,
+        radii: tuple[float, float] = (10.0, 10.0),
+    ) -> tuple[Tensor, Tensor]:
+        """Match descriptors (N, D) and (M, D) of frames (1, N, 2, 3) and (1, M, 2, 3).
+
+        Args:
+            desc1: descriptors of image 1.
+            desc2: descriptors of image 2.
+            lafs1: their frames.
+            lafs2: their frames.
+            radii: neighbourhoods in pixels of both images, where the module has none of its own.
+
+        Returns:
+            ratios, shape (K, 1), the larger of both directions with `mutual`, and index pairs,
+            shape (K, 2). A descriptor without a second candidate outside the neighbourhood
+            matches nothing.
+        """
+        if self.radius is not None:
+            radii = (self.radius, self.radius)
+        units = [F.normalize(each.detach().float(), dim=-1) for each in (desc1, desc2)]
+        points1, points2 = lafs1[0, :, :, 2].float(), lafs2[0, :, :, 2].float()
+        nearest, ratios = _nearest_and_ratio(units[0], units[1], points2, radii[1])
+        row = torch.arange(len(nearest), device=nearest.device)
+        keep = ratios <= self.ratio
+        if self.mutual:
+            back, others = _nearest_and_ratio(units[1], units[0], points1, radii[0])
+            ratios = torch.maximum(ratios, others[nearest])
+            keep = (back[nearest] == row) & (ratios <= self.ratio)
+        return ratios[keep, None], torch.stack([row, nearest], 1)[keep]
+
+
+def _nearest_and_ratio(
+    queries: Tensor, candidates: Tensor, positions: Tensor, radius: float
+) -> tuple[Tensor, Tensor]:
+    """Return each query's nearest candidate, and its distance over that of the second outside."""
+    nearest, ratios = [], []
+    for some in torch.split(queries, 1024):  # bounds memory to 1024 x M
+        distances = torch.cdist(some, candidates)
+        first, index = distances.min(1)
+        near = torch.cdist(positions[index], positions) <= radius
+        near.scatter_(1, index[:, None], True)
+        second = distances.masked_fill(near, torch.inf).min(1).values
+        nearest.append(index)
+        ratios.append((first / second).where(second.isfinite(), torch.inf))
+    return torch.cat(nearest), torch.cat(ratios)
+
+
+class DiTFMatcher(KF.LocalFeatureMatcher):
+    """Match two images, as `kornia.feature.LocalFeatureMatcher`.
+
+    It also runs in `kornia.contrib.ImageStitcher` and in `kornia.tracking.HomographyTracker`, which
+    describes the target once.
+
+    Args:
+        feature: a `DiTFFeature`, another module with the contract of `kornia.feature.LocalFeature`,
+            or what `DiTFFeature` takes as its descriptor.
+        matcher: a Kornia matcher module, including those that take frames (AdaLAM, FGINN), or the
+            name of a mode: `nn`, `mnn`, `adalam` as in Kornia; `snn`, `smnn`, `fginn` for a
+            `RatioMatcher`. None matches mutual nearest neighbours by cosine, and `confidence` is
+            the cosine.
+        min_score: drop matches of a lower cosine, in [-1, 1]; only without `matcher`.
+        search: `turns`, `scales` or `both` also match images that are turned or differ in scale,
+            see `match_images`; keypoints of image 1 then lie between tokens. Only without
+            `matcher` and `detector`.
         options: as for `DiTFFeature`: `detector`, `max_keypoints`, `block` ...
 
     Raises:
-        InvalidArgumentError: no such matcher, or options that do not fit; or as `DiTFFeature`.
+        InvalidArgumentError: no such matcher, a module that is no local feature, or options that
+            do not fit; or as `DiTFFeature`.
 
     Example:
         >>> matcher = DiTFMatcher("nano", long_side=96)
@@ -86,6 +189,7 @@ class DiTFMatcher(KF.LocalFeatureMatcher):
         matcher: nn.Module | str | None = None,
         *,
         min_score: float | None = None,
+        search: str = "none",
         **options: Any,
     ) -> None:
         if not isinstance(feature, nn.Module) or isinstance(
@@ -94,9 +198,17 @@ class DiTFMatcher(KF.LocalFeatureMatcher):
             feature = DiTFFeature(feature, **options)
         elif options:
             raise InvalidArgumentError(
-                f"{', '.join(options)} cannot change a feature that is made already"
+                f"{', '.join(options)} cannot change a feature that exists already"
             )
+        else:
+            _check_feature(feature)
         super().__init__(feature, _as_matcher(matcher, min_score))
+        self.search, self.min_score = check_search(search), min_score
+        tokens = isinstance(feature, DiTFFeature) and feature.detector is None
+        if search != "none" and (matcher is not None or not tokens):
+            raise InvalidArgumentError(
+                f"search={search!r} matches tokens: leave out matcher and detector"
+            )
 
     def forward(self, data: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Match pairs of images.
@@ -114,16 +226,23 @@ class DiTFMatcher(KF.LocalFeatureMatcher):
             InvalidArgumentError: a wrong shape or range.
             ImageError: an image is too small or too thin.
         """
-        lafs0, descriptors0 = self._features(data, "0")
-        lafs1, descriptors1 = self._features(data, "1")
-        if len(lafs0) != len(lafs1):
+        given = {"lafs0", "descriptors0", "lafs1", "descriptors1"} & set(data)
+        if self.search != "none" and not given:
+            return self._collect(self._search(data))
+        lafs0, descriptors0, radius0 = self._features(data, "0")
+        lafs1, descriptors1, radius1 = self._features(data, "1")
+        if len(lafs0) != len(lafs1) or not len(lafs0):
             raise InvalidArgumentError(
-                f"image0 and image1 must be equally many, got {len(lafs0)} and {len(lafs1)}"
+                f"image0 and image1 must be equally many, at least 1, got {len(lafs0)} "
+                f"and {len(lafs1)}"
             )
         pairs = [
-            self._match(*sides)
+            self._match(*sides, (radius0, radius1))
             for sides in zip(lafs0, descriptors0, lafs1, descriptors1, strict=True)
         ]
+        return self._collect(pairs)
+
+    def _collect(self, pairs: Sequence[tuple[Tensor, Tensor, Tensor]]) -> dict[str, Tensor]:
         matched0, matched1, distances = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         counts = torch.tensor([len(pair[2]) for pair in pairs], device=matched0.device)
         return {
@@ -137,7 +256,39 @@ class DiTFMatcher(KF.LocalFeatureMatcher):
             ),
         }
 
-    def _features(self, data: Mapping[str, Tensor], side: str) -> tuple[Tensor, Tensor]:
+    def _search(self, data: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        images = [without_alpha(data[f"image{side}"]) for side in "01"]
+        if len(images[0]) != len(images[1]) or not len(images[0]):
+            raise InvalidArgumentError(
+                f"image0 and image1 must be equally many, at least 1, got {len(images[0])} "
+                f"and {len(images[1])}"
+            )
+        feature: Any = self.local_feature
+        pairs = []
+        for index, (image0, image1) in enumerate(zip(*images, strict=True)):
+            found = match_images(
+                image0,
+                image1,
+                feature.descriptor.descriptor,
+                search=self.search,
+                min_score=self.min_score,
+            )
+            matches, sides = found.matches, []
+            kept = torch.ones_like(matches.scores, dtype=torch.bool)
+            for side, points, maps in zip(
+                "01", (matches.points_a, matches.points_b), found.maps, strict=True
+            ):
+                mask = data.get(f"mask{side}")
+                if mask is not None:
+                    kept &= allowed_at(points, mask[min(index, len(mask) - 1)].squeeze())
+                token = max(maps.frame.image_size) / max(maps.grid)
+                scale = points.new_full((1, len(points), 1, 1), token / 2)
+                sides.append(KF.laf_from_center_scale_ori(points[None], scale)[0])
+            pairs.append((sides[0][kept], sides[1][kept], 1 - matches.scores[kept]))
+        return pairs
+
+    def _features(self, data: Mapping[str, Tensor], side: str) -> tuple[Tensor, Tensor, float]:
+        image = data.get(f"image{side}")
         if f"lafs{side}" in data and f"descriptors{side}" in data:
             lafs, descriptors = data[f"lafs{side}"], data[f"descriptors{side}"]
         else:
@@ -151,22 +302,31 @@ class DiTFMatcher(KF.LocalFeatureMatcher):
                 f"lafs{side} and descriptors{side} must be of the same features, "
                 f"got {tuple(lafs.shape)} and {tuple(descriptors.shape)}"
             )
-        return lafs.float(), descriptors
+        return (
+            lafs.float(),
+            descriptors,
+            10.0 if image is None else NEIGHBOURHOOD * max(image.shape[2:]),
+        )
 
     def _match(
-        self, lafs0: Tensor, descriptors0: Tensor, lafs1: Tensor, descriptors1: Tensor
+        self,
+        lafs0: Tensor,
+        descriptors0: Tensor,
+        lafs1: Tensor,
+        descriptors1: Tensor,
+        radii: tuple[float, float],
     ) -> tuple[Tensor, Tensor, Tensor]:
         filled0, filled1 = is_filled(lafs0), is_filled(lafs1)
         lafs0, descriptors0 = lafs0[filled0], descriptors0[filled0]
         lafs1, descriptors1 = lafs1[filled1], descriptors1[filled1]
         if not len(lafs0) or not len(lafs1):
             return lafs0[:0], lafs1[:0], lafs0.new_zeros(0)
-        frames = (
-            (lafs0[None], lafs1[None])
-            if isinstance(self.matcher, KF.GeometryAwareDescriptorMatcher)
-            else ()
-        )
-        distances, indices = self.matcher(descriptors0, descriptors1, *frames)
+        more: tuple[Any, ...] = ()
+        if isinstance(self.matcher, KF.GeometryAwareDescriptorMatcher | RatioMatcher):
+            more = (lafs0[None], lafs1[None])
+        if isinstance(self.matcher, RatioMatcher):
+            more += (radii,)
+        distances, indices = self.matcher(descriptors0, descriptors1, *more)
         return lafs0[indices[:, 0]], lafs1[indices[:, 1]], distances.flatten().float()
 
 
@@ -177,16 +337,18 @@ def create_matcher(
     matcher: nn.Module | str | None = None,
     detector: Any = None,
     min_score: float | None = None,
+    search: str = "none",
     **options: Any,
 ) -> DiTFMatcher:
-    """Load a dense descriptor with its preset and match images by it, as a Kornia module.
+    """Create a `DiTFMatcher` from the name of a dense descriptor.
 
     Args:
-        name: what `create_descriptor` takes.
-        source: where a named one's weights are, if not in its own repository.
+        name: as for `create_descriptor`.
+        source: folder or hub id of the weights, if not the descriptor's own repository.
         matcher: see `DiTFMatcher`.
         detector: see `DiTFFeature`.
-        min_score: leave out matches of a lower cosine, in [-1, 1].
+        min_score: drop matches of a lower cosine, in [-1, 1].
+        search: see `DiTFMatcher`.
         options: of `create_descriptor` (`block`, `timestep`, `dtype`, `device` ...), and
             `max_keypoints`.
 
@@ -194,7 +356,7 @@ def create_matcher(
         UnknownBackboneError: there is no such descriptor.
         InvalidArgumentError: an option is unknown or out of range.
         CheckpointError: the weights are incomplete or damaged.
-        HubError: the weights cannot be had.
+        HubError: the weights cannot be downloaded.
 
     Example:
         >>> matcher = create_matcher("nano", detector="sift", matcher="smnn", long_side=96)
@@ -204,20 +366,37 @@ def create_matcher(
     """
     if source is not None:
         options["source"] = source
-    return DiTFMatcher(name, matcher, detector=detector, min_score=min_score, **options)
+    return DiTFMatcher(
+        name, matcher, detector=detector, min_score=min_score, search=search, **options
+    )
 
 
 def _as_matcher(matcher: nn.Module | str | None, min_score: float | None) -> nn.Module:
     if matcher is None:
         return CosineMatcher(min_score)
     if min_score is not None:
-        raise InvalidArgumentError("min_score goes without a matcher of your own")
+        raise InvalidArgumentError(
+            "min_score cannot be combined with matcher: it belongs to the default matcher"
+        )
     if isinstance(matcher, nn.Module):
         return matcher
-    if matcher in _PLAIN:
-        return KF.DescriptorMatcher(matcher)
-    if matcher in _AWARE:
+    if matcher in _RATIO:
+        return RatioMatcher(mutual=_RATIO[matcher])
+    if matcher == "adalam":
         return KF.GeometryAwareDescriptorMatcher(matcher)
+    if matcher in _NAMES:
+        return KF.DescriptorMatcher(matcher)
     raise InvalidArgumentError(
-        f"matcher must be a module or one of {', '.join(_PLAIN + _AWARE)}, got {matcher!r}"
+        f"matcher must be a module or one of {', '.join(_NAMES)}, got {matcher!r}"
     )
+
+
+def _check_feature(feature: nn.Module) -> None:
+    try:
+        inspect.signature(feature.forward).bind("image", "mask")
+    except TypeError as error:
+        raise InvalidArgumentError(
+            "feature must take an image and a mask and return frames, responses and descriptors, "
+            f"as kornia.feature.LocalFeature, got {type(feature).__name__}: wrap a dense "
+            "descriptor in DiTFFeature, or subclass kornia_ditf.DenseDescriptor"
+        ) from error

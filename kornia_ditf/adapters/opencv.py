@@ -1,7 +1,7 @@
-"""A dense descriptor in; what OpenCV's own features do, and values of OpenCV's types, out.
+"""Dense descriptors with the interface of OpenCV's features, and converters to OpenCV's types.
 
-The feature is no subclass of `cv2.Feature2D`: calling one that is written in Python from C++ ends
-the process. It has the same methods instead, and gets the same images: uint8, BGR.
+`OpenCVFeature` does not subclass `cv2.Feature2D`: OpenCV crashes when its C++ code calls a feature
+written in Python. It has the same methods instead and takes the same images: uint8, BGR.
 """
 
 # ruff: noqa: N802, N803 - OpenCV's names
@@ -19,11 +19,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kornia_ditf.adapters.keypoints import NamedDetector, allowed_at, grid_centres
+from kornia_ditf.adapters.keypoints import (
+    NamedDetector,
+    allowed_at,
+    first_at_position,
+    grid_centres,
+)
+from kornia_ditf.adapters.wrapped import as_descriptor
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.preprocess import MIN_SIDE
-from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, create_descriptor
+from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
 from kornia_ditf.types import DescriptorMap, Matches
 from kornia_ditf.utils.checks import check_integer
 
@@ -32,19 +38,20 @@ KeyPoints = tuple[cv2.KeyPoint, ...]
 
 
 class OpenCVFeature:
-    """Any dense descriptor with the methods of `cv2.SIFT`.
+    """A dense descriptor with the methods of `cv2.SIFT`; safe to call from several threads.
 
     Args:
-        descriptor: a dense descriptor, or the name of one for `create_descriptor`.
-        detector: anything with OpenCV's `detect(image, mask)`, or the name of one of OpenCV's
-            (`sift`, `orb`, `gftt` ...); None takes every token's centre as a keypoint.
-        max_keypoints: how many keypoints are kept at most, those of highest response; of tokens,
-            which have no response, an even choice.
-        options: of `create_descriptor`, for a name.
+        descriptor: a dense descriptor, or a name or folder for `create_descriptor`.
+        detector: an object with OpenCV's `detect(image, mask)`, or the name of one of OpenCV's
+            detectors (`sift`, `orb`, `gftt` ...); None takes all token centres. A position that a
+            detector reports several times, as SIFT does for each orientation, is kept once.
+        max_keypoints: maximum number per image: the strongest of a detector's, or an even
+            selection of the tokens.
+        options: of `create_descriptor`, with a name.
 
     Raises:
-        InvalidArgumentError: no such detector, or options for a descriptor that is made already;
-            or as `create_descriptor`.
+        InvalidArgumentError: no such detector, `descriptor` is another module, or options were
+            passed with an existing descriptor; or as `create_descriptor`.
 
     Example:
         >>> import numpy as np
@@ -62,12 +69,6 @@ class OpenCVFeature:
         max_keypoints: int | None = None,
         **options: Any,
     ) -> None:
-        if not isinstance(descriptor, DenseDescriptor):
-            descriptor = create_descriptor(descriptor, **options)
-        elif options:
-            raise InvalidArgumentError(
-                f"{', '.join(options)} cannot change a descriptor that is made already"
-            )
         if max_keypoints is not None:
             check_integer("max_keypoints", max_keypoints, minimum=1)
         if isinstance(detector, str):
@@ -77,11 +78,12 @@ class OpenCVFeature:
             raise InvalidArgumentError(
                 f"detector must have OpenCV's detect, got {type(detector).__name__}"
             )
-        self.descriptor, self.detector, self.max_keypoints = descriptor, detector, max_keypoints
+        self.descriptor = as_descriptor(descriptor, options)
+        self.detector, self.max_keypoints = detector, max_keypoints
         self._last: tuple[object, DescriptorMap] | None = None
 
     def detect(self, image: Any, mask: Any = None) -> Any:
-        """Find keypoints.
+        """Detect keypoints.
 
         Args:
             image: uint8, grey (H, W), BGR or BGRA (H, W, 4); or a sequence of such images.
@@ -105,17 +107,20 @@ class OpenCVFeature:
         if self.detector is None:
             return self._grid(pixels, allowed)
         found = tuple(self.detector.detect(pixels, allowed))
+        if found:
+            kept = first_at_position(torch.from_numpy(cv2.KeyPoint.convert(found)))
+            found = tuple(keypoint for keypoint, keep in zip(found, kept, strict=True) if keep)
         if self.max_keypoints is not None and len(found) > self.max_keypoints:
             found = tuple(sorted(found, key=lambda k: -k.response)[: self.max_keypoints])
         return found
 
     def compute(self, image: Any, keypoints: Any, descriptors: Any = None) -> tuple[Any, Any]:
-        """Describe keypoints; all are kept.
+        """Describe keypoints, which may come from anywhere; all are kept.
 
         Args:
             image: as in `detect`.
-            keypoints: any of `cv2.KeyPoint`, wherever they come from; or some for each image.
-            descriptors: ignored; OpenCV writes into it.
+            keypoints: a sequence of `cv2.KeyPoint`, or one sequence per image.
+            descriptors: ignored.
 
         Returns:
             the keypoints, and descriptors of unit length, shape (N, D), float32, or None where
@@ -143,40 +148,41 @@ class OpenCVFeature:
         descriptors: Any = None,
         useProvidedKeypoints: bool = False,
     ) -> tuple[KeyPoints, Array | None]:
-        """Find keypoints and describe them; arguments and results as of `detect` and `compute`.
+        """Detect and describe keypoints; arguments and results as in `detect` and `compute`.
 
-        From Python OpenCV takes no keypoints here, so with `useProvidedKeypoints` nothing is found.
+        As in OpenCV's Python binding, `useProvidedKeypoints` returns no keypoints.
         """
         return self.compute(image, () if useProvidedKeypoints else self.detect(image, mask))
 
     def descriptorSize(self) -> int:
-        """Give the channels D of the descriptors."""
+        """Return the number of channels D."""
         return self.descriptor.width
 
     def descriptorType(self) -> int:
-        """Give the type of the descriptors' numbers, `cv2.CV_32F`."""
+        """Return the descriptors' type, `cv2.CV_32F`."""
         return int(cv2.CV_32F)
 
     def defaultNorm(self) -> int:
-        """Give the norm to compare by, `cv2.NORM_L2`; it orders as the cosine does."""
+        """Return `cv2.NORM_L2`, which ranks unit vectors as the cosine does."""
         return int(cv2.NORM_L2)
 
     def empty(self) -> bool:
-        """Tell whether there is nothing in here; there is."""
+        """Return False, as a feature that is ready does."""
         return False
 
     def getDefaultName(self) -> str:
-        """Give a name in the manner of OpenCV's."""
+        """Return `Feature2D.` and the descriptor's class name."""
         return f"Feature2D.{type(self.descriptor).__name__}"
 
     def _describe(self, pixels: Array) -> DescriptorMap:
         # detect and compute are often called on one image in turn.
         digest = hashlib.blake2b(pixels.tobytes()).digest()
         key = (digest, pixels.shape, self.descriptor.identity)
-        if self._last is None or self._last[0] != key:
+        last = self._last  # read once: another thread may replace it meanwhile
+        if last is None or last[0] != key:
             rgb = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., 2::-1])
-            self._last = (key, self.descriptor(rgb))
-        return self._last[1]
+            last = self._last = (key, self.descriptor(rgb))
+        return last[1]
 
     def _grid(self, pixels: Array, allowed: Array | None) -> KeyPoints:
         with torch.no_grad():
@@ -191,7 +197,7 @@ class OpenCVFeature:
 
 
 def to_keypoints(points: Tensor | Array, size: float = 1.0) -> KeyPoints:
-    """Turn points (x, y), shape (N, 2), into OpenCV's keypoints of one diameter in pixels."""
+    """Convert points (x, y), shape (N, 2), to OpenCV keypoints of a diameter in pixels."""
     array = points.detach().cpu().numpy() if isinstance(points, Tensor) else points
     return tuple(cv2.KeyPoint(float(x), float(y), size, -1.0, 1.0) for x, y in array)
 
@@ -199,7 +205,7 @@ def to_keypoints(points: Tensor | Array, size: float = 1.0) -> KeyPoints:
 def to_dmatches(
     indices: Tensor | Array | Sequence[Sequence[int]], distances: Tensor | Array | Sequence[float]
 ) -> tuple[cv2.DMatch, ...]:
-    """Turn pairs of rows, shape (K, 2), and distances, shape (K,), into OpenCV's matches."""
+    """Convert index pairs (K, 2) and distances (K,) to OpenCV matches."""
     pairs = np.asarray(indices).reshape(-1, 2).tolist()
     values = np.asarray(distances).reshape(-1).tolist()
     return tuple(cv2.DMatch(a, b, value) for (a, b), value in zip(pairs, values, strict=True))
@@ -208,7 +214,7 @@ def to_dmatches(
 def to_opencv(
     matches: Matches, size: float = 1.0
 ) -> tuple[KeyPoints, KeyPoints, tuple[cv2.DMatch, ...]]:
-    """Turn the matches of one pair of images into keypoints of both and OpenCV's matches.
+    """Convert the matches of one image pair to OpenCV keypoints and matches.
 
     Args:
         matches: K matches, as `match` and `match_points` give them.
@@ -223,7 +229,7 @@ def to_opencv(
     """
     if matches.scores.ndim != 1:
         raise InvalidArgumentError(
-            f"one pair of images is turned into OpenCV's types, got {len(matches.points_a)}"
+            f"to_opencv takes the matches of one image pair, got {len(matches.points_a)}"
         )
     rows = torch.arange(len(matches)).repeat(2, 1).T
     return (
@@ -239,7 +245,7 @@ def to_image_features(
     descriptors: Array,
     index: int = 0,
 ) -> cv2.detail.ImageFeatures:
-    """Build what the matchers of `cv2.detail`, its stitching, take.
+    """Build the features that the matchers of `cv2.detail` take.
 
     Args:
         image_size: height and width of the image.
@@ -247,13 +253,13 @@ def to_image_features(
         descriptors: shape (N, D), float32.
         index: the image's number among those that are stitched.
     """
-    # OpenCV 4 ends the process when the descriptors of an ImageFeatures() are set, so take one that
+    # OpenCV 4 crashes when descriptors of an empty ImageFeatures() are set, so start from one that
     # OpenCV has filled.
     features = cv2.detail.computeImageFeatures2(cv2.ORB.create(), np.zeros((32, 32), np.uint8))
     features.img_idx = index
     features.img_size = (image_size[1], image_size[0])
     features.keypoints = tuple(keypoints)
-    # OpenCV's annotations forget that an array makes a UMat.
+    # OpenCV's annotations omit that a UMat is made from an array.
     array: Any = np.ascontiguousarray(descriptors, np.float32)
     features.descriptors = cv2.UMat(array)
     return features
@@ -262,6 +268,8 @@ def to_image_features(
 def _as_pixels(image: Any) -> Array:
     if isinstance(image, cv2.UMat):
         image = image.get()
+    if isinstance(image, np.matrix):
+        image = np.asarray(image)  # a matrix keeps two axes however it is indexed
     pixels = image[..., 0] if isinstance(image, np.ndarray) and image.shape[2:] == (1,) else image
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
         what = type(image).__name__

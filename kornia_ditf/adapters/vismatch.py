@@ -1,7 +1,6 @@
 """The matcher `ditf` of vismatch.
 
-vismatch has a fixed list of matchers, so `get_matcher` is replaced by one that knows `ditf` besides
-and leaves everything else to the old one.
+vismatch has a fixed list of matchers, so `get_matcher` is replaced by one that adds `ditf`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from kornia_ditf.adapters.hosts import NAME
 
 
 def switch_on(root: str) -> None:
-    """Let `get_matcher("ditf")` work, alone and in an ensemble."""
+    """Add `ditf` to `get_matcher`, alone and in an ensemble."""
     host: Any = import_module(root)
     former = host.get_matcher
     if getattr(former, "knows_ditf", False):
@@ -34,11 +33,11 @@ def switch_on(root: str) -> None:
 
 
 def matcher_class(base: Any) -> Any:
-    """Make a subclass of vismatch's BaseMatcher."""
+    """Create a subclass of vismatch's BaseMatcher."""
     from kornia_ditf.adapters.kornia_matcher import DiTFMatcher
 
     class DiTFImageMatcher(base):  # type: ignore[misc]
-        """Mutually nearest tokens, at most `max_num_keypoints` of them, best first."""
+        """Mutual nearest tokens, at most `max_num_keypoints`, best first."""
 
         def __init__(
             self,
@@ -53,7 +52,7 @@ def matcher_class(base: Any) -> Any:
             self.matcher = DiTFMatcher(backbone, device=device, **options)
 
         def _forward(self, img0: Tensor, img1: Tensor) -> tuple[Tensor, ...]:
-            # Resized images may leave [0, 1] a little; vismatch allows that.
+            # vismatch allows resized images to exceed [0, 1] slightly
             sides = [self.matcher.extract_features(i[None].clamp(0, 1)) for i in (img0, img1)]
             data = {
                 f"{name}{side}": features[name]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from kornia_ditf.backbones.base import Backbone
-from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.backbones.inputs import pad_prompt
+from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.errors import CaptureError, CheckpointError, DiTFError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint, take_hub_options
 from kornia_ditf.loading.latents import encode_images, execution_place, pixels_per_cell
 from kornia_ditf.loading.plan import LoadingPlan, plan_loading
@@ -21,7 +24,7 @@ from kornia_ditf.loading.weights import load_transformer, load_vae_encoder
 from kornia_ditf.noise import NoiseSchedule, RectifiedFlow, VariancePreserving
 from kornia_ditf.tap import BlockStream, capture_blocks, count_blocks
 from kornia_ditf.types import Conditioning, Tap
-from kornia_ditf.utils.checks import read_device
+from kornia_ditf.utils.checks import read_placement
 from kornia_ditf.utils.isolation import isolated
 
 Posterior = Literal["mode", "sample"]
@@ -55,8 +58,14 @@ class DiffusersBackbone(Backbone):
     """Where the blocks keep norm, modulation and attention, list by list as they run."""
     vae_class: ClassVar[str] = "AutoencoderKL"
     """Name of the VAE's class in diffusers."""
-    head: ClassVar[tuple[str, ...]] = ()
+    head: ClassVar[tuple[str, ...]] = ("norm_out", "proj_out")
     """Modules after the last block, never reached and so never loaded."""
+    prompt_outputs: ClassVar[tuple[str | None, ...]] = ()
+    """Names for what the pipeline's `encode_prompt` returns, in its order; None where unused."""
+    prompt_options: ClassVar[Mapping[str, Any]] = {"do_classifier_free_guidance": False}
+    """Keyword arguments of the pipeline's `encode_prompt`."""
+    prompt_length: ClassVar[int | None] = None
+    """Tokens to pad every prompt to, where the pipeline pads none itself."""
     schedule: NoiseSchedule = RectifiedFlow()
 
     def __init__(
@@ -118,7 +127,8 @@ class DiffusersBackbone(Backbone):
         if self.vae is None:
             raise InvalidArgumentError("this backbone has no VAE; build it with vae=...")
         sample = self.posterior == "sample"
-        return encode_images(self.vae, image, sample=sample, seed=self.seed)
+        with _named(self.vae):
+            return encode_images(self.vae, image, sample=sample, seed=self.seed)
 
     def condition(self, prompts: Sequence[str]) -> Conditioning:
         if self.prompt_encoder is None:
@@ -151,7 +161,7 @@ class DiffusersBackbone(Backbone):
         conditioning = conditioning.expand(len(latent)).to(device, dtype)
         latent = latent.to(device, dtype)
         grid = (height // patch, width // patch)
-        with isolated(self.transformer):
+        with isolated(self.transformer), _named(self.transformer):
             inputs = self.transformer_inputs(latent, timestep, conditioning)
             return capture_blocks(self.transformer, self.streams, blocks, inputs, grid=grid)
 
@@ -171,6 +181,28 @@ class DiffusersBackbone(Backbone):
             timestep: the paper's timestep in [0, 1000].
             conditioning: B rows, on the transformer's device.
         """
+
+    @classmethod
+    def spec(cls, *, pixels_per_token: int = 16, **known: Any) -> BackboneSpec:
+        """Describe a published model of this family, as a plugin registers it.
+
+        Args:
+            pixels_per_token: side of the square of pixels that one token covers.
+            known: the other fields of `BackboneSpec`; what the class itself knows may be left out.
+                Without a `block`, the spec is an uncalibrated one with the neutral preset.
+
+        Raises:
+            InvalidArgumentError: a value has a wrong type, or is out of range.
+        """
+        make = BackboneSpec if "block" in known else BackboneSpec.uncalibrated
+        family = {
+            "pipeline": cls.pipeline_class,
+            "load": cls.from_pretrained,
+            "plan": cls.plan_loading,
+            "blocks_from": cls.blocks_from,
+            "width_from": cls.width_from,
+        }
+        return make(**{**family, "pixels_per_token": pixels_per_token, **known})
 
     @classmethod
     def from_pretrained(
@@ -203,8 +235,7 @@ class DiffusersBackbone(Backbone):
             HubError: the hub does not give a file.
             InvalidArgumentError: an option is wrong, or the block is out of range.
         """
-        place = read_device(device)
-        dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
+        place, dtype = read_placement(device, dtype)
         checkpoint = Checkpoint(source, **take_hub_options(options))
         own_options = cls.checkpoint_options(checkpoint)  # first: a model may be refused by them
         transformer = load_transformer(
@@ -300,18 +331,50 @@ class DiffusersBackbone(Backbone):
 
     @classmethod
     def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Encode prompts with the family's pipeline, one row each.
-
-        Every prompt is padded to one length, so that the rows of several can be joined.
+        """Encode prompts with the family's pipeline, one row each, as `prompt_outputs` declares.
 
         Raises:
-            InvalidArgumentError: the family takes no prompts.
+            InvalidArgumentError: the family takes no prompts, or one is too long.
         """
-        raise InvalidArgumentError(f"{cls.__name__} takes no prompts")
+        if not cls.prompt_outputs:
+            raise InvalidArgumentError(f"{cls.__name__} takes no prompts")
+        # One at a time, so that the pipeline pads none to the length of another.
+        rows = [cls._encode_prompt(pipeline, prompt) for prompt in prompts]
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+    @classmethod
+    def _encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
+        encoded = pipeline.encode_prompt([prompt], **cls.prompt_options)
+        named = zip(cls.prompt_outputs, encoded, strict=False)
+        row = {name: value for name, value in named if name is not None}
+        return row if cls.prompt_length is None else pad_prompt(row, cls.prompt_length)
 
 
 def read_schedule(checkpoint: Checkpoint) -> VariancePreserving:
-    """Read the DDPM noise schedule of a checkpoint's own scheduler."""
-    return VariancePreserving.from_scheduler_config(
-        checkpoint.json("scheduler/scheduler_config.json")
-    )
+    """Read the DDPM noise schedule of a checkpoint's own scheduler.
+
+    Raises:
+        CheckpointError: it is missing, damaged or no DDPM schedule.
+    """
+    file = "scheduler/scheduler_config.json"
+    config = checkpoint.json(file)
+    try:
+        return VariancePreserving.from_scheduler_config(config)
+    except Exception as error:  # of diffusers' schedulers
+        raise CheckpointError(
+            f"{checkpoint.source}/{file} gives no noise schedule ({error}); download it again"
+        ) from error
+
+
+@contextmanager
+def _named(model: nn.Module) -> Iterator[None]:
+    """Say whose forward failed; the errors of a wrong configuration come from deep inside."""
+    try:
+        yield
+    except (DiTFError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise CaptureError(
+            f"the forward of {type(model).__name__} failed with {type(error).__name__}: {error}; "
+            "its configuration may be of another model or of another version of diffusers"
+        ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -11,11 +10,13 @@ from torch import Tensor, nn
 
 from kornia_ditf.backbones import configs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone, read_schedule
+from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.spec import BackboneSpec
-from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
+from kornia_ditf.utils.checks import did_you_mean
 
 
 class DiTBackbone(DiffusersBackbone):
@@ -53,15 +54,19 @@ class DiTBackbone(DiffusersBackbone):
     @classmethod
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         names = checkpoint.json("model_index.json").get("id2label", {})
-        return {
-            "schedule": read_schedule(checkpoint),
+        try:
             # One class has several names: "tench, Tinca tinca".
-            "labels": {
+            labels = {
                 name.strip(): int(index)
                 for index, synonyms in names.items()
                 for name in synonyms.split(",")
-            },
-        }
+            }
+        except (AttributeError, ValueError) as error:
+            raise CheckpointError(
+                f"{checkpoint.source}/model_index.json: id2label must name classes by their "
+                f"indices ({error}); download it again"
+            ) from error
+        return {"schedule": read_schedule(checkpoint), "labels": labels}
 
     def condition(self, prompts: Sequence[str]) -> Conditioning:
         classes = torch.tensor([self._class_index(prompt) for prompt in prompts])
@@ -71,10 +76,9 @@ class DiTBackbone(DiffusersBackbone):
         if not prompt:
             return int(self.config.num_embeds_ada_norm)  # the last row is the null class
         if prompt not in self.labels:
-            near = get_close_matches(prompt, self.labels, n=1)
-            advice = f"; did you mean {near[0]!r}?" if near else ""
             raise InvalidArgumentError(
-                f"this DiT knows {len(self.labels)} classes and {prompt!r} is none of them{advice}"
+                f"this DiT knows {len(self.labels)} classes, and {prompt!r} is none of them"
+                f"{did_you_mean(prompt, self.labels)}"
             )
         return self.labels[prompt]
 
@@ -83,22 +87,19 @@ class DiTBackbone(DiffusersBackbone):
     ) -> Mapping[str, Any]:
         return {
             "hidden_states": latent,
-            "timestep": torch.full((len(latent),), int(timestep), device=latent.device),
+            "timestep": full_batch(latent, int(timestep), torch.long),
             "class_labels": conditioning["class_labels"],
         }
 
 
 def _spec(side: int) -> BackboneSpec:
-    return BackboneSpec.uncalibrated(
+    return DiTBackbone.spec(
         name=f"dit-xl-2-{side}",
         repo=f"facebook/DiT-XL-2-{side}",
         pipeline="DiTPipeline",
-        load=DiTBackbone.from_pretrained,
-        plan=DiTBackbone.plan_loading,
         architecture=configs.dit(side // 8),
         blocks=28,
         width=1152,
-        pixels_per_token=16,
         long_side=side,
         license="CC-BY-NC-4.0",
     )

@@ -2,71 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from kornia_ditf.backbones import configs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.backbones.spec import BackboneSpec
-from kornia_ditf.noise import RectifiedFlow
-from kornia_ditf.tap import BlockStream, LinearModulation
+from kornia_ditf.backbones.inputs import full_batch, grid_positions, pack
+from kornia_ditf.tap import BlockStream, LinearModulation, Modulation
 from kornia_ditf.types import Conditioning
 
 
-class FluxBackbone(DiffusersBackbone):
-    """FLUX.1-dev and FLUX.1-schnell.
-
-    In a double-stream block the authors' code takes the feed-forward's input; here every block
-    gives the input of its first AdaLN. In single-stream blocks, the ones they use, both agree.
-
-    Args:
-        transformer: a FluxTransformer2DModel.
-        vae: its AutoencoderKL, or the encoder alone.
-        guidance: the distilled guidance scale; ignored by schnell, which has none.
-        options: see `DiffusersBackbone`.
-    """
-
-    transformer_class = "FluxTransformer2DModel"
-    pipeline_class = "FluxPipeline"
-    streams = (
+def flux_streams(
+    double: Modulation, single: Modulation, *, norms: tuple[str, str] = ("norm1.norm", "norm.norm")
+) -> tuple[BlockStream, BlockStream]:
+    """Declare FLUX's two lists of blocks, with the modulation and the norm of each."""
+    return (
         BlockStream(
-            blocks="transformer_blocks",
-            norm="norm1.norm",
-            attention="attn",
-            modulation=LinearModulation("norm1.linear"),
+            blocks="transformer_blocks", norm=norms[0], attention="attn", modulation=double
         ),
         BlockStream(
             blocks="single_transformer_blocks",
-            norm="norm.norm",
+            norm=norms[1],
             attention="attn",
-            modulation=LinearModulation("norm.linear"),
+            modulation=single,
             tokens="last",
         ),
     )
-    head = ("norm_out", "proj_out")
-    schedule = RectifiedFlow()
+
+
+class GuidedBackbone(DiffusersBackbone):
+    """A family with a distilled guidance scale, which some of its models have no embedding for.
+
+    Args:
+        transformer: of the family's class.
+        vae: its VAE, or the encoder alone.
+        guidance: the scale; None is the family's own. Models without an embedding ignore it.
+        options: see `DiffusersBackbone`.
+    """
+
+    default_guidance: ClassVar[float]
 
     def __init__(
         self,
         transformer: nn.Module,
         vae: nn.Module | None = None,
         *,
-        guidance: float = 3.5,
+        guidance: float | None = None,
         **options: Any,
     ) -> None:
         super().__init__(transformer, vae, **options)
-        self.guidance = guidance
+        self.guidance = self.default_guidance if guidance is None else guidance
 
     def settings(self) -> str:
         return f"{super().settings()} guidance={self.guidance}"
 
+    def guidance_of(self, latent: Tensor) -> Tensor | None:
+        """Return the guidance of a batch of latents; None where the model has no embedding."""
+        return full_batch(latent, self.guidance) if self.config.guidance_embeds else None
+
+
+class FluxLikeBackbone(DiffusersBackbone):
+    """A family with FLUX's blocks, whose pipeline packs 2 x 2 cells of the latent into a token."""
+
+    streams = flux_streams(LinearModulation("norm1.linear"), LinearModulation("norm.linear"))
+    prompt_outputs: ClassVar[tuple[str | None, ...]] = ("prompt_embeds",)
+    time_unit: ClassVar[float] = 1000
+    """The paper's timestep is divided by this."""
+
     @property
     def patch_size(self) -> int:
-        return 2  # the pipeline packs 2 x 2 cells; the configuration says 1
+        return 2  # the configuration says 1
 
     @property
     def latent_channels(self) -> int:
@@ -75,44 +83,52 @@ class FluxBackbone(DiffusersBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Mapping[str, Any]:
-        batch, _, height, width = latent.shape
-        packed = nn.functional.pixel_unshuffle(latent, 2)
         text = conditioning["prompt_embeds"]
-        guidance = latent.new_full((batch,), self.guidance, dtype=torch.float32)
+        rows, columns = latent.shape[2] // 2, latent.shape[3] // 2
+        cells = grid_positions(rows, columns, device=latent.device)
+        words, cells = self.positions(text.shape[1], cells)
         return {
-            # Contiguous, as the pipeline packs it: some quantised layers take nothing else.
-            "hidden_states": packed.flatten(2).transpose(1, 2).contiguous(),
+            "hidden_states": pack(latent),
             "encoder_hidden_states": text,
-            "pooled_projections": conditioning["pooled_prompt_embeds"],
-            "timestep": latent.new_full((batch,), timestep / 1000, dtype=torch.float32),
-            "img_ids": _image_ids(height // 2, width // 2, latent.device),
-            "txt_ids": torch.zeros(text.shape[1], 3, device=latent.device),
-            "guidance": guidance if self.config.guidance_embeds else None,
+            "timestep": full_batch(latent, timestep / self.time_unit),
+            "img_ids": cells,
+            "txt_ids": words,
         }
 
-    @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
-        text, pooled, _ = pipeline.encode_prompt(list(prompts), None)
-        return {"prompt_embeds": text, "pooled_prompt_embeds": pooled}
+    def positions(self, words: int, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the positions (N, 3) of a number of words, and those of the image's tokens."""
+        return cells.new_zeros(words, 3), cells
 
 
-def _image_ids(rows: int, columns: int, device: torch.device) -> Tensor:
-    ids = torch.zeros(rows, columns, 3, device=device)
-    ids[..., 1] = torch.arange(rows, device=device)[:, None]
-    ids[..., 2] = torch.arange(columns, device=device)[None]
-    return ids.reshape(-1, 3)
+class FluxBackbone(GuidedBackbone, FluxLikeBackbone):
+    """FLUX.1-dev and FLUX.1-schnell, which ignores the guidance.
+
+    In a double-stream block the authors' code takes the feed-forward's input; here every block
+    gives the input of its first AdaLN. In single-stream blocks, the ones they use, both agree.
+    """
+
+    transformer_class = "FluxTransformer2DModel"
+    pipeline_class = "FluxPipeline"
+    prompt_outputs = ("prompt_embeds", "pooled_prompt_embeds")
+    prompt_options: ClassVar[Mapping[str, Any]] = {"prompt_2": None}
+    default_guidance = 3.5
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Mapping[str, Any]:
+        return {
+            **super().transformer_inputs(latent, timestep, conditioning),
+            "pooled_projections": conditioning["pooled_prompt_embeds"],
+            "guidance": self.guidance_of(latent),
+        }
 
 
-FLUX_DEV = BackboneSpec(
+FLUX_DEV = FluxBackbone.spec(
     name="flux.1-dev",
     repo="black-forest-labs/FLUX.1-dev",
-    pipeline="FluxPipeline",
-    load=FluxBackbone.from_pretrained,
-    plan=FluxBackbone.plan_loading,
     architecture=configs.flux(guidance=True),
     blocks=57,
     width=3072,
-    pixels_per_token=16,
     block=28,
     timestep=260,
     long_side=640,
@@ -147,16 +163,12 @@ FLUX_DEV_DAVIS = replace(
     "its script (README: 8), 854 x 480 frames at its README's shortest side 960 (script: 480)",
 )
 
-FLUX_SCHNELL = BackboneSpec.uncalibrated(
+FLUX_SCHNELL = FluxBackbone.spec(
     name="flux.1-schnell",
     repo="black-forest-labs/FLUX.1-schnell",
-    pipeline="FluxPipeline",
-    load=FluxBackbone.from_pretrained,
-    plan=FluxBackbone.plan_loading,
     architecture=configs.flux(guidance=False),
     blocks=57,
     width=3072,
-    pixels_per_token=16,
     long_side=1024,
     license="Apache-2.0",
 )

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.noise import RectifiedFlow
 from kornia_ditf.tap import BlockStream, TableModulation
 from kornia_ditf.types import Conditioning
 
@@ -37,8 +36,6 @@ class NanoBackbone(DiffusersBackbone):
             modulation=TableModulation(),
         ),
     )
-    head = ("norm_out", "proj_out")
-    schedule = RectifiedFlow()
 
     @classmethod
     def load_vae(cls, checkpoint: Checkpoint) -> nn.Module | None:
@@ -59,16 +56,14 @@ class NanoBackbone(DiffusersBackbone):
         return {
             "hidden_states": latent,
             "encoder_hidden_states": conditioning["prompt_embeds"],
-            "timestep": latent.new_full((len(latent),), timestep, dtype=torch.float32),
+            "timestep": full_batch(latent, timestep),
         }
 
 
-NANO = BackboneSpec(
+NANO = NanoBackbone.spec(
     name="nano",
     repo=str(WEIGHTS),
     pipeline="NanoPipeline",
-    load=NanoBackbone.from_pretrained,
-    plan=NanoBackbone.plan_loading,
     blocks=8,
     width=160,
     pixels_per_token=4,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kornia_ditf.backbones import configs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone, read_schedule
+from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, TableModulation
@@ -29,7 +30,7 @@ class PixArtBackbone(DiffusersBackbone):
             modulation=TableModulation(),
         ),
     )
-    head = ("norm_out", "proj_out")
+    prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
 
     @classmethod
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -38,13 +39,12 @@ class PixArtBackbone(DiffusersBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Mapping[str, Any]:
-        batch = len(latent)
         return {
             "hidden_states": latent,
             "encoder_hidden_states": conditioning["prompt_embeds"],
             # Padding that is not masked moves the features by several percent.
             "encoder_attention_mask": conditioning["prompt_attention_mask"],
-            "timestep": torch.full((batch,), int(timestep), device=latent.device),
+            "timestep": full_batch(latent, int(timestep), torch.long),
             "added_cond_kwargs": self._size_conditions(latent),
         }
 
@@ -58,11 +58,6 @@ class PixArtBackbone(DiffusersBackbone):
             "aspect_ratio": rows * (height / width),
         }
 
-    @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
-        text, mask, _, _ = pipeline.encode_prompt(list(prompts), do_classifier_free_guidance=False)
-        return {"prompt_embeds": text, "prompt_attention_mask": mask}
-
 
 class PixArtSigmaBackbone(PixArtBackbone):
     """PixArt-Sigma: the same transformer, 300 text tokens."""
@@ -71,16 +66,12 @@ class PixArtSigmaBackbone(PixArtBackbone):
 
 
 def _spec(backbone: type[PixArtBackbone], name: str, repo: str, side: int) -> BackboneSpec:
-    return BackboneSpec.uncalibrated(
+    return backbone.spec(
         name=name,
         repo=f"PixArt-alpha/{repo}",
-        pipeline=str(backbone.pipeline_class),
-        load=backbone.from_pretrained,
-        plan=backbone.plan_loading,
         architecture=configs.pixart(side // 8, sizes=name == "pixart-alpha-1024"),
         blocks=28,
         width=1152,
-        pixels_per_token=16,
         long_side=side,
         license="OpenRAIL++",
     )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from kornia_ditf.backbones import configs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.spec import NEUTRAL_RULE, BackboneSpec
-from kornia_ditf.noise import RectifiedFlow
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
 
@@ -30,8 +29,12 @@ class SD3Backbone(DiffusersBackbone):
             modulation=LinearModulation("norm1.linear"),
         ),
     )
-    head = ("norm_out", "proj_out")
-    schedule = RectifiedFlow()
+    prompt_outputs = ("prompt_embeds", None, "pooled_prompt_embeds")
+    prompt_options: ClassVar[Mapping[str, Any]] = {
+        "prompt_2": None,
+        "prompt_3": None,
+        "do_classifier_free_guidance": False,
+    }
 
     @property
     def max_cells(self) -> int:
@@ -44,29 +47,18 @@ class SD3Backbone(DiffusersBackbone):
             "hidden_states": latent,
             "encoder_hidden_states": conditioning["prompt_embeds"],
             "pooled_projections": conditioning["pooled_prompt_embeds"],
-            "timestep": latent.new_full((len(latent),), timestep, dtype=torch.float32),
+            "timestep": full_batch(latent, timestep),
         }
-
-    @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
-        text, _, pooled, _ = pipeline.encode_prompt(
-            list(prompts), None, None, do_classifier_free_guidance=False
-        )
-        return {"prompt_embeds": text, "pooled_prompt_embeds": pooled}
 
 
 def _spec(name: str, blocks: int, architecture: configs.Architecture, **known: Any) -> BackboneSpec:
     repo = name.replace("sd", "stable-diffusion-", 1)
-    return BackboneSpec.uncalibrated(
+    return SD3Backbone.spec(
         name=name,
         repo=f"stabilityai/{repo}" + ("-diffusers" if name == "sd3-medium" else ""),
-        pipeline="StableDiffusion3Pipeline",
-        load=SD3Backbone.from_pretrained,
-        plan=SD3Backbone.plan_loading,
         architecture=architecture,
         blocks=blocks,
         width=64 * blocks,
-        pixels_per_token=16,
         long_side=1024,
         license="Stability AI Community License",
         **known,
@@ -75,7 +67,7 @@ def _spec(name: str, blocks: int, architecture: configs.Architecture, **known: A
 
 _SD35: dict[str, Any] = {
     "massive_channels": (676,),
-    "source": f"{NEUTRAL_RULE.replace('found when first needed', 'as the paper has them')} "
+    "source": f"{NEUTRAL_RULE.replace('found in each image', 'as the paper has them')} "
     "(second-hand: summaries of arXiv 2505.18584, which name one channel, 676, for SD3.5 and not "
     "its size; check with kornia-ditf inspect)",
 }

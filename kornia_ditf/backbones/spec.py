@@ -13,7 +13,7 @@ from kornia_ditf.utils.checks import check_integer, check_spec, check_timestep
 
 NEUTRAL_RULE = (
     "uncalibrated; neutral rule: the middle block, timestep 250, the training resolution, one "
-    "noise draw, massive channels found when first needed"
+    "noise draw, massive channels found in each image"
 )
 
 
@@ -34,7 +34,7 @@ class BackboneSpec:
         timestep: the paper's timestep in [0, 1000].
         long_side: length of the image's longest side in pixels.
         ensemble: number of noise draws.
-        massive_channels: those to discard; None where they are found when first needed.
+        massive_channels: those to discard; None where they are found in each image.
         prompt: the text prompt when the user gives none.
         protocol: name of the evaluation protocol that these numbers were published for; a study
             says where a preset meets another.

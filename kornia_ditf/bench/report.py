@@ -1,13 +1,10 @@
-"""Timings in; a table, a JSON file and a picture out."""
+"""Reports of the benchmark: tables, a JSON file and a chart."""
 
 from __future__ import annotations
 
 import json
-import platform
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import torch
 
 from kornia_ditf.bench.cases import Case
 from kornia_ditf.bench.timing import Timing
+from kornia_ditf.utils import provenance
 from kornia_ditf.utils.files import atomic_write
 
 START, END = "<!-- results: written by python -m kornia_ditf.bench -->", "<!-- end of results -->"
@@ -22,24 +20,14 @@ START, END = "<!-- results: written by python -m kornia_ditf.bench -->", "<!-- e
 
 def circumstances(device: torch.device, threads: int) -> dict[str, Any]:
     """Tell what the figures belong to: command, commit, date, hardware, versions."""
-    try:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=Path(__file__).parent,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = "not in a repository"
+    gpu = device.type != "cpu"
     return {
         "command": "python -m kornia_ditf.bench " + " ".join(sys.argv[1:]),
-        "commit": commit,
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "hardware": _processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "commit": provenance.commit() or "not in a repository",
+        "date": provenance.now(),
+        "hardware": torch.cuda.get_device_name(device) if gpu else provenance.processor(),
         "threads": threads,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
+        **provenance.versions(["torch"]),
     }
 
 
@@ -144,12 +132,3 @@ def write_picture(path: Path, cases: Sequence[Mapping[str, Any]]) -> None:
         axes.invert_yaxis()
         with atomic_write(path) as partial:
             figure.savefig(partial, format="png", dpi=120)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return name

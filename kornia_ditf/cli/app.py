@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kornia_ditf.cli import backbones, datasets, extract, inspect, match, plugins, study
+from kornia_ditf.cli import backbones, datasets, doctor, extract, inspect, match, plugins, study
 from kornia_ditf.cli.failures import EXIT_CODES, CommandGroup
 
 app = typer.Typer(
@@ -24,13 +24,15 @@ app.command("extract")(extract.extract)
 app.command("inspect")(inspect.inspect)
 app.add_typer(backbones.app, name="backbones")
 app.command("plugins")(plugins.plugins)
+app.command("doctor")(doctor.doctor)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(study.app, name="study")
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from kornia_ditf.cli.output import echo, package_version
+        from kornia_ditf.cli.output import echo
+        from kornia_ditf.utils.provenance import package_version
 
         echo(f"kornia-ditf {package_version('kornia-ditf')}")
         raise typer.Exit

@@ -1,9 +1,8 @@
-"""`kornia-ditf datasets`: which data sets can be read, and whether a copy of one is whole."""
+"""`kornia-ditf datasets`: list the data sets that can be read, or check a copy of one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,11 +65,16 @@ def check(
 
     PATH is the data set's folder or the one that holds it.
     """
-    from kornia_ditf.cli import failures
+    from kornia_ditf.cli import failures, progress
     from kornia_ditf.datasets.checking import as_values, check_dataset
 
     spec = _find(path, dataset)
-    with _bars() as track:
+    with progress.bars(transient=True) as bars:
+
+        def track(label: str, total: int) -> Callable[[], None]:
+            task = bars.add_task(label, total=total)
+            return lambda: bars.advance(task)
+
         report = check_dataset(spec, path, images=images, track=track)
     if as_json:
         output.print_json(as_values(report))
@@ -127,22 +131,6 @@ def _show(report: CheckReport, images: bool) -> None:
         output.echo(f"{defect.file}: {defect.reason}")
     if len(report.defects) > _SHOWN:
         output.echo(f"... and {len(report.defects) - _SHOWN} more; --json lists all")
-
-
-@contextmanager
-def _bars() -> Iterator[Callable[[str, int], Callable[[], None]]]:
-    """Show a bar for each part of the work, where standard error is a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    out = output.console(error=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=out, disable=not out.is_terminal, transient=True) as progress:
-
-        def track(label: str, total: int) -> Callable[[], None]:
-            task = progress.add_task(label, total=total)
-            return lambda: progress.advance(task)
-
-        yield track
 
 
 def _count(defects: int) -> str:

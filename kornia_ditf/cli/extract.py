@@ -80,6 +80,7 @@ def extract(
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import CaptureError, ImageError, InvalidArgumentError
+    from kornia_ditf.utils import provenance
     from kornia_ditf.utils.files import sweep
 
     paths = list({path.resolve(): path for path in images}.values())
@@ -115,7 +116,7 @@ def extract(
         "massive_channels": channels,
         "massive_channels_from": origin,
         "stored_as": "float16" if half else "float32",
-        "versions": output.versions(),
+        "versions": provenance.versions(output.LIBRARIES),
     }
     made.pop("block", None)
     del made["embedded_default"]

@@ -66,6 +66,7 @@ def inspect(
     from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.errors import InvalidArgumentError
+    from kornia_ditf.utils import provenance
     from kornia_ditf.viz.inspection import inspect_channels
 
     if top < 1:
@@ -99,7 +100,7 @@ def inspect(
     with stages.stage("inspect"):
         inspection = inspect_channels(ditf, pictures, blocks=numbers, point=point)
     document = {
-        "versions": output.versions(),
+        "versions": provenance.versions(output.LIBRARIES),
         "images": [str(path) for path in images],
         "backbone": settings.as_values(backbone, spec, ditf, given),
         **_as_values(inspection, top),

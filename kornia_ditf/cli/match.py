@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kornia_ditf.matching.verification import Verification
+    from kornia_ditf.search import ImageMatches
     from kornia_ditf.types import DescriptorMap, Matches
 
 _MIN_MATCHES = 8  # a homography through fewer explains nothing
@@ -45,6 +47,14 @@ def match(
     min_score: Annotated[
         float | None, typer.Option(metavar="S", help="Keep matches of at least this similarity.")
     ] = None,
+    search: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="What to try where the images do not match as they are: quarter turns ('turns'), "
+            "sizes of a third to three times ('scales'), 'both' or 'none'.",
+        ),
+    ] = "both",
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw the matches into this file.")
     ] = None,
@@ -62,11 +72,13 @@ def match(
     """
     from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
-    from kornia_ditf.matching.match import match as match_maps
+    from kornia_ditf.search import check_search, match_images
+    from kornia_ditf.utils import provenance
     from kornia_ditf.viz.matches import draw_matches, save_picture
 
     paths = (image_a, image_b)
     prompts = _check_arguments(prompt, picture, json_file, limit, min_score)
+    kind = check_search(search)
     spec = options.find_spec(backbone, others)
     side = options.side_in_pixels(long_side, spec)
     images = [read_fitting(path, side, spec.pixels_per_token) for path in paths]
@@ -95,15 +107,21 @@ def match(
     if channels is None:
         channels, origin = settings.known_channels(descriptor)[0] or (), "found in these two images"
     with stages.stage("match"):
-        found = match_maps(maps[0], maps[1], min_score=min_score)
-    with stages.stage("geometry"):
-        # One token of the second image: closer than that, two neighbouring tokens are as good.
-        sizes = zip(maps[1].frame.image_size, maps[1].grid, strict=True)
-        threshold_px = max(pixels / tokens for pixels, tokens in sizes)
-        plane = _fit_plane(found, threshold_px)
+        searched = match_images(
+            images[0],
+            images[1],
+            descriptor,
+            told,
+            search=kind,
+            maps=maps,
+            min_score=min_score,
+        )
+    found, threshold_px = searched.matches, searched.threshold
+    fits = len(found) >= _MIN_MATCHES and searched.verification.matrix is not None
+    plane = searched.verification if fits else None
 
     document = {
-        "versions": output.versions(),
+        "versions": provenance.versions(output.LIBRARIES),
         "images": {
             side: {
                 "path": str(path),
@@ -120,6 +138,11 @@ def match(
             "massive_channels_from": origin,
         },
         "min_score": min_score,
+        "search": {
+            "kind": kind,
+            "chosen": searched.chosen,
+            "attempts": [asdict(attempt) for attempt in searched.attempts],
+        },
         "points_a": _rounded(found.points_a, 3),
         "points_b": _rounded(found.points_b, 3),
         "scores": _rounded(found.scores, 6),
@@ -146,6 +169,7 @@ def match(
                 (f"image {side}", _describe_image(path, descriptors))
                 for side, path, descriptors in zip("AB", paths, maps, strict=True)
             ),
+            *((("search", _describe_search(searched)),) if len(searched.attempts) > 1 else ()),
             ("matches", _describe_matches(found)),
             ("geometry", _describe_plane(plane, len(found), threshold_px)),
             *((("A to B", _describe_matrix(plane)),) if plane is not None else ()),
@@ -154,16 +178,6 @@ def match(
         ]
     )
     output.show(output.Result(document, [facts]), as_json=as_json)
-
-
-def _fit_plane(matches: Matches, threshold_px: float) -> Verification | None:
-    """Fit a homography where enough matches can agree on one."""
-    from kornia_ditf.matching.verification import verify
-
-    if len(matches) < _MIN_MATCHES:
-        return None
-    found = verify(matches, threshold=threshold_px)
-    return None if found.matrix is None else found
 
 
 def _check_arguments(
@@ -201,6 +215,14 @@ def _describe_image(path: Path, descriptors: DescriptorMap) -> str:
         f"{path}, {width} x {height} px, seen at {fitted_width} x {fitted_height}, "
         f"{columns} x {rows} tokens"
     )
+
+
+def _describe_search(searched: ImageMatches) -> str:
+    tried = f"{len(searched.attempts)} variants tried"
+    if not searched.chosen:
+        return f"{tried}; none agrees better than the images as they are"
+    chosen = searched.attempts[searched.chosen]
+    return f"{tried}; B turned by {chosen.turn:.0f} degrees and {chosen.scale:.2g} times as large"
 
 
 def _describe_matches(matches: Matches) -> str:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -20,7 +18,8 @@ from kornia_ditf.utils.text import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-_LIBRARIES = ("kornia-ditf", "torch", "diffusers")
+LIBRARIES = ("kornia-ditf", "torch", "diffusers")
+"""What the descriptors of an image depend on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,19 +168,6 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(document), "utf-8")
-
-
-def package_version(name: str) -> str:
-    """Return an installed package's version, or `unknown`."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what a result depends on."""
-    return {"python": platform.python_version()} | {n: package_version(n) for n in _LIBRARIES}
 
 
 def check_output(path: Path | None, *, inputs: Sequence[Path] = ()) -> None:

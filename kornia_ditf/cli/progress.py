@@ -30,7 +30,7 @@ class StageProgress:
 
     def __enter__(self) -> StageProgress:
         if output.console(error=True).is_terminal:
-            self._bars = _bars(transient=False)
+            self._bars = bars(transient=False)
             self._bars.start()
         return self
 
@@ -84,8 +84,8 @@ class Stages:
 
 def track(elements: Sequence[Element], label: str) -> Iterator[Element]:
     """Iterate with a bar and the time that remains, where standard error is a terminal."""
-    with _bars(transient=True) as bars:
-        yield from bars.track(elements, description=label)
+    with bars(transient=True) as shown:
+        yield from shown.track(elements, description=label)
 
 
 def duration(seconds: float) -> str:
@@ -100,7 +100,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _bars(*, transient: bool) -> Progress:
+def bars(*, transient: bool) -> Progress:
+    """Return bars with counts and times, hidden where standard error is no terminal."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -1,4 +1,4 @@
-"""`kornia-ditf study`: plan, run and report a comparative study; or run an ablation at once."""
+"""`kornia-ditf study`: plan, run and report a comparative study, or run an ablation."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ WithReport = Annotated[bool, typer.Option("--report/--no-report", help="Write th
 
 @app.command("plan")
 def plan(file: File, out: Out = None, as_json: options.Json = False) -> None:
-    """Say what a study takes, before any weight is loaded: forwards, pairs, gigabytes, time.
+    """Estimate forward passes, pairs, disk space and time, without loading any weights.
 
     Lists of pairs and the headers of images are read. Times are measured ones where the study ran
     before in --out, and rough arithmetic otherwise.
@@ -88,7 +88,7 @@ def run(
     gpus: Gpus = 0.0,
     report: WithReport = True,
 ) -> None:
-    """Run a study, or go on with one that was stopped; only what is missing is computed.
+    """Run a study, or resume one that was stopped; only what is missing is computed.
 
     Every image is described once for all configurations that one forward pass serves. It may be
     stopped at any instant, also by kill -9; type the same command to go on.
@@ -106,6 +106,20 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=Fa
     from kornia_ditf.study.report.page import write_report
 
     for path in write_report(folder):
+        output.echo(str(path))
+
+
+@app.command("merge")
+def merge(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the merged study.")],
+) -> None:
+    """Merge finished studies of the same pairs, and write one report with one set of tests."""
+    from kornia_ditf.study.report.page import write_report
+    from kornia_ditf.study.run.merge import merge_studies
+
+    merge_studies(folders, out)
+    for path in write_report(out):
         output.echo(str(path))
 
 

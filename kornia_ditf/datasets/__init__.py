@@ -1,4 +1,4 @@
-"""The built-in data sets, each one file that reads its published layout, registered by the hook."""
+"""The built-in data sets, each read from its published layout."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from kornia_ditf.datasets import (
     davis,
     folder,
     hpatches,
-    pfpascal,
-    pfwillow,
+    proposalflow,
     spair,
     synthetic,
 )
@@ -17,8 +16,8 @@ from kornia_ditf.datasets.spec import DatasetSpec
 SPECS: tuple[DatasetSpec, ...] = (
     spair.SPEC,
     ap10k.SPEC,
-    pfpascal.SPEC,
-    pfwillow.SPEC,
+    proposalflow.PASCAL_SPEC,
+    proposalflow.WILLOW_SPEC,
     hpatches.SPEC,
     davis.SPEC,
     folder.SPEC,

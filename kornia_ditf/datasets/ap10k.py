@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kornia_ditf.datasets.files import find_root, read_json
-from kornia_ditf.datasets.pairs import Box, Pair, PairDataset, as_points, existing_image
+from kornia_ditf.datasets.files import annotated_image, find_root, path_inside, read_json
+from kornia_ditf.datasets.pairs import Box, Pair, PairDataset, as_box, as_points, as_size
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
 
@@ -58,14 +58,15 @@ class AP10K(PairDataset):
         parts = PurePosixPath(named.replace("\\", "/")).parts
         if "ImageAnnotation" not in parts:
             raise DatasetError(pair, f"{named!r} does not go through ImageAnnotation. {_HOW}")
-        parts = parts[parts.index("ImageAnnotation") + 1 :]
-        path = self.root.joinpath("ImageAnnotation", *parts)
+        inner = "/".join(parts[parts.index("ImageAnnotation") + 1 :])
+        path = path_inside(self.root / "ImageAnnotation", inner, pair)
         values = read_json(path, _IMAGE_KEYS, _HOW)
-        image = self.root.joinpath("JPEGImages", *parts).with_suffix(".jpg")
+        size = as_size(values["width"], values["height"], path, "width and height")
+        image = path_inside(self.root / "JPEGImages", inner, pair).with_suffix(".jpg")
         points, visibility = _keypoints(values["keypoints"], path)
         return {
-            "image": existing_image(image, _HOW),
-            "size": (values["height"], values["width"]),
+            "image": annotated_image(image, size, _HOW),
+            "size": size,
             "points": points,
             "visibility": visibility,
             "box": _box(values["bbox"], path),
@@ -88,12 +89,12 @@ def _keypoints(values: list[float], path: Path) -> tuple[Tensor, Tensor]:
 
 
 def _box(values: list[float], path: Path) -> Box:
-    if len(values) != 4 or not all(isinstance(v, int | float) for v in values):
-        raise DatasetError(path, f"bbox must be left, top, width, height, got {values}")
-    left, top, width, height = values
-    if not (width > 0 and height > 0):
-        raise DatasetError(path, f"bbox must have a width and height above 0, got {values}")
-    return (left, top, left + width, top + height)
+    expected = "bbox must be left, top, width, height, both sides above 0"
+    try:
+        left, top, width, height = values
+        return as_box([left, top, left + width, top + height], path, "bbox")
+    except (TypeError, ValueError, DatasetError) as error:
+        raise DatasetError(path, f"{expected}, got {str(values)[:60]}") from error
 
 
 def load(root: str | Path, *, split: str = "test") -> AP10K:
@@ -109,8 +110,9 @@ def load(root: str | Path, *, split: str = "test") -> AP10K:
     """
     place = find_root(root, SPEC.folder, SPEC.inside, _HOW)
     folder = place / "PairAnnotation" / split
-    if split not in SPEC.splits or not folder.is_dir():
-        raise DatasetError(folder, f"there is no such split; known: {', '.join(SPEC.splits)}")
+    SPEC.check_split(split, place)
+    if not folder.is_dir():
+        raise DatasetError(folder, f"there is no such folder. {_HOW}")
     paths = sorted(folder.glob("*.json"))
     wrong = [path for path in paths if ":" not in path.name]
     if wrong:

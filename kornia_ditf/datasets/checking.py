@@ -1,4 +1,4 @@
-"""A folder in; which data set it is, what it holds, and everything that is wrong with it out."""
+"""Recognising a copy of a data set, counting what it holds, and listing its defects."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kornia_ditf.datasets.files import annotated_image, as_pixels
 from kornia_ditf.datasets.pairs import Pair
 from kornia_ditf.datasets.sequences import FrameSequence
 from kornia_ditf.datasets.spec import DatasetSpec
@@ -19,7 +20,7 @@ _NEEDED_POINTS = 3  # prepare_ap10k.ipynb keeps no pair of fewer
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """What is wrong with a file.
+    """A defect of a file.
 
     Args:
         file: which.
@@ -32,7 +33,7 @@ class Defect:
 
 @dataclass(slots=True)
 class SplitCount:
-    """What one split holds.
+    """The counts of one split.
 
     Args:
         split: its name.
@@ -49,7 +50,7 @@ class SplitCount:
 
 @dataclass(slots=True)
 class CheckReport:
-    """What a copy of a data set holds, and what is wrong with it."""
+    """The counts and defects of a copy of a data set."""
 
     dataset: str
     root: str
@@ -68,14 +69,14 @@ class CheckReport:
 
 
 def recognise(root: str | Path, specs: Iterable[DatasetSpec]) -> DatasetSpec | None:
-    """Tell which data set a folder holds, by the files and folders in it or by its name.
+    """Recognise which data set a folder holds, by the files and folders in it or by its name.
 
     Args:
         root: the folder, or the one that holds it.
         specs: the data sets that it may be.
 
     Returns:
-        the one that fits in most; None where none does.
+        the most specific data set that fits; None if none does.
     """
     given, known = Path(root).expanduser(), [spec for spec in specs if spec.inside]
     fitting = [
@@ -101,13 +102,13 @@ def check_dataset(
     images: bool = True,
     track: Callable[[str, int], Callable[[], None]] | None = None,
 ) -> CheckReport:
-    """Read everything in a copy of a data set, and name every defect.
+    """Read everything in a copy of a data set and list every defect.
 
     Args:
         spec: which data set it is.
         root: the folder that holds it.
         images: decode every image too, and compare its size with what is annotated.
-        track: told what comes next and of how many; gives what to call for each that is done.
+        track: called with what comes next and how many; returns a callback for each one done.
 
     Returns:
         the counts of the splits that are there, and the defects.
@@ -187,7 +188,9 @@ def _check_pair(
     for path, size in ((pair.image_a, pair.size_a), (pair.image_b, pair.size_b)):
         if found.setdefault(path, size) != size:
             report.add(
-                DatasetError(path, f"annotations say {_wide(size)} and {_wide(found[path])}")
+                DatasetError(
+                    path, f"annotations say {as_pixels(size)} and {as_pixels(found[path])}"
+                )
             )
 
 
@@ -212,25 +215,14 @@ def _check_sequence(
 
 def _check_image(path: Path, size: tuple[int, int], report: CheckReport) -> None:
     try:
-        image = read_image(path)
-    except ImageError as error:
+        read_image(path)
+        annotated_image(path, size, "")
+    except (ImageError, DatasetError) as error:
         report.add(error, path)
-        return
-    actual = (image.shape[2], image.shape[3])
-    if actual != size:
-        report.add(
-            DatasetError(
-                path, f"it has {_wide(actual)} pixels, where annotations say {_wide(size)}"
-            )
-        )
-
-
-def _wide(size: tuple[int, int]) -> str:
-    return f"{size[1]} x {size[0]}"
 
 
 def as_values(report: CheckReport) -> Mapping[str, object]:
-    """Give a report as JSON values."""
+    """Return a report as JSON values."""
     return {
         "dataset": report.dataset,
         "root": report.root,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kornia_ditf.datasets.files import find_root, image_size, read_text
+from kornia_ditf.datasets.files import find_root, image_size, path_inside, read_text
 from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
@@ -15,9 +15,12 @@ _HOW = "Get DAVIS-2017-trainval-480p.zip from https://davischallenge.org/davis20
 class Davis(SequenceDataset):
     """One split, in the order of its list."""
 
-    def __init__(self, root: Path, split: str, names: list[str], resolution: str) -> None:
+    def __init__(self, root: Path, split: str, file: Path, resolution: str) -> None:
         super().__init__("davis-2017", root, split)
-        self._names, self._resolution = names, resolution
+        self._file, self._resolution = file, resolution
+        self._names = read_text(file, _HOW).split()
+        if not self._names:
+            raise DatasetError(file, f"it names no sequence. {_HOW}")
 
     def __len__(self) -> int:
         return len(self._names)
@@ -28,7 +31,7 @@ class Davis(SequenceDataset):
 
     def read(self, index: int) -> FrameSequence:
         name = self._names[index]
-        folder = self.root / "JPEGImages" / self._resolution / name
+        folder = path_inside(self.root / "JPEGImages" / self._resolution, name, self._file)
         frames = sorted(folder.glob("*.jpg"))
         if not frames:
             raise DatasetError(folder, f"it holds no frame *.jpg. {_HOW}")
@@ -48,7 +51,8 @@ class Davis(SequenceDataset):
             name=name,
             frames=tuple(frames),
             masks=tuple(path if path.is_file() else None for path in paths),
-            size=image_size(frames[0], _HOW),
+            # As OpenCV reads them in the published scripts.
+            size=image_size(frames[0], _HOW, upright=True),
             label=name.replace("-", " "),
         )
 
@@ -66,13 +70,9 @@ def load(root: str | Path, *, split: str = "val", resolution: str = "480p") -> D
     """
     inside = (f"JPEGImages/{resolution}", f"Annotations/{resolution}", "ImageSets/2017")
     place = find_root(root, SPEC.folder, inside, _HOW)
-    if split not in SPEC.splits:
-        raise DatasetError(place, f"it has no split {split!r}; known: {', '.join(SPEC.splits)}")
+    SPEC.check_split(split, place)
     file = place / "ImageSets" / "2017" / f"{split}.txt"
-    names = read_text(file, _HOW).split()
-    if not names:
-        raise DatasetError(file, f"it names no sequence. {_HOW}")
-    return Davis(place, split, names, resolution)
+    return Davis(place, split, file, resolution)
 
 
 SPEC = DatasetSpec(

@@ -1,30 +1,47 @@
-"""Paths in, their content out; what is missing or malformed is one `DatasetError`."""
+"""Finding and reading the files of a data set; whatever is wrong with one is a `DatasetError`."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from kornia_ditf.errors import DatasetError, ImageError
 from kornia_ditf.utils.images import read_size
 
 
+def given_folder(root: str | Path) -> Path:
+    """Return the folder that a user named.
+
+    Raises:
+        DatasetError: the name is empty or no name of a folder.
+    """
+    try:
+        folder = Path(root).expanduser()
+        folder.is_dir()
+    except (OSError, RuntimeError) as error:
+        raise DatasetError(root, f"it cannot be used ({error})") from error
+    if not str(root):
+        raise DatasetError(root, "the name of the folder is empty; type `.` for this one")
+    return folder
+
+
 def find_root(root: str | Path, folder: str, inside: tuple[str, ...], how: str) -> Path:
-    """Find the folder that holds a set: the given one, or one of the published name in it.
+    """Find the folder of a data set: the given one, or one of the published name in it.
 
     Args:
         root: what the user gave.
-        folder: the name under which the set is published.
+        folder: the name under which the data set is published.
         inside: files or folders, or patterns of them, all of which it must hold.
-        how: how to get the set.
+        how: how to get the data set.
 
     Raises:
         DatasetError: neither holds them.
     """
-    given = Path(root).expanduser()
+    given = given_folder(root)
     for place in (given, given / folder):
         if all(any(place.glob(name)) for name in inside):
             return place
@@ -37,16 +54,38 @@ def find_root(root: str | Path, folder: str, inside: tuple[str, ...], how: str) 
     )
 
 
-def read_json(path: Path, keys: Mapping[str, type | tuple[type, ...]], how: str) -> dict[str, Any]:
-    """Read a JSON object and check the keys that are needed of it.
+def path_inside(folder: Path, name: object, file: Path) -> Path:
+    """Join a name from an annotation to the folder that it must not leave.
+
+    Symbolic links in the folder are followed wherever they lead: people lay out data with them.
+
+    Args:
+        folder: where the named file belongs.
+        name: a relative path, with slashes of either kind.
+        file: the annotation, for messages.
 
     Raises:
-        DatasetError: the file is missing, no JSON object, or lacks a key.
+        DatasetError: the name is no text, absolute, or leads outside of the folder.
     """
-    try:
-        values = json.loads(read_text(path, how))
-    except ValueError as error:
-        raise DatasetError(path, f"it is no JSON ({error}). {how}") from error
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise DatasetError(file, f"it must name a file, got {name!r}")
+    inner = os.path.normpath(name.replace("\\", "/"))
+    if inner.startswith(("/", "..")) or PureWindowsPath(inner).drive:
+        raise DatasetError(
+            file,
+            f"it names {name!r}, which is not inside {folder}; move the file there, or link to its "
+            "folder from there",
+        )
+    return folder / inner
+
+
+def read_json(path: Path, keys: Mapping[str, type | tuple[type, ...]], how: str) -> dict[str, Any]:
+    """Read a JSON object and check the type of each key that is needed.
+
+    Raises:
+        DatasetError: the file is missing, is not a JSON object, or lacks a key.
+    """
+    values = parse_json(path, how)
     if not isinstance(values, dict):
         raise DatasetError(path, f"it must hold a JSON object, got a {type(values).__name__}")
     for key, kind in keys.items():
@@ -57,29 +96,53 @@ def read_json(path: Path, keys: Mapping[str, type | tuple[type, ...]], how: str)
     return values
 
 
-def read_csv(path: Path, columns: tuple[str, ...], how: str) -> list[dict[str, str]]:
-    """Read the rows of a CSV file with a line of headings.
+def parse_json(path: Path, how: str) -> Any:
+    """Read any JSON value.
 
     Raises:
-        DatasetError: it is missing, lacks a column, or has no rows.
+        DatasetError: the file is missing or is not JSON.
     """
-    rows = csv.DictReader(read_text(path, how).splitlines(), restval="")
-    missing = [name for name in columns if name not in (rows.fieldnames or ())]
+    try:
+        return json.loads(read_text(path, how))
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(path, f"it is not JSON ({error}). {how}") from error
+
+
+def read_csv(path: Path, columns: tuple[str, ...], how: str) -> list[dict[str, str]]:
+    """Read the rows of a CSV file with a line of headings; missing cells are empty.
+
+    Raises:
+        DatasetError: the file is missing, lacks a column, or has no rows.
+    """
+    head, *rows = read_rows(path, how)
+    missing = [name for name in columns if name not in head]
     if missing:
         raise DatasetError(
             path, f"it has no column {missing[0]!r}; expected {', '.join(columns)}. {how}"
         )
-    found = list(rows)
-    if not found:
+    return [dict.fromkeys(head, "") | dict(zip(head, row, strict=False)) for row in rows]
+
+
+def read_rows(path: Path, how: str) -> list[list[str]]:
+    """Read the cells of a CSV file, headings first, without empty lines.
+
+    Raises:
+        DatasetError: the file is missing, is not CSV, or has no rows below its headings.
+    """
+    try:
+        rows = [row for row in csv.reader(read_text(path, how).splitlines()) if row]
+    except csv.Error as error:
+        raise DatasetError(path, f"it is not CSV ({error}). {how}") from error
+    if len(rows) < 2:
         raise DatasetError(path, f"it has no rows. {how}")
-    return found
+    return rows
 
 
 def read_text(path: Path, how: str) -> str:
     """Read a text file.
 
     Raises:
-        DatasetError: it is missing, unreadable or no text.
+        DatasetError: it is missing, unreadable or not text.
     """
     try:
         return path.read_text("utf-8")
@@ -89,20 +152,52 @@ def read_text(path: Path, how: str) -> str:
         raise DatasetError(path, f"it cannot be read ({error}). {how}") from error
 
 
-def image_size(path: Path, how: str) -> tuple[int, int]:
-    """Read the height and width of an image from its header.
+def is_file(path: Path) -> bool:
+    """Whether a file is there; False for names that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # such as a name that is too long
+        return False
+
+
+def image_size(path: Path, how: str, *, upright: bool = False) -> tuple[int, int]:
+    """Read the height and width of an image from its header, as stored unless `upright`.
 
     Raises:
-        DatasetError: it is missing or no image.
+        DatasetError: it is missing or is not an image.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise DatasetError(path, f"there is no such image. {how}")
     try:
-        return read_size(path)
+        return read_size(path, upright=upright)
     except ImageError as error:
         raise DatasetError(path, f"it is no usable image ({error}). {how}") from error
 
 
+def annotated_image(path: Path, size: tuple[int, int], how: str) -> Path:
+    """Return the path of an image whose size an annotation states, as stored or upright.
+
+    Raises:
+        DatasetError: it is missing, is not an image, or has another size.
+    """
+    stored = image_size(path, how)
+    if size != stored and size != image_size(path, how, upright=True):
+        raise DatasetError(path, f"it has {as_pixels(stored)}, annotations say {as_pixels(size)}")
+    return path
+
+
+def as_pixels(size: tuple[int, int]) -> str:
+    """Write a (height, width) as `width x height pixels`."""
+    return f"{size[1]} x {size[0]} pixels"
+
+
 def folders(path: Path) -> list[str]:
-    """List the names of the folders in a folder, sorted; hidden ones are left out."""
-    return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    """List the names of the folders in a folder, sorted; hidden ones are left out.
+
+    Raises:
+        DatasetError: the folder cannot be read.
+    """
+    try:
+        return sorted(each.name for each in path.iterdir() if each.is_dir() and each.name[0] != ".")
+    except OSError as error:
+        raise DatasetError(path, f"it cannot be read ({error.strerror})") from error

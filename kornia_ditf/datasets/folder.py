@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from kornia_ditf.datasets.files import image_size, read_csv, read_text
-from kornia_ditf.datasets.pairs import Pair, PairDataset, as_box, as_points
+from kornia_ditf.datasets.files import (
+    given_folder,
+    image_size,
+    parse_json,
+    path_inside,
+    read_csv,
+)
+from kornia_ditf.datasets.pairs import (
+    Pair,
+    PairDataset,
+    as_box,
+    as_homography,
+    as_points,
+    as_visibility,
+)
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
 
@@ -40,9 +49,9 @@ class FolderPairs(PairDataset):
 
     def read(self, index: int) -> Pair:
         entry, where = self._entries[index], f"pair {index}: "
-        paths = [self.root / str(entry[f"image_{side}"]) for side in "ab"]
+        paths = [path_inside(self.root, entry[f"image_{side}"], self._file) for side in "ab"]
         how = f"{self._file.name} names it"
-        sizes = [image_size(path, how) for path in paths]
+        sizes = [image_size(path, how, upright=True) for path in paths]
         points = [
             as_points(entry.get(f"points_{side}", []), self._file, f"{where}points_{side}")
             for side in "ab"
@@ -53,11 +62,12 @@ class FolderPairs(PairDataset):
                 f"{where}{len(points[0])} points_a for {len(points[1])} points_b; "
                 "row i of one belongs to row i of the other",
             )
-        seen = entry.get("visible", [1] * len(points[0]))
-        numbers = isinstance(seen, list) and all(isinstance(each, int | float) for each in seen)
-        if not numbers or len(seen) != len(points[0]):
-            raise DatasetError(self._file, f"{where}visible must have one number for each point")
-        visible = torch.tensor(seen, dtype=torch.float64)
+        visible = as_visibility(
+            entry.get("visible", [1] * len(points[0])),
+            len(points[0]),
+            self._file,
+            f"{where}visible",
+        )
         boxes = [
             None if entry.get(key) is None else as_box(entry[key], self._file, where + key)
             for key in ("box_a", "box_b")
@@ -77,7 +87,9 @@ class FolderPairs(PairDataset):
             visibility_b=visible,
             box_a=boxes[0],
             box_b=boxes[1],
-            homography=self._homography(entry, where),
+            homography=None
+            if entry.get("homography") is None
+            else as_homography(entry["homography"], self._file, f"{where}homography"),
             label_a=str(entry.get("label_a", label)),
             label_b=str(entry.get("label_b", label)),
         )
@@ -88,22 +100,11 @@ class FolderPairs(PairDataset):
         return str(entry.get("name", "-".join((str(index), *stems))))
 
     def defects(self) -> Iterator[DatasetError]:
-        """Name pairs of one name; their results could not be told apart."""
+        """Yield names that several pairs have; their results could not be told apart."""
         counts = Counter(self._name(index) for index in range(len(self)))
         for name, count in counts.items():
             if count > 1:
                 yield DatasetError(self._file, f"{count} pairs have the name {name!r}")
-
-    def _homography(self, entry: Mapping[str, Any], where: str) -> Tensor | None:
-        if entry.get("homography") is None:
-            return None
-        try:
-            matrix = torch.tensor(entry["homography"], dtype=torch.float64)
-        except (TypeError, ValueError) as error:
-            raise DatasetError(self._file, f"{where}homography must be 3 x 3 numbers") from error
-        if matrix.shape != (3, 3) or not bool(torch.isfinite(matrix).all()):
-            raise DatasetError(self._file, f"{where}homography must be 3 x 3 finite numbers")
-        return matrix
 
 
 def load(root: str | Path, *, split: str = "all", file: str | None = None) -> FolderPairs:
@@ -117,9 +118,8 @@ def load(root: str | Path, *, split: str = "all", file: str | None = None) -> Fo
     Raises:
         DatasetError: there is no list, or a row of it is malformed.
     """
-    folder = Path(root).expanduser()
-    if split != "all":
-        raise DatasetError(folder, f"a folder of pairs has no split {split!r}, only 'all'")
+    folder = given_folder(root)
+    SPEC.check_split(split, folder)
     names = (file,) if file else ("pairs.json", "pairs.csv")
     found = [folder / name for name in names if (folder / name).is_file()]
     if not found:
@@ -135,10 +135,7 @@ def load(root: str | Path, *, split: str = "all", file: str | None = None) -> Fo
 
 
 def _read_json(path: Path) -> list[dict[str, Any]]:
-    try:
-        values = json.loads(read_text(path, _HOW))
-    except ValueError as error:
-        raise DatasetError(path, f"it is no JSON ({error})") from error
+    values = parse_json(path, _HOW)
     entries = values.get("pairs") if isinstance(values, dict) else values
     if not isinstance(entries, list):
         raise DatasetError(path, "it must hold a list of pairs")

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kornia_ditf.datasets.files import find_root, folders, image_size, read_text
-from kornia_ditf.datasets.pairs import Pair, PairDataset
+from kornia_ditf.datasets.files import find_root, folders, given_folder, image_size, read_text
+from kornia_ditf.datasets.pairs import Pair, PairDataset, as_homography, as_points
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
 
@@ -63,27 +63,27 @@ class HPatches(PairDataset):
             points_b=points[1],
             visibility_a=torch.ones(len(points[0]), dtype=torch.float64),
             visibility_b=torch.ones(len(points[1]), dtype=torch.float64),
-            homography=_read_numbers(folder / f"H_1_{other}", _HOW, columns=3, rows=3),
+            homography=_homography(folder / f"H_1_{other}"),
         )
 
     def _points(self, sequence: str, image: int) -> Tensor:
         if self._keypoints is None:
             return torch.empty(0, 2, dtype=torch.float64)
         path = self._keypoints / f"{sequence}-{image}.kp"
-        return _read_numbers(path, _KEYPOINTS, columns=2)
+        rows = _read_numbers(path, _KEYPOINTS)
+        return as_points([row[:2] for row in rows], path, "each line")
 
 
-def _read_numbers(path: Path, how: str, *, columns: int, rows: int | None = None) -> Tensor:
+def _homography(path: Path) -> Tensor:
+    return as_homography(_read_numbers(path, _HOW), path, "it")
+
+
+def _read_numbers(path: Path, how: str) -> list[list[float]]:
     lines = [line.split() for line in read_text(path, how).splitlines() if line.strip()]
     try:
-        values = torch.tensor(
-            [[float(cell) for cell in line[:columns]] for line in lines], dtype=torch.float64
-        )
+        return [[float(cell) for cell in line] for line in lines]
     except ValueError as error:
         raise DatasetError(path, f"it must hold numbers ({error}). {how}") from error
-    if values.ndim != 2 or values.shape[1] != columns or (rows and len(values) != rows):
-        raise DatasetError(path, f"it must hold {rows or 'rows of'} x {columns} numbers. {how}")
-    return values
 
 
 def load(
@@ -105,12 +105,11 @@ def load(
     Raises:
         DatasetError: a folder is missing.
     """
-    given = Path(root).expanduser()
+    given = given_folder(root)
     place = given / SPEC.folder if (given / SPEC.folder).is_dir() else given
     if not place.is_dir():
         find_root(given, SPEC.folder, SPEC.inside, _HOW)
-    if split not in SPEC.splits:
-        raise DatasetError(place, f"it has no split {split!r}; known: {', '.join(SPEC.splits)}")
+    SPEC.check_split(split, place)
     wanted = [
         name
         for name in folders(place)
@@ -120,7 +119,7 @@ def load(
     ]
     if not wanted:
         raise DatasetError(place, f"it holds no folder i_* or v_* of split {split!r}. {_HOW}")
-    points = None if keypoints is None else Path(keypoints).expanduser()
+    points = None if keypoints is None else given_folder(keypoints)
     if points is not None and not points.is_dir():
         raise DatasetError(points, f"there is no such folder. {_KEYPOINTS}")
     return HPatches(place, split, wanted, points)

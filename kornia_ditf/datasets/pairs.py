@@ -1,16 +1,15 @@
-"""What a data set gives: pairs of images with points that correspond, read when asked for."""
+"""Image pairs with points that correspond, and the checks of what annotations say of them."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, overload
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from kornia_ditf.datasets.base import Dataset
 from kornia_ditf.errors import DatasetError
 
 Box: TypeAlias = tuple[float, float, float, float]
@@ -18,7 +17,10 @@ Box: TypeAlias = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pair:
-    """Two images, and what is known of how they correspond; in pixels of the images as stored.
+    """Two images and the points, boxes or homography that are known of them.
+
+    Coordinates are pixels; of the images as stored for published data sets, and of the upright
+    images (EXIF orientation applied) for `folder` and `synthetic`.
 
     Args:
         name: unique in its data set.
@@ -35,10 +37,12 @@ class Pair:
         box_a: the object in A as left, top, right, bottom.
         box_b: the object in B.
         homography: takes points of A to B, shape (3, 3), float64.
-        flow: a .flo file whose vectors take pixels of A to B; for data sets of plugins, and scored
-            by no protocol here.
         label_a: what A shows, in words, for prompts; empty where nobody says.
         label_b: what B shows.
+
+    Raises:
+        DatasetError: a number is not finite, a size, box or visibility out of range, or the
+            homography has no inverse.
     """
 
     name: str
@@ -54,9 +58,21 @@ class Pair:
     box_a: Box | None = None
     box_b: Box | None = None
     homography: Tensor | None = None
-    flow: Path | None = None
     label_a: str = ""
     label_b: str = ""
+
+    def __post_init__(self) -> None:
+        for side, image in (("a", self.image_a), ("b", self.image_b)):
+            height, width = getattr(self, f"size_{side}")
+            as_size(width, height, image, f"size_{side}")
+            points, box = getattr(self, f"points_{side}"), getattr(self, f"box_{side}")
+            as_points(points, image, f"points_{side}")
+            seen = getattr(self, f"visibility_{side}")
+            as_visibility(seen, len(points), image, f"visibility_{side}")
+            if box is not None:
+                as_box(box, image, f"box_{side}")
+        if self.homography is not None:
+            as_homography(self.homography, self.image_a, "homography")
 
     @property
     def visible(self) -> Tensor:
@@ -66,7 +82,7 @@ class Pair:
         return (self.visibility_a > 0) & (self.visibility_b > 0)
 
 
-class PairDataset(Sequence[Pair]):
+class PairDataset(Dataset[Pair]):
     """A sequence of pairs; making it reads a list, and taking a pair reads that pair's files.
 
     Args:
@@ -75,52 +91,11 @@ class PairDataset(Sequence[Pair]):
         split: which part of it this is.
     """
 
-    def __init__(self, name: str, root: Path, split: str) -> None:
-        self.name, self.root, self.split = name, root, split
-
-    @property
-    @abstractmethod
-    def categories(self) -> tuple[str, ...]:
-        """The names that pairs count under, sorted."""
-
-    @abstractmethod
-    def read(self, index: int) -> Pair:
-        """Read one pair, index in [0, len).
-
-        Raises:
-            DatasetError: a file of it is missing or malformed.
-        """
-
     def category(self, index: int) -> str:
-        """Give what a pair counts under; without reading it, where the list says so."""
+        """Return what a pair counts under; without reading it, where the list says so."""
         return self.read(index).category
 
-    def defects(self) -> Iterator[DatasetError]:
-        """Name what is wrong with files that reading pairs does not touch."""
-        return iter(())
-
-    @overload
-    def __getitem__(self, index: int) -> Pair: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Pair]: ...
-
-    def __getitem__(self, index: int | slice) -> Pair | list[Pair]:
-        if isinstance(index, slice):
-            return [self.read(each) for each in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"pair {index} of {len(self)}")
-        return self.read(index % len(self))
-
-    def __iter__(self) -> Iterator[Pair]:
-        return (self.read(index) for index in range(len(self)))
-
     def images(self) -> dict[Path, str]:
-        """List each image once, in the order of the pairs, with its label for prompts.
-
-        Raises:
-            DatasetError: a pair cannot be read.
-        """
         found: dict[Path, str] = {}
         for pair in self:
             found.setdefault(pair.image_a, pair.label_a)
@@ -129,44 +104,91 @@ class PairDataset(Sequence[Pair]):
 
 
 def as_points(values: object, path: Path, what: str) -> Tensor:
-    """Read points (x, y) into shape (K, 2), float64.
+    """Check points (x, y) and return them in shape (K, 2), float64.
+
+    Args:
+        values: a list of pairs of numbers.
+        path: the annotation, for messages.
+        what: its name in the annotation.
 
     Raises:
-        DatasetError: they are no list of pairs of finite numbers.
+        DatasetError: they are not a list of pairs of finite numbers.
     """
-    try:
-        points = torch.tensor(values, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DatasetError(path, f"{what} must be a list of [x, y]") from error
+    points = _as_numbers(values, path, f"{what} must be a list of [x, y] in finite numbers")
     points = points.reshape(-1, 2) if points.numel() == 0 else points
-    if points.ndim != 2 or points.shape[1] != 2 or not bool(torch.isfinite(points).all()):
-        raise DatasetError(
-            path, f"{what} must be a list of [x, y] in finite numbers, got {str(values)[:60]}"
-        )
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise DatasetError(path, f"{what} must be a list of [x, y], got {str(values)[:60]}")
     return points
 
 
 def as_box(values: object, path: Path, what: str) -> Box:
-    """Read left, top, right, bottom.
+    """Check a box of left, top, right, bottom.
 
     Raises:
-        DatasetError: they are not four numbers, or the box has no area.
+        DatasetError: they are not four finite numbers, or the box has no area.
     """
-    if isinstance(values, list) and len(values) == 4:
-        left, top, right, bottom = (
-            as_points([values[:2], values[2:]], path, what).flatten().tolist()
-        )
+    expected = f"{what} must be left, top, right, bottom of a box with an area"
+    numbers = _as_numbers(values, path, expected)
+    if numbers.shape == (4,):
+        left, top, right, bottom = numbers.tolist()
         if right > left and bottom > top:
             return (left, top, right, bottom)
-    raise DatasetError(path, f"{what} must be left, top, right, bottom, got {values}")
+    raise DatasetError(path, f"{expected}, got {str(values)[:60]}")
 
 
-def existing_image(path: Path, how: str) -> Path:
-    """Give a path back if a file is there.
+def as_size(width: object, height: object, path: Path, what: str) -> tuple[int, int]:
+    """Check the size of an image and return (height, width).
 
     Raises:
-        DatasetError: there is none.
+        DatasetError: they are not integers above 0.
     """
-    if not path.is_file():
-        raise DatasetError(path, f"there is no such image. {how}")
-    return path
+    for side in (width, height):
+        if not isinstance(side, int) or isinstance(side, bool) or not 0 < side < _LONGEST:
+            raise DatasetError(
+                path, f"{what} must be width and height in pixels, got {width!r} and {height!r}"
+            )
+    return height, width  # type: ignore[return-value]
+
+
+def as_visibility(values: object, count: int, path: Path, what: str) -> Tensor:
+    """Check the visibilities of points and return them in shape (K,), float64.
+
+    Raises:
+        DatasetError: they are not one number in [0, 1] for each point.
+    """
+    expected = f"{what} must have one number for each point, from 0 (not annotated) to 1 (visible)"
+    numbers = _as_numbers(values, path, expected)
+    if numbers.shape != (count,) or bool(((numbers < 0) | (numbers > 1)).any()):
+        raise DatasetError(path, f"{expected}, got {str(values)[:60]}")
+    return numbers
+
+
+def as_homography(values: object, path: Path, what: str) -> Tensor:
+    """Check a homography and return it in shape (3, 3), float64.
+
+    Raises:
+        DatasetError: it is not 3 x 3 finite numbers, or has no inverse.
+    """
+    expected = f"{what} must be 3 x 3 finite numbers with an inverse"
+    matrix = _as_numbers(values, path, expected)
+    if matrix.shape == (3, 3):
+        # In units of 1000 pixels, in which the entries of sound ones are of similar magnitude.
+        unit = torch.tensor([1000.0, 1000.0, 1.0], dtype=torch.float64)
+        scales = torch.linalg.svdvals(matrix / unit[:, None] * unit)
+        if scales[2] > _SINGULAR * scales[0]:
+            return matrix
+    raise DatasetError(path, f"{expected}, got {str(values)[:60]}")
+
+
+_LONGEST = 1 << 31
+_SINGULAR = 1e-9
+
+
+def _as_numbers(values: object, path: Path, expected: str) -> Tensor:
+    try:
+        numbers = torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise DatasetError(path, f"{expected}, got {str(values)[:60]}") from error
+    if not bool(torch.isfinite(numbers).all()):
+        raise DatasetError(path, f"{expected}, got {str(values)[:60]}")
+    return numbers

@@ -9,8 +9,14 @@ from typing import Any
 
 import torch
 
-from kornia_ditf.datasets.files import find_root, read_json, read_text
-from kornia_ditf.datasets.pairs import Pair, PairDataset, as_box, as_points, existing_image
+from kornia_ditf.datasets.files import (
+    annotated_image,
+    find_root,
+    path_inside,
+    read_json,
+    read_text,
+)
+from kornia_ditf.datasets.pairs import Pair, PairDataset, as_box, as_points, as_size
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
 
@@ -35,7 +41,7 @@ class SPair(PairDataset):
 
     def __init__(self, root: Path, split: str, names: list[tuple[str, str]]) -> None:
         super().__init__("spair-71k", root, split)
-        self._names = names
+        self._names, self._folder = names, root / "PairAnnotation" / split
 
     def __len__(self) -> int:
         return len(self._names)
@@ -49,27 +55,34 @@ class SPair(PairDataset):
 
     def read(self, index: int) -> Pair:
         name, category = self._names[index]
-        path = self.root / "PairAnnotation" / self.split / f"{name}.json"
+        path = path_inside(self._folder, f"{name}.json", self._folder)
         values = read_json(path, _KEYS, _HOW)
         if values["category"] != category:
             raise DatasetError(path, f"its category is {values['category']!r}, not {category!r}")
+        sizes = [_size(values[f"{side}_imsize"], path, f"{side}_imsize") for side in _SIDES]
         points_a, points_b = (as_points(values[f"{s}_kps"], path, f"{s}_kps") for s in _SIDES)
         identifiers = values.get("kps_ids", values["src_kps"])
+        if not isinstance(identifiers, list):
+            raise DatasetError(path, f"kps_ids must be a list, got {str(identifiers)[:60]}")
         if not len(points_a) == len(points_b) == len(identifiers):
             raise DatasetError(
                 path,
                 f"it has {len(points_a)} src_kps, {len(points_b)} trg_kps and "
                 f"{len(identifiers)} kps_ids, which must be as many",
             )
-        images = self.root / "JPEGImages" / category
+        folder = self.root / "JPEGImages" / category
+        images = [
+            annotated_image(path_inside(folder, values[f"{side}_imname"], path), size, _HOW)
+            for side, size in zip(_SIDES, sizes, strict=True)
+        ]
         seen = torch.ones(len(points_a), dtype=torch.float64)
         return Pair(
             name=f"{self.split}/{name}",
             category=category,
-            image_a=existing_image(images / values["src_imname"], _HOW),
-            image_b=existing_image(images / values["trg_imname"], _HOW),
-            size_a=_size(values, "src", path),
-            size_b=_size(values, "trg", path),
+            image_a=images[0],
+            image_b=images[1],
+            size_a=sizes[0],
+            size_b=sizes[1],
             points_a=points_a,
             points_b=points_b,
             visibility_a=seen,
@@ -81,7 +94,7 @@ class SPair(PairDataset):
         )
 
     def defects(self) -> Iterator[DatasetError]:
-        """Name lists of Layout that do not fit the pairs, and annotations that cannot be read."""
+        """Yield lists of Layout that do not fit the pairs, and annotations that cannot be read."""
         known = {name for name, _ in self._names}
         for path in sorted(self.root.glob(f"Layout/*/{self.split}.txt")):
             absent = [name for name in read_text(path, _HOW).split() if name not in known]
@@ -98,11 +111,10 @@ class SPair(PairDataset):
 _SIDES = ("src", "trg")
 
 
-def _size(values: dict[str, Any], side: str, path: Path) -> tuple[int, int]:
-    size = values[f"{side}_imsize"]
-    if len(size) < 2 or not all(isinstance(each, int) and each > 0 for each in size[:2]):
-        raise DatasetError(path, f"{side}_imsize must be width, height, channels, got {size}")
-    return size[1], size[0]
+def _size(values: list[Any], path: Path, what: str) -> tuple[int, int]:
+    if len(values) < 2:
+        raise DatasetError(path, f"{what} must be width, height, channels, got {values}")
+    return as_size(values[0], values[1], path, what)
 
 
 def load(root: str | Path, *, split: str = "test", layout: str | None = None) -> SPair:
@@ -119,8 +131,9 @@ def load(root: str | Path, *, split: str = "test", layout: str | None = None) ->
     """
     place = find_root(root, SPEC.folder, SPEC.inside, _HOW)
     folder = place / "PairAnnotation" / split
-    if split not in SPEC.splits or not folder.is_dir():
-        raise DatasetError(folder, f"there is no such split; known: {', '.join(SPEC.splits)}")
+    SPEC.check_split(split, place)
+    if not folder.is_dir():
+        raise DatasetError(folder, f"there is no such folder. {_HOW}")
     if layout is None:
         listed, origin = (path.name.removesuffix(".json") for path in folder.glob("*.json")), folder
     else:

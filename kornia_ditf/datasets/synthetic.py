@@ -1,7 +1,7 @@
-"""Any images, warped by random homographies and changed in light, as pairs that are known exactly.
+"""Synthetic pairs: any images warped by random homographies or changed in light.
 
-Image B is made when its pair is first read and kept in the cache under what it was made of, so
-that it has a path as any other image.
+Image B is made when its pair is first read, and kept in the cache under a hash of the image and
+the change. A cached file whose checksum is wrong is made again.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kornia_ditf.datasets.files import image_size
+from kornia_ditf.datasets.files import given_folder, image_size
 from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError, InvalidArgumentError
-from kornia_ditf.utils.cache import cache_folder, write_to_cache
+from kornia_ditf.utils.cache import cache_folder, is_sound, write_checked
 from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.images import read_image
 
@@ -65,7 +65,7 @@ class SyntheticPairs(PairDataset):
     def read(self, index: int) -> Pair:
         path = self._images[index // len(self._changes)]
         change = self._changes[index % len(self._changes)]
-        size = image_size(path, "It was there when the folder was listed")
+        size = image_size(path, "It was there when the folder was listed", upright=True)
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         key = hashlib.sha256(json.dumps([content, asdict(change)]).encode()).hexdigest()
         generator = np.random.Generator(np.random.PCG64(int(key[:16], 16)))
@@ -74,7 +74,7 @@ class SyntheticPairs(PairDataset):
             homography = _random_homography(generator, size, change.strength)
         points_a, points_b = _random_points(generator, size, homography, change.points)
         target = cache_folder() / "synthetic" / f"{key[:32]}.png"
-        if not target.is_file():
+        if not is_sound(target):
             _make(path, target, homography, change, generator)
         seen = torch.ones(len(points_a), dtype=torch.float64)
         return Pair(
@@ -140,7 +140,7 @@ def _make(
         image = cv2.warpPerspective(image, homography, size, borderMode=cv2.BORDER_REFLECT)
     if change.kind != "viewpoint":
         image = _relight(image, generator, change.strength)
-    with write_to_cache(target) as temporary:
+    with write_checked(target) as temporary:
         pixels = np.clip(np.round(image * 255), 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(temporary, format="PNG")
 
@@ -184,17 +184,19 @@ def load(
         DatasetError: the folder is missing or holds no image.
         InvalidArgumentError: a number out of range.
     """
-    folder = Path(root).expanduser()
+    folder = given_folder(root)
     check_integer("versions", versions, 1)
     check_integer("points", points, 1)
     check_integer("seed", seed, 0)
     if not 0 < strength <= 0.45:
         raise InvalidArgumentError(f"strength must lie in (0, 0.45], got {strength!r}")
-    if split not in SPEC.splits:
-        raise DatasetError(folder, f"it has no split {split!r}; known: {', '.join(SPEC.splits)}")
+    SPEC.check_split(split, folder)
     if not folder.is_dir():
         raise DatasetError(folder, "there is no such folder")
-    images = sorted(path for path in folder.glob(pattern) if path.suffix.lower() in _SUFFIXES)
+    try:
+        images = sorted(path for path in folder.glob(pattern) if path.suffix.lower() in _SUFFIXES)
+    except (ValueError, NotImplementedError) as error:
+        raise InvalidArgumentError(f"pattern must be as in `*.jpg`, got {pattern!r}") from error
     if not images:
         raise DatasetError(folder, f"it holds no image {pattern} ({', '.join(_SUFFIXES)})")
     changes = [

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from pathlib import Path
 
-from kornia_ditf.utils.cache import cache_folder, write_to_cache
-
-logger = logging.getLogger(__name__)
-
+from kornia_ditf.utils.cache import cache_folder, is_sound, write_checked
 
 _RULE = 2  # of finding massive channels; what an earlier rule found is not read
 
@@ -18,14 +14,9 @@ _RULE = 2  # of finding massive channels; what an earlier rule found is not read
 def load(identity: str, block: int, timestep: float) -> tuple[int, ...] | None:
     """Return the massive channels kept for these weights; None where there are none."""
     path = _path(identity, block, timestep)
-    try:
-        record = json.loads(path.read_text("utf-8"))
-        return tuple(int(channel) for channel in record["massive_channels"])
-    except FileNotFoundError:
+    if not is_sound(path):
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        logger.warning("ignoring the damaged calibration %s (%s); calibrate again", path, error)
-        return None
+    return tuple(json.loads(path.read_text("utf-8"))["massive_channels"])
 
 
 def save(identity: str, block: int, timestep: float, channels: tuple[int, ...]) -> Path:
@@ -41,7 +32,7 @@ def save(identity: str, block: int, timestep: float, channels: tuple[int, ...]) 
         "timestep": timestep,
         "massive_channels": list(channels),
     }
-    with write_to_cache(path) as temporary:
+    with write_checked(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1), "utf-8")
     return path
 

@@ -52,7 +52,7 @@ def check_plain(checkpoint: Checkpoint, subfolder: str, stem: str = "model") -> 
     Raises:
         CheckpointError: weights are stored quantised, missing or damaged.
     """
-    if not checkpoint.has_part(subfolder) and subfolder:
+    if subfolder and not checkpoint.has_part(subfolder):
         return
     config = f"{subfolder}/config.json" if subfolder else "config.json"
     if checkpoint.json(config).get("quantization_config") is None:

@@ -7,9 +7,8 @@ wrong: the last block of SD3 has another shape, and some families scale by depth
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint, damaged, read_header
 from kornia_ditf.loading.quantisation import refuse_quantised
-from kornia_ditf.utils.isolation import default_dtype, lock_of
+from kornia_ditf.utils.isolation import SharedSetting, default_dtype, lock_of, quiet
 
 # DiT and PixArt were published before they had classes of their own, told apart by their norm.
 _FORMER_CLASS = "Transformer2DModel"
@@ -130,8 +129,8 @@ def build_empty(config: dict[str, Any], class_name: str, dtype: torch.dtype) -> 
     def build(*, include_buffers: bool) -> nn.Module:
         # Both change the whole process while the model is built.
         with (
-            lock_of(init_empty_weights),
             default_dtype(dtype),
+            lock_of(init_empty_weights),
             init_empty_weights(include_buffers=include_buffers),
             without_deprecations(),
         ):
@@ -145,7 +144,7 @@ def build_empty(config: dict[str, Any], class_name: str, dtype: torch.dtype) -> 
             if not _lacks_values(model):
                 return model
         return build(include_buffers=False)
-    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+    except Exception as error:  # whatever a wrong value leads to inside the class
         raise CheckpointError(f"{class_name} rejects its configuration: {error}") from error
 
 
@@ -301,14 +300,12 @@ def _load_quantized(
     return model
 
 
-@contextmanager
-def without_deprecations() -> Iterator[None]:
-    """Keep to themselves what libraries warn of in their own code, which no user can change."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
+def without_deprecations() -> AbstractContextManager[None]:
+    """Silence third-party FutureWarnings."""
+    return quiet(FutureWarning)
 
 
+@SharedSetting
 @contextmanager
 def without_progress_bars() -> Iterator[None]:
     """Keep diffusers and transformers from drawing progress bars, and leave them as they were."""
@@ -327,6 +324,7 @@ def without_progress_bars() -> Iterator[None]:
                 library.enable_progress_bar()
 
 
+@SharedSetting
 @contextmanager
 def without_remarks() -> Iterator[None]:
     """Keep transformers from logging what is no error, and leave it as it was."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.types import DescriptorMap
+from kornia_ditf.utils.isolation import SharedSetting
 
 
 def check_tensor(value: object, name: str, shape: str) -> None:
@@ -53,17 +54,21 @@ def check_one_image(descriptors: DescriptorMap, name: str) -> None:
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """Compute without gradients and autocast, and on CUDA without shortened products."""
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        if device.type != "cuda":
-            yield
-            return
-        flags = torch.backends.cuda.matmul
-        names = ("allow_tf32", "allow_bf16_reduced_precision_reduction")
-        before = {name: getattr(flags, name) for name in names}
-        try:
-            for name in names:
-                setattr(flags, name, False)
-            yield
-        finally:
-            for name, value in before.items():
-                setattr(flags, name, value)
+    whole = _whole_products() if device.type == "cuda" else nullcontext()
+    with torch.no_grad(), torch.autocast(device.type, enabled=False), whole:
+        yield
+
+
+@SharedSetting
+@contextmanager
+def _whole_products() -> Iterator[None]:
+    flags = torch.backends.cuda.matmul
+    names = ("allow_tf32", "allow_bf16_reduced_precision_reduction")
+    before = {name: getattr(flags, name) for name in names}
+    try:
+        for name in names:
+            setattr(flags, name, False)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(flags, name, value)

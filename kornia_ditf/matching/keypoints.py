@@ -1,15 +1,15 @@
-"""Points of one image in, the same points in another image out, at its full resolution.
+"""Keypoint transfer: points of one image found again in another, at its full resolution.
 
-A point's descriptor is compared with every pixel of the other image (`fullres` says how that is
-cheap), and a decoder reads the place from the cosines. What belongs to the image that is searched
-can be prepared once for any number of searches.
+A point's descriptor is compared with every pixel of the other image (`similarity` says how that is
+cheap), and a decoder reads its position from the cosines. A target can be prepared once for any
+number of searches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -32,8 +32,8 @@ class TopK:
 
     Args:
         count: how many, at least 1.
-        apart: leave out pixels that lie within so many pixels of a better one, along x and y
-            both. At 0 the pixels found are mostly neighbours.
+        apart: suppress pixels within this distance of a better one, along x and y both. At 0
+            the pixels found are mostly neighbours.
 
     Raises:
         InvalidArgumentError: a number out of range.
@@ -49,12 +49,12 @@ class TopK:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowSoftArgmax:
-    """Take the mean place around the highest cosine, weighted by a softmax (GeoAware-SC).
+    """Take the mean position around the highest cosine, weighted by a softmax (GeoAware-SC).
 
     As in the code of Zhang et al., "Telling Left from Right" (CVPR 2024): cosines outside a
-    square window around the highest become 0, the softmax goes over all of them, and its mean is
-    the place. With them a point's descriptor is that of the token that it falls into: for exactly
-    that, ask for points at token centres (`DescriptorMap.centres`).
+    square window around the highest become 0, and the softmax is taken over all of them. There a
+    point's descriptor is that of the token it falls into: for exactly that, ask for points at
+    token centres (`DescriptorMap.centres`).
 
     Args:
         beta: the temperature, above 0; theirs is 0.02.
@@ -83,7 +83,7 @@ Decoder = Argmax | TopK | WindowSoftArgmax
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:
-    """Described images made ready to be searched any number of times; see `prepare_target`.
+    """Descriptors prepared for any number of searches; see `prepare_target`.
 
     Args:
         tokens: descriptors token by token, shape (B, rows, columns, D), float32.
@@ -123,36 +123,55 @@ def prepare_target(descriptors: DescriptorMap) -> Target:
     return _prepare(descriptors, "descriptors")
 
 
+@overload
 def match_points(
     map_a: DescriptorMap,
     points: Tensor,
     map_b: DescriptorMap | Target,
     *,
+    decode: Decoder = ...,
+) -> Matches: ...
+@overload
+def match_points(
+    map_a: DescriptorMap | Sequence[DescriptorMap],
+    points: Tensor | Sequence[Tensor],
+    map_b: DescriptorMap | Target | Sequence[DescriptorMap | Target],
+    *,
+    decode: Decoder = ...,
+) -> Matches | list[Matches]: ...
+def match_points(
+    map_a: DescriptorMap | Sequence[DescriptorMap],
+    points: Tensor | Sequence[Tensor],
+    map_b: DescriptorMap | Target | Sequence[DescriptorMap | Target],
+    *,
     decode: Decoder = Argmax(),
-) -> Matches:
+) -> Matches | list[Matches]:
     """Find each point of image A in image B, among all pixels of B.
 
     The same as upsampling B's descriptors to its image's size (bilinear), normalising them and
-    taking the pixel of highest cosine, as DIFT and DiTF do; see `fullres` for how. Among equal
+    taking the pixel of highest cosine, as DIFT and DiTF do; see `similarity` for how. Among equal
     pixels the first is taken, row by row; a point whose descriptor is zero goes to (0, 0) with
     score 0.
 
     Args:
-        map_a: descriptors of B images.
-        points: (x, y) in the pixels of A, whole or not, shape (B, K, 2), or (1, K, 2) for all
-            images, or (K, 2) where the maps hold one image; K may be 0.
-        map_b: descriptors of the B images to search, or what `prepare_target` made of them.
-        decode: how the place is read from the cosines: `Argmax`, `TopK` or `WindowSoftArgmax`.
+        map_a: descriptors of B images, or a list of maps.
+        points: (x, y) in pixels of A, shape (B, K, 2), or (1, K, 2) for all images, or (K, 2)
+            where the maps hold one image; K may be 0. For lists of maps, one tensor for all or a
+            list of them.
+        map_b: descriptors of the B images to search, or what `prepare_target` made of them; or a
+            list of either.
+        decode: how a position is read from the cosines: `Argmax`, `TopK` or `WindowSoftArgmax`.
 
     Returns:
         the points and their pixels in B, shape (B, K, 2), float32, and the highest cosines, shape
         (B, K); for points of shape (K, 2) all without the first axis. They keep the order of
         `points`. `TopK` adds an axis of its count after K; where it runs out of pixels, scores
-        are -inf.
+        are -inf. For lists a list with one result per pair; a single map on one side goes with
+        every map on the other.
 
     Raises:
         InvalidArgumentError: a wrong shape, maps of different lengths, widths or devices, or
-            values not finite.
+            values that are not finite.
 
     Example:
         >>> from kornia_ditf.types import Frame
@@ -163,6 +182,24 @@ def match_points(
         >>> match_points(a, torch.tensor([[4.0, 4.0]]), b, decode=WindowSoftArgmax()).points_b
         tensor([[47.5000, 15.5000]])
     """
+    if isinstance(map_a, DescriptorMap) and isinstance(map_b, DescriptorMap | Target):
+        return _match_points(map_a, points, map_b, decode)
+    lists = [side for side in (map_a, points, map_b) if isinstance(side, list | tuple)]
+    lengths = {len(side) for side in lists}
+    if len(lengths) != 1:
+        raise InvalidArgumentError(
+            f"lists of maps and points must have one length, got {sorted(lengths)}"
+        )
+    maps_a, every, maps_b = (
+        side if isinstance(side, list | tuple) else [side] * len(lists[0])
+        for side in (map_a, points, map_b)
+    )
+    return [_match_points(*each, decode) for each in zip(maps_a, every, maps_b, strict=True)]
+
+
+def _match_points(
+    map_a: DescriptorMap, points: Any, map_b: DescriptorMap | Target, decode: Decoder
+) -> Matches:
     target, queries = _read(map_a, points, map_b)
     with full_precision(queries.device):
         match decode:

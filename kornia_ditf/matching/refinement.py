@@ -1,7 +1,9 @@
-"""Matches of tokens in, matches between tokens out: the place where the cosine peaks, below a cell.
+"""Sub-token refinement: the position between tokens at which the cosine peaks.
 
 Tokens match at their centres, so the point in image B is off by up to half a cell. Around it the
 cosine with the point of A is a smooth surface, and its peak says where in the cell the match lies.
+Texture skews that surface; it skews the surface of A around its own point likewise, where the peak
+is known, so the offset found there is subtracted.
 """
 
 from __future__ import annotations
@@ -39,15 +41,15 @@ def refine(
         map_a: descriptors of A, one image.
         map_b: descriptors of B, one image.
         method: `parabola` fits one through the cosines of the token and its two neighbours, along
-            x and y each; `softargmax` takes the mean place of the tokens around, weighted by a
-            softmax of their cosines.
+            x and y each; `softargmax` takes the mean position of the tokens around, weighted by
+            a softmax of their cosines.
         radius: of the window of `softargmax`, in tokens, at least 1.
         beta: its temperature, above 0.
 
     Returns:
         the matches with other points_b, at most half a cell away for `parabola` and `radius`
-        cells for `softargmax`; points_a, scores and order as they were. At the border of the grid
-        a point does not move across it.
+        cells for `softargmax`; points_a, scores and order as they were. An image matched with
+        itself is left as it is.
 
     Raises:
         InvalidArgumentError: several images, different widths or devices, or a wrong number.
@@ -69,20 +71,38 @@ def refine(
     check_one_image(map_a, "map_a")
     check_one_image(map_b, "map_b")
     check_comparable(map_a.data, map_b.data, map_a.data.shape[1], map_b.data.shape[1])
-    cells = Frame(map_b.frame.image_size, map_b.grid)
-    reach = 1 if method == "parabola" else radius
     with full_precision(map_b.data.device):
         queries = map_a.at(matches.points_a[None])[0]
-        tokens = map_b.tokens[0].float()
-        refined = []
-        for query, points in zip(
-            torch.split(queries, _CHUNK), torch.split(matches.points_b, _CHUNK), strict=True
-        ):
-            centre = cells.to_model(points).round().long()
-            surface = _surface(query, centre, tokens, map_b.grid, reach)
-            shift = _peak(surface) if method == "parabola" else _mean(surface, beta)
-            refined.append(cells.to_image(centre + shift))
-    return Matches(matches.points_a, torch.cat(refined).to(matches.points_b), matches.scores)
+        # What A's own surface finds beside its point, it finds beside that of B too.
+        _, skew = _locate(queries, map_a, matches.points_a, method, radius, beta)
+        places, shift = _locate(queries, map_b, matches.points_b, method, radius, beta)
+        limit = 0.5 if method == "parabola" else radius
+        start = places.round()
+        moved = start + (places + shift - start - skew).clamp(-limit, limit)
+        refined = Frame(map_b.frame.image_size, map_b.grid).to_image(moved)
+    return Matches(matches.points_a, refined.to(matches.points_b), matches.scores)
+
+
+def _locate(
+    queries: Tensor,
+    described: DescriptorMap,
+    points: Tensor,
+    method: Method,
+    radius: int,
+    beta: float,
+) -> tuple[Tensor, Tensor]:
+    """Find the peak near each point: the points in tokens, and how far the peak is from them."""
+    places = Frame(described.frame.image_size, described.grid).to_model(points)
+    tokens, peaks = described.tokens[0].float(), []
+    for query, near in zip(
+        torch.split(queries, _CHUNK), torch.split(places.round().long(), _CHUNK), strict=True
+    ):
+        if method == "parabola":
+            shift = _peak(_surface(query, near, tokens, described.grid, 1))
+        else:
+            shift = _mean(_surface(query, near, tokens, described.grid, radius), beta)
+        peaks.append(near + shift)
+    return places, torch.cat(peaks) - places
 
 
 def _surface(

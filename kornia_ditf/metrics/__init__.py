@@ -1,3 +1,3 @@
-"""Metrics of points, homographies, masks and flow: functions, and accumulators that define them."""
+"""Metrics of points, homographies and masks: functions, and accumulators over data sets."""
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""Points, homographies or flow, found and true, in; distances, hits and scores out."""
+"""Metrics as functions: distances, correct points, corner errors and areas under curves."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -46,7 +48,7 @@ def within(
     *,
     single: bool = False,
 ) -> Tensor:
-    """Tell which points are correct at each threshold, alpha times a base.
+    """Find which points are correct at each threshold, alpha times a base.
 
     Where a distance meets its threshold exactly, rounding decides, and two published scripts
     round differently. `<=` is DIFT's and DiTF's `distance / base <= alpha` in float64, and `<` is
@@ -71,8 +73,8 @@ def within(
         >>> within(torch.tensor([4.0, 5.0, 6.0]), 50.0, [0.1])
         tensor([[ True,  True, False]])
     """
-    if not base > 0:
-        raise InvalidArgumentError(f"the base of thresholds must be above 0, got {base!r}")
+    if not 0 < base < math.inf:
+        raise InvalidArgumentError(f"base must be above 0 and finite, got {base!r}")
     if comparison == "<=":
         thresholds = torch.tensor(alphas, dtype=torch.float64)
         return (distances.cpu().double() / base)[None] <= thresholds[:, None]
@@ -84,7 +86,7 @@ def within(
 
 
 def project(homography: Tensor, points: Tensor) -> Tensor:
-    """Take points through a homography.
+    """Map points by a homography.
 
     Args:
         homography: shape (3, 3).
@@ -126,54 +128,56 @@ def corner_error(found: Tensor | None, true: Tensor, size: tuple[int, int]) -> f
 
 
 def area_under_curve(errors: Sequence[float], threshold: float) -> float:
-    """Integrate the share of errors below e for e from 0 to a threshold, divided by it.
+    """Compute the AUC of errors: the mean share of errors below e, for e from 0 to a threshold.
 
-    The curve goes through (0, 0) and, for the i-th smallest of N errors, through (e_i, i / N), with
-    straight lines between, as in SuperGlue's evaluation.
+    The share is interpolated linearly: through (0, 0) and, for the i-th smallest of N errors,
+    (e_i, i / N), as in the evaluations of SuperGlue, LoFTR and glue-factory.
 
     Args:
         errors: one for each pair; infinite where nothing was found.
         threshold: in the unit of the errors.
 
     Raises:
-        InvalidArgumentError: there are no errors, or the threshold is not above 0.
+        InvalidArgumentError: there are no errors, one is NaN or negative, or the threshold is not
+            above 0.
 
     Example:
         >>> area_under_curve([0.0, 0.0, 10.0], threshold=5.0)
         0.6666666666666666
     """
-    if not errors or not threshold > 0:
-        raise InvalidArgumentError(
-            f"errors must not be empty and threshold above 0, got {len(errors)} and {threshold!r}"
-        )
-    area, last_error, last_share = 0.0, 0.0, 0.0
-    for rank, error in enumerate(sorted(errors), 1):
-        if error >= threshold:
-            break
-        share = rank / len(errors)
-        area += (error - last_error) * (last_share + share) / 2
-        last_error, last_share = error, share
-    return (area + (threshold - last_error) * last_share) / threshold
+    contributions = area_contributions(errors, threshold)
+    if not len(contributions):
+        raise InvalidArgumentError("errors must not be empty")
+    return float(contributions.sum()) / len(contributions)
 
 
-def end_point_error(found: Tensor, true: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Measure each vector of a flow: the length of its difference from the true one.
+def area_contributions(errors: Sequence[float] | npt.NDArray[Any], threshold: float) -> Tensor:
+    """Compute what each error contributes to `area_under_curve`, which is their mean.
+
+    Without interpolation an error e contributes max(0, 1 - e / threshold). Straight lines between
+    the steps add half of the largest error below the threshold, here to that error's own.
 
     Args:
-        found: (dx, dy), shape (..., 2).
-        true: same shape.
-        valid: which count, shape (...), bool; None is those whose true vector is finite.
+        errors: one for each pair.
+        threshold: in the unit of the errors.
 
     Returns:
-        the lengths of those that count, shape (N,), float64.
+        shape (N,), float64.
 
     Raises:
-        InvalidArgumentError: the shapes differ.
+        InvalidArgumentError: an error is NaN or negative, or the threshold is not above 0.
+
+    Example:
+        >>> area_contributions([1.0, 4.0, 10.0], threshold=5.0)
+        tensor([0.8000, 0.6000, 0.0000], dtype=torch.float64)
     """
-    if found.shape != true.shape or found.shape[-1:] != (2,):
+    values = torch.as_tensor(errors, dtype=torch.float64)
+    if not 0 < threshold < math.inf or not bool((values >= 0).all()):
         raise InvalidArgumentError(
-            "found and true must have one shape (..., 2), "
-            f"got {tuple(found.shape)} and {tuple(true.shape)}"
+            f"errors must not be negative or NaN, and threshold must be above 0, got {threshold!r}"
         )
-    chosen = torch.isfinite(true).all(-1) if valid is None else valid
-    return point_distances(found[chosen].cpu().double(), true[chosen].cpu().double())
+    contributions = (1 - values / threshold).clamp(min=0)
+    below = torch.where(values < threshold, values, -1.0)
+    if len(below) and below.max() > 0:
+        contributions[below.argmax()] += below.max() / threshold / 2
+    return contributions

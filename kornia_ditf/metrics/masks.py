@@ -1,4 +1,4 @@
-"""Masks of objects, found and true, in; region similarity J and boundary accuracy F out.
+"""Region similarity J and boundary accuracy F of masks.
 
 The arithmetic is that of the DAVIS challenge's own davis2017-evaluation (Perazzi et al., CVPR
 2016; Pont-Tuset et al., arXiv 1704.00675), which says what both scores mean.

@@ -1,4 +1,4 @@
-"""Hits of pairs in, one after another or merged; PCK per point, image and category out."""
+"""PCK per point, per image and per category, accumulated over pairs."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class PCK:
 
     @property
     def definition(self) -> str:
-        """Say what is counted."""
+        """The definition of the scores, in sentences."""
         return (
             f"PCK@a: the share of keypoints found at a distance {self.comparison} a times "
             f"{_BASES[self.base]}. Per point: of all keypoints of all pairs. Per image: the mean "
@@ -147,7 +147,7 @@ class PCK:
         self._empty += other._empty
 
     def compute(self) -> PCKScores:
-        """Give the scores of all that was counted; NaN where nothing was."""
+        """Return the scores of all pairs so far; NaN where there are none."""
         categories = {
             name: CategoryPCK(
                 *self._counts[name], _shares(correct, points), _shares(per_image, images)

@@ -1,6 +1,6 @@
-"""Points in pixels of an image in, in pixels of the padded square out, and back.
+"""Points in the padded square of sd-dino and GeoAware-SC.
 
-The arithmetic of sd-dino and GeoAware-SC (`preprocess_kps_pad`, `kpts_to_patch_idx`), in float32 as
+Their arithmetic (`preprocess_kps_pad`, `kpts_to_patch_idx`), in float32 as
 theirs, since a point on the edge of a token or of a threshold is decided by rounding.
 """
 
@@ -36,7 +36,7 @@ def from_canvas(points: Tensor, size: tuple[int, int], side: int) -> Tensor:
 
 
 def scale_of(size: tuple[int, int], side: int) -> float:
-    """Give how much larger the square shows the image."""
+    """Return the scale of the image in the square."""
     return side / max(size)
 
 

@@ -1,16 +1,18 @@
-"""Descriptors of two images and what is known of the pair in, a scored `PairResult` out."""
+"""Scoring the descriptors of an annotated pair as a protocol does."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from kornia_ditf.datasets.files import as_pixels, image_size, is_file
 from kornia_ditf.datasets.pairs import Pair
-from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.errors import DatasetError, InvalidArgumentError
 from kornia_ditf.matching.keypoints import match_points
 from kornia_ditf.metrics.functional import corner_error, point_distances, project, within
 from kornia_ditf.protocols.canvas import find_in_canvas, from_canvas, scale_of, to_canvas
@@ -23,7 +25,7 @@ _WILLOW_SIDE = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PairResult:
-    """What came out for one pair, point by point.
+    """The result of one pair, point by point.
 
     Args:
         name: of the pair.
@@ -77,6 +79,7 @@ def evaluate_pair(
     Raises:
         InvalidArgumentError: the maps are not of images fitted for this protocol, or the pair
             lacks what the protocol needs, such as a box.
+        DatasetError: an image has another size than is annotated, as the protocol reads it.
 
     Example:
         >>> from kornia_ditf.datasets import folder
@@ -88,6 +91,8 @@ def evaluate_pair(
         (torch.Size([3, 60]), 475.0)
     """
     begin = time.perf_counter()
+    for path, size in ((pair.image_a, pair.size_a), (pair.image_b, pair.size_b)):
+        check_size(path, size, protocol)
     if protocol.task == "homography":
         found = _planar(map_a, map_b, pair, protocol)
     elif protocol.task == "keypoints":
@@ -116,6 +121,25 @@ def evaluate_pair(
         corner_error=found.corner_error,
         seconds=time.perf_counter() - begin,
     )
+
+
+def check_size(path: Path, size: tuple[int, int], protocol: Protocol) -> None:
+    """Raise DatasetError if a protocol reads an image at another size than is annotated.
+
+    An EXIF orientation turns an image after it was annotated, or before. An image that is not
+    there, since its descriptors came from elsewhere, is not checked.
+    """
+    if not is_file(path):
+        return
+    upright = protocol.fit.upright
+    found = image_size(path, "", upright=upright)
+    if found != size:
+        raise DatasetError(
+            path,
+            f"it has {as_pixels(found)} {'upright' if upright else 'as stored'}, which is how "
+            f"{protocol.name} reads it, and its annotation says {as_pixels(size)}; save it without "
+            f"an EXIF orientation, or use a protocol with fit.upright={not upright}",
+        )
 
 
 def _in_image(map_a: DescriptorMap, map_b: DescriptorMap, pair: Pair, protocol: Protocol) -> _Found:
@@ -186,9 +210,9 @@ def _base(pair: Pair, protocol: Protocol, sources: Tensor) -> float:
             return float(max(pair.size_b))
         case "points" if "willow-padding" in protocol.compat:
             padded = torch.cat([sources, sources.new_full((1, 2), -1.0)])
-            return _extent(padded)
+            return _extent(padded, pair)
         case "points":
-            return _extent(pair.points_b[pair.visible])
+            return _extent(pair.points_b[pair.visible], pair)
     if pair.box_b is None:
         raise InvalidArgumentError(
             f"pair {pair.name} has no box in image B, by which {protocol.name} sets its "
@@ -198,6 +222,10 @@ def _base(pair: Pair, protocol: Protocol, sources: Tensor) -> float:
     return max(bottom - top, right - left)
 
 
-def _extent(points: Tensor) -> float:
-    # Without points there is nothing to be right or wrong, and any base will do.
-    return float((points.amax(0) - points.amin(0)).max()) or 1.0 if len(points) else 1.0
+def _extent(points: Tensor, pair: Pair) -> float:
+    if not len(points):
+        return 1.0  # There is nothing to be right or wrong, and any base will do.
+    extent = float((points.amax(0) - points.amin(0)).max())
+    if not extent:
+        raise DatasetError(pair.image_b, f"all keypoints of {pair.name} in it are at one place")
+    return extent

@@ -1,4 +1,4 @@
-"""An image and a protocol's `Fit` in, the image as the protocol describes it out."""
+"""Fitting images as published evaluations do before they are described."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def prepare_image(image: ImageLike, protocol: Protocol | Fit) -> Tensor:
         torch.Size([1, 3, 768, 768])
     """
     fit = protocol.fit if isinstance(protocol, Protocol) else protocol
-    whole = as_image(image)[:1]
+    whole = as_image(image, upright=fit.upright)[:1]
     if fit.kind == "whole":
         return whole
     pixels = whole[0].permute(1, 2, 0).cpu().float().mul(255).round().clamp(0, 255)
@@ -46,7 +46,7 @@ def prepare_image(image: ImageLike, protocol: Protocol | Fit) -> Tensor:
 
 
 def padded_size(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Give the height and width that an image has inside a padded square."""
+    """Return the height and width of an image inside a padded square."""
     height, width = size
     if height <= width:
         return int(np.around(side * height / width)), side
@@ -54,7 +54,7 @@ def padded_size(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def short_side_size(size: tuple[int, int], fit: Fit) -> tuple[int, int]:
-    """Give the height and width of an image whose shortest side is scaled."""
+    """Return the height and width of an image whose shortest side is scaled."""
     height, width = size
     if height > width:
         return int((fit.side * height / width) // fit.multiple * fit.multiple), fit.side

@@ -1,4 +1,4 @@
-"""Descriptors of two views of a plane in, matches and the homography that they give out."""
+"""Matching two views of a plane, and the homography that the matches agree on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REPROJECTION = 3.0
 def match_pair(
     map_a: DescriptorMap, map_b: DescriptorMap, pair: Pair, protocol: Protocol
 ) -> tuple[Tensor, Tensor]:
-    """Match the mutually nearest keypoints of a pair, or tokens where it has no keypoints.
+    """Match a pair by mutual nearest neighbours: its keypoints, or tokens if it has none.
 
     Returns:
         (x, y) in A and in B, shapes (K, 2), float64.

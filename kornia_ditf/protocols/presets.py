@@ -1,4 +1,4 @@
-"""The named protocols, each with its source; docs/protocols.md tells them apart."""
+"""The named protocols, each with its source; docs/protocols.md compares them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DITF_SPAIR = Protocol(
     name="ditf-spair",
     source=f"{_DITF}, eval_spair.py",
     datasets=("spair-71k",),
-    fit=Fit(kind="long-side", side=640, multiple=16),
+    fit=Fit(kind="long-side", side=640, multiple=16, upright=False),
     hints={
         "timestep": 260,
         "block": 28,
@@ -31,7 +31,7 @@ _GEOAWARE_SPAIR = Protocol(
     name="geoaware-spair",
     source=f"{_GEOAWARE}, window soft-argmax of trained descriptors",
     datasets=("spair-71k",),
-    fit=Fit(kind="pad", side=840),
+    fit=Fit(kind="pad", side=840, upright=False),
     decode=Decode(kind="window", beta=0.02, radius=7),
     comparison="<",
     canvas=840,
@@ -47,6 +47,7 @@ _PF_PASCAL = Protocol(
     name="pf-pascal",
     source="SD4Match, arXiv 2310.17569: thresholds relative to the longer side of image B",
     datasets=("pf-pascal",),
+    fit=Fit(upright=False),
     base="image",
     alphas=(0.05, 0.1, 0.15),
 )
@@ -54,6 +55,7 @@ _PF_WILLOW = Protocol(
     name="pf-willow",
     source="Proposal Flow, arXiv 1511.05065: thresholds relative to the extent of the keypoints",
     datasets=("pf-willow",),
+    fit=Fit(upright=False),
     base="points",
     alphas=(0.05, 0.1, 0.15),
 )
@@ -86,7 +88,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         name="dift-spair",
         source=f"{_DIFT}, eval_spair.py",
         datasets=("spair-71k",),
-        fit=Fit(kind="squash", side=768),
+        fit=Fit(kind="squash", side=768, upright=False),
         hints={"timestep": 261, "up_block": 1, "ensemble": 8, "prompt": _DIFT_PROMPT},
     ),
     _DITF_SPAIR,
@@ -94,13 +96,13 @@ PROTOCOLS: tuple[Protocol, ...] = (
         _DITF_SPAIR,
         name="ditf-spair-960",
         source=f"{_DITF}: as ditf-spair, at the image size of the paper's appendix (second-hand)",
-        fit=Fit(kind="long-side", side=960, multiple=16),
+        fit=Fit(kind="long-side", side=960, multiple=16, upright=False),
     ),
     Protocol(
         name="sd-dino-spair",
         source="sd-dino, arXiv 2305.15347, pck_spair_pascal.py: 20 pairs a category, its default",
         datasets=("spair-71k",),
-        fit=Fit(kind="pad", side=840),
+        fit=Fit(kind="pad", side=840, upright=False),
         decode=Decode(kind="tokens", offset=-0.5),
         comparison="<",
         canvas=840,
@@ -128,7 +130,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         _PF_PASCAL,
         name="sd-dino-pf-pascal",
         source="sd-dino, arXiv 2305.15347, pck_spair_pascal.py --PASCAL",
-        fit=Fit(kind="pad", side=840),
+        fit=Fit(kind="pad", side=840, upright=False),
         decode=Decode(kind="tokens", offset=-0.5),
         base="canvas",
         comparison="<",
@@ -154,7 +156,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         source=f"{_DIFT}, eval_hpatches.py and eval_homography.py",
         task="homography",
         datasets=("hpatches",),
-        fit=Fit(kind="squash", side=768),
+        fit=Fit(kind="squash", side=768, upright=False),
         base="pixels",
         alphas=tuple(range(1, 11)),
         compat=frozenset({"dift-sampling"}),

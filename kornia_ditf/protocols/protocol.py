@@ -1,7 +1,8 @@
-"""What a published evaluation does, as a value: every number that can change a result."""
+"""`Protocol`: a published evaluation as a value, with every number that can change a result."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,7 +24,7 @@ COMPATIBILITY = {
     "willow-padding": "both images are taken as 256 x 256, and the extent is that of A's keypoints "
     "and (-1, -1), with which lists of points were filled up (dhpf, CATs)",
 }
-"""What authors' code does beside its paper, by the name that `Protocol.compat` takes."""
+"""Behaviour of authors' code that their papers do not state, by its name in `Protocol.compat`."""
 
 _KINDS = ("whole", "squash", "long-side", "short-side", "pad")
 _TASKS = ("keypoints", "homography", "masks")
@@ -42,11 +43,14 @@ class Fit:
             centres the image in a black square.
         side: that side in pixels.
         multiple: what sides are multiples of.
+        upright: apply the EXIF orientation of image files; False reads them as they are stored,
+            as the scripts of published data sets do, whose annotations are of stored pixels.
     """
 
     kind: Literal["whole", "squash", "long-side", "short-side", "pad"] = "whole"
     side: int = 0
     multiple: int = 1
+    upright: bool = True
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
@@ -59,7 +63,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decode:
-    """How a place is read from cosines.
+    """How a point is read from cosine similarities.
 
     Args:
         kind: `pixels` takes the highest cosine among all pixels of the image (descriptors
@@ -95,7 +99,8 @@ class Protocol:
             the padded square (`canvas`), the extent of the key`points` of B, or 1 (`pixels`).
         comparison: whether a distance of exactly the threshold counts.
         alphas: the thresholds as parts of the base.
-        corner_thresholds: those of a homography's corner error, in pixels of B.
+        corner_thresholds: thresholds of the accuracy and AUC of a homography's corner error, in
+            pixels of B.
         canvas: side of the padded square in whose pixels distances are measured; 0 where they are
             measured in the pixels of the image.
         propagation: for masks.
@@ -132,8 +137,10 @@ class Protocol:
             )
         if self.base not in _BASES:
             raise InvalidArgumentError(f"base must be one of {', '.join(_BASES)}: {self.base!r}")
-        if not self.alphas or not all(alpha > 0 for alpha in self.alphas):
-            raise InvalidArgumentError(f"alphas must all be above 0, got {self.alphas!r}")
+        for name in ("alphas", "corner_thresholds"):
+            values = getattr(self, name)
+            if not values or not all(0 < value < math.inf for value in values):
+                raise InvalidArgumentError(f"{name} must all be above 0, got {values!r}")
         square = {self.canvas > 0, self.fit.kind == "pad", self.decode.kind != "pixels"}
         if len(square) > 1 or (self.base == "canvas" and not self.canvas):
             raise InvalidArgumentError(

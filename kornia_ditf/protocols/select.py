@@ -1,4 +1,4 @@
-"""A data set and a protocol in, the numbers of the pairs that are scored out."""
+"""Selection of the pairs that a protocol scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A way to describe frames and a sequence with masks in, J and F of every object and frame out."""
+"""Scoring the masks that descriptors carry through a video."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from kornia_ditf.datasets.sequences import FrameSequence
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.propagation import Propagation, propagate_masks
 from kornia_ditf.metrics.masks import boundary_accuracy, region_similarity
+from kornia_ditf.protocols.evaluate import check_size
 from kornia_ditf.protocols.protocol import Protocol
 from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.utils.files import atomic_write
@@ -26,7 +27,7 @@ _SHORT = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SequenceResult:
-    """What came out for one sequence, object by object and frame by frame.
+    """The result of one sequence, object by object and frame by frame.
 
     Args:
         name: of the sequence.
@@ -64,7 +65,7 @@ def evaluate_sequence(
     Raises:
         InvalidArgumentError: another task, or a sequence of fewer than three frames or without
             objects.
-        DatasetError: a mask is missing or malformed.
+        DatasetError: a mask is missing or malformed, or a frame has another size.
         OutputError: a mask cannot be written.
     """
     if protocol.task != "masks":
@@ -81,6 +82,7 @@ def evaluate_sequence(
     def described() -> Iterator[DescriptorMap]:
         nonlocal spent
         for path in sequence.frames if save_to else sequence.frames[:-1]:
+            check_size(path, sequence.size, protocol)
             begin = time.perf_counter()
             each = _framed(describe(path), sequence.size)
             spent += time.perf_counter() - begin

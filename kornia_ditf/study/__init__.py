@@ -1,4 +1,4 @@
-"""Comparative studies: one YAML file in, records and a report with confidence intervals out."""
+"""Comparative studies, from one YAML file to records and a report with confidence intervals."""
 
 from __future__ import annotations
 

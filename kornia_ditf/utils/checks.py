@@ -1,11 +1,9 @@
-"""Arguments in; an error that names the argument, the value and what was expected, or nothing."""
+"""Checks of arguments; errors name the argument, the value and what was expected."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
@@ -98,22 +96,14 @@ def read_device(device: object) -> torch.device:
     return place
 
 
-_checked = ContextVar("checked", default=True)
+def read_placement(device: object, dtype: torch.dtype | None) -> tuple[torch.device, torch.dtype]:
+    """Read where to compute and in which dtype; None is bfloat16, and float32 on a CPU.
 
-
-@contextmanager
-def unchecked_values() -> Iterator[None]:
-    """Ask no tensor for its values: a graph that is being traced has none yet."""
-    token = _checked.set(False)
-    try:
-        yield
-    finally:
-        _checked.reset(token)
-
-
-def values_are_checked() -> bool:
-    """Tell whether tensors may be asked for their values: outside `unchecked_values` they may."""
-    return _checked.get()
+    Raises:
+        InvalidArgumentError: there is no such device.
+    """
+    place = read_device(device)
+    return place, dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
 
 
 def check_spec(spec: Any, texts: Sequence[str]) -> None:

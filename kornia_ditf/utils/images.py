@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import struct
-import threading
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -20,6 +18,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.errors import DiTFError, ImageError, MissingExtraError
+from kornia_ditf.utils.isolation import quiet
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -133,8 +132,12 @@ def read_size(path: str | os.PathLike[str], *, upright: bool = True) -> tuple[in
         return (width, height) if swapped else (height, width)
 
 
-def read_pil(image: Image.Image) -> Tensor:
-    """Convert a PIL image as `read_image` reads its file, upright.
+def read_pil(image: Image.Image, *, upright: bool = True) -> Tensor:
+    """Convert a PIL image as `read_image` reads its file.
+
+    Args:
+        image: of any mode with a known range.
+        upright: apply the EXIF orientation that it still has.
 
     Returns:
         the image, shape (1, 3, H, W), float32, RGB in [0, 1].
@@ -146,7 +149,8 @@ def read_pil(image: Image.Image) -> Tensor:
     with _as_image_error(name):
         image.load()
         # After loading, since Pillow turns a TIFF upright by then and removes its orientation.
-        return _to_tensor(_strips(image), image.size[::-1], _exif_orientation(image))
+        orientation = _exif_orientation(image) if upright else 1
+        return _to_tensor(_strips(image), image.size[::-1], orientation)
 
 
 def unit_range(array: Pixels) -> Tensor:
@@ -277,7 +281,7 @@ def _as_image_error(path: Path) -> Iterator[None]:
     from PIL import Image
 
     try:
-        with _silence:
+        with quiet(Warning):  # of large images and odd metadata
             yield
     except DiTFError:
         raise
@@ -296,33 +300,6 @@ def _as_image_error(path: Path) -> Iterator[None]:
         raise ImageError(
             f"cannot read {path}: the image is damaged or cut short ({error}); get the file anew"
         ) from error
-
-
-class _Silence:
-    """Silences Pillow's warnings of large images and odd metadata, in any number of threads.
-
-    `warnings.catch_warnings` used by two threads at once may leave the filters changed for ever.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._depth = threading.Lock(), 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._depth += 1
-            if self._depth == 1:
-                self._caught = warnings.catch_warnings()
-                self._caught.__enter__()
-                warnings.simplefilter("ignore")
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._depth -= 1
-            if not self._depth:
-                self._caught.__exit__(None, None, None)
-
-
-_silence = _Silence()
 
 
 def _check(image: Image.Image, stream: IO[bytes]) -> None:

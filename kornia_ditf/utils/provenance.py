@@ -1,10 +1,11 @@
-"""Nothing in; what a number depends on besides the study, out: versions, hardware, commit, date."""
+"""Versions, hardware, commit and date, recorded with every result."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,18 +14,18 @@ from typing import Any
 LIBRARIES = ("kornia-ditf", "torch", "diffusers", "transformers", "opencv-python", "numpy")
 
 
-def versions() -> dict[str, str]:
-    """Give the versions of the libraries that numbers may depend on."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES}
+def versions(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
+    """Return the versions of Python and of libraries."""
+    return {"python": platform.python_version()} | {name: package_version(name) for name in names}
 
 
 def hardware() -> dict[str, Any]:
-    """Describe this machine: processor, cores, memory and accelerators."""
+    """Return processor, cores, memory and accelerators of this machine."""
     import torch
 
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "memory_gb": round(_memory() / 2**30, 1),
         "accelerators": [torch.cuda.get_device_name(index) for index in cuda],
@@ -33,7 +34,7 @@ def hardware() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Name the commit of this package's checkout; None where it is installed without one."""
+    """Return the commit of this package's checkout; None if it is installed without one."""
     folder = Path(__file__).parent
     head = _git(folder, "rev-parse", "HEAD")
     if head is None or _git(folder, "ls-files", "--error-unmatch", __file__) is None:
@@ -42,11 +43,12 @@ def commit() -> str | None:
 
 
 def now() -> str:
-    """Give the date and time, UTC, to the second."""
+    """Return the date and time, UTC, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _version(name: str) -> str:
+def package_version(name: str) -> str:
+    """Return an installed package's version, or `unknown`."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -62,7 +64,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of this machine's processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:

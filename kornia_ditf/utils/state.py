@@ -1,4 +1,4 @@
-"""A module with frozen parts in; its state_dict holds only what was trained."""
+"""State dicts without frozen parts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 def leave_out_frozen(module: nn.Module) -> None:
-    """Leave children that are wholly frozen out of a module's state_dict, and of loading one.
+    """Exclude wholly frozen children from a module's state_dict, and from loading one.
 
     Such a child comes from its own checkpoint. It is saved where the module's attribute
     `save_frozen` is true, and loaded where a state_dict holds it.

@@ -1,4 +1,4 @@
-"""Images with matches or similarities go in, and pictures for people to look at come out."""
+"""Pictures of matches and of similarity maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError, OutputError
+from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.types import Matches
+from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.files import atomic_write
 
 if TYPE_CHECKING:
@@ -32,33 +34,35 @@ _SUBPIXEL_BITS = 4  # OpenCV draws at whole numbers of 1/16 px
 
 
 def draw_matches(
-    image_a: Tensor,
-    image_b: Tensor,
+    image_a: ImageLike,
+    image_b: ImageLike,
     matches: Matches,
     *,
-    limit: int = 60,
-    inliers: Tensor | None = None,
+    limit: int | None = 60,
+    inliers: Tensor | npt.NDArray[np.bool_] | None = None,
     caption: bool = True,
 ) -> Picture:
     """Draw two images side by side with lines between the matched points.
 
-    Not the `limit` best matches are drawn, which tend to crowd in one place, but the best of
-    each part of image A in turn. Lines are coloured by score, or green and red where `inliers`
-    is given. A caption says how many matches there are and what the colours mean.
+    The best matches tend to crowd in one place, so the lines drawn are the best of each part of
+    image A in turn. They are coloured by score, or green and red where `inliers` is given. A
+    caption states the number of matches and explains the colours.
 
     Args:
-        image_a: RGB in [0, 1], shape (3, H, W) or (1, 3, H, W), as `as_image` gives it.
-        image_b: likewise; its size may be another.
-        matches: points in the pixels of the two images.
-        limit: how many matches to draw at most.
-        inliers: which matches are right, by whatever test, bool, shape (K,).
-        caption: whether to write it.
+        image_a: one image, as for `as_image`: a path, a PIL image, an array or a tensor.
+        image_b: likewise; its size may differ.
+        matches: points in the pixels of the two images, shape (K, 2) each.
+        limit: maximum number of lines; None draws all matches.
+        inliers: which matches are inliers, bool, shape (K,).
+        caption: whether to write the caption.
 
     Returns:
         the picture, shape (H, W, 3), RGB; its size is chosen for a screen.
 
     Raises:
-        InvalidArgumentError: a wrong shape, dtype or limit.
+        InvalidArgumentError: a wrong type, shape, dtype or limit, or points or scores that are not
+            finite.
+        ImageError: an image cannot be read.
 
     Example:
         >>> points = torch.tensor([[4.0, 4.0], [20.0, 9.0]])
@@ -69,22 +73,21 @@ def draw_matches(
     """
     import cv2
 
-    if limit < 1:
-        raise InvalidArgumentError(f"limit must be at least 1, got {limit}")
-    if inliers is not None and (inliers.shape != (len(matches),) or inliers.dtype != torch.bool):
-        raise InvalidArgumentError(
-            f"inliers must be bool of shape ({len(matches)},), "
-            f"got {inliers.dtype} of shape {tuple(inliers.shape)}"
-        )
-    canvas, left, right = _side_by_side(_to_array(image_a), _to_array(image_b))
-    chosen = _spread(matches, tuple(image_a.shape[-2:]), limit)
+    _check_matches(matches)
+    limit = len(matches) if limit is None else limit
+    if len(matches):
+        check_integer("limit", limit, minimum=1)
+    flags = None if inliers is None else _as_flags(inliers, len(matches))
+    picture_a, picture_b = _to_array(image_a), _to_array(image_b)
+    canvas, left, right = _side_by_side(picture_a, picture_b)
+    chosen = _spread(matches, picture_a.shape[:2], limit)
     points_a = left.place(matches.points_a[chosen])
     points_b = right.place(matches.points_b[chosen])
     scores = matches.scores[chosen].detach().cpu().float().numpy()
-    if inliers is None:
+    if flags is None:
         colours = [tuple(colour) for colour in _score_colours(_stretch(scores)).tolist()]
     else:
-        colours = [_INLIER if inlier else _OUTLIER for inlier in inliers[chosen].tolist()]
+        colours = [_INLIER if inlier else _OUTLIER for inlier in flags[chosen.numpy()]]
 
     def line(start: Any, end: Any, colour: Any, thickness: int) -> None:
         cv2.line(canvas, start, end, colour, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
@@ -104,25 +107,25 @@ def draw_matches(
             dot(centre, 3.6, colour)
     if not caption:
         return np.ascontiguousarray(canvas[:-_CAPTION_HEIGHT])
-    _write_caption(canvas, matches, scores, inliers)
+    _write_caption(canvas, matches, scores, flags)
     return canvas
 
 
 def draw_similarity(
-    image: Tensor,
+    image: ImageLike,
     similarity: Tensor,
     *,
     point: tuple[float, float] | None = None,
     limits: tuple[float, float] | None = None,
 ) -> Picture:
-    """Lay a similarity map over an image, from dark blue (low) to yellow (high).
+    """Overlay a similarity map on an image, from dark blue (low) to yellow (high).
 
     Args:
-        image: RGB in [0, 1], shape (3, H, W) or (1, 3, H, W).
+        image: one image, as for `as_image`.
         similarity: one value per token, shape (rows, columns), covering the whole image.
-        point: a point (x, y) in pixels to mark, such as the one that all were compared with.
-        limits: the values of the darkest and brightest colour; by default the map's own.
-            Give the same to compare pictures.
+        point: a point (x, y) in pixels to mark, such as the query point.
+        limits: values of the darkest and brightest colour, by default the map's own minimum and
+            maximum. Pass the same limits to make pictures comparable.
 
     Returns:
         the picture, shape (H, W, 3), RGB.
@@ -161,7 +164,7 @@ def draw_similarity(
 
 
 def save_picture(path: str | Path, picture: Picture) -> None:
-    """Write a picture as PNG or JPEG, whole or not at all.
+    """Write a picture as PNG or JPEG, atomically.
 
     Args:
         path: ends in .png, .jpg or .jpeg.
@@ -182,7 +185,7 @@ def save_picture(path: str | Path, picture: Picture) -> None:
         )
     options = [cv2.IMWRITE_JPEG_QUALITY, 92] if suffix != ".png" else []
     with atomic_write(path) as temporary:
-        # Not cv2.imwrite, which says False instead of what went wrong.
+        # cv2.imwrite would return False and hide the reason.
         encoded, content = cv2.imencode(suffix, picture[..., ::-1], options)
         if not encoded:
             raise OutputError(f"cannot encode a picture of {picture.shape} for {path}")
@@ -191,7 +194,7 @@ def save_picture(path: str | Path, picture: Picture) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where an image lies on the canvas: enlarged by `zoom`, its corner at `corner` (x, y)."""
+    """Position of an image on the canvas: scaled by `zoom`, with its corner at `corner` (x, y)."""
 
     zoom: float
     corner: tuple[int, int]
@@ -199,7 +202,8 @@ class _Place:
     def place(self, points: Tensor) -> list[tuple[int, int]]:
         """Map points (x, y) of the image, shape (K, 2), to 1/16 px of the canvas."""
         edges = (points.detach().cpu().double() + 0.5) * self.zoom - 0.5
-        moved = edges + torch.tensor(self.corner, dtype=torch.float64)
+        # Far beyond any canvas, but within OpenCV's 32 bits.
+        moved = (edges + torch.tensor(self.corner, dtype=torch.float64)).clamp(-1e6, 1e6)
         return [(x, y) for x, y in (moved * 2**_SUBPIXEL_BITS).round().long().tolist()]
 
 
@@ -228,7 +232,7 @@ def _side_by_side(image_a: Picture, image_b: Picture) -> tuple[Picture, _Place, 
 
 
 def _fade(image: Picture) -> Picture:
-    # Half its colour gone and a little lighter, a photograph lets the lines stand out.
+    # Lines stand out on a photograph that is lighter and less saturated.
     import cv2
 
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
@@ -256,7 +260,10 @@ def _spread(matches: Matches, size: tuple[int, ...], limit: int) -> Tensor:
 
 
 def _write_caption(
-    canvas: Picture, matches: Matches, scores: npt.NDArray[np.float32], inliers: Tensor | None
+    canvas: Picture,
+    matches: Matches,
+    scores: npt.NDArray[np.float32],
+    inliers: npt.NDArray[np.bool_] | None,
 ) -> None:
     top = canvas.shape[0] - _CAPTION_HEIGHT
     baseline = top + 27
@@ -283,7 +290,7 @@ def _write(
     *,
     dot: bool = False,
 ) -> int:
-    """Write text at its baseline and return the x where the next may begin."""
+    """Write text at its baseline and return the x position after it."""
     import cv2
 
     x, y = start
@@ -323,12 +330,32 @@ def _map_colours(values: npt.NDArray[np.float32], colormap: int) -> Picture:
     return np.asarray(mapped[..., ::-1], np.uint8)
 
 
-def _to_array(image: Tensor) -> Picture:
-    single = image[0] if image.ndim == 4 and image.shape[0] == 1 else image
-    if single.ndim != 3 or single.shape[0] != 3 or not single.is_floating_point():
+def _check_matches(matches: Matches) -> None:
+    if not isinstance(matches, Matches):
+        raise InvalidArgumentError(f"matches must be Matches, got {type(matches).__name__}")
+    shapes = [tuple(value.shape) for value in (matches.points_a, matches.points_b, matches.scores)]
+    if shapes != [(len(matches), 2), (len(matches), 2), (len(matches),)]:
         raise InvalidArgumentError(
-            "an image to draw on must be a float tensor of shape (3, H, W) or (1, 3, H, W), "
-            f"got {image.dtype} of shape {tuple(image.shape)}: use as_image"
+            "matches must be of one image pair, points (K, 2) and scores (K,), got "
+            f"{shapes[0]}, {shapes[1]} and {shapes[2]}"
         )
-    bytes_ = (single.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
-    return np.ascontiguousarray(bytes_.permute(1, 2, 0).cpu().numpy())
+    for name in ("points_a", "points_b", "scores"):
+        if not bool(getattr(matches, name).isfinite().all()):
+            raise InvalidArgumentError(f"{name} of matches must be finite, got NaN or infinity")
+
+
+def _as_flags(inliers: Tensor | npt.NDArray[np.bool_], count: int) -> npt.NDArray[np.bool_]:
+    flags = np.asarray(inliers.cpu() if isinstance(inliers, Tensor) else inliers)
+    if flags.shape != (count,) or flags.dtype != np.bool_:
+        raise InvalidArgumentError(
+            f"inliers must be bool of shape ({count},), got {flags.dtype} of shape {flags.shape}"
+        )
+    return flags
+
+
+def _to_array(image: ImageLike) -> Picture:
+    batch = as_image(image)
+    if len(batch) != 1:
+        raise InvalidArgumentError(f"draw on one image, got a batch of {len(batch)} images")
+    pixels = (batch[0].detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())

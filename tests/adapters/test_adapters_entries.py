@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -106,8 +107,9 @@ def test_a_host_that_knows_only_the_metadata_runs_the_installed_wheel(tmp_path: 
     Path(site, "others.pth").write_text(sysconfig.get_path("purelib"))
     script = tmp_path / "host.py"
     script.write_text(HOST)
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [python, script], cwd=tmp_path, capture_output=True, text=True, check=False
+        [python, script], cwd=tmp_path, env=alone, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     home, count = done.stdout.split()

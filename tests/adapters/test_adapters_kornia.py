@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kornia_ditf import create_ditf
 from kornia_ditf.adapters.keypoints import is_filled
 from kornia_ditf.adapters.kornia import DiTFDescriptor, DiTFFeature
+from kornia_ditf.adapters.opencv import OpenCVFeature
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError, UnknownBackboneError
 
@@ -217,7 +218,7 @@ def test_opencvs_detectors_stand_where_kornias_do(
     sift = cv2.SIFT_create()
     lafs, _responses, _ = DiTFFeature(conv, detector=sift)(images[0])
     grey = (rgb_to_grayscale(images[0])[0, 0] * 255).round().byte().numpy()
-    keypoints = sift.detect(grey)
+    keypoints = list({k.pt: k for k in reversed(sift.detect(grey))}.values())[::-1]
     torch.testing.assert_close(lafs[0, :, :, 2], torch.from_numpy(cv2.KeyPoint.convert(keypoints)))
     sizes = torch.tensor([k.size for k in keypoints])
     torch.testing.assert_close(2 * KF.get_laf_scale(lafs).flatten(), sizes)
@@ -303,6 +304,42 @@ def test_the_state_holds_no_backbone_and_loads_without_one(nano: DiTF) -> None:
     assert not local.state_dict()
     local.load_state_dict(local.state_dict())
     assert nano.backbone.state_dict()
+
+
+@pytest.mark.parametrize("detector", ["sift", "orb"])
+def test_a_position_with_several_orientations_is_one_keypoint(
+    detector: str, nano: DiTF, images: list[Tensor]
+) -> None:
+    lafs, _, _ = DiTFFeature(nano, detector=detector)(images[0])
+    assert len(lafs[0, :, :, 2].unique(dim=0)) == lafs.shape[1] > 20
+
+
+@pytest.mark.parametrize("size", [16, 32, 41, 80])
+@pytest.mark.parametrize("grey", [True, False])
+def test_patches_from_kornia_are_refused_whatever_their_size(
+    size: int, grey: bool, nano: DiTF, images: list[Tensor]
+) -> None:
+    descriptor = DiTFDescriptor(nano)
+    frames = lafs_at(POINTS)
+    for module in (
+        KF.LAFDescriptor(descriptor, size, grey),
+        lambda *given: KF.get_laf_descriptors(*given, descriptor, size, grey),
+    ):
+        with pytest.raises(InvalidArgumentError, match="cannot take the patches"):
+            module(images[0], frames)
+    assert descriptor(torch.rand(1, 3, size, size)).ndim == 4
+
+
+@pytest.mark.parametrize("wrapper", [DiTFDescriptor, DiTFFeature, OpenCVFeature])
+def test_a_plain_module_is_refused_as_a_descriptor(wrapper: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="Conv2d: subclass kornia_ditf.DenseDescriptor"):
+        wrapper(nn.Conv2d(3, 8, 8))
+
+
+def test_batches_of_no_image_are_refused(nano: DiTF) -> None:
+    for call in (DiTFDescriptor(nano), DiTFFeature(nano)):
+        with pytest.raises(InvalidArgumentError, match="0, 3, 64, 64"):
+            call(torch.zeros(0, 3, 64, 64))
 
 
 WRONG: dict[str, tuple[Any, str]] = {

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import kornia.feature as KF
@@ -14,11 +16,18 @@ from kornia.tracking import HomographyTracker
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kornia_ditf import match
+from kornia_ditf import match, read_image
 from kornia_ditf.adapters.kornia import DiTFDescriptor, DiTFFeature
-from kornia_ditf.adapters.kornia_matcher import CosineMatcher, DiTFMatcher, create_matcher
+from kornia_ditf.adapters.kornia_matcher import (
+    CosineMatcher,
+    DiTFMatcher,
+    RatioMatcher,
+    create_matcher,
+)
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError, UnknownBackboneError
+
+DATA = Path(__file__).parents[2] / "examples" / "data"
 
 
 def pair(images: list[Tensor], **more: Any) -> dict[str, Any]:
@@ -48,16 +57,76 @@ def test_kornias_own_matcher_gives_the_same_with_our_parts(
         torch.testing.assert_close(ours[name], theirs[name])
 
 
-@pytest.mark.parametrize("matcher", ["nn", "mnn", "snn", "smnn", "fginn", "adalam"])
+@pytest.mark.parametrize("matcher", ["nn", "mnn", "adalam"])
 def test_kornias_matchers_serve_by_name_or_as_modules(
     matcher: str, nano: DiTF, images: list[Tensor]
 ) -> None:
     by_name = DiTFMatcher(nano, matcher)(pair(images))
     assert len(by_name["confidence"]) > 0
-    aware = matcher in ("fginn", "adalam")
-    kind = KF.GeometryAwareDescriptorMatcher if aware else KF.DescriptorMatcher
+    kind = KF.GeometryAwareDescriptorMatcher if matcher == "adalam" else KF.DescriptorMatcher
     as_module = DiTFMatcher(DiTFFeature(nano), kind(matcher))(pair(images))
     torch.testing.assert_close(as_module["keypoints1"], by_name["keypoints1"])
+
+
+def shares_within(pixels: float, found: dict[str, Tensor]) -> tuple[int, float]:
+    """Count matches on the reduced graffiti pair, and those that the homography confirms."""
+    truth = json.loads((DATA / "graffiti.json").read_text())["homography_a_to_b"]
+    shrink = torch.diag(torch.tensor([0.25, 0.25, 1.0], dtype=torch.float64))
+    homography = shrink @ torch.tensor(truth, dtype=torch.float64) @ shrink.inverse()
+    mapped = transform_points(homography[None], found["keypoints0"].double()[None])[0]
+    right = (mapped - found["keypoints1"]).norm(dim=1) <= pixels
+    return len(right), float(right.double().mean())
+
+
+@pytest.mark.parametrize("name", ["snn", "smnn", "fginn"])
+def test_ratio_tests_keep_right_matches_of_detected_keypoints(
+    name: str, nano: DiTF, images: list[Tensor]
+) -> None:
+    found = DiTFMatcher(nano, name, detector="sift")(pair(images))
+    count, share = shares_within(8, found)
+    plain, plain_share = shares_within(8, DiTFMatcher(nano, detector="sift")(pair(images)))
+    assert count > 10 and share > plain_share and (name != "smnn" or count <= plain)
+
+
+def test_the_second_nearest_is_searched_outside_the_firsts_neighbourhood() -> None:
+    places = torch.tensor([[10.0, 10.0], [14.0, 10.0], [90.0, 10.0]])
+    lafs = KF.laf_from_center_scale_ori(places[None])
+    angles = torch.tensor([0.0, 0.1, 1.0])
+    descriptors = torch.stack([angles.cos(), angles.sin()], 1)
+    query, at = torch.tensor([[1.0, -0.05]]), lafs[:, :1]
+    query = query / query.norm()
+    chord = [float((query[0] - other).norm()) for other in descriptors]
+    for radius, second in ((3.0, chord[1]), (5.0, chord[2])):
+        matcher = RatioMatcher(1.0, radius=radius, mutual=False)
+        ratios, indices = matcher(query, descriptors, at, lafs)
+        assert indices.tolist() == [[0, 0]]
+        assert float(ratios) == pytest.approx(chord[0] / second, rel=1e-4)
+    assert len(RatioMatcher(1.0, radius=500.0)(query, descriptors, at, lafs)[1]) == 0
+
+
+def test_mutual_ratios_equal_a_plain_computation(nano: DiTF, images: list[Tensor]) -> None:
+    lafs, _, descriptors = DiTFFeature(nano, detector="sift")(torch.cat(images))
+    ratios, indices = RatioMatcher(0.9, radius=9.0)(
+        descriptors[0], descriptors[1], lafs[:1], lafs[1:]
+    )
+    places = lafs[..., 2].double()
+    distances = (2 - 2 * descriptors[0].double() @ descriptors[1].double().T).clamp_min(0).sqrt()
+
+    def ratio(row: Tensor, positions: Tensor) -> tuple[int, float]:
+        best = int(row.argmin())
+        outside = (positions - positions[best]).norm(dim=1) > 9
+        return best, float(row[best] / row[outside].min())
+
+    expected = {}
+    for a, row in enumerate(distances):
+        b, forth = ratio(row, places[1])
+        back, other = ratio(distances[:, b], places[0])
+        if back == a and max(forth, other) <= 0.9:
+            expected[a, b] = max(forth, other)
+    assert {tuple(pair) for pair in indices.tolist()} == set(expected)
+    assert ratios.flatten().tolist() == pytest.approx(
+        [expected[tuple(pair)] for pair in indices.tolist()], abs=1e-3
+    )
 
 
 def test_grey_batches_of_three_are_matched_pair_by_pair(nano: DiTF, images: list[Tensor]) -> None:
@@ -197,11 +266,11 @@ def test_mistakes_are_named(conv: Any, images: list[Tensor]) -> None:
         DiTFMatcher(conv, "lightglu")
     with pytest.raises(InvalidArgumentError, match=r"min_score must lie in \[-1, 1\], got 2"):
         DiTFMatcher(conv, min_score=2)
-    with pytest.raises(InvalidArgumentError, match="min_score goes without"):
+    with pytest.raises(InvalidArgumentError, match="min_score cannot be combined with matcher"):
         DiTFMatcher(conv, "nn", min_score=0.5)
     with pytest.raises(InvalidArgumentError, match="detector cannot change a feature"):
         DiTFMatcher(DiTFFeature(conv), detector="sift")
-    with pytest.raises(InvalidArgumentError, match="equally many, got 1 and 2"):
+    with pytest.raises(InvalidArgumentError, match="equally many, at least 1, got 1 and 2"):
         DiTFMatcher(conv)({"image0": images[0], "image1": torch.cat(images)})
     with pytest.raises(InvalidArgumentError, match="lafs0 and descriptors0 must be of the same"):
         DiTFMatcher(conv)(
@@ -229,3 +298,41 @@ def test_a_matcher_travels_to_a_spawned_worker(nano: DiTF, images: list[Tensor])
     work = Matched(matcher, images[0])
     loader = DataLoader(work, num_workers=1, multiprocessing_context="spawn")
     assert [int(count) for count in loader] == [work[0]]
+
+
+def test_modules_and_data_that_do_not_fit_are_named() -> None:
+    with pytest.raises(InvalidArgumentError, match="Conv2d: wrap a dense descriptor in DiTF"):
+        DiTFMatcher(torch.nn.Conv2d(3, 8, 8))
+    for arguments in ({"ratio": 0}, {"ratio": 1.5}, {"radius": -1}, {"radius": float("nan")}):
+        with pytest.raises(InvalidArgumentError, match="ratio must lie|radius must be"):
+            RatioMatcher(**arguments)
+    lafs, descriptors = torch.zeros(0, 4, 2, 3), torch.zeros(0, 4, 16)
+    empty = {"lafs0": lafs, "lafs1": lafs, "descriptors0": descriptors, "descriptors1": descriptors}
+    with pytest.raises(InvalidArgumentError, match="at least 1, got 0 and 0"):
+        DiTFMatcher("nano")(empty)
+
+
+def test_a_search_matches_turned_images_in_their_own_pixels() -> None:
+    image = read_image(DATA / "graffiti_a.jpg").float()
+    turned = image.rot90(1, (2, 3))
+    matcher = create_matcher("nano", long_side=168, search="turns")
+    mask = torch.zeros(1, *image.shape[2:])
+    mask[..., :300] = 1
+    found = matcher({"image0": image, "image1": turned, "mask0": mask})
+    x, y = found["keypoints0"].unbind(1)
+    truth = torch.stack([y, image.shape[3] - 1 - x], 1)
+    assert len(x) > 300 and x.max() < 300
+    assert (found["keypoints1"] - truth).norm(dim=1).median() < 2
+    assert torch.equal(found["lafs1"][0, :, :, 2], found["keypoints1"])
+    assert found["confidence"].max() <= 1 and not found["batch_indexes"].any()
+
+
+def test_a_search_goes_with_tokens_alone() -> None:
+    for options in ({"detector": "sift"}, {"matcher": "smnn"}):
+        with pytest.raises(InvalidArgumentError, match="search='both' matches tokens"):
+            create_matcher("nano", search="both", **options)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgumentError, match="search must be one of none"):
+        create_matcher("nano", search="rotations")
+    image = torch.rand(2, 3, 64, 64)
+    with pytest.raises(InvalidArgumentError, match="equally many, at least 1, got 2 and 1"):
+        create_matcher("nano", search="both")({"image0": image, "image1": image[:1]})

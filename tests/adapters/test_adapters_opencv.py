@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cv2
@@ -196,6 +199,52 @@ def test_any_dense_descriptor_serves(conv: Any, bgr: Pictures) -> None:
     keypoints, descriptors = feature.detectAndCompute(bgr[0], None)
     assert descriptors is not None and descriptors.shape == (len(keypoints), 16)
     assert len(keypoints) <= 50 and feature.getDefaultName() == "Feature2D.Conv"
+
+
+def test_a_position_with_several_orientations_is_one_keypoint(nano: DiTF, bgr: Pictures) -> None:
+    keypoints = OpenCVFeature(nano, detector="sift").detect(bgr[0])
+    found = {keypoint.pt for keypoint in keypoints}
+    theirs = cv2.SIFT_create().detect(bgr[0], None)
+    assert len(found) == len(keypoints) < len(theirs) and found == {k.pt for k in theirs}
+
+
+def test_threads_receive_the_descriptors_of_their_own_image(conv: Any, bgr: Pictures) -> None:
+    class Slow(OpenCVFeature):
+        """Lets other threads run where the last map is stored."""
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            time.sleep(0.001)
+
+    feature = Slow(conv)
+    pictures = [np.ascontiguousarray(np.roll(bgr[0], 16 * shift, 1)) for shift in range(8)]
+    expected = [OpenCVFeature(conv).detectAndCompute(picture)[1] for picture in pictures]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: feature.detectAndCompute(pictures[i % 8])[1], range(160)))
+    for index, descriptors in enumerate(found):
+        np.testing.assert_array_equal(descriptors, expected[index % 8])
+
+
+def test_the_usual_ratio_of_three_quarters_keeps_right_matches(bgr: Pictures) -> None:
+    feature = OpenCVFeature("nano", detector="sift")
+    moved = cv2.warpAffine(bgr[0], np.float32([[1, 0.05, 8], [-0.05, 1, 9]]), (160, 128))
+    (kps_a, desc_a), (kps_b, desc_b) = (feature.detectAndCompute(i, None) for i in (bgr[0], moved))
+    pairs = cv2.BFMatcher().knnMatch(desc_a, desc_b, k=2)
+    good = [first for first, second in pairs if first.distance < 0.75 * second.distance]
+    source = np.float32([kps_a[m.queryIdx].pt for m in good])
+    target = np.float32([kps_b[m.trainIdx].pt for m in good])
+    expected = source @ np.float32([[1, -0.05], [0.05, 1]]) + np.float32([8, 9])
+    assert len(good) > 50
+    assert np.mean(np.linalg.norm(expected - target, axis=1) < 4) > 0.9
+
+
+def test_a_numpy_matrix_is_an_image_like_any_array(conv: Any, bgr: Pictures) -> None:
+    grey = cv2.cvtColor(bgr[0], cv2.COLOR_BGR2GRAY)
+    expected = OpenCVFeature(conv).detectAndCompute(grey)[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        matrix = np.asmatrix(grey)
+    np.testing.assert_array_equal(OpenCVFeature(conv).detectAndCompute(matrix)[1], expected)
 
 
 WRONG: dict[str, tuple[Any, str]] = {

@@ -28,7 +28,7 @@ def test_json_holds_what_the_library_finds(
 ) -> None:
     found = run_json("match", images[0], images[1], "-b", model, "--long-side", 48, "--seed", 3)
     ditf = kornia_ditf.create_descriptor(model, long_side=48, seed=3, massive_channels=())
-    expected = kornia_ditf.match(ditf(images[0]), ditf(images[1]))
+    expected = kornia_ditf.match_images(images[0], images[1], ditf).matches
     np.testing.assert_allclose(found["points_a"], expected.points_a, atol=1e-3)
     np.testing.assert_allclose(found["points_b"], expected.points_b, atol=1e-3)
     np.testing.assert_allclose(found["scores"], expected.scores, atol=1e-5)

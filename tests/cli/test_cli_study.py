@@ -71,6 +71,21 @@ def test_escape_codes_in_names_are_shown_and_not_sent(
     assert not {"\x1b", "\x07", "\u202e"} & set(written) and written.count("\\x1b") >= 6
 
 
+def test_studies_are_merged_and_reported(run: Run, study: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        study.write_text(
+            study.read_text().replace("name: nano", f"label: {folder.name}\n  name: nano")
+        )
+        assert run("study", "run", study, "--out", folder, "--no-report").exit_code == 0
+        study.write_text(study.read_text().replace(f"label: {folder.name}\n  ", ""))
+    merged = run("study", "merge", *folders, "--out", tmp_path / "c")
+    assert merged.exit_code == 0, merged.stderr
+    assert "a block 1" in (tmp_path / "c/report.md").read_text()
+    again = run("study", "merge", folders[0], folders[0], "--out", tmp_path / "d")
+    assert again.exit_code == 1 and "both hold 'a block 1'" in again.stderr
+
+
 def test_a_plan_is_a_document_for_machines(run_json: Any, study: Path) -> None:
     document = run_json("study", "plan", study)
     assert document["scored"] == 6 and document["forwards"] == 3

@@ -63,6 +63,24 @@ def test_a_seed_gives_the_same_pairs_and_another_one_others(
     assert torch.equal(again.points_b, first.points_b)
 
 
+def test_a_picture_of_the_cache_that_is_not_what_was_kept_is_made_again(
+    photographs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def picture() -> Path:
+        return load_dataset("synthetic", photographs, split="viewpoint")[0].image_b
+
+    path = picture()
+    content = path.read_bytes()
+    Image.new("RGB", (160, 128)).save(tmp_path / "other.png")
+    for changed in (content[:300], (tmp_path / "other.png").read_bytes(), b""):
+        path.write_bytes(changed)
+        caplog.clear()
+        assert picture().read_bytes() == content
+        assert "it is made again" in caplog.text and path.name in caplog.text
+    modified = path.stat().st_mtime_ns
+    assert picture().stat().st_mtime_ns == modified
+
+
 def test_light_alone_moves_no_point(photographs: Path) -> None:
     pair = load_dataset("synthetic", photographs, split="illumination")[0]
     assert torch.allclose(pair.points_a, pair.points_b)

@@ -385,6 +385,24 @@ def test_images_of_a_batch_are_searched_each_by_itself() -> None:
         torch.testing.assert_close(alone_maps, maps[image], rtol=0, atol=2e-6)
 
 
+def test_lists_of_maps_are_searched_each_by_itself() -> None:
+    maps_a, maps_b = [random_map(seed=seed) for seed in (0, 1)], [random_map(seed=2), random_map()]
+    points = [random_pixels(random_map(), count)[0] for count in (3, 5)]
+    for a, b, p in (
+        (maps_a, maps_b, points),
+        (maps_a[0], maps_b, points),
+        (maps_a, maps_b, points[0]),
+    ):
+        found = match_points(a, p, b)
+        assert isinstance(found, list)
+        for index, one in enumerate(found):
+            map_a = a[index] if isinstance(a, list) else a
+            sought = p[index] if isinstance(p, list) else p
+            assert_same(one, match_points(map_a, sought, maps_b[index]))
+    with pytest.raises(InvalidArgumentError, match=r"must have one length, got \[1, 2\]"):
+        match_points(maps_a, points, maps_b[:1])
+
+
 def test_the_maps_peak_where_the_points_are_found() -> None:
     a, b = random_map(), random_map((29, 31), (4, 3), seed=1)
     points = random_pixels(a, 5)[0]

@@ -8,7 +8,7 @@ import torch
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.metrics import accumulate
-from kornia_ditf.metrics.accumulate import MMA, EndPointError, HomographyAccuracy, JAndF
+from kornia_ditf.metrics.accumulate import MMA, HomographyAccuracy, JAndF
 
 
 def test_mma_is_the_mean_over_pairs_of_each_pairs_share() -> None:
@@ -31,14 +31,6 @@ def test_homographies_are_counted_at_each_threshold() -> None:
     assert math.isnan(HomographyAccuracy().compute().auc[1])
 
 
-def test_end_point_errors_are_averaged_over_vectors_and_over_images() -> None:
-    errors = EndPointError()
-    errors.update(torch.tensor([1.0, 2.0, 3.0]))
-    errors.update(torch.tensor([8.0]))
-    errors.update(torch.tensor([]))
-    assert errors.compute() == {"per_vector": 3.5, "per_image": 5.0}
-
-
 def test_j_and_f_are_averaged_over_objects_and_not_over_sequences() -> None:
     scores = JAndF()
     scores.update("bear", np.full((1, 4), 0.4), np.full((1, 4), 0.6))
@@ -57,7 +49,7 @@ def test_j_and_f_are_averaged_over_objects_and_not_over_sequences() -> None:
         scores.update("bear", np.ones((1, 4)), np.ones((1, 4)))
 
 
-@pytest.mark.parametrize("kind", [MMA, HomographyAccuracy, EndPointError, JAndF])
+@pytest.mark.parametrize("kind", [MMA, HomographyAccuracy, JAndF])
 def test_parts_merge_into_the_whole(kind: type) -> None:
     parts, whole = [kind(), kind()], kind()
     generator = np.random.default_rng(0)
@@ -93,5 +85,5 @@ def test_every_accumulator_defines_what_it_counts() -> None:
         for value in vars(accumulate).values()
         if isinstance(value, type) and hasattr(value, "update")
     ]
-    assert len(kinds) == 4
+    assert len(kinds) == 3
     assert all(len(kind.definition) > 80 for kind in kinds)

@@ -1,4 +1,4 @@
-"""Distances, homographies and flow, against loops."""
+"""Distances, homographies and areas under curves, against loops."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.metrics.functional import (
+    area_contributions,
     area_under_curve,
     corner_error,
-    end_point_error,
     point_distances,
     project,
     within,
@@ -99,11 +99,24 @@ def test_the_area_under_the_curve_is_the_mean_of_the_curve(
     assert area_under_curve(errors, threshold) == pytest.approx(expected)
 
 
+@given(errors=st.lists(st.floats(0, 20) | st.just(math.inf), min_size=1, max_size=12))
+def test_contributions_to_an_area_have_the_area_as_their_mean(errors: list[float]) -> None:
+    contributions = area_contributions(errors, 5)
+    assert float(contributions.mean()) == pytest.approx(area_under_curve(errors, 5))
+    plain = torch.tensor(errors, dtype=torch.float64).div(5).mul(-1).add(1).clamp(min=0)
+    # Straight lines between the steps are worth half of one error at most.
+    assert bool((contributions >= plain).all())
+    assert int((contributions > plain).sum()) <= 1
+
+
 def test_perfect_and_hopeless_errors_have_areas_one_and_zero() -> None:
     assert area_under_curve([0.0, 0.0], 3) == 1
     assert area_under_curve([9.0, math.inf], 3) == 0
     with pytest.raises(InvalidArgumentError, match="must not be empty"):
         area_under_curve([], 3)
+    for wrong in ([math.nan], [-1.0]):
+        with pytest.raises(InvalidArgumentError, match="negative or NaN"):
+            area_under_curve(wrong, 3)
 
 
 def test_projection_divides_by_the_third_coordinate() -> None:
@@ -111,15 +124,3 @@ def test_projection_divides_by_the_third_coordinate() -> None:
     assert torch.allclose(
         project(matrix, torch.tensor([[1.0, 2.0]])), torch.tensor([[1.5, 3.0]]).double()
     )
-
-
-def test_the_end_point_error_leaves_out_what_is_not_known() -> None:
-    found = torch.zeros(2, 3, 2)
-    true = torch.full((2, 3, 2), torch.inf)
-    true[0, 1], true[1, 2] = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 1.0])
-    assert end_point_error(found, true).tolist() == [5, 1]
-    valid = torch.zeros(2, 3, dtype=torch.bool)
-    valid[1, 2] = True
-    assert end_point_error(found, true, valid).tolist() == [1]
-    with pytest.raises(InvalidArgumentError, match="one shape"):
-        end_point_error(found, true[0])

@@ -13,11 +13,18 @@ import layouts
 import published
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
-from kornia_ditf import evaluate_pair, find_protocol, load_dataset
+from kornia_ditf import (
+    evaluate_pair,
+    find_protocol,
+    list_protocols,
+    load_dataset,
+    prepare_image,
+)
 from kornia_ditf.datasets.pairs import Pair, PairDataset
-from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.errors import DatasetError, InvalidArgumentError
 from kornia_ditf.metrics.pck import PCK, PCKScores
 from kornia_ditf.protocols.protocol import Protocol
 from kornia_ditf.protocols.select import select_pairs
@@ -234,3 +241,48 @@ def test_what_a_protocol_needs_and_a_pair_lacks_is_named(tmp_path: Path) -> None
         evaluate_pair(data, data, pair, find_protocol("davis-dino"))
     with pytest.raises(InvalidArgumentError, match="one square grid"):
         evaluate_pair(data, data, pair, find_protocol("geoaware-spair"))
+
+
+def test_an_image_that_a_protocol_reads_at_another_size_than_annotated_is_named(
+    tmp_path: Path,
+) -> None:
+    place = layouts.spair(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in place.glob("JPEGImages/*/*.jpg"):
+        with Image.open(path) as image:
+            image.load()
+        image.save(path, exif=exif)
+    pair = load_dataset("spair-71k", tmp_path)[0]
+    data = described(torch.randn(1, 4, 6, 8), 64)
+    assert evaluate_pair(data, data, pair, find_protocol("ditf-spair")).hits.shape[0] == 3
+    height, width = pair.size_a
+    both = rf"{height} x {width} pixels upright.*annotation says {width} x {height} pixels"
+    with pytest.raises(DatasetError, match=both) as caught:
+        evaluate_pair(data, data, pair, find_protocol("plain"))
+    assert caught.value.file == pair.image_a
+    # The other way round, annotated upright.
+    turned = replace(pair, size_a=pair.size_a[::-1], size_b=pair.size_b[::-1])
+    with pytest.raises(DatasetError, match="as stored"):
+        evaluate_pair(data, data, turned, find_protocol("dift-spair"))
+
+
+def test_protocols_of_published_sets_read_images_as_they_are_stored(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (500, 300)).save(tmp_path / "turned.jpg", exif=exif)
+    for name, protocol in list_protocols().items():
+        stored = (protocol.task == "keypoints" and name != "plain") or name == "dift-hpatches"
+        assert protocol.fit.upright is not stored, name
+        image = prepare_image(tmp_path / "turned.jpg", protocol)
+        if protocol.fit.kind not in ("squash", "pad"):
+            assert (image.shape[3] > image.shape[2]) is stored
+
+
+def test_keypoints_at_one_place_give_no_threshold(tmp_path: Path) -> None:
+    layouts.pf_willow(tmp_path)
+    pair = load_dataset("pf-willow", tmp_path)[0]
+    same = replace(pair, points_b=pair.points_b[:1].expand(10, 2))
+    data = described(torch.randn(1, 4, 6, 8), 64)
+    with pytest.raises(DatasetError, match="at one place"):
+        evaluate_pair(data, data, same, find_protocol("pf-willow"))

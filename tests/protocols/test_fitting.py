@@ -108,5 +108,7 @@ def test_an_unknown_name_or_a_wrong_number_is_refused() -> None:
             Protocol(name="x", source="a test", **wrong)
     with pytest.raises(InvalidArgumentError, match="compat must be of"):
         Protocol(name="x", source="a test", compat=frozenset({"bug"}))
-    with pytest.raises(InvalidArgumentError, match="alphas"):
-        Protocol(name="x", source="a test", alphas=())
+    for values in ((), (0,), (-1, 3), (float("nan"),), (float("inf"),)):
+        for name in ("alphas", "corner_thresholds"):
+            with pytest.raises(InvalidArgumentError, match=name):
+                Protocol(name="x", source="a test", **{name: values})

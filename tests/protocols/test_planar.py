@@ -84,7 +84,8 @@ def test_the_sampling_of_dift_moves_descriptors_at_the_border_alone(tmp_path: Pa
 def test_without_keypoints_tokens_are_matched(tmp_path: Path) -> None:
     layouts.hpatches(tmp_path)
     pair = load_dataset("hpatches", tmp_path)[0]
-    same = replace(pair, size_b=pair.size_a, homography=torch.eye(3).double())
+    eye = torch.eye(3).double()
+    same = replace(pair, image_b=pair.image_a, size_b=pair.size_a, homography=eye)
     described = DescriptorMap(torch.randn(1, 16, 6, 8), Frame((96, 128), (96, 128)))
     result = evaluate_pair(described, described, same, find_protocol("plain-homography"))
     assert len(result.distances) == 48 and bool(result.hits.all())

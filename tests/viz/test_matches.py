@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from kornia_ditf.errors import InvalidArgumentError, OutputError
+from kornia_ditf.preprocess import read_image
 from kornia_ditf.types import Matches
 from kornia_ditf.viz.matches import _spread, draw_matches, draw_similarity, save_picture
 
@@ -101,6 +103,28 @@ def test_a_picture_has_a_size_for_a_screen(size: tuple[int, int]) -> None:
     assert 560 <= width <= 1820 and 48 <= height <= 2041 and channels == 3
 
 
+def test_images_may_be_paths_pil_images_and_arrays() -> None:
+    path = Path(__file__).parents[2] / "examples/data/graffiti_a.jpg"
+    expected = draw_matches(read_image(path), read_image(path), some_matches(5))
+    with Image.open(path) as image:
+        for given in (path, str(path), image, np.asarray(image)):
+            np.testing.assert_array_equal(draw_matches(given, path, some_matches(5)), expected)
+
+
+def test_a_mask_may_be_numpys_and_no_limit_draws_all() -> None:
+    matches, flags = some_matches(80), np.arange(80) % 2 == 0
+    picture = draw_matches(GREY, GREY, matches, inliers=flags, limit=None)
+    as_tensor = draw_matches(GREY, GREY, matches, inliers=torch.from_numpy(flags), limit=80)
+    np.testing.assert_array_equal(picture, as_tensor)
+
+
+def test_a_point_far_outside_is_drawn_towards() -> None:
+    left, right = torch.tensor([[-1e9, 100.0]]), torch.tensor([[1e9, 100.0]])
+    matches = Matches(left, right, torch.tensor([0.9]))
+    picture = draw_matches(GREY, GREY, matches, inliers=torch.tensor([True]))
+    assert is_colour(picture[100, 300], red=False)
+
+
 def test_drawing_changes_neither_image_nor_matches() -> None:
     image, matches = GREY.clone(), some_matches(80)
     before = matches.points_a.clone()
@@ -116,6 +140,11 @@ def test_drawing_changes_neither_image_nor_matches() -> None:
         ({"inliers": torch.ones(4, dtype=torch.bool)}, "inliers"),
         ({"inliers": torch.ones(5)}, "inliers"),
         ({"image_a": torch.zeros(2, 3, 20, 20)}, "image"),
+        ({"limit": 2.5}, "limit"),
+        ({"matches": (torch.zeros(5, 2), torch.zeros(5, 2))}, "matches must be Matches, got tuple"),
+        ({"matches": Matches(*[torch.zeros(1, 5, n) for n in (2, 2)], torch.zeros(1, 5))}, "pair"),
+        ({"matches": Matches(*[torch.full((5, 2), torch.nan)] * 2, torch.zeros(5))}, "points_a"),
+        ({"matches": Matches(*[torch.zeros(5, 2)] * 2, -torch.full((5,), torch.inf))}, "scores"),
         ({"image_b": torch.zeros(3, 20, 20, dtype=torch.uint8)}, "uint8"),
     ],
 )

@@ -1,1 +1,1 @@
-"""What a study is: its YAML file, experiments and jobs."""
+"""Definition: the YAML file, its configurations, and jobs."""

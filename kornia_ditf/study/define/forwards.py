@@ -1,4 +1,4 @@
-"""A study's configurations in; what one forward pass serves, and the keys of its results, out.
+"""Configurations grouped by forward pass, and the keys that results are stored under.
 
 Every piece of work has a key made of all that decides its result, so what is done is found again,
 and a change touches only what it changes.
@@ -25,7 +25,7 @@ _DITF_FIELDS = {field.name for field in fields(DiTFConfig)}
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ForwardGroup:
     """Configurations that one forward pass serves.
 
     Args:
@@ -44,19 +44,19 @@ class Group:
 
     @property
     def weights(self) -> str:
-        """Name what is loaded, apart from how far."""
+        """Key of the weights, whatever block they are loaded up to."""
         return content_key(name=self.name, source=self.source, loading=self.loading)
 
 
-def group_configurations(configurations: Iterable[Configuration]) -> list[Group]:
-    """Put together what one forward pass serves; groups of the same weights follow each other.
+def group_configurations(configurations: Iterable[Configuration]) -> list[ForwardGroup]:
+    """Group configurations by forward pass; groups with the same weights are adjacent.
 
     Example:
         >>> blocks = [Configuration(f"b{b}", "nano", None, {"block": b}) for b in (3, 5)]
         >>> [len(group.members) for group in group_configurations(blocks)]
         [2]
     """
-    groups: dict[str, Group] = {}
+    groups: dict[str, ForwardGroup] = {}
     for each in configurations:
         is_ditf = isinstance(find_descriptor(each.name, **hub_options(each.settings)), BackboneSpec)
         own = {"prompt"} | (_DITF_FIELDS if is_ditf else set())
@@ -65,14 +65,14 @@ def group_configurations(configurations: Iterable[Configuration]) -> list[Group]
             k: v for k, v in each.settings.items() if k in own and k not in _AFTER_THE_FORWARD
         }
         key = content_key(name=each.name, source=each.source, loading=loading, shared=shared)
-        known = groups.get(key, Group(each.name, each.source, loading, shared, ()))
+        known = groups.get(key, ForwardGroup(each.name, each.source, loading, shared, ()))
         groups[key] = replace(known, members=(*known.members, each))
     order = list(dict.fromkeys(group.weights for group in groups.values()))
     return sorted(groups.values(), key=lambda group: order.index(group.weights))
 
 
 def member_config(member: Configuration, fit: Fit) -> DiTFConfig:
-    """Give the configuration of a DiTF; images that a protocol fits keep that size.
+    """Return the configuration of a DiTF; images fitted by a protocol keep their size.
 
     Raises:
         InvalidArgumentError: a setting is out of range, or the descriptor is no DiTF.
@@ -91,8 +91,8 @@ def member_config(member: Configuration, fit: Fit) -> DiTFConfig:
     return config
 
 
-def last_blocks(groups: Iterable[Group]) -> dict[str, int]:
-    """Find the last block that is needed of each backbone, by `Group.weights`.
+def last_blocks(groups: Iterable[ForwardGroup]) -> dict[str, int]:
+    """Return the last block needed of each backbone, by `ForwardGroup.weights`.
 
     Raises:
         InvalidArgumentError: a setting is out of range.
@@ -106,7 +106,7 @@ def last_blocks(groups: Iterable[Group]) -> dict[str, int]:
 
 
 def records_key(identity: str, prompt: str | None, protocol: Protocol) -> str:
-    """Name the records of a configuration by a protocol by all that decides them, pairs apart.
+    """Return the key of an experiment's records: a digest of all that decides them but the pairs.
 
     Args:
         identity: of the descriptor.
@@ -121,12 +121,12 @@ def records_key(identity: str, prompt: str | None, protocol: Protocol) -> str:
 
 
 def map_key(identity: str, digest: str, prompt: str | None, fit: Fit) -> str:
-    """Name a descriptor map by all that decides it; `digest` is of the image's bytes."""
+    """Return the key of a descriptor map; `digest` is of the image's bytes."""
     return content_key(identity=identity, image=digest, prompt=prompt, fit=asdict(fit))
 
 
 def prompt_for(template: str | None, label: str) -> str | None:
-    """Fill what an image shows into a prompt; where nobody says, the prompt is empty.
+    """Fill the label of an image into a prompt; without a label the prompt is empty.
 
     Example:
         >>> prompt_for("a photo of a {label}", "cat"), prompt_for("a photo of a {category}", "cat")

@@ -1,4 +1,4 @@
-"""The pieces of a study's work, as values that travel to workers, and what comes back of them."""
+"""Jobs as values that are sent to workers, and their outcomes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from kornia_ditf.protocols.protocol import Fit, Protocol
-from kornia_ditf.study.define.forwards import Group
+from kornia_ditf.study.define.forwards import ForwardGroup
 from kornia_ditf.study.define.spec import DatasetChoice
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepare:
-    """Load a group, find massive channels that are not known, and name its members.
+    """Load a group, find its unknown massive channels, and identify its members.
 
     Args:
         group: what to load.
@@ -22,7 +22,7 @@ class Prepare:
         path: where the findings are kept.
     """
 
-    group: Group
+    group: ForwardGroup
     fit: Fit
     images: tuple[str, ...]
     path: str
@@ -30,7 +30,7 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class Describe:
-    """Describe images once, for several members of a group.
+    """Compute the descriptors of images for several members of a group.
 
     Args:
         group: what to describe with.
@@ -40,7 +40,7 @@ class Describe:
         identities: by member, for the log of costs.
     """
 
-    group: Group
+    group: ForwardGroup
     channels: Mapping[str, tuple[int, ...] | None]
     fit: Fit
     images: tuple[tuple[str, str | None, Mapping[str, str]], ...]
@@ -67,12 +67,12 @@ class Evaluate:
     pairs: tuple[tuple[int, str, tuple[str, ...]], ...]
 
 
-Unit: TypeAlias = Prepare | Describe | Evaluate
+Job: TypeAlias = Prepare | Describe | Evaluate
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a unit.
+    """Result of a job.
 
     Args:
         count: images or pairs that are done.
@@ -93,7 +93,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What all workers of a study are told.
+    """Settings shared by all workers of a study.
 
     Args:
         cache: folder of the maps.

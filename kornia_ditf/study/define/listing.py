@@ -1,4 +1,4 @@
-"""A study's data sets and protocols in; every pair that it scores, each with a key, out."""
+"""The pairs and sequences that a study scores, each with a key of its content."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from kornia_ditf.protocols.select import select_pairs
 from kornia_ditf.registry.lookup import load_dataset
 from kornia_ditf.study.define.spec import DatasetChoice, ProtocolChoice, Study
 from kornia_ditf.study.store.cache import content_key
+from kornia_ditf.utils.checks import did_you_mean
 
 Value = TypeVar("Value")
 
@@ -27,8 +27,8 @@ CALIBRATION_IMAGES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """What is kept, while a study runs, of what is scored at a time: a pair, or a sequence.
+class Sample:
+    """A pair or a sequence of a data set, as it is kept while a study runs.
 
     Args:
         index: in its data set.
@@ -43,24 +43,24 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class ListedSet:
-    """A data set of the study.
+    """A data set of a study, listed.
 
     Args:
         choice: what the study says of it.
         label: what tables call it.
-        protocols: how it is scored, and what of it, in its order; an item may come twice.
+        protocols: how it is scored, and what of it, in its order; an sample may come twice.
         calibration: images in which massive channels are sought, and digests of their bytes;
             a limit on the pairs does not change them.
     """
 
     choice: DatasetChoice
     label: str
-    protocols: tuple[tuple[Protocol, tuple[Item, ...]], ...]
+    protocols: tuple[tuple[Protocol, tuple[Sample, ...]], ...]
     calibration: tuple[tuple[str, str], ...]
 
 
 def list_study(study: Study) -> list[ListedSet]:
-    """Read the lists of all data sets, and of each pair what decides its result.
+    """List every pair of every data set, with a digest of all that decides its result.
 
     Raises:
         InvalidArgumentError: no data set or protocol has a name, two data sets share a label, or
@@ -80,12 +80,12 @@ def _list_set(choice: DatasetChoice, label: str, protocols: Sequence[Protocol]) 
     dataset = open_dataset(choice)
     captions = read_captions(choice)
     digests: dict[Path, tuple[str, str]] = {}
-    items: dict[int, Item] = {}
+    samples: dict[int, Sample] = {}
 
-    def listed(index: int) -> Item:
-        if index not in items:
-            items[index] = _captioned(_list_item(dataset[index], index, digests), captions)
-        return items[index]
+    def listed(index: int) -> Sample:
+        if index not in samples:
+            samples[index] = _captioned(_list_sample(dataset[index], index, digests), captions)
+        return samples[index]
 
     scored = []
     for protocol in protocols:
@@ -103,8 +103,8 @@ def _list_set(choice: DatasetChoice, label: str, protocols: Sequence[Protocol]) 
     for index in range(len(dataset)):
         if len(calibration) >= CALIBRATION_IMAGES:
             break
-        # Not kept among the items: it may be one that is not scored.
-        images = _list_item(dataset[index], index, digests).images
+        # Not kept among the samples: it may be one that is not scored.
+        images = _list_sample(dataset[index], index, digests).images
         calibration |= {path: digest for path, digest, _ in images}
     first = tuple(calibration.items())[:CALIBRATION_IMAGES]
     return ListedSet(choice, label, tuple(scored), first)
@@ -148,17 +148,19 @@ def read_captions(choice: DatasetChoice) -> dict[str, str]:
     return {str(Path(choice.root or ".") / name): text for name, text in captions.items()}
 
 
-def _captioned(item: Item, captions: Mapping[str, str]) -> Item:
-    """Let captions stand for what the images show; an image without one keeps what it has."""
+def _captioned(sample: Sample, captions: Mapping[str, str]) -> Sample:
+    """Replace labels of images by captions; an image without one keeps its label."""
     if not captions:
-        return item
-    images = tuple((path, digest, captions.get(path, label)) for path, digest, label in item.images)
-    key = content_key(item=item.key, captions=[caption for _, _, caption in images])
-    return replace(item, key=key, images=images)
+        return sample
+    images = tuple(
+        (path, digest, captions.get(path, label)) for path, digest, label in sample.images
+    )
+    key = content_key(item=sample.key, captions=[caption for _, _, caption in images])
+    return replace(sample, key=key, images=images)
 
 
 def choose_pairs(count: int, limit: int | None, seed: int) -> list[int]:
-    """Draw so many of the pairs; a larger limit keeps those of a smaller one.
+    """Draw `limit` of `count` pairs; a larger limit keeps those of a smaller one.
 
     Example:
         >>> set(choose_pairs(100, 5, 0)) < set(choose_pairs(100, 6, 0))
@@ -172,7 +174,7 @@ def choose_pairs(count: int, limit: int | None, seed: int) -> list[int]:
 
 
 def resolve_protocol(choice: ProtocolChoice) -> Protocol:
-    """Take a named protocol with its overrides, which become part of its name.
+    """Return a named protocol with its overrides, which become part of its name.
 
     Raises:
         InvalidArgumentError: no protocol has the name, no field of it, or a value is wrong.
@@ -195,10 +197,9 @@ def _override(value: Value, changes: Mapping[str, Any], name: str) -> Value:
     made = {}
     for key, change in changes.items():
         if key not in known:
-            near = get_close_matches(key, known, n=1, cutoff=0.5)
-            advice = f"did you mean {near[0]!r}? " if near else ""
             raise InvalidArgumentError(
-                f"the protocol {name!r} has no {key!r}; {advice}known: {', '.join(known)}"
+                f"the protocol {name!r} has no {key!r}{did_you_mean(key, known)}; known: "
+                f"{', '.join(known)}"
             )
         old = getattr(value, key)
         nested = is_dataclass(old) and isinstance(change, Mapping)
@@ -209,18 +210,18 @@ def _override(value: Value, changes: Mapping[str, Any], name: str) -> Value:
         raise InvalidArgumentError(f"the protocol {name!r}: {error}") from error
 
 
-def _list_item(
+def _list_sample(
     value: Pair | FrameSequence, index: int, digests: dict[Path, tuple[str, str]]
-) -> Item:
+) -> Sample:
     if isinstance(value, FrameSequence):
         frames = [(*_digested(path, digests), value.label) for path in value.frames]
         masks = [path and file_digest(path) for path in value.masks]
         told = {"names": [value.name], "masks": masks, "size": value.size}
         key = content_key(images=[digest for _, digest, _ in frames], **told)
-        return Item(index, key, tuple(frames))
+        return Sample(index, key, tuple(frames))
     image_a = (*_digested(value.image_a, digests), value.label_a)
     image_b = (*_digested(value.image_b, digests), value.label_b)
-    return Item(index, _pair_key(value, image_a[1], image_b[1]), (image_a, image_b))
+    return Sample(index, _pair_key(value, image_a[1], image_b[1]), (image_a, image_b))
 
 
 def _digested(path: Path, digests: dict[Path, tuple[str, str]]) -> tuple[str, str]:
@@ -251,7 +252,6 @@ def _pair_key(pair: Pair, digest_a: str, digest_b: str) -> str:
         visibility=[pair.visibility_a.tolist(), pair.visibility_b.tolist()],
         geometry=[pair.size_a, pair.size_b, pair.box_a, pair.box_b],
         homography=None if pair.homography is None else pair.homography.tolist(),
-        flow=None if pair.flow is None else file_digest(pair.flow),
     )
 
 
@@ -269,5 +269,5 @@ def dataset_labels(study: Study) -> list[str]:
 
 
 def as_tuple(value: Any) -> Any:
-    """Turn the lists of YAML into tuples, which are what configurations hold."""
+    """Turn the lists of YAML into the tuples of configurations."""
     return tuple(as_tuple(each) for each in value) if isinstance(value, list) else value

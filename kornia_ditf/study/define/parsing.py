@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,6 +18,7 @@ from kornia_ditf.study.define.spec import (
     Reported,
     Study,
 )
+from kornia_ditf.utils.checks import did_you_mean
 
 Place: TypeAlias = tuple[str | int, ...]
 
@@ -29,7 +29,7 @@ _MAX_SHOWN = 80
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as a study needs it: what is no number, boolean or null is text, also a date."""
+    """Loads YAML 1.1 without timestamps: a date is text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
@@ -38,7 +38,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_study(path: str | Path) -> Study:
-    """Read and check a study file; relative `root` and `source` paths start at its folder.
+    """Read a study file; relative `root` and `source` paths are relative to its folder.
 
     Raises:
         InvalidArgumentError: the file is missing, no YAML, or a value in it is wrong; the message
@@ -54,7 +54,7 @@ def read_study(path: str | Path) -> Study:
 
 
 def parse_study(text: str, *, name: str = "study", folder: Path | None = None) -> Study:
-    """Check a study given as YAML text; arguments and errors as `read_study`.
+    """Read a study from YAML text; arguments and errors as `read_study`.
 
     Example:
         >>> study = parse_study('''
@@ -167,7 +167,7 @@ _MODELS: dict[tuple[str, ...], type[BaseModel]] = {
 
 
 def _explain(error: ValidationError, name: str, lines: Mapping[Place, int]) -> str:
-    """Say what is wrong, the first mistake in full and how many more there are."""
+    """Describe the first mistake, and count the others."""
     mistakes = error.errors(include_url=False)
     first = mistakes[0]
     place: Place = first["loc"]
@@ -176,9 +176,8 @@ def _explain(error: ValidationError, name: str, lines: Mapping[Place, int]) -> s
     parent = tuple(part for part in place[:-1] if isinstance(part, str))
     if first["type"] == "extra_forbidden" and parent in _MODELS:
         known = list(_MODELS[parent].model_fields)
-        near = get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
-        advice = f"did you mean {near[0]!r}? " if near else ""
-        reason = f"there is no key {path!r}; {advice}known: {', '.join(known)}"
+        near = did_you_mean(place[-1], known)
+        reason = f"there is no key {path!r}{near}; known: {', '.join(known)}"
     elif first["type"] == "missing":
         reason = f"{path!r} is missing"
     else:

@@ -1,11 +1,10 @@
-"""What a study may say, value by value, and its sweeps laid out."""
+"""The schema of study files, and the configurations that sweeps multiply to."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import product
 from math import prod
 from typing import Annotated, Any, Literal, TypeVar
@@ -19,8 +18,9 @@ from pydantic import (
 )
 
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.utils.checks import did_you_mean
 
-Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
 def _as_list(value: object) -> object:
@@ -31,10 +31,11 @@ def _as_named(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
-Sweep = Annotated[list[Item], BeforeValidator(_as_list), Field(min_length=1)]
+Sweep = Annotated[list[Value], BeforeValidator(_as_list), Field(min_length=1)]
 Options = dict[str, JsonValue]
 
 _MAX_CONFIGURATIONS = 10_000
+_MAX_TOLD = 12
 _SWEPT = ("block", "timestep", "treatment", "ensemble", "prompt", "long_side", "seed")
 
 
@@ -84,10 +85,10 @@ Protocols = Annotated[
 
 
 class DatasetChoice(_Strict):
-    """A data set; `limit` takes so many pairs by a seeded draw, and `protocols` go first.
+    """A data set; `limit` draws pairs by `seed`, and `protocols` replace the study's.
 
-    `captions` is a JSON file from images' paths under `root` to texts, which then stand for
-    `{label}` in prompts.
+    `captions` is a JSON file from images' paths under `root` to texts, which replace `{label}`
+    in prompts.
     """
 
     name: str
@@ -102,7 +103,7 @@ class DatasetChoice(_Strict):
 
 
 class ReportChoice(_Strict):
-    """How the report judges; see docs/studies.md for what each number means."""
+    """Settings of the report; docs/studies.md explains each."""
 
     confidence: float = Field(default=0.95, gt=0, lt=1)
     resamples: int = Field(default=2000, ge=100, le=1_000_000)
@@ -114,7 +115,7 @@ class ReportChoice(_Strict):
 
 
 class Reported(_Strict):
-    """A number that a publication reports; tables show it as reported, never as measured."""
+    """A published number, shown as reported and never as measured."""
 
     what: str
     value: float
@@ -123,7 +124,7 @@ class Reported(_Strict):
 
 
 class Study(_Strict):
-    """What a study file says."""
+    """The content of a study file."""
 
     name: str
     descriptors: Annotated[list[DescriptorChoice], Field(min_length=1)]
@@ -170,10 +171,10 @@ class Study(_Strict):
             )
         reference = self.report.reference
         if reference is not None and reference not in labels:
-            near = get_close_matches(reference, labels, n=1, cutoff=0)
+            known = ", ".join(list(labels)[:_MAX_TOLD])
             raise InvalidArgumentError(
-                f"report.reference is {reference!r}, and no descriptor has that label; "
-                f"did you mean {near[0]!r}?"
+                f"report.reference is {reference!r}, and no descriptor has that label"
+                f"{did_you_mean(reference, labels)}; known: {known}"
             )
         return found
 

@@ -1,1 +1,1 @@
-"""What a finished study says: scores, statistics and pages."""
+"""Reports: scores, statistics, charts and pages."""

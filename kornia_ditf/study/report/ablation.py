@@ -1,4 +1,4 @@
-"""A backbone and a data set in; the study that shows what each step of the method is worth, out."""
+"""The ablation of a backbone: one study with every treatment of its tokens."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ablation_study(
     source: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Study:
-    """Make the study of a backbone with every treatment.
+    """Return the study of a backbone with every treatment.
 
     Args:
         backbone: its name.
@@ -71,7 +71,7 @@ def ablation_study(
 
 
 def ablation_table(out: Path) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-    """Give, of a study that ran, each data set's heading, columns and rows.
+    """Yield heading, columns and rows of each data set of a finished ablation.
 
     Raises:
         StudyError: the folder holds no finished study.
@@ -81,7 +81,7 @@ def ablation_table(out: Path) -> Iterator[tuple[str, list[str], list[list[str]]]
         columns = ["treatment", *(score.name for score in section.scores)]
         rows = [
             [
-                str(row.cell["settings"]["treatment"]),
+                str(row.experiment["settings"]["treatment"]),
                 *(f"{100 * value.value:.1f}" for value in row.values),
             ]
             for row in section.rows

@@ -1,4 +1,4 @@
-"""A finished study in; every table of its report, with intervals and tests, out."""
+"""The tables of a report, with confidence intervals and significance tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kornia_ditf.study.report.scores import CellScores, Score, read_cell
+from kornia_ditf.study.report.scores import ExperimentScores, Score, read_experiment
 from kornia_ditf.study.report.statistics import (
     Floats,
     Interval,
@@ -30,11 +30,11 @@ FEW_PAIRS = 20
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A configuration's scores and what they cost."""
+    """Scores and costs of a configuration."""
 
     descriptor: str
     values: tuple[Interval, ...]
-    cell: Mapping[str, Any]
+    experiment: Mapping[str, Any]
     cost: Cost
 
 
@@ -100,28 +100,33 @@ class Section:
 
 
 def analyse(out: Path, summary: Mapping[str, Any]) -> list[Section]:
-    """Work out all tables of a study.
+    """Compute all tables of a finished study.
 
     Args:
         out: the study's folder.
         summary: as `read_summary` gives it.
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for cell in summary["cells"]:
-        groups.setdefault((cell["dataset"], cell["protocol"]["name"]), []).append(cell)
+    for experiment in summary["experiments"]:
+        groups.setdefault((experiment["dataset"], experiment["protocol"]["name"]), []).append(
+            experiment
+        )
     costs = CostLog(out).read()
     choice = summary["study"]["report"]
-    return [_section(out / RECORDS, cells, costs, choice) for cells in groups.values()]
+    return [_section(out / RECORDS, experiments, costs, choice) for experiments in groups.values()]
 
 
 def _section(
     records: Path,
-    cells: Sequence[Mapping[str, Any]],
+    experiments: Sequence[Mapping[str, Any]],
     costs: Mapping[str, Cost],
     choice: Mapping[str, Any],
 ) -> Section:
-    dataset, protocol = cells[0]["dataset"], cells[0]["protocol"]
-    scored = [read_cell(records, cell["descriptor"], dataset, protocol) for cell in cells]
+    dataset, protocol = experiments[0]["dataset"], experiments[0]["protocol"]
+    scored = [
+        read_experiment(records, experiment["descriptor"], dataset, protocol)
+        for experiment in experiments
+    ]
     first = scored[0]
     above, below = (
         np.concatenate([getattr(each, side) for each in scored], 1)
@@ -136,12 +141,12 @@ def _section(
     count = len(first.scores)
     rows = tuple(
         Row(
-            descriptor=cell["descriptor"],
+            descriptor=experiment["descriptor"],
             values=tuple(intervals[place * count : (place + 1) * count]),
-            cell=cell,
-            cost=costs.get(cost_key(cell["identity"]), Cost()),
+            experiment=experiment,
+            cost=costs.get(cost_key(experiment["identity"]), Cost()),
         )
-        for place, cell in enumerate(cells)
+        for place, experiment in enumerate(experiments)
     )
     categories = tuple(sorted(set(first.categories)))
     return Section(
@@ -161,9 +166,9 @@ def _section(
 
 
 def _draw(
-    above: Floats, below: Floats, first: CellScores, choice: Mapping[str, Any]
+    above: Floats, below: Floats, first: ExperimentScores, choice: Mapping[str, Any]
 ) -> tuple[Floats, str]:
-    """Draw pairs anew for all cells at once, and say how."""
+    """Resample pairs for all experiments at once, and describe how."""
     sizes = [first.categories.count(name) for name in set(first.categories)]
     stratified = len(sizes) > 1 and min(sizes) >= _LEAST_IN_STRATUM
     clustered = choice["resample"] == "image"
@@ -184,7 +189,7 @@ def _draw(
 
 def _compare(
     rows: Sequence[Row],
-    scored: Sequence[CellScores],
+    scored: Sequence[ExperimentScores],
     values: Floats,
     drawn: Floats,
     choice: Mapping[str, Any],
@@ -218,7 +223,7 @@ def _compare(
     )
 
 
-def _by_category(scored: CellScores, categories: Sequence[str]) -> tuple[float, ...]:
+def _by_category(scored: ExperimentScores, categories: Sequence[str]) -> tuple[float, ...]:
     names = np.array(scored.categories)
     return tuple(
         float(
@@ -231,17 +236,17 @@ def _by_category(scored: CellScores, categories: Sequence[str]) -> tuple[float, 
 def _curves(rows: Sequence[Row]) -> list[Curve]:
     """Find configurations that differ in their block or timestep alone."""
     found = []
-    told = [row.cell["settings"] for row in rows]
+    told = [row.experiment["settings"] for row in rows]
     varied = {
         key for one in told for key in one if any(one[key] != other.get(key) for other in told)
     }
     for setting in ("block", "timestep"):
         lines: dict[str, list[tuple[float, Interval]]] = {}
         for row in rows:
-            settings = row.cell["settings"]
+            settings = row.experiment["settings"]
             if setting in settings:
                 shown = [f"{k} {v}" for k, v in settings.items() if k != setting and k in varied]
-                line = lines.setdefault(" ".join([row.cell["name"], *shown]), [])
+                line = lines.setdefault(" ".join([row.experiment["name"], *shown]), [])
                 line.append((float(settings[setting]), row.values[0]))
         found += [
             Curve(setting, label, tuple(sorted(line, key=lambda point: point[0])))

@@ -1,4 +1,4 @@
-"""Rows and curves of a section in; small SVG charts, as data URIs that need no file, out."""
+"""SVG charts of a section, as data URIs."""
 
 from __future__ import annotations
 

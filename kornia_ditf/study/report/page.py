@@ -1,4 +1,4 @@
-"""A finished study in; one HTML page that needs nothing else, Markdown and LaTeX tables, out."""
+"""The report of a study as a self-contained HTML page, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _show(out: Path, section: Section, summary: Mapping[str, Any]) -> Shown:
         (
             "Accuracy against memory",
             charts.draw_cost(
-                section, lambda row: row.cell["bytes_held"] / 1e9, "GB of weights held"
+                section, lambda row: row.experiment["bytes_held"] / 1e9, "GB of weights held"
             ),
         ),
     ]
@@ -125,6 +125,7 @@ def _show(out: Path, section: Section, summary: Mapping[str, Any]) -> Shown:
         {"descriptor": best, "dataset": section.dataset, "protocol": section.protocol["name"]},
         study.datasets[dataset_labels(study).index(section.dataset)],
         study.report.pictures,
+        upright=section.protocol["fit"]["upright"],
     )
     kinds = tuple(
         (kind, len(list(scores))) for kind, scores in groupby(section.scores, lambda s: s.kind)
@@ -134,15 +135,15 @@ def _show(out: Path, section: Section, summary: Mapping[str, Any]) -> Shown:
 
 
 def _configurations(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """List what each configuration was, once for each data set on which it differs."""
+    """List configurations, once for each data set on which they differ."""
     found: dict[str, Mapping[str, Any]] = {}
-    for cell in summary["cells"]:
-        found.setdefault(cell["identity"], cell)
+    for experiment in summary["experiments"]:
+        found.setdefault(experiment["identity"], experiment)
     return list(found.values())
 
 
 def _plain(value: Any) -> Any:
-    """Make a text one line without control characters, for HTML, which is escaped afterwards."""
+    """Put text on one line without control characters; HTML is escaped afterwards."""
     is_text = isinstance(value, str) and not hasattr(value, "__html__")
     return printable(_BREAKS.sub(" ", value)) if is_text else value
 

@@ -44,7 +44,12 @@ class PairPicture:
 
 
 def draw_pairs(
-    path: Path, experiment: Mapping[str, str], choice: DatasetChoice, count: int
+    path: Path,
+    experiment: Mapping[str, str],
+    choice: DatasetChoice,
+    count: int,
+    *,
+    upright: bool,
 ) -> list[PairPicture]:
     """Draw the best and the worst pairs of an experiment.
 
@@ -53,6 +58,7 @@ def draw_pairs(
         experiment: labels of the descriptor and of the data set, and the protocol's name.
         choice: the data set, which knows where its images are.
         count: number of best pairs, and of worst; a pair is shown once.
+        upright: whether the protocol applies EXIF orientations.
     """
     import pyarrow.parquet as pq
 
@@ -73,7 +79,9 @@ def draw_pairs(
         dataset: Any = open_dataset(choice)
     except DiTFError:
         dataset = None
-    return [_picture(row, kind, dataset) for row, (_, kind) in zip(rows, wanted, strict=True)]
+    return [
+        _picture(row, kind, dataset, upright) for row, (_, kind) in zip(rows, wanted, strict=True)
+    ]
 
 
 def _quality(row: Mapping[str, Any]) -> tuple[float, float]:
@@ -81,22 +89,22 @@ def _quality(row: Mapping[str, Any]) -> tuple[float, float]:
     return sum(hits) / len(hits), -sum(row["distances"]) / len(hits) / row["base"]
 
 
-def _picture(row: Mapping[str, Any], kind: str, dataset: Any) -> PairPicture:
+def _picture(row: Mapping[str, Any], kind: str, dataset: Any, upright: bool) -> PairPicture:
     hits: Sequence[bool] = row["hits"][0]
     image = None
     if dataset is not None:
         with suppress(DiTFError, IndexError):  # they were moved or changed since
-            image = _draw(row, hits, dataset[row["index"]])
+            image = _draw(row, hits, dataset[row["index"]], upright)
     return PairPicture(row["pair"], kind, sum(hits), len(hits), image)
 
 
-def _draw(row: Mapping[str, Any], hits: Sequence[bool], pair: Pair) -> str:
+def _draw(row: Mapping[str, Any], hits: Sequence[bool], pair: Pair, upright: bool) -> str:
     import cv2
 
     matches = Matches(
         torch.tensor(row["points_a"]), torch.tensor(row["found_b"]), torch.ones(len(hits))
     )
-    images = [as_image(path) for path in (pair.image_a, pair.image_b)]
+    images = [as_image(path, upright=upright) for path in (pair.image_a, pair.image_b)]
     right = torch.tensor(hits)
     drawn = draw_matches(
         images[0], images[1], matches, limit=_MATCHES, inliers=right, caption=False

@@ -1,4 +1,4 @@
-"""Records of one cell in; what each pair adds to each score, and what the scores mean, out.
+"""Scores of an experiment, pair by pair, and their definitions.
 
 A score is a ratio of sums over pairs (see `statistics`), so that it can be drawn anew and tested.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kornia_ditf.metrics.accumulate import MMA, HomographyAccuracy, JAndF
+from kornia_ditf.metrics.functional import area_contributions
 from kornia_ditf.metrics.pck import PCK
 from kornia_ditf.study.report.statistics import Floats, category_means
 
@@ -21,7 +22,7 @@ _READ = ("pair", "category", "image_a", "image_b", "distances", "alphas", "hits"
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A number that tables show.
+    """A column of a table.
 
     Args:
         name: its heading.
@@ -37,8 +38,8 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CellScores:
-    """What each pair of a cell adds to each score.
+class ExperimentScores:
+    """What each pair of an experiment adds to each score.
 
     Args:
         scores: the M scores; the first one is tested.
@@ -61,12 +62,14 @@ class CellScores:
     points: int
 
 
-def read_cell(path: Path, descriptor: str, dataset: str, protocol: Mapping[str, Any]) -> CellScores:
-    """Read one cell's records and score its pairs.
+def read_experiment(
+    path: Path, descriptor: str, dataset: str, protocol: Mapping[str, Any]
+) -> ExperimentScores:
+    """Read one experiment's records and score its pairs.
 
     Args:
         path: the file of records.
-        descriptor: label of the cell's configuration.
+        descriptor: label of the experiment's configuration.
         dataset: label of its data set.
         protocol: its protocol, as a summary has it.
     """
@@ -79,7 +82,7 @@ def read_cell(path: Path, descriptor: str, dataset: str, protocol: Mapping[str, 
     ]
     rows = pq.read_table(path, columns=list(_READ), filters=chosen).to_pylist()
     scores, definitions, above, below = _SCORERS[protocol["task"]](rows, protocol)
-    return CellScores(
+    return ExperimentScores(
         scores=tuple(scores),
         definitions=tuple(definitions),
         numerators=above,
@@ -90,11 +93,6 @@ def read_cell(path: Path, descriptor: str, dataset: str, protocol: Mapping[str, 
         points=sum(len(row["distances"]) for row in rows),
     )
 
-
-_AREA = (
-    "Here the curve of AUC has steps, so that AUC is the mean over pairs of max(0, 1 - error / t); "
-    "SuperGlue's script joins the steps by straight lines."
-)
 
 Scored = tuple[Sequence[Score], Sequence[str], Floats, Floats]
 
@@ -120,19 +118,21 @@ def _keypoints(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -
 
 
 def _planar(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> Scored:
-    thresholds = protocol["alphas"]
-    limits = np.array(thresholds)
+    thresholds, limits = protocol["corner_thresholds"], protocol["alphas"]
     corners = np.array([dict(row["scores"]).get("corner_error", np.inf) for row in rows])
-    accurate = (corners[:, None] <= limits).astype(np.float64)
-    areas = np.clip(1 - corners[:, None] / limits, 0, 1)
+    accurate = (corners[:, None] <= np.array(thresholds)).astype(np.float64)
+    areas = np.stack([area_contributions(corners, t).numpy() for t in thresholds], 1)
     matched = np.array(
         [[float(np.mean(h)) if len(h) else 0.0 for h in row["hits"]] for row in rows]
     )
-    parts = [("corner accuracy", accurate), ("corner AUC", areas), ("MMA", matched)]
-    scores = [Score(f"{kind}@{t:g} px", kind, t) for kind, _ in parts for t in thresholds]
-    above = np.concatenate([part for _, part in parts], 1)
-    definitions = [HomographyAccuracy.definition, MMA.definition, _AREA]
-    return scores, definitions, above, np.ones(above.shape)
+    parts = [
+        ("corner accuracy", thresholds, accurate),
+        ("corner AUC", thresholds, areas),
+        ("MMA", limits, matched),
+    ]
+    scores = [Score(f"{kind}@{t:g} px", kind, t) for kind, marks, _ in parts for t in marks]
+    above = np.concatenate([part for _, _, part in parts], 1)
+    return scores, [HomographyAccuracy.definition, MMA.definition], above, np.ones(above.shape)
 
 
 def _masks(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> Scored:

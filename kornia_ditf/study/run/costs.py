@@ -1,4 +1,4 @@
-"""What pieces of work took in; a log that survives anything, and its medians, out.
+"""A log of what jobs cost, and its medians.
 
 Times are kept apart from records, which must not depend on them.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from kornia_ditf.study.define.jobs import Describe, Evaluate, Outcome, Unit
+from kornia_ditf.study.define.jobs import Describe, Evaluate, Job, Outcome
 from kornia_ditf.study.store.cache import content_key
 
 _FILE = "costs.jsonl"
@@ -20,7 +20,7 @@ _FILE = "costs.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a configuration took.
+    """Median costs of a configuration.
 
     Args:
         seconds_per_image: median of describing one image; None where nothing was measured.
@@ -36,20 +36,20 @@ class Cost:
 
 
 class CostLog:
-    """Lines of JSON at the end of a file; a torn line is passed over."""
+    """A file of JSON lines; torn lines are skipped."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / _FILE
 
-    def add(self, unit: Unit, outcome: Outcome) -> None:
-        """Write down what a unit took; that it cannot be written stops nothing."""
+    def add(self, job: Job, outcome: Outcome) -> None:
+        """Append the cost of a job; a failure to write is ignored."""
         values: dict[str, Any] = {"seconds": [round(each, 6) for each in outcome.seconds]}
-        if isinstance(unit, Describe):
-            labels = {label for _, _, keys in unit.images for label in keys}
-            identities = sorted({cost_key(unit.identities[label]) for label in labels})
+        if isinstance(job, Describe):
+            labels = {label for _, _, keys in job.images for label in keys}
+            identities = sorted({cost_key(job.identities[label]) for label in labels})
             values |= {"what": "describe", "identities": identities, "bytes": outcome.bytes}
-        elif isinstance(unit, Evaluate):
-            values |= {"what": "evaluate", "identity": cost_key(unit.identity)}
+        elif isinstance(job, Evaluate):
+            values |= {"what": "evaluate", "identity": cost_key(job.identity)}
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("\n" + json.dumps(values))
@@ -57,7 +57,7 @@ class CostLog:
             return
 
     def read(self) -> Mapping[str, Cost]:
-        """Give the costs by `cost_key` of a configuration's identity."""
+        """Return costs by `cost_key` of a configuration's identity."""
         described: dict[str, list[tuple[float, int, float]]] = {}
         scored: dict[str, list[float]] = {}
         for line in self._lines():
@@ -98,7 +98,7 @@ class CostLog:
 
 
 def cost_key(identity: str) -> str:
-    """Shorten an identity."""
+    """Return a short digest of an identity."""
     return content_key(identity=identity)[:16]
 
 

@@ -1,6 +1,6 @@
-"""Units in, their outcomes out: in this process, or in one process per device.
+"""Engines that run jobs: in this process, or in one process per device.
 
-Units leave nothing behind but whole files, so one whose worker died is simply done again.
+Jobs leave nothing behind but whole files, so one whose worker died is simply done again.
 """
 
 from __future__ import annotations
@@ -18,88 +18,88 @@ from threading import Thread
 from typing import Any
 
 from kornia_ditf.errors import StudyError
-from kornia_ditf.study.define.jobs import Outcome, Setup, Unit
+from kornia_ditf.study.define.jobs import Job, Outcome, Setup
 from kornia_ditf.study.run.worker import Worker
 
 _DEATHS = 3
 
 
-Done = tuple[Unit, Outcome]
+Done = tuple[Job, Outcome]
 
 
 class Engine(ABC):
-    """Does units, in any order."""
+    """Runs jobs, in any order."""
 
     @abstractmethod
-    def outcomes(self, units: Iterable[Unit]) -> Iterator[Done]:
-        """Do units; give each with its outcome as soon as that is there.
+    def outcomes(self, jobs: Iterable[Job]) -> Iterator[Done]:
+        """Run jobs, and yield each with its outcome as soon as it is done.
 
         Raises:
-            StudyError: a unit's worker died again and again.
+            StudyError: a job's worker died again and again.
         """
 
     def close(self) -> None:  # noqa: B027 - most have nothing to let go of
-        """Let go of workers."""
+        """Release the workers."""
 
 
 class Local(Engine):
-    """Does units one after another in this process."""
+    """Runs jobs one after another in this process."""
 
     def __init__(self, setup: Setup, device: str | None = None) -> None:
         self._worker = Worker(setup, device)
 
-    def outcomes(self, units: Iterable[Unit]) -> Iterator[Done]:
-        return ((unit, self._worker.do(unit)) for unit in units)
+    def outcomes(self, jobs: Iterable[Job]) -> Iterator[Done]:
+        return ((job, self._worker.do(job)) for job in jobs)
 
 
 class Pooled(Engine):
-    """Hands units to workers that may die, each with one at a time."""
+    """Runs jobs on workers that may die, one job per worker at a time."""
 
     workers: int
 
     @abstractmethod
-    def _submit(self, place: int, unit: Unit) -> Any:
-        """Give a unit to a worker; what comes back stands for its outcome."""
+    def _submit(self, place: int, job: Job) -> Any:
+        """Submit a job to a worker, and return a handle of its outcome."""
 
     @abstractmethod
     def _ready(self, pending: Sequence[Any]) -> Any:
-        """Wait for one of several units."""
+        """Wait for one of several handles, and return it."""
 
     @abstractmethod
     def _result(self, handle: Any) -> Outcome | None:
-        """Give a unit's outcome; None where its worker died."""
+        """Return the outcome of a handle; None if its worker died."""
 
     @abstractmethod
     def _restart(self, place: int) -> None:
-        """Put a new worker in the place of a dead one."""
+        """Replace a dead worker."""
 
-    def outcomes(self, units: Iterable[Unit]) -> Iterator[Done]:
-        source, again = iter(units), deque[tuple[Unit, int]]()
-        running: dict[Any, tuple[int, Unit, int]] = {}
+    def outcomes(self, jobs: Iterable[Job]) -> Iterator[Done]:
+        source, again = iter(jobs), deque[tuple[Job, int]]()
+        running: dict[Any, tuple[int, Job, int]] = {}
         idle = list(range(self.workers))
         while True:
             while idle:
-                unit, deaths = again.popleft() if again else (next(source, None), 0)
-                if unit is None:
+                job, deaths = again.popleft() if again else (next(source, None), 0)
+                if job is None:
                     break
                 place = idle.pop()
-                running[self._submit(place, unit)] = (place, unit, deaths)
+                running[self._submit(place, job)] = (place, job, deaths)
             if not running:
                 return
             handle = self._ready(list(running))
-            place, unit, deaths = running.pop(handle)
+            place, job, deaths = running.pop(handle)
             outcome = self._result(handle)
             if outcome is None:
                 self._restart(place)
                 if deaths + 1 == _DEATHS:
                     raise StudyError(
-                        f"{_DEATHS} workers died of one piece of work ({_describe(unit)}); memory "
+                        f"{_DEATHS} workers died of one piece of work ({_describe(job)}); memory "
                         "may not suffice: use fewer workers, or a smaller model or long_side"
                     )
-                again.append((unit, deaths + 1))
+                again.append((job, deaths + 1))
             idle.append(place)
             if outcome is not None:
-                yield unit, outcome
+                yield job, outcome
 
 
 _own: Worker | None = None
@@ -120,13 +120,13 @@ def _begin(setup: Setup, device: str | None, threads: int, parent: int) -> None:
     _own = Worker(setup, device)
 
 
-def _do(unit: Unit) -> Outcome:
+def _do(job: Job) -> Outcome:
     assert _own is not None
-    return _own.do(unit)
+    return _own.do(job)
 
 
 def default_devices() -> list[str | None]:
-    """Name all GPUs of this host; without one, the CPU twice."""
+    """Return all GPUs of this host, or the CPU twice if there is none."""
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -134,7 +134,7 @@ def default_devices() -> list[str | None]:
 
 
 class Processes(Pooled):
-    """Does units in one process per device.
+    """Runs jobs in one process per device.
 
     Args:
         setup: of the workers.
@@ -154,12 +154,12 @@ class Processes(Pooled):
             initargs=(self._setup, self._devices[place], threads, os.getpid()),
         )
 
-    def _submit(self, place: int, unit: Unit) -> Future[Outcome]:
+    def _submit(self, place: int, job: Job) -> Future[Outcome]:
         try:
-            return self._pools[place].submit(_do, unit)
+            return self._pools[place].submit(_do, job)
         except BrokenProcessPool:  # it died while it had nothing to do
             self._restart(place)
-            return self._pools[place].submit(_do, unit)
+            return self._pools[place].submit(_do, job)
 
     def _ready(self, pending: Sequence[Future[Outcome]]) -> Future[Outcome]:
         return next(iter(wait(pending, return_when=FIRST_COMPLETED).done))
@@ -179,5 +179,5 @@ class Processes(Pooled):
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _describe(unit: Unit) -> str:
-    return type(unit).__name__.lower()
+def _describe(job: Job) -> str:
+    return type(job).__name__.lower()

@@ -1,4 +1,4 @@
-"""Configurations, data sets and protocols in; the cells of a study, rows of its tables, out."""
+"""The experiments of a study: a row of a table each."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from kornia_ditf.protocols.protocol import Protocol
 from kornia_ditf.study.define.forwards import map_key, prompt_for, records_key
-from kornia_ditf.study.define.listing import Item, ListedSet
+from kornia_ditf.study.define.listing import ListedSet, Sample
 from kornia_ditf.study.define.spec import Configuration, Study
 from kornia_ditf.study.run.preparation import Prepared, Task
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One configuration on one data set by one protocol.
+class Experiment:
+    """One configuration, evaluated on one data set by one protocol.
 
     Args:
         configuration: what describes.
@@ -24,7 +24,7 @@ class Cell:
         task: place, among the tasks, of the one that describes for it.
         listed: the data set.
         protocol: how it is scored.
-        items: what of it is scored, in its order.
+        samples: what of it is scored, in its order.
         folder: of its records.
     """
 
@@ -34,44 +34,44 @@ class Cell:
     task: int
     listed: ListedSet
     protocol: Protocol
-    items: tuple[Item, ...]
+    samples: tuple[Sample, ...]
     folder: Path
 
-    def images(self, item: Item) -> list[tuple[str, str | None, str]]:
-        """Give of each image of an item the path, the prompt and the key of its map."""
+    def images(self, sample: Sample) -> list[tuple[str, str | None, str]]:
+        """Return path, prompt and map key of each image of a sample."""
         template = self.configuration.settings.get("prompt")
         found = []
-        for path, digest, label in item.images:
+        for path, digest, label in sample.images:
             prompt = prompt_for(template, label)
             found.append((path, prompt, map_key(self.identity, digest, prompt, self.protocol.fit)))
         return found
 
 
-def lay_out_cells(
+def list_experiments(
     study: Study,
     sets: Sequence[ListedSet],
     tasks: Sequence[Task],
     prepared: Sequence[Prepared],
     records: Path,
-) -> list[Cell]:
-    """List a study's cells in the order of its tables: by data set, protocol, configuration."""
-    found: dict[tuple[str, int, str], Cell] = {}
+) -> list[Experiment]:
+    """List a study's experiments by data set, protocol and configuration."""
+    found: dict[tuple[str, int, str], Experiment] = {}
     for place, (task, known) in enumerate(zip(tasks, prepared, strict=True)):
         listed = sets[task.place]
         for configuration in task.group.members:
             member = known.members[configuration.label]
             identity = f"{member.identity} {study.cache_dtype}"
-            for protocol, items in listed.protocols:
+            for protocol, samples in listed.protocols:
                 if protocol.fit == task.fit:
                     key = records_key(identity, configuration.settings.get("prompt"), protocol)
-                    found[configuration.label, task.place, protocol.name] = Cell(
+                    found[configuration.label, task.place, protocol.name] = Experiment(
                         configuration=configuration,
                         identity=identity,
                         channels=member.channels,
                         task=place,
                         listed=listed,
                         protocol=protocol,
-                        items=items,
+                        samples=samples,
                         folder=records / key,
                     )
     return [

@@ -1,4 +1,4 @@
-"""A study in; what it would take, out: forward passes, pairs, gigabytes, time. Loads no weights."""
+"""Estimates of a study's forward passes, pairs, disk space and time, without loading weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from kornia_ditf.errors import DiTFError
 from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.protocols.protocol import Fit
 from kornia_ditf.registry.lookup import find_descriptor
-from kornia_ditf.study.define.forwards import Group, group_configurations, member_config, prompt_for
+from kornia_ditf.study.define.forwards import (
+    ForwardGroup,
+    group_configurations,
+    member_config,
+    prompt_for,
+)
 from kornia_ditf.study.define.listing import ListedSet, list_study
 from kornia_ditf.study.define.presets import preset_notes
 from kornia_ditf.study.define.spec import Study
@@ -28,8 +33,8 @@ _SIDE = 768  # of the matrices that this machine's speed is judged by
 
 
 @dataclass(frozen=True, slots=True)
-class GroupPlan:
-    """What one forward pass's configurations take.
+class ForwardPlan:
+    """Estimate for the configurations of one forward pass.
 
     Args:
         descriptor: name of the descriptor.
@@ -52,7 +57,7 @@ class GroupPlan:
 
 @dataclass(frozen=True, slots=True)
 class StudyPlan:
-    """What a study takes.
+    """Estimate for a study.
 
     Args:
         groups: by forward pass.
@@ -63,7 +68,7 @@ class StudyPlan:
         notes: where presets meet protocols that they were not published for.
     """
 
-    groups: tuple[GroupPlan, ...]
+    groups: tuple[ForwardPlan, ...]
     configurations: int
     pairs: Mapping[str, int]
     seconds: float | None
@@ -72,12 +77,12 @@ class StudyPlan:
 
     @property
     def scored(self) -> int:
-        """Pairs that are scored, over all configurations."""
+        """Number of pairs scored, over all configurations."""
         return self.configurations * sum(self.pairs.values())
 
 
 def plan_study(study: Study, out: Path | None = None) -> StudyPlan:
-    """Work out what a study takes when nothing of it is done yet.
+    """Estimate a study from its beginning.
 
     Args:
         study: what would run.
@@ -98,9 +103,9 @@ def plan_study(study: Study, out: Path | None = None) -> StudyPlan:
         for group in groups
     )
     pairs = {
-        f"{listed.label}, {protocol.name}": len(items)
+        f"{listed.label}, {protocol.name}": len(samples)
         for listed in sets
-        for protocol, items in listed.protocols
+        for protocol, samples in listed.protocols
     }
     costs = [] if out is None else list(CostLog(out).read().values())
     images = [cost.seconds_per_image for cost in costs if cost.seconds_per_image is not None]
@@ -116,12 +121,12 @@ def plan_study(study: Study, out: Path | None = None) -> StudyPlan:
 
 
 def _plan_group(
-    group: Group,
+    group: ForwardGroup,
     tasks: Sequence[Task],
     sets: Sequence[ListedSet],
     itemsize: int,
     speed: float,
-) -> GroupPlan:
+) -> ForwardPlan:
     spec = find_descriptor(group.name, **hub_options(group.loading))
     prompt = group.shared.get("prompt")
     draws, tokens, calibration = 1, 0, 0
@@ -136,15 +141,15 @@ def _plan_group(
             calibration += len(sets[task.place].calibration) * draws if unknown else 0
         shown = {
             (task.fit, digest, prompt_for(prompt, label)): path
-            for protocol, items in sets[task.place].protocols
+            for protocol, samples in sets[task.place].protocols
             if protocol.fit == task.fit
-            for item in items
-            for path, digest, label in item.images
+            for sample in samples
+            for path, digest, label in sample.images
         }
         for key in shown.keys() - seen:
             path = shown[key]
             if path not in sizes:
-                sizes[path] = read_size(Path(path))
+                sizes[path] = read_size(Path(path), upright=task.fit.upright)
             tokens += _tokens(sizes[path], task.fit, long_side, spec.pixels_per_token)
         seen |= shown.keys()
     held, images = _weights_bytes(group), len(seen)
@@ -153,7 +158,7 @@ def _plan_group(
     if held is not None and images:
         # Two operations for each weight and token; a backbone's weights are planned in float32.
         seconds = 2 * held / 4 * tokens / images * forwards / speed
-    return GroupPlan(
+    return ForwardPlan(
         descriptor=group.name,
         configurations=len(group.members),
         images=images,
@@ -176,8 +181,8 @@ def _tokens(size: tuple[int, int], fit: Fit, long_side: int | None, pixels: int)
     return max(1, round(height / pixels)) * max(1, round(width / pixels))
 
 
-def _weights_bytes(group: Group) -> int | None:
-    """Ask a backbone's own plan what it holds up to the last block that is needed, in float32."""
+def _weights_bytes(group: ForwardGroup) -> int | None:
+    """Return the float32 bytes of a backbone's weights up to the last block needed."""
     spec = find_descriptor(group.name, **hub_options(group.loading))
     if not isinstance(spec, BackboneSpec) or spec.plan is None:
         return None

@@ -1,4 +1,4 @@
-"""Groups and data sets in; the identity of every configuration and its massive channels out.
+"""Identities and massive channels of configurations, found before images are described.
 
 An identity names all that decides a descriptor's numbers. Where channels are to be discarded and
 nobody says which, they are found once in a few images of the data set, and written down.
@@ -20,7 +20,7 @@ from kornia_ditf.errors import StudyError
 from kornia_ditf.loading.checkpoint import Checkpoint, hub_options
 from kornia_ditf.protocols.protocol import Fit
 from kornia_ditf.registry.lookup import find_descriptor
-from kornia_ditf.study.define.forwards import Group
+from kornia_ditf.study.define.forwards import ForwardGroup
 from kornia_ditf.study.define.jobs import Outcome, Prepare
 from kornia_ditf.study.define.listing import ListedSet
 from kornia_ditf.study.run.engines import Engine
@@ -40,14 +40,14 @@ class Task:
         fit: how its images are fitted.
     """
 
-    group: Group
+    group: ForwardGroup
     place: int
     fit: Fit
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What is known of a configuration before it describes an image.
+    """A configuration, once its weights were loaded.
 
     Args:
         identity: names all that decides its numbers.
@@ -62,7 +62,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What is known of a task before an image is described.
+    """A task, once its weights were loaded.
 
     Args:
         members: by the configuration's label.
@@ -75,8 +75,8 @@ class Prepared:
     device: str
 
 
-def tasks_of(groups: Iterable[Group], sets: Sequence[ListedSet]) -> list[Task]:
-    """List what is to be described, so that each descriptor is loaded once."""
+def tasks_of(groups: Iterable[ForwardGroup], sets: Sequence[ListedSet]) -> list[Task]:
+    """List tasks in an order in which each descriptor is loaded once."""
     return [
         Task(group, place, fit)
         for group in groups
@@ -94,7 +94,7 @@ def prepare(
     device: str | None = None,
     warn: Warn = lambda message: None,
 ) -> list[Prepared]:
-    """Find out what every task needs to know, from `folder` where it stands there.
+    """Prepare every task, or read it from `folder` where it was prepared before.
 
     Args:
         tasks: what to prepare.
@@ -119,9 +119,9 @@ def prepare(
         if _fingerprint(task.group) is None or _read(path) is None:
             images = tuple(image for image, _ in sets[task.place].calibration)
             missing[path] = Prepare(task.group, task.fit, images, str(path))
-    for unit, outcome in engine.outcomes(missing.values()):
-        assert isinstance(unit, Prepare)
-        _keep(Path(unit.path), unit, outcome)
+    for job, outcome in engine.outcomes(missing.values()):
+        assert isinstance(job, Prepare)
+        _keep(Path(job.path), job, outcome)
     prepared = []
     for task, path in zip(tasks, paths, strict=True):
         values = _read(path)
@@ -131,7 +131,7 @@ def prepare(
     return prepared
 
 
-def _keep(path: Path, unit: Prepare, outcome: Outcome) -> None:
+def _keep(path: Path, job: Prepare, outcome: Outcome) -> None:
     if outcome.failures:
         raise StudyError("; ".join(outcome.failures))
     with write_checked(path) as temporary:
@@ -182,8 +182,8 @@ def _key(task: Task, listed: ListedSet, device: str | None) -> str:
     )
 
 
-def _fingerprint(group: Group) -> str | None:
-    """Name a folder's weights without reading them; None where only loading tells."""
+def _fingerprint(group: ForwardGroup) -> str | None:
+    """Return the identity of weights in a folder; None where only loading them tells."""
     spec = find_descriptor(group.name, **hub_options(group.loading))
     place = group.source or spec.repo
     if not isinstance(spec, BackboneSpec) or not Path(place).expanduser().is_dir():

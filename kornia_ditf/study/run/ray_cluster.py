@@ -1,4 +1,4 @@
-"""Units in, their outcomes out, from actors of a Ray cluster."""
+"""The engine that runs jobs on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from importlib import import_module
 from typing import Any
 
 from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
-from kornia_ditf.study.define.jobs import Outcome, Setup, Unit
+from kornia_ditf.study.define.jobs import Job, Outcome, Setup
 from kornia_ditf.study.run.engines import Pooled
 from kornia_ditf.study.run.worker import Worker
 
 
 class RayCluster(Pooled):
-    """Does units on actors of a Ray cluster, whose nodes share the study's folder.
+    """Runs jobs on actors of a Ray cluster, whose nodes share the study's folder.
 
     Args:
         setup: of the workers.
@@ -66,8 +66,8 @@ class RayCluster(Pooled):
         self._start: Callable[[], Any] = lambda: actor.remote(setup, device)
         self._actors = [self._start() for _ in range(workers)]
 
-    def _submit(self, place: int, unit: Unit) -> Any:
-        return self._actors[place].do.remote(unit)
+    def _submit(self, place: int, job: Job) -> Any:
+        return self._actors[place].do.remote(job)
 
     def _ready(self, pending: Sequence[Any]) -> Any:
         return self._ray.wait(list(pending), num_returns=1)[0][0]

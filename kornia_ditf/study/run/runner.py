@@ -1,4 +1,4 @@
-"""A study in; its records out, whatever interrupts: the same call goes on where it was stopped.
+"""Running a study; the same call resumes one that was interrupted.
 
     list pairs -> prepare descriptors -> describe what is not described -> score what is not scored
     -> put the records together
@@ -16,13 +16,13 @@ from typing import Protocol, TypeVar
 
 from kornia_ditf.errors import StudyError
 from kornia_ditf.study.define.forwards import group_configurations, last_blocks
-from kornia_ditf.study.define.jobs import Describe, Evaluate, Setup, Unit
-from kornia_ditf.study.define.listing import Item, list_study
+from kornia_ditf.study.define.jobs import Describe, Evaluate, Job, Setup
+from kornia_ditf.study.define.listing import Sample, list_study
 from kornia_ditf.study.define.presets import preset_notes
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.run.costs import CostLog
 from kornia_ditf.study.run.engines import Engine, Local
-from kornia_ditf.study.run.experiments import Cell, lay_out_cells
+from kornia_ditf.study.run.experiments import Experiment, list_experiments
 from kornia_ditf.study.run.preparation import Task, prepare, tasks_of
 from kornia_ditf.study.run.summary import write_summary
 from kornia_ditf.study.store.cache import DamagedFileError, MapCache
@@ -40,20 +40,20 @@ _TOLD = 3
 
 
 class Watcher(Protocol):
-    """Is told how a run goes."""
+    """Receives the progress of a run."""
 
     def begin(self, stage: str, total: int) -> None:
-        """Hear that a stage begins, and how many images or pairs it has; 0 is unknown."""
+        """A stage begins, with `total` images or pairs; 0 is unknown."""
 
     def advance(self, count: int) -> None:
-        """Hear that so many more are done."""
+        """`count` more images or pairs are done."""
 
     def warn(self, message: str) -> None:
-        """Hear of something to know, such as a damaged file that is made again."""
+        """Something to know happened, such as a damaged file that is made again."""
 
 
 class Quiet:
-    """A `Watcher` that keeps what it hears to itself."""
+    """A `Watcher` that ignores everything."""
 
     def begin(self, stage: str, total: int) -> None: ...
 
@@ -71,7 +71,7 @@ def run_study(
     device: str | None = None,
     watcher: Watcher | None = None,
 ) -> Path:
-    """Describe what is not described, score what is not scored, and write the records.
+    """Run a study: compute what is missing, and write the records.
 
     Args:
         study: what to run.
@@ -109,17 +109,17 @@ def run_study(
             prepared = prepare(
                 tasks, sets, workers, out / "prepared", device=device, warn=listen.warn
             )
-            cells = lay_out_cells(study, sets, tasks, prepared, out.absolute() / "records")
-            run = _Run(out, maps, workers, listen, tasks, cells)
+            experiments = list_experiments(study, sets, tasks, prepared, out.absolute() / "records")
+            run = _Run(out, maps, workers, listen, tasks, experiments)
             run.work()
         finally:
             workers.close()
         path = run.finish()
-        write_summary(out, study, tasks, prepared, cells, started)
+        write_summary(out, study, tasks, prepared, experiments, started)
         return path
 
 
-Pending = list[tuple[Cell, list[Item]]]
+Pending = list[tuple[Experiment, list[Sample]]]
 
 
 @dataclass(slots=True)
@@ -129,7 +129,7 @@ class _Run:
     engine: Engine
     watcher: Watcher
     tasks: Sequence[Task]
-    cells: Sequence[Cell]
+    experiments: Sequence[Experiment]
 
     def work(self) -> None:
         """Describe and score until nothing is pending."""
@@ -152,7 +152,7 @@ class _Run:
             )
 
     def finish(self) -> Path:
-        """Put the records together, unless they are there and sound."""
+        """Assemble the records."""
         self.watcher.begin("putting the records together", 0)
         path = self.out / RECORDS
         if path.exists():
@@ -160,93 +160,99 @@ class _Run:
                 check_records(path)
             except DamagedFileError as error:
                 self.watcher.warn(f"{error}; it is put together again")
-        cells = (
+        experiments = (
             (
                 {
-                    "descriptor": cell.configuration.label,
-                    "dataset": cell.listed.label,
-                    "protocol": cell.protocol.name,
+                    "descriptor": experiment.configuration.label,
+                    "dataset": experiment.listed.label,
+                    "protocol": experiment.protocol.name,
                 },
-                cell.folder,
-                [(pair.index, pair.key) for pair in cell.items],
+                experiment.folder,
+                [(pair.index, pair.key) for pair in experiment.samples],
             )
-            for cell in self.cells
+            for experiment in self.experiments
         )
         try:
-            write_records(path, cells)
+            write_records(path, experiments)
         except DamagedFileError as error:
             raise StudyError(f"{error}; run the study again") from error
         return path
 
     def _pending(self) -> Pending:
-        """List the cells that lack records, with the pairs in an order that shares images."""
+        """List the experiments that lack records, with the pairs in an order that shares images."""
         found: Pending = []
         done: dict[Path, set[str]] = {}
-        for cell in self.cells:
-            if cell.folder not in done:
-                done[cell.folder], damaged = done_keys(cell.folder)
+        for experiment in self.experiments:
+            if experiment.folder not in done:
+                done[experiment.folder], damaged = done_keys(experiment.folder)
                 for error in damaged:
                     self.watcher.warn(f"{error}; its pairs are scored again")
-            pairs = {p.key: p for p in cell.items if p.key not in done[cell.folder]}
-            done[cell.folder].update(pairs)  # another cell may keep its records there as well
+            pairs = {p.key: p for p in experiment.samples if p.key not in done[experiment.folder]}
+            done[experiment.folder].update(pairs)  # others may keep records there as well
             if pairs:
                 order = sorted(pairs.values(), key=lambda pair: pair.images)
-                found.append((cell, order))
+                found.append((experiment, order))
         return found
 
-    def _descriptions(self, pending: Pending) -> Iterator[Unit]:
+    def _descriptions(self, pending: Pending) -> Iterator[Job]:
         """List the images that lack maps, each once for all configurations of a forward pass."""
         wanted: dict[int, dict[tuple[str, str | None], dict[str, str]]] = {}
         claimed: set[str] = set()
-        members: dict[int, dict[str, Cell]] = {}
-        for cell, pairs in pending:
-            images = wanted.setdefault(cell.task, {})
-            members.setdefault(cell.task, {})[cell.configuration.label] = cell
+        members: dict[int, dict[str, Experiment]] = {}
+        for experiment, pairs in pending:
+            images = wanted.setdefault(experiment.task, {})
+            members.setdefault(experiment.task, {})[experiment.configuration.label] = experiment
             for pair in pairs:
-                for path, prompt, key in cell.images(pair):
+                for path, prompt, key in experiment.images(pair):
                     if key not in claimed and not self.cache.has(key):
                         claimed.add(key)
-                        images.setdefault((path, prompt), {})[cell.configuration.label] = key
+                        images.setdefault((path, prompt), {})[experiment.configuration.label] = key
         for place in sorted(wanted):
             listed = [(path, prompt, keys) for (path, prompt), keys in wanted[place].items()]
             task = self.tasks[place]
-            channels = {label: cell.channels for label, cell in members[place].items()}
-            identities = {label: cell.identity for label, cell in members[place].items()}
+            channels = {label: experiment.channels for label, experiment in members[place].items()}
+            identities = {
+                label: experiment.identity for label, experiment in members[place].items()
+            }
             for some in _pieces(listed, _IMAGES_AT_ONCE):
                 yield Describe(task.group, channels, task.fit, some, identities)
 
-    def _evaluations(self, pending: Pending) -> Iterator[Unit]:
+    def _evaluations(self, pending: Pending) -> Iterator[Job]:
         """List the pairs whose maps are there."""
-        for cell, pairs in pending:
+        for experiment, pairs in pending:
             ready = []
             for pair in pairs:
-                keys = tuple(key for _, _, key in cell.images(pair))
+                keys = tuple(key for _, _, key in experiment.images(pair))
                 if all(map(self.cache.has, keys)):
                     ready.append((pair.index, pair.key, keys))
             for some in _pieces(ready, _PAIRS_AT_ONCE):
                 yield Evaluate(
-                    cell.listed.choice, cell.identity, cell.protocol, str(cell.folder), some
+                    experiment.listed.choice,
+                    experiment.identity,
+                    experiment.protocol,
+                    str(experiment.folder),
+                    some,
                 )
 
-    def _do(self, stage: str, units: Sequence[Unit]) -> list[str]:
-        """Do units, log what they cost, and list what failed."""
+    def _do(self, stage: str, jobs: Sequence[Job]) -> list[str]:
+        """Run jobs, log their costs, and return what failed."""
         failures: list[str] = []
         costs = CostLog(self.out)
-        self.watcher.begin(stage, sum(map(_size, units)))
-        for unit, outcome in self.engine.outcomes(units):
-            self.watcher.advance(_size(unit))
+        self.watcher.begin(stage, sum(map(_size, jobs)))
+        for job, outcome in self.engine.outcomes(jobs):
+            self.watcher.advance(_size(job))
             failures += outcome.failures
             for damaged in outcome.damaged:
                 self.watcher.warn(f"{damaged}; it is made again")
-            costs.add(unit, outcome)
+            costs.add(job, outcome)
         return failures
 
 
-def _size(unit: Unit) -> int:
-    if isinstance(unit, Describe):
-        return len(unit.images)
-    return len(unit.pairs) if isinstance(unit, Evaluate) else 1
+def _size(job: Job) -> int:
+    if isinstance(job, Describe):
+        return len(job.images)
+    return len(job.pairs) if isinstance(job, Evaluate) else 1
 
 
-def _pieces(items: Sequence[Piece], count: int) -> Iterator[tuple[Piece, ...]]:
-    return (tuple(items[start : start + count]) for start in range(0, len(items), count))
+def _pieces(samples: Sequence[Piece], count: int) -> Iterator[tuple[Piece, ...]]:
+    return (tuple(samples[start : start + count]) for start in range(0, len(samples), count))

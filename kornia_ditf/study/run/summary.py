@@ -1,4 +1,4 @@
-"""A study that ran in; one JSON file with all that its numbers depend on out, for reports."""
+"""study.json: everything that the numbers of a finished study depend on."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from kornia_ditf.errors import StudyError
 from kornia_ditf.study.define.spec import Study
-from kornia_ditf.study.run.experiments import Cell
+from kornia_ditf.study.run.experiments import Experiment
 from kornia_ditf.study.run.preparation import Prepared, Task
 from kornia_ditf.study.store.records import RECORDS, check_records
 from kornia_ditf.utils import provenance
-from kornia_ditf.utils.files import atomic_write
+from kornia_ditf.utils.cache import is_sound, write_checked
 
 SUMMARY = "study.json"
 
@@ -24,10 +24,10 @@ def write_summary(
     study: Study,
     tasks: Sequence[Task],
     prepared: Sequence[Prepared],
-    cells: Sequence[Cell],
+    experiments: Sequence[Experiment],
     started: str,
 ) -> None:
-    """Write down what a study was and what it ran on.
+    """Write the study, its experiments, and what it ran on.
 
     Raises:
         OutputError: the file cannot be written.
@@ -40,9 +40,12 @@ def write_summary(
         "hardware": provenance.hardware(),
         "commit": provenance.commit(),
         "records": check_records(out / RECORDS),
-        "cells": [_cell(cell, tasks[cell.task], prepared[cell.task]) for cell in cells],
+        "experiments": [
+            _experiment(experiment, tasks[experiment.task], prepared[experiment.task])
+            for experiment in experiments
+        ],
     }
-    with atomic_write(out / SUMMARY) as temporary:
+    with write_checked(out / SUMMARY) as temporary:
         temporary.write_text(json.dumps(document, indent=1, default=str), "utf-8")
 
 
@@ -53,39 +56,37 @@ def read_summary(out: Path) -> dict[str, Any]:
         StudyError: the folder holds no finished study.
     """
     path = out / SUMMARY
-    try:
-        document: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        document["cells"][0]["identity"]
-    except FileNotFoundError as error:
+    if not path.exists():
         raise StudyError(
             f"{out} holds no finished study (there is no {path.name}); "
             f"type `kornia-ditf study run FILE --out {out}`"
-        ) from error
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise StudyError(f"{path} is damaged ({error}); run the study again") from error
+        )
+    if not is_sound(path):
+        raise StudyError(f"{path} is damaged or was changed; run the study again")
+    document: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return document
 
 
-def _cell(cell: Cell, task: Task, prepared: Prepared) -> dict[str, Any]:
-    protocol = asdict(cell.protocol)
+def _experiment(experiment: Experiment, task: Task, prepared: Prepared) -> dict[str, Any]:
+    protocol = asdict(experiment.protocol)
     protocol["compat"] = sorted(protocol["compat"])
-    listed = cell.listed
+    listed = experiment.listed
     return {
-        "descriptor": cell.configuration.label,
+        "descriptor": experiment.configuration.label,
         "dataset": listed.label,
         "protocol": protocol,
-        "name": cell.configuration.name,
-        "source": cell.configuration.source,
-        "settings": dict(cell.configuration.settings),
-        "identity": cell.identity,
-        "channels": cell.channels,
+        "name": experiment.configuration.name,
+        "source": experiment.configuration.source,
+        "settings": dict(experiment.configuration.settings),
+        "identity": experiment.identity,
+        "channels": experiment.channels,
         "calibrated_on": [Path(path).name for path, _ in listed.calibration]
-        if cell.channels
+        if experiment.channels
         else [],
-        "width": prepared.members[cell.configuration.label].width,
+        "width": prepared.members[experiment.configuration.label].width,
         "bytes_held": prepared.bytes_held,
         "device": prepared.device,
         "forward_shared_by": [member.label for member in task.group.members],
-        "pairs": len(cell.items),
+        "pairs": len(experiment.samples),
         "root": listed.choice.root,
     }

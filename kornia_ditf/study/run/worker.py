@@ -1,4 +1,4 @@
-"""A piece of work in, files of the study's folder out; runs in this process or in any other."""
+"""The worker that runs jobs, in this process or another."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.descriptor import DiTF, describe_tap
 from kornia_ditf.errors import DiTFError, OutputError
 from kornia_ditf.massive import ChannelRecorder
-from kornia_ditf.preprocess import as_image
 from kornia_ditf.protocols.evaluate import evaluate_pair
 from kornia_ditf.protocols.fitting import prepare_image
 from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.protocols.sequences import evaluate_sequence
 from kornia_ditf.registry.lookup import create_descriptor
-from kornia_ditf.study.define.forwards import Group, member_config
-from kornia_ditf.study.define.jobs import Describe, Evaluate, Outcome, Prepare, Setup, Unit
+from kornia_ditf.study.define.forwards import ForwardGroup, member_config
+from kornia_ditf.study.define.jobs import Describe, Evaluate, Job, Outcome, Prepare, Setup
 from kornia_ditf.study.define.listing import open_dataset
 from kornia_ditf.study.define.spec import Configuration, DatasetChoice
 from kornia_ditf.study.store.cache import DamagedFileError, MapCache, MapReader
@@ -33,7 +32,7 @@ from kornia_ditf.utils.checks import read_dtype
 
 
 class Worker:
-    """Does units one after another; keeps one descriptor and one data set loaded.
+    """Runs jobs one after another; keeps one descriptor and one data set loaded.
 
     Args:
         setup: of the study.
@@ -47,21 +46,21 @@ class Worker:
         self._loaded: tuple[str, DenseDescriptor] | None = None
         self._dataset: tuple[DatasetChoice, PairDataset | SequenceDataset] | None = None
 
-    def do(self, unit: Unit) -> Outcome:
-        """Do a unit; what fails for a reason of its own is told, and the rest goes on."""
+    def do(self, job: Job) -> Outcome:
+        """Run a job; images and pairs that fail are part of its outcome."""
         with torch.no_grad():
-            if isinstance(unit, Prepare):
-                return self._prepare(unit)
-            if isinstance(unit, Describe):
-                return self._describe(unit)
-            return self._evaluate(unit)
+            if isinstance(job, Prepare):
+                return self._prepare(job)
+            if isinstance(job, Describe):
+                return self._describe(job)
+            return self._evaluate(job)
 
-    def _prepare(self, unit: Prepare) -> Outcome:
-        descriptor = self._descriptor(unit.group)
+    def _prepare(self, job: Prepare) -> Outcome:
+        descriptor = self._descriptor(job.group)
         members: dict[str, Any] = {}
-        channels, doubts = self._find_channels(unit) if isinstance(descriptor, DiTF) else ({}, {})
-        for member in unit.group.members:
-            named = self._member(descriptor, member, unit.fit, channels.get(member.label))
+        channels, doubts = self._find_channels(job) if isinstance(descriptor, DiTF) else ({}, {})
+        for member in job.group.members:
+            named = self._member(descriptor, member, job.fit, channels.get(member.label))
             members[member.label] = {
                 "identity": named.identity,
                 "width": named.width,
@@ -73,20 +72,20 @@ class Worker:
         return Outcome(values={"members": members, "bytes_held": held, "device": str(place)})
 
     def _find_channels(
-        self, unit: Prepare
+        self, job: Prepare
     ) -> tuple[dict[str, tuple[int, ...] | None], dict[str, tuple[str, ...]]]:
         """Find the massive channels of members that know none, and the doubts about them."""
-        configs = {m.label: member_config(m, unit.fit) for m in unit.group.members}
+        configs = {m.label: member_config(m, job.fit) for m in job.group.members}
         unknown = {
             config.block
             for config in configs.values()
             if "discard" in config.treatment and config.massive_channels is None
         }
         recorders = {block: ChannelRecorder() for block in sorted(unknown)}
-        ditf: Any = self._descriptor(unit.group)
-        for path in unit.images if unknown else ():
-            shared = DiTF(ditf.backbone, configs[unit.group.members[0].label])
-            taps, _ = shared.taps(_fitted(path, unit.fit), list(recorders))
+        ditf: Any = self._descriptor(job.group)
+        for path in job.images if unknown else ():
+            shared = DiTF(ditf.backbone, configs[job.group.members[0].label])
+            taps, _ = shared.taps(prepare_image(path, job.fit), list(recorders))
             for block, tap in taps.items():
                 recorders[block].update(tap.x)
         measured = {block: recorder.compute() for block, recorder in recorders.items()}
@@ -99,17 +98,17 @@ class Worker:
                 doubts[label] = measured[config.block].doubts()
         return channels, doubts
 
-    def _describe(self, unit: Describe) -> Outcome:
+    def _describe(self, job: Describe) -> Outcome:
         outcome, sizes = Outcome(), []
         try:
-            descriptor = self._descriptor(unit.group)
+            descriptor = self._descriptor(job.group)
         except DiTFError as error:
-            names = ", ".join(member.label for member in unit.group.members)
+            names = ", ".join(member.label for member in job.group.members)
             return Outcome(failures=[f"{names}: {error}"])
-        for path, prompt, keys in unit.images:
+        for path, prompt, keys in job.images:
             begin = time.perf_counter()
             try:
-                for label, described in self._maps_of(descriptor, unit, path, prompt, keys):
+                for label, described in self._maps_of(descriptor, job, path, prompt, keys):
                     self.cache.write(keys[label], described)
                     sizes.append(self.cache.path(keys[label]).stat().st_size)
             except OutputError:  # the next image would meet the same full disk
@@ -125,34 +124,34 @@ class Worker:
     def _maps_of(
         self,
         descriptor: DenseDescriptor,
-        unit: Describe,
+        job: Describe,
         path: str,
         prompt: str | None,
         labels: Iterable[str],
     ) -> Iterable[tuple[str, DescriptorMap]]:
-        members = {member.label: member for member in unit.group.members}
-        image = _fitted(path, unit.fit)
+        members = {member.label: member for member in job.group.members}
+        image = prepare_image(path, job.fit)
         if not isinstance(descriptor, DiTF):
             described = descriptor(image, prompt)
             yield from ((label, described) for label in labels)
             return
-        configs = {label: member_config(members[label], unit.fit) for label in labels}
+        configs = {label: member_config(members[label], job.fit) for label in labels}
         shared = DiTF(descriptor.backbone, next(iter(configs.values())))
         blocks = sorted({config.block for config in configs.values()})
         taps, frame = shared.taps(image, blocks, prompt)
         for label, config in configs.items():
-            channels = unit.channels.get(label) or ()
+            channels = job.channels.get(label) or ()
             yield label, describe_tap(taps[config.block], frame, config.treatment, channels)
 
-    def _evaluate(self, unit: Evaluate) -> Outcome:
-        if self._dataset is None or self._dataset[0] != unit.dataset:
-            self._dataset = unit.dataset, open_dataset(unit.dataset)
+    def _evaluate(self, job: Evaluate) -> Outcome:
+        if self._dataset is None or self._dataset[0] != job.dataset:
+            self._dataset = job.dataset, open_dataset(job.dataset)
         outcome, rows = Outcome(), []
         dataset = self._dataset[1]
-        for index, key, maps in unit.pairs:
+        for index, key, maps in job.pairs:
             begin = time.perf_counter()
             try:
-                row = self._score(dataset[index], maps, unit.protocol, dataset.root)
+                row = self._score(dataset[index], maps, job.protocol, dataset.root)
             except DamagedFileError as error:
                 error.remove()
                 outcome.damaged.append(str(error))
@@ -163,7 +162,7 @@ class Worker:
             rows.append({"key": key, **row})
             outcome.seconds.append(time.perf_counter() - begin)
         if rows:
-            write_part(Path(unit.folder), rows)
+            write_part(Path(job.folder), rows)
         outcome.count = len(rows)
         return outcome
 
@@ -177,8 +176,8 @@ class Worker:
         found = evaluate_pair(self._maps(maps[0]), self._maps(maps[1]), item, protocol)
         return pair_row(item, found, root)
 
-    def _descriptor(self, group: Group) -> DenseDescriptor:
-        """Load a group's descriptor, unless it is the one that is loaded."""
+    def _descriptor(self, group: ForwardGroup) -> DenseDescriptor:
+        """Return a group's descriptor, loading it unless it is the current one."""
         if self._loaded is None or self._loaded[0] != group.weights:
             self._loaded = None  # let go of the former before the next is held
             options = dict(group.loading)
@@ -202,7 +201,3 @@ class Worker:
         config = member_config(member, fit)
         known = None if channels is None else tuple(channels)
         return DiTF(descriptor.backbone, replace(config, massive_channels=known))
-
-
-def _fitted(path: str, fit: Fit) -> torch.Tensor:
-    return as_image(path) if fit.kind == "whole" else prepare_image(path, fit)

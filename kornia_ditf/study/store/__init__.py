@@ -1,1 +1,1 @@
-"""What a study keeps: descriptor maps, records and its folder."""
+"""Storage: descriptor maps, records and the study's folder."""

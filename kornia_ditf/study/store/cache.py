@@ -1,4 +1,4 @@
-"""Descriptor maps in, one checked file per image and descriptor; the maps again out."""
+"""A cache of descriptor maps on disk, checked by digests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DEFAULT_BYTES = 128 * 2**20
 
 
 class DamagedFileError(Exception):
-    """A file of the study does not hold what was written; it must be made again.
+    """A file of a study does not hold what was written, and must be made again.
 
     Args:
         path: the file.
@@ -49,7 +49,7 @@ class DamagedFileError(Exception):
 
 
 def content_key(**parts: Any) -> str:
-    """Name content by a digest of everything that decides it.
+    """Return a digest of everything that decides a result.
 
     Example:
         >>> content_key(image="ab", prompt="a cat") == content_key(prompt="a cat", image="ab")
@@ -71,18 +71,18 @@ class MapCache:
         self.folder, self.dtype = folder, dtype
 
     def path(self, key: str) -> Path:
-        """Give a map's file, whether it exists or not."""
+        """Return the path of a map, which may not exist."""
         return self.folder / key[:2] / f"{key}.safetensors"
 
     def has(self, key: str) -> bool:
-        """Tell whether a map's file exists; whether it is sound shows when it is read."""
+        """Whether a map exists; `read` checks whether it is sound."""
         try:
             return self.path(key).is_file()
         except OSError:  # its folder cannot be read
             return False
 
     def write(self, key: str, descriptors: DescriptorMap) -> None:
-        """Keep a map of one image, whole or not at all.
+        """Write the map of one image atomically.
 
         Raises:
             InvalidArgumentError: the cache's dtype cannot hold a value.
@@ -127,13 +127,9 @@ class MapCache:
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             raise DamagedFileError(path, str(error)) from error
 
-    def discard(self, key: str) -> None:
-        """Remove a map, so that it is made again."""
-        self.path(key).unlink(missing_ok=True)
-
 
 class MapReader:
-    """Reads maps and keeps the latest, so many bytes of them and no more.
+    """Reads maps, and keeps the latest ones in memory up to a limit.
 
     Args:
         cache: where the maps lie.
@@ -146,7 +142,7 @@ class MapReader:
         self._bytes = 0
 
     def __call__(self, key: str) -> DescriptorMap:
-        """Give a map; raises as `MapCache.read` does."""
+        """Return a map; raises as `MapCache.read` does."""
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]

@@ -1,4 +1,4 @@
-"""Scored pairs in; checked Parquet parts, and at the end one sorted file of records, out.
+"""Records of scored pairs, in Parquet: checked parts, then one sorted file.
 
 A part is named by the digest of its bytes: it appears whole or not at all, and damage shows.
 """
@@ -26,7 +26,7 @@ RECORDS = "records.parquet"
 
 
 def part_schema() -> pa.Schema:
-    """Give the columns of a part; docs/studies.md says what each holds."""
+    """Return the columns of a part, which docs/studies.md explains."""
     import pyarrow as pa
 
     doubles = pa.list_(pa.float64())
@@ -51,11 +51,11 @@ def part_schema() -> pa.Schema:
 
 
 def records_schema() -> pa.Schema:
-    """Give the columns of the final records: which study's cell, and a part's without its key."""
+    """Return the columns of the final records: those of a part, with labels instead of the key."""
     import pyarrow as pa
 
-    cell = [pa.field(name, pa.string()) for name in ("descriptor", "dataset", "protocol")]
-    return pa.schema([*cell, pa.field("index", pa.int64()), *list(part_schema())[1:]])
+    experiment = [pa.field(name, pa.string()) for name in ("descriptor", "dataset", "protocol")]
+    return pa.schema([*experiment, pa.field("index", pa.int64()), *list(part_schema())[1:]])
 
 
 def pair_row(pair: Pair, result: PairResult, root: Path) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _utf8(text: str) -> str:
 
 
 def write_part(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Keep the records of some pairs, whole or not at all.
+    """Write the records of some pairs atomically.
 
     Raises:
         OutputError: the folder cannot be written, or the disk is full.
@@ -169,13 +169,13 @@ def done_keys(folder: Path) -> tuple[set[str], list[DamagedFileError]]:
 
 
 def write_records(
-    path: Path, cells: Iterator[tuple[Mapping[str, str], Path, Sequence[tuple[int, str]]]]
+    path: Path, experiments: Iterator[tuple[Mapping[str, str], Path, Sequence[tuple[int, str]]]]
 ) -> int:
-    """Write the final file from parts: cell by cell, each in the order of its pairs.
+    """Write the final file from parts: experiment by experiment, each in the order of its pairs.
 
     Args:
         path: the file.
-        cells: of each cell what goes into its first columns, the folder of its parts, and its
+        experiments: of each the values of its first columns, the folder of its parts, and its
             pairs as (index in the data set, key).
 
     Returns:
@@ -192,15 +192,15 @@ def write_records(
         write_checked(path) as temporary,
         pq.ParquetWriter(temporary, records_schema(), compression="zstd") as writer,
     ):
-        for names, folder, pairs in cells:
-            table = _cell_table(names, folder, pairs)
+        for names, folder, pairs in experiments:
+            table = _experiment_table(names, folder, pairs)
             writer.write_table(table)
             rows += len(table)
     return rows
 
 
 def check_records(path: Path) -> str:
-    """Check the final file against its checksum, and give that.
+    """Check the final file against its checksum, and return the checksum.
 
     Raises:
         DamagedFileError: it is missing or does not hold what was written.
@@ -215,7 +215,7 @@ def check_records(path: Path) -> str:
     return digest
 
 
-def _cell_table(
+def _experiment_table(
     names: Mapping[str, str], folder: Path, pairs: Sequence[tuple[int, str]]
 ) -> pa.Table:
     import pyarrow as pa

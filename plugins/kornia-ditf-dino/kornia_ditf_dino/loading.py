@@ -1,4 +1,4 @@
-"""A hub id or a folder in the layout of transformers in, a DINO up to the asked layer out."""
+"""Loading a DINO up to a layer, from a hub id or a folder in the layout of transformers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from kornia_ditf.errors import CheckpointError
-from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.loading.checkpoint import Checkpoint, take_hub_options
+from kornia_ditf.loading.quantisation import check_plain
 from kornia_ditf.loading.weights import without_progress_bars, without_remarks
-from kornia_ditf.utils.checks import read_device
+from kornia_ditf.utils.checks import read_placement
 from kornia_ditf_dino.descriptor import DINO, DINOConfig
 
 _CLASSES = {
@@ -21,7 +22,6 @@ _CLASSES = {
     "dinov2_with_registers": "Dinov2WithRegistersModel",
     "dinov3_vit": "DINOv3ViTModel",
 }
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 # What the configuration says of a backbone's stages, which a shorter model has not.
 _STAGES = ("out_features", "out_indices", "stage_names")
 
@@ -31,10 +31,6 @@ def load_dino(
     *,
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
-    revision: str | None = None,
-    token: str | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
     **options: Any,
 ) -> DINO:
     """Load a DINO descriptor; layers after the asked one are neither built nor held.
@@ -43,28 +39,20 @@ def load_dino(
         source: a hub id or a local folder, in the layout of transformers, with safetensors.
         dtype: None is bfloat16 on an accelerator, float32 on a CPU.
         device: where to compute.
-        revision: branch, tag or commit on the hub.
-        token: hub token; None takes the one that `hf auth login` stored.
-        cache_dir: the hub's download cache; None is its default.
-        local_files_only: never ask the hub.
-        options: fields of `DINOConfig`. Without a mean and a standard deviation of the colours
-            the model's preprocessor_config.json says them, or else they are ImageNet's.
+        options: `revision`, `token`, `cache_dir`, `local_files_only` and `variant` as for
+            `kornia_ditf.loading.checkpoint.Checkpoint`; all others are fields of `DINOConfig`.
+            Without a mean and a standard deviation of the colours the model's
+            preprocessor_config.json says them, or else they are ImageNet's.
 
     Raises:
         CheckpointError: a file or tensor is missing, damaged, or of another model.
         HubError: the hub does not give a file.
         InvalidArgumentError: an option is wrong, or the model has no such layer.
     """
-    place = read_device(device)
-    dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
+    place, dtype = read_placement(device, dtype)
+    hub = take_hub_options(options)
     asked = DINOConfig(**options)  # before anything is read
-    checkpoint = Checkpoint(
-        source,
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-    )
+    checkpoint = Checkpoint(source, **hub)
     values = checkpoint.json("config.json")
     depth = values.get("num_hidden_layers")
     if values.get("model_type") not in _CLASSES or not isinstance(depth, int) or depth < 1:
@@ -72,11 +60,7 @@ def load_dino(
             f"{source}/config.json is of a {values.get('model_type')!r} model with {depth!r} "
             f"layers; known are {', '.join(_CLASSES)}"
         )
-    if not any(checkpoint.exists(name) for name in _WEIGHTS):
-        raise CheckpointError(
-            f"{source} has no {_WEIGHTS[0]}, and a pickled .bin is not read because it can run "
-            "code; name a revision or a folder that has safetensors"
-        )
+    check_plain(checkpoint, "")
     # Before the later layers go: the last of those that remain is not the model's last.
     config = replace(asked.settle(depth), **_colours(checkpoint, options))
     kept = {**values, "num_hidden_layers": int(config.layer or 0) + 1}
@@ -97,7 +81,6 @@ def _colours(checkpoint: Checkpoint, options: dict[str, Any]) -> dict[str, Any]:
 
 def _load_model(checkpoint: Checkpoint, values: dict[str, Any], dtype: torch.dtype) -> nn.Module:
     import transformers
-    from safetensors import SafetensorError
 
     kind = values["model_type"]
     classes: Any = transformers
@@ -116,7 +99,7 @@ def _load_model(checkpoint: Checkpoint, values: dict[str, Any], dtype: torch.dty
                 output_loading_info=True,
                 **options,
             )
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # of transformers and the quantisation libraries
         raise CheckpointError(f"cannot load {checkpoint.source}: {error}") from error
     if found["missing_keys"]:
         first = min(found["missing_keys"])

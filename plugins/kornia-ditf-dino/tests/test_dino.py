@@ -330,7 +330,7 @@ class TestErrors:
         path = copied(folder("dinov2"), tmp_path)
         for shard in path.glob("*.safetensors"):
             shard.write_bytes(shard.read_bytes()[:100])
-        with pytest.raises(CheckpointError, match="cannot load"):
+        with pytest.raises(CheckpointError, match="damaged or cut short"):
             load_dino(path)
 
     def test_wrong_numbers_of_prompts_are_refused(self, folder: Give) -> None:
@@ -368,3 +368,15 @@ class TestPresets:
         assert descriptor.config.long_side == 840
         host = kd.create_descriptor("dinov3-vits16", source=folder("dinov3"), long_side=24)
         assert host(image()).data.shape == (1, 32, 4, 6)
+
+
+def test_weights_that_are_stored_quantised_are_refused(folder: Give, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = copied(folder("dinov2"), tmp_path)
+    shard = min(path.glob("*.safetensors"))
+    weights = load_file(shard)
+    scaled = next(name for name in weights if name.endswith(".weight"))
+    save_file({**weights, f"{scaled}_scale": torch.ones(1)}, shard)
+    with pytest.raises(CheckpointError, match="quantised"):
+        load_dino(path)

@@ -1,4 +1,4 @@
-"""A hub id or a folder in the diffusers layout in, a DIFT descriptor up to its up block out."""
+"""Loading a DIFT descriptor up to its up block, from a model in the diffusers layout."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from kornia_ditf.backbones.diffusers_backbone import read_schedule
 from kornia_ditf.errors import CheckpointError
-from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.loading.checkpoint import Checkpoint, take_hub_options
 from kornia_ditf.loading.prompts import CachedPromptEncoder
 from kornia_ditf.loading.weights import load_vae_encoder
-from kornia_ditf.utils.checks import read_device
+from kornia_ditf.utils.checks import read_placement
 from kornia_ditf_sd.descriptor import DIFT, DIFTConfig
 from kornia_ditf_sd.unet import load_unet
 
@@ -34,10 +34,6 @@ def load_dift(
     *,
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
-    revision: str | None = None,
-    token: str | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
     **options: Any,
 ) -> DIFT:
     """Load a DIFT descriptor: the UNet up to its up block, and the VAE's encoder.
@@ -49,27 +45,18 @@ def load_dift(
         dtype: of the UNet; None is bfloat16 on an accelerator, float32 on a CPU. The VAE's encoder
             stays in float32: SDXL's overflows float16.
         device: where to compute.
-        revision: branch, tag or commit on the hub.
-        token: hub token; None takes the one that `hf auth login` stored.
-        cache_dir: the hub's download cache; None is its default.
-        local_files_only: never ask the hub.
-        options: fields of `DIFTConfig`.
+        options: `revision`, `token`, `cache_dir`, `local_files_only` and `variant` as for
+            `kornia_ditf.loading.checkpoint.Checkpoint`; all others are fields of `DIFTConfig`.
 
     Raises:
         CheckpointError: a file or tensor is missing, damaged, or of another model.
         HubError: the hub does not give a file.
         InvalidArgumentError: an option is wrong, or the UNet has no such block.
     """
-    place = read_device(device)
-    dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
+    place, dtype = read_placement(device, dtype)
+    hub = take_hub_options(options)
     config = DIFTConfig(**options)  # before anything is read
-    checkpoint = Checkpoint(
-        source,
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-    )
+    checkpoint = Checkpoint(source, **hub)
     pipeline = str(checkpoint.json("model_index.json").get("_class_name"))
     if pipeline not in _PIPELINES:
         raise CheckpointError(f"{source} holds a {pipeline}; known are {', '.join(_PIPELINES)}")

@@ -5,16 +5,16 @@ LayerNorm without gain, scale and shift: `adaln` is the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import isqrt
 from typing import Any
 
 from torch import Tensor
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
-from kornia_ditf_zoo.family import describe, every_row
 
 
 class AuraFlowBackbone(DiffusersBackbone):
@@ -38,7 +38,8 @@ class AuraFlowBackbone(DiffusersBackbone):
             tokens="last",
         ),
     )
-    head = ("norm_out", "proj_out")
+    # Padding is zeroed, and attended to, as in the pipeline.
+    prompt_outputs = ("prompt_embeds",)
 
     @property
     def max_cells(self) -> int:
@@ -50,24 +51,16 @@ class AuraFlowBackbone(DiffusersBackbone):
         return {
             "hidden_states": latent,
             "encoder_hidden_states": conditioning["prompt_embeds"],
-            "timestep": every_row(latent, timestep / 1000),
+            "timestep": full_batch(latent, timestep / 1000),
         }
-
-    @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
-        # Padding is zeroed, and attended to, as in the pipeline.
-        text, *_ = pipeline.encode_prompt(list(prompts), do_classifier_free_guidance=False)
-        return {"prompt_embeds": text}
 
 
 SPECS = (
-    describe(
-        AuraFlowBackbone,
+    AuraFlowBackbone.spec(
         name="auraflow-0.3",
         repo="fal/AuraFlow-v0.3",
         blocks=36,
         width=3072,
-        pixels_per_token=16,
         long_side=1024,
         license="Apache-2.0",
     ),

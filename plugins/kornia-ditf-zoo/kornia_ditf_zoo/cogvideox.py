@@ -6,18 +6,19 @@ the block's own gain and bias inside norm; `discard+layernorm` keeps them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.errors import CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
-from kornia_ditf_zoo.family import describe, every_row, fit_grid, read_own_schedule
+from kornia_ditf_zoo.family import fit_grid, read_own_schedule
 
 
 class CogVideoXBackbone(DiffusersBackbone):
@@ -26,7 +27,6 @@ class CogVideoXBackbone(DiffusersBackbone):
     transformer_class = "CogVideoXTransformer3DModel"
     pipeline_class = "CogVideoXPipeline"
     vae_class = "AutoencoderKLCogVideoX"
-    blocks_from = ("num_layers",)
     streams = (
         BlockStream(
             blocks="transformer_blocks",
@@ -36,6 +36,7 @@ class CogVideoXBackbone(DiffusersBackbone):
         ),
     )
     head = ("norm_final", "norm_out", "proj_out")
+    prompt_outputs = ("prompt_embeds",)
 
     @classmethod
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -52,7 +53,7 @@ class CogVideoXBackbone(DiffusersBackbone):
         return {
             "hidden_states": latent.unsqueeze(1),
             "encoder_hidden_states": conditioning["prompt_embeds"],
-            "timestep": every_row(latent, int(timestep), torch.long),
+            "timestep": full_batch(latent, int(timestep), torch.long),
             "image_rotary_emb": self._rotations(latent),
         }
 
@@ -70,30 +71,21 @@ class CogVideoXBackbone(DiffusersBackbone):
         )
         return cosines, sines
 
-    @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
-        text, _ = pipeline.encode_prompt(list(prompts), do_classifier_free_guidance=False)
-        return {"prompt_embeds": text}
-
 
 SPECS = (
-    describe(
-        CogVideoXBackbone,
+    CogVideoXBackbone.spec(
         name="cogvideox-2b",
         repo="THUDM/CogVideoX-2b",
         blocks=30,
         width=1920,
-        pixels_per_token=16,
         long_side=720,
         license="Apache-2.0",
     ),
-    describe(
-        CogVideoXBackbone,
+    CogVideoXBackbone.spec(
         name="cogvideox-5b",
         repo="THUDM/CogVideoX-5b",
         blocks=42,
         width=3072,
-        pixels_per_token=16,
         long_side=720,
         license="CogVideoX License",
     ),

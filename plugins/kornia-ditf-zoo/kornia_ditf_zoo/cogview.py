@@ -5,16 +5,18 @@ LayerNorm without gain, scale and shift: `adaln` is the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.inputs import full_batch
+from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
-from kornia_ditf_zoo.family import TrimmedTexts, describe, every_row, pad_texts, read_own_schedule
+from kornia_ditf_zoo.family import read_own_schedule
 
 
 class CogView3PlusBackbone(DiffusersBackbone):
@@ -22,7 +24,6 @@ class CogView3PlusBackbone(DiffusersBackbone):
 
     transformer_class = "CogView3PlusTransformer2DModel"
     pipeline_class = "CogView3PlusPipeline"
-    blocks_from = ("num_layers",)
     streams = (
         BlockStream(
             blocks="transformer_blocks",
@@ -31,7 +32,11 @@ class CogView3PlusBackbone(DiffusersBackbone):
             modulation=LinearModulation("norm1.linear"),
         ),
     )
-    head = ("norm_out", "proj_out")
+    prompt_outputs = ("prompt_embeds",)
+    prompt_options: ClassVar[Mapping[str, Any]] = {
+        "do_classifier_free_guidance": False,
+        "max_sequence_length": 224,
+    }
 
     @property
     def max_cells(self) -> int | None:
@@ -49,21 +54,14 @@ class CogView3PlusBackbone(DiffusersBackbone):
         return {
             "hidden_states": latent,
             "encoder_hidden_states": conditioning["prompt_embeds"],
-            "timestep": every_row(latent, timestep),
+            "timestep": full_batch(latent, timestep),
             "original_size": size,
             "target_size": size,
             "crop_coords": 0 * size,
         }
 
-    @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
-        text, _ = pipeline.encode_prompt(
-            list(prompts), do_classifier_free_guidance=False, max_sequence_length=224
-        )
-        return {"prompt_embeds": text}
 
-
-class CogView4Backbone(TrimmedTexts, CogView3PlusBackbone):
+class CogView4Backbone(TrimmedPromptBackbone, CogView3PlusBackbone):
     """CogView4: rotary positions, a straight path, and texts of any multiple of 16 tokens."""
 
     transformer_class = "CogView4Transformer2DModel"
@@ -76,6 +74,8 @@ class CogView4Backbone(TrimmedTexts, CogView3PlusBackbone):
             modulation=LinearModulation("norm1.linear", scale=2),  # the text's stand in between
         ),
     )
+    prompt_options: ClassVar[Mapping[str, Any]] = {"do_classifier_free_guidance": False}
+    prompt_length = 1024
 
     @property
     def max_cells(self) -> None:
@@ -90,34 +90,21 @@ class CogView4Backbone(TrimmedTexts, CogView3PlusBackbone):
     ) -> Mapping[str, Any]:
         return super().transformer_inputs(latent, timestep, self.trim(conditioning))
 
-    @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
-        texts = [
-            pipeline.encode_prompt([prompt], do_classifier_free_guidance=False)[0][0]
-            for prompt in prompts
-        ]
-        text, mask = pad_texts(texts, 1024)
-        return {"prompt_embeds": text, "prompt_attention_mask": mask}
-
 
 SPECS = (
-    describe(
-        CogView3PlusBackbone,
+    CogView3PlusBackbone.spec(
         name="cogview3-plus",
         repo="THUDM/CogView3-Plus-3B",
         blocks=30,
         width=2560,
-        pixels_per_token=16,
         long_side=1024,
         license="Apache-2.0",
     ),
-    describe(
-        CogView4Backbone,
+    CogView4Backbone.spec(
         name="cogview4",
         repo="THUDM/CogView4-6B",
         blocks=28,
         width=4096,
-        pixels_per_token=16,
         long_side=1024,
         license="Apache-2.0",
     ),

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
-from kornia_ditf_zoo.family import describe, every_row
 
 LLAMA = "meta-llama/Meta-Llama-3.1-8B-Instruct"
 """Where the fourth text encoder comes from, which the repositories do not hold."""
@@ -58,7 +58,7 @@ class HiDreamBackbone(DiffusersBackbone):
             )
         return {
             "hidden_states": latent,
-            "timesteps": every_row(latent, timestep),
+            "timesteps": full_batch(latent, timestep),
             "encoder_hidden_states_t5": conditioning["prompt_embeds_t5"],
             "encoder_hidden_states_llama3": conditioning["prompt_embeds_llama3"].transpose(0, 1),
             "pooled_embeds": conditioning["pooled_prompt_embeds"],
@@ -90,13 +90,11 @@ class HiDreamBackbone(DiffusersBackbone):
 
 
 def _spec(kind: str) -> BackboneSpec:
-    return describe(
-        HiDreamBackbone,
+    return HiDreamBackbone.spec(
         name=f"hidream-i1-{kind.lower()}",
         repo=f"HiDream-ai/HiDream-I1-{kind}",
         blocks=48,
         width=2560,
-        pixels_per_token=16,
         long_side=1024,
         license="MIT",
     )

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone, read_schedule
+from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
-from kornia_ditf_zoo.family import describe, every_row, fit_grid
+from kornia_ditf_zoo.family import fit_grid
 
 _BASE = 512 // 16  # tokens of the side of the images it was first trained on
 _SIZE = 1024  # told to the model as the size of the original, as the pipeline does
@@ -27,7 +28,6 @@ class HunyuanDiTBackbone(DiffusersBackbone):
 
     transformer_class = "HunyuanDiT2DModel"
     pipeline_class = "HunyuanDiTPipeline"
-    blocks_from = ("num_layers",)
     streams = (
         BlockStream(
             blocks="blocks",
@@ -36,7 +36,6 @@ class HunyuanDiTBackbone(DiffusersBackbone):
             modulation=LinearModulation("norm1.linear", scale=None),
         ),
     )
-    head = ("norm_out", "proj_out")
 
     @classmethod
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -60,13 +59,13 @@ class HunyuanDiTBackbone(DiffusersBackbone):
         return {
             "hidden_states": latent,
             # Its dtype becomes that of all that the time is mixed with.
-            "timestep": every_row(latent, int(timestep), latent.dtype),
+            "timestep": full_batch(latent, int(timestep), latent.dtype),
             "encoder_hidden_states": conditioning["prompt_embeds"],
             "text_embedding_mask": conditioning["prompt_attention_mask"],
             "encoder_hidden_states_t5": conditioning["prompt_embeds_2"],
             "text_embedding_mask_t5": conditioning["prompt_attention_mask_2"],
             "image_meta_size": sizes.to(latent.dtype).repeat(len(latent), 1),
-            "style": every_row(latent, 0, torch.long),
+            "style": full_batch(latent, 0, torch.long),
             "image_rotary_emb": rotary,
         }
 
@@ -91,13 +90,11 @@ class HunyuanDiTBackbone(DiffusersBackbone):
 
 
 SPECS = (
-    describe(
-        HunyuanDiTBackbone,
+    HunyuanDiTBackbone.spec(
         name="hunyuandit-1.2",
         repo="Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers",
         blocks=40,
         width=1408,
-        pixels_per_token=16,
         long_side=1024,
         license="Tencent Hunyuan Community License",
     ),

@@ -6,15 +6,15 @@ the channels is not subtracted, in `discard+layernorm` neither, which is the pla
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.inputs import full_batch, pack
 from kornia_ditf.tap import BlockStream, TableModulation
 from kornia_ditf.types import Conditioning
-from kornia_ditf_zoo.family import describe, every_row, pack
 
 _FRAMES_PER_SECOND = 25  # the pipeline's own; positions are seconds and pixels
 
@@ -25,7 +25,6 @@ class LTXBackbone(DiffusersBackbone):
     transformer_class = "LTXVideoTransformer3DModel"
     pipeline_class = "LTXPipeline"
     vae_class = "AutoencoderKLLTXVideo"
-    blocks_from = ("num_layers",)
     streams = (
         BlockStream(
             blocks="transformer_blocks",
@@ -34,7 +33,7 @@ class LTXBackbone(DiffusersBackbone):
             modulation=TableModulation("temb"),
         ),
     )
-    head = ("norm_out", "proj_out")
+    prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
@@ -44,7 +43,7 @@ class LTXBackbone(DiffusersBackbone):
         return {
             "hidden_states": pack(latent, 1),
             "encoder_hidden_states": conditioning["prompt_embeds"],
-            "timestep": every_row(latent, timestep),
+            "timestep": full_batch(latent, timestep),
             "encoder_attention_mask": conditioning["prompt_attention_mask"],
             "num_frames": 1,
             "height": latent.shape[2],
@@ -56,15 +55,9 @@ class LTXBackbone(DiffusersBackbone):
             ),
         }
 
-    @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
-        text, mask, *_ = pipeline.encode_prompt(list(prompts), do_classifier_free_guidance=False)
-        return {"prompt_embeds": text, "prompt_attention_mask": mask}
-
 
 SPECS = (
-    describe(
-        LTXBackbone,
+    LTXBackbone.spec(
         name="ltx-video",
         repo="Lightricks/LTX-Video",
         blocks=28,

@@ -6,24 +6,24 @@ gain is the block's own; `discard+layernorm` is the norm with its gain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from kornia_ditf.backbones.inputs import full_batch
+from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
-from kornia_ditf_zoo.family import TrimmedTexts, describe, every_row
 
 _SCALE_ONLY = LinearModulation("norm1.linear", shift=None, scale=0)
 
 
-class Lumina2Backbone(TrimmedTexts):
+class Lumina2Backbone(TrimmedPromptBackbone):
     """Lumina-Image 2.0; image tokens stand behind the prompt's, and are numbered after them."""
 
     transformer_class = "Lumina2Transformer2DModel"
     pipeline_class = "Lumina2Pipeline"
-    blocks_from = ("num_layers",)
     width_from = ("hidden_size",)
     streams = (
         BlockStream(
@@ -35,6 +35,7 @@ class Lumina2Backbone(TrimmedTexts):
         ),
     )
     head = ("norm_out",)
+    prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
 
     @property
     def max_cells(self) -> int:
@@ -43,28 +44,21 @@ class Lumina2Backbone(TrimmedTexts):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Mapping[str, Any]:
-        told = self.trim(conditioning)
+        given = self.trim(conditioning)
         return {
             "hidden_states": latent,
-            "timestep": every_row(latent, 1 - timestep / 1000),
-            "encoder_hidden_states": told["prompt_embeds"],
-            "encoder_attention_mask": told["prompt_attention_mask"].bool(),
+            "timestep": full_batch(latent, 1 - timestep / 1000),
+            "encoder_hidden_states": given["prompt_embeds"],
+            "encoder_attention_mask": given["prompt_attention_mask"].bool(),
         }
-
-    @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
-        text, mask, *_ = pipeline.encode_prompt(list(prompts), do_classifier_free_guidance=False)
-        return {"prompt_embeds": text, "prompt_attention_mask": mask}
 
 
 SPECS = (
-    describe(
-        Lumina2Backbone,
+    Lumina2Backbone.spec(
         name="lumina-image-2.0",
         repo="Alpha-VLLM/Lumina-Image-2.0",
         blocks=26,
         width=2304,
-        pixels_per_token=16,
         long_side=1024,
         license="Apache-2.0",
     ),

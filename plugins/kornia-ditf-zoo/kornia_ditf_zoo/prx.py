@@ -5,16 +5,16 @@ LayerNorm without gain, scale and shift: `adaln` is the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
-from kornia_ditf_zoo.family import describe, every_row
 
 
 class PRXBackbone(DiffusersBackbone):
@@ -33,21 +33,17 @@ class PRXBackbone(DiffusersBackbone):
         ),
     )
     head = ("final_layer",)
+    prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Mapping[str, Any]:
         return {
             "hidden_states": latent,
-            "timestep": every_row(latent, timestep / 1000),
+            "timestep": full_batch(latent, timestep / 1000),
             "encoder_hidden_states": conditioning["prompt_embeds"],
             "attention_mask": conditioning["prompt_attention_mask"].bool(),
         }
-
-    @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
-        text, mask, *_ = pipeline.encode_prompt(list(prompts), do_classifier_free_guidance=False)
-        return {"prompt_embeds": text, "prompt_attention_mask": mask}
 
 
 class PRXDCBackbone(PRXBackbone):
@@ -59,8 +55,7 @@ class PRXDCBackbone(PRXBackbone):
 def _spec(
     backbone: type[PRXBackbone], side: int, *, suffix: str = "", pixels_per_token: int = 16
 ) -> BackboneSpec:
-    return describe(
-        backbone,
+    return backbone.spec(
         name=f"prx-{side}{suffix[:3]}",
         repo=f"Photoroom/prx-{side}-t2i-sft{suffix}",
         blocks=16,

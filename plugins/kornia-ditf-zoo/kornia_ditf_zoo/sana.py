@@ -12,10 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, TableModulation
 from kornia_ditf.types import Conditioning
-from kornia_ditf_zoo.family import describe, every_row
 
 
 class SanaBackbone(DiffusersBackbone):
@@ -24,7 +24,6 @@ class SanaBackbone(DiffusersBackbone):
     transformer_class = "SanaTransformer2DModel"
     pipeline_class = "SanaPipeline"
     vae_class = "AutoencoderDC"
-    blocks_from = ("num_layers",)
     streams = (
         BlockStream(
             blocks="transformer_blocks",
@@ -33,7 +32,6 @@ class SanaBackbone(DiffusersBackbone):
             modulation=TableModulation(),
         ),
     )
-    head = ("norm_out", "proj_out")
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
@@ -42,7 +40,7 @@ class SanaBackbone(DiffusersBackbone):
             "hidden_states": latent,
             "encoder_hidden_states": conditioning["prompt_embeds"],
             "encoder_attention_mask": conditioning["prompt_attention_mask"],
-            "timestep": every_row(latent, timestep * float(self.config.timestep_scale)),
+            "timestep": full_batch(latent, timestep * float(self.config.timestep_scale)),
         }
 
     @classmethod
@@ -58,8 +56,7 @@ class SanaBackbone(DiffusersBackbone):
 
 
 def _spec(size: str, side: int, *, blocks: int, width: int, suffix: str = "") -> BackboneSpec:
-    return describe(
-        SanaBackbone,
+    return SanaBackbone.spec(
         name=f"sana-{size.lower()}-{side}",
         repo=f"Efficient-Large-Model/Sana_{size}_{side}px{suffix}_diffusers",
         blocks=blocks,

@@ -5,19 +5,19 @@ LayerNorm without gain, scale and shift by adaLN-single, all in float32: `adaln`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, TableModulation
 from kornia_ditf.types import Conditioning
-from kornia_ditf_zoo.family import describe, every_row
 
 
 class WanBackbone(DiffusersBackbone):
@@ -26,7 +26,6 @@ class WanBackbone(DiffusersBackbone):
     transformer_class = "WanTransformer3DModel"
     pipeline_class = "WanPipeline"
     vae_class = "AutoencoderKLWan"
-    blocks_from = ("num_layers",)
     streams = (
         BlockStream(
             blocks="blocks",
@@ -35,7 +34,11 @@ class WanBackbone(DiffusersBackbone):
             modulation=TableModulation("temb"),
         ),
     )
-    head = ("norm_out", "proj_out")
+    prompt_outputs = ("prompt_embeds",)
+    prompt_options: ClassVar[Mapping[str, Any]] = {
+        "do_classifier_free_guidance": False,
+        "max_sequence_length": 512,
+    }
 
     @classmethod
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -60,7 +63,7 @@ class WanBackbone(DiffusersBackbone):
     ) -> Mapping[str, Any]:
         return {
             "hidden_states": latent.unsqueeze(2),
-            "timestep": every_row(latent, timestep),
+            "timestep": full_batch(latent, timestep),
             "encoder_hidden_states": conditioning["prompt_embeds"],
         }
 
@@ -68,22 +71,13 @@ class WanBackbone(DiffusersBackbone):
     def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
         return {**super().pipeline_modules(checkpoint, dtype), "transformer_2": None}
 
-    @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
-        text, _ = pipeline.encode_prompt(
-            list(prompts), do_classifier_free_guidance=False, max_sequence_length=512
-        )
-        return {"prompt_embeds": text}
-
 
 def _spec(size: str, *, blocks: int, width: int) -> BackboneSpec:
-    return describe(
-        WanBackbone,
+    return WanBackbone.spec(
         name=f"wan2.1-{size.lower()}",
         repo=f"Wan-AI/Wan2.1-T2V-{size}-Diffusers",
         blocks=blocks,
         width=width,
-        pixels_per_token=16,
         long_side=832,
         license="Apache-2.0",
     )

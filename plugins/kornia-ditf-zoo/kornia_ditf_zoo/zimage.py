@@ -6,15 +6,15 @@ gain is the block's own; `discard+layernorm` is the norm with its gain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
-from kornia_ditf_zoo.family import describe, every_row, pad_texts
 
 _TOKENS = 512
 
@@ -36,6 +36,12 @@ class ZImageBackbone(DiffusersBackbone):
         ),
     )
     head = ("all_final_layer",)
+    prompt_outputs = ("prompt_embeds",)
+    prompt_length = _TOKENS
+    prompt_options: ClassVar[Mapping[str, Any]] = {
+        "do_classifier_free_guidance": False,
+        "max_sequence_length": _TOKENS,
+    }
 
     @property
     def patch_size(self) -> int:
@@ -52,28 +58,18 @@ class ZImageBackbone(DiffusersBackbone):
         texts = conditioning["prompt_embeds"]
         return {
             "x": list(latent.unsqueeze(2)),
-            "t": every_row(latent, 1 - timestep / 1000),
+            "t": full_batch(latent, 1 - timestep / 1000),
             "cap_feats": [text[mask] for text, mask in zip(texts, masks, strict=True)],
             "patch_size": self.patch_size,
         }
 
-    @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
-        texts, _ = pipeline.encode_prompt(
-            list(prompts), do_classifier_free_guidance=False, max_sequence_length=_TOKENS
-        )
-        text, mask = pad_texts(texts, _TOKENS)
-        return {"prompt_embeds": text, "prompt_attention_mask": mask}
-
 
 SPECS = (
-    describe(
-        ZImageBackbone,
+    ZImageBackbone.spec(
         name="z-image-turbo",
         repo="Tongyi-MAI/Z-Image-Turbo",
         blocks=30,
         width=3840,
-        pixels_per_token=16,
         long_side=1024,
         license="Apache-2.0",
     ),

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kornia_ditf_zoo.catalogue import SPECS
-from kornia_ditf_zoo.family import fit_grid, pad_texts
+from kornia_ditf_zoo.family import fit_grid
 from tiny_zoo import SAVERS
 from torch import Tensor
 
@@ -87,12 +87,6 @@ def test_grids_are_fitted_as_the_pipelines_fit_them(
 
     expected = get_resize_crop_region_for_grid((rows, columns), base_columns, base_rows)
     assert fit_grid((rows, columns), (base_rows, base_columns)) == expected
-
-
-def test_padded_texts_say_which_tokens_are_real() -> None:
-    padded, mask = pad_texts([torch.ones(2, 3), torch.ones(0, 3)], 4)
-    assert padded.shape == (2, 4, 3) and padded.sum() == 6
-    assert mask.tolist() == [[True, True, False, False], [False] * 4]
 
 
 @pytest.mark.parametrize("name", ["cogvideox-2b", "cogview3-plus", "hunyuandit-1.2"])

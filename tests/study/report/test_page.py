@@ -22,6 +22,7 @@ from kornia_ditf.study.report.analysis import analyse
 from kornia_ditf.study.report.page import write_report
 from kornia_ditf.study.run.runner import run_study
 from kornia_ditf.study.run.summary import read_summary
+from kornia_ditf.utils.cache import write_checked
 
 REPORTED = {"what": "a & b", "metric": "PCK", "value": 67.1, "source": "a paper"}
 
@@ -134,9 +135,20 @@ def test_damaged_records_are_not_reported(out: Path) -> None:
         write_report(out)
 
 
+@pytest.mark.parametrize("text", ["{}", "5", "[" * 5000, None])
+def test_a_summary_that_was_changed_is_not_reported(out: Path, text: str | None) -> None:
+    path = out / "study.json"
+    before = path.read_text("utf-8")
+    path.write_text(before.replace('"width"', '"wide"') if text is None else text)
+    with pytest.raises(StudyError, match=r"study\.json is damaged or was changed"):
+        write_report(out)
+
+
 def test_records_that_are_newer_than_their_summary_are_not_reported(out: Path) -> None:
     path = out / "study.json"
-    path.write_text(path.read_text("utf-8").replace('"records": "', '"records": "0'), "utf-8")
+    changed = path.read_text("utf-8").replace('"records": "', '"records": "0')
+    with write_checked(path) as temporary:
+        temporary.write_text(changed, "utf-8")
     with pytest.raises(StudyError, match="was stopped before its end; run it again"):
         write_report(out)
 
@@ -152,6 +164,9 @@ def test_homographies_are_scored_by_corners_and_matches(small_study: Study, tmp_
     (section,) = analyse(tmp_path / "out", read_summary(tmp_path / "out"))
     assert root and section.pairs == 6
     assert {score.kind for score in section.scores} == {"corner accuracy", "corner AUC", "MMA"}
+    thresholds = {kind: [s.alpha for s in section.scores if s.kind == kind] for kind in ("MMA",)}
+    assert thresholds == {"MMA": list(range(1, 11))}
+    assert [s.alpha for s in section.scores if s.kind == "corner accuracy"] == [1, 3, 5]
     assert write_report(tmp_path / "out")
 
 

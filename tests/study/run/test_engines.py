@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kornia_ditf.errors import StudyError
-from kornia_ditf.study.define.jobs import Describe, Evaluate, Outcome, Setup, Unit
+from kornia_ditf.study.define.jobs import Describe, Evaluate, Job, Outcome, Setup
 from kornia_ditf.study.define.parsing import read_study
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.run.engines import Engine, Local, Pooled, Processes
@@ -78,7 +78,7 @@ class Mortal(Pooled):
     def __init__(self, deaths: int) -> None:
         self.workers, self.deaths, self.restarted = 2, deaths, 0
 
-    def _submit(self, place: int, unit: Unit) -> Any:
+    def _submit(self, place: int, job: Job) -> Any:
         return object()
 
     def _ready(self, pending: Any) -> Any:
@@ -92,21 +92,21 @@ class Mortal(Pooled):
         self.restarted += 1
 
 
-def unit() -> Evaluate:
+def job() -> Evaluate:
     return Evaluate(None, "", None, "", ())  # type: ignore[arg-type]
 
 
 def test_what_a_dead_worker_was_doing_is_done_again() -> None:
     engine = Mortal(deaths=2)
-    units = [unit() for _ in range(5)]
-    done = [each for each, _ in engine.outcomes(units)]
-    assert sorted(map(id, done)) == sorted(map(id, units))
+    jobs = [job() for _ in range(5)]
+    done = [each for each, _ in engine.outcomes(jobs)]
+    assert sorted(map(id, done)) == sorted(map(id, jobs))
     assert engine.restarted == 2
 
 
 def test_work_that_kills_every_worker_ends_the_run() -> None:
     with pytest.raises(StudyError, match="3 workers died of one piece of work"):
-        list(Mortal(deaths=100).outcomes([unit()]))
+        list(Mortal(deaths=100).outcomes([job()]))
 
 
 def test_the_local_engine_does_units_in_order(tmp_path: Path) -> None:
@@ -116,11 +116,11 @@ def test_the_local_engine_does_units_in_order(tmp_path: Path) -> None:
 
 def test_a_descriptor_that_cannot_be_loaded_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
     from kornia_ditf.protocols.protocol import Fit
-    from kornia_ditf.study.define.forwards import Group
+    from kornia_ditf.study.define.forwards import ForwardGroup
     from kornia_ditf.study.define.spec import Configuration
 
     member = Configuration("broken", "nano", str(tmp_path), {})
-    group = Group("nano", str(tmp_path), {}, {}, (member,))
+    group = ForwardGroup("nano", str(tmp_path), {}, {}, (member,))
     engine = Local(Setup(str(tmp_path), "float32", {}))
     describe = Describe(group, {}, Fit(), (), {})
     ((_, outcome),) = engine.outcomes([describe])

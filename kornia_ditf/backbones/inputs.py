@@ -1,0 +1,70 @@
+"""What most families need to call their transformer: full batches, packing, positions, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kornia_ditf.errors import InvalidArgumentError
+
+
+def full_batch(latent: Tensor, value: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Repeat a time, a guidance scale or the like for every latent of a batch, shape (B,)."""
+    return torch.full((len(latent),), value, dtype=dtype, device=latent.device)
+
+
+def pack(latent: Tensor, patch: int = 2) -> Tensor:
+    """Pack a latent (B, C, h, w) into tokens (B, N, C * patch * patch), row by row."""
+    # Contiguous, as the pipelines pack it: some quantised layers take nothing else.
+    return F.pixel_unshuffle(latent, patch).flatten(2).transpose(1, 2).contiguous()
+
+
+def grid_positions(
+    rows: int, columns: int, *, device: torch.device, leading_axes: int = 1
+) -> Tensor:
+    """Number the tokens of a grid by row and column, behind leading axes of 0: (N, axes).
+
+    Example:
+        >>> grid_positions(1, 2, device=torch.device("cpu"))
+        tensor([[0., 0., 0.],
+                [0., 0., 1.]])
+    """
+    grid = torch.zeros(rows, columns, leading_axes + 2, dtype=torch.float32, device=device)
+    grid[..., leading_axes] = torch.arange(rows, device=device)[:, None]
+    grid[..., leading_axes + 1] = torch.arange(columns, device=device)
+    return grid.flatten(0, 1)
+
+
+def pad_prompt(encoded: Mapping[str, Any], length: int) -> dict[str, Tensor]:
+    """Pad the tokens of one prompt with zeros to a length, so that prompts can be joined.
+
+    Args:
+        encoded: `prompt_embeds` (1, L, D), or a list of one (L, D); and perhaps
+            `prompt_attention_mask` (1, L), without which all L tokens are real.
+        length: of the padded prompt, at least L.
+
+    Returns:
+        the same, with (1, length, D) and a mask (1, length).
+
+    Raises:
+        InvalidArgumentError: the prompt is longer.
+    """
+    text = encoded["prompt_embeds"]
+    text = text if isinstance(text, Tensor) else torch.stack(list(text))
+    missing = length - text.shape[1]
+    if missing < 0:
+        raise InvalidArgumentError(
+            f"a prompt may have up to {length} tokens, got {text.shape[1]}; shorten it"
+        )
+    mask = encoded.get("prompt_attention_mask")
+    if mask is None:
+        mask = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
+    padded = {
+        "prompt_embeds": F.pad(text, (0, 0, 0, missing)),
+        "prompt_attention_mask": F.pad(mask, (0, missing)),
+    }
+    return {**encoded, **padded}

@@ -1,0 +1,241 @@
+"""PF-PASCAL and PF-WILLOW: pairs of one category's objects with keypoints.
+
+Ham et al., Proposal Flow, arXiv 1511.05065 (PF-WILLOW) and arXiv 1703.07144 (PF-PASCAL).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kornia_ditf.datasets.files import (
+    find_root,
+    given_folder,
+    image_size,
+    is_file,
+    path_inside,
+    read_csv,
+    read_rows,
+)
+from kornia_ditf.datasets.matfile import read_mat
+from kornia_ditf.datasets.pairs import Pair, PairDataset, as_points
+from kornia_ditf.datasets.spec import DatasetSpec
+from kornia_ditf.errors import DatasetError
+
+_PASCAL = (
+    "Get PF-dataset-PASCAL.zip from https://www.di.ens.fr/willow/research/proposalflow/ and the "
+    "lists of pairs from https://github.com/ignacio-rocco/weakalign"
+)
+_WILLOW = (
+    "Get PF-dataset.zip from https://www.di.ens.fr/willow/research/proposalflow/ and its list of "
+    "pairs, test_pairs.csv, from https://github.com/juhongm999/dhpf"
+)
+CATEGORIES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
+)
+_COLUMNS = ("source_image", "target_image", "class")
+_POINT_COLUMNS = ("XA", "YA", "XB", "YB")
+_POINTS = 10
+_FILE = "test_pairs.csv"
+
+
+class _ListedPairs(PairDataset):
+    """Pairs in the order of a CSV file."""
+
+    _how: str
+
+    def __init__(self, name: str, root: Path, split: str, file: Path, rows: Sequence[Any]) -> None:
+        super().__init__(name, root, split)
+        self._file, self._rows = file, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return tuple(sorted({self.category(index) for index in range(len(self))}))
+
+    def _image(self, name: str) -> Path:
+        """Find an image, which lists name from the folder above that of the data set."""
+        whole = path_inside(self.root, name, self._file)
+        inner = self.root.joinpath(*whole.relative_to(self.root).parts[1:])
+        candidates = (inner, whole, self.root / "JPEGImages" / whole.name)
+        return next((path for path in candidates if is_file(path)), inner)
+
+    def _points(self, x: Sequence[str], y: Sequence[str], index: int) -> Tensor:
+        where = f"line {index + 2}: x and y"
+        try:
+            points = [[float(a), float(b)] for a, b in zip(x, y, strict=True)]
+        except ValueError as error:
+            raise DatasetError(
+                self._file, f"{where} must be equally many numbers ({error})"
+            ) from error
+        return as_points(points, self._file, where)
+
+    def _pair(
+        self,
+        index: int,
+        name: str,
+        paths: Sequence[Path],
+        points: Sequence[Tensor],
+        seen: Sequence[Tensor] | None = None,
+    ) -> Pair:
+        if len(points[0]) != len(points[1]):
+            raise DatasetError(
+                self._file,
+                f"line {index + 2}: {len(points[0])} points in the source and {len(points[1])} in "
+                "the target, which must be as many",
+            )
+        category = self.category(index)
+        visibility = seen or [torch.ones(len(each), dtype=torch.float64) for each in points]
+        sizes = [image_size(path, self._how) for path in paths]
+        label = category.partition("(")[0]
+        return Pair(
+            name=f"{name}-{paths[0].stem}-{paths[1].stem}",
+            category=category,
+            image_a=paths[0],
+            image_b=paths[1],
+            size_a=sizes[0],
+            size_b=sizes[1],
+            points_a=points[0],
+            points_b=points[1],
+            visibility_a=visibility[0],
+            visibility_b=visibility[1],
+            label_a=label,
+            label_b=label,
+        )
+
+
+class PFPascal(_ListedPairs):
+    """One split of PF-PASCAL, in the order of its list."""
+
+    _how = _PASCAL
+
+    def category(self, index: int) -> str:
+        number = self._rows[index]["class"]
+        try:
+            return CATEGORIES[range(1, 21).index(int(float(number)))]
+        except (ValueError, OverflowError) as error:
+            raise DatasetError(
+                self._file, f"line {index + 2}: class must be 1 to 20, got {number!r}"
+            ) from error
+
+    def read(self, index: int) -> Pair:
+        row = self._rows[index]
+        paths = [self._image(row[name]) for name in _COLUMNS[:2]]
+        name = f"{self.split}/{index:04d}"
+        if set(_POINT_COLUMNS) <= set(row):
+            points = [
+                self._points(_split(row[f"X{side}"]), _split(row[f"Y{side}"]), index)
+                for side in "AB"
+            ]
+            return self._pair(index, name, paths, points)
+        folder = self.root / "Annotations" / self.category(index)
+        read = [_annotated(folder / f"{path.stem}.mat") for path in paths]
+        return self._pair(index, name, paths, *zip(*read, strict=True))
+
+
+class PFWillow(_ListedPairs):
+    """All pairs of PF-WILLOW, in the order of their list."""
+
+    _how = _WILLOW
+
+    def category(self, index: int) -> str:
+        return path_inside(self.root, self._rows[index][0], self._file).parent.name
+
+    def read(self, index: int) -> Pair:
+        row = self._rows[index]
+        if len(row) != 2 + 4 * _POINTS:
+            raise DatasetError(
+                self._file,
+                f"line {index + 2}: expected two images and 40 numbers (ten x and ten y of the "
+                f"source, then of the target), got {len(row)} cells",
+            )
+        x_a, y_a, x_b, y_b = (row[start : start + _POINTS] for start in range(2, 42, _POINTS))
+        points = [self._points(x_a, y_a, index), self._points(x_b, y_b, index)]
+        name = f"{index:04d}-{self.category(index)}"
+        return self._pair(index, name, [self._image(each) for each in row[:2]], points)
+
+
+def _split(cell: str) -> list[str]:
+    return [number for number in cell.split(";") if number]
+
+
+def _annotated(path: Path) -> tuple[Tensor, Tensor]:
+    """Read keypoints and their visibility from a .mat file, whose missing ones are NaN."""
+    values = read_mat(path, _PASCAL).get("kps")
+    if values is None or values.ndim != 2 or values.shape[1] != 2:
+        raise DatasetError(path, f"it must hold numbers kps of shape (K, 2). {_PASCAL}")
+    missing = np.asarray(np.isnan(values).all(1))
+    points = as_points(np.where(missing[:, None], 0, values), path, "kps")
+    return points, torch.from_numpy(~missing).double()
+
+
+def load_pascal(root: str | Path, *, split: str = "test") -> PFPascal:
+    """Read the list of one split of PF-PASCAL.
+
+    Args:
+        root: PF-dataset-PASCAL, or the folder that holds it.
+        split: trn, val or test. Where the list has no coordinates, as that of trn, points are
+            read from Annotations/<category>/*.mat.
+
+    Raises:
+        DatasetError: the list is missing or malformed.
+    """
+    spec = PASCAL_SPEC
+    place = find_root(root, spec.folder, spec.inside, _PASCAL)
+    spec.check_split(split, place)
+    file = place / f"{split}_pairs_pf_pascal.csv"
+    if split == "trn" and not file.is_file():
+        file = place / "train_pairs_pf_pascal.csv"
+    return PFPascal(spec.name, place, split, file, read_csv(file, _COLUMNS, _PASCAL))
+
+
+def load_willow(root: str | Path, *, split: str = "test") -> PFWillow:
+    """Read the list of pairs of PF-WILLOW.
+
+    Args:
+        root: PF-dataset with test_pairs.csv in it or beside it, or the folder that holds both.
+        split: always test.
+
+    Raises:
+        DatasetError: the list is missing or malformed.
+    """
+    spec, given = WILLOW_SPEC, given_folder(root)
+    candidates = [given / "PF-dataset", given / "PF-WILLOW", given]
+    place = next((each for each in candidates if each.is_dir()), given)
+    file = next((f for f in (place / _FILE, place.parent / _FILE) if f.is_file()), place / _FILE)
+    spec.check_split(split, place)
+    find_root(file.parent, spec.folder, (_FILE,), _WILLOW)
+    return PFWillow(spec.name, place, split, file, read_rows(file, _WILLOW)[1:])
+
+
+PASCAL_SPEC = DatasetSpec(
+    name="pf-pascal",
+    load=load_pascal,
+    layout="JPEGImages/*.jpg, Annotations/<category>/*.mat, {trn,val,test}_pairs_pf_pascal.csv "
+    "(source_image, target_image, class from 1, XA, YA, XB, YB with ; between numbers)",
+    source=_PASCAL,
+    license="see its publisher; images from PASCAL VOC",
+    folder="PF-dataset-PASCAL",
+    inside=("JPEGImages", "*_pairs_pf_pascal.csv"),
+    splits=("test", "val", "trn"),
+    split_path="{split}_pairs_pf_pascal.csv",
+)
+WILLOW_SPEC = DatasetSpec(
+    name="pf-willow",
+    load=load_willow,
+    layout="PF-dataset/<category>/*.png and test_pairs.csv in it or beside it (two images, then "
+    "ten x and ten y of the first and of the second)",
+    source=_WILLOW,
+    license="see its publisher",
+    folder="PF-dataset",
+    inside=("test_pairs.csv",),
+)

@@ -1,0 +1,440 @@
+"""Verified search: matches of two images that differ by a large turn or scale.
+
+Dense descriptors tolerate a turn of some 30 degrees and a scale of about 1.5. Beyond, one image is
+turned or resized before it is described, and the variant that most matches agree on is kept: the
+inliers of a homography tell right from wrong where cosines do not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kornia_ditf.dense import DenseDescriptor, one_prompt_each
+from kornia_ditf.errors import ImageError, InvalidArgumentError
+from kornia_ditf.matching.match import match
+from kornia_ditf.matching.refinement import refine
+from kornia_ditf.matching.verification import Geometry, Verification, verify
+from kornia_ditf.preprocess import ImageLike, as_image
+from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, create_descriptor
+from kornia_ditf.types import DescriptorMap, Matches
+
+Kind = Literal["none", "scales", "turns", "both"]
+Search = Kind | Sequence[tuple[float, float]]
+
+_Variant = tuple[float, float]
+_QUARTERS = [(1.0, 90.0), (1.0, 180.0), (1.0, 270.0)]
+_DIAGONALS = [(1.0, 45.0), (1.0, 135.0), (1.0, 225.0), (1.0, 315.0)]
+_STAGES: dict[str, list[list[_Variant]]] = {
+    "none": [],
+    "turns": [_QUARTERS, _DIAGONALS],
+    "scales": [[(1 / 2, 0.0)], [(2.0, 0.0)], [(1 / 3, 0.0), (3.0, 0.0)]],
+    "both": [
+        _QUARTERS,
+        [(1 / 2, turn) for turn in (0.0, 90.0, 180.0, 270.0)],
+        [(2.0, turn) for turn in (0.0, 90.0, 180.0, 270.0)],
+        _DIAGONALS,
+        [(1 / 3, 0.0), (3.0, 0.0)],
+    ],
+}
+"""Variants (scale, turn) of B; a search ends with the first stage that finds a sure one."""
+
+_PLAIN = 0.2, 50
+"""Share and number of inliers with which the plain comparison is taken."""
+
+_SURE = 0.3, 40
+"""Those of a variant after which no other stage is tried."""
+
+_LIKELY = 0.12, 24
+"""Those with which a variant is matched again at full size."""
+
+_STRAIGHT = 20.0
+"""Degrees of a turn that descriptors bear without being turned for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One variant that a search tried.
+
+    Args:
+        scale: size at which B was described, relative to A's.
+        turn: degrees by which B was turned counter-clockwise against A.
+        side_a: longest side at which A was described, in pixels.
+        side_b: the same of B.
+        matches: how many mutual nearest tokens there were.
+        inliers: how many of them agree on a homography.
+    """
+
+    scale: float
+    turn: float
+    side_a: int
+    side_b: int
+    matches: int
+    inliers: int
+
+    @property
+    def share(self) -> float:
+        """Inliers among the matches, in [0, 1]."""
+        return self.inliers / max(1, self.matches)
+
+    def reaches(self, bar: tuple[float, int]) -> bool:
+        """Whether the share and the number of inliers reach a bar."""
+        return self.share >= bar[0] and self.inliers >= bar[1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageMatches:
+    """Matches of two images, and how they were found; see `match_images`.
+
+    Args:
+        matches: correspondences in the pixels of the two images as they were given.
+        verification: the geometry they agree on.
+        threshold: largest error of its inliers in pixels of B: one token.
+        attempts: what was tried, the plain comparison first.
+        chosen: which attempt the matches come from.
+        maps: descriptors of both images as the plain comparison had them.
+    """
+
+    matches: Matches
+    verification: Verification
+    threshold: float
+    attempts: tuple[Attempt, ...]
+    chosen: int
+    maps: tuple[DescriptorMap, DescriptorMap]
+
+
+def match_images(
+    image_a: ImageLike,
+    image_b: ImageLike,
+    descriptor: DenseDescriptor | str = DEFAULT_BACKBONE,
+    prompts: str | Sequence[str] | None = None,
+    *,
+    search: Search = "both",
+    maps: Sequence[DescriptorMap] | None = None,
+    geometry: Geometry = "homography",
+    min_score: float | None = None,
+    ratio: float | None = None,
+    refined: bool = True,
+) -> ImageMatches:
+    """Match two images, also where one is turned or much larger than the other.
+
+    The images are compared plainly first. Where too few matches agree on a homography, the
+    variants of the search are compared at a smaller size, and the one with the largest share of
+    inliers is compared again at full size, each image reduced to the part that both show. A
+    variant replaces the plain matches only if more of its matches agree. Variants at which an
+    image would fall below one token are left out.
+
+    Args:
+        image_a: one image, as `DenseDescriptor.forward` takes it.
+        image_b: the other; sizes may differ.
+        descriptor: a dense descriptor, or the name of one for `create_descriptor`.
+        prompts: none, one for both images, or one for each, where the descriptor reads text.
+        search: `none` compares plainly; `turns` tries every 45 degrees, `scales` sizes of a third
+            to three times, and `both` these and quarter turns at half and twice the size. Or a
+            list of variants (scale, turn): the size at which B is described relative to A's, and
+            by how many degrees B is turned counter-clockwise.
+        maps: descriptors of both images by this descriptor, where they are at hand.
+        geometry: of `verification`: `homography` or `fundamental`.
+        min_score: discard matches of a lower cosine, in [-1, 1].
+        ratio: discard matches that are not distinctive, in (0, 1]; see `match`.
+        refined: move the points of B between tokens, to where the cosine peaks; see `refine`.
+
+    Returns:
+        the matches in pixels of both images, their geometry, and what was tried.
+
+    Raises:
+        InvalidArgumentError: an image, the search or a number does not fit.
+        ImageError: a file cannot be read, or an image is too small or too thin.
+
+    Example:
+        >>> image = torch.rand(3, 96, 128)
+        >>> found = match_images(image, image.rot90(1, (1, 2)), search="turns")
+        >>> found.attempts[found.chosen].turn
+        270.0
+    """
+    stages = _read_search(search)
+    if geometry not in ("homography", "fundamental"):
+        raise InvalidArgumentError(f"geometry must be homography or fundamental, got {geometry!r}")
+    if not isinstance(descriptor, DenseDescriptor):
+        descriptor = create_descriptor(descriptor)
+    images = (as_image(image_a), as_image(image_b))
+    if maps is None:
+        maps = descriptor.describe_together(images, prompts)
+    pair = _Pair(descriptor, images, maps, one_prompt_each(prompts, 2))
+    pair.options, pair.refined = {"min_score": min_score, "ratio": ratio}, refined
+    best = plain = pair.compare(1.0, 0.0)
+    for stage in stages:
+        if plain.attempt.reaches(_PLAIN) or best.attempt.reaches(_SURE):
+            break
+        for scale, turn in stage:
+            try:
+                found = pair.compare(scale, turn, coarse=True)
+            except (ImageError, InvalidArgumentError):  # smaller than one token at that size
+                continue
+            if found.attempt.share > best.attempt.share and found.attempt.reaches(_LIKELY):
+                best = found
+    if best is not plain:
+        fine = pair.compare_again(best)
+        fallback = best if best.attempt.reaches(_SURE) else plain
+        best = fine if fine.attempt.reaches(_LIKELY) else fallback
+    verification = best.verification
+    if geometry != "homography":
+        verification = verify(best.matches, geometry, threshold=best.threshold)
+    return ImageMatches(
+        best.matches,
+        verification,
+        best.threshold,
+        tuple(pair.attempts),
+        pair.attempts.index(best.attempt),
+        (maps[0], maps[1]),
+    )
+
+
+def check_search(search: str) -> Kind:
+    """Raise InvalidArgumentError unless a search of this name is known."""
+    for kind in get_args(Kind):
+        if search == kind:
+            known: Kind = kind
+            return known
+    raise InvalidArgumentError(
+        f"search must be one of {', '.join(get_args(Kind))}, or in Python a list of "
+        f"(scale, turn), got {search!r}"
+    )
+
+
+def _read_search(search: Search) -> list[list[_Variant]]:
+    if isinstance(search, str):
+        return _STAGES[check_search(search)]
+    variants = []
+    for variant in search:
+        try:
+            scale, turn = (float(value) for value in variant)
+        except (TypeError, ValueError):
+            scale, turn = math.nan, math.nan
+        if not 0.1 <= scale <= 10 or not math.isfinite(turn):
+            raise InvalidArgumentError(
+                "search must hold pairs (scale, turn), the scale in [0.1, 10] and the turn in "
+                f"degrees, got {variant!r}"
+            )
+        variants.append((scale, turn))
+    return [variants]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _View:
+    """An image, or a part of it, turned or resized.
+
+    Args:
+        image: shape (1, 3, H, W).
+        matrix: takes pixels (x, y, 1) of the whole image to those of the view.
+        inside: which pixels show the image, bool, shape (H, W); all where it is None.
+    """
+
+    image: Tensor
+    matrix: NDArray[Any] = field(default_factory=lambda: np.eye(3))
+    inside: Tensor | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image.shape[2], self.image.shape[3]
+
+    def crop(self, box: tuple[int, int, int, int]) -> _View:
+        """Cut out columns and rows (left, top, right, bottom)."""
+        left, top, right, bottom = box
+        moved = np.array([[1.0, 0, -left], [0, 1, -top], [0, 0, 1]])
+        return _View(self.image[:, :, top:bottom, left:right], moved @ self.matrix)
+
+    def shrink(self, side: int) -> _View:
+        """Reduce the longest side to at most so many pixels."""
+        height, width = self.size
+        if max(height, width) <= side:
+            return self
+        small = [max(1, round(length * side / max(height, width))) for length in (height, width)]
+        image = F.interpolate(self.image.float(), small, mode="bilinear", antialias=True)
+        x, y = small[1] / width, small[0] / height
+        resized = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+        return _View(image, resized @ self.matrix)
+
+    def turn(self, degrees: float) -> _View:
+        """Turn counter-clockwise; the view grows to hold all corners."""
+        height, width = self.size
+        quarters = round(degrees / 90)
+        if abs(degrees - 90 * quarters) < 1e-6:
+            turned = np.eye(3)
+            for _ in range(quarters % 4):
+                turned = np.array([[0.0, 1, 0], [-1, 0, width - 1], [0, 0, 1]]) @ turned
+                height, width = width, height
+            return _View(self.image.rot90(quarters % 4, (2, 3)), turned @ self.matrix)
+        cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        rotation = np.array([[cos, sin], [-sin, cos]])
+        wide, high = np.ceil(np.abs(rotation) @ [width, height]).astype(int).tolist()
+        turned = np.eye(3)
+        turned[:2, :2] = rotation
+        turned[:2, 2] = [(wide - 1) / 2, (high - 1) / 2] - rotation @ [
+            (width - 1) / 2,
+            (height - 1) / 2,
+        ]
+        y, x = torch.meshgrid(torch.arange(high), torch.arange(wide), indexing="ij")
+        points = _transform(np.linalg.inv(turned), torch.stack([x, y], -1).float().view(-1, 2))
+        grid = (2 * points + 1) / torch.tensor([width, height]) - 1
+        grid = grid.view(1, high, wide, 2).to(self.image)
+        image = F.grid_sample(self.image, grid, padding_mode="border", align_corners=False)
+        return _View(image, turned @ self.matrix, (grid[0].abs() <= 1).all(-1))
+
+    def to_image(self, points: Tensor) -> Tensor:
+        """Map points (x, y) of the view into the whole image."""
+        return _transform(np.linalg.inv(self.matrix), points)
+
+    @property
+    def magnification(self) -> float:
+        """Pixels of the view per pixel of the image."""
+        return float(abs(np.linalg.det(self.matrix[:2, :2])) ** 0.5)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """The matches of two views, in pixels of the whole images."""
+
+    matches: Matches
+    verification: Verification
+    threshold: float
+    attempt: Attempt
+    map_a: DescriptorMap
+    map_b: DescriptorMap
+
+
+class _Pair:
+    """Two images, and the variants of them that were described."""
+
+    def __init__(
+        self,
+        descriptor: DenseDescriptor,
+        images: tuple[Tensor, Tensor],
+        maps: Sequence[DescriptorMap],
+        prompts: Sequence[str | None],
+    ) -> None:
+        self.views = tuple(_View(image) for image in images)
+        self.sides = tuple(descriptor.long_side or max(view.size) for view in self.views)
+        self.descriptor, self.prompts = descriptor, prompts
+        self.options: dict[str, Any] = {}
+        self.refined = True
+        self.attempts: list[Attempt] = []
+        self._described = {
+            (index, self.sides[index], 0.0): (self.views[index], maps[index]) for index in (0, 1)
+        }
+
+    def compare(self, scale: float, turn: float, *, coarse: bool = False) -> _Found:
+        """Compare the whole images: the smaller of the two is turned."""
+        largest = 0.5 if coarse and scale == 1 else 1.0
+        sizes = largest / max(1.0, scale), largest * min(1.0, scale)
+        turns = (-turn % 360, 0.0) if sizes[0] < sizes[1] else (0.0, turn % 360)
+        described = [
+            self._describe(index, round(self.sides[index] * sizes[index]), turns[index])
+            for index in (0, 1)
+        ]
+        return self._match(*described[0], *described[1], scale, turn, refined=not coarse)
+
+    def compare_again(self, found: _Found) -> _Found:
+        """Compare the parts that both images show, turned alike, at full size."""
+        points = found.verification.inlier_matches
+        scale, turn = _similarity(found.verification, points.points_a)
+        boxes = [
+            _box(each.double().cpu().numpy(), view.size)
+            for each, view in zip((points.points_a, points.points_b), self.views, strict=True)
+        ]
+        quarter = 90.0 * round(turn / 90)
+        turn = quarter if abs(turn - quarter) <= _STRAIGHT else turn
+        # An image that is taken whole and upright was described before.
+        turned = 0 if boxes[0] is not None and boxes[1] is None else 1
+        turns = (-turn % 360, 0.0) if turned == 0 else (0.0, turn % 360)
+        described = []
+        for index, (view, box, side) in enumerate(zip(self.views, boxes, self.sides, strict=True)):
+            if box is None and turns[index] % 90 == 0:
+                described.append(self._describe(index, side, turns[index]))
+                continue
+            part = (view if box is None else view.crop(box)).shrink(2 * side).turn(turns[index])
+            described.append((part, self._run(index, side, part)))
+        return self._match(*described[0], *described[1], scale, turn, refined=True)
+
+    def _describe(self, index: int, side: int, turn: float) -> tuple[_View, DescriptorMap]:
+        key = (index, side, turn)
+        if key not in self._described:
+            view = self.views[index]
+            if side < self.sides[index]:
+                view = view.shrink(side)
+            view = view.turn(turn)
+            self._described[key] = view, self._run(index, side, view)
+        return self._described[key]
+
+    def _run(self, index: int, side: int, view: _View) -> DescriptorMap:
+        return self.descriptor.with_long_side(side)(view.image, self.prompts[index])
+
+    def _match(
+        self,
+        view_a: _View,
+        map_a: DescriptorMap,
+        view_b: _View,
+        map_b: DescriptorMap,
+        scale: float,
+        turn: float,
+        *,
+        refined: bool,
+    ) -> _Found:
+        found = match(map_a, map_b, mask_a=view_a.inside, mask_b=view_b.inside, **self.options)
+        if refined and self.refined:
+            found = refine(found, map_a, map_b)
+        matches = Matches(
+            view_a.to_image(found.points_a), view_b.to_image(found.points_b), found.scores
+        )
+        # One token of B: closer than that, two neighbouring tokens are as good.
+        tokens = zip(view_b.size, map_b.grid, strict=True)
+        threshold = max(pixels / count for pixels, count in tokens) / view_b.magnification
+        verification = verify(matches, threshold=threshold)
+        attempt = Attempt(
+            scale,
+            turn % 360,
+            max(map_a.frame.model_size),
+            max(map_b.frame.model_size),
+            len(matches),
+            int(verification.inliers.sum()),
+        )
+        self.attempts.append(attempt)
+        return _Found(matches, verification, threshold, attempt, map_a, map_b)
+
+
+def _similarity(verification: Verification, points_a: Tensor) -> tuple[float, float]:
+    """Read the scale of A against B, and the turn that brings B upright, where the inliers are."""
+    assert verification.matrix is not None
+    matrix = verification.matrix.numpy()
+    x, y = points_a.double().mean(0).tolist()
+    u, v, w = matrix @ [x, y, 1.0]
+    jacobian = (matrix[:2, :2] - np.outer([u / w, v / w], matrix[2, :2])) / w
+    turn = math.degrees(
+        math.atan2(jacobian[1, 0] - jacobian[0, 1], jacobian[0, 0] + jacobian[1, 1])
+    )
+    return 1 / max(1e-6, abs(np.linalg.det(jacobian)) ** 0.5), turn
+
+
+def _box(points: NDArray[Any], size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+    """Bound points with a margin; None where that is most of the image."""
+    low, high = np.quantile(points, [0.02, 0.98], axis=0)
+    margin = 0.15 * (high - low) + 8
+    height, width = size
+    left, top = np.clip(np.floor(low - margin), 0, [width - 1, height - 1]).astype(int).tolist()
+    right, bottom = np.clip(np.ceil(high + margin) + 1, 1, [width, height]).astype(int).tolist()
+    if (right - left) * (bottom - top) > 0.6 * height * width:
+        return None
+    return left, top, right, bottom
+
+
+def _transform(matrix: NDArray[Any], points: Tensor) -> Tensor:
+    affine = torch.from_numpy(matrix[:2]).float().to(points.device)
+    return points @ affine[:, :2].T + affine[:, 2]
