@@ -80,6 +80,16 @@ def match_nano(describe_image: DescribeImage) -> Match:
     return match
 
 
+def match_searching(ditf: kd.DiTF) -> Match:
+    """Match as `kornia-ditf match` does by default, with a search over turns and scales."""
+
+    def match(image_a: Image, image_b: Image) -> tuple[Array, Array]:
+        found = kd.match_images(image_a, image_b, ditf).matches
+        return found.points_a.numpy(), found.points_b.numpy()
+
+    return match
+
+
 def match_detected(feature: cv2.Feature2D, ratio: float | None) -> Match:
     """Match detected keypoints by the ratio test, or where none is given mutually."""
     norm = cv2.NORM_HAMMING if feature.defaultNorm() == cv2.NORM_HAMMING else cv2.NORM_L2
@@ -104,7 +114,7 @@ def match_detected(feature: cv2.Feature2D, ratio: float | None) -> Match:
     return match
 
 
-def matchers(loaded: Mapping[str, DescribeImage]) -> dict[str, Match]:
+def matchers(loaded: Mapping[str, DescribeImage], searching: kd.DiTF) -> dict[str, Match]:
     """Make what is compared by homographies; AKAZE where this OpenCV has it."""
     found = {
         "SIFT, ratio .75": match_detected(cv2.SIFT.create(), RATIO),
@@ -113,6 +123,7 @@ def matchers(loaded: Mapping[str, DescribeImage]) -> dict[str, Match]:
     if hasattr(cv2, "AKAZE"):
         found["AKAZE, mutual"] = match_detected(cv2.AKAZE.create(), None)
     found[BASELINE] = match_dense(rootsift)
+    found["nano, with search"] = match_searching(searching)
     return found | {name: match_nano(ditf) for name, ditf in loaded.items()}
 
 
@@ -142,6 +153,7 @@ def curve_tables(
     photographs: Mapping[str, Image],
     dense: Mapping[str, Describe],
     loaded: Mapping[str, DescribeImage],
+    searching: kd.DiTF,
     track: Callable[[str, int], Callable[[], None]],
 ) -> str:
     """Match along both curves; return the tables."""
@@ -150,7 +162,7 @@ def curve_tables(
         ("turned by, degrees", [(turn, 1.0) for turn in TURNS], TURNS),
         ("shown larger, times", [(0.0, scale) for scale in SCALES], SCALES),
     ):
-        compared = matchers(loaded)
+        compared = matchers(loaded, searching)
         advance = track(title, len(dense) + len(compared))
         shares, solved, precision = {}, {}, {}
         for name, describe in dense.items():

@@ -89,6 +89,7 @@ def report(
         name: remember(load_nano(folder, block, timestep))
         for name, folder in zip(names, weights, strict=True)
     }
+    searching = load_nano(weights[0], block, timestep)
     dense: dict[str, Describe] = {BASELINE: rootsift}
     dense |= {name: nano(describe) for name, describe in loaded.items()}
     compared: dict[str, Describe] = {
@@ -111,7 +112,7 @@ def report(
         parts += [f"## {title}\n", mean_table(outcomes)]
         parts += [pair_table(outcomes, [pair.name for pair in pairs], r) for r in (16, 8)]
     parts += ["## Turned and scaled photographs\n"]
-    parts += [curve_tables(unseen_photographs(), dense, loaded, track)]
+    parts += [curve_tables(unseen_photographs(), dense, loaded, searching, track)]
     rows = {name: [f"{seconds_per_image(describe):.2f}"] for name, describe in compared.items()}
     return "\n".join([*parts, "## CPU time\n", table(["an image of 480 x 384", "s"], rows)])
 
