@@ -1,4 +1,4 @@
-"""A tap in, descriptor tokens out: normalisation and the block's own AdaLN, by treatment name.
+"""Treatments of a tap: normalisation and the block's own AdaLN.
 
 The treatments exist so that the worth of each step can be shown (DiTF, arXiv 2505.18584,
 table 1); `adaln+discard` is the method.

@@ -131,8 +131,8 @@ def build_empty(config: dict[str, Any], class_name: str, dtype: torch.dtype) -> 
     def build(*, include_buffers: bool) -> nn.Module:
         # Both change the whole process while the model is built.
         with (
-            lock_of(init_empty_weights),
             default_dtype(dtype),
+            lock_of(init_empty_weights),
             init_empty_weights(include_buffers=include_buffers),
             without_deprecations(),
         ):

@@ -6,7 +6,8 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -28,7 +29,8 @@ class SharedSetting:
     """A setting of the whole process that several threads hold at one time.
 
     The first thread to enter changes it and the last to leave restores it. A thread that wants
-    another value waits until nobody holds this one, so a thread must not nest two values.
+    another value waits until nobody holds this one. If it holds a value itself, it gives that up
+    for the inner block and takes it again afterwards, so no two threads wait for each other.
 
     Args:
         change: returns a context manager that changes the setting and restores it; this class
@@ -44,24 +46,43 @@ class SharedSetting:
         self._change = change
         self._condition = threading.Condition()
         self._holders, self._value, self._undo = 0, (), ExitStack()
+        self._held = threading.local()
 
     @contextmanager
     def __call__(self, *value: Any) -> Iterator[None]:
         """Hold the setting at a value, the arguments of `change`."""
+        outer = getattr(self._held, "value", None)
+        if outer == value:
+            yield
+            return
+        if outer is not None:
+            self._release()
+        try:
+            self._hold(value)
+            try:
+                yield
+            finally:
+                self._release()
+        finally:
+            if outer is not None:
+                self._hold(outer)
+
+    def _hold(self, value: tuple[Any, ...]) -> None:
         with self._condition:
             self._condition.wait_for(lambda: not self._holders or self._value == value)
             if not self._holders:
                 self._undo.enter_context(self._change(*value))
                 self._value = value
             self._holders += 1
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._holders -= 1
-                if not self._holders:
-                    self._undo.close()
-                    self._condition.notify_all()
+        self._held.value = value
+
+    def _release(self) -> None:
+        self._held.value = None
+        with self._condition:
+            self._holders -= 1
+            if not self._holders:
+                self._undo.close()
+                self._condition.notify_all()
 
 
 @SharedSetting
@@ -104,12 +125,20 @@ def isolated(model: object) -> Iterator[None]:
         yield
 
 
-Call = TypeVar("Call", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def untraced(call: Call) -> Call:
-    """Return a function that torch.compile runs as it is; hooks exist in Python alone."""
-    if not torch.compiler.is_dynamo_compiling():
-        return call
-    disabled: Call = torch.compiler.disable(call)  # type: ignore[no-untyped-call]
-    return disabled
+def eager(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function that torch.compile runs as it is; hooks exist in Python alone."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        # To decorate at once would import the compiler, which takes seconds.
+        if torch.compiler.is_dynamo_compiling():
+            compiler: Any = torch.compiler
+            result: R = compiler.disable(function)(*args, **kwargs)
+            return result
+        return function(*args, **kwargs)
+
+    return call

@@ -3,12 +3,13 @@ from __future__ import annotations
 import copy
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from threading import Barrier, Event, Thread
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.utils.isolation import default_dtype, isolated, lock_of, quiet, untraced
+from kornia_ditf.utils.isolation import default_dtype, eager, isolated, lock_of, quiet
 
 
 class Settings(nn.Module):
@@ -76,14 +77,52 @@ def test_who_wants_another_value_of_a_shared_setting_waits() -> None:
     assert torch.get_default_dtype() == torch.float32
 
 
-def test_what_is_untraced_breaks_the_graph_and_runs_as_it_is() -> None:
+def test_a_thread_nests_values_of_a_shared_setting() -> None:
+    before = list(warnings.filters)
+    with default_dtype(torch.float32), quiet(FutureWarning):
+        with default_dtype(torch.bfloat16), quiet(Warning), default_dtype(torch.bfloat16):
+            assert torch.get_default_dtype() == torch.bfloat16
+            warnings.warn("of any kind", UserWarning, stacklevel=1)
+        assert torch.get_default_dtype() == torch.float32
+        warnings.warn("of the outer kind", FutureWarning, stacklevel=1)
+        with pytest.raises(KeyError), default_dtype(torch.float64):
+            raise KeyError
+        assert torch.get_default_dtype() == torch.float32
+    assert list(warnings.filters) == before
+
+
+@pytest.mark.parametrize("others", [torch.bfloat16, torch.float16])
+def test_threads_that_hold_one_value_and_want_others_do_not_wait_for_ever(
+    others: torch.dtype,
+) -> None:
+    both = Barrier(2, timeout=60)
+    found: dict[int, list[torch.dtype]] = {}
+
+    def nest(name: int, inner: torch.dtype) -> None:
+        with default_dtype(torch.float64):
+            both.wait()  # both hold the outer value before either wants another
+            with default_dtype(inner):
+                seen = torch.get_default_dtype()
+            found[name] = [seen, torch.get_default_dtype()]
+
+    inner = {0: torch.bfloat16, 1: others}
+    threads = [Thread(target=nest, args=each, daemon=True) for each in inner.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == {name: [dtype, torch.float64] for name, dtype in inner.items()}
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_an_eager_function_breaks_the_graph_and_runs_as_it_is() -> None:
+    @eager
     def count(x: Tensor) -> Tensor:
         assert not torch.compiler.is_dynamo_compiling()
         return x + 1
 
-    compiled = torch.compile(lambda x: untraced(count)(2 * x), backend="eager")
+    compiled = torch.compile(lambda x: count(2 * x), backend="eager")
     assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 3.0))
-    assert untraced(count) is count
 
 
 def test_warning_filters_are_as_before_however_threads_leave_a_silence() -> None:
