@@ -1,4 +1,4 @@
-"""Reports of the benchmark: a table, a JSON file and a picture."""
+"""Reports of the benchmark: tables, a JSON file and a chart."""
 
 from __future__ import annotations
 

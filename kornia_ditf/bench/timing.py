@@ -1,4 +1,4 @@
-"""Timing functions in turns, and measuring the memory that each needs."""
+"""Interleaved timing and peak memory of competing functions."""
 
 from __future__ import annotations
 

@@ -7,10 +7,10 @@ wrong: the last block of SD3 has another shape, and some families scale by depth
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint, damaged, read_header
 from kornia_ditf.loading.quantisation import refuse_quantised
 from kornia_ditf.utils.isolation import SharedSetting, default_dtype, lock_of, quiet
+
+logger = logging.getLogger(__name__)
 
 # DiT and PixArt were published before they had classes of their own, told apart by their norm.
 _FORMER_CLASS = "Transformer2DModel"
@@ -241,8 +243,13 @@ def _read(
     for file, names in wanted.items():
         path = checkpoint.file(file)
         header = read_header(path)
-        refuse_quantised(str(path), header, known=read)
-        _refuse_unknown(path, header.dtypes.keys() - read, {_module(name) for name in read} - {""})
+        extra = refuse_quantised(str(path), header, known=read)
+        if extra:
+            logger.warning(
+                "%s has a tensor %r that the configuration has no place for; it is ignored",
+                path,
+                extra[0],
+            )
         try:
             with safe_open(path, "pt") as tensors:
                 for name, found in names:
@@ -255,16 +262,6 @@ def _read(
                     yield name, value
         except (SafetensorError, OSError) as error:
             raise damaged(path, error) from error
-
-
-def _refuse_unknown(path: Path, others: Collection[str], modules: Collection[str]) -> None:
-    """Raise where a module that is read has more tensors than the configuration gives it."""
-    unknown = min((name for name in others if _module(name) in modules), default=None)
-    if unknown is not None:
-        raise CheckpointError(
-            f"{path} has a tensor {unknown!r} that the configuration has no place for: the weights "
-            "are of another model, or stored in another form"
-        )
 
 
 def _module(name: str) -> str:
