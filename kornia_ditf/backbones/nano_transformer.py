@@ -137,8 +137,8 @@ class _Block(nn.Module):
         x = self.attn2(x, caption) + x
         normed = self.norm2(x) * (1 + scale_2) + shift_2
         mixed = self.ff(normed.unflatten(1, grid).permute(0, 3, 1, 2))
-        x = x + gate_2 * mixed.flatten(2, 3).permute(0, 2, 1)
-        return x
+        out: Tensor = x + gate_2 * mixed.flatten(2, 3).permute(0, 2, 1)
+        return out
 
 
 class _LinearAttention(nn.Module):
