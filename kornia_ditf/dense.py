@@ -36,6 +36,10 @@ class DenseDescriptor(nn.Module, ABC):
         described: DescriptorMap = untraced(super().__call__)(*args, **kwargs)
         return described
 
+    def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
+        # What `compile()` of a module traces.
+        return untraced(super()._call_impl)(*args, **kwargs)  # type: ignore[no-untyped-call]
+
     @property
     @abstractmethod
     def width(self) -> int:

@@ -176,7 +176,9 @@ def find_spec(
     from kornia_ditf.loading.checkpoint import hub_options
     from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, find_descriptor
 
-    return find_descriptor(name or DEFAULT_BACKBONE, **hub_options(read_others(others)))
+    return find_descriptor(
+        DEFAULT_BACKBONE if name is None else name, **hub_options(read_others(others))
+    )
 
 
 def side_in_pixels(long_side: int | None, spec: BackboneSpec | DescriptorSpec) -> int | None:

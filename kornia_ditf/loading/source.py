@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from kornia_ditf.utils.checks import did_you_mean
+from kornia_ditf.utils.checks import nearest
 
 _WEIGHT_SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin", ".json")
 _LAYOUT = "a folder in the diffusers layout (model_index.json beside transformer/ and vae/)"
@@ -47,7 +47,7 @@ def is_path(source: str) -> bool:
 
 def explain(source: str) -> str:
     """Say what a source that is no folder is, and what to type instead."""
-    url = re.fullmatch(r"(\w+):/+(?P<host>[^/]+)/?(?P<path>.*)", source)
+    url = re.fullmatch(r"(\w+:/+|(?=huggingface\.co/))(?P<host>[^/]+)/?(?P<path>.*)", source)
     if url is not None:
         return _explain_url(source, url["host"], url["path"])
     if _is_file(source):
@@ -71,7 +71,8 @@ def near_folder(source: str) -> str:
     except OSError:
         missing = next((each for each in reversed(path.parents) if not each.exists()), None)
         return f" ({missing} does not exist)" if missing is not None and is_path(source) else ""
-    return did_you_mean(str(path), (str(path.parent / name) for name in siblings))
+    near = nearest(path.name, siblings)
+    return "" if near is None else f"; did you mean {str(path.parent / near)!r}?"
 
 
 def _explain_url(source: str, host: str, path: str) -> str:
