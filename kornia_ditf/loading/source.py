@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def near_folder(source: str) -> str:
     try:
         siblings = [each.name for each in path.parent.iterdir() if each.is_dir()]
     except OSError:
-        missing = next((each for each in reversed(path.parents) if not each.exists()), None)
+        missing = next((each for each in reversed(path.parents) if not os.path.exists(each)), None)
         return f" ({missing} does not exist)" if missing is not None and is_path(source) else ""
     near = nearest(path.name, siblings)
     return "" if near is None else f"; did you mean {str(path.parent / near)!r}?"

@@ -63,6 +63,7 @@ def test_a_hub_id_has_an_owner_and_a_name() -> None:
         ("./models/flux-def", "did you mean 'models/flux-dev'?"),
         ("~/models/FLUX-def", "did you mean '.*/models/flux-dev'?"),
         ("~/nowhere", "there is no folder ~/nowhere; name"),
+        (f"{'x' * 300}/y/z", "x does not exist"),
         ("huggingface.co/owner/name", "name the model by its hub id, 'owner/name'"),
         ("/no/such/place/flux", r"\(/no does not exist\)"),
         ("https://huggingface.co/owner/name", "name the model by its hub id, 'owner/name'"),
