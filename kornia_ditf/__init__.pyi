@@ -62,7 +62,7 @@ from .registry.lookup import (
     load_dataset,
 )
 from .search import Attempt, ImageMatches, match_images
-from .treatments import TREATMENTS, modulate, treat, unit_tokens
+from .treatments import TREATMENTS, modulate, treat
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
 from .viz.matches import draw_matches, save_picture
 
@@ -152,7 +152,6 @@ __all__ = [
     "to_keypoints",
     "to_opencv",
     "treat",
-    "unit_tokens",
     "use_in",
     "verify",
 ]

@@ -1,4 +1,4 @@
-"""Images in, a `DescriptorMap` out: what every dense descriptor is, DiT or not."""
+"""The interface of every dense descriptor, from a DiT or not: images to `DescriptorMap`s."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import check_integer, check_spec
-from kornia_ditf.utils.isolation import untraced
+from kornia_ditf.utils.isolation import eager
 from kornia_ditf.utils.state import leave_out_frozen
+from kornia_ditf.utils.values import deferred_checks
 
 
 class DenseDescriptor(nn.Module, ABC):
@@ -32,13 +33,16 @@ class DenseDescriptor(nn.Module, ABC):
         super().__init__()
         leave_out_frozen(self)
 
+    @eager
     def __call__(self, *args: Any, **kwargs: Any) -> DescriptorMap:
-        described: DescriptorMap = untraced(super().__call__)(*args, **kwargs)
-        return described
+        with deferred_checks() as checks:
+            described: DescriptorMap = super().__call__(*args, **kwargs)
+        return replace(described, checks=checks) if checks else described
 
+    @eager
     def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
         # What `compile()` of a module traces.
-        return untraced(super()._call_impl)(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return super()._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     @property
     @abstractmethod

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,10 +27,12 @@ from kornia_ditf.massive import (
 )
 from kornia_ditf.noise import draw_image_noise, exact_pixels
 from kornia_ditf.preprocess import ImageLike, as_image, fit_image
+from kornia_ditf.tap import checking_every_capture
 from kornia_ditf.treatments import TREATMENTS, Treatment, treat
 from kornia_ditf.types import Conditioning, DescriptorMap, Discarded, Frame, Tap
 from kornia_ditf.utils.checks import check_integer, check_timestep
-from kornia_ditf.utils.isolation import untraced
+from kornia_ditf.utils.isolation import eager
+from kornia_ditf.utils.values import deferred_checks, settle_checks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,8 @@ class DiTFConfig:
         rows_per_forward: how many noisy images pass the transformer together; None tries all and
             halves while memory does not suffice. The result is the same.
         gradients: whether gradients reach the image.
+        checks: compare a capture with what the block's attention receives when a block is
+            `first` captured in a dtype, or `always`.
 
     Raises:
         InvalidArgumentError: a value is out of range.
@@ -71,6 +75,7 @@ class DiTFConfig:
     seed: int = 0
     rows_per_forward: int | None = None
     gradients: bool = False
+    checks: Literal["first", "always"] = "first"
 
     def __post_init__(self) -> None:
         check_timestep(self.timestep)
@@ -89,6 +94,8 @@ class DiTFConfig:
                 check_integer("massive_channels", channel, minimum=0)
         if not isinstance(self.prompt, str):
             raise InvalidArgumentError(f"prompt must be a string, got {self.prompt!r}")
+        if self.checks not in ("first", "always"):
+            raise InvalidArgumentError(f"checks must be 'first' or 'always', got {self.checks!r}")
         if self.treatment not in TREATMENTS:
             known = ", ".join(TREATMENTS)
             raise InvalidArgumentError(f"treatment must be one of {known}, got {self.treatment!r}")
@@ -145,7 +152,9 @@ class DiTF(DenseDescriptor):
         channels = self.massive_channels() if self._discards else ()
         if self.backbone.identity is None or channels is None:
             return None
-        config = replace(self.config, massive_channels=channels, rows_per_forward=None)
+        config = replace(
+            self.config, massive_channels=channels, rows_per_forward=None, checks="first"
+        )
         return f"{self.backbone.identity} {config} {self.backbone.settings()} noise=per-image"
 
     def forward(
@@ -167,14 +176,17 @@ class DiTF(DenseDescriptor):
         """
         return self.describe_blocks(image, [self.config.block], prompts)[self.config.block]
 
+    @eager
     def describe_blocks(
         self, image: ImageLike, blocks: Sequence[int], prompts: str | Sequence[str] | None = None
     ) -> dict[int, DescriptorMap]:
         """Describe images at several blocks in one forward pass; arguments as in `forward`."""
-        taps, frame = self.taps(image, blocks, prompts)
-        describe = untraced(self._describe)  # it reads files and counts, which no graph holds
-        return {block: describe(block, tap, frame) for block, tap in taps.items()}
+        with deferred_checks() as checks:
+            taps, frame = self.taps(image, blocks, prompts)
+            maps = {block: self._describe(block, tap, frame) for block, tap in taps.items()}
+        return {block: replace(each, checks=checks) for block, each in maps.items()}
 
+    @eager
     def describe_together(
         self, images: Sequence[ImageLike], prompts: str | Sequence[str] | None = None
     ) -> list[DescriptorMap]:
@@ -190,6 +202,7 @@ class DiTF(DenseDescriptor):
             self._found[block] = Discarded(found, "images described together")
         return [self._describe(block, taps[block], frame) for taps, frame in tapped]
 
+    @eager
     def taps(
         self,
         image: ImageLike,
@@ -201,11 +214,12 @@ class DiTF(DenseDescriptor):
         Arguments as in `describe_blocks`; nothing is discarded or normalised yet.
         """
         config = self.config
-        with torch.set_grad_enabled(config.gradients and torch.is_grad_enabled()):
+        grad = torch.set_grad_enabled(config.gradients and torch.is_grad_enabled())
+        with grad, checking_every_capture(config.checks == "always"):
             pixels = as_image(image)
             fitted, frame = self._fit(pixels)
             latent = self.backbone.encode(fitted)
-            noise = untraced(self._noise)(pixels, fitted, latent)
+            noise = self._noise(pixels, fitted, latent)
             conditioning = self._condition(prompts, len(latent))
             return self._taps(latent, noise, conditioning, blocks), frame
 
@@ -295,6 +309,7 @@ class DiTF(DenseDescriptor):
         if known is not None:
             discarded = (known,) * len(tap.x)
             return describe_tap(tap, frame, self.config.treatment, known.channels, discarded)
+        settle_checks()
         found = [find_massive_channels(tokens[None]) for tokens in tap.x]
         keep = torch.stack([kept_channels(tap, channels) for channels in found])
         discarded = tuple(Discarded(channels, "this image") for channels in found)

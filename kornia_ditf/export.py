@@ -1,4 +1,4 @@
-"""A DiTF and an image size in; the same computation as a graph without Python, or as ONNX, out."""
+"""Export of a DiTF for one image size, as a `torch.export` graph or as ONNX."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
-from kornia_ditf.utils.checks import check_integer, unchecked_values
+from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.files import atomic_write
+from kornia_ditf.utils.values import unchecked_values
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -96,7 +96,7 @@ class VariancePreserving(NoiseSchedule):
             )
 
     def weights(self, timestep: float) -> tuple[float, float]:
-        alpha = float(self.alphas_cumprod[int(timestep)])
+        alpha = float(self.alphas_cumprod.numpy()[int(timestep)])
         return alpha**0.5, (1 - alpha) ** 0.5
 
 

@@ -1,4 +1,4 @@
-"""A file, an array or a picture goes in; an image fitted to the model and its `Frame` come out."""
+"""Reading images of any kind, and fitting them to a model with the `Frame` that maps back."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.types import Frame
-from kornia_ditf.utils.checks import check_integer, values_are_checked
+from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.images import MAX_PIXELS, read_image, read_pil, unit_range
+from kornia_ditf.utils.values import require
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -236,23 +237,21 @@ def _from_tensor(tensor: Tensor) -> Tensor:
         raise InvalidArgumentError(
             f"an image tensor must hold floats in [0, 1], got {_dtype_name(tensor)}{hint}"
         )
-    if values_are_checked():
-        _check_values(image.detach())
+    low, high = torch.aminmax(image.detach())  # which pass NaN on
+    within = (low >= -_TOLERANCE) & (high <= 1 + _TOLERANCE)
+    require(within, lambda: _range_error(float(low), float(high)))
     return image.expand(-1, 3, -1, -1)
 
 
-def _check_values(image: Tensor) -> None:
-    low, high = (bound.item() for bound in torch.aminmax(image))
-    if not np.isfinite([low, high]).all():  # aminmax passes NaN on
-        raise InvalidArgumentError("an image must be finite, got NaN or infinity among its values")
-    if low >= -_TOLERANCE and high <= 1 + _TOLERANCE:
-        return
+def _range_error(low: float, high: float) -> InvalidArgumentError:
+    if not np.isfinite([low, high]).all():
+        return InvalidArgumentError("an image must be finite, got NaN or infinity among its values")
     hint = ""
     if low >= -_TOLERANCE and 2 < high <= 255:
         hint = ", which looks like 0 to 255: divide by 255"
     elif low >= -1 - _TOLERANCE and high <= 1 + _TOLERANCE:
         hint = ", which looks like -1 to 1: use (image + 1) / 2"
-    raise InvalidArgumentError(
+    return InvalidArgumentError(
         f"an image must lie in [0, 1], got values from {low:.4g} to {high:.4g}{hint}"
     )
 

@@ -30,21 +30,30 @@ from kornia_ditf.types import DescriptorMap, Matches
 Kind = Literal["none", "scales", "turns", "both"]
 Search = Kind | Sequence[tuple[float, float]]
 
-_TURNS = (0.0, 90.0, 180.0, 270.0)
-_SCALES = (1.0, 1 / 2, 2.0, 1 / 3, 3.0)
-_NAMED: dict[Kind, list[tuple[float, float]]] = {
+_Variant = tuple[float, float]
+_QUARTERS = [(1.0, 90.0), (1.0, 180.0), (1.0, 270.0)]
+_DIAGONALS = [(1.0, 45.0), (1.0, 135.0), (1.0, 225.0), (1.0, 315.0)]
+_STAGES: dict[str, list[list[_Variant]]] = {
     "none": [],
-    "scales": [(scale, 0.0) for scale in _SCALES[1:]],
-    "turns": [(1.0, turn) for turn in _TURNS[1:]],
-    "both": [(scale, turn) for scale in _SCALES for turn in _TURNS if (scale, turn) != (1, 0)],
+    "turns": [_QUARTERS, _DIAGONALS],
+    "scales": [[(1 / 2, 0.0)], [(2.0, 0.0)], [(1 / 3, 0.0), (3.0, 0.0)]],
+    "both": [
+        _QUARTERS,
+        [(1 / 2, turn) for turn in (0.0, 90.0, 180.0, 270.0)],
+        [(2.0, turn) for turn in (0.0, 90.0, 180.0, 270.0)],
+        _DIAGONALS,
+        [(1 / 3, 0.0), (3.0, 0.0)],
+    ],
 }
-_PLAIN = 0.15, 50
+"""Variants (scale, turn) of B; a search ends with the first stage that finds a sure one."""
+
+_PLAIN = 0.2, 50
 """Share and number of inliers with which the plain comparison is taken."""
 
 _SURE = 0.3, 40
-"""Those of a variant after which no other scale is tried."""
+"""Those of a variant after which no other stage is tried."""
 
-_LIKELY = 0.12, 15
+_LIKELY = 0.12, 24
 """Those with which a variant is matched again at full size."""
 
 _STRAIGHT = 20.0
@@ -128,10 +137,10 @@ def match_images(
         image_b: the other; sizes may differ.
         descriptor: a dense descriptor, or the name of one for `create_descriptor`.
         prompts: none, one for both images, or one for each, where the descriptor reads text.
-        search: `none` compares plainly; `turns` tries quarter turns, `scales` sizes of a third to
-            three times, and `both` all combinations. Or a list of variants (scale, turn): the
-            size at which B is described relative to A's, and by how many degrees B is turned
-            counter-clockwise.
+        search: `none` compares plainly; `turns` tries every 45 degrees, `scales` sizes of a third
+            to three times, and `both` these and quarter turns at half and twice the size. Or a
+            list of variants (scale, turn): the size at which B is described relative to A's, and
+            by how many degrees B is turned counter-clockwise.
         maps: descriptors of both images by this descriptor, where they are at hand.
         geometry: of `verification`: `homography` or `fundamental`.
         min_score: discard matches of a lower cosine, in [-1, 1].
@@ -151,7 +160,7 @@ def match_images(
         >>> found.attempts[found.chosen].turn
         270.0
     """
-    variants = _read_search(search)
+    stages = _read_search(search)
     if geometry not in ("homography", "fundamental"):
         raise InvalidArgumentError(f"geometry must be homography or fundamental, got {geometry!r}")
     if not isinstance(descriptor, DenseDescriptor):
@@ -162,21 +171,20 @@ def match_images(
     pair = _Pair(descriptor, images, maps, one_prompt_each(prompts, 2))
     pair.options, pair.refined = {"min_score": min_score, "ratio": ratio}, refined
     best = plain = pair.compare(1.0, 0.0)
-    if plain.attempt.reaches(_PLAIN):
-        variants = []
-    for index, (scale, turn) in enumerate(variants):
-        # All turns at one scale are compared before it is decided.
-        if index and scale != variants[index - 1][0] and best.attempt.reaches(_SURE):
+    for stage in stages:
+        if plain.attempt.reaches(_PLAIN) or best.attempt.reaches(_SURE):
             break
-        try:
-            found = pair.compare(scale, turn, coarse=True)
-        except (ImageError, InvalidArgumentError):  # smaller than one token at that size
-            continue
-        if found.attempt.share > best.attempt.share and found.attempt.reaches(_LIKELY):
-            best = found
+        for scale, turn in stage:
+            try:
+                found = pair.compare(scale, turn, coarse=True)
+            except (ImageError, InvalidArgumentError):  # smaller than one token at that size
+                continue
+            if found.attempt.share > best.attempt.share and found.attempt.reaches(_LIKELY):
+                best = found
     if best is not plain:
         fine = pair.compare_again(best)
-        best = fine if fine.attempt.reaches(_LIKELY) else best
+        fallback = best if best.attempt.reaches(_SURE) else plain
+        best = fine if fine.attempt.reaches(_LIKELY) else fallback
     verification = best.verification
     if geometry != "homography":
         verification = verify(best.matches, geometry, threshold=best.threshold)
@@ -202,9 +210,9 @@ def check_search(search: str) -> Kind:
     )
 
 
-def _read_search(search: Search) -> list[tuple[float, float]]:
+def _read_search(search: Search) -> list[list[_Variant]]:
     if isinstance(search, str):
-        return _NAMED[check_search(search)]
+        return _STAGES[check_search(search)]
     variants = []
     for variant in search:
         try:
@@ -217,7 +225,7 @@ def _read_search(search: Search) -> list[tuple[float, float]]:
                 f"degrees, got {variant!r}"
             )
         variants.append((scale, turn))
-    return variants
+    return [variants]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,19 +2,21 @@
 
 No forward is rewritten. At block k three things are seen: the tokens that enter the block's first
 normalisation, the shift and scale that the block itself computes, and the modulated stream that
-enters its attention. The third must follow from the first two; that is checked on every capture,
-so a family that is declared wrongly, or a library that changed, speaks instead of drifting. There
-the forward stops.
+enters its attention. The third must follow from the first two; that is checked when a block is
+first captured in a dtype, so a family that is declared wrongly, or a library that changed, raises
+an error and gives no other features. There the forward stops.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from threading import get_ident
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +24,8 @@ from torch import Tensor, nn
 from kornia_ditf.errors import CaptureError, InvalidArgumentError
 from kornia_ditf.treatments import modulate
 from kornia_ditf.types import Tap, TokenNorm
-from kornia_ditf.utils.checks import values_are_checked
-from kornia_ditf.utils.isolation import isolated, untraced
+from kornia_ditf.utils.hooks import Hook, StopForward, run_with_hooks
+from kornia_ditf.utils.values import require, values_are_checked
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,89 +132,6 @@ class BlockStream:
     tokens: Literal["all", "first", "last"] = "all"
 
 
-class StopForward(Exception):
-    """Raised by a hook of `run_with_hooks` to end the forward."""
-
-
-Hook: TypeAlias = tuple[nn.Module, Callable[..., None]]
-
-
-class _OwnHook:
-    """A hook that other threads do not meet, nor whoever runs a copy that they make meanwhile."""
-
-    def __init__(self, function: Callable[..., None]) -> None:
-        self.function, self.thread = function, get_ident()
-
-    def __call__(self, _: nn.Module, *seen: Any) -> None:
-        if get_ident() == self.thread:
-            self.function(*seen)
-
-    def __reduce__(self) -> tuple[type[_OwnHook], tuple[Callable[..., None]]]:
-        return type(self), (_do_nothing,)
-
-
-def _do_nothing(*seen: Any) -> None:
-    pass
-
-
-def run_with_hooks(
-    model: nn.Module,
-    inputs: Mapping[str, Any],
-    *,
-    before: Sequence[Hook] = (),
-    after: Sequence[Hook] = (),
-) -> bool:
-    """Run a model's own forward under hooks, which are removed whatever happens.
-
-    Calls from several threads wait for one another. A thread that runs the model by other means,
-    such as the diffusers pipeline that it is a part of, does not meet these hooks.
-
-    Args:
-        model: what to run.
-        inputs: arguments of its forward, by name.
-        before: submodules, and what is called with their positional and keyword arguments.
-        after: submodules, and what is called with their positional arguments and their output.
-
-    Returns:
-        whether a hook ended the forward by raising `StopForward`.
-    """
-    return untraced(_run)(model, inputs, before, after)
-
-
-def _run(
-    model: nn.Module, inputs: Mapping[str, Any], before: Sequence[Hook], after: Sequence[Hook]
-) -> bool:
-    with isolated(model), ExitStack() as hooks:
-        hooks.enter_context(_uncompiled(model, {module for module, _ in (*before, *after)}))
-        for module, function in before:
-            handle = module.register_forward_pre_hook(_OwnHook(function), with_kwargs=True)
-            hooks.callback(handle.remove)
-        for module, function in after:
-            hooks.callback(module.register_forward_hook(_OwnHook(function)).remove)
-        try:
-            getattr(model, "_orig_mod", model)(**inputs)  # what torch.compile has wrapped
-        except StopForward:
-            return True
-    return False
-
-
-@contextmanager
-def _uncompiled(model: nn.Module, hooked: set[nn.Module]) -> Iterator[None]:
-    """Let modules that were compiled in place, and would skip these hooks, run as they are."""
-    compiled = [
-        (module, module._compiled_call_impl)
-        for module in model.modules()
-        if module._compiled_call_impl is not None and not hooked.isdisjoint(module.modules())
-    ]
-    for module, _ in compiled:
-        module._compiled_call_impl = None
-    try:
-        yield
-    finally:
-        for module, call in compiled:
-            module._compiled_call_impl = call
-
-
 def count_blocks(transformer: nn.Module, streams: Sequence[BlockStream]) -> int:
     """Count the blocks of all lists together."""
     return sum(len(_blocks(transformer, stream)) for stream in streams)
@@ -255,6 +174,21 @@ def capture_blocks(
     if run_with_hooks(transformer, inputs, before=before, after=after):
         return {block: recorder.tap() for block, recorder in recorders.items()}
     raise CaptureError(f"the forward of {type(transformer).__name__} never reached block {last}")
+
+
+# Blocks, and the declarations and dtypes with which their modulation was found right.
+_passed: WeakKeyDictionary[nn.Module, list[tuple[BlockStream, torch.dtype]]] = WeakKeyDictionary()
+_every_capture = ContextVar("every_capture", default=False)
+
+
+@contextmanager
+def checking_every_capture(every: bool = True) -> Iterator[None]:
+    """Compare each capture with what the attention receives, and not a block's first alone."""
+    token = _every_capture.set(every)
+    try:
+        yield
+    finally:
+        _every_capture.reset(token)
 
 
 class _Recorder:
@@ -302,9 +236,25 @@ class _Recorder:
         x = self.x.to(self.attended.dtype)  # Wan makes float32 of it to normalise
         tap = Tap(x, shift, scale, self.grid, read_norm(self.norm))
         if values_are_checked():
-            _check_finite(tap, self.number)
-            _check_modulation(tap, self.attended, self.number)
+            require(torch.isfinite(tap.x).all(), lambda: _not_finite(tap, self.number))
+            self._check_modulation(tap, self.attended)
         return tap
+
+    def _check_modulation(self, tap: Tap, attended: Tensor) -> None:
+        key, passed = (self.stream, tap.x.dtype), _passed.setdefault(self.block, [])
+        if key in passed and not _every_capture.get():
+            return
+        error = modulation_error(tap, attended)
+        # Equal to the bit in float32; a family may normalise or add otherwise in bfloat16.
+        tolerance = 8 * torch.finfo(tap.x.dtype).eps
+        if error > tolerance:
+            raise CaptureError(
+                f"block {self.number} does not modulate as its family declares (off by "
+                f"{error:.1e} of the largest value, at most {tolerance:.1e} is rounding): norm, "
+                "shift or scale are elsewhere in this version of the model"
+            )
+        if key not in passed and math.isfinite(error):
+            passed.append(key)
 
     def _image_tokens(self, stream: Tensor) -> Tensor:
         count = self.grid[0] * self.grid[1]
@@ -337,25 +287,12 @@ def modulation_error(tap: Tap, attended: Tensor) -> float:
         return float(difference / attended.float().abs().max().clamp_min(1e-12))
 
 
-def _check_modulation(tap: Tap, attended: Tensor, block: int) -> None:
-    # Equal to the bit in float32; a family may normalise or add in another precision in bfloat16.
-    tolerance = 8 * torch.finfo(tap.x.dtype).eps
-    error = modulation_error(tap, attended)
-    if error > tolerance:
-        raise CaptureError(
-            f"block {block} does not modulate as its family declares (off by {error:.1e} of the "
-            f"largest value, at most {tolerance:.1e} is rounding): norm, shift or scale are "
-            "elsewhere in this version of the model"
-        )
-
-
-def _check_finite(tap: Tap, block: int) -> None:
-    if not bool(torch.isfinite(tap.x).all()):
-        advice = "; its activations overflow float16: load it with dtype bfloat16 or float32"
-        raise CaptureError(
-            f"the input of block {block} holds NaN or infinity"
-            + (advice if tap.x.dtype == torch.float16 else "; check the image and the weights")
-        )
+def _not_finite(tap: Tap, block: int) -> CaptureError:
+    advice = "; its activations overflow float16: load it with dtype bfloat16 or float32"
+    return CaptureError(
+        f"the input of block {block} holds NaN or infinity"
+        + (advice if tap.x.dtype == torch.float16 else "; check the image and the weights")
+    )
 
 
 def _submodule(module: nn.Module, path: str) -> nn.Module:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.utils.precision import widen
+from kornia_ditf.utils.values import Check, raise_failed, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +203,7 @@ class DescriptorMap:
         frame: how the image's pixels map onto the model's.
         discarded: what was discarded from each image, B of them; empty where nothing was, or
             nobody told.
+        checks: conditions on an accelerator's values that were not read yet; see `check`.
 
     Raises:
         InvalidArgumentError: data has not four axes, or one is empty.
@@ -216,6 +218,7 @@ class DescriptorMap:
     data: Tensor
     frame: Frame
     discarded: tuple[Discarded, ...] = ()
+    checks: list[Check] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         if self.data.ndim != 4 or 0 in self.data.shape:
@@ -233,7 +236,7 @@ class DescriptorMap:
             raise IndexError(f"image {index} of a batch of {len(self)}")
         index %= len(self)
         discarded = self.discarded[index : index + 1]
-        return DescriptorMap(self.data[index : index + 1], self.frame, discarded)
+        return DescriptorMap(self.data[index : index + 1], self.frame, discarded, self.checks)
 
     def __iter__(self) -> Iterator[DescriptorMap]:
         return (self[index] for index in range(len(self)))
@@ -243,9 +246,23 @@ class DescriptorMap:
         """Rows and columns of the token grid."""
         return self.data.shape[2], self.data.shape[3]
 
+    def check(self) -> None:
+        """Raise the error of an image or a model whose values are not sound.
+
+        Describing on an accelerator does not wait for it, so this is known later. `tokens` and `at`
+        ask first; call it before anything else is made of `data`.
+
+        Raises:
+            InvalidArgumentError: the image is not finite or not in [0, 1].
+            CaptureError: a block's input is not finite.
+        """
+        raise_failed(self.checks)
+        self.checks.clear()
+
     @property
     def tokens(self) -> Tensor:
         """The descriptors token by token, shape (B, rows * columns, D), row by row."""
+        self.check()
         return self.data.flatten(2).transpose(1, 2)
 
     def centres(self) -> Tensor:
@@ -279,8 +296,9 @@ class DescriptorMap:
             raise InvalidArgumentError(
                 f"points must have the shape ({len(self)}, K, 2), got {tuple(points.shape)}"
             )
-        if not bool(torch.isfinite(points).all()):
-            raise InvalidArgumentError("points must be finite, got NaN or infinity among them")
+        wrong = InvalidArgumentError("points must be finite, got NaN or infinity among them")
+        require(torch.isfinite(points).all(), lambda: wrong)
+        self.check()
         height, width = self.frame.image_size
         wide = widen(points)
         grid = (2 * wide + 1) / wide.new_tensor([width, height]) - 1

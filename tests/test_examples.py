@@ -164,3 +164,12 @@ def test_the_gain_of_refinement_is_a_table(tmp_path: Path) -> None:
     rows = run("refinement_gain.py", tmp_path).splitlines()[2:]
     assert [row.split("|")[1].strip() for row in rows] == ["graffiti", "motorcycle"]
     assert all(row.count("(-") == 2 for row in rows)  # both ways lower both medians
+
+
+@pytest.mark.slow
+def test_the_gain_of_search_is_a_table(tmp_path: Path) -> None:
+    rows = run("search_gain.py", tmp_path, "--warps", "0x1,90x1").splitlines()[2:]
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+    assert [row[0] for row in cells] == ["0, 1", "90, 1"]
+    assert [row[2:4] for row in cells] == [["1", "1 of 1"], ["0", "1 of 1"]]
+    assert cells[0][5] == "1"  # an easy pair is compared once

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.treatments import TREATMENTS, modulate, treat, unit_tokens
+from kornia_ditf.treatments import TREATMENTS, modulate, treat
 from kornia_ditf.types import Tap, TokenNorm
 
 
@@ -115,21 +115,26 @@ def test_an_unknown_treatment_names_the_known_ones() -> None:
 
 @pytest.mark.parametrize("shared", ["none", "image", "token"])
 @pytest.mark.parametrize("kind", ["layer", "rms"])
-def test_describing_at_once_equals_the_steps(shared: str, kind: Literal["layer", "rms"]) -> None:
+def test_the_method_is_its_formula(shared: str, kind: Literal["layer", "rms"]) -> None:
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(3, 150, 16, generator=generator)
-    shape = {"image": (3, 16), "token": (3, 150, 16)}.get(shared)
+    x, weight = torch.randn(3, 150, 16, generator=generator), torch.rand(16, generator=generator)
+    shape = {"image": (3, 1, 16), "token": (3, 150, 16)}.get(shared)
     shift, scale = (
         None if shape is None else torch.randn(shape, generator=generator) for _ in range(2)
     )
-    tap = Tap(x, shift, scale, (10, 15), TokenNorm(kind, weight=torch.rand(16)))
-    expected = F.normalize(treat(tap, "adaln+discard", [2, 5]), dim=-1)
-    torch.testing.assert_close(unit_tokens(tap, [2, 5]), expected, rtol=0, atol=1e-6)
+    tap = Tap(x, shift, scale, (10, 15), TokenNorm(kind, weight=weight))
+    kept = x.clone()
+    kept[..., [2, 5]] = 0
+    centred = kept - kept.mean(-1, keepdim=True) if kind == "layer" else kept
+    normed = centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
+    expected = normed if shift is None or scale is None else (1 + scale) * normed + shift
+    found = treat(tap, "adaln+discard", [2, 5])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     with pytest.raises(InvalidArgumentError, match=r"channels must lie in \[0, 15\], got \[16\]"):
-        unit_tokens(tap, [16])
+        treat(tap, "adaln+discard", [16])
 
 
-def test_describing_lets_gradients_through() -> None:
+def test_a_treatment_lets_gradients_through() -> None:
     x = torch.randn(1, 4, 8, requires_grad=True)
-    unit_tokens(Tap(x, None, None, (2, 2))).sum().backward()
+    treat(Tap(x, None, None, (2, 2)), "adaln+discard").sum().backward()
     assert x.grad is not None

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-from describers import BASELINE, Describe, rootsift
+from describers import BASELINE, Describe, DescribeImage, rootsift
 from measure import corner_error, match_pair, table
 from pairs import TestPair, queries_of, relit, shrink, skimage_data, sklearn_images
 from photographs import read_rgb
@@ -69,12 +69,22 @@ def match_dense(describe: Describe) -> Match:
     return match
 
 
-def match_nano(ditf: kd.DiTF) -> Match:
+def match_nano(describe_image: DescribeImage) -> Match:
     """Match every token, with the points of the second image refined between tokens."""
 
     def match(image_a: Image, image_b: Image) -> tuple[Array, Array]:
-        maps = ditf(image_a), ditf(image_b)
+        maps = describe_image(image_a), describe_image(image_b)
         found = kd.refine(kd.match(*maps), *maps)
+        return found.points_a.numpy(), found.points_b.numpy()
+
+    return match
+
+
+def match_searching(ditf: kd.DiTF) -> Match:
+    """Match as `kornia-ditf match` does by default, with a search over turns and scales."""
+
+    def match(image_a: Image, image_b: Image) -> tuple[Array, Array]:
+        found = kd.match_images(image_a, image_b, ditf).matches
         return found.points_a.numpy(), found.points_b.numpy()
 
     return match
@@ -104,7 +114,7 @@ def match_detected(feature: cv2.Feature2D, ratio: float | None) -> Match:
     return match
 
 
-def matchers(loaded: Mapping[str, kd.DiTF]) -> dict[str, Match]:
+def matchers(loaded: Mapping[str, DescribeImage], searching: kd.DiTF) -> dict[str, Match]:
     """Make what is compared by homographies; AKAZE where this OpenCV has it."""
     found = {
         "SIFT, ratio .75": match_detected(cv2.SIFT.create(), RATIO),
@@ -113,6 +123,7 @@ def matchers(loaded: Mapping[str, kd.DiTF]) -> dict[str, Match]:
     if hasattr(cv2, "AKAZE"):
         found["AKAZE, mutual"] = match_detected(cv2.AKAZE.create(), None)
     found[BASELINE] = match_dense(rootsift)
+    found["nano, with search"] = match_searching(searching)
     return found | {name: match_nano(ditf) for name, ditf in loaded.items()}
 
 
@@ -141,7 +152,8 @@ def homography_errors(pair: TestPair, match: Match) -> tuple[float, float]:
 def curve_tables(
     photographs: Mapping[str, Image],
     dense: Mapping[str, Describe],
-    loaded: Mapping[str, kd.DiTF],
+    loaded: Mapping[str, DescribeImage],
+    searching: kd.DiTF,
     track: Callable[[str, int], Callable[[], None]],
 ) -> str:
     """Match along both curves; return the tables."""
@@ -150,7 +162,7 @@ def curve_tables(
         ("turned by, degrees", [(turn, 1.0) for turn in TURNS], TURNS),
         ("shown larger, times", [(0.0, scale) for scale in SCALES], SCALES),
     ):
-        compared = matchers(loaded)
+        compared = matchers(loaded, searching)
         advance = track(title, len(dense) + len(compared))
         shares, solved, precision = {}, {}, {}
         for name, describe in dense.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -12,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from views import Array, Image
 
-from kornia_ditf import DiTF, create_descriptor
+from kornia_ditf import DescriptorMap, DiTF, create_descriptor
 from kornia_ditf.backbones.nano import NANO
 from kornia_ditf.treatments import Treatment
 
+DescribeImage = Callable[[Image], DescriptorMap]
 Describe = Callable[[Image, Array], Tensor]
 BASELINE = "dense RootSIFT (8)"
 
@@ -42,11 +44,22 @@ def load_nano(
     )
 
 
-def nano(ditf: DiTF) -> Describe:
+def remember(ditf: DiTF) -> DescribeImage:
+    """Keep the maps of the images that were described last."""
+
+    @lru_cache(128)
+    def describe(pixels: bytes, shape: tuple[int, ...]) -> DescriptorMap:
+        return ditf(np.frombuffer(pixels, np.uint8).reshape(shape))
+
+    return lambda image: describe(image.tobytes(), image.shape)
+
+
+def nano(describe_image: DescribeImage) -> Describe:
     """Describe points by the transformer, from one forward over the whole image."""
 
     def describe(image: Image, points: Array) -> Tensor:
-        return F.normalize(ditf(image).at(torch.from_numpy(points).float()[None])[0], dim=1)
+        described = describe_image(image)
+        return F.normalize(described.at(torch.from_numpy(points).float()[None])[0], dim=1)
 
     return describe
 

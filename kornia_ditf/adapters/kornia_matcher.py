@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kornia_ditf.adapters.keypoints import is_filled
-from kornia_ditf.adapters.kornia import DiTFDescriptor, DiTFFeature
+from kornia_ditf.adapters.keypoints import allowed_at, is_filled
+from kornia_ditf.adapters.kornia import DiTFDescriptor, DiTFFeature, without_alpha
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.nearest import mutual_nearest
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
+from kornia_ditf.search import check_search, match_images
 
 _RATIO = {"snn": False, "smnn": True, "fginn": False}  # name -> mutual
 _NAMES = ("nn", "mnn", *_RATIO, "adalam")
@@ -165,6 +166,9 @@ class DiTFMatcher(KF.LocalFeatureMatcher):
             `RatioMatcher`. None matches mutual nearest neighbours by cosine, and `confidence` is
             the cosine.
         min_score: drop matches of a lower cosine, in [-1, 1]; only without `matcher`.
+        search: `turns`, `scales` or `both` also match images that are turned or differ in scale,
+            see `match_images`; keypoints of image 1 then lie between tokens. Only without
+            `matcher` and `detector`.
         options: as for `DiTFFeature`: `detector`, `max_keypoints`, `block` ...
 
     Raises:
@@ -185,6 +189,7 @@ class DiTFMatcher(KF.LocalFeatureMatcher):
         matcher: nn.Module | str | None = None,
         *,
         min_score: float | None = None,
+        search: str = "none",
         **options: Any,
     ) -> None:
         if not isinstance(feature, nn.Module) or isinstance(
@@ -198,6 +203,12 @@ class DiTFMatcher(KF.LocalFeatureMatcher):
         else:
             _check_feature(feature)
         super().__init__(feature, _as_matcher(matcher, min_score))
+        self.search, self.min_score = check_search(search), min_score
+        tokens = isinstance(feature, DiTFFeature) and feature.detector is None
+        if search != "none" and (matcher is not None or not tokens):
+            raise InvalidArgumentError(
+                f"search={search!r} matches tokens: leave out matcher and detector"
+            )
 
     def forward(self, data: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Match pairs of images.
@@ -215,6 +226,9 @@ class DiTFMatcher(KF.LocalFeatureMatcher):
             InvalidArgumentError: a wrong shape or range.
             ImageError: an image is too small or too thin.
         """
+        given = {"lafs0", "descriptors0", "lafs1", "descriptors1"} & set(data)
+        if self.search != "none" and not given:
+            return self._collect(self._search(data))
         lafs0, descriptors0, radius0 = self._features(data, "0")
         lafs1, descriptors1, radius1 = self._features(data, "1")
         if len(lafs0) != len(lafs1) or not len(lafs0):
@@ -226,6 +240,9 @@ class DiTFMatcher(KF.LocalFeatureMatcher):
             self._match(*sides, (radius0, radius1))
             for sides in zip(lafs0, descriptors0, lafs1, descriptors1, strict=True)
         ]
+        return self._collect(pairs)
+
+    def _collect(self, pairs: Sequence[tuple[Tensor, Tensor, Tensor]]) -> dict[str, Tensor]:
         matched0, matched1, distances = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         counts = torch.tensor([len(pair[2]) for pair in pairs], device=matched0.device)
         return {
@@ -238,6 +255,37 @@ class DiTFMatcher(KF.LocalFeatureMatcher):
                 counts
             ),
         }
+
+    def _search(self, data: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        images = [without_alpha(data[f"image{side}"]) for side in "01"]
+        if len(images[0]) != len(images[1]) or not len(images[0]):
+            raise InvalidArgumentError(
+                f"image0 and image1 must be equally many, at least 1, got {len(images[0])} "
+                f"and {len(images[1])}"
+            )
+        feature: Any = self.local_feature
+        pairs = []
+        for index, (image0, image1) in enumerate(zip(*images, strict=True)):
+            found = match_images(
+                image0,
+                image1,
+                feature.descriptor.descriptor,
+                search=self.search,
+                min_score=self.min_score,
+            )
+            matches, sides = found.matches, []
+            kept = torch.ones_like(matches.scores, dtype=torch.bool)
+            for side, points, maps in zip(
+                "01", (matches.points_a, matches.points_b), found.maps, strict=True
+            ):
+                mask = data.get(f"mask{side}")
+                if mask is not None:
+                    kept &= allowed_at(points, mask[min(index, len(mask) - 1)].squeeze())
+                token = max(maps.frame.image_size) / max(maps.grid)
+                scale = points.new_full((1, len(points), 1, 1), token / 2)
+                sides.append(KF.laf_from_center_scale_ori(points[None], scale)[0])
+            pairs.append((sides[0][kept], sides[1][kept], 1 - matches.scores[kept]))
+        return pairs
 
     def _features(self, data: Mapping[str, Tensor], side: str) -> tuple[Tensor, Tensor, float]:
         image = data.get(f"image{side}")
@@ -289,6 +337,7 @@ def create_matcher(
     matcher: nn.Module | str | None = None,
     detector: Any = None,
     min_score: float | None = None,
+    search: str = "none",
     **options: Any,
 ) -> DiTFMatcher:
     """Create a `DiTFMatcher` from the name of a dense descriptor.
@@ -299,6 +348,7 @@ def create_matcher(
         matcher: see `DiTFMatcher`.
         detector: see `DiTFFeature`.
         min_score: drop matches of a lower cosine, in [-1, 1].
+        search: see `DiTFMatcher`.
         options: of `create_descriptor` (`block`, `timestep`, `dtype`, `device` ...), and
             `max_keypoints`.
 
@@ -316,7 +366,9 @@ def create_matcher(
     """
     if source is not None:
         options["source"] = source
-    return DiTFMatcher(name, matcher, detector=detector, min_score=min_score, **options)
+    return DiTFMatcher(
+        name, matcher, detector=detector, min_score=min_score, search=search, **options
+    )
 
 
 def _as_matcher(matcher: nn.Module | str | None, min_score: float | None) -> nn.Module:

@@ -1,4 +1,4 @@
-"""An image in, the inputs of transformer blocks out: what every backbone offers."""
+"""The interface of every backbone: images to the inputs of its transformer blocks."""
 
 from __future__ import annotations
 

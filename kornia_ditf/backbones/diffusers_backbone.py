@@ -48,6 +48,8 @@ class DiffusersBackbone(Backbone):
 
     transformer_class: ClassVar[str]
     """Name of the transformer's class in diffusers."""
+    transformer_module: ClassVar[type[nn.Module] | None] = None
+    """A class with the same arithmetic and names, to use in its place; None takes diffusers'."""
     pipeline_class: ClassVar[str | None] = None
     """Name of the diffusers pipeline that encodes prompts; None where there are none."""
     blocks_from: ClassVar[tuple[str, ...]] = ("num_layers", "num_single_layers")
@@ -246,6 +248,7 @@ class DiffusersBackbone(Backbone):
             last_block=block,
             dtype=dtype,
             quantization_config=quantization_config,
+            model_class=cls.transformer_module,
         )
         vae = cls.load_vae(checkpoint)
         encoder = None
@@ -296,6 +299,7 @@ class DiffusersBackbone(Backbone):
             dtype=dtype,
             architecture=architecture,
             vae_class=cls.vae_class,
+            model_class=cls.transformer_module,
         )
 
     def _place(self, device: torch.device, offload: bool) -> Self:

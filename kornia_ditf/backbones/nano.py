@@ -1,8 +1,9 @@
 """nano: the small pixel-space Diffusion Transformer that comes with the package.
 
-It is a SanaTransformer2DModel: adaLN-single, linear attention, and depthwise convolutions in place
-of a position code, so it holds at any size. It needs no VAE and no text. How it was trained, and
-what it can and cannot do, stands in the model card beside its weights.
+It is a SanaTransformer2DModel, which `nano_transformer` builds without diffusers: adaLN-single,
+linear attention, and depthwise convolutions in place of a position code, so it holds at any size.
+It needs no VAE and no text. The model card beside its weights says how it was trained, and what it
+can and cannot do.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.inputs import full_batch
+from kornia_ditf.backbones.nano_transformer import NanoTransformer
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, TableModulation
@@ -28,6 +30,7 @@ class NanoBackbone(DiffusersBackbone):
     """The embedded backbone; its latent is the image itself, in [-1, 1]."""
 
     transformer_class = "SanaTransformer2DModel"
+    transformer_module = NanoTransformer
     streams = (
         BlockStream(
             blocks="transformer_blocks",

@@ -15,7 +15,7 @@ from kornia_ditf.bench.timing import Work
 from kornia_ditf.matching.keypoints import match_points
 from kornia_ditf.matching.nearest import mutual_nearest
 from kornia_ditf.matching.propagation import LabelPropagator
-from kornia_ditf.treatments import unit_tokens
+from kornia_ditf.treatments import treat
 from kornia_ditf.types import DescriptorMap, Frame, Tap
 
 
@@ -73,7 +73,7 @@ def all_cases(device: torch.device, *, quick: bool = False) -> Iterator[Callable
     ):
         yield partial(_propagation, grid_size, width, device)
     for grid_size, width in [((6, 8), 16)] if quick else [((40, 40), 1536), ((48, 48), 3072)]:
-        yield partial(_describing, grid_size, width, device, compiled=not quick)
+        yield partial(_describing, grid_size, width, device)
 
 
 def scene(width: int, rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -214,7 +214,7 @@ def _propagation(grid: tuple[int, int], width: int, device: torch.device) -> Cas
     return Case("Label propagation", name, contestants, check)
 
 
-def _describing(grid: tuple[int, int], width: int, device: torch.device, *, compiled: bool) -> Case:
+def _describing(grid: tuple[int, int], width: int, device: torch.device) -> Case:
     generator = torch.Generator().manual_seed(3)
     x, shift, scale = (
         torch.randn(shape, generator=generator).to(device)
@@ -222,14 +222,12 @@ def _describing(grid: tuple[int, int], width: int, device: torch.device, *, comp
     )
     tap, channels = Tap(x, shift, scale, grid), [5, 9]
     contestants: dict[str, Work] = {
-        "kornia_ditf": lambda: unit_tokens(tap, channels),
+        "kornia_ditf": lambda: F.normalize(treat(tap, "adaln+discard", channels), dim=-1),
         "a copy": lambda: x.clone(),
         "channels first as written": lambda: peers.describe_as_written(
             x, shift, scale, grid, channels
         ),
     }
-    if compiled:
-        contestants["kornia_ditf, compiled"] = lambda: unit_tokens(tap, channels, compiled=True)
 
     def check(results: Mapping[str, object]) -> Mapping[str, str]:
         mine, other = results["kornia_ditf"], results["channels first as written"]

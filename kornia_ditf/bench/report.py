@@ -1,4 +1,4 @@
-"""Timings in; a table, a JSON file and a picture out."""
+"""Reports of the benchmark: tables, a JSON file and a chart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions in, how long each took in turns and how much memory it needed out."""
+"""Interleaved timing and peak memory of competing functions."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ app = typer.Typer(
     help="Dense descriptors and correspondences from pretrained Diffusion Transformers.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,  # plain help reads the same in a terminal and in a pipe
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -1,4 +1,4 @@
-"""A path in, an image that the model can take out; whatever is wrong with it names the file."""
+"""Reading an image and checking that the model can take it, with errors that name the file."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ def plugins(as_json: options.Json = False) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PluginWarning)  # what they say is said here
-        commands_of_plugins()
         found = ask_plugins()
+        commands_of_plugins()
     rows = [
         (
             plugin.name,
@@ -79,16 +79,13 @@ def commands_of_plugins() -> dict[str, Any]:
     """Return the commands that plugins add, by name."""
     from kornia_ditf.registry.plugins import installed_plugins
 
-    found = installed_plugins()
-    return _commands(found) if any(plugin.state != "switched off" for plugin in found) else {}
+    return _commands(installed_plugins())
 
 
 @cache
 def _commands(plugins: Sequence[Plugin]) -> dict[str, Any]:
     from kornia_ditf.cli.app import app
-    from kornia_ditf.registry.lookup import ask_plugins
 
-    ask_plugins()
     found: dict[str, Any] = {}
     built_in = {each.name for each in app.registered_commands}
     built_in |= {each.name for each in app.registered_groups}
@@ -99,7 +96,7 @@ def _commands(plugins: Sequence[Plugin]) -> dict[str, Any]:
             else:
                 found[name] = command
                 plugin.registered.append(f"command {name}")
-        plugin.settle()
+        plugin.report()
     return found
 
 

@@ -1,4 +1,4 @@
-"""A descriptor in; what it computes, as facts for people and as values for JSON, out."""
+"""The settings of a descriptor, as facts for people and as values for JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def describe_preset(spec: BackboneSpec | DescriptorSpec) -> str:
-    """Say where a preset's numbers come from."""
+    """Return where the numbers of a preset come from."""
     uncalibrated = not getattr(spec, "calibrated", True)
     said = spec.source.startswith("uncalibrated")
     return f"{'uncalibrated; ' if uncalibrated and not said else ''}{spec.source}"
@@ -22,7 +22,7 @@ def describe_preset(spec: BackboneSpec | DescriptorSpec) -> str:
 def preset_facts(
     name: str | None, spec: BackboneSpec | DescriptorSpec, descriptor: DenseDescriptor
 ) -> list[tuple[str, str]]:
-    """Say which backbone or descriptor computes, and what."""
+    """Return the backbone or descriptor and its settings."""
     from kornia_ditf.descriptor import DiTF
 
     if not isinstance(descriptor, DiTF):
@@ -42,7 +42,7 @@ def preset_facts(
 
 
 def describe_channels_found(channels: Sequence[int] | None, origin: str) -> str:
-    """Name discarded channels and where they were found."""
+    """List discarded channels and where they were found."""
     if not channels:
         return "none" if channels is None else f"none ({origin})"
     return f"{', '.join(map(str, channels))} ({origin})"
@@ -51,7 +51,7 @@ def describe_channels_found(channels: Sequence[int] | None, origin: str) -> str:
 def channel_facts(
     descriptor: DenseDescriptor, channels: Sequence[int], origin: str
 ) -> list[tuple[str, str]]:
-    """Say which channels a DiTF discarded; others do not tell."""
+    """Return which channels a DiTF discarded; nothing for other descriptors."""
     from kornia_ditf.descriptor import DiTF
 
     if not isinstance(descriptor, DiTF):
@@ -60,7 +60,7 @@ def channel_facts(
 
 
 def known_channels(descriptor: DenseDescriptor) -> tuple[tuple[int, ...] | None, str]:
-    """Give the channels that are known before any image is seen, and where they come from."""
+    """Return the channels that are known before any image is seen, and their source."""
     from kornia_ditf.descriptor import DiTF
 
     if not isinstance(descriptor, DiTF):
@@ -78,7 +78,7 @@ def known_channels(descriptor: DenseDescriptor) -> tuple[tuple[int, ...] | None,
 
 
 def told(descriptor: DenseDescriptor, prompts: Sequence[str]) -> str | list[str] | None:
-    """Choose what is told with the images: a DiTF holds one prompt in its configuration."""
+    """Return the prompts to pass with the images; a DiTF keeps a single one in its settings."""
     from kornia_ditf.descriptor import DiTF
 
     if len(prompts) > 1:
@@ -92,7 +92,7 @@ def as_values(
     descriptor: DenseDescriptor,
     given: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Give a descriptor's settings as JSON values; with them its results can be made again."""
+    """Return the settings of a descriptor as JSON values, enough to reproduce its results."""
     from kornia_ditf.descriptor import DiTF
 
     about = {

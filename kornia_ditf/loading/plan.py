@@ -57,6 +57,7 @@ def plan_loading(
     dtype: torch.dtype = torch.bfloat16,
     architecture: Mapping[str, Mapping[str, Any]] | None = None,
     vae_class: str = "AutoencoderKL",
+    model_class: type[nn.Module] | None = None,
 ) -> LoadingPlan:
     """Work out what loading would download and hold; reads configurations, no weights.
 
@@ -70,6 +71,7 @@ def plan_loading(
         architecture: configurations by part (`transformer`, `vae`), used where the checkpoint's
             own cannot be had.
         vae_class: the VAE's class in diffusers.
+        model_class: a class of ours to build from the configuration, in place of diffusers'.
 
     Raises:
         CheckpointError: a local folder lacks a file or holds a damaged one.
@@ -86,7 +88,7 @@ def plan_loading(
             raise
         configs = architecture
         source = f"the architecture alone; no file was looked at ({error})"
-    transformer = build_empty(dict(configs["transformer"]), class_name, dtype)
+    transformer = build_empty(dict(configs["transformer"]), class_name, dtype, model_class)
     whole = _bytes(transformer, dtype)
     leave_out(transformer, block_lists, unused, last_block)
     vae_held = vae_whole = 0

@@ -105,6 +105,7 @@ class CachedPromptEncoder:
         self.checkpoint, self.pipeline_class, self.encode = checkpoint, pipeline_class, encode
         self.dtype, self.device, self.modules = dtype, device, modules
         self.cache = cache or PromptCache(cache_folder() / "prompts")
+        self._last: tuple[tuple[str, ...], Conditioning] | None = None  # one prompt serves most
 
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
         """Give the conditioning of prompts, one row each.
@@ -117,11 +118,15 @@ class CachedPromptEncoder:
         if not prompts:
             raise InvalidArgumentError("give at least one prompt; an empty text is one")
         with lock_of(self):  # text encoders are loaded once, whichever thread asks first
+            if self._last is not None and self._last[0] == tuple(prompts):
+                return self._last[1]
             rows = [self._cached(prompt) for prompt in prompts]
             missing = [prompt for prompt, row in zip(prompts, rows, strict=True) if row is None]
             made = dict(self._embed(missing)) if missing else {}
-        found = [made[p] if row is None else row for p, row in zip(prompts, rows, strict=True)]
-        return Conditioning({name: torch.cat([row[name] for row in found]) for name in found[0]})
+            found = [made[p] if row is None else row for p, row in zip(prompts, rows, strict=True)]
+            joined = {name: torch.cat([row[name] for row in found]) for name in found[0]}
+            self._last = (tuple(prompts), Conditioning(joined))
+            return self._last[1]
 
     def prepare(self, prompts: Sequence[str]) -> None:
         """Embed many prompts while the text encoders are loaded once, and keep them on disk.

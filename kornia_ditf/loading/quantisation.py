@@ -9,11 +9,14 @@ from kornia_ditf.errors import CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint, Header, read_header
 
 _PLAIN = re.compile(r"F64|F32|F16|BF16|F8_E[45]M[23](FNUZ)?")
+# Buffers that some writers store besides: positions and counters are int64, masks are bool.
+_NOT_PACKED = re.compile(r"F64|F32|F16|BF16|I64|BOOL")
 # Names under which bitsandbytes, GPTQ, AWQ, torchao, quanto, compressed-tensors, nunchaku and
 # fp8 exporters keep packed weights, or the scales beside them.
 _PARTS = re.compile(
     r"(\w*_)?scales?(_\w+)?|w?scales|w?zeros?|q(weight|zeros)|\w*_(packed|qdata|zero_point)|"
-    r"SCB|quant_\w+|\w*quantized\w*|\w*_quant\w*|g_idx|smooth(_\w+)?|wtscale",
+    r"SCB|absmax|amax|zp|codebooks?|lut|quant_\w+|\w*quantized\w*|\w*_quant\w*|g_idx|"
+    r"smooth(_\w+)?|wtscale",
     re.IGNORECASE,
 )
 _ADVICE = (
@@ -22,13 +25,16 @@ _ADVICE = (
 )
 
 
-def refuse_quantised(file: str, header: Header, *, known: Collection[str] = ()) -> None:
+def refuse_quantised(file: str, header: Header, *, known: Collection[str] = ()) -> list[str]:
     """Raise unless every weight in a safetensors file means what its numbers say.
 
     Args:
         file: named in the error.
         header: of the file.
         known: names of tensors that the model itself has.
+
+    Returns:
+        names of other tensors in the modules of the known ones, which the model has no place for.
 
     Raises:
         CheckpointError: weights are stored quantised.
@@ -40,8 +46,15 @@ def refuse_quantised(file: str, header: Header, *, known: Collection[str] = ()) 
             sign = sign or f"{name} is stored as {dtype}"
         if name not in known and _is_companion(name, header.dtypes):
             sign = sign or name
+    modules = {_module(name) for name in known} - {""}
+    extra = sorted(name for name in header.dtypes.keys() - known if _module(name) in modules)
+    for name in extra:
+        weight = header.dtypes.get(f"{_module(name)}.weight", "")
+        if not _NOT_PACKED.fullmatch(header.dtypes[name]) or weight.startswith("F8"):
+            sign = sign or name
     if sign is not None:
         raise CheckpointError(f"{file} holds quantised weights ({sign}); {_ADVICE}")
+    return extra
 
 
 def check_plain(checkpoint: Checkpoint, subfolder: str, stem: str = "model") -> None:
@@ -62,9 +75,13 @@ def check_plain(checkpoint: Checkpoint, subfolder: str, stem: str = "model") -> 
 
 def _is_companion(name: str, names: Collection[str]) -> bool:
     """Whether a tensor is a scale or the like beside a weight, or a packed weight itself."""
-    module, _, part = name.rpartition(".")
+    module, part = _module(name), name.rpartition(".")[2]
     if part in ("qweight", "weight_packed", "qdata", "_data") or name == "scaled_fp8":
         return True
     if f"{name.partition('.weight.')[0]}.weight" in names and ".weight." in name:
         return True
     return f"{module}.weight" in names and _PARTS.fullmatch(part) is not None
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]

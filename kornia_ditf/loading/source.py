@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,7 @@ def near_folder(source: str) -> str:
     try:
         siblings = [each.name for each in path.parent.iterdir() if each.is_dir()]
     except OSError:
-        missing = next((each for each in reversed(path.parents) if not os.path.exists(each)), None)
+        missing = next((each for each in reversed(path.parents) if not _exists(each)), None)
         return f" ({missing} does not exist)" if missing is not None and is_path(source) else ""
     near = nearest(path.name, siblings)
     return "" if near is None else f"; did you mean {str(path.parent / near)!r}?"
@@ -97,4 +96,11 @@ def _is_file(source: str) -> bool:
     try:
         return path is not None and path.is_file()
     except OSError:
+        return False
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, or a folder that may not be read
         return False

@@ -7,10 +7,10 @@ wrong: the last block of SD3 has another shape, and some families scale by depth
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint, damaged, read_header
 from kornia_ditf.loading.quantisation import refuse_quantised
 from kornia_ditf.utils.isolation import SharedSetting, default_dtype, lock_of, quiet
+
+logger = logging.getLogger(__name__)
 
 # DiT and PixArt were published before they had classes of their own, told apart by their norm.
 _FORMER_CLASS = "Transformer2DModel"
@@ -47,6 +49,7 @@ def load_transformer(
     dtype: torch.dtype = torch.float32,
     quantization_config: object = None,
     subfolder: str = "transformer",
+    model_class: type[nn.Module] | None = None,
 ) -> nn.Module:
     """Load a transformer up to a block.
 
@@ -61,6 +64,7 @@ def load_transformer(
             checkpoint's own configuration says that it is stored quantised, diffusers loads the
             whole model, and later blocks are released afterwards.
         subfolder: of the checkpoint.
+        model_class: a class of ours to build from the configuration, in place of diffusers'.
 
     Returns:
         the transformer in evaluation mode, without gradients; blocks left out are identities.
@@ -73,7 +77,7 @@ def load_transformer(
     if not dtype.is_floating_point:
         raise InvalidArgumentError(f"dtype must be a floating-point one, got {dtype}")
     config = checkpoint.json(f"{subfolder}/config.json")
-    model = build_empty(config, class_name, dtype)
+    model = build_empty(config, class_name, dtype, model_class)
     if quantization_config is not None or config.get("quantization_config") is not None:
         model = _load_quantized(checkpoint, class_name, dtype, quantization_config, subfolder)
         leave_out(model, block_lists, unused, last_block)
@@ -108,15 +112,25 @@ def load_vae_encoder(
     return _fill(model, checkpoint, subfolder, dtype)
 
 
-def build_empty(config: dict[str, Any], class_name: str, dtype: torch.dtype) -> nn.Module:
-    """Build a diffusers model whose parameters and stored buffers have shapes and no memory.
+def build_empty(
+    config: dict[str, Any],
+    class_name: str,
+    dtype: torch.dtype,
+    model_class: type[nn.Module] | None = None,
+) -> nn.Module:
+    """Build a model whose parameters and stored buffers have shapes and no memory.
 
     Buffers that are computed and not stored, such as the positions of DiT, hold their values.
+
+    Args:
+        config: the model's configuration.
+        class_name: its class in diffusers.
+        dtype: of its parameters.
+        model_class: a class of ours to build from the configuration, in place of diffusers'.
 
     Raises:
         CheckpointError: the configuration is of another class, or not one of its own.
     """
-    import diffusers
     from accelerate import init_empty_weights
 
     named = config.get("_class_name", class_name)
@@ -124,7 +138,11 @@ def build_empty(config: dict[str, Any], class_name: str, dtype: torch.dtype) -> 
         named = _FORMER_NORMS.get(str(config.get("norm_type")), named)
     if named != class_name:
         raise CheckpointError(f"expected the configuration of a {class_name}, got a {named}")
-    model_class: Any = getattr(diffusers, class_name)
+    if model_class is None:
+        import diffusers
+
+        model_class = getattr(diffusers, class_name)
+    build_from: Any = model_class
 
     def build(*, include_buffers: bool) -> nn.Module:
         # Both change the whole process while the model is built.
@@ -134,7 +152,7 @@ def build_empty(config: dict[str, Any], class_name: str, dtype: torch.dtype) -> 
             init_empty_weights(include_buffers=include_buffers),
             without_deprecations(),
         ):
-            model: nn.Module = model_class.from_config(config)
+            model: nn.Module = build_from.from_config(config)
             return model
 
     try:
@@ -225,8 +243,13 @@ def _read(
     for file, names in wanted.items():
         path = checkpoint.file(file)
         header = read_header(path)
-        refuse_quantised(str(path), header, known=read)
-        _refuse_unknown(path, header.dtypes.keys() - read, {_module(name) for name in read} - {""})
+        extra = refuse_quantised(str(path), header, known=read)
+        if extra:
+            logger.warning(
+                "%s has a tensor %r that the configuration has no place for; it is ignored",
+                path,
+                extra[0],
+            )
         try:
             with safe_open(path, "pt") as tensors:
                 for name, found in names:
@@ -239,16 +262,6 @@ def _read(
                     yield name, value
         except (SafetensorError, OSError) as error:
             raise damaged(path, error) from error
-
-
-def _refuse_unknown(path: Path, others: Collection[str], modules: Collection[str]) -> None:
-    """Raise where a module that is read has more tensors than the configuration gives it."""
-    unknown = min((name for name in others if _module(name) in modules), default=None)
-    if unknown is not None:
-        raise CheckpointError(
-            f"{path} has a tensor {unknown!r} that the configuration has no place for: the weights "
-            "are of another model, or stored in another form"
-        )
 
 
 def _module(name: str) -> str:

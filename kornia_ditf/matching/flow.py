@@ -1,7 +1,7 @@
-"""Descriptors of two images in, for every pixel of A its place in B out, with how sure that is.
+"""Dense flow: where every pixel of image A lies in image B, and with what confidence.
 
-Tokens of A are matched to tokens of B, below a cell (`refinement`), and their places enlarged to
-A's pixels; the same from B to A tells which of them come back to where they started.
+Tokens of A are matched to tokens of B with sub-token refinement, and their positions are upsampled
+to A's pixels. The same from B to A shows which pixels return to where they started.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kornia_ditf.types import DescriptorMap, Matches
 from kornia_ditf.utils.precision import widen
 
 _ROWS = 512
-"""Tokens of A that are compared with all of B at one time."""
+"""Tokens of A compared with all of B at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,8 +36,8 @@ class Flow:
             B, from -1 to 1 over the image from edge to edge (align_corners=False), float32,
             shape (1, H, W, 2) at the size of A.
         confidence: cosine of the matched tokens, in [-1, 1], shape (1, 1, H, W).
-        consistent: whether the way to B and back ends close to where it began, bool, shape
-            (1, 1, H, W).
+        consistent: whether going to B and back ends close to the start (forward-backward check),
+            bool, shape (1, 1, H, W).
         size_b: height and width of image B.
     """
 
@@ -48,14 +48,14 @@ class Flow:
 
     @property
     def points(self) -> Tensor:
-        """The places (x, y) in pixels of B, shape (H, W, 2)."""
+        """Positions (x, y) in pixels of B, shape (H, W, 2)."""
         size = torch.tensor([self.size_b[1], self.size_b[0]], device=self.grid.device)
         return ((self.grid[0] + 1) * size - 1) / 2
 
     def warp(
         self, image_b: Tensor, *, mode: str = "bilinear", only_consistent: bool = False
     ) -> Tensor:
-        """Bring an image or a mask of B to where A has it.
+        """Warp an image or a mask of B onto A.
 
         Args:
             image_b: shape (1, C, H, W) or (C, H, W) at B's size, or any with its proportions;
@@ -94,15 +94,15 @@ class Flow:
 def dense_flow(
     map_a: DescriptorMap, map_b: DescriptorMap, *, tolerance: float | None = None
 ) -> Flow:
-    """Find for every pixel of image A its place in image B.
+    """Find the position in image B of every pixel of image A.
 
-    Each token of A goes to the token of B with the highest cosine (of equals the first), moved to
-    where the cosine peaks between tokens; between tokens of A, places are interpolated.
+    Each token of A goes to the token of B with the highest cosine (of equals the first), refined
+    to where the cosine peaks between tokens; between tokens of A, positions are interpolated.
 
     Args:
         map_a: descriptors of A, one image.
         map_b: descriptors of B, one image.
-        tolerance: how far the way to B and back may end from where it began for a pixel to be
+        tolerance: largest distance between a pixel and where it returns to from B for it to be
             consistent, in pixels of A, above 0; one and a half cells by default.
 
     Returns:
@@ -152,7 +152,7 @@ def dense_flow(
 
 
 def _match_all(map_a: DescriptorMap, map_b: DescriptorMap) -> Matches:
-    """Match every token of A to its nearest of B, below a cell."""
+    """Match every token of A to its nearest of B, refined."""
     tokens_a, tokens_b = (F.normalize(one.tokens[0].float(), dim=1) for one in (map_a, map_b))
     scores, nearest = [], []
     for some in torch.split(tokens_a, _ROWS):

@@ -1,9 +1,9 @@
-"""Descriptors of a video's frames and labels of its first one in, labels of every frame out.
+"""Label propagation through a video, from the labels of its first frame.
 
 The protocol of DINO's evaluation on DAVIS (Caron et al., ICCV 2021), which DIFT and DiTF follow: a
-token takes the labels of the few tokens most similar to it, among those near its place in the first
-frame and in the last few frames, weighted by a softmax of cosines. Frames come one by one, and only
-those that are still needed are kept.
+token takes the labels of the few tokens most similar to it, among those near its position in the
+first frame and in the last few frames, weighted by a softmax of cosines. Frames are read one by
+one, and only those that are still needed are kept.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.utils.checks import check_integer
 
 _LINES = 4
-"""So many lines of tokens are compared at one time, with the lines that any of them may look at."""
+"""Lines of tokens compared at once, with the lines within reach of any of them."""
 
 _REACH = 2
-"""So many tokens around its strongest place belong to a point."""
+"""Tokens around its strongest position that belong to a point."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Propagation:
-    """The numbers of label propagation; as they stand here, DINO's and DiTF's for DAVIS.
+    """Parameters of label propagation; the defaults are DINO's and DiTF's for DAVIS.
 
     DIFT's for its Stable Diffusion features are 15, 0.2, 28 and 15, in this order.
 
@@ -66,12 +66,12 @@ class Propagation:
 
 
 class LabelPropagator:
-    """Carries labels from frame to frame; holds the first frame and the last few.
+    """Propagate labels frame by frame, keeping the first frame and the last few.
 
     Args:
         first: descriptors of the first frame, one image.
-        labels: how much each of its tokens has of each label, shape (L, rows, columns).
-        propagation: the protocol's numbers.
+        labels: weight of each label at each of its tokens, shape (L, rows, columns).
+        propagation: the protocol's parameters.
 
     Raises:
         InvalidArgumentError: a map of several images, labels of another grid, or values that are
@@ -104,7 +104,7 @@ class LabelPropagator:
         self._last: deque[tuple[Tensor, Tensor]] = deque(maxlen=self.propagation.last_frames)
 
     def step(self, descriptors: DescriptorMap) -> Tensor:
-        """Give the labels of the next frame, and remember them for those that follow.
+        """Return the labels of the next frame, and keep them for those that follow.
 
         Args:
             descriptors: of the next frame, one image, on the first frame's grid.
@@ -121,7 +121,7 @@ class LabelPropagator:
         return labels
 
     def propagate(self, descriptors: DescriptorMap) -> Tensor:
-        """Give the labels of a frame as `step` does, without remembering it."""
+        """Return the labels of a frame as `step` does, without keeping it."""
         self._check(descriptors)
         tokens = self._unit_tokens(descriptors)
         # Lines lie across the longer axis, along which fewer tokens are then out of reach.
@@ -131,9 +131,9 @@ class LabelPropagator:
         return self._by_line(labels.T.reshape(-1, *grid))
 
     def remember(self, descriptors: DescriptorMap, labels: Tensor) -> None:
-        """Note the labels of a frame, (L, rows, columns), for those that follow.
+        """Keep the labels of a frame, (L, rows, columns), for those that follow.
 
-        Where they are corrected from outside, this takes the place of what `step` does.
+        With `propagate` it replaces `step` where labels are corrected in between.
         """
         self._check(descriptors)
         lines = self._by_line(labels.to(descriptors.data.device, torch.float32))
@@ -162,7 +162,7 @@ class LabelPropagator:
 def propagate_masks(
     frames: Iterable[DescriptorMap], mask: Tensor, propagation: Propagation | None = None
 ) -> Iterator[Tensor]:
-    """Carry a mask of objects through a video.
+    """Propagate a mask of objects through a video.
 
     As the protocol reads masks: the first one is reduced to the token grid (nearest); labels are
     enlarged to the model's pixels (bilinear), each label is stretched to [0, 1], the largest wins,
@@ -231,11 +231,11 @@ def read_mask(labels: Tensor, frame: Frame) -> Tensor:
 def propagate_points(
     frames: Iterable[DescriptorMap], points: Tensor, propagation: Propagation | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Carry points through a video.
+    """Propagate points through a video.
 
-    Each point is a label of its own, shared out at first among the four tokens around it; its
-    place in a frame is the mean of its label within two tokens of where it is strongest. So places
-    lie between tokens, and never beyond the outermost tokens' centres.
+    Each point is a label of its own, distributed at first over the four tokens around it; its
+    position in a frame is the mean of its label within two tokens of where it is strongest. So
+    positions lie between tokens, and never beyond the outermost tokens' centres.
 
     Args:
         frames: descriptors of the frames, one image each; read one by one, as results are taken.

@@ -1,4 +1,4 @@
-"""Query descriptors and a token grid in, their cosine at every pixel of the image out, exactly.
+"""Exact cosines of query descriptors with every pixel of an upsampled token grid.
 
 The plain way upsamples the grid F to the image, a tensor of D x H x W, and normalises every pixel.
 Upsampling `up` is linear and bilinear, so the same cosine follows from small things. The products

@@ -25,19 +25,19 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def register_backbones() -> Iterable[BackboneSpec]:
-    """Give the backbones that this plugin adds."""
+    """Return the backbones that this plugin adds."""
     raise NotImplementedError
 
 
 @hookspec
 def register_descriptors() -> Iterable[DescriptorSpec]:
-    """Give the dense descriptors that this plugin adds and that are no DiT."""
+    """Return the dense descriptors that this plugin adds and that are no DiT."""
     raise NotImplementedError
 
 
 @hookspec
 def register_datasets() -> Iterable[DatasetSpec]:
-    """Give the data sets of image pairs that this plugin adds."""
+    """Return the data sets of image pairs that this plugin adds."""
     raise NotImplementedError
 
 

@@ -39,7 +39,7 @@ from kornia_ditf.fusion import FUSIONS, Fusion, load_fusion
 from kornia_ditf.loading.checkpoint import HUB_OPTIONS, Checkpoint, hub_options
 from kornia_ditf.loading.source import as_folder, explain, is_hub_id, is_path, near_folder
 from kornia_ditf.registry import hookspecs
-from kornia_ditf.registry.catalogue import AnySpec, Names
+from kornia_ditf.registry.catalogue import AnySpec, Catalogue
 from kornia_ditf.registry.plugins import Plugin, describe_error, installed_plugins
 from kornia_ditf.utils.checks import did_you_mean, read_dtype
 
@@ -49,22 +49,6 @@ _LARGEST = 2**20  # no model has as many blocks or channels
 Spec: TypeAlias = BackboneSpec | DescriptorSpec
 
 
-class _BuiltIn:
-    """What comes with the package, registered through the same hooks as a plugin's."""
-
-    @hookspecs.hookimpl
-    def register_backbones(self) -> Iterable[BackboneSpec]:
-        return backbones.SPECS
-
-    @hookspecs.hookimpl
-    def register_descriptors(self) -> Iterable[DescriptorSpec]:
-        return [_fusion_spec(fusion) for fusion in FUSIONS]
-
-    @hookspecs.hookimpl
-    def register_datasets(self) -> Iterable[DatasetSpec]:
-        return datasets.SPECS
-
-
 def list_backbones() -> dict[str, BackboneSpec]:
     """List every installed backbone by name; loads no model library.
 
@@ -72,7 +56,7 @@ def list_backbones() -> dict[str, BackboneSpec]:
         >>> list_backbones()["flux.1-dev"].block
         28
     """
-    return {name: s for name, s in _names().all().items() if isinstance(s, BackboneSpec)}
+    return {s.name: s for s in _catalogue() if isinstance(s, BackboneSpec)}
 
 
 def find_backbone(name: str | Path, **hub: Any) -> BackboneSpec:
@@ -118,12 +102,12 @@ def list_descriptors() -> dict[str, Spec]:
         >>> list_descriptors()["nano"].width
         160
     """
-    return {name: s for name, s in _names().all().items() if not isinstance(s, DatasetSpec)}
+    return {s.name: s for s in _catalogue() if not isinstance(s, DatasetSpec)}
 
 
 def list_datasets() -> dict[str, DatasetSpec]:
     """List every installed data set by name; reads none."""
-    return {name: s for name, s in _names().all().items() if isinstance(s, DatasetSpec)}
+    return {s.name: s for s in _catalogue() if isinstance(s, DatasetSpec)}
 
 
 def find_dataset(name: str) -> DatasetSpec:
@@ -293,7 +277,7 @@ def _load(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
     taken = set() if isinstance(spec, DatasetSpec) else set(known_options(spec.load))
     if isinstance(spec, BackboneSpec):
         taken |= {each.name for each in fields(DiTFConfig)}
-    origin = _names().origin(spec)
+    origin = _catalogue().origin(spec)
     built_in = origin == hookspecs.PROJECT
     try:
         with nullcontext() if built_in else redirect_stdout(sys.stderr):
@@ -344,12 +328,12 @@ _OTHER_NAMES = {
 
 def _find(name: str | Path) -> AnySpec | None:
     # A path or a hub id is no name, so that no plugin need be asked for it.
-    return None if "/" in str(name) else _names().get(str(name))
+    return None if "/" in str(name) else _catalogue().get(str(name))
 
 
 def _backbones() -> Iterator[BackboneSpec]:
     """Go through the backbones, built-in ones first; a plugin is asked when its turn comes."""
-    return (spec for spec in _names() if isinstance(spec, BackboneSpec))
+    return (spec for spec in _catalogue() if isinstance(spec, BackboneSpec))
 
 
 def _check_made(spec: Spec, made: Any, kind: type) -> Any:
@@ -412,30 +396,31 @@ def describe_checkpoint(
     )
 
 
-def _names() -> Names:
-    with _MAKING:  # two threads must not make two, of which each would ask half of the plugins
-        return _make_names()
+def _catalogue() -> Catalogue:
+    with _MAKING:  # two threads must not make two, of which each would call half of the plugins
+        return _make_catalogue()
 
 
 _MAKING = Lock()
 
 
 @cache
-def _make_names() -> Names:
-    return Names(_BuiltIn(), installed_plugins())
+def _make_catalogue() -> Catalogue:
+    fusions = (_fusion_spec(fusion) for fusion in FUSIONS)
+    return Catalogue((*backbones.SPECS, *fusions, *datasets.SPECS), installed_plugins())
 
 
 def ask_plugins() -> tuple[Plugin, ...]:
-    """Ask every plugin that has not been asked yet, and give all of them with what became of them.
+    """Call every plugin that has not been called yet, and return all with what became of them.
 
     Example:
         >>> broken = [plugin.name for plugin in ask_plugins() if plugin.state == "left out"]
     """
-    _names().all()
+    list(_catalogue())
     return installed_plugins()
 
 
 def forget_plugins() -> None:
-    """Find and ask the plugins anew when they are next needed, as after an installation."""
+    """Find and call the plugins anew when they are next needed, as after an installation."""
     installed_plugins.cache_clear()
-    _make_names.cache_clear()
+    _make_catalogue.cache_clear()

@@ -1,7 +1,8 @@
-"""Installed distributions in; what each plugin registers, or why it is left out, out.
+"""Finding the installed plugins and calling their hooks.
 
-A plugin is an entry point in the group `kornia_ditf`. Each has a pluggy manager of its own and is
-asked in a thread with a time limit, so that one that raises, exits or hangs costs itself alone.
+A plugin is an entry point in the group `kornia_ditf`. All register with one pluggy manager, but the
+hooks of each are called apart from the others', in a thread with a time limit, so that a plugin
+that raises, exits or hangs is left out alone. This module and the entry modules load no torch.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -37,101 +38,152 @@ State = Literal["not asked", "works", "works in part", "left out", "switched off
 
 
 class Plugin:
-    """One plugin, as it was found and as it behaved.
+    """An installed plugin: what it registers, and why it or a part of it is left out.
 
     Args:
         entry: its entry point.
+        manager: the pluggy manager that it registers with.
         wanted: whether the environment lets it load.
     """
 
-    def __init__(self, entry: EntryPoint, *, wanted: bool = True) -> None:
-        self.entry, self.name = entry, entry.name
+    def __init__(
+        self, entry: EntryPoint, manager: pluggy.PluginManager, *, wanted: bool = True
+    ) -> None:
+        self.name = entry.name
         distribution = getattr(entry, "dist", None)
         self.distribution = distribution.name if distribution is not None else None
         self.version = distribution.version if distribution is not None else None
-        self.state: State = "not asked" if wanted else "switched off"
         self.reasons: list[str] = [] if wanted else [f"{SELECTION} does not name it"]
-        self._told = False
         self.hooks: tuple[str, ...] = ()
         self.registered: list[str] = []
         self.api: object = None
         self.seconds = 0.0
-        self._manager: pluggy.PluginManager | None = None
+        self._entry, self._manager, self._wanted = entry, manager, wanted
+        self._called = False
+        self._reported = len(self.reasons)
+
+    @property
+    def state(self) -> State:
+        """What became of the plugin so far."""
+        if not self._wanted:
+            return "switched off"
+        if not self._called:
+            return "not asked"
+        if not self.reasons:
+            return "works"
+        return "works in part" if self.registered else "left out"
 
     @property
     def origin(self) -> str:
         """The file that the entry point names, or the entry point where it was not imported."""
-        module = sys.modules.get(getattr(self.entry, "module", ""))
-        return getattr(module, "__file__", None) or str(getattr(self.entry, "value", self.name))
+        file = getattr(self._module, "__file__", None)
+        return file or str(getattr(self._entry, "value", self.name))
 
-    def ask(self) -> dict[str, list[object]]:
-        """Import the plugin, and give what its hooks register; nothing where it is left out."""
-        if self.state == "not asked":
-            self.state = "works"
-            answers: dict[str, list[object]] | None = self._attempt(self._load_and_ask)
-            if answers is not None:
-                return answers
-        return {}
+    def specs(self, hooks: Iterable[str]) -> dict[str, list[object]]:
+        """Return what hooks register, by their names; nothing where the plugin fails."""
+        return self._call(lambda: {hook: self._specs_of(hook) for hook in hooks}) or {}
 
     def add_commands(self, cli: Any) -> None:
-        """Let the plugin, which was asked before, add commands to a Typer application."""
-        if self._manager is not None and "register_commands" in self.hooks:
-            manager = self._manager
-            self._attempt(lambda: manager.hook.register_commands(cli=cli))
+        """Let the plugin add commands to a Typer application; loads none of its specs."""
+        self._call(lambda: [hook(cli=cli) for hook in self._functions("register_commands")])
 
     def leave_out(self, reason: str) -> None:
         """Note why a part of what the plugin registers, or all of it, is left out."""
+        reason = " ".join(reason.split())
         if reason not in self.reasons:
-            self.reasons.append(" ".join(reason.split()))
+            self.reasons.append(reason)
 
-    def settle(self) -> None:
-        """Say in one warning what was left out, once all that it registers was looked at.
-
-        What comes later, from its commands, is among its reasons alone.
-        """
-        if not self.reasons or self.state == "switched off":
+    def report(self) -> None:
+        """Warn once of what has been left out since the last report."""
+        if len(self.reasons) == self._reported:
             return
-        self.state = "works in part" if self.registered else "left out"
-        if self._told:
-            return
-        self._told = True
         warnings.warn(
             f"plugin {self.name!r} is left out{' in part' if self.registered else ''}: "
-            f"{'; '.join(self.reasons)}",
+            f"{'; '.join(self.reasons[self._reported :])}",
             PluginWarning,
             stacklevel=2,
         )
+        self._reported = len(self.reasons)
 
-    def _load_and_ask(self) -> dict[str, list[object]]:
-        plugin = self.entry.load()
-        module = sys.modules.get(getattr(self.entry, "module", ""))
-        self.api = getattr(plugin, "KORNIA_DITF_API", getattr(module, "KORNIA_DITF_API", None))
+    @property
+    def _module(self) -> Any:
+        return sys.modules.get(getattr(self._entry, "module", ""))
+
+    def _call(self, function: Callable[[], Any]) -> Any:
+        """Call a function of the plugin's, which is imported first; None where either fails."""
+        if self._wanted and not self._called:
+            self._called = True
+            self.hooks = self._isolate(self._register) or ()
+        return self._isolate(function) if self.hooks else None
+
+    def _register(self) -> tuple[str, ...]:
+        plugin = self._entry.load()
+        self.api = getattr(
+            plugin, "KORNIA_DITF_API", getattr(self._module, "KORNIA_DITF_API", None)
+        )
         if self.api not in (None, hookspecs.API):
             raise _Refused(
                 f"it is written for version {self.api!r} of the hooks, and this kornia_ditf has "
                 f"version {hookspecs.API}"
             )
-        manager = pluggy.PluginManager(hookspecs.PROJECT)
-        manager.add_hookspecs(hookspecs)
-        manager.register(plugin, name=self.name)
-        manager.check_pending()
-        self.hooks = tuple(hook for hook in HOOKS if getattr(manager.hook, hook).get_hookimpls())
-        if not self.hooks:
+        try:
+            self._manager.register(plugin, name=self.name)
+            self._manager.check_pending()
+        except Exception:
+            if self._manager.has_plugin(self.name):
+                self._manager.unregister(name=self.name)
+            raise
+        hooks = tuple(hook for hook in HOOKS if self._functions(hook))
+        if not hooks:
             raise _Refused(
                 "it implements no hook; decorate its functions with kornia_ditf.hookimpl"
             )
-        self._manager = manager
-        return {hook: _specs_of(manager, hook) for hook in HOOKS[:3]}
+        return hooks
 
-    def _attempt(self, call: Callable[[], Any]) -> Any:
-        start = time.perf_counter()
-        try:
-            return _call_within(_time_limit(), call, self.name)
-        except _Refused as refusal:
-            self.leave_out(str(refusal))
+    def _functions(self, hook: str) -> list[Callable[..., Any]]:
+        # Not manager.hook: one plugin that fails there keeps all others from being called.
+        implementations = getattr(self._manager.hook, hook).get_hookimpls()
+        return [each.function for each in implementations if each.plugin_name == self.name]
+
+    def _specs_of(self, hook: str) -> list[object]:
+        specs: list[object] = []
+        for function in self._functions(hook):
+            answer = function()
+            if answer is None:
+                raise _Refused(f"{hook} gave None, not a list of specs")
+            specs += islice(answer, _MOST_SPECS)
+        if len(specs) >= _MOST_SPECS:
+            raise _Refused(f"{hook} gives specs without end")
+        return specs
+
+    def _isolate(self, function: Callable[[], Any]) -> Any:
+        """Call a function in a thread; None where it raises, or hangs and is left behind."""
+        outcome: list[Any] = []
+
+        def run() -> None:
+            try:
+                outcome.append(function())
+            except _Refused as refusal:
+                self.leave_out(str(refusal))
+                outcome.append(None)
+            except BaseException as error:  # noqa: BLE001 - SystemExit ends the plugin alone
+                self.leave_out(describe_error(error))
+                outcome.append(None)
+
+        start, limit = time.perf_counter(), _time_limit()
+        thread = PluginThread(target=run, name=f"kornia_ditf plugin {self.name}", daemon=True)
+        with redirect_stdout(sys.stderr):  # what a plugin prints must not mix with results
+            thread.start()
+            thread.join(limit)
+        self.seconds += time.perf_counter() - start
+        if not outcome:
+            self.leave_out(f"it did not answer within {limit:g} s; {SECONDS} sets another limit")
             return None
-        finally:
-            self.seconds += time.perf_counter() - start
+        return outcome[0]
+
+
+class PluginThread(Thread):
+    """A thread in which a plugin is called."""
 
 
 class _Refused(Exception):
@@ -145,13 +197,15 @@ def installed_plugins() -> tuple[Plugin, ...]:
     The environment variable KORNIA_DITF_PLUGINS limits which may load: names of plugins or of
     their distributions with commas between them; empty for none.
     """
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
     selected = os.environ.get(SELECTION)
     names = {_plain(name) for name in (selected or "").split(",")} - {""}
     plugins, unknown = [], set(names)
     for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
-        plugin = Plugin(entry)
-        own = {_plain(plugin.name), _plain(plugin.distribution or plugin.name)}
-        plugins.append(Plugin(entry, wanted=selected is None or bool(own & names)))
+        distribution = getattr(entry, "dist", None)
+        own = {_plain(entry.name), _plain(distribution.name if distribution else entry.name)}
+        plugins.append(Plugin(entry, manager, wanted=selected is None or bool(own & names)))
         unknown -= own
     if unknown:
         warnings.warn(
@@ -166,52 +220,12 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
-def _specs_of(manager: pluggy.PluginManager, hook: str) -> list[object]:
-    specs: list[object] = []
-    for implementation in getattr(manager.hook, hook).get_hookimpls():
-        answer = implementation.function()  # pluggy itself would drop a None without a word
-        if answer is None:
-            raise _Refused(f"{hook} gave None, not a list of specs")
-        specs += islice(answer, _MOST_SPECS)
-    if len(specs) >= _MOST_SPECS:
-        raise _Refused(f"{hook} gives specs without end")
-    return specs
-
-
 def _time_limit() -> float:
     try:
         seconds = float(os.environ.get(SECONDS, _DEFAULT_SECONDS))
     except ValueError:
         seconds = _DEFAULT_SECONDS
     return seconds if 0 < seconds < math.inf else _DEFAULT_SECONDS
-
-
-def _call_within(seconds: float, call: Callable[[], Any], name: str) -> Any:
-    """Give what a call returns, or refuse what it raised; one that hangs is left behind."""
-    outcome: list[tuple[Any, BaseException | None]] = []
-
-    def run() -> None:
-        try:
-            outcome.append((call(), None))
-        except BaseException as error:  # noqa: BLE001 - a SystemExit of a plugin ends the plugin
-            outcome.append((None, error))
-
-    thread = PluginThread(target=run, name=f"kornia_ditf plugin {name}", daemon=True)
-    with redirect_stdout(sys.stderr):  # what a plugin prints must not mix with results
-        thread.start()
-        thread.join(seconds)
-    if not outcome:
-        raise _Refused(f"it did not answer within {seconds:g} s; {SECONDS} sets another limit")
-    value, error = outcome[0]
-    if error is None:
-        return value
-    if isinstance(error, _Refused):
-        raise error
-    raise _Refused(describe_error(error)) from error
-
-
-class PluginThread(Thread):
-    """A thread in which a plugin is asked."""
 
 
 def describe_error(error: BaseException) -> str:

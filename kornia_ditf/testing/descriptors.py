@@ -153,7 +153,7 @@ def threads_do_not_disturb_one_another(subject: Described) -> None:
             data,
             alone,
             "an image described while other threads describe others, and alone",
-            "run a model under kornia_ditf.tap.run_with_hooks or utils.isolation.isolated",
+            "run a model under kornia_ditf.utils.hooks.run_with_hooks or utils.isolation.isolated",
             tolerance=subject.tolerance,
         )
 
@@ -178,7 +178,7 @@ def settings_of_the_caller_do_not_matter(subject: Described) -> None:
             expected,
             f"an image described under {what}, and without",
             "state the dtype of every tensor that is made, and run a model under "
-            "kornia_ditf.tap.run_with_hooks or utils.isolation.isolated",
+            "kornia_ditf.utils.hooks.run_with_hooks or utils.isolation.isolated",
             tolerance=subject.tolerance,
         )
 

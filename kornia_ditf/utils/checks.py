@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
@@ -118,24 +116,6 @@ def read_placement(device: object, dtype: torch.dtype | None) -> tuple[torch.dev
     """
     place = read_device(device)
     return place, dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
-
-
-_checked = ContextVar("checked", default=True)
-
-
-@contextmanager
-def unchecked_values() -> Iterator[None]:
-    """Skip checks of tensors' values, which a graph has none of while it is traced."""
-    token = _checked.set(False)
-    try:
-        yield
-    finally:
-        _checked.reset(token)
-
-
-def values_are_checked() -> bool:
-    """Whether values of tensors may be checked: not inside `unchecked_values`."""
-    return _checked.get()
 
 
 def check_spec(spec: Any, texts: Sequence[str]) -> None:

@@ -6,7 +6,8 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -124,12 +125,20 @@ def isolated(model: object) -> Iterator[None]:
         yield
 
 
-Call = TypeVar("Call", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def untraced(call: Call) -> Call:
-    """Return a function that torch.compile runs as it is; hooks exist in Python alone."""
-    if not torch.compiler.is_dynamo_compiling():
-        return call
-    disabled: Call = torch.compiler.disable(call)  # type: ignore[no-untyped-call]
-    return disabled
+def eager(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function that torch.compile runs as it is; hooks exist in Python alone."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        # To decorate at once would import the compiler, which takes seconds.
+        if torch.compiler.is_dynamo_compiling():
+            compiler: Any = torch.compiler
+            result: R = compiler.disable(function)(*args, **kwargs)
+            return result
+        return function(*args, **kwargs)
+
+    return call

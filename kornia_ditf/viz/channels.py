@@ -1,4 +1,4 @@
-"""An inspection goes in, and pictures of it come out: channels over blocks, and treatments."""
+"""Pictures of an inspection: channels over blocks, and what treatments do."""
 
 from __future__ import annotations
 

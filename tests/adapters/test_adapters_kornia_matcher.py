@@ -16,7 +16,7 @@ from kornia.tracking import HomographyTracker
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kornia_ditf import match
+from kornia_ditf import match, read_image
 from kornia_ditf.adapters.kornia import DiTFDescriptor, DiTFFeature
 from kornia_ditf.adapters.kornia_matcher import (
     CosineMatcher,
@@ -310,3 +310,29 @@ def test_modules_and_data_that_do_not_fit_are_named() -> None:
     empty = {"lafs0": lafs, "lafs1": lafs, "descriptors0": descriptors, "descriptors1": descriptors}
     with pytest.raises(InvalidArgumentError, match="at least 1, got 0 and 0"):
         DiTFMatcher("nano")(empty)
+
+
+def test_a_search_matches_turned_images_in_their_own_pixels() -> None:
+    image = read_image(DATA / "graffiti_a.jpg").float()
+    turned = image.rot90(1, (2, 3))
+    matcher = create_matcher("nano", long_side=168, search="turns")
+    mask = torch.zeros(1, *image.shape[2:])
+    mask[..., :300] = 1
+    found = matcher({"image0": image, "image1": turned, "mask0": mask})
+    x, y = found["keypoints0"].unbind(1)
+    truth = torch.stack([y, image.shape[3] - 1 - x], 1)
+    assert len(x) > 300 and x.max() < 300
+    assert (found["keypoints1"] - truth).norm(dim=1).median() < 2
+    assert torch.equal(found["lafs1"][0, :, :, 2], found["keypoints1"])
+    assert found["confidence"].max() <= 1 and not found["batch_indexes"].any()
+
+
+def test_a_search_goes_with_tokens_alone() -> None:
+    for options in ({"detector": "sift"}, {"matcher": "smnn"}):
+        with pytest.raises(InvalidArgumentError, match="search='both' matches tokens"):
+            create_matcher("nano", search="both", **options)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgumentError, match="search must be one of none"):
+        create_matcher("nano", search="rotations")
+    image = torch.rand(2, 3, 64, 64)
+    with pytest.raises(InvalidArgumentError, match="equally many, at least 1, got 2 and 1"):
+        create_matcher("nano", search="both")({"image0": image, "image1": image[:1]})

@@ -44,10 +44,13 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def output_and_modules(*arguments: str, plugins: str = "") -> tuple[str, set[str]]:
+def output_and_modules(
+    *arguments: str, plugins: str = "", environment: dict[str, str] | None = None
+) -> tuple[str, set[str]]:
     """Run a command in a fresh interpreter; its output, and the packages it loaded."""
+    variables = {"KORNIA_DITF_PLUGINS": plugins, **(environment or {})}
     script = (
-        f"import os, sys; os.environ['KORNIA_DITF_PLUGINS'] = {plugins!r}\n"
+        f"import os, sys; os.environ.update({variables!r})\n"
         f"import kornia_ditf.cli; sys.argv = ['kornia-ditf', *{arguments!r}]\n"
         "try: kornia_ditf.cli.main()\n"
         "except SystemExit: print('LOADED', *{name.partition('.')[0] for name in sys.modules})"
@@ -58,17 +61,31 @@ def output_and_modules(*arguments: str, plugins: str = "") -> tuple[str, set[str
     return text, set(names.split())
 
 
-def test_help_names_the_exit_codes_and_loads_no_torch() -> None:
-    text, modules = output_and_modules("--help")
-    assert "130  interrupted" in text
+@pytest.mark.parametrize(
+    ("arguments", "environment", "expected"),
+    [
+        (["--help"], {}, "130  interrupted"),
+        (["--version"], {}, "kornia-ditf "),
+        (["match", "--help"], {}, "--long-side"),
+        (
+            [],
+            {
+                "_KORNIA_DITF_COMPLETE": "complete_bash",
+                "COMP_WORDS": "kornia-ditf mat",
+                "COMP_CWORD": "1",
+            },
+            "match\n",
+        ),
+    ],
+)
+@pytest.mark.parametrize("with_plugins", [False, True])
+def test_help_version_and_completion_load_no_torch(
+    arguments: list[str], environment: dict[str, str], expected: str, with_plugins: bool
+) -> None:
+    installed = ",".join(entry_points(group="kornia_ditf").names) if with_plugins else ""
+    text, modules = output_and_modules(*arguments, plugins=installed, environment=environment)
+    assert expected in text
     assert modules.isdisjoint({*MODEL_LIBRARIES, "torch", "rich"})
-
-
-def test_plugins_load_no_model_library_when_their_commands_are_listed() -> None:
-    installed = ",".join(entry_points(group="kornia_ditf").names)
-    text, modules = output_and_modules("--help", plugins=installed)
-    assert "130  interrupted" in text
-    assert modules.isdisjoint(MODEL_LIBRARIES)
 
 
 def test_listing_backbones_loads_no_model_library() -> None:

@@ -299,13 +299,48 @@ def test_weights_that_are_stored_quantised_are_refused(
         find_backbone(folder).load(folder)
 
 
-def test_a_tensor_that_the_configuration_has_no_place_for_is_refused(
+@pytest.mark.parametrize("extra", [torch.ones(3), torch.arange(3), torch.ones(3) > 0])
+def test_a_tensor_that_the_configuration_has_no_place_for_is_ignored_with_a_warning(
+    extra: torch.Tensor,
+    tiny_checkpoint: Checkpoints,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = Path(shutil.copytree(tiny_checkpoint("dit"), tmp_path / "dit"))
+    expected = load_vae_encoder(Checkpoint(folder)).state_dict()
+    weights = load_file(folder / VAE_WEIGHTS)
+    save_file({**weights, "encoder.conv_in.gain": extra}, folder / VAE_WEIGHTS)
+    found = load_vae_encoder(Checkpoint(folder)).state_dict()
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert VAE_WEIGHTS in said and "'encoder.conv_in.gain' that the configuration has no" in said
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("gain", torch.int8), ("gain", torch.uint8), ("gain", torch.int32), ("absmax", torch.float32)],
+)
+def test_a_tensor_without_a_place_that_looks_quantised_is_refused(
+    name: str, dtype: torch.dtype, tiny_checkpoint: Checkpoints, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_checkpoint("dit"), tmp_path / "dit"))
+    weights = load_file(folder / VAE_WEIGHTS)
+    extra = {f"encoder.conv_in.{name}": torch.ones(3, dtype=dtype)}
+    save_file({**weights, **extra}, folder / VAE_WEIGHTS)
+    with pytest.raises(CheckpointError, match=rf"quantised weights \(encoder\.conv_in\.{name}\)"):
+        load_vae_encoder(Checkpoint(folder))
+
+
+def test_anything_beside_a_float8_weight_is_taken_for_its_scale(
     tiny_checkpoint: Checkpoints, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(tiny_checkpoint("dit"), tmp_path / "dit"))
     weights = load_file(folder / VAE_WEIGHTS)
-    save_file({**weights, "encoder.conv_in.gain": torch.ones(1)}, folder / VAE_WEIGHTS)
-    with pytest.raises(CheckpointError, match=r"encoder\.conv_in\.gain.*no place"):
+    conv = "encoder.conv_in"
+    weights[f"{conv}.weight"] = weights[f"{conv}.weight"].to(torch.float8_e4m3fn)
+    save_file({**weights, f"{conv}.gain": torch.ones(3)}, folder / VAE_WEIGHTS)
+    with pytest.raises(CheckpointError, match=r"quantised weights \(encoder\.conv_in\.gain\)"):
         load_vae_encoder(Checkpoint(folder))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from kornia_ditf import find_backbone, hookimpl, list_backbones
 from kornia_ditf.errors import PluginWarning
 from kornia_ditf.registry import lookup as registry
 from kornia_ditf.registry import plugins
+from kornia_ditf.registry.catalogue import KINDS
 
 HEADER = """
 from kornia_ditf import BackboneSpec, hookimpl
@@ -280,9 +282,13 @@ class Entry:
         return Commands()
 
 
-def test_a_plugin_adds_commands_to_what_it_is_given() -> None:
-    plugin = plugins.Plugin(Entry())  # type: ignore[arg-type]
-    assert plugin.ask() == {name: [] for name in plugins.HOOKS[:3]}
+def test_a_plugin_adds_commands_to_what_it_is_given(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [Entry()])
+    registry.forget_plugins()
+    (plugin,) = plugins.installed_plugins()
+    assert plugin.specs(KINDS) == {name: [] for name in KINDS}
     added: list[str] = []
 
     class Cli:
@@ -294,7 +300,42 @@ def test_a_plugin_adds_commands_to_what_it_is_given() -> None:
     assert added == ["greet"] and plugin.hooks == ("register_commands",)
 
 
-def test_every_hook_is_asked() -> None:
+def test_asking_for_commands_calls_no_other_hook(install: Install) -> None:
+    install(hook("raise RuntimeError") + "\n@hookimpl\ndef register_commands(cli): cli.append(1)")
+    (plugin,) = plugins.installed_plugins()
+    added: list[int] = []
+    plugin.add_commands(added)
+    assert (added, plugin.state) == ([1], "works")
+    assert (only_plugin().state, plugin.reasons[0][:12]) == ("left out", "RuntimeError")
+
+
+def test_what_fails_later_is_reported_later_and_once(install: Install) -> None:
+    commands = "\n@hookimpl\ndef register_commands(cli): cli.fail()"
+    install(hook('return [toy("nano"), toy("toy")]') + commands)
+    (plugin,) = plugins.installed_plugins()
+    plugin.add_commands(None)
+    with pytest.warns(PluginWarning, match="'a-plugin' is left out: AttributeError"):
+        plugin.report()
+    with pytest.warns(PluginWarning, match="left out in part: the name 'nano' belongs") as caught:
+        assert "toy" in list_backbones()
+    assert len(caught) == 1 and plugin.state == "works in part"
+
+
+def test_a_plugin_that_answers_too_late_stays_left_out(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(f"import time; time.sleep(0.5)\n{SOUND}")
+    monkeypatch.setenv(plugins.SECONDS, "0.1")
+    plugin = only_plugin()
+    for thread in threading.enumerate():
+        if isinstance(thread, plugins.PluginThread):
+            thread.join()
+    assert (plugin.state, plugin.hooks) == ("left out", ())
+    assert "toy" not in list_backbones()
+
+
+def test_every_hook_is_called() -> None:
     from kornia_ditf.registry import hookspecs
 
     assert set(plugins.HOOKS) == {name for name in vars(hookspecs) if name.startswith("register_")}
+    assert {*KINDS, "register_commands"} == set(plugins.HOOKS)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.utils.isolation import default_dtype, isolated, lock_of, quiet, untraced
+from kornia_ditf.utils.isolation import default_dtype, eager, isolated, lock_of, quiet
 
 
 class Settings(nn.Module):
@@ -115,14 +115,14 @@ def test_threads_that_hold_one_value_and_want_others_do_not_wait_for_ever(
     assert torch.get_default_dtype() == torch.float32
 
 
-def test_what_is_untraced_breaks_the_graph_and_runs_as_it_is() -> None:
+def test_an_eager_function_breaks_the_graph_and_runs_as_it_is() -> None:
+    @eager
     def count(x: Tensor) -> Tensor:
         assert not torch.compiler.is_dynamo_compiling()
         return x + 1
 
-    compiled = torch.compile(lambda x: untraced(count)(2 * x), backend="eager")
+    compiled = torch.compile(lambda x: count(2 * x), backend="eager")
     assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 3.0))
-    assert untraced(count) is count
 
 
 def test_warning_filters_are_as_before_however_threads_leave_a_silence() -> None:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from kornia_ditf.dense import DenseDescriptor, one_prompt_each
 from kornia_ditf.errors import CaptureError, InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike, as_image, check_size, fit_image, squash_image
-from kornia_ditf.tap import StopForward, run_with_hooks
 from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.hooks import StopForward, run_with_hooks
 from kornia_ditf.utils.isolation import isolated
 
 Facet = Literal["token", "key", "query", "value"]

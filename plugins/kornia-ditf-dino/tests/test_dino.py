@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from kornia_ditf_dino import SPECS
+from kornia_ditf_dino.catalogue import SPECS
 from kornia_ditf_dino.descriptor import (
     DINO,
     IMAGENET_MEAN,
@@ -345,7 +345,7 @@ class TestPresets:
         assert {spec.name for spec in SPECS} <= set(kd.list_descriptors())
 
     def test_listing_them_loads_no_model_library(self) -> None:
-        code = "import sys, kornia_ditf_dino; print(*sys.modules)"
+        code = "import sys, kornia_ditf_dino.catalogue; print(*sys.modules)"
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
         assert b"transformers" not in run.stdout.split()
 

@@ -2,109 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from kornia_ditf import DenseDescriptor, DescriptorSpec, hookimpl
+from kornia_ditf import hookimpl
+
+if TYPE_CHECKING:
+    from kornia_ditf import DescriptorSpec
 
 KORNIA_DITF_API = 1
-
-_DIFT = "DIFT's released evaluation on {} (github.com/Tsingularity/dift, README.md)"
-
-
-def _load(repo: str, preset: Mapping[str, Any], **given: Any) -> DenseDescriptor:
-    from kornia_ditf_sd.loading import load_dift
-
-    if "long_side" in given:
-        given.setdefault("size", None)  # or the preset's would stand before it
-    options = {"source": repo, **preset, **given}
-    return load_dift(options.pop("source"), **options)
-
-
-def _spec(
-    name: str,
-    repo: str,
-    source: str,
-    *,
-    width: int = 1280,
-    pixels: int = 16,
-    licence: str = "CreativeML OpenRAIL++-M",
-    **preset: Any,
-) -> DescriptorSpec:
-    return DescriptorSpec(
-        name=name,
-        repo=repo,
-        load=partial(_load, repo, preset),
-        width=width,
-        pixels_per_token=pixels,
-        source=source,
-        license=licence,
-    )
-
-
-_SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-_SD21 = "stabilityai/stable-diffusion-2-1"
-_SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
-
-SPECS = (
-    _spec(
-        "sd2.1",
-        _SD21,
-        _DIFT.format("SPair-71k") + "; it tells the model 'a photo of a CATEGORY'",
-        up_ft_index=1,
-        timestep=261,
-        ensemble=8,
-        size=(768, 768),
-    ),
-    _spec(
-        "sd2.1-hpatches",
-        _SD21,
-        _DIFT.format("HPatches"),
-        width=640,
-        pixels=8,
-        up_ft_index=2,
-        timestep=0,
-        ensemble=8,
-        size=(768, 768),
-    ),
-    _spec(
-        "sd2.1-davis",
-        _SD21,
-        _DIFT.format("DAVIS-2017") + "; it squashes 854 x 480 frames with size=(480, 832)",
-        width=640,
-        pixels=8,
-        up_ft_index=2,
-        timestep=51,
-        ensemble=8,
-    ),
-    _spec(
-        "sd1.5",
-        _SD15,
-        "uncalibrated; DIFT's numbers for Stable Diffusion 2.1 on SPair-71k, at this model's own "
-        "training resolution",
-        licence="CreativeML OpenRAIL-M",
-        up_ft_index=1,
-        timestep=261,
-        ensemble=8,
-        long_side=512,
-    ),
-    _spec(
-        "sdxl",
-        _SDXL,
-        "uncalibrated; neutral rule: the middle up block, timestep 250, the training resolution, "
-        "one noise draw",
-        width=640,
-        pixels=8,
-        up_ft_index=1,
-        timestep=250,
-        ensemble=1,
-        long_side=1024,
-    ),
-)
 
 
 @hookimpl
 def register_descriptors() -> Iterable[DescriptorSpec]:
-    """Give the UNets."""
+    """Return the descriptors that this plugin adds."""
+    from kornia_ditf_sd.catalogue import SPECS
+
     return SPECS

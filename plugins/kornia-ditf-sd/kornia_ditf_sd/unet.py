@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from kornia_ditf.errors import CaptureError, CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.weights import load_transformer
-from kornia_ditf.tap import StopForward, run_with_hooks
 from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.hooks import StopForward, run_with_hooks
 
 _CLASS = "UNet2DConditionModel"
 _HEAD = ("conv_norm_out", "conv_act", "conv_out")

@@ -13,7 +13,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from kornia_ditf_sd import SPECS
+from kornia_ditf_sd.catalogue import SPECS
 from kornia_ditf_sd.descriptor import DIFT, DIFTConfig
 from kornia_ditf_sd.loading import load_dift
 from kornia_ditf_sd.unet import capture_up_block
@@ -385,7 +385,7 @@ class TestPresets:
         assert {spec.name for spec in SPECS} <= set(kd.list_descriptors())
 
     def test_listing_them_loads_no_model_library(self) -> None:
-        code = "import sys, kornia_ditf_sd; print(*sys.modules)"
+        code = "import sys, kornia_ditf_sd.catalogue; print(*sys.modules)"
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
         assert {b"diffusers", b"transformers"}.isdisjoint(run.stdout.split())
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from kornia_ditf.backbones.spec import BackboneSpec
-from kornia_ditf.registry.hookspecs import hookimpl
+from kornia_ditf import hookimpl
+
+if TYPE_CHECKING:
+    from kornia_ditf import BackboneSpec
+
+KORNIA_DITF_API = 1
 
 
 @hookimpl
 def register_backbones() -> Iterable[BackboneSpec]:
-    """Give the backbones that this plugin adds."""
+    """Return the backbones that this plugin adds."""
     from kornia_ditf_zoo.catalogue import SPECS
 
     return SPECS
