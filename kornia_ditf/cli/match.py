@@ -22,8 +22,12 @@ _MIN_MATCHES = 8  # a homography through fewer explains nothing
 
 
 def match(
-    image_a: Annotated[Path, typer.Argument(metavar="A", show_default=False)],
-    image_b: Annotated[Path, typer.Argument(metavar="B", show_default=False)],
+    image_a: Annotated[
+        Path, typer.Argument(parser=options.read_path, metavar="A", show_default=False)
+    ],
+    image_b: Annotated[
+        Path, typer.Argument(parser=options.read_path, metavar="B", show_default=False)
+    ],
     backbone: options.Backbone = None,
     source: options.Source = None,
     block: options.Block = None,
@@ -56,12 +60,21 @@ def match(
         ),
     ] = "both",
     picture: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw the matches into this file.")
+        Path | None,
+        typer.Option(
+            parser=options.read_path, metavar="FILE.png", help="Draw the matches into this file."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(metavar="N", help="Draw at most so many.")] = 60,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json-file", "--out", metavar="FILE.json", help="Write the result here."),
+        typer.Option(
+            "--json-file",
+            "--out",
+            parser=options.read_path,
+            metavar="FILE.json",
+            help="Write the result here.",
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:

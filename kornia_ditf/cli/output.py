@@ -181,8 +181,6 @@ def check_output(path: Path | None, *, inputs: Sequence[Path] = ()) -> None:
 
     if path is None:
         return
-    if path.exists() and any(given.exists() and path.samefile(given) for given in inputs):
-        raise OutputError(f"cannot write {path}: it is one of the images; name another file")
 
     class Tried(Exception):
         pass
@@ -192,6 +190,8 @@ def check_output(path: Path | None, *, inputs: Sequence[Path] = ()) -> None:
             raise Tried
     except Tried:
         pass
+    if path.exists() and any(given.exists() and path.samefile(given) for given in inputs):
+        raise OutputError(f"cannot write {path}: it is one of the images; name another file")
 
 
 def make_folder(folder: Path) -> None:

@@ -114,6 +114,14 @@ def test_an_output_is_never_an_input(run: Run, images: list[Path], model: Path) 
     assert images[0].read_bytes() == before
 
 
+@pytest.mark.parametrize("option", ["--picture", "--json-file"])
+def test_a_name_that_is_too_long_for_a_file_is_an_error_of_the_output(
+    run: Run, images: list[Path], tmp_path: Path, option: str
+) -> None:
+    result = run("match", *images[:2], option, tmp_path / f"{'n' * 256}.png")
+    assert result.exit_code == 5 and "File name too long" in result.stderr
+
+
 def test_an_output_that_cannot_be_written_speaks_before_the_work(
     run: Run, images: list[Path], tmp_path: Path
 ) -> None:
