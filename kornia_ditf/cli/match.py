@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kornia_ditf.matching.verification import Verification
-    from kornia_ditf.search import ImageMatches
+    from kornia_ditf.search.verified import ImageMatches
     from kornia_ditf.types import DescriptorMap, Matches
 
 _MIN_MATCHES = 8  # a homography through fewer explains nothing
@@ -85,7 +85,7 @@ def match(
     """
     from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
-    from kornia_ditf.search import check_search, match_images
+    from kornia_ditf.search.verified import check_search, match_images
     from kornia_ditf.utils import provenance
     from kornia_ditf.viz.matches import draw_matches, save_picture
 
