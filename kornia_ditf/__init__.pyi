@@ -61,7 +61,7 @@ from .registry.lookup import (
     list_descriptors,
     load_dataset,
 )
-from .search import Attempt, ImageMatches, match_images
+from .search.verified import Attempt, ImageMatches, match_images
 from .treatments import TREATMENTS, modulate, treat
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
 from .viz.matches import draw_matches, save_picture

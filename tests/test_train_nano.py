@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 FOLDER = Path(__file__).parents[1] / "examples" / "train_nano"
 sys.path.insert(0, str(FOLDER))
 
+import average  # noqa: E402
 import curves  # noqa: E402
 import evaluate  # noqa: E402
 import loss  # noqa: E402
@@ -229,6 +230,14 @@ def test_training_behind_the_descriptor_leaves_it_as_it_was(
         ]
     torch.testing.assert_close(described[0], described[1], rtol=0, atol=0)
     assert not torch.equal(denoised[0], denoised[1])
+
+
+def test_an_average_of_weights_lies_between_them(tmp_path: Path) -> None:
+    first, second = network.build(), network.build()
+    expected = 0.75 * first.patch_embed.proj.weight + 0.25 * second.patch_embed.proj.weight
+    network.write(average.between(first, second, 0.25), tmp_path)
+    found = network.read(tmp_path).patch_embed.proj.weight
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
 
 
 def test_the_untrained_network_predicts_nothing_so_its_loss_is_the_velocitys_own_power() -> None:

@@ -22,7 +22,7 @@ STAGES = {
     "3-turns": "--steps 600 --rate 1e-3",
     "4-denoise": f"--steps 400 --rate 1e-3 --keep-descriptor {DENOISE}",
 }
-CONTROL = f"--steps 1933 --rate 2e-3 {DENOISE}"
+CONTROL = f"--steps 2450 --rate 2e-3 {DENOISE}"
 
 
 def run(script: str, *arguments: str | Path) -> None:

@@ -18,7 +18,7 @@ from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.nearest import mutual_nearest
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
-from kornia_ditf.search import check_search, match_images
+from kornia_ditf.search.verified import check_search, match_images
 
 _RATIO = {"snn": False, "smnn": True, "fginn": False}  # name -> mutual
 _NAMES = ("nn", "mnn", *_RATIO, "adalam")
