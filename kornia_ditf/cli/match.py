@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -164,15 +164,10 @@ def match(
         "seconds": {name: round(seconds, 4) for name, seconds in stages.seconds.items()},
     }
     inliers = None if plane is None else plane.inliers
-    with ExitStack() as files:  # both files appear, or none
-        if picture is not None:
-            from kornia_ditf.utils.files import atomic_write
-
-            temporary = files.enter_context(atomic_write(picture))
+    with nullcontext() if json_file is None else output.written_json(json_file, document):
+        if picture is not None:  # both files appear, or none
             drawn = draw_matches(images[0], images[1], found, limit=limit, inliers=inliers)
-            save_picture(temporary, drawn)
-        if json_file is not None:
-            output.write_json(json_file, document)
+            save_picture(picture, drawn)
     written = [str(path) for path in (picture, json_file) if path is not None]
     facts = output.Facts(
         [

@@ -206,6 +206,9 @@ def read_others(others: Sequence[str] | None) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key.isidentifier():
             raise InvalidArgumentError(f"--option must be KEY=VALUE, got {text!r}")
+        if key in ("name", "source"):
+            given = "--source" if key == "source" else "--backbone"
+            raise InvalidArgumentError(f"--option {key}= is no option of a backbone; type {given}")
         try:
             found[key] = json.loads(value)
         except ValueError:

@@ -101,6 +101,8 @@ def read_device(device: object) -> torch.device:
         place = torch.device(device) if isinstance(device, str | torch.device) else None
         if place is None:
             raise TypeError("expected a name such as 'cpu' or 'cuda'")
+        if place.type == "meta":
+            raise TypeError("tensors there have no values")
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
