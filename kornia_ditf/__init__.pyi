@@ -3,7 +3,8 @@
 from .adapters.entries import descriptor_entry, matcher_entry
 from .adapters.hosts import use_in
 from .adapters.kornia import DiTFDescriptor, DiTFFeature
-from .adapters.kornia_matcher import CosineMatcher, DiTFMatcher, RatioMatcher, create_matcher
+from .adapters.kornia_matcher import DiTFMatcher, create_matcher
+from .adapters.matchers import CosineMatcher, RatioMatcher
 from .adapters.opencv import (
     OpenCVFeature,
     to_dmatches,
@@ -61,7 +62,7 @@ from .registry.lookup import (
     list_descriptors,
     load_dataset,
 )
-from .search import Attempt, ImageMatches, match_images
+from .search.verified import Attempt, ImageMatches, match_images
 from .treatments import TREATMENTS, modulate, treat
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
 from .viz.matches import draw_matches, save_picture

@@ -39,6 +39,11 @@ class DenseDescriptor(nn.Module, ABC):
             described: DescriptorMap = super().__call__(*args, **kwargs)
         return replace(described, checks=checks) if checks else described
 
+    @eager
+    def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
+        # What `compile()` of a module traces.
+        return super()._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
+
     @property
     @abstractmethod
     def width(self) -> int:

@@ -30,7 +30,7 @@ from kornia_ditf.preprocess import ImageLike, as_image, fit_image
 from kornia_ditf.tap import checking_every_capture
 from kornia_ditf.treatments import TREATMENTS, Treatment, treat
 from kornia_ditf.types import Conditioning, DescriptorMap, Discarded, Frame, Tap
-from kornia_ditf.utils.checks import check_integer, check_timestep
+from kornia_ditf.utils.checks import check_integer, check_one_of, check_timestep
 from kornia_ditf.utils.isolation import eager
 from kornia_ditf.utils.values import deferred_checks, settle_checks
 
@@ -96,9 +96,7 @@ class DiTFConfig:
             raise InvalidArgumentError(f"prompt must be a string, got {self.prompt!r}")
         if self.checks not in ("first", "always"):
             raise InvalidArgumentError(f"checks must be 'first' or 'always', got {self.checks!r}")
-        if self.treatment not in TREATMENTS:
-            known = ", ".join(TREATMENTS)
-            raise InvalidArgumentError(f"treatment must be one of {known}, got {self.treatment!r}")
+        check_one_of("treatment", self.treatment, TREATMENTS)
 
     @classmethod
     def from_spec(cls, spec: BackboneSpec, **changes: Any) -> DiTFConfig:

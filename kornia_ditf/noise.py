@@ -67,10 +67,16 @@ class VariancePreserving(NoiseSchedule):
 
     Args:
         alphas_cumprod: a at every integer timestep, shape (T,).
+
+    Raises:
+        InvalidArgumentError: it is no sequence of numbers in [0, 1].
     """
 
     def __init__(self, alphas_cumprod: Tensor) -> None:
         self.alphas_cumprod = alphas_cumprod.double().cpu()
+        usable = ((self.alphas_cumprod >= 0) & (self.alphas_cumprod <= 1)).all()
+        if alphas_cumprod.ndim != 1 or not usable:
+            raise InvalidArgumentError("alphas_cumprod must be a sequence of numbers in [0, 1]")
 
     @classmethod
     def from_scheduler_config(cls, config: Mapping[str, Any]) -> VariancePreserving:

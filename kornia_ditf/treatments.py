@@ -11,9 +11,9 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.massive import discard_channels
 from kornia_ditf.types import Tap
+from kornia_ditf.utils.checks import check_one_of
 
 Treatment = Literal["raw", "adaln", "adaln+discard", "discard+layernorm"]
 TREATMENTS: tuple[Treatment, ...] = get_args(Treatment)
@@ -54,6 +54,7 @@ def treat(tap: Tap, treatment: Treatment, channels: Sequence[int] = ()) -> Tenso
     Raises:
         InvalidArgumentError: no such treatment, or a channel out of range.
     """
+    check_one_of("treatment", treatment, TREATMENTS)
     match treatment:
         case "raw":
             return tap.x
@@ -63,8 +64,6 @@ def treat(tap: Tap, treatment: Treatment, channels: Sequence[int] = ()) -> Tenso
             return modulate(discard_channels(tap, channels))
         case "discard+layernorm":
             return tap.norm(discard_channels(tap, channels).x)
-    known = ", ".join(TREATMENTS)
-    raise InvalidArgumentError(f"treatment must be one of {known}, got {treatment!r}")
 
 
 def _per_token(value: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -441,10 +442,13 @@ def test_torch_compile_changes_nothing(timestep: int) -> None:
     ditf = create_ditf("nano", long_side=32, block=1, timestep=timestep)
     compiled = torch.compile(ditf, backend="aot_eager")
     blocks = torch.compile(ditf.describe_blocks, backend="eager")
+    in_place = copy.deepcopy(ditf)
+    in_place.compile(backend="aot_eager")
     for size in ((32, 24), (24, 32)):
         image = torch.rand(1, 3, *size)
         expected = ditf.describe_blocks(image, [0, 1])
         assert torch.equal(compiled(image).data, expected[1].data)
+        assert torch.equal(in_place(image).data, expected[1].data)
         assert torch.equal(blocks(image, [0, 1])[0].data, expected[0].data)
 
 

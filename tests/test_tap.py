@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import copy
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -145,6 +146,30 @@ def test_the_models_own_forward_is_unchanged_afterwards(
     capture_blocks(toy, STREAMS, [4], inputs, grid=GRID)
     assert hook_count(toy) == 0
     assert torch.equal(toy(**inputs), before)
+
+
+class CopiedTransformer(ToyTransformer):
+    """While it runs for the first time, another thread copies it."""
+
+    copies: ClassVar[list[ToyTransformer]] = []
+
+    def forward(self, hidden: Tensor, text: Tensor, emb: Tensor) -> Tensor:
+        if not self.copies:
+            with ThreadPoolExecutor(1) as pool:
+                self.copies.append(pool.submit(copy.deepcopy, self).result())
+        return super().forward(hidden, text, emb)
+
+
+def test_a_copy_that_is_made_during_a_run_meets_none_of_its_hooks(
+    inputs: dict[str, Tensor],
+) -> None:
+    model = CopiedTransformer().eval().requires_grad_(False)
+    capture_blocks(model, STREAMS, [3], inputs, grid=GRID)
+    expected = model(**inputs)
+    (copied,) = model.copies
+    assert torch.equal(copied(**inputs), expected)
+    taps = capture_blocks(copied, STREAMS, [3], inputs, grid=GRID)
+    assert torch.equal(taps[3].x, stream_before(copied, inputs, 3))
 
 
 def test_no_hook_remains_when_the_forward_fails(

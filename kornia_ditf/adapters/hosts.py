@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
+from kornia_ditf.utils.checks import did_you_mean
 
 if TYPE_CHECKING:
     from kornia_ditf.adapters.kornia import DiTFFeature
@@ -52,14 +52,13 @@ def use_in(host: str) -> None:
         >>> use_in("hlok")
         Traceback (most recent call last):
         kornia_ditf.errors.InvalidArgumentError: no adapter for 'hlok'; did you mean 'hloc'?
-        known: deep_image_matching, gluefactory, hloc, imcui.hloc, vismatch
+        (known: deep_image_matching, gluefactory, hloc, imcui.hloc, vismatch)
     """
     known = host.replace("-", "_").replace("glue_factory", "gluefactory")
     if known not in _HOSTS:
-        near = get_close_matches(known, _HOSTS, n=1)
-        advice = f"did you mean {near[0]!r}? " if near else ""
+        advice = did_you_mean(known, _HOSTS)
         raise InvalidArgumentError(
-            f"no adapter for {host!r}; {advice}known: {', '.join(sorted(_HOSTS))}"
+            f"no adapter for {host!r}{advice} (known: {', '.join(sorted(_HOSTS))})"
         )
     module, install = _HOSTS[known]
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.types import DescriptorMap
+from kornia_ditf.utils.checks import did_you_mean
 
 _OPENCV = ("agast", "akaze", "brisk", "fast", "gftt", "kaze", "mser", "orb", "sift")
 _LIMITS = {"gftt": "maxCorners", "orb": "nfeatures", "sift": "nfeatures"}
@@ -72,11 +72,9 @@ class NamedDetector:
 
         here = [known for known in _OPENCV if hasattr(cv2, f"{_class_name(known)}_create")]
         if name not in here:
-            near = get_close_matches(name.lower(), here, n=1)
-            advice = f"did you mean {near[0]!r}? " if near else ""
             raise InvalidArgumentError(
-                f"OpenCV {cv2.__version__} has no detector {name!r}; {advice}"
-                f"it has grid, {', '.join(here)}"
+                f"OpenCV {cv2.__version__} has no detector {name!r}{did_you_mean(name, here)} "
+                f"(it has grid, {', '.join(here)})"
             )
         limited = max_keypoints is not None and name in _LIMITS
         limit = {_LIMITS[name]: max_keypoints} if limited else {}

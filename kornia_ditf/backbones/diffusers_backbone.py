@@ -354,16 +354,23 @@ class DiffusersBackbone(Backbone):
         return row if cls.prompt_length is None else pad_prompt(row, cls.prompt_length)
 
 
-def read_schedule(checkpoint: Checkpoint) -> VariancePreserving:
-    """Read the DDPM noise schedule of a checkpoint's own scheduler.
+def read_schedule(
+    checkpoint: Checkpoint,
+    make: Callable[[dict[str, Any]], VariancePreserving] = VariancePreserving.from_scheduler_config,
+) -> VariancePreserving:
+    """Read the noise schedule of a checkpoint's own scheduler.
+
+    Args:
+        checkpoint: whose schedule.
+        make: makes it of the scheduler's configuration; by default from DDPM's betas.
 
     Raises:
-        CheckpointError: it is missing, damaged or no DDPM schedule.
+        CheckpointError: it is missing, damaged or of no such scheduler.
     """
     file = "scheduler/scheduler_config.json"
     config = checkpoint.json(file)
     try:
-        return VariancePreserving.from_scheduler_config(config)
+        return make(config)
     except Exception as error:  # of diffusers' schedulers
         raise CheckpointError(
             f"{checkpoint.source}/{file} gives no noise schedule ({error}); download it again"

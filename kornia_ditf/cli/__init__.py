@@ -10,7 +10,7 @@ def main() -> None:
     from pathlib import Path
 
     from kornia_ditf.cli.app import app
-    from kornia_ditf.cli.failures import end_on_signals
+    from kornia_ditf.cli.failures import end_on_signals, interrupt_code, say_error
 
     if sys.stderr is None:  # it is closed
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
@@ -29,4 +29,8 @@ def main() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     end_on_signals()
-    app(prog_name="kornia-ditf")
+    try:
+        app(prog_name="kornia-ditf")
+    except KeyboardInterrupt as interrupt:  # before a command runs
+        say_error("interrupted")
+        sys.exit(interrupt_code(interrupt))

@@ -51,7 +51,9 @@ def list_installed(as_json: options.Json = False) -> None:
 
 @app.command("check")
 def check(
-    path: Annotated[Path, typer.Argument(metavar="PATH", show_default=False)],
+    path: Annotated[
+        Path, typer.Argument(parser=options.read_path, metavar="PATH", show_default=False)
+    ],
     dataset: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Which data set it is.  [default: as its layout says]"),

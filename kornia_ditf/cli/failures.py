@@ -110,20 +110,31 @@ class CommandGroup(TyperGroup):
         with showing_plugin_warnings():
             self.commands.update(commands_of_plugins())
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Read the command line, for which typer imports libraries."""
+        with _saying_interrupted():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
-            with showing_plugin_warnings():
+            with _saying_interrupted(), showing_plugin_warnings():
                 return super().invoke(ctx)
         except DiTFError as error:
             raise fail(str(error), exit_code(error)) from error
-        except KeyboardInterrupt as interrupt:
-            raise fail("interrupted", interrupt_code(interrupt)) from interrupt
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
             advice = "try a smaller --long-side, --rows 1, or --dtype bfloat16"
             raise fail(f"the device's memory does not suffice; {advice}", 1) from error
+
+
+@contextmanager
+def _saying_interrupted() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise fail("interrupted", interrupt_code(interrupt)) from interrupt
 
 
 @contextmanager

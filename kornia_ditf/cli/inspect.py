@@ -46,7 +46,11 @@ def inspect(
     top: Annotated[int, typer.Option(metavar="N", help="List so many channels per block.")] = 3,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Write channels.png, similarity.png, inspection.json."),
+        typer.Option(
+            parser=options.read_path,
+            metavar="FOLDER",
+            help="Write channels.png, similarity.png, inspection.json.",
+        ),
     ] = None,
     keep: Annotated[
         bool,

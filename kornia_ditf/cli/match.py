@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,15 +15,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kornia_ditf.matching.verification import Verification
-    from kornia_ditf.search import ImageMatches
+    from kornia_ditf.search.verified import ImageMatches
     from kornia_ditf.types import DescriptorMap, Matches
 
 _MIN_MATCHES = 8  # a homography through fewer explains nothing
 
 
 def match(
-    image_a: Annotated[Path, typer.Argument(metavar="A", show_default=False)],
-    image_b: Annotated[Path, typer.Argument(metavar="B", show_default=False)],
+    image_a: Annotated[
+        Path, typer.Argument(parser=options.read_path, metavar="A", show_default=False)
+    ],
+    image_b: Annotated[
+        Path, typer.Argument(parser=options.read_path, metavar="B", show_default=False)
+    ],
     backbone: options.Backbone = None,
     source: options.Source = None,
     block: options.Block = None,
@@ -56,12 +60,21 @@ def match(
         ),
     ] = "both",
     picture: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw the matches into this file.")
+        Path | None,
+        typer.Option(
+            parser=options.read_path, metavar="FILE.png", help="Draw the matches into this file."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(metavar="N", help="Draw at most so many.")] = 60,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json-file", "--out", metavar="FILE.json", help="Write the result here."),
+        typer.Option(
+            "--json-file",
+            "--out",
+            parser=options.read_path,
+            metavar="FILE.json",
+            help="Write the result here.",
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -72,7 +85,7 @@ def match(
     """
     from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
-    from kornia_ditf.search import check_search, match_images
+    from kornia_ditf.search.verified import check_search, match_images
     from kornia_ditf.utils import provenance
     from kornia_ditf.viz.matches import draw_matches, save_picture
 
@@ -151,15 +164,10 @@ def match(
         "seconds": {name: round(seconds, 4) for name, seconds in stages.seconds.items()},
     }
     inliers = None if plane is None else plane.inliers
-    with ExitStack() as files:  # both files appear, or none
-        if picture is not None:
-            from kornia_ditf.utils.files import atomic_write
-
-            temporary = files.enter_context(atomic_write(picture))
+    with nullcontext() if json_file is None else output.written_json(json_file, document):
+        if picture is not None:  # both files appear, or none
             drawn = draw_matches(images[0], images[1], found, limit=limit, inliers=inliers)
-            save_picture(temporary, drawn)
-        if json_file is not None:
-            output.write_json(json_file, document)
+            save_picture(picture, drawn)
     written = [str(path) for path in (picture, json_file) if path is not None]
     facts = output.Facts(
         [

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 
 def read_path(text: str | Path) -> Path:
-    """Read a path; a shell leaves the `~` of `--out=~/folder` alone, so it is expanded here."""
+    """Read a path; a shell leaves the `~` of `--out=~/folder` alone, so it is expanded here.
+
+    Raises:
+        typer.BadParameter: it is empty, as an unset variable of the shell leaves it.
+    """
+    if not str(text).strip():
+        raise typer.BadParameter("the name is empty; name a file or a folder, or leave it out")
     try:
         return Path(text).expanduser()
     except RuntimeError:  # no such user, or no home folder
@@ -176,7 +182,9 @@ def find_spec(
     from kornia_ditf.loading.checkpoint import hub_options
     from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, find_descriptor
 
-    return find_descriptor(name or DEFAULT_BACKBONE, **hub_options(read_others(others)))
+    return find_descriptor(
+        DEFAULT_BACKBONE if name is None else name, **hub_options(read_others(others))
+    )
 
 
 def side_in_pixels(long_side: int | None, spec: BackboneSpec | DescriptorSpec) -> int | None:
@@ -198,6 +206,9 @@ def read_others(others: Sequence[str] | None) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key.isidentifier():
             raise InvalidArgumentError(f"--option must be KEY=VALUE, got {text!r}")
+        if key in ("name", "source"):
+            given = "--source" if key == "source" else "--backbone"
+            raise InvalidArgumentError(f"--option {key}= is no option of a backbone; type {given}")
         try:
             found[key] = json.loads(value)
         except ValueError:

@@ -6,7 +6,8 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -162,12 +163,20 @@ def print_json(document: Mapping[str, Any]) -> None:
     _write(json.dumps(document, indent=1))
 
 
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a document to a file, whole or not at all."""
+@contextmanager
+def written_json(path: Path, document: Mapping[str, Any]) -> Iterator[None]:
+    """Write a document to a file, whole, if the block succeeds."""
     from kornia_ditf.utils.files import atomic_write
 
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(document), "utf-8")
+        yield
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a document to a file, whole or not at all."""
+    with written_json(path, document):
+        pass
 
 
 def check_output(path: Path | None, *, inputs: Sequence[Path] = ()) -> None:
@@ -181,8 +190,6 @@ def check_output(path: Path | None, *, inputs: Sequence[Path] = ()) -> None:
 
     if path is None:
         return
-    if path.exists() and any(given.exists() and path.samefile(given) for given in inputs):
-        raise OutputError(f"cannot write {path}: it is one of the images; name another file")
 
     class Tried(Exception):
         pass
@@ -192,6 +199,8 @@ def check_output(path: Path | None, *, inputs: Sequence[Path] = ()) -> None:
             raise Tried
     except Tried:
         pass
+    if path.exists() and any(given.exists() and path.samefile(given) for given in inputs):
+        raise OutputError(f"cannot write {path}: it is one of the images; name another file")
 
 
 def make_folder(folder: Path) -> None:

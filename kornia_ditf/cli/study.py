@@ -22,14 +22,24 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="The study, a YAML file.")]
+File = Annotated[
+    Path, typer.Argument(parser=options.read_path, metavar="FILE", help="The study, a YAML file.")
+]
 Out = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="The study's folder.  [default: the file's name, `-study`]"),
+    typer.Option(
+        parser=options.read_path,
+        metavar="DIR",
+        help="The study's folder.  [default: the file's name, `-study`]",
+    ),
 ]
 Cache = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Keep descriptor maps here.  [default: inside --out]"),
+    typer.Option(
+        parser=options.read_path,
+        metavar="DIR",
+        help="Keep descriptor maps here.  [default: inside --out]",
+    ),
 ]
 EngineName = Annotated[
     str,
@@ -101,7 +111,11 @@ def run(
 
 
 @app.command("report")
-def report(folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=False)]) -> None:
+def report(
+    folder: Annotated[
+        Path, typer.Argument(parser=options.read_path, metavar="DIR", show_default=False)
+    ],
+) -> None:
     """Write the report of a study that has run: report.html, report.md and tables.tex."""
     from kornia_ditf.study.report.page import write_report
 
@@ -111,8 +125,13 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=Fa
 
 @app.command("merge")
 def merge(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", show_default=False)],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the merged study.")],
+    folders: Annotated[
+        list[Path], typer.Argument(parser=options.read_path, metavar="DIR...", show_default=False)
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(parser=options.read_path, metavar="DIR", help="Folder of the merged study."),
+    ],
 ) -> None:
     """Merge finished studies of the same pairs, and write one report with one set of tests."""
     from kornia_ditf.study.report.page import write_report
@@ -133,7 +152,8 @@ def ablation(
         ),
     ] = None,
     root: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The data set's folder.")
+        Path | None,
+        typer.Option(parser=options.read_path, metavar="FOLDER", help="The data set's folder."),
     ] = None,
     split: Annotated[str | None, typer.Option(metavar="NAME", help="Of the data set.")] = None,
     protocol: Annotated[

@@ -376,7 +376,7 @@ class Checkpoint:
 
     def _no_folder(self) -> str:
         """Say that no such folder exists, where the name may well have meant one."""
-        if not Path(self.source).parent.is_dir():
+        if sources.as_folder(Path(self.source).parent) is None:
             return ""
         return f"there is no folder {self.source}{sources.near_folder(self.source)}; on the hub, "
 

@@ -111,7 +111,7 @@ def plan_loading(
 
 
 def _parts(checkpoint: Checkpoint) -> list[str]:
-    return [part for part in ("transformer", "vae") if checkpoint.has_part(part)]
+    return ["transformer", *(["vae"] if checkpoint.has_part("vae") else [])]
 
 
 def _bytes(model: nn.Module, dtype: torch.dtype) -> int:

@@ -10,13 +10,14 @@ import gc
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kornia_ditf.errors import CheckpointError, HubError, InvalidArgumentError
+from kornia_ditf.errors import CheckpointError, DiTFError, HubError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.quantisation import check_plain
 from kornia_ditf.loading.weights import without_deprecations, without_progress_bars, without_remarks
@@ -151,7 +152,7 @@ class CachedPromptEncoder:
         try:
             # One at a time, so that an embedding does not depend on its neighbours.
             for prompt in dict.fromkeys(prompts):
-                with isolated(self):
+                with isolated(self), self._named(prompt):
                     encoded = self.encode(pipeline, [prompt])
                 tensors = {name: value.cpu() for name, value in encoded.items()}
                 metadata = {
@@ -165,6 +166,19 @@ class CachedPromptEncoder:
         finally:
             del pipeline
             gc.collect()
+
+    @contextmanager
+    def _named(self, prompt: str) -> Iterator[None]:
+        """Say which prompt failed; the errors of wrong tokenizers come from deep inside."""
+        try:
+            yield
+        except (DiTFError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # transformers raises all kinds
+            raise CheckpointError(
+                f"the text encoders of {self.checkpoint.source} cannot embed {prompt!r}: "
+                f"{type(error).__name__}: {error}; a tokenizer or its configuration may be damaged"
+            ) from error
 
     def _load_pipeline(self) -> Any:
         import diffusers

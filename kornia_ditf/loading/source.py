@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from kornia_ditf.utils.checks import did_you_mean
+from kornia_ditf.utils.checks import nearest
 
 _WEIGHT_SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin", ".json")
 _LAYOUT = "a folder in the diffusers layout (model_index.json beside transformer/ and vae/)"
@@ -47,7 +47,7 @@ def is_path(source: str) -> bool:
 
 def explain(source: str) -> str:
     """Say what a source that is no folder is, and what to type instead."""
-    url = re.fullmatch(r"(\w+):/+(?P<host>[^/]+)/?(?P<path>.*)", source)
+    url = re.fullmatch(r"(\w+:/+|(?=huggingface\.co/))(?P<host>[^/]+)/?(?P<path>.*)", source)
     if url is not None:
         return _explain_url(source, url["host"], url["path"])
     if _is_file(source):
@@ -69,9 +69,10 @@ def near_folder(source: str) -> str:
     try:
         siblings = [each.name for each in path.parent.iterdir() if each.is_dir()]
     except OSError:
-        missing = next((each for each in reversed(path.parents) if not each.exists()), None)
+        missing = next((each for each in reversed(path.parents) if not _exists(each)), None)
         return f" ({missing} does not exist)" if missing is not None and is_path(source) else ""
-    return did_you_mean(str(path), (str(path.parent / name) for name in siblings))
+    near = nearest(path.name, siblings)
+    return "" if near is None else f"; did you mean {str(path.parent / near)!r}?"
 
 
 def _explain_url(source: str, host: str, path: str) -> str:
@@ -95,4 +96,11 @@ def _is_file(source: str) -> bool:
     try:
         return path is not None and path.is_file()
     except OSError:
+        return False
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, or a folder that may not be read
         return False

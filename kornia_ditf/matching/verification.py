@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
 from kornia_ditf.types import Matches
-from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.checks import check_integer, check_one_of
 
 Geometry = Literal["homography", "fundamental", "essential"]
 Estimator = Literal["cv2", "kornia", "poselib"]
@@ -124,12 +124,8 @@ def _check(
     confidence: float,
     cameras: tuple[Tensor, Tensor] | None,
 ) -> None:
-    for name, value, known in (
-        ("geometry", geometry, get_args(Geometry)),
-        ("estimator", estimator, get_args(Estimator)),
-    ):
-        if value not in known:
-            raise InvalidArgumentError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    check_one_of("geometry", geometry, get_args(Geometry))
+    check_one_of("estimator", estimator, get_args(Estimator))
     if not threshold > 0:
         raise InvalidArgumentError(f"threshold must be above 0 pixels, got {threshold!r}")
     if not 0 < confidence < 1:

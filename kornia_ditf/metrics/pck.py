@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.metrics.functional import Comparison
+from kornia_ditf.utils.checks import check_one_of
 
 _BASES = {
     "box": "the longer side of the object's box in image B",
@@ -86,8 +87,7 @@ class PCK:
     def __init__(
         self, alphas: Sequence[float], base: str = "box", comparison: Comparison = "<="
     ) -> None:
-        if base not in _BASES:
-            raise InvalidArgumentError(f"base must be one of {', '.join(_BASES)}, got {base!r}")
+        check_one_of("base", base, _BASES)
         self.alphas, self.base, self.comparison = tuple(alphas), base, comparison
         self._counts: dict[str, tuple[int, int]] = {}
         self._sums: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from difflib import get_close_matches
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.propagation import Propagation
 from kornia_ditf.protocols.protocol import Decode, Fit, Protocol
+from kornia_ditf.utils.checks import did_you_mean
 
 _DIFT = "DIFT, arXiv 2306.03881"
 _DITF = "DiTF, arXiv 2505.18584"
@@ -207,6 +207,6 @@ def find_protocol(name: str) -> Protocol:
     known = list_protocols()
     if name in known:
         return known[name]
-    near = get_close_matches(name, known, n=1, cutoff=0.4)
-    advice = f"did you mean {near[0]!r}? " if near else ""
-    raise InvalidArgumentError(f"no protocol is named {name!r}; {advice}known: {', '.join(known)}")
+    raise InvalidArgumentError(
+        f"no protocol is named {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})"
+    )

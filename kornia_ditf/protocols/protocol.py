@@ -10,6 +10,7 @@ from typing import Any, Literal
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.propagation import Propagation
 from kornia_ditf.metrics.functional import Comparison
+from kornia_ditf.utils.checks import check_one_of
 
 Task = Literal["keypoints", "homography", "masks"]
 
@@ -53,8 +54,7 @@ class Fit:
     upright: bool = True
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise InvalidArgumentError(f"kind must be one of {', '.join(_KINDS)}: {self.kind!r}")
+        check_one_of("kind", self.kind, _KINDS)
         if self.kind != "whole" and (self.side < 8 or self.multiple < 1):
             raise InvalidArgumentError(
                 f"side must be at least 8 and multiple at least 1, got {self.side}, {self.multiple}"
@@ -128,15 +128,13 @@ class Protocol:
     hints: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.task not in _TASKS:
-            raise InvalidArgumentError(f"task must be one of {', '.join(_TASKS)}: {self.task!r}")
+        check_one_of("task", self.task, _TASKS)
         unknown = self.compat - set(COMPATIBILITY)
         if unknown:
             raise InvalidArgumentError(
                 f"compat must be of {', '.join(COMPATIBILITY)}, got {min(unknown)!r}"
             )
-        if self.base not in _BASES:
-            raise InvalidArgumentError(f"base must be one of {', '.join(_BASES)}: {self.base!r}")
+        check_one_of("base", self.base, _BASES)
         for name in ("alphas", "corner_thresholds"):
             values = getattr(self, name)
             if not values or not all(0 < value < math.inf for value in values):

@@ -77,6 +77,10 @@ def find_backbone(name: str | Path, **hub: Any) -> BackboneSpec:
     if isinstance(found, BackboneSpec):
         return found
     text = str(name)
+    if not text.strip():
+        raise UnknownBackboneError(
+            "the name of a backbone is empty; name one that is installed, a hub id or a folder"
+        )
     if as_folder(name) is not None:
         return describe_checkpoint(name, _backbones(), **hub)
     if is_path(text):

@@ -107,7 +107,12 @@ def is_sound(path: Path) -> bool:
         if error.filename == str(path):
             return False
         reason = "its checksum is missing"
-    except (OSError, ValueError) as error:
+    except NotADirectoryError:
+        return False
+    except OSError as error:
+        logger.warning("%s cannot be read (%s)", path, error.strerror)
+        return False
+    except ValueError as error:
         reason = str(error)
     else:
         if written[:1] == [found]:

@@ -52,8 +52,20 @@ def did_you_mean(value: object, known: Iterable[str]) -> str:
         >>> did_you_mean("flux.1-def", ["nano", "flux.1-dev"])
         "; did you mean 'flux.1-dev'?"
     """
-    near = get_close_matches(str(value).lower(), known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest(str(value), known)
+    return "" if near is None else f"; did you mean {near!r}?"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name nearest to a mistyped one, whatever its case; None if none is near.
+
+    Example:
+        >>> nearest("flux.1-DVE", ["nano", "FLUX.1-dev"])
+        'FLUX.1-dev'
+    """
+    names = {each.lower(): each for each in known}
+    near = get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    return names[near[0]] if near else None
 
 
 def check_timestep(timestep: object) -> None:
@@ -89,6 +101,8 @@ def read_device(device: object) -> torch.device:
         place = torch.device(device) if isinstance(device, str | torch.device) else None
         if place is None:
             raise TypeError("expected a name such as 'cpu' or 'cuda'")
+        if place.type == "meta":
+            raise TypeError("tensors there have no values")
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]

@@ -157,7 +157,7 @@ def _checked(path: str | Path) -> Path:
         raise
     except (OSError, ValueError, RuntimeError) as error:  # names too long, NUL bytes, link loops
         raise OutputError(
-            f"cannot write {path!r} ({_reason(error)}): choose another name"
+            f"cannot write {str(path)!r} ({_reason(error)}): choose another name"
         ) from error
     return target
 

@@ -19,6 +19,24 @@ class StopForward(Exception):
 Hook: TypeAlias = tuple[nn.Module, Callable[..., None]]
 
 
+class _OwnHook:
+    """A hook that other threads do not meet, nor whoever runs a copy that they make meanwhile."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.function, self.thread = function, get_ident()
+
+    def __call__(self, _: nn.Module, *seen: Any) -> None:
+        if get_ident() == self.thread:
+            self.function(*seen)
+
+    def __reduce__(self) -> tuple[type[_OwnHook], tuple[Callable[..., None]]]:
+        return type(self), (_do_nothing,)
+
+
+def _do_nothing(*seen: Any) -> None:
+    pass
+
+
 @eager
 def run_with_hooks(
     model: nn.Module,
@@ -41,22 +59,13 @@ def run_with_hooks(
     Returns:
         whether a hook ended the forward by raising `StopForward`.
     """
-    thread = get_ident()
-
-    def own(function: Callable[..., None]) -> Callable[..., None]:
-        def hook(_: nn.Module, *seen: Any) -> None:
-            if get_ident() == thread:
-                function(*seen)
-
-        return hook
-
     with isolated(model), ExitStack() as hooks:
         hooks.enter_context(_uncompiled(model, {module for module, _ in (*before, *after)}))
         for module, function in before:
-            handle = module.register_forward_pre_hook(own(function), with_kwargs=True)
+            handle = module.register_forward_pre_hook(_OwnHook(function), with_kwargs=True)
             hooks.callback(handle.remove)
         for module, function in after:
-            hooks.callback(module.register_forward_hook(own(function)).remove)
+            hooks.callback(module.register_forward_hook(_OwnHook(function)).remove)
         try:
             getattr(model, "_orig_mod", model)(**inputs)  # what torch.compile has wrapped
         except StopForward:

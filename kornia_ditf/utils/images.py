@@ -297,6 +297,8 @@ def _as_image_error(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise ImageError(f"cannot read {path}: decoding it needs more memory") from error
     except Exception as error:  # Decoders raise anything from OSError to struct.error.
+        if isinstance(error, OSError) and error.strerror:  # of the system, not of a decoder
+            raise ImageError(f"cannot read {path}: {error.strerror}") from error
         raise ImageError(
             f"cannot read {path}: the image is damaged or cut short ({error}); get the file anew"
         ) from error

@@ -101,11 +101,51 @@ def test_the_module_runs_like_the_command() -> None:
     assert done.stdout.startswith("kornia-ditf ")
 
 
+@pytest.mark.parametrize("where", ["typer.main.get_command", "typer.core.TyperGroup.parse_args"])
+def test_a_signal_is_one_line_before_any_command_runs_too(where: str) -> None:
+    code = (
+        "import os, signal, typer.core, typer.main, kornia_ditf.cli\n"
+        f"{where} = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "kornia_ditf.cli.main()\n"
+    )
+    done = python("-c", code)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "error: interrupted\n")
+
+
 def test_an_error_is_one_line_and_an_exit_code() -> None:
     done = python("-m", "kornia_ditf", "backbones", "show", "flux1-dev")
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: ") and "did you mean 'flux.1-dev'?" in done.stderr
+
+
+def test_an_empty_name_is_no_default(run: Run, tmp_path: Path) -> None:
+    result = run("match", "a.png", "b.png", "--backbone", "")
+    assert result.exit_code == 4 and "the name of a backbone is empty" in result.stderr
+    result = run("inspect", "a.png", "--out", "")
+    assert result.exit_code == 2 and "the name is empty" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("match", "~/no.png", "b.png"),
+        ("match", "a.png", "b.png", "--picture=~/no/p.png"),
+        ("match", "a.png", "b.png", "--json-file=~/no/p.json"),
+        ("study", "plan", "~/no.yaml"),
+        ("study", "report", "~/no"),
+        ("datasets", "check", "~/no"),
+    ],
+)
+def test_a_tilde_that_the_shell_left_is_the_home_folder(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (32, 32)).save(name)
+    result = run(*command)
+    assert result.exit_code and str(tmp_path / "no") in result.stderr
 
 
 @pytest.mark.parametrize(

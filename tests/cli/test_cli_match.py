@@ -14,6 +14,7 @@ from PIL import Image
 from typer.testing import Result
 
 import kornia_ditf
+from kornia_ditf.errors import OutputError
 from kornia_ditf.loading import calibration
 from kornia_ditf.viz import matches as picture
 
@@ -114,6 +115,14 @@ def test_an_output_is_never_an_input(run: Run, images: list[Path], model: Path) 
     assert images[0].read_bytes() == before
 
 
+@pytest.mark.parametrize("option", ["--picture", "--json-file"])
+def test_a_name_that_is_too_long_for_a_file_is_an_error_of_the_output(
+    run: Run, images: list[Path], tmp_path: Path, option: str
+) -> None:
+    result = run("match", *images[:2], option, tmp_path / f"{'n' * 256}.png")
+    assert result.exit_code == 5 and "File name too long" in result.stderr
+
+
 def test_an_output_that_cannot_be_written_speaks_before_the_work(
     run: Run, images: list[Path], tmp_path: Path
 ) -> None:
@@ -159,3 +168,30 @@ def test_every_key_of_the_json_is_documented(
     page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
     found = run_json("match", *images[:2], "-b", model, "--long-side", 32)
     assert [key for key in found if f"`{key}`" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [("source=here", "type --source"), ("name=nano", "type --backbone")],
+)
+def test_an_option_of_the_command_is_no_option_of_the_backbone(
+    run: Run, images: list[Path], option: str, told: str
+) -> None:
+    result = run("match", *images[:2], "--option", option)
+    assert result.exit_code == 2 and told in result.stderr
+
+
+def test_the_picture_and_the_result_are_written_both_or_not_at_all(
+    run: Run, images: list[Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, _: object) -> None:
+        raise OutputError(f"cannot write {path}")
+
+    monkeypatch.setattr("kornia_ditf.viz.matches.save_picture", fail)
+    made = [tmp_path / "p.png", tmp_path / "m.json"]
+    result = run(
+        *("match", *images[:2], "-b", model, "--long-side", 48),
+        *("--picture", made[0], "--json-file", made[1]),
+    )
+    assert result.exit_code == 5 and str(made[0]) in result.stderr
+    assert not any(path.exists() for path in made)

@@ -96,6 +96,12 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
         create_descriptor("flux1-dev")
 
 
+@pytest.mark.parametrize("name", ["", " ", "nano+", "+nano"])
+def test_an_empty_name_is_no_default(name: str) -> None:
+    with pytest.raises(UnknownBackboneError, match="the name of a backbone is empty"):
+        create_descriptor(name)
+
+
 def test_a_folder_follows_the_neutral_rule(tiny_checkpoint: Any) -> None:
     spec = find_backbone(tiny_checkpoint("flux"))
     assert spec.source == NEUTRAL_RULE

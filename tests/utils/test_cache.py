@@ -91,3 +91,12 @@ def test_a_file_that_was_changed_is_named_and_not_believed(
     with caplog.at_level(logging.WARNING):
         assert not is_sound(path)
     assert "values.json is damaged" in caplog.text and reason in caplog.text
+
+
+@pytest.mark.parametrize("name", ["file/c.json", f"{'n' * 256}/c.json"])
+def test_a_cache_where_no_file_can_be_holds_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert not is_sound(tmp_path / name)
+    assert "damaged" not in caplog.text

@@ -28,7 +28,7 @@ def test_a_device_that_is_here_is_taken() -> None:
     assert read_device("cpu") == read_device(torch.device("cpu")) == torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["nonsense", "cuda:99", 3, None])
+@pytest.mark.parametrize("name", ["nonsense", "cuda:99", "meta", 3, None])
 def test_a_device_that_is_not_here_is_named(name: object) -> None:
     with pytest.raises(InvalidArgumentError, match="device .* cannot be used"):
         read_device(name)

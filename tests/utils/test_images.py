@@ -241,7 +241,12 @@ def test_a_file_that_holds_no_single_image_is_one_clear_error(
 
 @pytest.mark.parametrize(
     ("name", "problem"),
-    [("missing.png", "no such file"), (".", "folder"), ("a\0b", "no such file|null")],
+    [
+        ("missing.png", "no such file"),
+        (".", "folder"),
+        ("a\0b", "no such file|null"),
+        ("n" * 300, "File name too long$"),
+    ],
 )
 def test_a_path_without_a_file_is_one_clear_error(tmp_path: Path, name: str, problem: str) -> None:
     with pytest.raises(ImageError, match=problem):

@@ -16,7 +16,7 @@ from kornia_ditf.dense import DenseDescriptor, one_prompt_each
 from kornia_ditf.errors import CaptureError, InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike, as_image, check_size, fit_image, squash_image
 from kornia_ditf.types import DescriptorMap, Frame
-from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.checks import check_integer, check_one_of
 from kornia_ditf.utils.hooks import StopForward, run_with_hooks
 from kornia_ditf.utils.isolation import isolated
 
@@ -59,7 +59,7 @@ class DINOConfig:
         >>> DINOConfig(layer=9, facet="keys")
         Traceback (most recent call last):
         kornia_ditf.errors.InvalidArgumentError: facet must be one of token, key, query, value,
-        got 'keys'
+        got 'keys'; did you mean 'key'?
     """
 
     layer: int | None = None
@@ -75,9 +75,7 @@ class DINOConfig:
         for name, minimum in (("layer", 0), ("stride", 1), ("long_side", 1)):
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), minimum=minimum)
-        if self.facet not in get_args(Facet):
-            known = ", ".join(get_args(Facet))
-            raise InvalidArgumentError(f"facet must be one of {known}, got {self.facet!r}")
+        check_one_of("facet", self.facet, get_args(Facet))
         for name in ("mean", "std"):
             _check_colours(name, getattr(self, name))
         if self.layernorm and self.facet != "token":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kornia_ditf.backbones.diffusers_backbone import read_schedule
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.noise import VariancePreserving
 
@@ -30,9 +31,12 @@ def read_own_schedule(checkpoint: Checkpoint) -> VariancePreserving:
 
     Those of CogVideoX shift the signal's share after the betas, which DDPM's do not.
     """
+    return read_schedule(checkpoint, _own_schedule)
+
+
+def _own_schedule(config: dict[str, Any]) -> VariancePreserving:
     import diffusers
 
-    config = checkpoint.json("scheduler/scheduler_config.json")
     schedulers: Any = diffusers
     scheduler = getattr(schedulers, config["_class_name"]).from_config(config)
     return VariancePreserving(scheduler.alphas_cumprod)

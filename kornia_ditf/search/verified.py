@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_ditf.dense import DenseDescriptor, one_prompt_each
@@ -25,6 +22,7 @@ from kornia_ditf.matching.refinement import refine
 from kornia_ditf.matching.verification import Geometry, Verification, verify
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, create_descriptor
+from kornia_ditf.search.views import View, bounding_box
 from kornia_ditf.types import DescriptorMap, Matches
 
 Kind = Literal["none", "scales", "turns", "both"]
@@ -229,77 +227,6 @@ def _read_search(search: Search) -> list[list[_Variant]]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _View:
-    """An image, or a part of it, turned or resized.
-
-    Args:
-        image: shape (1, 3, H, W).
-        matrix: takes pixels (x, y, 1) of the whole image to those of the view.
-        inside: which pixels show the image, bool, shape (H, W); all where it is None.
-    """
-
-    image: Tensor
-    matrix: NDArray[Any] = field(default_factory=lambda: np.eye(3))
-    inside: Tensor | None = None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.image.shape[2], self.image.shape[3]
-
-    def crop(self, box: tuple[int, int, int, int]) -> _View:
-        """Cut out columns and rows (left, top, right, bottom)."""
-        left, top, right, bottom = box
-        moved = np.array([[1.0, 0, -left], [0, 1, -top], [0, 0, 1]])
-        return _View(self.image[:, :, top:bottom, left:right], moved @ self.matrix)
-
-    def shrink(self, side: int) -> _View:
-        """Reduce the longest side to at most so many pixels."""
-        height, width = self.size
-        if max(height, width) <= side:
-            return self
-        small = [max(1, round(length * side / max(height, width))) for length in (height, width)]
-        image = F.interpolate(self.image.float(), small, mode="bilinear", antialias=True)
-        x, y = small[1] / width, small[0] / height
-        resized = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
-        return _View(image, resized @ self.matrix)
-
-    def turn(self, degrees: float) -> _View:
-        """Turn counter-clockwise; the view grows to hold all corners."""
-        height, width = self.size
-        quarters = round(degrees / 90)
-        if abs(degrees - 90 * quarters) < 1e-6:
-            turned = np.eye(3)
-            for _ in range(quarters % 4):
-                turned = np.array([[0.0, 1, 0], [-1, 0, width - 1], [0, 0, 1]]) @ turned
-                height, width = width, height
-            return _View(self.image.rot90(quarters % 4, (2, 3)), turned @ self.matrix)
-        cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-        rotation = np.array([[cos, sin], [-sin, cos]])
-        wide, high = np.ceil(np.abs(rotation) @ [width, height]).astype(int).tolist()
-        turned = np.eye(3)
-        turned[:2, :2] = rotation
-        turned[:2, 2] = [(wide - 1) / 2, (high - 1) / 2] - rotation @ [
-            (width - 1) / 2,
-            (height - 1) / 2,
-        ]
-        y, x = torch.meshgrid(torch.arange(high), torch.arange(wide), indexing="ij")
-        points = _transform(np.linalg.inv(turned), torch.stack([x, y], -1).float().view(-1, 2))
-        grid = (2 * points + 1) / torch.tensor([width, height]) - 1
-        grid = grid.view(1, high, wide, 2).to(self.image)
-        image = F.grid_sample(self.image, grid, padding_mode="border", align_corners=False)
-        return _View(image, turned @ self.matrix, (grid[0].abs() <= 1).all(-1))
-
-    def to_image(self, points: Tensor) -> Tensor:
-        """Map points (x, y) of the view into the whole image."""
-        return _transform(np.linalg.inv(self.matrix), points)
-
-    @property
-    def magnification(self) -> float:
-        """Pixels of the view per pixel of the image."""
-        return float(abs(np.linalg.det(self.matrix[:2, :2])) ** 0.5)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Found:
     """The matches of two views, in pixels of the whole images."""
 
@@ -321,7 +248,7 @@ class _Pair:
         maps: Sequence[DescriptorMap],
         prompts: Sequence[str | None],
     ) -> None:
-        self.views = tuple(_View(image) for image in images)
+        self.views = tuple(View(image) for image in images)
         self.sides = tuple(descriptor.long_side or max(view.size) for view in self.views)
         self.descriptor, self.prompts = descriptor, prompts
         self.options: dict[str, Any] = {}
@@ -347,7 +274,7 @@ class _Pair:
         points = found.verification.inlier_matches
         scale, turn = _similarity(found.verification, points.points_a)
         boxes = [
-            _box(each.double().cpu().numpy(), view.size)
+            bounding_box(each.double().cpu().numpy(), view.size)
             for each, view in zip((points.points_a, points.points_b), self.views, strict=True)
         ]
         quarter = 90.0 * round(turn / 90)
@@ -364,7 +291,7 @@ class _Pair:
             described.append((part, self._run(index, side, part)))
         return self._match(*described[0], *described[1], scale, turn, refined=True)
 
-    def _describe(self, index: int, side: int, turn: float) -> tuple[_View, DescriptorMap]:
+    def _describe(self, index: int, side: int, turn: float) -> tuple[View, DescriptorMap]:
         key = (index, side, turn)
         if key not in self._described:
             view = self.views[index]
@@ -374,14 +301,14 @@ class _Pair:
             self._described[key] = view, self._run(index, side, view)
         return self._described[key]
 
-    def _run(self, index: int, side: int, view: _View) -> DescriptorMap:
+    def _run(self, index: int, side: int, view: View) -> DescriptorMap:
         return self.descriptor.with_long_side(side)(view.image, self.prompts[index])
 
     def _match(
         self,
-        view_a: _View,
+        view_a: View,
         map_a: DescriptorMap,
-        view_b: _View,
+        view_b: View,
         map_b: DescriptorMap,
         scale: float,
         turn: float,
@@ -421,20 +348,3 @@ def _similarity(verification: Verification, points_a: Tensor) -> tuple[float, fl
         math.atan2(jacobian[1, 0] - jacobian[0, 1], jacobian[0, 0] + jacobian[1, 1])
     )
     return 1 / max(1e-6, abs(np.linalg.det(jacobian)) ** 0.5), turn
-
-
-def _box(points: NDArray[Any], size: tuple[int, int]) -> tuple[int, int, int, int] | None:
-    """Bound points with a margin; None where that is most of the image."""
-    low, high = np.quantile(points, [0.02, 0.98], axis=0)
-    margin = 0.15 * (high - low) + 8
-    height, width = size
-    left, top = np.clip(np.floor(low - margin), 0, [width - 1, height - 1]).astype(int).tolist()
-    right, bottom = np.clip(np.ceil(high + margin) + 1, 1, [width, height]).astype(int).tolist()
-    if (right - left) * (bottom - top) > 0.6 * height * width:
-        return None
-    return left, top, right, bottom
-
-
-def _transform(matrix: NDArray[Any], points: Tensor) -> Tensor:
-    affine = torch.from_numpy(matrix[:2]).float().to(points.device)
-    return points @ affine[:, :2].T + affine[:, 2]

@@ -15,10 +15,11 @@ from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.fusion import FusedDescriptor
 from kornia_ditf.preprocess import ImageLike, as_image
-from kornia_ditf.search import Attempt, _View, match_images
+from kornia_ditf.search.verified import Attempt, match_images
+from kornia_ditf.search.views import View
 from kornia_ditf.types import DescriptorMap, Frame
 
-DATA = Path(__file__).parents[1] / "examples" / "data"
+DATA = Path(__file__).parents[2] / "examples" / "data"
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def test_points_of_a_view_are_those_of_the_image(degrees: float) -> None:
     # Every pixel tells its own place.
     y, x = torch.meshgrid(torch.arange(60.0), torch.arange(80.0), indexing="ij")
     image = torch.stack([x, y, x + y])[None]
-    view = _View(image).crop((10, 5, 70, 50)).turn(degrees)
+    view = View(image).crop((10, 5, 70, 50)).turn(degrees)
     inside = view.inside
     if inside is None:
         inside = torch.ones(view.size, dtype=torch.bool)
@@ -157,7 +158,7 @@ def test_points_of_a_view_are_those_of_the_image(degrees: float) -> None:
     atol = 2e-3 if degrees % 90 == 0 else 0.501
     torch.testing.assert_close(points, view.image[0, :2, rows, columns].T, rtol=0, atol=atol)
     assert 0.9 * 60 * 45 < len(points) < 1.1 * 60 * 45
-    small = _View(image).shrink(40)
+    small = View(image).shrink(40)
     torch.testing.assert_close(
         small.to_image(torch.tensor([[20.0, 10.0]])), small.image[0, :2, 10, 20][None]
     )

@@ -1,0 +1,1 @@
+"""Matching two images that differ by a large turn or scale."""
