@@ -3,7 +3,8 @@
 from .adapters.entries import descriptor_entry, matcher_entry
 from .adapters.hosts import use_in
 from .adapters.kornia import DiTFDescriptor, DiTFFeature
-from .adapters.kornia_matcher import CosineMatcher, DiTFMatcher, RatioMatcher, create_matcher
+from .adapters.kornia_matcher import DiTFMatcher, create_matcher
+from .adapters.matchers import CosineMatcher, RatioMatcher
 from .adapters.opencv import (
     OpenCVFeature,
     to_dmatches,

@@ -9,147 +9,18 @@ from typing import Any
 
 import kornia.feature as KF
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_ditf.adapters.keypoints import allowed_at, is_filled
 from kornia_ditf.adapters.kornia import DiTFDescriptor, DiTFFeature, without_alpha
+from kornia_ditf.adapters.matchers import NEIGHBOURHOOD, CosineMatcher, RatioMatcher
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching.nearest import mutual_nearest
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
 from kornia_ditf.search.verified import check_search, match_images
 
 _RATIO = {"snn": False, "smnn": True, "fginn": False}  # name -> mutual
 _NAMES = ("nn", "mnn", *_RATIO, "adalam")
-NEIGHBOURHOOD = 0.04
-"""Default radius of `RatioMatcher`, as a fraction of the image's longer side."""
-
-
-class CosineMatcher(nn.Module):
-    """Mutual nearest neighbours by cosine, as a Kornia descriptor matcher.
-
-    Args:
-        min_score: drop matches of a lower cosine, in [-1, 1].
-
-    Example:
-        >>> distances, indices = CosineMatcher()(torch.eye(3), torch.eye(3)[[2, 0]])
-        >>> indices
-        tensor([[0, 1],
-                [2, 0]])
-    """
-
-    def __init__(self, min_score: float | None = None) -> None:
-        super().__init__()
-        if min_score is not None and not -1 <= min_score <= 1:
-            raise InvalidArgumentError(f"min_score must lie in [-1, 1], got {min_score}")
-        self.min_score = min_score
-
-    def forward(self, desc1: Tensor, desc2: Tensor) -> tuple[Tensor, Tensor]:
-        """Match descriptors (N, D) and (M, D).
-
-        Returns:
-            1 - cosine, shape (K, 1), differentiable, and index pairs, shape (K, 2). Zero vectors
-            match nothing.
-        """
-        indices, scores = mutual_nearest(desc1.detach(), desc2.detach())
-        if torch.is_grad_enabled() and (desc1.requires_grad or desc2.requires_grad):
-            a, b = indices.unbind(1)
-            scores = F.cosine_similarity(desc1[a].float(), desc2[b].float())
-        if self.min_score is not None:
-            indices, scores = indices[scores >= self.min_score], scores[scores >= self.min_score]
-        return 1 - scores[:, None], indices
-
-
-class RatioMatcher(nn.Module):
-    """Nearest neighbours that pass a ratio test which ignores the nearest's own neighbourhood.
-
-    Descriptors of neighbouring positions are nearly equal in a dense map, so the ratio of the
-    nearest to the plain second nearest is close to 1 for right and wrong matches alike. As in
-    FGINN, the second nearest is therefore searched outside a radius around the first.
-
-    Source: Mishkin et al., MODS, arXiv 1503.02619 (first geometrically inconsistent neighbour).
-
-    Args:
-        ratio: keep matches whose distance (L2 of unit vectors) is at most `ratio` times that of
-            the second nearest, in (0, 1].
-        radius: of the neighbourhood, in pixels. None takes 4 % of the image's longer side in
-            `DiTFMatcher`, which is 1.6 to 3.4 tokens of most presets; without the image it takes
-            10 pixels, as Kornia's FGINN does.
-        mutual: keep only mutual nearest neighbours that pass the test in both directions.
-
-    Raises:
-        InvalidArgumentError: a number out of range.
-
-    Example:
-        >>> import kornia.feature as KF
-        >>> centres = torch.tensor([[[5.0, 5.0], [40.0, 5.0], [41.0, 5.0]]])
-        >>> lafs = KF.laf_from_center_scale_ori(centres)
-        >>> descriptors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.01, 1.0]])
-        >>> RatioMatcher()(descriptors, descriptors, lafs, lafs)[1].tolist()
-        [[0, 0], [1, 1], [2, 2]]
-    """
-
-    def __init__(
-        self, ratio: float = 0.8, *, radius: float | None = None, mutual: bool = True
-    ) -> None:
-        super().__init__()
-        if not 0 < ratio <= 1:
-            raise InvalidArgumentError(f"ratio must lie in (0, 1], got {ratio}")
-        if radius is not None and not radius >= 0:
-            raise InvalidArgumentError(f"radius must be 0 or more pixels, got {radius}")
-        self.ratio, self.radius, self.mutual = ratio, radius, mutual
-
-    def forward(
-        self,
-        desc1: Tensor,
-        desc2: Tensor,
-        lafs1: Tensor,
-        lafs2: Tensor,
-        radii: tuple[float, float] = (10.0, 10.0),
-    ) -> tuple[Tensor, Tensor]:
-        """Match descriptors (N, D) and (M, D) of frames (1, N, 2, 3) and (1, M, 2, 3).
-
-        Args:
-            desc1: descriptors of image 1.
-            desc2: descriptors of image 2.
-            lafs1: their frames.
-            lafs2: their frames.
-            radii: neighbourhoods in pixels of both images, where the module has none of its own.
-
-        Returns:
-            ratios, shape (K, 1), the larger of both directions with `mutual`, and index pairs,
-            shape (K, 2). A descriptor without a second candidate outside the neighbourhood
-            matches nothing.
-        """
-        if self.radius is not None:
-            radii = (self.radius, self.radius)
-        units = [F.normalize(each.detach().float(), dim=-1) for each in (desc1, desc2)]
-        points1, points2 = lafs1[0, :, :, 2].float(), lafs2[0, :, :, 2].float()
-        nearest, ratios = _nearest_and_ratio(units[0], units[1], points2, radii[1])
-        row = torch.arange(len(nearest), device=nearest.device)
-        keep = ratios <= self.ratio
-        if self.mutual:
-            back, others = _nearest_and_ratio(units[1], units[0], points1, radii[0])
-            ratios = torch.maximum(ratios, others[nearest])
-            keep = (back[nearest] == row) & (ratios <= self.ratio)
-        return ratios[keep, None], torch.stack([row, nearest], 1)[keep]
-
-
-def _nearest_and_ratio(
-    queries: Tensor, candidates: Tensor, positions: Tensor, radius: float
-) -> tuple[Tensor, Tensor]:
-    """Return each query's nearest candidate, and its distance over that of the second outside."""
-    nearest, ratios = [], []
-    for some in torch.split(queries, 1024):  # bounds memory to 1024 x M
-        distances = torch.cdist(some, candidates)
-        first, index = distances.min(1)
-        near = torch.cdist(positions[index], positions) <= radius
-        near.scatter_(1, index[:, None], True)
-        second = distances.masked_fill(near, torch.inf).min(1).values
-        nearest.append(index)
-        ratios.append((first / second).where(second.isfinite(), torch.inf))
-    return torch.cat(nearest), torch.cat(ratios)
 
 
 class DiTFMatcher(KF.LocalFeatureMatcher):

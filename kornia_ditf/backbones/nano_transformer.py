@@ -61,6 +61,16 @@ class NanoTransformer(nn.Module):
         self.norm_out = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.proj_out = nn.Linear(width, patch * patch * (config.out_channels or 0))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights, as diffusers' models tell it."""
+        return self.scale_shift_table.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.scale_shift_table.device
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> NanoTransformer:
         """Build the transformer of a configuration; its weights are to be loaded."""

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from typer.testing import Result
 
+from kornia_ditf.errors import InvalidArgumentError
+
 Run = Callable[..., Result]
 
 
@@ -146,6 +148,21 @@ def test_an_ablation_prints_a_row_for_each_treatment(
     rows = [line.split()[0] for line in result.stdout.splitlines() if line.strip()]
     assert rows[2:6] == ["raw", "adaln", "adaln+discard", "discard+layernorm"]
     assert "per image" in result.stdout and "per point" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"source": ""}, r"'descriptors\[0\].source' is ''"),
+        ({"limit": 0}, r"'datasets\[0\].limit' is 0"),
+        ({"settings": {"block": "x"}}, r"'descriptors\[0\].block\[0\]' is 'x'"),
+    ],
+)
+def test_a_wrong_value_of_an_ablation_is_named(wrong: dict[str, Any], told: str) -> None:
+    from kornia_ditf.study.report.ablation import ablation_study
+
+    with pytest.raises(InvalidArgumentError, match=told):
+        ablation_study("nano", **wrong)
 
 
 def test_the_photographs_of_the_project_are_the_default_of_an_ablation() -> None:

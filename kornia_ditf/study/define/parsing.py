@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -71,10 +71,7 @@ def parse_study(text: str, *, name: str = "study", folder: Path | None = None) -
         raise InvalidArgumentError(
             f"{name}: a study is a mapping with {', '.join(Study.model_fields)}"
         )
-    try:
-        study = Study.model_validate(values)
-    except ValidationError as error:
-        raise InvalidArgumentError(_explain(error, name, lines)) from error
+    study = check_study(values, name, lines)
     for index, dataset in enumerate(study.datasets):
         if not study.protocols_of(dataset):
             line = _line(lines, ("datasets", index))
@@ -84,6 +81,23 @@ def parse_study(text: str, *, name: str = "study", folder: Path | None = None) -
             )
     study.configurations()
     return study if folder is None else _rooted(study, folder, name, lines)
+
+
+def check_study(values: Mapping[str, Any], name: str, lines: Mapping[Place, int]) -> Study:
+    """Make a study of the values that a file, or a command line, gives.
+
+    Args:
+        values: by the keys of a study file.
+        name: what an error calls the study.
+        lines: where in a file the values stand, by their paths of keys.
+
+    Raises:
+        InvalidArgumentError: a key or value is wrong, or one is missing.
+    """
+    try:
+        return Study.model_validate(values)
+    except ValidationError as error:
+        raise InvalidArgumentError(_explain(error, name, lines)) from error
 
 
 def _load(text: str, name: str) -> tuple[object, Mapping[Place, int]]:

@@ -93,7 +93,7 @@ class DatasetChoice(_Strict):
 
     name: str
     label: str | None = None
-    root: str | None = None
+    root: str | None = Field(default=None, min_length=1)
     split: str | None = None
     limit: int | None = Field(default=None, ge=1)
     seed: int = 0

@@ -9,7 +9,8 @@ from typing import Any
 import kornia_ditf
 from kornia_ditf.descriptor import DiTFConfig
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.study.define.spec import DatasetChoice, DescriptorChoice, ProtocolChoice, Study
+from kornia_ditf.study.define.parsing import check_study
+from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.report.analysis import analyse
 from kornia_ditf.study.run.summary import read_summary
 from kornia_ditf.treatments import TREATMENTS
@@ -58,16 +59,15 @@ def ablation_study(
     }
     assert set(_STEPS) == set(TREATMENTS)
     name = f"ablation-{Path(backbone).name}-{dataset}"
-    return Study(
-        name=name,
-        descriptors=[
-            DescriptorChoice(
-                name=backbone, source=source, treatment=list(_STEPS), options=given, **own
-            )
-        ],
-        datasets=[DatasetChoice(name=dataset, root=str(root.absolute()), split=split, limit=limit)],
-        protocols=[ProtocolChoice(name=protocol or "plain")],
-    )
+    descriptor = {"name": backbone, "source": source, "treatment": list(_STEPS), "options": given}
+    place = {"name": dataset, "root": str(root.absolute()), "split": split, "limit": limit}
+    values = {
+        "name": name,
+        "descriptors": [{**descriptor, **own}],
+        "datasets": [place],
+        "protocols": ["plain" if protocol is None else protocol],
+    }
+    return check_study(values, name, {})
 
 
 def ablation_table(out: Path) -> Iterator[tuple[str, list[str], list[list[str]]]]:

@@ -56,6 +56,7 @@ def test_lists_are_swept_in_the_order_of_the_file() -> None:
         ("timestep: 0", "timestep: noon", r"line 5: .*timestep.* is 'noon'; .*valid number"),
         ("name: small\n", "", r"line 1: 'name' is missing"),
         ("root: photographs", "limit: 0", r"line 9: 'datasets\[0\].limit' is 0; .*greater than"),
+        ("root: photographs", "root: ''", r"line 9: 'datasets\[0\].root' is ''"),
         ("protocols: plain\n", "", r"line 8: no protocol evaluates 'folder'"),
         ("    timestep: 0", "    block: 2", r"line 5: 'block' is given twice"),
         ("name: small", "name: [", r"line \d+: not valid YAML"),
