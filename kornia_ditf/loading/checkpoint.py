@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +18,7 @@ from kornia_ditf.errors import (
     InvalidArgumentError,
 )
 from kornia_ditf.loading import source as sources
+from kornia_ditf.loading.header import read_header
 
 WEIGHTS = "diffusion_pytorch_model"
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "variant")
@@ -280,7 +280,8 @@ class Checkpoint:
 
     def _advice(self, name: str) -> str:
         if name == "model_index.json":
-            return self._advice_on_layout()
+            config = self.json("config.json") if self.exists("config.json") else {}
+            return sources.explain_layout(config)
         stem, dot, _ = name.partition(".safetensors" if self.variant is None else ".")
         if not dot:
             return ": it is incomplete; download it again"
@@ -300,21 +301,6 @@ class Checkpoint:
                 "name a revision or a repository that has safetensors"
             )
         return ": it is incomplete; download it again"
-
-    def _advice_on_layout(self) -> str:
-        if self.exists("config.json"):
-            config = self.json("config.json")
-            if "_class_name" in config:
-                return (
-                    f": it is one part of a model, a {config['_class_name']}; name the folder that "
-                    "holds model_index.json, which is usually the one above"
-                )
-            if "model_type" in config:
-                return f": it is a transformers model of the type {config['model_type']!r}"
-        return (
-            ": it is no model in the diffusers layout, which has model_index.json beside "
-            "transformer/ and vae/"
-        )
 
     @cached_property
     def _remote(self) -> Any:
@@ -411,32 +397,3 @@ def hub_options(options: Mapping[str, Any]) -> dict[str, Any]:
 def take_hub_options(options: dict[str, Any]) -> dict[str, Any]:
     """Remove those options that a `Checkpoint` takes, and return them."""
     return {name: options.pop(name) for name in HUB_OPTIONS if name in options}
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a safetensors file says of its tensors: the dtype of each, and notes of the writer."""
-
-    dtypes: Mapping[str, str]
-    metadata: Mapping[str, str]
-
-
-def read_header(path: Path) -> Header:
-    """Read the header of a safetensors file, no tensor.
-
-    Raises:
-        CheckpointError: the file is damaged or cut short.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-            return Header(dtypes, file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise damaged(path, error) from error
-
-
-def damaged(path: Path, error: Exception) -> CheckpointError:
-    """Say that a weight file cannot be read."""
-    return CheckpointError(f"{path} is damaged or cut short ({error}); download it again")

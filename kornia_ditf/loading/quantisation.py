@@ -6,7 +6,8 @@ import re
 from collections.abc import Collection
 
 from kornia_ditf.errors import CheckpointError
-from kornia_ditf.loading.checkpoint import Checkpoint, Header, read_header
+from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.loading.header import Header, read_header
 
 _PLAIN = re.compile(r"F64|F32|F16|BF16|F8_E[45]M[23](FNUZ)?")
 # Buffers that some writers store besides: positions and counters are int64, masks are bool.

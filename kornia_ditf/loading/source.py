@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,21 @@ def explain(source: str) -> str:
         )
     return (
         f"there is no folder {source}{near_folder(source)}; name {_LAYOUT} or a hub id owner/name"
+    )
+
+
+def explain_layout(config: Mapping[str, Any]) -> str:
+    """Say what a model without model_index.json is, by the config.json that it may have."""
+    if "_class_name" in config:
+        return (
+            f": it is one part of a model, a {config['_class_name']}; name the folder that holds "
+            "model_index.json, which is usually the one above"
+        )
+    if "model_type" in config:
+        return f": it is a transformers model of the type {config['model_type']!r}"
+    return (
+        ": it is no model in the diffusers layout, which has model_index.json beside transformer/ "
+        "and vae/"
     )
 
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
-from kornia_ditf.loading.checkpoint import Checkpoint, damaged, read_header
+from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.loading.header import damaged, read_header
 from kornia_ditf.loading.quantisation import refuse_quantised
 from kornia_ditf.utils.isolation import SharedSetting, building, quiet
 

@@ -6,17 +6,15 @@ all are listed.
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock
-from types import FunctionType, MethodType
 from typing import Any, TypeAlias
 
 import torch
@@ -36,10 +34,11 @@ from kornia_ditf.errors import (
     UnknownBackboneError,
 )
 from kornia_ditf.fusion import FUSIONS, Fusion, load_fusion
-from kornia_ditf.loading.checkpoint import HUB_OPTIONS, Checkpoint, hub_options
+from kornia_ditf.loading.checkpoint import Checkpoint, hub_options
 from kornia_ditf.loading.source import as_folder, explain, is_hub_id, is_path, near_folder
 from kornia_ditf.registry import hookspecs
 from kornia_ditf.registry.catalogue import AnySpec, Catalogue
+from kornia_ditf.registry.options import known_options, no_such_option
 from kornia_ditf.registry.plugins import Plugin, describe_error, installed_plugins
 from kornia_ditf.utils.checks import did_you_mean, read_dtype
 
@@ -287,43 +286,12 @@ def _load(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
     except BaseException as error:  # a plugin's SystemExit too
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if isinstance(error, TypeError) and unknown is not None and unknown[1] in options:
-            raise _no_option(spec, unknown[1], taken) from error
+            raise no_such_option(spec.name, unknown[1], taken) from error
         if built_in:
             raise
         raise PluginError(
             f"cannot load {spec.name!r}: its plugin {origin!r} failed with {describe_error(error)}"
         ) from error
-
-
-def _no_option(spec: AnySpec, name: str, known: Collection[str]) -> InvalidArgumentError:
-    advice = _OTHER_NAMES.get(name) or did_you_mean(name, known)
-    listed = f" (options: {', '.join(sorted(known))})" if known else ""
-    return InvalidArgumentError(f"{spec.name} has no option {name!r}{advice}{listed}")
-
-
-def known_options(load: Callable[..., Any]) -> Iterator[str]:
-    """Go through the names of the options that a loader, and the class it belongs to, declare."""
-    owner = getattr(load, "__self__", None)
-    classes = owner.__mro__ if isinstance(owner, type) else ()
-    for function in (load, *(vars(each).get("__init__") for each in classes)):
-        if isinstance(function, FunctionType | MethodType):
-            for parameter in inspect.signature(function).parameters.values():
-                if parameter.kind is parameter.KEYWORD_ONLY:
-                    yield parameter.name
-    if classes:
-        yield from HUB_OPTIONS
-
-
-# What other libraries call it.
-_OTHER_NAMES = {
-    "torch_dtype": "; it is called dtype here: dtype='bfloat16'",
-    "device_map": "; name one device: device='cuda', with offload=True where memory is short",
-    "load_in_8bit": "; give quantization_config=..., one of diffusers' configurations",
-    "load_in_4bit": "; give quantization_config=..., one of diffusers' configurations",
-    "use_auth_token": "; it is called token here",
-    "subfolder": "; name the folder that holds model_index.json",
-    "resolution": "; it is called long_side here, in pixels",
-}
 
 
 def _find(name: str | Path) -> AnySpec | None:

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from kornia_ditf.errors import CheckpointError
-from kornia_ditf.loading.checkpoint import read_header
+from kornia_ditf.loading.header import read_header
 from kornia_ditf.loading.quantisation import refuse_quantised
 
 FP8, INT8 = torch.float8_e4m3fn, torch.int8

@@ -1,0 +1,38 @@
+"""Headers of safetensors files: which tensors a file holds, read without any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kornia_ditf.errors import CheckpointError
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a safetensors file says of its tensors: the dtype of each, and notes of the writer."""
+
+    dtypes: Mapping[str, str]
+    metadata: Mapping[str, str]
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of a safetensors file, no tensor.
+
+    Raises:
+        CheckpointError: the file is damaged or cut short.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            return Header(dtypes, file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> CheckpointError:
+    """Say that a weight file cannot be read."""
+    return CheckpointError(f"{path} is damaged or cut short ({error}); download it again")

@@ -1,0 +1,43 @@
+"""Options of loaders: which there are, and what to say of one that there is not."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterator
+from types import FunctionType, MethodType
+from typing import Any
+
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.loading.checkpoint import HUB_OPTIONS
+from kornia_ditf.utils.checks import did_you_mean
+
+# What other libraries call it.
+_OTHER_NAMES = {
+    "torch_dtype": "; it is called dtype here: dtype='bfloat16'",
+    "device_map": "; name one device: device='cuda', with offload=True where memory is short",
+    "load_in_8bit": "; give quantization_config=..., one of diffusers' configurations",
+    "load_in_4bit": "; give quantization_config=..., one of diffusers' configurations",
+    "use_auth_token": "; it is called token here",
+    "subfolder": "; name the folder that holds model_index.json",
+    "resolution": "; it is called long_side here, in pixels",
+}
+
+
+def no_such_option(owner: str, name: str, known: Collection[str]) -> InvalidArgumentError:
+    """Say that a loader has no such option, and which one was probably meant."""
+    advice = _OTHER_NAMES.get(name) or did_you_mean(name, known)
+    listed = f" (options: {', '.join(sorted(known))})" if known else ""
+    return InvalidArgumentError(f"{owner} has no option {name!r}{advice}{listed}")
+
+
+def known_options(load: Callable[..., Any]) -> Iterator[str]:
+    """Go through the names of the options that a loader, and the class it belongs to, declare."""
+    owner = getattr(load, "__self__", None)
+    classes = owner.__mro__ if isinstance(owner, type) else ()
+    for function in (load, *(vars(each).get("__init__") for each in classes)):
+        if isinstance(function, FunctionType | MethodType):
+            for parameter in inspect.signature(function).parameters.values():
+                if parameter.kind is parameter.KEYWORD_ONLY:
+                    yield parameter.name
+    if classes:
+        yield from HUB_OPTIONS
