@@ -24,7 +24,7 @@ from kornia_ditf.loading.weights import without_deprecations, without_progress_b
 from kornia_ditf.types import Conditioning
 from kornia_ditf.utils.cache import cache_folder, is_sound, write_checked
 from kornia_ditf.utils.files import save_tensors
-from kornia_ditf.utils.isolation import isolated, lock_of
+from kornia_ditf.utils.isolation import building, isolated, lock_of
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +184,8 @@ class CachedPromptEncoder:
         import diffusers
 
         checkpoint = self.checkpoint
-        modules = self.modules(checkpoint, self.dtype)
+        with building(self.dtype):
+            modules = self.modules(checkpoint, self.dtype)
         parts = [name for name in checkpoint.json("model_index.json") if name not in modules]
         try:
             for part in parts:
@@ -192,7 +193,7 @@ class CachedPromptEncoder:
                     check_plain(checkpoint, part)
             with without_deprecations(), without_remarks():  # that torchvision is not installed
                 pipeline_class: Any = getattr(diffusers, self.pipeline_class)
-            with without_progress_bars(), without_deprecations():
+            with building(self.dtype), without_progress_bars(), without_deprecations():
                 pipeline = pipeline_class.from_pretrained(
                     **checkpoint.pretrained_options(),
                     **modules,

@@ -20,7 +20,7 @@ from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.header import damaged, read_header
 from kornia_ditf.loading.quantisation import refuse_quantised
-from kornia_ditf.utils.isolation import SharedSetting, default_dtype, lock_of, quiet
+from kornia_ditf.utils.isolation import SharedSetting, building, quiet
 
 logger = logging.getLogger(__name__)
 
@@ -148,8 +148,7 @@ def build_empty(
     def build(*, include_buffers: bool) -> nn.Module:
         # Both change the whole process while the model is built.
         with (
-            default_dtype(dtype),
-            lock_of(init_empty_weights),
+            building(dtype),
             init_empty_weights(include_buffers=include_buffers),
             without_deprecations(),
         ):
@@ -302,7 +301,7 @@ def _load_quantized(
     model_class: Any = getattr(diffusers, class_name)
     given = {} if quantization_config is None else {"quantization_config": quantization_config}
     try:
-        with without_progress_bars():
+        with building(dtype), without_progress_bars():
             model: nn.Module = model_class.from_pretrained(
                 **checkpoint.pretrained_options(), subfolder=subfolder, dtype=dtype, **given
             )

@@ -37,7 +37,7 @@ class MMA:
         """Count one pair by its matches' distances, shape (K,), in pixels."""
         self._pairs += 1
         if len(distances):
-            self._sums += within(distances, 1.0, self.thresholds).double().mean(1)
+            self._sums += within(distances, 1.0, self.thresholds).cpu().double().mean(1)
 
     def merge(self, other: MMA) -> None:
         """Add what another one counted."""

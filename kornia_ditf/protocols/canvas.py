@@ -32,7 +32,7 @@ def to_canvas(points: Tensor, size: tuple[int, int], side: int) -> Tensor:
 
 def from_canvas(points: Tensor, size: tuple[int, int], side: int) -> Tensor:
     """Map points of the padded square back into the image; float64."""
-    return (points.double() - _offset(size, side)) / scale_of(size, side)
+    return (points.cpu().double() - _offset(size, side)) / scale_of(size, side)
 
 
 def scale_of(size: tuple[int, int], side: int) -> float:

@@ -97,6 +97,23 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+_building = threading.RLock()
+
+
+@contextmanager
+def building(dtype: torch.dtype) -> Iterator[None]:
+    """Build and load a model of another library, which changes torch for all threads meanwhile.
+
+    transformers sets the default dtype, and accelerate and diffusers let new parameters have no
+    values: no other thread may build or run a model under either.
+
+    Args:
+        dtype: of the model.
+    """
+    with default_dtype(dtype), _building:
+        yield
+
+
 @SharedSetting
 @contextmanager
 def quiet(category: type[Warning]) -> Iterator[None]:

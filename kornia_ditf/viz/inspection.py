@@ -111,7 +111,7 @@ def _similarity(descriptors: DescriptorMap, point: tuple[float, float]) -> Tenso
 
 
 def _contrast(descriptors: DescriptorMap) -> float:
-    tokens = F.normalize(descriptors.tokens[0].double(), dim=-1)
+    tokens = F.normalize(descriptors.tokens[0].cpu().double(), dim=-1)
     count = len(tokens)
     # The sum of all cosines is the squared length of the sum of all tokens.
     pairs = float(tokens.sum(0).square().sum()) - count

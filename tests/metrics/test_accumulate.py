@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.metrics import accumulate
@@ -87,3 +88,19 @@ def test_every_accumulator_defines_what_it_counts() -> None:
     ]
     assert len(kinds) == 3
     assert all(len(kind.definition) > 80 for kind in kinds)
+
+
+class OnAnotherDevice(Tensor):
+    """A tensor of a device that has no float64."""
+
+    def cpu(self, *_: object) -> Tensor:  # type: ignore[override]
+        return self.as_subclass(Tensor)
+
+    def double(self) -> Tensor:  # type: ignore[override]
+        raise TypeError("this device has no float64")
+
+
+def test_distances_on_a_device_without_float64_count() -> None:
+    mma = MMA((1, 3))
+    mma.update(torch.tensor([0.5, 2.0]).as_subclass(OnAnotherDevice))
+    assert list(mma.compute().values()) == [0.5, 1.0]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.utils.isolation import default_dtype, eager, isolated, lock_of, quiet
+from kornia_ditf.utils.isolation import building, default_dtype, eager, isolated, lock_of, quiet
 
 
 class Settings(nn.Module):
@@ -123,6 +123,30 @@ def test_an_eager_function_breaks_the_graph_and_runs_as_it_is() -> None:
 
     compiled = torch.compile(lambda x: count(2 * x), backend="eager")
     assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 3.0))
+
+
+def test_models_are_built_one_at_a_time_in_their_own_dtype() -> None:
+    inside, met = [0], []
+
+    def build(dtype: torch.dtype) -> None:
+        with building(dtype), building(dtype):
+            inside[0] += 1
+            Event().wait(0.01)
+            met.append((inside[0], torch.get_default_dtype() == dtype))
+            inside[0] -= 1
+
+    def run() -> None:
+        with isolated(nn.Linear(2, 2)):
+            Event().wait(0.01)
+            met.append((1, torch.get_default_dtype() == torch.float32))
+
+    with ThreadPoolExecutor(6) as pool:
+        dtypes = [torch.bfloat16, torch.float32, torch.float16, torch.bfloat16]
+        calls = [pool.submit(build, dtype) for dtype in dtypes]
+        calls += [pool.submit(run) for _ in range(6)]
+        for call in calls:
+            call.result()
+    assert met == [(1, True)] * 10
 
 
 def test_warning_filters_are_as_before_however_threads_leave_a_silence() -> None:

@@ -14,6 +14,7 @@ from kornia_ditf.loading.checkpoint import Checkpoint, take_hub_options
 from kornia_ditf.loading.quantisation import check_plain
 from kornia_ditf.loading.weights import without_progress_bars, without_remarks
 from kornia_ditf.utils.checks import read_placement
+from kornia_ditf.utils.isolation import building
 from kornia_ditf_dino.descriptor import DINO, DINOConfig
 
 _CLASSES = {
@@ -91,7 +92,7 @@ def _load_model(checkpoint: Checkpoint, values: dict[str, Any], dtype: torch.dty
             {name: value for name, value in values.items() if name not in _STAGES}
         )
         # The weights of later layers are left unused, which is what was asked for.
-        with without_progress_bars(), without_remarks():
+        with building(dtype), without_progress_bars(), without_remarks():
             model, found = model_class.from_pretrained(
                 **checkpoint.pretrained_options(),
                 config=config,
