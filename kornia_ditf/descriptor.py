@@ -207,7 +207,7 @@ class DiTF(DenseDescriptor):
         blocks: Sequence[int],
         prompts: str | Sequence[str] | None = None,
     ) -> tuple[dict[int, Tap], Frame]:
-        """Give what the descriptors are made of: blocks' inputs, averaged over the noise draws.
+        """Return what the descriptors are made of: blocks' inputs, averaged over the noise draws.
 
         Arguments as in `describe_blocks`; nothing is discarded or normalised yet.
         """

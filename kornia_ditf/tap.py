@@ -45,7 +45,7 @@ class Modulation(Protocol):
         """The submodule of the block whose output is needed, if one is."""
 
     def read(self, call: BlockCall, width: int) -> tuple[Tensor | None, Tensor | None]:
-        """Give shift and scale, each (B, width), (B, N, width) or None."""
+        """Return shift and scale, each (B, width), (B, N, width) or None."""
 
 
 @dataclass(frozen=True, slots=True)

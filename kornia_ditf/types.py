@@ -266,7 +266,7 @@ class DescriptorMap:
         return self.data.flatten(2).transpose(1, 2)
 
     def centres(self) -> Tensor:
-        """Give each token's centre (x, y) in image pixels, shape (rows * columns, 2)."""
+        """Return each token's centre (x, y) in image pixels, shape (rows * columns, 2)."""
         rows, columns = self.grid
         height, width = self.frame.image_size
         y = (torch.arange(rows, dtype=torch.float64) + 0.5) * (height / rows) - 0.5

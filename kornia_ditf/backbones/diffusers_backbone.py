@@ -176,7 +176,7 @@ class DiffusersBackbone(Backbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Mapping[str, Any]:
-        """Give the arguments of the transformer's forward, as the family's pipeline does.
+        """Return the arguments of the transformer's forward, as the family's pipeline does.
 
         Args:
             latent: noisy latents (B, C, h, w) in the transformer's dtype, on its device.
@@ -330,7 +330,7 @@ class DiffusersBackbone(Backbone):
 
     @classmethod
     def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        """Give the modules that the pipeline shall not load: None, or what comes from elsewhere."""
+        """Return the modules that the pipeline shall not load: None, or what comes from elsewhere."""
         return {"transformer": None, "vae": None}
 
     @classmethod
@@ -379,7 +379,7 @@ def read_schedule(
 
 @contextmanager
 def _named(model: nn.Module) -> Iterator[None]:
-    """Say whose forward failed; the errors of a wrong configuration come from deep inside."""
+    """Name the model whose forward failed; the errors of a wrong configuration come from deep inside."""
     try:
         yield
     except (DiTFError, MemoryError, torch.OutOfMemoryError):

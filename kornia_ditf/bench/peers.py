@@ -14,7 +14,7 @@ Pairs = set[tuple[int, int]]
 
 
 def present(*modules: str) -> bool:
-    """Tell whether all of some modules are installed."""
+    """Whether all of some modules are installed."""
     return all(find_spec(module) is not None for module in modules)
 
 

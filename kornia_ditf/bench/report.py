@@ -19,7 +19,7 @@ START, END = "<!-- results: written by python -m kornia_ditf.bench -->", "<!-- e
 
 
 def circumstances(device: torch.device, threads: int) -> dict[str, Any]:
-    """Tell what the figures belong to: command, commit, date, hardware, versions."""
+    """Return what the figures belong to: command, commit, date, hardware, versions."""
     gpu = device.type != "cpu"
     return {
         "command": "python -m kornia_ditf.bench " + " ".join(sys.argv[1:]),

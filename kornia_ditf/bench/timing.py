@@ -32,7 +32,7 @@ class Timing:
         return statistics.median(self.seconds)
 
     def ratios(self, other: Timing) -> tuple[float, float, float]:
-        """Give how many times as long as another it took: least, median, most, by rounds.
+        """Return how many times as long as another it took: least, median, most, by rounds.
 
         One that had another number of turns is compared with the other's median.
         """

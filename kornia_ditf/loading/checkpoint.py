@@ -113,7 +113,7 @@ class Checkpoint:
         return digest.hexdigest()[:40]
 
     def exists(self, name: str) -> bool:
-        """Tell whether the model has a file, by its path inside the repository."""
+        """Whether the model has a file, by its path inside the repository."""
         if self.folder is not None:
             return (self.folder / name).is_file()
         if self._remote is not None:
@@ -125,7 +125,7 @@ class Checkpoint:
         return True
 
     def file(self, name: str) -> Path:
-        """Give the local path of a file, downloading it if it is not cached.
+        """Return the local path of a file, downloading it if it is not cached.
 
         Raises:
             CheckpointError: the model has no such file.
@@ -142,7 +142,7 @@ class Checkpoint:
         return self._download(name)
 
     def size(self, name: str) -> int:
-        """Give a file's size in bytes, without downloading it.
+        """Return a file's size in bytes, without downloading it.
 
         Raises:
             CheckpointError: the model has no such file.
@@ -239,7 +239,7 @@ class Checkpoint:
         return sorted(self._remote_sizes)
 
     def has(self, name: str) -> bool:
-        """Tell whether a file is on this machine already."""
+        """Whether a file is on this machine already."""
         if self.folder is not None:
             return (self.folder / name).is_file()
         from huggingface_hub import try_to_load_from_cache
@@ -251,7 +251,7 @@ class Checkpoint:
         return isinstance(cached, str)
 
     def pretrained_options(self) -> dict[str, Any]:
-        """Give what diffusers' own `from_pretrained` needs to load these very files.
+        """Return what diffusers' own `from_pretrained` needs to load these very files.
 
         The commit is pinned, so that what it loads cannot differ from what was read before, and
         where the hub cannot be asked it is not asked again.
@@ -361,7 +361,7 @@ class Checkpoint:
         return Path(path)
 
     def _no_folder(self) -> str:
-        """Say that no such folder exists, where the name may well have meant one."""
+        """Return a remark that no such folder exists, where the name may have meant one."""
         if sources.as_folder(Path(self.source).parent) is None:
             return ""
         return f"there is no folder {self.source}{sources.near_folder(self.source)}; on the hub, "

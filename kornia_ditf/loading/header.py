@@ -34,5 +34,5 @@ def read_header(path: Path) -> Header:
 
 
 def damaged(path: Path, error: Exception) -> CheckpointError:
-    """Say that a weight file cannot be read."""
+    """Return the error for a weight file that cannot be read."""
     return CheckpointError(f"{path} is damaged or cut short ({error}); download it again")

@@ -53,7 +53,7 @@ def encode_images(vae: nn.Module, images: Tensor, *, sample: bool = False, seed:
 
 
 def pixels_per_cell(vae: nn.Module) -> int:
-    """Give the side of the square of pixels that one cell of `encode_images`' latents covers."""
+    """Return the side of the square of pixels that one cell of `encode_images`' latents covers."""
     config = _any(vae).config
     # Read past diffusers' own look-up, which warns where the configuration alone has it.
     ratio = vars(vae).get("spatial_compression_ratio")

@@ -43,7 +43,7 @@ class PromptCache:
         self.folder = folder
 
     def path(self, key: str) -> Path:
-        """Give the file of a key."""
+        """Return the file of a key."""
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.safetensors"
 
     def load(self, key: str, *, text_encoders: str | None = None) -> dict[str, Tensor] | None:
@@ -109,7 +109,7 @@ class CachedPromptEncoder:
         self._last: tuple[tuple[str, ...], Conditioning] | None = None  # one prompt serves most
 
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
-        """Give the conditioning of prompts, one row each.
+        """Return the conditioning of prompts, one row each.
 
         Raises:
             CheckpointError: the text encoders are incomplete or damaged.
@@ -169,7 +169,7 @@ class CachedPromptEncoder:
 
     @contextmanager
     def _named(self, prompt: str) -> Iterator[None]:
-        """Say which prompt failed; the errors of wrong tokenizers come from deep inside."""
+        """Name the prompt that failed; the errors of wrong tokenizers come from deep inside."""
         try:
             yield
         except (DiTFError, MemoryError, torch.OutOfMemoryError):

@@ -47,7 +47,7 @@ def is_path(source: str) -> bool:
 
 
 def explain(source: str) -> str:
-    """Say what a source that is no folder is, and what to type instead."""
+    """Explain what a source that is no folder is, and what to type instead."""
     url = re.fullmatch(r"(\w+:/+|(?=huggingface\.co/))(?P<host>[^/]+)/?(?P<path>.*)", source)
     if url is not None:
         return _explain_url(source, url["host"], url["path"])
@@ -63,7 +63,7 @@ def explain(source: str) -> str:
 
 
 def explain_layout(config: Mapping[str, Any]) -> str:
-    """Say what a model without model_index.json is, by the config.json that it may have."""
+    """Describe a model without model_index.json by the config.json that it may have."""
     if "_class_name" in config:
         return (
             f": it is one part of a model, a {config['_class_name']}; name the folder that holds "

@@ -167,7 +167,7 @@ def build_empty(
 
 
 def _lacks_values(model: nn.Module) -> bool:
-    """Tell whether a model built without memory needs values that no checkpoint stores."""
+    """Whether a model built without memory needs values that no checkpoint stores."""
     stored = model.state_dict().keys()
     if any(buffer.is_meta for name, buffer in model.named_buffers() if name not in stored):
         return True

@@ -63,7 +63,7 @@ def cosine_planes(
 
 
 def inverse_lengths(tokens: Tensor, size: tuple[int, int]) -> Tensor:
-    """Give one over the length of every upsampled vector.
+    """Return one over the length of every upsampled vector.
 
     Args:
         tokens: descriptors of one image, shape (rows, columns, D), float32.

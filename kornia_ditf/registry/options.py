@@ -24,7 +24,7 @@ _OTHER_NAMES = {
 
 
 def no_such_option(owner: str, name: str, known: Collection[str]) -> InvalidArgumentError:
-    """Say that a loader has no such option, and which one was probably meant."""
+    """Return the error for an option that a loader does not have, with the likely one."""
     advice = _OTHER_NAMES.get(name) or did_you_mean(name, known)
     listed = f" (options: {', '.join(sorted(known))})" if known else ""
     return InvalidArgumentError(f"{owner} has no option {name!r}{advice}{listed}")

@@ -145,7 +145,7 @@ def shared_noise() -> Iterator[None]:
 
 
 def rounding(dtype: torch.dtype) -> float:
-    """Give the fraction by which rounding alone may move features of a dtype."""
+    """Return the fraction by which rounding alone may move features of a dtype."""
     return 1e-4 if dtype == torch.float32 else 0.05
 
 

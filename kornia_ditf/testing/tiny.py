@@ -31,7 +31,7 @@ def seeded(seed: int = 0) -> Iterator[None]:
 
 @torch.no_grad()
 def randomise(model: nn.Module) -> None:
-    """Give values to what is constant at first: biases, gains, and modulations that are zero.
+    """Set what is constant at first: biases, gains, and modulations that are zero.
 
     Otherwise a test of the modulation would compare nothing with nothing.
     """

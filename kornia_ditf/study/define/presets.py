@@ -16,7 +16,7 @@ _COMPARED = ("block", "timestep", "ensemble", "prompt")
 
 
 def preset_notes(study: Study, sets: Sequence[ListedSet]) -> list[str]:
-    """Say where a preset meets a protocol that its authors ran with other settings.
+    """Report where a preset meets a protocol that its authors ran with other settings.
 
     Returns:
         one sentence for each preset and protocol; empty where all belong together.

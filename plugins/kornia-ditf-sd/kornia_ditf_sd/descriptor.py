@@ -209,7 +209,7 @@ class DIFT(DenseDescriptor):
 
 
 def _with_time_ids(conditioning: Conditioning, size: tuple[int, int]) -> Conditioning:
-    """Tell SDXL what its pipeline tells by default: that nothing was scaled or cropped."""
+    """Add SDXL's time ids of an image that was neither scaled nor cropped."""
     told = conditioning.tensors
     ids = torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32)
     return Conditioning({**told, "time_ids": ids.expand(len(told["prompt_embeds"]), -1)})

@@ -72,6 +72,6 @@ def load_unet(checkpoint: Checkpoint, up_ft_index: int, dtype: torch.dtype) -> n
 
 
 def downsampling(unet: nn.Module) -> int:
-    """Tell by what a UNet divides the sides of a latent on its way down."""
+    """Return by what a UNet divides the sides of a latent on its way down."""
     config: Any = unet.config
     return int(2 ** (len(config.down_block_types) - 1))
