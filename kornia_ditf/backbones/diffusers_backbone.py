@@ -330,7 +330,7 @@ class DiffusersBackbone(Backbone):
 
     @classmethod
     def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        """Return the modules that the pipeline shall not load: None, or what comes from elsewhere."""
+        """Return modules that the pipeline does not load: None, or one from elsewhere."""
         return {"transformer": None, "vae": None}
 
     @classmethod
@@ -379,7 +379,7 @@ def read_schedule(
 
 @contextmanager
 def _named(model: nn.Module) -> Iterator[None]:
-    """Name the model whose forward failed; the errors of a wrong configuration come from deep inside."""
+    """Name the model whose forward failed; errors of a wrong configuration come from deep inside."""
     try:
         yield
     except (DiTFError, MemoryError, torch.OutOfMemoryError):
