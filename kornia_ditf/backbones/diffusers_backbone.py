@@ -379,7 +379,7 @@ def read_schedule(
 
 @contextmanager
 def _named(model: nn.Module) -> Iterator[None]:
-    """Name the model whose forward failed; errors of a wrong configuration come from deep inside."""
+    """Name the model whose forward failed; wrong configurations fail deep inside."""
     try:
         yield
     except (DiTFError, MemoryError, torch.OutOfMemoryError):
