@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -21,6 +22,8 @@ from kornia_ditf.adapters.opencv import (
 )
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError
+
+DATA = Path(__file__).parents[2] / "examples" / "data"
 
 Pictures = list[npt.NDArray[Any]]
 
@@ -263,3 +266,30 @@ def test_a_mistake_is_named(mistake: str, conv: Any, bgr: Pictures) -> None:
     make, message = WRONG[mistake]
     with pytest.raises(InvalidArgumentError, match=message):
         make(OpenCVFeature(conv), bgr[0])
+
+
+def test_large_keypoints_are_read_from_smaller_copies_of_the_image() -> None:
+    photograph = cv2.imread(str(DATA / "motorcycle_a.jpg"))
+    half = cv2.resize(photograph, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    # Whole in the frame, as a photograph from twice the distance shows it.
+    far = np.zeros_like(photograph)
+    far[: half.shape[0], : half.shape[1]] = half
+
+    def right(multiscale: bool) -> int:
+        feature = OpenCVFeature("nano", detector="sift", multiscale=multiscale, long_side=224)
+        (keypoints_a, a), (keypoints_b, b) = (
+            feature.detectAndCompute(image, None) for image in (photograph, far)
+        )
+        found = cv2.BFMatcher(cv2.NORM_L2).knnMatch(a, b, k=2)
+        good = [first for first, second in found if first.distance < 0.75 * second.distance]
+        places = cv2.KeyPoint.convert(keypoints_a) / 2
+        errors = [np.linalg.norm(places[m.queryIdx] - keypoints_b[m.trainIdx].pt) for m in good]
+        return sum(error < 8 for error in errors)
+
+    assert right(True) >= 3 * max(1, right(False))
+
+
+def test_several_scales_are_the_default_with_sift_alone() -> None:
+    chosen = {name: OpenCVFeature("nano", detector=name).multiscale for name in ("sift", "orb")}
+    assert chosen == {"sift": True, "orb": False}
+    assert OpenCVFeature("nano", detector=cv2.SIFT.create()).multiscale
