@@ -12,6 +12,8 @@ from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import did_you_mean
 
 _OPENCV = ("agast", "akaze", "brisk", "fast", "gftt", "kaze", "mser", "orb", "sift")
+_LEVELS = 5
+_FINEST = 3.0
 _LIMITS = {"gftt": "maxCorners", "orb": "nfeatures", "sift": "nfeatures"}
 
 
@@ -54,6 +56,31 @@ def allowed_at(points: Tensor, mask: Tensor) -> Tensor:
     size = points.new_tensor([mask.shape[1], mask.shape[0]])
     x, y = torch.minimum(points.round().clamp_min(0), size - 1).long().unbind(-1)
     return (mask != 0)[y.to(mask.device), x.to(mask.device)].to(points.device)
+
+
+def measures_scale(detector: Any) -> bool:
+    """Whether the diameters of a detector's keypoints measure their scale, as SIFT's do."""
+    return detector == "sift" or type(detector).__name__ == "SIFT"
+
+
+def sides_for(diameters: Tensor, side: int) -> Tensor:
+    """Return the longest side at which to describe an image for each of its keypoints.
+
+    Descriptors of a fixed grid see a fixed part of the image. A keypoint that is twice as large is
+    read from a copy of half the size, so that the same object has similar descriptors at another
+    size. Keypoints of up to 3 pixels are read at full size, and the smallest of five sizes, each
+    smaller by the square root of 2, serves all beyond.
+
+    Args:
+        diameters: in pixels of the described image, any shape.
+        side: its longest side.
+
+    Example:
+        >>> sides_for(torch.tensor([2.0, 6.0, 100.0]), 336)
+        tensor([336, 168,  84])
+    """
+    levels = (2 * (diameters / _FINEST).clamp_min(1).log2()).round().clamp_max(_LEVELS - 1)
+    return (side * 2 ** (-levels / 2)).round().long()
 
 
 class NamedDetector:

@@ -24,6 +24,8 @@ from kornia_ditf.adapters.keypoints import (
     allowed_at,
     first_at_position,
     grid_centres,
+    measures_scale,
+    sides_for,
 )
 from kornia_ditf.adapters.wrapped import as_descriptor
 from kornia_ditf.dense import DenseDescriptor
@@ -35,12 +37,6 @@ from kornia_ditf.utils.checks import check_integer
 
 Array = npt.NDArray[Any]
 KeyPoints = tuple[cv2.KeyPoint, ...]
-
-_LEVELS = 5
-"""Sizes at which an image is described for `multiscale`, each smaller by the square root of 2."""
-
-_FINEST = 3.0
-"""Diameter, in pixels of the described image, of the keypoints that are read at full size."""
 
 
 class OpenCVFeature:
@@ -83,7 +79,7 @@ class OpenCVFeature:
         if max_keypoints is not None:
             check_integer("max_keypoints", max_keypoints, minimum=1)
         if multiscale is None:
-            multiscale = detector == "sift" or isinstance(detector, cv2.SIFT)
+            multiscale = measures_scale(detector)
         if isinstance(detector, str):
             named = detector != "grid"
             detector = NamedDetector(detector, max_keypoints) if named else None
@@ -193,13 +189,12 @@ class OpenCVFeature:
         if not self.multiscale or side is None:
             return self._describe(pixels).at(points[None])[0].cpu()
         diameters = torch.tensor([keypoint.size for keypoint in keypoints])
-        ratio = diameters * side / max(pixels.shape[:2]) / _FINEST
-        levels = (2 * ratio.clamp_min(1).log2()).round().clamp_max(_LEVELS - 1)
+        sides = sides_for(diameters * side / max(pixels.shape[:2]), side)
         read = torch.empty(len(points), self.descriptor.width)
-        for level in levels.unique().tolist():
-            chosen = levels == level
+        for each in set(sides.tolist()):
+            chosen = sides == each
             try:
-                maps = self._describe(pixels, round(side * 2 ** (-level / 2)))
+                maps = self._describe(pixels, each)
             except ImageError:  # thinner than a token at that size
                 maps = self._describe(pixels)
             read[chosen] = maps.at(points[chosen][None])[0].cpu()

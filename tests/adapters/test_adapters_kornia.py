@@ -368,3 +368,21 @@ def test_a_mistake_is_named(mistake: str, conv: Any, images: list[Tensor]) -> No
 def test_a_wrong_name_suggests_the_nearest() -> None:
     with pytest.raises(UnknownBackboneError, match="did you mean 'nano'"):
         DiTFDescriptor("nanno")
+
+
+def test_large_frames_are_read_from_smaller_copies_of_the_image(images: list[Tensor]) -> None:
+    several, single = (
+        DiTFFeature("nano", detector="sift", multiscale=multiscale, long_side=96)
+        for multiscale in (None, False)
+    )
+    assert several.multiscale and not single.multiscale
+    image = images[0]
+    lafs, _, read = several(image)
+    full = single(image)[2]
+    diameters = 2 * KF.get_laf_scale(lafs)[0, :, 0, 0] * 96 / max(image.shape[2:])
+    small = diameters <= 3
+    torch.testing.assert_close(read[0, small], full[0, small])
+    large = (diameters - 6).abs() < 0.5  # twice the finest: from a copy of half the size
+    half = DiTFDescriptor("nano", long_side=48)(image, lafs)
+    assert large.any()
+    torch.testing.assert_close(read[0, large], half[0, large])
