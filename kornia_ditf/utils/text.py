@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+
+_BREAKS = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 
 
 def printable(text: object) -> str:
@@ -21,3 +24,13 @@ def printable(text: object) -> str:
         else each.encode("unicode_escape").decode()
         for each in shown
     )
+
+
+def one_line(text: str) -> str:
+    r"""Return text on one line, as `printable` shows it.
+
+    Example:
+        >>> one_line("a cat\n# and a dog")
+        'a cat # and a dog'
+    """
+    return printable(_BREAKS.sub(" ", text))
