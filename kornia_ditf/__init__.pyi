@@ -67,7 +67,10 @@ from .registry.matchers import find_matcher, list_matchers, load_matcher
 from .search.verified import Attempt, ImageMatches, match_images
 from .treatments import TREATMENTS, modulate, treat
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
-from .viz.matches import draw_matches, save_picture
+from .utils.picture import Picture, save_picture
+from .viz.matches import draw_matches
+from .viz.pca import draw_pca
+from .viz.similarity import draw_similarity
 
 __all__ = [
     "TREATMENTS",
@@ -102,6 +105,7 @@ __all__ = [
     "Pair",
     "PairDataset",
     "PairResult",
+    "Picture",
     "Propagation",
     "Protocol",
     "RatioMatcher",
@@ -121,6 +125,8 @@ __all__ = [
     "descriptor_entry",
     "discard_channels",
     "draw_matches",
+    "draw_pca",
+    "draw_similarity",
     "evaluate_pair",
     "evaluate_sequence",
     "export_descriptor",

@@ -98,7 +98,8 @@ def match(
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.search.verified import check_search, match_images
     from kornia_ditf.utils import provenance
-    from kornia_ditf.viz.matches import draw_matches, save_picture
+    from kornia_ditf.utils.picture import save_picture
+    from kornia_ditf.viz.matches import draw_matches
 
     paths = (image_a, image_b)
     prompts = _check_arguments(prompt, picture, json_file, limit, min_score)
