@@ -55,7 +55,8 @@ def match_with(
     from kornia_ditf.preprocess import as_image
     from kornia_ditf.registry.matchers import load_matcher
     from kornia_ditf.utils import provenance
-    from kornia_ditf.viz.matches import draw_matches, save_picture
+    from kornia_ditf.utils.picture import save_picture
+    from kornia_ditf.viz.matches import draw_matches
 
     images = [as_image(path) for path in paths]
     for path in (picture, json_file):
