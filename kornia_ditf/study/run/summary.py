@@ -8,14 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kornia_ditf.errors import StudyError
+from kornia_ditf.errors import DamagedFileError, StudyError
 from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.study.define.results import parse_results
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.run.experiments import Experiment
 from kornia_ditf.study.run.preparation import Prepared, Task
-from kornia_ditf.study.store.cache import DamagedFileError, content_key
+from kornia_ditf.study.store.cache import content_key
 from kornia_ditf.study.store.folder import check_file, refuse_links
 from kornia_ditf.study.store.records import RECORDS, check_records, count_records
 from kornia_ditf.utils import provenance
