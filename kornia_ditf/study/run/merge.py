@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kornia_ditf.errors import InvalidArgumentError, StudyError
+from kornia_ditf.errors import DamagedFileError, InvalidArgumentError, StudyError
 from kornia_ditf.study.define.listing import dataset_labels
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.run.costs import CostLog
 from kornia_ditf.study.run.summary import SUMMARY, read_summary
-from kornia_ditf.study.store.cache import DamagedFileError
 from kornia_ditf.study.store.folder import locked
 from kornia_ditf.study.store.records import RECORDS, check_records, records_schema
 from kornia_ditf.utils.cache import write_checked

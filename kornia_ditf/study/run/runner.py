@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from kornia_ditf.errors import StudyError
+from kornia_ditf.errors import DamagedFileError, StudyError
 from kornia_ditf.study.define.forwards import group_configurations, last_blocks
 from kornia_ditf.study.define.jobs import Describe, Evaluate, Job, Setup
 from kornia_ditf.study.define.listing import Sample, list_study
@@ -25,7 +25,7 @@ from kornia_ditf.study.run.engines import Engine, Local
 from kornia_ditf.study.run.experiments import Experiment, list_experiments
 from kornia_ditf.study.run.preparation import Task, prepare, tasks_of
 from kornia_ditf.study.run.summary import write_summary
-from kornia_ditf.study.store.cache import DamagedFileError, MapCache
+from kornia_ditf.study.store.cache import MapCache
 from kornia_ditf.study.store.folder import locked, refuse_links
 from kornia_ditf.study.store.records import RECORDS, check_records, done_keys, write_records
 from kornia_ditf.utils import provenance

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kornia_ditf.study.store.cache import DamagedFileError
+from kornia_ditf.errors import DamagedFileError
 from kornia_ditf.utils.cache import sha256, write_checked, write_to_cache
 
 if TYPE_CHECKING:
