@@ -24,6 +24,7 @@ from .errors import DiTFError
 from .export import export_descriptor, save_onnx
 from .fusion import FusedDescriptor
 from .massive import describe_channels, discard_channels, find_massive_channels
+from .matchers.base import ImageMatcher, MatcherSpec
 from .matching.flow import Flow, dense_flow
 from .matching.keypoints import (
     Argmax,
@@ -62,6 +63,7 @@ from .registry.lookup import (
     list_descriptors,
     load_dataset,
 )
+from .registry.matchers import find_matcher, list_matchers, load_matcher
 from .search.verified import Attempt, ImageMatches, match_images
 from .treatments import TREATMENTS, modulate, treat
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
@@ -94,8 +96,10 @@ __all__ = [
     "Frame",
     "FrameSequence",
     "FusedDescriptor",
+    "ImageMatcher",
     "ImageMatches",
     "LabelPropagator",
+    "MatcherSpec",
     "Matches",
     "OpenCVFeature",
     "Pair",
@@ -129,14 +133,17 @@ __all__ = [
     "find_backbone",
     "find_descriptor",
     "find_massive_channels",
+    "find_matcher",
     "find_protocol",
     "fit_image",
     "hookimpl",
     "list_backbones",
     "list_datasets",
     "list_descriptors",
+    "list_matchers",
     "list_protocols",
     "load_dataset",
+    "load_matcher",
     "match",
     "match_images",
     "match_points",

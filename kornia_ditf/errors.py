@@ -70,6 +70,10 @@ class StudyError(DiTFError):
     """A study's folder is in use or holds no finished study, or a part of its work failed."""
 
 
+class MatcherError(DiTFError, RuntimeError):
+    """An image matcher failed, or gave matches that are none; the message names it."""
+
+
 class OutputError(DiTFError, OSError):
     """A result could not be written."""
 
