@@ -65,6 +65,9 @@ from .registry.lookup import (
 )
 from .registry.matchers import find_matcher, list_matchers, load_matcher
 from .search.verified import Attempt, ImageMatches, match_images
+from .sfm.folder import FolderMatches, match_folder
+from .sfm.graph import CorrespondenceGraph, ImagePair, ViewedImage
+from .sfm.tracks import merge_keypoints
 from .treatments import TREATMENTS, modulate, treat
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
 from .utils.picture import Picture, save_picture
@@ -79,6 +82,7 @@ __all__ = [
     "Backbone",
     "BackboneSpec",
     "Conditioning",
+    "CorrespondenceGraph",
     "CosineMatcher",
     "DatasetSpec",
     "DenseDescriptor",
@@ -93,11 +97,13 @@ __all__ = [
     "DiffusersBackbone",
     "Discarded",
     "Flow",
+    "FolderMatches",
     "Frame",
     "FrameSequence",
     "FusedDescriptor",
     "ImageMatcher",
     "ImageMatches",
+    "ImagePair",
     "LabelPropagator",
     "MatcherSpec",
     "Matches",
@@ -115,6 +121,7 @@ __all__ = [
     "Target",
     "TopK",
     "Verification",
+    "ViewedImage",
     "WindowSoftArgmax",
     "as_image",
     "create_descriptor",
@@ -145,9 +152,11 @@ __all__ = [
     "load_dataset",
     "load_matcher",
     "match",
+    "match_folder",
     "match_images",
     "match_points",
     "matcher_entry",
+    "merge_keypoints",
     "modulate",
     "mutual_nearest",
     "nearest_two",

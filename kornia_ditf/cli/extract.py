@@ -66,6 +66,15 @@ def extract(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there already.")
     ] = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            parser=options.read_path,
+            metavar="FILE",
+            help="Also write the tokens of all images as features: hloc's (.h5) or the same as "
+            ".npz; keypoints alone in a COLMAP database (.db) or .json.",
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Write the descriptors of images, one safetensors file each.
@@ -78,6 +87,7 @@ def extract(
     """
     from kornia_ditf.cli import settings
     from kornia_ditf.cli.images import read_fitting
+    from kornia_ditf.cli.match_folder import check_exports
     from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import CaptureError, ImageError, InvalidArgumentError
     from kornia_ditf.utils import provenance
@@ -85,6 +95,10 @@ def extract(
 
     paths = list({path.resolve(): path for path in images}.values())
     blocks = sorted(set(block or ()))
+    if export is not None:
+        if len(blocks) > 1:
+            raise InvalidArgumentError("--export writes one block; give --block once")
+        check_exports([export], inputs=paths)
     output.make_folder(out)
     sweep(out)
     given = {
@@ -149,6 +163,7 @@ def extract(
             f"interrupted with {count} of {len(paths)} images done; the same command goes on",
             failures.interrupt_code(interrupt),
         ) from interrupt
+    features = _export(export, [*done.written, *done.skipped])
     found = [
         (
             f"discarded {number}" if len(blocks) > 1 else "discarded",
@@ -161,13 +176,34 @@ def extract(
             *settings.preset_facts(backbone, spec, descriptor),
             *found,
             ("written", f"{len(done.written)} of {len(paths)} images, in {out}"),
+            *((("exported", str(export)),) if features else ()),
             *done.remarks(),
         ]
     )
-    output.show(output.Result({**made, **done.as_values()}, [facts]), as_json=as_json)
+    output.show(
+        output.Result({**made, **done.as_values(), "exported": features}, [facts]), as_json=as_json
+    )
     if done.failed:
         codes = {failures.exit_code(error) for _, error in done.failed}
         raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
+
+
+def _export(target: Path | None, files: Sequence[Path]) -> list[str]:
+    """Write what is in the files as features for other tools; returns what was written."""
+    from kornia_ditf.sfm.formats import write_features
+    from kornia_ditf.types.descriptors import read_map
+
+    if target is None or not files:
+        return []
+    names = Counter((_metadata(path) or {}).get("image") for path in files)
+
+    def read(path: Path) -> tuple[str, DescriptorMap]:
+        described, about = read_map(path)
+        # Images of one name are told apart as their files are.
+        return about["image"] if names[about["image"]] == 1 else path.stem, described
+
+    write_features(target, map(read, sorted(files)))
+    return [str(target)]
 
 
 def name_outputs(paths: Sequence[Path]) -> dict[Path, str]:
