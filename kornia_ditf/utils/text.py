@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
+
+_BREAKS = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 
 
 def printable(text: object) -> str:
@@ -24,6 +27,16 @@ def printable(text: object) -> str:
         else each.encode("unicode_escape").decode()
         for each in shown
     )
+
+
+def one_line(text: str) -> str:
+    r"""Return text on one line, as `printable` shows it.
+
+    Example:
+        >>> one_line("a cat\n# and a dog")
+        'a cat # and a dog'
+    """
+    return printable(_BREAKS.sub(" ", text))
 
 
 def short_repr(value: Any) -> str:

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 from kornia_ditf.errors import DamagedFileError, StudyError
 from kornia_ditf.study.define.forwards import group_configurations, last_blocks
 from kornia_ditf.study.define.jobs import Describe, Evaluate, Job, Setup
-from kornia_ditf.study.define.listing import Sample, list_study
+from kornia_ditf.study.define.listing import Sample, list_study, take_part
 from kornia_ditf.study.define.presets import preset_notes
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.run.costs import CostLog
@@ -70,6 +70,7 @@ def run_study(
     engine: Callable[[Setup], Engine] = Local,
     device: str | None = None,
     watcher: Watcher | None = None,
+    part: tuple[int, int] | None = None,
 ) -> Path:
     """Run a study: compute what is missing, and write the records.
 
@@ -80,6 +81,8 @@ def run_study(
         engine: makes what does the work.
         device: where the engine's workers describe; None leaves it to the study.
         watcher: is told how it goes.
+        part: score one of several equal parts of the pairs, as (number, count); studies of the
+            others are merged with it.
 
     Returns:
         the file of records.
@@ -95,6 +98,8 @@ def run_study(
     started = provenance.now()
     with locked(out):
         sets = list_study(study)
+        if part is not None:
+            sets = take_part(sets, part)
         for note in preset_notes(study, sets):
             listen.warn(note)
         groups = group_configurations(study.configurations())
@@ -115,7 +120,7 @@ def run_study(
         finally:
             workers.close()
         path = run.finish()
-        write_summary(out, study, tasks, prepared, experiments, started)
+        write_summary(out, study, tasks, prepared, experiments, started, part)
         return path
 
 
