@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from kornia_ditf.cli import backbones, datasets, doctor, extract, inspect, match, plugins, study
+from kornia_ditf.cli import (
+    backbones,
+    datasets,
+    demo,
+    doctor,
+    extract,
+    inspect,
+    match,
+    plugins,
+    study,
+)
 from kornia_ditf.cli.failures import EXIT_CODES, CommandGroup
 
 app = typer.Typer(
@@ -21,6 +31,7 @@ app = typer.Typer(
 app.command("match")(match.match)
 app.command("extract")(extract.extract)
 app.command("inspect")(inspect.inspect)
+app.command("demo")(demo.demo)
 app.add_typer(backbones.app, name="backbones")
 app.command("plugins")(plugins.plugins)
 app.command("doctor")(doctor.doctor)
