@@ -34,6 +34,7 @@ def demo(
     browser: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in the browser.")
     ] = False,
+    long_side: options.LongSide = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
 ) -> None:
@@ -45,12 +46,9 @@ def demo(
     from kornia_ditf.cli import output
     from kornia_ditf.demo.app import launch
 
-    given = {
-        name: value for name, value in (("dtype", dtype), ("device", device)) if value is not None
-    }
-    page = launch(
-        descriptors or ["nano"], host=host, port=port, browser=browser, block=False, **given
-    )
+    settings = {"long_side": long_side, "dtype": dtype, "device": device}
+    given = {name: value for name, value in settings.items() if value is not None}
+    page = launch(descriptors or ["nano"], host=host, port=port, browser=browser, **given)
     output.echo(f"open {page.local_url} in a browser; Ctrl-C ends the demo")
     try:
         page.block_thread()
