@@ -14,6 +14,7 @@ from kornia_ditf.cli import (
     extract,
     inspect,
     match,
+    matchers,
     plugins,
     study,
 )
@@ -33,6 +34,7 @@ app.command("extract")(extract.extract)
 app.command("inspect")(inspect.inspect)
 app.command("demo")(demo.demo)
 app.add_typer(backbones.app, name="backbones")
+app.command("matchers")(matchers.matchers)
 app.command("plugins")(plugins.plugins)
 app.command("doctor")(doctor.doctor)
 app.add_typer(datasets.app, name="datasets")

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from kornia_ditf.massive import MIN_RATIO
 from kornia_ditf.preprocess import ImageLike, as_image
+from kornia_ditf.utils.picture import Picture
 from kornia_ditf.viz.inspection import Inspection
-from kornia_ditf.viz.matches import draw_similarity
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Picture = npt.NDArray[np.uint8]
+from kornia_ditf.viz.similarity import draw_similarity
 
 _DPI = 110
 
@@ -102,4 +98,4 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 def _pixels(canvas: Any) -> Picture:
     canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    return Picture.of(np.asarray(canvas.buffer_rgba())[..., :3])
