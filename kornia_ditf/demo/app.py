@@ -141,17 +141,19 @@ def _add_comparison(requests: Requests, names: Sequence[str], inputs: list[Any])
 
 def _add_inspection(requests: Requests, inputs: list[Any], setting: list[Any]) -> None:
     start = gr.Button("Channels and principal components", variant="primary")
-    outputs = [
-        _picture("Principal components of both images, in one basis"),
-        _picture("Channels of image A, block by block"),
-        _picture("What the treatments make of image A"),
+    with gr.Row():
+        colours = [_picture(f"Principal components of {side}, in one basis") for side in "AB"]
+    outputs: list[Any] = [
+        *colours,
+        _picture("Channels of image A, block by block", titled=True),
+        _picture("What the treatments make of image A", titled=True),
     ]
     start.click(_saying(requests.inspect), [*inputs, *setting], outputs)
     with gr.Row():
         blocks = gr.Textbox("", label="Blocks", placeholder="1, 3, 5")
         timesteps = gr.Textbox("", label="Timesteps", placeholder="0, 100, 300")
     sweep = gr.Button("The clicked point over blocks and timesteps")
-    drawn = _picture("Similarity of image B's places to the clicked point")
+    drawn = _picture("Similarity of image B's places to the clicked point", titled=True)
     sweep.click(_saying(requests.sweep), [*inputs, blocks, timesteps, *setting], drawn)
 
 
@@ -173,7 +175,7 @@ def _photograph(side: str, shown: str | None) -> Any:
         return str(payload.path)
 
     # The file is read with this package's checks; Gradio has made sure that it was uploaded.
-    image.preprocess = uploaded_file  # type: ignore[method-assign]
+    image.preprocess = uploaded_file
     return image
 
 
@@ -188,9 +190,16 @@ def _setting_inputs(names: Sequence[str]) -> list[Any]:
         ]
 
 
-def _picture(label: str) -> Any:
-    buttons = ["download", "fullscreen"]
-    return gr.Image(label=label, interactive=False, type="numpy", format="png", buttons=buttons)
+def _picture(label: str, *, titled: bool = False) -> Any:
+    """Return a picture to be shown; a titled one has its title drawn in it."""
+    return gr.Image(
+        label=label,
+        show_label=not titled,
+        interactive=False,
+        type="numpy",
+        format="png",
+        buttons=["download", "fullscreen"],
+    )
 
 
 def _downloads() -> list[Any]:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
-import numpy as np
-import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_ditf.demo.studio import Location
-from kornia_ditf.viz.matches import draw_similarity
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Picture = npt.NDArray[np.uint8]
+from kornia_ditf.utils.picture import Picture
+from kornia_ditf.viz.picture import as_picture, figure_pixels, new_figure, shrink
+from kornia_ditf.viz.similarity import draw_similarity
 
 _LONGEST = 1400
 _BEST = (40, 200, 90)
@@ -35,8 +29,8 @@ def draw_point(image: Tensor, point: tuple[float, float], returned: tuple[float,
     Returns:
         the picture, (H', W', 3), RGB, at most 1,400 pixels long.
     """
-    small, zoom = _shrink(image)
-    picture = _to_array(small)
+    picture = shrink(as_picture(image), _LONGEST)
+    zoom = picture.shape[1] / image.shape[3]
     _mark(picture, returned, zoom, _OTHER)
     _mark(picture, point, zoom, _RED)
     return picture
@@ -44,7 +38,8 @@ def draw_point(image: Tensor, point: tuple[float, float], returned: tuple[float,
 
 def draw_location(image: Tensor, found: Location) -> Picture:
     """Draw how similar each place of B is to the point, and the best ones with their ranks."""
-    small, zoom = _shrink(image)
+    small = shrink(as_picture(image), _LONGEST)
+    zoom = small.shape[1] / image.shape[3]
     picture = draw_similarity(small, found.similarity)
     for rank, place in reversed(list(enumerate(found.places, 1))):
         _mark(picture, place, zoom, _BEST if rank == 1 else _OTHER, label=str(rank))
@@ -58,14 +53,10 @@ def draw_sweep(
     timesteps: Sequence[float],
 ) -> Picture:
     """Draw the similarity maps of several blocks (rows) and timesteps (columns)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    small, _ = _shrink(image, 320)
-    height = 2.6 * small.shape[2] / small.shape[3] + 0.3
+    small = shrink(as_picture(image), 320)
+    height = 2.6 * small.shape[0] / small.shape[1] + 0.3
     size = (2.6 * len(timesteps) + 0.5, height * len(blocks) + 0.3)
-    figure = Figure(figsize=size, dpi=90, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure, canvas = new_figure(*size)
     axes = figure.subplots(len(blocks), len(timesteps), squeeze=False)
     for row, block in enumerate(blocks):
         for column, timestep in enumerate(timesteps):
@@ -77,21 +68,7 @@ def draw_sweep(
                 place.set_title(f"timestep {timestep:g}", fontsize=9)
             if column == 0:
                 place.set_ylabel(f"block {block}", fontsize=9)
-    canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
-
-
-def _shrink(image: Tensor, longest: int = _LONGEST) -> tuple[Tensor, float]:
-    zoom = min(1.0, longest / max(image.shape[-2:]))
-    if zoom == 1:
-        return image, zoom
-    size = [max(8, round(side * zoom)) for side in image.shape[-2:]]
-    return F.interpolate(image, size, mode="bilinear", antialias=True).clamp(0, 1), zoom
-
-
-def _to_array(image: Tensor) -> Picture:
-    pixels = (image[0].permute(1, 2, 0).cpu().numpy() * 255).round()
-    return np.ascontiguousarray(pixels.astype(np.uint8))
+    return figure_pixels(canvas)
 
 
 def _mark(

@@ -104,8 +104,9 @@ class Requests:
         setting = _read_setting(chosen)
         centre = (a.shape[3] - 1) / 2, (a.shape[2] - 1) / 2
         found = self.studio.inspect(setting, a, centre if x is None else _read_point(x, y))
-        joint = draw_pca([self.studio.describe(setting, image) for image in (a, b)])
-        return joint, draw_channels(found), draw_treatments(found, a)
+        maps = [self.studio.describe(setting, image) for image in (a, b)]
+        colours = draw_pca(maps, foreground=False, long_side=700)
+        return *colours, draw_channels(found), draw_treatments(found, a)
 
     def sweep(
         self,

@@ -136,7 +136,7 @@ def test_a_visitor_clicks_a_point_and_matches_two_images(
         assert matches > inliers > 100
         page.get_by_role("tab", name="Look inside").click()
         page.get_by_role("button", name="Channels and principal components").click()
-        drawn = page.locator(".block", has_text="What the treatments make of image A")
+        drawn = page.locator(".block", has_text="Principal components of B")
         drawn.locator("img").first.wait_for(timeout=60_000)
         (tmp_path / "cut.jpg").write_bytes((DATA / "graffiti_a.jpg").read_bytes()[:3000])
         page.locator("#image-a button[aria-label='Remove Image']").click()
