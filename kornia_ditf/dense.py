@@ -54,6 +54,13 @@ class DenseDescriptor(nn.Module, ABC):
         super().__init__()
         leave_out_frozen(self)
 
+    def __repr__(self) -> str:
+        # Without the layers of a backbone; they are at its attributes.
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+    def extra_repr(self) -> str:
+        return f"width={self.width}, long_side={self.long_side}"
+
     @eager
     def __call__(self, *args: Any, **kwargs: Any) -> DescriptorMap:
         with deferred_checks() as checks:
