@@ -156,7 +156,7 @@ class TestInMemory:
         unused: dict[str, None] = {"safety_checker": None, "feature_extractor": None}
         unused = {} if family == "sdxl" else unused
         pipe: Any = getattr(diffusers, name).from_pretrained(path, **unused)
-        options: dict[str, Any] = {"ensemble": 2, "size": None, "long_side": 64}
+        options: dict[str, Any] = {"ensemble": 2, "size": None, "long_side": 128}
         expected = kd.create_descriptor(family, source=path, **options)(image(), "a cat").data
         found = kd.create_descriptor(family, source=pipe, **options)
         assert torch.equal(found(image(), "a cat").data, expected)
