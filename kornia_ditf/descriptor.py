@@ -34,6 +34,9 @@ from kornia_ditf.utils.checks import check_integer, check_one_of, check_timestep
 from kornia_ditf.utils.isolation import eager
 from kornia_ditf.utils.values import deferred_checks, settle_checks
 
+_SHOWN = ("long_side", "treatment", "massive_channels")
+"""Settings that a `DiTF` is represented by even where they are the defaults."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiTFConfig:
@@ -139,6 +142,15 @@ class DiTF(DenseDescriptor):
         backbone.schedule.check(config.timestep)
         self.backbone, self.config = backbone, config
         self._found: dict[int, Discarded] = {}
+
+    def extra_repr(self) -> str:
+        changed = {
+            field.name: getattr(self.config, field.name)
+            for field in fields(self.config)
+            if field.name in _SHOWN or getattr(self.config, field.name) != field.default
+        }
+        settings = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+        return f"{type(self.backbone).__name__}, width={self.width}, {settings}"
 
     @property
     def width(self) -> int:
@@ -267,6 +279,9 @@ class DiTF(DenseDescriptor):
         tokens = image.pixels[0, 0].numel() // self.backbone.pixels_per_token**2
         most = _TOKENS.get(self.place.type, _TOKENS["cuda"])
         return batch or max(1, most // (tokens * self.config.ensemble))
+
+    def images_ahead(self, batch: int | None = None) -> int:
+        return 2 * (batch or 4)
 
     def noise(self, image: ImageLike) -> Tensor:
         """Return the noise that images are mixed with, each image's own (see `draw_image_noise`).

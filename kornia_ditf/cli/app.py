@@ -9,6 +9,7 @@ import typer
 from kornia_ditf.cli import (
     backbones,
     datasets,
+    demo,
     doctor,
     extract,
     inspect,
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command("match")(match.match)
 app.command("extract")(extract.extract)
 app.command("inspect")(inspect.inspect)
+app.command("demo")(demo.demo)
 app.add_typer(backbones.app, name="backbones")
 app.command("matchers")(matchers.matchers)
 app.command("plugins")(plugins.plugins)
