@@ -14,11 +14,11 @@ from dataclasses import fields
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 
-from kornia_ditf import backbones, datasets
+from kornia_ditf import backbones, datasets, matchers
 from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.datasets.spec import DatasetSpec
@@ -37,7 +37,7 @@ from kornia_ditf.loading.memory import LoadedModel, is_in_memory, take_apart
 from kornia_ditf.loading.source import as_folder, explain, is_hub_id, is_path, near_folder
 from kornia_ditf.registry import hookspecs
 from kornia_ditf.registry.catalogue import AnySpec, Catalogue
-from kornia_ditf.registry.describe import check_fits, describe_checkpoint, describe_loaded
+from kornia_ditf.registry.families import check_fits, describe_checkpoint, describe_loaded
 from kornia_ditf.registry.options import known_options, no_such_option
 from kornia_ditf.registry.plugins import Plugin, describe_error, installed_plugins
 from kornia_ditf.utils.checks import did_you_mean, read_dtype
@@ -45,6 +45,7 @@ from kornia_ditf.utils.checks import did_you_mean, read_dtype
 DEFAULT_BACKBONE = "nano"
 
 Spec: TypeAlias = BackboneSpec | DescriptorSpec
+OfKind = TypeVar("OfKind")
 
 
 def list_backbones() -> dict[str, BackboneSpec]:
@@ -54,7 +55,7 @@ def list_backbones() -> dict[str, BackboneSpec]:
         >>> list_backbones()["flux.1-dev"].block
         28
     """
-    return {s.name: s for s in _catalogue() if isinstance(s, BackboneSpec)}
+    return {s.name: s for s in list_specs_of(BackboneSpec)}
 
 
 def find_backbone(name: str | Path, **hub: Any) -> BackboneSpec:
@@ -80,12 +81,16 @@ def find_backbone(name: str | Path, **hub: Any) -> BackboneSpec:
             "the name of a backbone is empty; name one that is installed, a hub id or a folder"
         )
     if as_folder(name) is not None:
-        return describe_checkpoint(name, _backbones(), **hub)
+        return describe_checkpoint(name, list_specs_of(BackboneSpec), **hub)
     if is_path(text):
         raise UnknownBackboneError(explain(text))
     if is_hub_id(text):
-        published = (spec for spec in _backbones() if spec.repo.lower() == text.lower())
-        return next(published, None) or describe_checkpoint(name, _backbones(), **hub)
+        published = (
+            spec for spec in list_specs_of(BackboneSpec) if spec.repo.lower() == text.lower()
+        )
+        return next(published, None) or describe_checkpoint(
+            name, list_specs_of(BackboneSpec), **hub
+        )
     known = list_descriptors()
     raise UnknownBackboneError(
         f"no backbone is named {text!r} and no such folder exists"
@@ -100,12 +105,14 @@ def list_descriptors() -> dict[str, Spec]:
         >>> list_descriptors()["nano"].width
         160
     """
-    return {s.name: s for s in _catalogue() if not isinstance(s, DatasetSpec)}
+    return {
+        spec.name: spec for spec in _catalogue() if isinstance(spec, BackboneSpec | DescriptorSpec)
+    }
 
 
 def list_datasets() -> dict[str, DatasetSpec]:
     """List every installed data set by name; reads none."""
-    return {s.name: s for s in _catalogue() if isinstance(s, DatasetSpec)}
+    return {s.name: s for s in list_specs_of(DatasetSpec)}
 
 
 def find_dataset(name: str) -> DatasetSpec:
@@ -140,7 +147,7 @@ def load_dataset(name: str, root: str | Path, **options: Any) -> Sequence[Any]:
         >>> len(pairs), pairs[0].size_a
         (2, (512, 640))
     """
-    pairs: Sequence[Any] = _load(find_dataset(name), (root,), options)
+    pairs: Sequence[Any] = load_spec(find_dataset(name), (root,), options)
     return pairs
 
 
@@ -215,7 +222,9 @@ def create_descriptor(
     places = () if not isinstance(place, LoadedModel) else (place,)
     if isinstance(place, str | Path):
         options["source"] = place
-    descriptor: DenseDescriptor = _check_made(spec, _load(spec, places, options), DenseDescriptor)
+    descriptor: DenseDescriptor = _check_made(
+        spec, load_spec(spec, places, options), DenseDescriptor
+    )
     return descriptor
 
 
@@ -228,7 +237,7 @@ def create_ditf(
     """
     if is_in_memory(name):
         source = take_apart(name)
-        return _create_ditf(describe_loaded(source, _backbones()), source, options)
+        return _create_ditf(describe_loaded(source, list_specs_of(BackboneSpec)), source, options)
     spec = find_backbone(name, **hub_options(options))
     return _create_ditf(spec, None if source is None else _check_source(source), options)
 
@@ -246,7 +255,7 @@ def _create_ditf(
         )
     if not isinstance(source, LoadedModel):
         loading["block"] = config.block
-    backbone = _load(spec, (spec.repo if source is None else source,), loading)
+    backbone = load_spec(spec, (spec.repo if source is None else source,), loading)
     ditf = DiTF(_check_made(spec, backbone, Backbone), config)
     if "massive_channels" not in changes:
         ditf.channels_from = "preset"
@@ -296,7 +305,8 @@ def _create_part(name: str, plugin: str | None, **options: Any) -> DenseDescript
     return create_descriptor(name, **options)
 
 
-def _load(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
+def load_spec(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
+    """Call a spec's loader, and name its plugin where that fails."""
     load = spec.load
     if places and isinstance(places[0], LoadedModel):
         load = check_fits(spec, places[0], options)
@@ -328,9 +338,15 @@ def _find(name: str | Path) -> AnySpec | None:
     return None if "/" in str(name) else _catalogue().get(str(name))
 
 
-def _backbones() -> Iterator[BackboneSpec]:
-    """Go through the backbones, built-in ones first; a plugin is asked when its turn comes."""
-    return (spec for spec in _catalogue() if isinstance(spec, BackboneSpec))
+def list_specs_of(kind: type[OfKind]) -> Iterator[OfKind]:
+    """Go through the specs of a kind, built-in ones first; a plugin is asked in its turn."""
+    return (spec for spec in _catalogue() if isinstance(spec, kind))
+
+
+def find_spec_of(name: str, kind: type[OfKind]) -> OfKind | None:
+    """Find a spec of a kind by its name; None if the name is another kind's or nobody's."""
+    found = _find(name)
+    return found if isinstance(found, kind) else None
 
 
 def _check_made(spec: Spec, made: Any, kind: type) -> Any:
@@ -353,7 +369,9 @@ _MAKING = Lock()
 @cache
 def _make_catalogue() -> Catalogue:
     fusions = (_fusion_spec(fusion) for fusion in FUSIONS)
-    return Catalogue((*backbones.SPECS, *fusions, *datasets.SPECS), installed_plugins())
+    return Catalogue(
+        (*backbones.SPECS, *fusions, *datasets.SPECS, *matchers.SPECS), installed_plugins()
+    )
 
 
 def ask_plugins() -> tuple[Plugin, ...]:

@@ -21,7 +21,7 @@ from torch import Tensor
 import kornia_ditf as kd
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.memory import take_apart
-from kornia_ditf.registry.describe import describe_loaded
+from kornia_ditf.registry.families import describe_loaded
 
 Give = Callable[[str], Path]
 FAMILY = pytest.mark.parametrize("family", ["sd1.5", "sd2.1", "sdxl"])

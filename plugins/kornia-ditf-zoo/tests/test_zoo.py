@@ -22,7 +22,7 @@ from kornia_ditf import find_backbone, list_backbones
 from kornia_ditf.backbones.spec import NEUTRAL_RULE
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.memory import take_apart
-from kornia_ditf.registry.describe import describe_loaded
+from kornia_ditf.registry.families import describe_loaded
 from kornia_ditf.testing import BACKBONE_RULES, check_backbone
 
 SPEC = {spec.name: spec for spec in SPECS}

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from kornia_ditf.backbones.spec import BackboneSpec
-from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.dense import DescriptorSpec
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError, UnknownBackboneError
 from kornia_ditf.loading.checkpoint import HUB_OPTIONS, Checkpoint
@@ -74,7 +73,7 @@ def describe_loaded(loaded: LoadedModel, specs: Iterable[AnySpec]) -> Any:
     known: set[str] = set()
     fitting = []
     for spec in specs:
-        if not isinstance(spec, DatasetSpec) and spec.in_memory is not None:
+        if isinstance(spec, BackboneSpec | DescriptorSpec) and spec.in_memory is not None:
             known.add(spec.in_memory.model)
             if spec.in_memory.model in loaded.class_names:
                 fitting.append(spec)
@@ -102,7 +101,7 @@ def check_fits(
     Raises:
         InvalidArgumentError: the spec takes no such model, or an option says how to load one.
     """
-    if isinstance(spec, DatasetSpec) or spec.in_memory is None:
+    if not isinstance(spec, BackboneSpec | DescriptorSpec) or spec.in_memory is None:
         raise InvalidArgumentError(f"{spec.name} takes no model in memory; name a folder or hub id")
     if spec.in_memory.model not in loaded.class_names:
         raise InvalidArgumentError(
