@@ -96,7 +96,7 @@ def test_rows_are_filtered_and_sorted_in_a_browser(
         status, rows = page.get_by_role("status"), page.locator("tbody tr:visible")
         assert status.inner_text().startswith("9 rows in 2 tables") and rows.count() == 9
         page.get_by_label("descriptor has").fill("IMG")
-        assert status.inner_text().startswith("1 rows in 1 tables") and rows.count() == 1
+        assert status.inner_text().startswith("1 row in 1 table.") and rows.count() == 1
         page.get_by_role("button", name="Reset").click()
         page.get_by_label("s per image, at most").fill("0")
         assert rows.count() == 0

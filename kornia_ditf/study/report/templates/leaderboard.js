@@ -24,7 +24,7 @@ function filter() {
     shown += rows;
     boards += rows > 0;
   }
-  form.nextElementSibling.textContent = `${shown} rows in ${boards} tables. A limit hides rows whose cost is not known.`;
+  form.nextElementSibling.textContent = `${shown} row${shown === 1 ? "" : "s"} in ${boards} table${boards === 1 ? "" : "s"}. A limit hides rows whose cost is not known.`;
 }
 
 /** Sort a table by a column: numbers from the best, texts from A; again for the other way. */
