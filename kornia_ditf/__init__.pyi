@@ -15,11 +15,12 @@ from .adapters.opencv import (
 from .backbones.base import Backbone
 from .backbones.diffusers_backbone import DiffusersBackbone
 from .backbones.spec import BackboneSpec
+from .config import DiTFConfig
 from .datasets.pairs import Pair, PairDataset
 from .datasets.sequences import FrameSequence, SequenceDataset
 from .datasets.spec import DatasetSpec
 from .dense import DenseDescriptor, DescriptorSpec
-from .descriptor import DiTF, DiTFConfig
+from .descriptor import DiTF
 from .errors import DiTFError
 from .export import export_descriptor, save_onnx
 from .fusion import FusedDescriptor
@@ -62,8 +63,16 @@ from .registry.lookup import (
     list_descriptors,
     load_dataset,
 )
+from .registry.treatments import find_treatment, list_treatments
 from .search.verified import Attempt, ImageMatches, match_images
-from .treatments import TREATMENTS, modulate, treat
+from .treatments import (
+    TREATMENTS,
+    Treatment,
+    TreatmentSpec,
+    apply_treatment,
+    modulate,
+    parse_treatment,
+)
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
 from .viz.matches import draw_matches, save_picture
 
@@ -106,8 +115,11 @@ __all__ = [
     "Tap",
     "Target",
     "TopK",
+    "Treatment",
+    "TreatmentSpec",
     "Verification",
     "WindowSoftArgmax",
+    "apply_treatment",
     "as_image",
     "create_descriptor",
     "create_ditf",
@@ -124,12 +136,14 @@ __all__ = [
     "find_descriptor",
     "find_massive_channels",
     "find_protocol",
+    "find_treatment",
     "fit_image",
     "hookimpl",
     "list_backbones",
     "list_datasets",
     "list_descriptors",
     "list_protocols",
+    "list_treatments",
     "load_dataset",
     "match",
     "match_images",
@@ -138,6 +152,7 @@ __all__ = [
     "modulate",
     "mutual_nearest",
     "nearest_two",
+    "parse_treatment",
     "prepare_image",
     "prepare_target",
     "propagate_masks",
@@ -152,7 +167,6 @@ __all__ = [
     "to_image_features",
     "to_keypoints",
     "to_opencv",
-    "treat",
     "use_in",
     "verify",
 ]

@@ -13,7 +13,7 @@ import torch
 from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
 from kornia_ditf.dense import DenseDescriptor
-from kornia_ditf.descriptor import DiTF, describe_tap
+from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import DiTFError, OutputError
 from kornia_ditf.massive import ChannelRecorder
 from kornia_ditf.protocols.evaluate import evaluate_pair
@@ -79,7 +79,7 @@ class Worker:
         unknown = {
             config.block
             for config in configs.values()
-            if "discard" in config.treatment and config.massive_channels is None
+            if config.steps.discards and config.massive_channels is None
         }
         recorders = {block: ChannelRecorder() for block in sorted(unknown)}
         ditf: Any = self._descriptor(job.group)
@@ -92,8 +92,8 @@ class Worker:
         channels: dict[str, tuple[int, ...] | None] = {}
         doubts: dict[str, tuple[str, ...]] = {}
         for label, config in configs.items():
-            channels[label] = config.massive_channels if "discard" in config.treatment else None
-            if "discard" in config.treatment and config.massive_channels is None:
+            channels[label] = config.massive_channels if config.steps.discards else None
+            if config.steps.discards and config.massive_channels is None:
                 channels[label] = measured[config.block].massive()
                 doubts[label] = measured[config.block].doubts()
         return channels, doubts
@@ -140,8 +140,11 @@ class Worker:
         blocks = sorted({config.block for config in configs.values()})
         taps, frame = shared.taps(image, blocks, prompt)
         for label, config in configs.items():
-            channels = job.channels.get(label) or ()
-            yield label, describe_tap(taps[config.block], frame, config.treatment, channels)
+            found = replace(config, massive_channels=job.channels.get(label) or ())
+            yield (
+                label,
+                DiTF(descriptor.backbone, found).finish(config.block, taps[config.block], frame),
+            )
 
     def _evaluate(self, job: Evaluate) -> Outcome:
         if self._dataset is None or self._dataset[0] != job.dataset:
