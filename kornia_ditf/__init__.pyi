@@ -25,6 +25,7 @@ from .errors import DiTFError
 from .export import export_descriptor, save_onnx
 from .fusion import FusedDescriptor
 from .massive import describe_channels, discard_channels, find_massive_channels
+from .matchers.base import ImageMatcher, MatcherSpec
 from .matching.flow import Flow, dense_flow
 from .matching.keypoints import (
     Argmax,
@@ -46,7 +47,7 @@ from .matching.propagation import (
 from .matching.refinement import refine
 from .matching.verification import Verification, verify
 from .preprocess import as_image, fit_image, read_image
-from .protocols.evaluate import PairResult, evaluate_pair
+from .protocols.evaluate import PairResult, evaluate_matches, evaluate_pair
 from .protocols.fitting import prepare_image
 from .protocols.presets import find_protocol, list_protocols
 from .protocols.protocol import Protocol
@@ -63,6 +64,7 @@ from .registry.lookup import (
     list_descriptors,
     load_dataset,
 )
+from .registry.matchers import find_matcher, list_matchers, load_matcher
 from .registry.treatments import find_treatment, list_treatments
 from .search.verified import Attempt, ImageMatches, match_images
 from .treatments import (
@@ -74,7 +76,10 @@ from .treatments import (
     parse_treatment,
 )
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
-from .viz.matches import draw_matches, save_picture
+from .utils.picture import Picture, save_picture
+from .viz.matches import draw_matches
+from .viz.pca import draw_pca
+from .viz.similarity import draw_similarity
 
 __all__ = [
     "TREATMENTS",
@@ -100,13 +105,16 @@ __all__ = [
     "Frame",
     "FrameSequence",
     "FusedDescriptor",
+    "ImageMatcher",
     "ImageMatches",
     "LabelPropagator",
+    "MatcherSpec",
     "Matches",
     "OpenCVFeature",
     "Pair",
     "PairDataset",
     "PairResult",
+    "Picture",
     "Propagation",
     "Protocol",
     "RatioMatcher",
@@ -129,12 +137,16 @@ __all__ = [
     "descriptor_entry",
     "discard_channels",
     "draw_matches",
+    "draw_pca",
+    "draw_similarity",
+    "evaluate_matches",
     "evaluate_pair",
     "evaluate_sequence",
     "export_descriptor",
     "find_backbone",
     "find_descriptor",
     "find_massive_channels",
+    "find_matcher",
     "find_protocol",
     "find_treatment",
     "fit_image",
@@ -142,9 +154,11 @@ __all__ = [
     "list_backbones",
     "list_datasets",
     "list_descriptors",
+    "list_matchers",
     "list_protocols",
     "list_treatments",
     "load_dataset",
+    "load_matcher",
     "match",
     "match_images",
     "match_points",

@@ -18,8 +18,8 @@ from measure import Outcome, match_described
 from pairs import TestPair, queries_of
 
 from kornia_ditf import describe_channels
-from kornia_ditf.descriptor import describe_tap
 from kornia_ditf.massive import ChannelStatistics
+from kornia_ditf.treatments import describe_tap
 
 TREATMENTS: tuple[str, ...] = ("raw", "adaln", "adaln+discard")
 DISCARDED = 2

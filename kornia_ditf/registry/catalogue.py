@@ -11,16 +11,18 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.dense import DescriptorSpec
+from kornia_ditf.matchers.base import MatcherSpec
 from kornia_ditf.registry.hookspecs import PROJECT
 from kornia_ditf.registry.plugins import Plugin, PluginThread
 from kornia_ditf.treatments import TreatmentSpec
 
-AnySpec: TypeAlias = BackboneSpec | DescriptorSpec | DatasetSpec
+AnySpec: TypeAlias = BackboneSpec | DescriptorSpec | DatasetSpec | MatcherSpec
 
 KINDS: Mapping[str, type[AnySpec]] = {
     "register_backbones": BackboneSpec,
     "register_descriptors": DescriptorSpec,
     "register_datasets": DatasetSpec,
+    "register_matchers": MatcherSpec,
 }
 TREATMENT_KINDS: Mapping[str, type[TreatmentSpec]] = {"register_treatments": TreatmentSpec}
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kornia_ditf.backbones.spec import BackboneSpec
     from kornia_ditf.datasets.spec import DatasetSpec
     from kornia_ditf.dense import DescriptorSpec
+    from kornia_ditf.matchers.base import MatcherSpec
     from kornia_ditf.treatments import TreatmentSpec
 
 PROJECT = "kornia_ditf"
@@ -45,6 +46,12 @@ def register_datasets() -> Iterable[DatasetSpec]:
 @hookspec
 def register_treatments() -> Iterable[TreatmentSpec]:
     """Return the steps that this plugin adds to those of which treatments are composed."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_matchers() -> Iterable[MatcherSpec]:
+    """Return the image matchers that this plugin adds."""
     raise NotImplementedError
 
 

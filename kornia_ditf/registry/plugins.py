@@ -30,11 +30,8 @@ from kornia_ditf.registry import hookspecs
 SELECTION = "KORNIA_DITF_PLUGINS"
 SECONDS = "KORNIA_DITF_PLUGIN_SECONDS"
 HOOKS = (
-    "register_backbones",
-    "register_descriptors",
-    "register_datasets",
-    "register_treatments",
-    "register_commands",
+    *("register_backbones", "register_descriptors", "register_datasets", "register_matchers"),
+    *("register_treatments", "register_commands"),
 )
 
 _DEFAULT_SECONDS = 10.0

@@ -3,6 +3,7 @@
 from kornia_ditf.treatments.compose import (
     TREATMENTS,
     apply_treatment,
+    describe_tap,
     learn_from_blank,
     parse_treatment,
 )
@@ -15,6 +16,7 @@ __all__ = [
     "Treatment",
     "TreatmentSpec",
     "apply_treatment",
+    "describe_tap",
     "learn_from_blank",
     "modulate",
     "parse_treatment",

@@ -16,7 +16,7 @@ from torch import Tensor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.treatments.spec import Number, Step, Treatment, TreatmentSpec
 from kornia_ditf.treatments.steps import STEPS
-from kornia_ditf.types import Tap
+from kornia_ditf.types import DescriptorMap, Discarded, Frame, Tap
 from kornia_ditf.utils.checks import did_you_mean
 
 _NAMED: Mapping[str, tuple[str, ...]] = {
@@ -129,6 +129,32 @@ def apply_treatment(
     for index, step in enumerate(parse_treatment(treatment).steps):
         tap = step(tap, channels, (learned or {}).get(index))
     return tap.x
+
+
+def describe_tap(
+    tap: Tap,
+    frame: Frame,
+    treatment: str,
+    channels: Sequence[int] = (),
+    discarded: tuple[Discarded, ...] = (),
+    learned: Mapping[int, Tensor] | None = None,
+) -> DescriptorMap:
+    """Turn a tap into a descriptor map, the last steps of the chain.
+
+    Args:
+        tap: the block's input, averaged over the noise draws.
+        frame: how the image's pixels map onto the model's.
+        treatment: as in `DiTFConfig`.
+        channels: the massive channels.
+        discarded: what the map says was discarded from each image.
+        learned: what `learn_from_blank` returned, for treatments with steps that learn.
+
+    Raises:
+        InvalidArgumentError: no such treatment, or a channel out of range.
+    """
+    tokens = apply_treatment(tap, treatment, channels, learned)
+    data = tokens.transpose(1, 2).reshape(len(tokens), -1, *tap.grid)
+    return DescriptorMap(data, frame, discarded)
 
 
 def learn_from_blank(blank: Tap, treatment: str, channels: Sequence[int] = ()) -> dict[int, Tensor]:

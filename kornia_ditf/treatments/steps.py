@@ -90,7 +90,9 @@ def blank_directions(blank: Tap, amount: Number = 0.99) -> Tensor:
         InvalidArgumentError: there are not so many.
     """
     tokens = blank.x.detach().cpu().double().flatten(0, 1)
-    sizes, directions = torch.linalg.svd(tokens, full_matrices=False)[1:]
+    sizes: Tensor
+    directions: Tensor
+    _, sizes, directions = torch.linalg.svd(tokens, full_matrices=False)
     energy = sizes.square().cumsum(0)
     rank = int(amount) if amount >= 1 else 1 + int((energy < amount * energy[-1]).sum())
     if rank >= len(sizes):

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kornia_ditf.descriptor import DiTF, describe_tap
+from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.massive import ChannelRecorder, ChannelStatistics
 from kornia_ditf.preprocess import ImageLike, as_image
+from kornia_ditf.treatments import describe_tap
 from kornia_ditf.types import DescriptorMap
 
 COMPARED: tuple[str, ...] = ("raw", "adaln", "adaln+discard")

@@ -206,7 +206,7 @@ def test_an_unknown_dtype_is_refused(dtype: str, installed: list[Entry]) -> None
 
 
 def test_a_preset_keeps_its_massive_channels_only_where_they_were_measured() -> None:
-    from kornia_ditf.descriptor import DiTFConfig
+    from kornia_ditf.config import DiTFConfig
 
     spec = find_backbone("flux.1-dev")
     assert DiTFConfig.from_spec(spec).massive_channels == (154, 1446)

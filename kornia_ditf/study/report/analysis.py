@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from kornia_ditf.errors import StudyError
 from kornia_ditf.study.report.scores import ExperimentScores, Score, read_experiment
 from kornia_ditf.study.report.statistics import (
     Floats,
@@ -20,7 +21,7 @@ from kornia_ditf.study.report.statistics import (
     paired_permutation,
     ratio,
 )
-from kornia_ditf.study.run.costs import Cost, CostLog, cost_key
+from kornia_ditf.study.run.costs import Cost, cost_key, known_costs
 from kornia_ditf.study.store.records import RECORDS
 
 _ALL_PAIRS_UP_TO = 6
@@ -105,13 +106,16 @@ def analyse(out: Path, summary: Mapping[str, Any]) -> list[Section]:
     Args:
         out: the study's folder.
         summary: as `read_summary` gives it.
+
+    Raises:
+        StudyError: records are not such as their protocol gives.
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for experiment in summary["experiments"]:
         groups.setdefault((experiment["dataset"], experiment["protocol"]["name"]), []).append(
             experiment
         )
-    costs = CostLog(out).read()
+    costs = known_costs(out, summary)
     choice = summary["study"]["report"]
     return [_section(out / RECORDS, experiments, costs, choice) for experiments in groups.values()]
 
@@ -128,11 +132,13 @@ def _section(
         for experiment in experiments
     ]
     first = scored[0]
+    if len({len(each.names) for each in scored}) > 1:
+        raise StudyError(f"{records}: configurations on {dataset!r} have other numbers of pairs")
     above, below = (
         np.concatenate([getattr(each, side) for each in scored], 1)
         for side in ("numerators", "denominators")
     )
-    drawn, drawing = _draw(above, below, first, choice)
+    drawn, drawing = resample(above, below, first, choice)
     values = ratio(above, below)
     intervals = [
         interval(float(values[column]), drawn[:, column], choice["confidence"])
@@ -165,7 +171,7 @@ def _section(
     )
 
 
-def _draw(
+def resample(
     above: Floats, below: Floats, first: ExperimentScores, choice: Mapping[str, Any]
 ) -> tuple[Floats, str]:
     """Resample pairs for all experiments at once, and describe how."""
