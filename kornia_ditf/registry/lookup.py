@@ -21,9 +21,10 @@ import torch
 from kornia_ditf import backbones, datasets, matchers
 from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.config import DiTFConfig
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
-from kornia_ditf.descriptor import DiTF, DiTFConfig
+from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import (
     DiTFError,
     InvalidArgumentError,
@@ -36,10 +37,11 @@ from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.loading.memory import LoadedModel, is_in_memory, take_apart
 from kornia_ditf.loading.source import as_folder, explain, is_hub_id, is_path, near_folder
 from kornia_ditf.registry import hookspecs
-from kornia_ditf.registry.catalogue import AnySpec, Catalogue
+from kornia_ditf.registry.catalogue import KINDS, AnySpec, Catalogue
 from kornia_ditf.registry.families import check_fits, describe_checkpoint, describe_loaded
 from kornia_ditf.registry.options import known_options, no_such_option
 from kornia_ditf.registry.plugins import Plugin, describe_error, installed_plugins
+from kornia_ditf.registry.treatments import forget_treatments, list_treatments, read_config
 from kornia_ditf.utils.checks import did_you_mean, read_dtype
 
 DEFAULT_BACKBONE = "nano"
@@ -248,7 +250,7 @@ def _create_ditf(
     names = {each.name for each in fields(DiTFConfig)}
     changes = {key: value for key, value in options.items() if key in names}
     loading = {key: value for key, value in options.items() if key not in names}
-    config = DiTFConfig.from_spec(spec, **changes)
+    config = read_config(spec, changes)
     if config.block >= spec.blocks:
         raise InvalidArgumentError(
             f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={config.block}"
@@ -315,7 +317,7 @@ def load_spec(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
     taken = set() if isinstance(spec, DatasetSpec) else set(known_options(load))
     if isinstance(spec, BackboneSpec):
         taken |= {each.name for each in fields(DiTFConfig)}
-    origin = _catalogue().origin(spec)
+    origin = _catalogue().origin(spec.load)
     built_in = origin == hookspecs.PROJECT
     try:
         with nullcontext() if built_in else redirect_stdout(sys.stderr):
@@ -358,7 +360,7 @@ def _check_made(spec: Spec, made: Any, kind: type) -> Any:
     return made
 
 
-def _catalogue() -> Catalogue:
+def _catalogue() -> Catalogue[AnySpec]:
     with _MAKING:  # two threads must not make two, of which each would call half of the plugins
         return _make_catalogue()
 
@@ -367,10 +369,10 @@ _MAKING = Lock()
 
 
 @cache
-def _make_catalogue() -> Catalogue:
+def _make_catalogue() -> Catalogue[AnySpec]:
     fusions = (_fusion_spec(fusion) for fusion in FUSIONS)
     return Catalogue(
-        (*backbones.SPECS, *fusions, *datasets.SPECS, *matchers.SPECS), installed_plugins()
+        (*backbones.SPECS, *fusions, *datasets.SPECS, *matchers.SPECS), installed_plugins(), KINDS
     )
 
 
@@ -381,6 +383,7 @@ def ask_plugins() -> tuple[Plugin, ...]:
         >>> broken = [plugin.name for plugin in ask_plugins() if plugin.state == "left out"]
     """
     list(_catalogue())
+    list_treatments()
     return installed_plugins()
 
 
@@ -388,3 +391,4 @@ def forget_plugins() -> None:
     """Find and call the plugins anew when they are next needed, as after an installation."""
     installed_plugins.cache_clear()
     _make_catalogue.cache_clear()
+    forget_treatments()
