@@ -15,11 +15,12 @@ from .adapters.opencv import (
 from .backbones.base import Backbone
 from .backbones.diffusers_backbone import DiffusersBackbone
 from .backbones.spec import BackboneSpec
+from .config import DiTFConfig
 from .datasets.pairs import Pair, PairDataset
 from .datasets.sequences import FrameSequence, SequenceDataset
 from .datasets.spec import DatasetSpec
 from .dense import DenseDescriptor, DescriptorSpec
-from .descriptor import DiTF, DiTFConfig
+from .descriptor import DiTF
 from .errors import DiTFError
 from .export import export_descriptor, save_onnx
 from .fusion import FusedDescriptor
@@ -46,7 +47,7 @@ from .matching.propagation import (
 from .matching.refinement import refine
 from .matching.verification import Verification, verify
 from .preprocess import as_image, fit_image, read_image
-from .protocols.evaluate import PairResult, evaluate_pair
+from .protocols.evaluate import PairResult, evaluate_matches, evaluate_pair
 from .protocols.fitting import prepare_image
 from .protocols.presets import find_protocol, list_protocols
 from .protocols.protocol import Protocol
@@ -64,11 +65,23 @@ from .registry.lookup import (
     load_dataset,
 )
 from .registry.matchers import find_matcher, list_matchers, load_matcher
+from .registry.treatments import find_treatment, list_treatments
 from .search.verified import Attempt, ImageMatches, match_images
+<<<<<<< HEAD
 from .sfm.folder import FolderMatches, match_folder
 from .sfm.graph import CorrespondenceGraph, ImagePair, ViewedImage
 from .sfm.tracks import merge_keypoints
 from .treatments import TREATMENTS, modulate, treat
+=======
+from .treatments import (
+    TREATMENTS,
+    Treatment,
+    TreatmentSpec,
+    apply_treatment,
+    modulate,
+    parse_treatment,
+)
+>>>>>>> main
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
 from .utils.picture import Picture, save_picture
 from .viz.matches import draw_matches
@@ -120,9 +133,12 @@ __all__ = [
     "Tap",
     "Target",
     "TopK",
+    "Treatment",
+    "TreatmentSpec",
     "Verification",
     "ViewedImage",
     "WindowSoftArgmax",
+    "apply_treatment",
     "as_image",
     "create_descriptor",
     "create_ditf",
@@ -134,6 +150,7 @@ __all__ = [
     "draw_matches",
     "draw_pca",
     "draw_similarity",
+    "evaluate_matches",
     "evaluate_pair",
     "evaluate_sequence",
     "export_descriptor",
@@ -142,6 +159,7 @@ __all__ = [
     "find_massive_channels",
     "find_matcher",
     "find_protocol",
+    "find_treatment",
     "fit_image",
     "hookimpl",
     "list_backbones",
@@ -149,6 +167,7 @@ __all__ = [
     "list_descriptors",
     "list_matchers",
     "list_protocols",
+    "list_treatments",
     "load_dataset",
     "load_matcher",
     "match",
@@ -160,6 +179,7 @@ __all__ = [
     "modulate",
     "mutual_nearest",
     "nearest_two",
+    "parse_treatment",
     "prepare_image",
     "prepare_target",
     "propagate_masks",
@@ -174,7 +194,6 @@ __all__ = [
     "to_image_features",
     "to_keypoints",
     "to_opencv",
-    "treat",
     "use_in",
     "verify",
 ]

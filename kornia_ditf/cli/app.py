@@ -9,6 +9,7 @@ import typer
 from kornia_ditf.cli import (
     backbones,
     datasets,
+    demo,
     doctor,
     extract,
     inspect,
@@ -33,6 +34,7 @@ app.command("match")(match.match)
 app.command("match-folder")(match_folder.match_folder)
 app.command("extract")(extract.extract)
 app.command("inspect")(inspect.inspect)
+app.command("demo")(demo.demo)
 app.add_typer(backbones.app, name="backbones")
 app.command("matchers")(matchers.matchers)
 app.command("plugins")(plugins.plugins)
