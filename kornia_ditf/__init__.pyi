@@ -67,12 +67,9 @@ from .registry.lookup import (
 from .registry.matchers import find_matcher, list_matchers, load_matcher
 from .registry.treatments import find_treatment, list_treatments
 from .search.verified import Attempt, ImageMatches, match_images
-<<<<<<< HEAD
 from .sfm.folder import FolderMatches, match_folder
 from .sfm.graph import CorrespondenceGraph, ImagePair, ViewedImage
 from .sfm.tracks import merge_keypoints
-from .treatments import TREATMENTS, modulate, treat
-=======
 from .treatments import (
     TREATMENTS,
     Treatment,
@@ -81,7 +78,6 @@ from .treatments import (
     modulate,
     parse_treatment,
 )
->>>>>>> main
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
 from .utils.picture import Picture, save_picture
 from .viz.matches import draw_matches

@@ -79,12 +79,8 @@ def extract(
     are found on the first four images and discarded in all.
     """
     from kornia_ditf.cli import settings
-<<<<<<< HEAD
-    from kornia_ditf.cli.images import read_fitting
+    from kornia_ditf.cli.extraction import KeptError, Stream, export_features, name_outputs
     from kornia_ditf.cli.match_folder import check_exports
-=======
-    from kornia_ditf.cli.extraction import KeptError, Stream, name_outputs
->>>>>>> main
     from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import CaptureError, ImageError, InvalidArgumentError
     from kornia_ditf.utils import provenance
@@ -157,7 +153,7 @@ def extract(
             f"interrupted with {count} of {len(paths)} images done; the same command goes on",
             failures.interrupt_code(interrupt),
         ) from interrupt
-    features = _export(export, [*done.written, *done.skipped])
+    exported = export_features(export, [*done.written, *done.skipped])
     found = [
         (
             f"discarded {number}" if len(blocks) > 1 else "discarded",
@@ -170,100 +166,17 @@ def extract(
             *settings.preset_facts(backbone, spec, descriptor),
             *found,
             ("written", f"{len(done.written)} of {len(paths)} images, in {out}"),
-            *((("exported", str(export)),) if features else ()),
+            *(("exported", each) for each in exported),
             *done.remarks(),
         ]
     )
-    output.show(
-        output.Result({**made, **done.as_values(), "exported": features}, [facts]), as_json=as_json
-    )
+    document = {**made, **done.as_values(), "exported": exported}
+    output.show(output.Result(document, [facts]), as_json=as_json)
     if done.failed:
         codes = {failures.exit_code(error) for _, error in done.failed}
         raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
 
 
-<<<<<<< HEAD
-def _export(target: Path | None, files: Sequence[Path]) -> list[str]:
-    """Write what is in the files as features for other tools; returns what was written."""
-    from kornia_ditf.sfm.formats import write_features
-    from kornia_ditf.types.descriptors import read_map
-
-    if target is None or not files:
-        return []
-    names = Counter((_metadata(path) or {}).get("image") for path in files)
-
-    def read(path: Path) -> tuple[str, DescriptorMap]:
-        described, about = read_map(path)
-        # Images of one name are told apart as their files are.
-        return about["image"] if names[about["image"]] == 1 else path.stem, described
-
-    write_features(target, map(read, sorted(files)))
-    return [str(target)]
-
-
-def name_outputs(paths: Sequence[Path]) -> dict[Path, str]:
-    """Choose a file name for each image: the image's own, marked where another image has it too."""
-    counts = Counter(path.stem.casefold() for path in paths)
-    return {path: _file_name(path, marked=counts[path.stem.casefold()] > 1) for path in paths}
-
-
-def _file_name(path: Path, *, marked: bool) -> str:
-    """Return `STEM.safetensors`; where marked or too long, with a part of the path's digest."""
-    name = f"{path.stem}.safetensors"
-    if not marked and len(os.fsencode(name)) <= _LONGEST_NAME:
-        return name
-    end = f"-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}.safetensors"
-    stem = os.fsencode(path.stem)
-    if len(stem) + len(end) > _LONGEST_NAME:
-        return stem[: _LONGEST_NAME - len(end)].decode("utf-8", "ignore") + end
-    return path.stem + end
-
-
-class _KeptError(OutputError):
-    """A file that is kept, as it was made with other settings."""
-
-
-@dataclass(slots=True)
-class _Done:
-    """What became of each image."""
-
-    written: list[Path] = field(default_factory=list)
-    skipped: list[Path] = field(default_factory=list)
-    failed: list[tuple[Path, DiTFError]] = field(default_factory=list)
-
-    def remarks(self) -> list[tuple[str, str]]:
-        remarks = []
-        if self.skipped:
-            count = len(self.skipped)
-            remarks.append(("skipped", f"{count} that are there with the same settings"))
-        if self.failed:
-            remarks.append(("failed", ", ".join(str(path) for path, _ in self.failed)))
-        return remarks
-
-    def as_values(self) -> dict[str, Any]:
-        return {
-            "written": [str(path) for path in self.written],
-            "skipped": [str(path) for path in self.skipped],
-            "failed": [{"image": str(path), "error": str(error)} for path, error in self.failed],
-        }
-
-
-def _describe(
-    descriptor: DenseDescriptor, image: Tensor, blocks: Sequence[int], told: Any
-) -> dict[str, DescriptorMap]:
-    """Describe an image, and name what is stored of it."""
-    from kornia_ditf.descriptor import DiTF
-
-    if not isinstance(descriptor, DiTF):
-        return {"descriptors": descriptor(image, told)}
-    maps = descriptor.describe_blocks(image, blocks)
-    return {
-        "descriptors" if len(blocks) == 1 else f"block_{block}": maps[block] for block in blocks
-    }
-
-
-=======
->>>>>>> main
 def _agree_on_channels(
     descriptor: DenseDescriptor, blocks: Sequence[int], paths: Sequence[Path], side: int | None
 ) -> tuple[dict[str, list[int]], str]:

@@ -106,9 +106,7 @@ def match(
 
     paths = (image_a, image_b)
     prompts = _check_arguments(prompt, picture, json_file, limit, min_score)
-<<<<<<< HEAD
     match_folder.check_exports(export or (), inputs=paths)
-=======
     of_descriptors: dict[str, Any] = {
         "--backbone": backbone,
         "--source": source,
@@ -125,6 +123,7 @@ def match(
             "--long-side": long_side,
             "--option": others,
             "--picture": picture,
+            "--export": export,
         }
         refuse({**of_descriptors, **unused, "--matcher": matcher}, "stored descriptors have theirs")
         output.check_output(json_file, inputs=paths)
@@ -138,7 +137,6 @@ def match(
             as_json=as_json,
         )
         return
->>>>>>> main
     if matcher is not None:
         from kornia_ditf.cli.matchers import match_with
 

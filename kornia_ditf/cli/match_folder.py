@@ -82,6 +82,12 @@ def match_folder(
     min_inliers: Annotated[
         int, typer.Option(metavar="N", help="Leave out pairs with fewer inliers.")
     ] = 15,
+    min_share: Annotated[
+        float,
+        typer.Option(
+            metavar="S", min=0, max=1, help="Leave out pairs with a smaller share of inliers."
+        ),
+    ] = 0.25,
     cell: Annotated[
         float | None,
         typer.Option(
@@ -130,6 +136,7 @@ def match_folder(
                 count=count,
                 threshold=threshold,
                 min_inliers=min_inliers,
+                min_share=min_share,
                 cell=cell,
                 cache=out / "pairs",
                 settings=json.dumps([matcher, chosen], sort_keys=True),

@@ -37,7 +37,7 @@ class FolderMatches:
         graph: the images with their keypoints, and the pairs with enough inliers.
         matched: how many pairs were matched now.
         resumed: how many were found in the cache.
-        weak: how many had too few inliers.
+        weak: how many had too few inliers, or too small a share.
         failed: images that could not be used, by name.
     """
 
@@ -56,6 +56,7 @@ def match_folder(
     count: int = 10,
     threshold: float = 4.0,
     min_inliers: int = 15,
+    min_share: float = 0.25,
     cell: float | None = None,
     cache: str | Path | None = None,
     settings: str = "",
@@ -73,6 +74,8 @@ def match_folder(
         count: of images, for `sequential` and `retrieval`.
         threshold: largest distance to the epipolar line of an inlier, in pixels.
         min_inliers: pairs with fewer are left out.
+        min_share: as are pairs where fewer of the matches are inliers, in [0, 1]. Of many matches
+            some agree by chance: up to a tenth between photographs of different scenes.
         cell: side in pixels of the cells whose points become one keypoint, see `merge_keypoints`.
             None takes a quarter of a token where tokens are matched, and 1 elsewhere.
         cache: a folder for finished pairs: the same call then goes on where another ended. None
@@ -120,11 +123,10 @@ def match_folder(
         if found is not None:
             results[pair] = found
     good = {pair: results[pair] for pair in chosen if pair in results}
-    weak = [pair for pair, found in good.items() if int(found.inliers.sum()) < min_inliers]
-    for pair in weak:
-        del good[pair]
+    good = {pair: each for pair, each in good.items() if each.agrees(min_inliers, min_share)}
+    weak = len(results) - len(good)
     graph = _merge(names, results, good, cell)
-    return FolderMatches(graph, len(results) - resumed, resumed, len(weak), reader.failed)
+    return FolderMatches(graph, len(results) - resumed, resumed, weak, reader.failed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,6 +137,10 @@ class _PairResult:
     inliers: Tensor
     sizes: list[list[int]]
     cells: list[float]
+
+    def agrees(self, least: int, share: float) -> bool:
+        count = int(self.inliers.sum())
+        return count >= least and count >= share * len(self.matches)
 
     def write(self, path: Path) -> None:
         names = ("points_a", "points_b", "scores")

@@ -23,7 +23,18 @@ def test_a_folder_is_matched_exported_and_resumed(
     (tmp_path / "d.png").write_bytes(b"no image")
     out = tmp_path / "out"
     exports = [word for suffix in ("db", "h5", "npz") for word in ("--export", out / f"x.{suffix}")]
-    command = ("match-folder", tmp_path, "--out", out, *exports, "--min-inliers", 0, *SMALL)
+    command = (
+        "match-folder",
+        tmp_path,
+        "--out",
+        out,
+        *exports,
+        "--min-inliers",
+        0,
+        "--min-share",
+        0,
+        *SMALL,
+    )
     done = run_json(*command, code=3)
     assert done["images"] == ["a.png", "b.png", "c.png"]
     assert [each["image"] for each in done["failed"]] == ["d.png"]

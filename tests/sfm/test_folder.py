@@ -32,7 +32,7 @@ def shift_between(graph: Any, pair: int) -> list[float]:
 @pytest.mark.parametrize("name", ["sift", "nano"])
 def test_images_of_one_scene_are_joined_and_another_is_not(photographs: Path, name: str) -> None:
     options = {"long_side": 160} if name == "nano" else {}
-    found = match_folder(photographs, load_matcher(name, **options), min_inliers=60)
+    found = match_folder(photographs, load_matcher(name, **options))
     names = [each.name for each in found.graph.images]
     assert names == ["a.png", "b.png", "d.png", "in/c.png"]
     joined = {(names[p.first], names[p.second]) for p in found.graph.pairs}
@@ -44,7 +44,9 @@ def test_images_of_one_scene_are_joined_and_another_is_not(photographs: Path, na
 
 
 def test_retrieval_finds_the_images_of_one_scene(photographs: Path) -> None:
-    found = match_folder(photographs, load_matcher("sift"), "retrieval", count=1, min_inliers=0)
+    found = match_folder(
+        photographs, load_matcher("sift"), "retrieval", count=1, min_inliers=0, min_share=0
+    )
     names = [each.name for each in found.graph.images]
     pairs = {(names[p.first], names[p.second]) for p in found.graph.pairs}
     assert ("a.png", "b.png") in pairs and len(pairs) < 5
@@ -59,16 +61,14 @@ def test_a_second_run_matches_only_what_changed(
         return found.matched, found.resumed
 
     assert run() == (6, 0)
-    first = match_folder(images, load_matcher("sift"), cache=tmp_path / "pairs").graph
     assert run() == (0, 6)
     assert run("ratio=0.7") == (6, 0)
     files = sorted((tmp_path / "pairs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     files[0].write_bytes(files[0].read_bytes()[:-1])
     assert run() == (1, 5)
     shutil.copy(images / "b.png", images / "d.png")
-    assert run() == (3, 3) or run() == (0, 6)
+    assert run() == (1, 5)  # two of the three new pairs are of the same bytes as old ones
     again = match_folder(images, load_matcher("sift")).graph
-    assert torch.equal(first.images[0].keypoints, again.images[0].keypoints) is False
     monkeypatch.setattr(engine, "_LIMIT_BYTES", 0)  # every image is read again for each pair
     tight = match_folder(images, load_matcher("sift")).graph
     for one, other in zip(again.images, tight.images, strict=True):

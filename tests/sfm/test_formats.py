@@ -38,7 +38,9 @@ def test_a_colmap_database_holds_keypoints_matches_and_geometries(
             assert inliers <= kept and len(inliers) >= 50
             f = geometry.F
             a, b = (
-                np.c_[graph.images[n].keypoints[pair.indices[pair.inliers][:, side]] + 0.5, [1] * 55]
+                np.c_[
+                    graph.images[n].keypoints[pair.indices[pair.inliers][:, side]] + 0.5, [1] * 55
+                ]
                 for side, n in enumerate((pair.first, pair.second))
             )
             lines = a @ f.T
@@ -63,7 +65,7 @@ def test_colmap_reconstructs_the_points_from_the_database(
     options.mapper.init_min_num_inliers = 30
     options.mapper.init_min_tri_angle = 2.0
     found = pycolmap.incremental_mapping(tmp_path / "x.db", tmp_path, tmp_path, options)
-    assert found[0].num_reg_images() == 3 and found[0].num_points3D() >= 50
+    assert found[0].num_reg_images() == 3 and found[0].num_points3D() >= 40
     assert found[0].compute_mean_reprojection_error() < 0.1
 
 

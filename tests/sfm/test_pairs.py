@@ -22,7 +22,7 @@ def test_retrieval_pairs_what_looks_alike_and_leaves_out_what_cannot_be_read() -
     shared, own = torch.randn(2, 1, 16, generator=torch.Generator().manual_seed(0))
     scenes = [shared + own, shared - own, None, shared + own * 1.1]
     pooled = [None if each is None else each[0] for each in scenes]
-    assert choose_pairs(NAMES, "retrieval", 1, lambda number: pooled[number])[0] == (0, 3)
+    assert (0, 3) in choose_pairs(NAMES, "retrieval", 1, lambda number: pooled[number])
     assert choose_pairs(NAMES, "retrieval", 9, lambda number: pooled[number]) == [
         *((0, 1), (0, 3), (1, 3))
     ]
