@@ -54,6 +54,7 @@ from .protocols.protocol import Protocol
 from .protocols.select import select_pairs
 from .protocols.sequences import SequenceResult, evaluate_sequence
 from .registry.hookspecs import hookimpl
+from .registry.loggers import LoggedRun, LoggerSpec
 from .registry.lookup import (
     create_descriptor,
     create_ditf,
@@ -108,6 +109,8 @@ __all__ = [
     "ImageMatcher",
     "ImageMatches",
     "LabelPropagator",
+    "LoggedRun",
+    "LoggerSpec",
     "MatcherSpec",
     "Matches",
     "OpenCVFeature",
