@@ -214,6 +214,10 @@ class DenseDescriptor(nn.Module, ABC):
         """Return how many images of this size are described together; `batch` if it is given."""
         return batch or 1
 
+    def images_ahead(self, batch: int | None = None) -> int:
+        """Return how many prepared images may wait; they are whole ones where nothing fits them."""
+        return 2 * (batch or 1)
+
     def _describe_many(
         self, pairs: Iterable[tuple[ImageLike, str | None]], batch: int | None
     ) -> Iterator[DescriptorMap]:
@@ -234,7 +238,7 @@ class DenseDescriptor(nn.Module, ABC):
             read,
             lambda some: self.describe_prepared(*zip(*some, strict=True)),
             lambda one: ((one[0].pixels.shape, one[1] is None), self.batch_of(one[0], batch)),
-            ahead=2 * (batch or 4),
+            ahead=self.images_ahead(batch),
             workers=readers(self.place),
         )
         for number, ((image, _), found) in enumerate(described):

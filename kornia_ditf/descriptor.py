@@ -280,6 +280,9 @@ class DiTF(DenseDescriptor):
         most = _TOKENS.get(self.place.type, _TOKENS["cuda"])
         return batch or max(1, most // (tokens * self.config.ensemble))
 
+    def images_ahead(self, batch: int | None = None) -> int:
+        return 2 * (batch or 4)
+
     def noise(self, image: ImageLike) -> Tensor:
         """Return the noise that images are mixed with, each image's own (see `draw_image_noise`).
 
