@@ -170,7 +170,7 @@ def _agree_on_channels(
     from kornia_ditf.errors import ImageError
 
     _, origin = known_channels(descriptor)
-    if not isinstance(descriptor, DiTF) or "discard" not in descriptor.config.treatment:
+    if not isinstance(descriptor, DiTF) or not descriptor.config.steps.discards:
         return {}, origin
     missing = [block for block in blocks if descriptor.massive_channels(block) is None]
     if missing:

@@ -221,6 +221,38 @@ def bundle(
     output.echo(str(bundle_study(folder, out)))
 
 
+@app.command("leaderboard")
+def leaderboard(
+    bundles: Annotated[
+        Path, typer.Argument(parser=options.read_path, metavar="BUNDLES", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option(parser=options.read_path, metavar="DIR", help="Folder of the page.")
+    ] = Path("leaderboard"),
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USER/NAME",
+            help="Upload page and bundles to this data set repository of the Hugging Face Hub.",
+        ),
+    ] = None,
+) -> None:
+    """Make a leaderboard of a folder of bundles: one page that works from a file.
+
+    A bundle that is damaged or no bundle is left out and named, on the page too.
+    """
+    from kornia_ditf.study.share.hub import push_leaderboard
+    from kornia_ditf.study.share.leaderboard import collect_bundles, write_leaderboard
+
+    collected = collect_bundles(bundles)
+    for sentence in collected.left_out:
+        output.echo(f"warning: {sentence}", error=True)
+    for path in write_leaderboard(collected, out):
+        output.echo(str(path))
+    if push is not None:
+        output.echo(push_leaderboard(collected, out, push))
+
+
 @app.command("ablation")
 def ablation(
     backbone: Annotated[str, typer.Argument(metavar="[BACKBONE]")] = "nano",

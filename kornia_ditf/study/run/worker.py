@@ -13,7 +13,7 @@ import torch
 from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
 from kornia_ditf.dense import DenseDescriptor, PreparedImage
-from kornia_ditf.descriptor import DiTF, describe_tap
+from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import DamagedFileError, DiTFError
 from kornia_ditf.massive import ChannelRecorder
 from kornia_ditf.protocols.evaluate import evaluate_pair
@@ -83,7 +83,7 @@ class Worker:
         unknown = {
             config.block
             for config in configs.values()
-            if "discard" in config.treatment and config.massive_channels is None
+            if config.steps.discards and config.massive_channels is None
         }
         recorders = {block: ChannelRecorder() for block in sorted(unknown)}
         ditf: Any = self._descriptor(job.group)
@@ -96,8 +96,8 @@ class Worker:
         channels: dict[str, tuple[int, ...] | None] = {}
         doubts: dict[str, tuple[str, ...]] = {}
         for label, config in configs.items():
-            channels[label] = config.massive_channels if "discard" in config.treatment else None
-            if "discard" in config.treatment and config.massive_channels is None:
+            channels[label] = config.massive_channels if config.steps.discards else None
+            if config.steps.discards and config.massive_channels is None:
                 channels[label] = measured[config.block].massive()
                 doubts[label] = measured[config.block].doubts()
         return channels, doubts
@@ -146,15 +146,11 @@ class Worker:
                 ]
             blocks = sorted({members[label].block for label in labels})
             taps = prepares.prepared_taps(images, blocks, prompts)
-            maps = {
-                label: describe_tap(
-                    taps[members[label].block],
-                    images[0].frame,
-                    members[label].treatment,
-                    job.channels.get(label) or (),
-                )
-                for label in labels
-            }
+            maps = {}
+            for label in labels:
+                known = replace(members[label], massive_channels=job.channels.get(label) or ())
+                ditf = DiTF(prepares.backbone, known)
+                maps[label] = ditf.finish(known.block, taps[known.block], images[0].frame)
             return [
                 {label: replace(each[row], frame=image.frame) for label, each in maps.items()}
                 for row, image in enumerate(images)
