@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
@@ -281,6 +281,26 @@ def one_prompt_each(prompts: str | Sequence[str] | None, images: int) -> list[st
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InMemory:
+    """How a backbone or descriptor is made of a model that is in memory.
+
+    Args:
+        model: name of the class of its transformer or UNet.
+        make: makes it; called with a `kornia_ditf.loading.memory.LoadedModel` and options.
+        pipeline: name of its pipeline's class. This, the VAE and the values tell apart several
+            with the same class of model.
+        vae: name of its VAE's class.
+        config: values that the model's configuration has.
+    """
+
+    model: str
+    make: Callable[..., Any]
+    pipeline: str = ""
+    vae: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DescriptorSpec:
     """All that is known of a dense descriptor that is no DiT, before a weight is loaded.
 
@@ -293,6 +313,7 @@ class DescriptorSpec:
         source: where the preset's numbers come from.
         license: licence of the weights.
         repo: hub id of the weights; empty where there are several, or none.
+        in_memory: how it is made of a model in memory; None where it is not.
     """
 
     name: str
@@ -302,6 +323,7 @@ class DescriptorSpec:
     source: str
     license: str
     repo: str = ""
+    in_memory: InMemory | None = None
 
     def __post_init__(self) -> None:
         check_spec(self, ("name", "source", "license"))
