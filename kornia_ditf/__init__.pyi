@@ -54,6 +54,7 @@ from .protocols.protocol import Protocol
 from .protocols.select import select_pairs
 from .protocols.sequences import SequenceResult, evaluate_sequence
 from .registry.hookspecs import hookimpl
+from .registry.loggers import LoggedRun, LoggerSpec
 from .registry.lookup import (
     create_descriptor,
     create_ditf,
@@ -114,6 +115,8 @@ __all__ = [
     "ImageMatches",
     "ImagePair",
     "LabelPropagator",
+    "LoggedRun",
+    "LoggerSpec",
     "MatcherSpec",
     "Matches",
     "OpenCVFeature",
