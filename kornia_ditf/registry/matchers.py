@@ -18,6 +18,7 @@ from kornia_ditf.registry.lookup import (
     list_specs_of,
     load_spec,
 )
+from kornia_ditf.registry.options import known_options
 
 _OF_ALL = ("verification", "threshold")
 _OF_DESCRIPTORS = ("detector", "max_keypoints", "ratio", "refined", "prompt")
@@ -107,6 +108,13 @@ def load_matcher_spec(spec: MatcherSpec, options: dict[str, Any]) -> ImageMatche
             "plugin that registers it is at fault"
         )
     return set_options(matcher, shared)
+
+
+def takes_device(name: str) -> bool:
+    """Whether a matcher has the option `device`."""
+    load: Any = find_matcher(name).load
+    known = getattr(load, "func", load) is load_descriptor_matcher
+    return known or "device" in set(known_options(load))
 
 
 def load_descriptor_matcher(name: str, **options: Any) -> DescriptorMatcher:
