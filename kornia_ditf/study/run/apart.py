@@ -28,8 +28,8 @@ from kornia_ditf.study.store.records import image_name
 from kornia_ditf.types import Frame, Matches
 from kornia_ditf.utils.measuring import Meter, count_flops
 
-_LOADING = 5
-"""How many times longer than a pair loading may take."""
+_LOADING = 5, 60.0
+"""Loading may take so many times as long as a pair, and so many seconds in any case."""
 
 _KEPT = 4
 """Images whose features are kept."""
@@ -62,7 +62,7 @@ class MatcherProcess:
     Args:
         name: for `load_matcher`.
         options: likewise.
-        timeout: seconds that a pair may take; loading may take five times as long.
+        timeout: seconds that a pair may take; loading may take five times as long, and a minute.
 
     Raises:
         MatcherError: it cannot be loaded; the message says why.
@@ -81,7 +81,12 @@ class MatcherProcess:
         )
         theirs.close()
         request = (name, dict(options), torch.get_num_threads())
-        self.device: str = self._ask(request, timeout * _LOADING, "loading it")
+        times, least = _LOADING
+        try:
+            self.device: str = self._ask(request, max(times * timeout, least), "loading it")
+        except MatcherError:
+            self.close()
+            raise
 
     def match(self, pair: Pair, fit: Fit, root: Path) -> Compared:
         """Match a pair.

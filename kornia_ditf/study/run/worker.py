@@ -22,7 +22,7 @@ from kornia_ditf.protocols.fitting import prepare_image
 from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.protocols.sequences import evaluate_sequence
 from kornia_ditf.registry.lookup import create_descriptor
-from kornia_ditf.registry.matchers import takes_device
+from kornia_ditf.registry.matchers import find_matcher, missing_for, takes_device
 from kornia_ditf.study.define.forwards import ForwardGroup, member_config
 from kornia_ditf.study.define.jobs import (
     Compare,
@@ -239,6 +239,9 @@ class Worker:
             self._loaded = None  # one model at a time
             options = dict(choice.options)
             try:
+                reason = missing_for(find_matcher(choice.name))
+                if reason:
+                    raise MatcherError(reason)
                 if self.device is not None and takes_device(choice.name):
                     options.setdefault("device", self.device)
                 made = MatcherProcess(choice.name, options, choice.timeout)
