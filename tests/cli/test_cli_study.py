@@ -167,6 +167,7 @@ def test_unknown_names_are_told_with_the_nearest(run: Run, study: Path, tmp_path
         ("name: folder", "name: foldr", "did you mean 'folder'"),
         ("protocols: plain", "protocols: plane", "did you mean 'plain'"),
         ("name: nano", "name: nanno", "did you mean 'nano'"),
+        ("name: nano", "options: {offlod: true}\n  name: nano", "did you mean 'offload'"),
     ):
         study.write_text(text.replace(old, new))
         result = run("study", "run", study, "--out", tmp_path / "out")
