@@ -34,6 +34,7 @@ def match(
     timestep: options.Timestep = None,
     treatment: options.TreatmentName = None,
     long_side: options.LongSide = None,
+    tiles: options.Tiles = None,
     ensemble: options.Ensemble = None,
     rows: options.Rows = None,
     prompt: Annotated[
@@ -112,6 +113,7 @@ def match(
         "--source": source,
         "--timestep": timestep,
         "--treatment": treatment,
+        "--tiles": tiles,
         "--ensemble": ensemble,
         "--rows": rows,
         "--prompt": prompt,
@@ -160,6 +162,7 @@ def match(
             "timestep": timestep,
             "treatment": treatment,
             "long_side": long_side,
+            "tiles": tiles,
             "ensemble": ensemble,
             "rows_per_forward": rows,
             "prompt": prompts[0] if len(prompts) == 1 else None,
