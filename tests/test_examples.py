@@ -181,3 +181,10 @@ def test_a_scene_is_reconstructed_from_its_views(tmp_path: Path) -> None:
     found = dict(zip(heading.split()[:3], row.split(), strict=False))
     assert found["registered"] == "4/4" and int(found["points"]) > 300
     assert float(row.split()[4]) < 0.5 and float(row.split()[6]) < 1
+
+
+@pytest.mark.slow
+def test_a_closer_look_lowers_the_error(tmp_path: Path) -> None:
+    options = ("--side", "200", "--zoom", "2", "--tiles", "")
+    _, plain, closer = run("large_photographs.py", tmp_path, *options).splitlines()
+    assert float(closer.split()[3]) < float(plain.split()[2])

@@ -71,6 +71,15 @@ def match(
             "sizes of a third to three times ('scales'), 'both' or 'none'.",
         ),
     ] = "both",
+    refine: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Look closer: find the points of B again in parts of the images, with tokens N "
+            "times smaller.",
+        ),
+    ] = None,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -114,6 +123,7 @@ def match(
         "--timestep": timestep,
         "--treatment": treatment,
         "--tiles": tiles,
+        "--refine": refine,
         "--ensemble": ensemble,
         "--rows": rows,
         "--prompt": prompt,
@@ -187,6 +197,7 @@ def match(
             search=kind,
             maps=maps,
             min_score=min_score,
+            zoom=refine,
         )
     found, threshold_px = searched.matches, searched.threshold
     fits = len(found) >= MIN_MATCHES and searched.verification.matrix is not None
@@ -210,6 +221,7 @@ def match(
             "massive_channels_from": origin,
         },
         "min_score": min_score,
+        "refine": refine,
         "search": {
             "kind": kind,
             "chosen": searched.chosen,

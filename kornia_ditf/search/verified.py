@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -22,7 +22,8 @@ from kornia_ditf.matching.refinement import refine
 from kornia_ditf.matching.verification import Geometry, Verification, verify
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, create_descriptor
-from kornia_ditf.search.views import View, bounding_box
+from kornia_ditf.search.closer import look_closer
+from kornia_ditf.search.views import View, bounding_box, transform_points
 from kornia_ditf.types import DescriptorMap, Matches
 
 Kind = Literal["none", "scales", "turns", "both"]
@@ -121,6 +122,7 @@ def match_images(
     min_score: float | None = None,
     ratio: float | None = None,
     refined: bool = True,
+    zoom: int | None = None,
 ) -> ImageMatches:
     """Match two images, also where one is turned or much larger than the other.
 
@@ -144,6 +146,9 @@ def match_images(
         min_score: discard matches of a lower cosine, in [-1, 1].
         ratio: discard matches that are not distinctive, in (0, 1]; see `match`.
         refined: move the points of B between tokens, to where the cosine peaks; see `refine`.
+        zoom: look closer at what was matched: parts of both images are described with tokens so
+            many times smaller, as far as the images have the pixels, and each point of B is found
+            again there, up to a token from where it was. The threshold becomes such a token.
 
     Returns:
         the matches in pixels of both images, their geometry, and what was tried.
@@ -183,6 +188,8 @@ def match_images(
         fine = pair.compare_again(best)
         fallback = best if best.attempt.reaches(_SURE) else plain
         best = fine if fine.attempt.reaches(_LIKELY) else fallback
+    if zoom is not None:
+        best = pair.look_closer(best, zoom)
     verification = best.verification
     if geometry != "homography":
         verification = verify(best.matches, geometry, threshold=best.threshold)
@@ -234,8 +241,7 @@ class _Found:
     verification: Verification
     threshold: float
     attempt: Attempt
-    map_a: DescriptorMap
-    map_b: DescriptorMap
+    token_a: float
 
 
 class _Pair:
@@ -291,6 +297,24 @@ class _Pair:
             described.append((part, self._run(index, side, part)))
         return self._match(*described[0], *described[1], scale, turn, refined=True)
 
+    def look_closer(self, found: _Found, zoom: int) -> _Found:
+        """Find the points of B again in parts of the images, at a higher resolution."""
+        view_a, view_b = self.views[0], self.views[1].turn(found.attempt.turn)
+        points = transform_points(view_b.matrix, found.matches.points_b)
+        closer, threshold = look_closer(
+            Matches(found.matches.points_a, points, found.matches.scores),
+            view_a,
+            view_b,
+            self.descriptor,
+            (found.token_a, found.threshold),
+            max(self._described[0, self.sides[0], 0.0][1].grid),
+            zoom,
+            self.prompts,
+        )
+        matches = Matches(closer.points_a, view_b.to_image(closer.points_b), closer.scores)
+        verification = verify(matches, threshold=threshold)
+        return replace(found, matches=matches, verification=verification, threshold=threshold)
+
     def _describe(self, index: int, side: int, turn: float) -> tuple[View, DescriptorMap]:
         key = (index, side, turn)
         if key not in self._described:
@@ -322,8 +346,7 @@ class _Pair:
             view_a.to_image(found.points_a), view_b.to_image(found.points_b), found.scores
         )
         # One token of B: closer than that, two neighbouring tokens are as good.
-        tokens = zip(view_b.size, map_b.grid, strict=True)
-        threshold = max(pixels / count for pixels, count in tokens) / view_b.magnification
+        threshold = _token(view_b, map_b)
         verification = verify(matches, threshold=threshold)
         attempt = Attempt(
             scale,
@@ -334,7 +357,13 @@ class _Pair:
             int(verification.inliers.sum()),
         )
         self.attempts.append(attempt)
-        return _Found(matches, verification, threshold, attempt, map_a, map_b)
+        return _Found(matches, verification, threshold, attempt, _token(view_a, map_a))
+
+
+def _token(view: View, described: DescriptorMap) -> float:
+    """Return the longer side of a token, in pixels of the whole image."""
+    tokens = zip(view.size, described.grid, strict=True)
+    return max(pixels / count for pixels, count in tokens) / view.magnification
 
 
 def _similarity(verification: Verification, points_a: Tensor) -> tuple[float, float]:
