@@ -161,6 +161,10 @@ class Tap:
     def __mul__(self, factor: float) -> Tap:
         return self._map(lambda value: value * factor)
 
+    def rows(self, index: Tensor) -> Tap:
+        """Take the rows of some of the images, in any order and as often as they are named."""
+        return self._map(lambda value: value[index.to(value.device)])
+
     @staticmethod
     def cat(taps: Sequence[Tap]) -> Tap:
         """Join the images of several taps of one block."""

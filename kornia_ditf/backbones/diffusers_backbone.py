@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
 from kornia_ditf.backbones.base import Backbone
-from kornia_ditf.backbones.inputs import pad_prompt
+from kornia_ditf.backbones.declaration import Declaration, Inputs
+from kornia_ditf.backbones.inputs import batch_time, pack, pad_prompt
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import CaptureError, CheckpointError, DiTFError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint, take_hub_options
@@ -21,8 +21,8 @@ from kornia_ditf.loading.latents import encode_images, execution_place, pixels_p
 from kornia_ditf.loading.plan import LoadingPlan, plan_loading
 from kornia_ditf.loading.prompts import CachedPromptEncoder
 from kornia_ditf.loading.weights import load_transformer, load_vae_encoder
-from kornia_ditf.noise import NoiseSchedule, RectifiedFlow, VariancePreserving
-from kornia_ditf.tap import BlockStream, capture_blocks, count_blocks
+from kornia_ditf.noise import NoiseSchedule, VariancePreserving
+from kornia_ditf.tap import capture_blocks, count_blocks
 from kornia_ditf.types import Conditioning, Tap
 from kornia_ditf.utils.checks import read_placement
 from kornia_ditf.utils.isolation import isolated
@@ -31,7 +31,7 @@ Posterior = Literal["mode", "sample"]
 PromptEncoder = Callable[[Sequence[str]], Conditioning]
 
 
-class DiffusersBackbone(Backbone):
+class DiffusersBackbone(Declaration, Backbone):
     """A diffusers transformer and VAE; a family's subclass declares and rewrites no forward.
 
     Args:
@@ -45,30 +45,6 @@ class DiffusersBackbone(Backbone):
     Raises:
         InvalidArgumentError: the posterior has another name.
     """
-
-    transformer_class: ClassVar[str]
-    """Name of the transformer's class in diffusers."""
-    transformer_module: ClassVar[type[nn.Module] | None] = None
-    """A class with the same arithmetic and names, to use in its place; None takes diffusers'."""
-    pipeline_class: ClassVar[str | None] = None
-    """Name of the diffusers pipeline that encodes prompts; None where there are none."""
-    blocks_from: ClassVar[tuple[str, ...]] = ("num_layers", "num_single_layers")
-    """Keys of the transformer's configuration whose sum is the number of blocks."""
-    width_from: ClassVar[tuple[str, ...]] = ("num_attention_heads", "attention_head_dim")
-    """Keys of the transformer's configuration whose product is the width."""
-    streams: ClassVar[tuple[BlockStream, ...]]
-    """Where the blocks keep norm, modulation and attention, list by list as they run."""
-    vae_class: ClassVar[str] = "AutoencoderKL"
-    """Name of the VAE's class in diffusers."""
-    head: ClassVar[tuple[str, ...]] = ("norm_out", "proj_out")
-    """Modules after the last block, never reached and so never loaded."""
-    prompt_outputs: ClassVar[tuple[str | None, ...]] = ()
-    """Names for what the pipeline's `encode_prompt` returns, in its order; None where unused."""
-    prompt_options: ClassVar[Mapping[str, Any]] = {"do_classifier_free_guidance": False}
-    """Keyword arguments of the pipeline's `encode_prompt`."""
-    prompt_length: ClassVar[int | None] = None
-    """Tokens to pad every prompt to, where the pipeline pads none itself."""
-    schedule: NoiseSchedule = RectifiedFlow()
 
     def __init__(
         self,
@@ -104,7 +80,7 @@ class DiffusersBackbone(Backbone):
     @property
     def patch_size(self) -> int:
         """Side of the square of latent cells that one token covers."""
-        return int(self.config.patch_size)
+        return self.packed or int(self.config.patch_size)
 
     @property
     def pixels_per_token(self) -> int:
@@ -130,7 +106,9 @@ class DiffusersBackbone(Backbone):
             raise InvalidArgumentError("this backbone has no VAE; build it with vae=...")
         sample = self.posterior == "sample"
         with _named(self.vae):
-            return encode_images(self.vae, image, sample=sample, seed=self.seed)
+            return encode_images(
+                self.vae, image, sample=sample, seed=self.seed, patch_first=self.patch_first
+            )
 
     def condition(self, prompts: Sequence[str]) -> Conditioning:
         if self.prompt_encoder is None:
@@ -144,12 +122,21 @@ class DiffusersBackbone(Backbone):
         self, latent: Tensor, timestep: float, conditioning: Conditioning, *, blocks: Sequence[int]
     ) -> dict[int, Tap]:
         self.schedule.check(timestep)
+        grid = self._token_grid(latent)
+        device, dtype = execution_place(self.transformer)
+        conditioning = conditioning.expand(len(latent)).to(device, dtype)
+        latent = latent.to(device, dtype)
+        with isolated(self.transformer), _named(self.transformer):
+            inputs = self.transformer_inputs(latent, timestep, conditioning)
+            return capture_blocks(self.transformer, self.streams, blocks, inputs, grid=grid)
+
+    def _token_grid(self, latent: Tensor) -> tuple[int, int]:
         patch, channels = self.patch_size, self.latent_channels
         if latent.ndim != 4 or latent.shape[1] != channels or not latent.numel():
             raise InvalidArgumentError(
                 f"latent must have the shape (B, {channels}, h, w), got {tuple(latent.shape)}"
             )
-        height, width = latent.shape[2:]
+        height, width = latent.shape[-2:]
         if height % patch or width % patch:
             raise InvalidArgumentError(
                 f"latent sides must be multiples of {patch}, got {height} x {width}"
@@ -159,37 +146,49 @@ class DiffusersBackbone(Backbone):
                 f"this model has positions for latents of up to {self.max_cells} x "
                 f"{self.max_cells} cells, got {height} x {width}; give a smaller long_side"
             )
-        device, dtype = execution_place(self.transformer)
-        conditioning = conditioning.expand(len(latent)).to(device, dtype)
-        latent = latent.to(device, dtype)
-        grid = (height // patch, width // patch)
-        with isolated(self.transformer), _named(self.transformer):
-            inputs = self.transformer_inputs(latent, timestep, conditioning)
-            return capture_blocks(self.transformer, self.streams, blocks, inputs, grid=grid)
+        return height // patch, width // patch
 
     @property
     def latent_channels(self) -> int:
-        """Channels of the latent that the transformer takes."""
-        return int(self.config.in_channels)
+        """Channels of the latent, before they are packed."""
+        return int(self.config.in_channels) // (self.packed or 1) ** 2
 
-    @abstractmethod
+    def arrange(self, latent: Tensor) -> Tensor:
+        """Arrange a latent as the transformer takes it, packed where the family declares so."""
+        return latent if self.packed is None else pack(latent, self.packed)
+
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
+    ) -> Inputs:
         """Return the arguments of the transformer's forward, as the family's pipeline does.
+
+        They are the latent, the time and the prompt, as `packed`, `time` and `prompt_inputs`
+        declare; a family with more adds it to them.
 
         Args:
             latent: noisy latents (B, C, h, w) in the transformer's dtype, on its device.
             timestep: the paper's timestep in [0, 1000].
             conditioning: B rows, on the transformer's device.
         """
+        told = {argument: conditioning[name] for argument, name in self.prompt_inputs.items()}
+        # Some transformers index with their masks, and all take booleans.
+        masks = {n: v.bool() for n, v in told.items() if self.prompt_inputs[n].endswith("_mask")}
+        return {
+            "hidden_states": self.arrange(latent),
+            "timestep": batch_time(latent, timestep, self.time),
+            **told,
+            **masks,
+        }
 
     @classmethod
-    def spec(cls, *, pixels_per_token: int = 16, **known: Any) -> BackboneSpec:
+    def spec(
+        cls, *, pixels_per_token: int = 16, long_side: int = 1024, **known: Any
+    ) -> BackboneSpec:
         """Describe a published model of this family, as a plugin registers it.
 
         Args:
             pixels_per_token: side of the square of pixels that one token covers.
+            long_side: the resolution at which the model was trained.
             known: the other fields of `BackboneSpec`; what the class itself knows may be left out.
                 Without a `block`, the spec is an uncalibrated one with the neutral preset.
 
@@ -204,7 +203,8 @@ class DiffusersBackbone(Backbone):
             "blocks_from": cls.blocks_from,
             "width_from": cls.width_from,
         }
-        return make(**{**family, "pixels_per_token": pixels_per_token, **known})
+        sizes = {"pixels_per_token": pixels_per_token, "long_side": long_side}
+        return make(**family | sizes | known)
 
     @classmethod
     def from_pretrained(

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from kornia_ditf.backbones.declaration import Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.backbones.inputs import full_batch
+from kornia_ditf.backbones.inputs import batch_time
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
 
@@ -53,12 +54,12 @@ class ZImageBackbone(DiffusersBackbone):
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
+    ) -> Inputs:
         masks = conditioning["prompt_attention_mask"].bool()
         texts = conditioning["prompt_embeds"]
         return {
             "x": list(latent.unsqueeze(2)),
-            "t": full_batch(latent, 1 - timestep / 1000),
+            "t": batch_time(latent, timestep, "1 - t / 1000"),
             "cap_feats": [text[mask] for text, mask in zip(texts, masks, strict=True)],
             "patch_size": self.patch_size,
         }
@@ -70,7 +71,6 @@ SPECS = (
         repo="Tongyi-MAI/Z-Image-Turbo",
         blocks=30,
         width=3840,
-        long_side=1024,
         license="Apache-2.0",
     ),
 )
