@@ -15,6 +15,7 @@ from .adapters.opencv import (
 from .backbones.base import Backbone
 from .backbones.diffusers_backbone import DiffusersBackbone
 from .backbones.spec import BackboneSpec
+from .backbones.video import VideoBackbone
 from .datasets.pairs import Pair, PairDataset
 from .datasets.sequences import FrameSequence, SequenceDataset
 from .datasets.spec import DatasetSpec
@@ -65,6 +66,8 @@ from .registry.lookup import (
 from .search.verified import Attempt, ImageMatches, match_images
 from .treatments import TREATMENTS, modulate, treat
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
+from .video.describe import VideoDiTF, describe_video
+from .video.frames import VideoFrame, read_frames
 from .viz.matches import draw_matches, save_picture
 
 __all__ = [
@@ -107,6 +110,9 @@ __all__ = [
     "Target",
     "TopK",
     "Verification",
+    "VideoBackbone",
+    "VideoDiTF",
+    "VideoFrame",
     "WindowSoftArgmax",
     "as_image",
     "create_descriptor",
@@ -114,6 +120,7 @@ __all__ = [
     "create_matcher",
     "dense_flow",
     "describe_channels",
+    "describe_video",
     "descriptor_entry",
     "discard_channels",
     "draw_matches",
@@ -142,6 +149,7 @@ __all__ = [
     "prepare_target",
     "propagate_masks",
     "propagate_points",
+    "read_frames",
     "read_image",
     "refine",
     "save_onnx",

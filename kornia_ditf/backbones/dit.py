@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,7 +39,7 @@ class DiTBackbone(DiffusersBackbone):
     )
     head = ("norm_out", "proj_out_1", "proj_out_2")
     time = "int(t)"
-    prompt_inputs: ClassVar[Mapping[str, str]] = {"class_labels": "class_labels"}
+    prompt_inputs = {"class_labels": "class_labels"}
 
     def __init__(
         self,

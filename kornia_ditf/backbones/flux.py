@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -114,8 +113,8 @@ class FluxBackbone(GuidedBackbone, FluxLikeBackbone):
     transformer_class = "FluxTransformer2DModel"
     pipeline_class = "FluxPipeline"
     prompt_outputs = ("prompt_embeds", "pooled_prompt_embeds")
-    prompt_options: ClassVar[Mapping[str, Any]] = {"prompt_2": None}
-    prompt_inputs: ClassVar[Mapping[str, str]] = {
+    prompt_options = {"prompt_2": None}
+    prompt_inputs = {
         "encoder_hidden_states": "prompt_embeds",
         "pooled_projections": "pooled_prompt_embeds",
     }

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from kornia_ditf.backbones import configs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
@@ -27,11 +26,11 @@ class SD3Backbone(DiffusersBackbone):
     )
     time = "t"
     prompt_outputs = ("prompt_embeds", None, "pooled_prompt_embeds")
-    prompt_inputs: ClassVar[Mapping[str, str]] = {
+    prompt_inputs = {
         "encoder_hidden_states": "prompt_embeds",
         "pooled_projections": "pooled_prompt_embeds",
     }
-    prompt_options: ClassVar[Mapping[str, Any]] = {
+    prompt_options = {
         "prompt_2": None,
         "prompt_3": None,
         "do_classifier_free_guidance": False,

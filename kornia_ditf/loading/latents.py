@@ -102,7 +102,9 @@ def _normalise(vae: nn.Module, latent: Tensor, patch_first: bool) -> Tensor:
 
 def _takes_frames(vae: nn.Module) -> bool:
     layers = _any(vae).encoder.modules()
-    return isinstance(next(m for m in layers if isinstance(m, nn.Conv2d | nn.Conv3d)), nn.Conv3d)
+    first = next(m for m in layers if isinstance(m, nn.Conv2d | nn.Conv3d))
+    # Qwen-Image 2.1 names a convolution over frames so that is none inside.
+    return isinstance(first, nn.Conv3d) or "3d" in type(first).__name__
 
 
 def _is_packed(vae: nn.Module) -> bool:

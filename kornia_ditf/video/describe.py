@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.video import VideoBackbone, split_frames
-from kornia_ditf.dense import DenseDescriptor, one_prompt_each
+from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.descriptor import DiTF, DiTFConfig
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.massive import find_massive_channels
@@ -111,7 +111,8 @@ class VideoDiTF(DiTF):
         shape = (self.config.ensemble, *latent.shape[1:])
         if not self.has_noise:
             return torch.zeros(1).expand(1, *shape)
-        return draw_image_noise(exact_pixels(fitted), shape, seed=self.config.seed)
+        # A clip of one frame has the noise of its image.
+        return draw_image_noise(exact_pixels(fitted.squeeze(2)), shape, seed=self.config.seed)
 
 
 def describe_video(
@@ -174,10 +175,7 @@ def _describe_windows(
     window: int,
 ) -> Iterator[DescriptorMap]:
     for images in _windows(frames, window):
-        prompts = (
-            prompt if isinstance(descriptor, VideoDiTF) else one_prompt_each(prompt, len(images))
-        )
-        yield from descriptor.describe_together(images, prompts)
+        yield from descriptor.describe_together(images, prompt)
 
 
 def _windows(frames: Iterator[ImageLike | VideoFrame], window: int) -> Iterator[list[Tensor]]:

@@ -94,10 +94,10 @@ def _with_opencv(path: Path) -> Iterator[VideoFrame]:
     try:
         first: float | None = None
         while capture.isOpened():
-            seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             there, pixels = capture.read()
             if not there:
                 return
+            seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             first = seconds if first is None else first
             yield VideoFrame(_image(pixels[..., ::-1]), seconds - first)
     finally:

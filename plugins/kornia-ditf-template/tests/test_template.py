@@ -72,7 +72,7 @@ def test_the_transformer_is_called_as_its_pipeline_calls_it(checkpoint: Path) ->
     found = backbone.transformer_inputs(latent, 250, backbone.condition(["a cat"]))
     length = seen["encoder_hidden_states"].shape[1]
     for name in ("encoder_hidden_states", "encoder_mask"):
-        assert torch.equal(found[name][:, :length], seen[name])
+        assert torch.equal(found[name][:, :length], seen[name].to(found[name].dtype))
         assert not found["encoder_mask"][:, length:].any()
     assert torch.equal(found["image_rotary_emb"], seen["image_rotary_emb"][:4, :6])
     assert torch.equal(found["hidden_states"], seen["hidden_states"])

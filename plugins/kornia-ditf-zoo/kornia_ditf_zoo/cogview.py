@@ -5,8 +5,7 @@ LayerNorm without gain, scale and shift: `adaln` is the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -34,7 +33,7 @@ class CogView3PlusBackbone(DiffusersBackbone):
     )
     time = "t"
     prompt_outputs = ("prompt_embeds",)
-    prompt_options: ClassVar[Mapping[str, Any]] = {
+    prompt_options = {
         "do_classifier_free_guidance": False,
         "max_sequence_length": 224,
     }
@@ -73,7 +72,7 @@ class CogView4Backbone(TrimmedPromptBackbone, CogView3PlusBackbone):
             modulation=LinearModulation("norm1.linear", scale=2),  # the text's stand in between
         ),
     )
-    prompt_options: ClassVar[Mapping[str, Any]] = {"do_classifier_free_guidance": False}
+    prompt_options = {"do_classifier_free_guidance": False}
     prompt_length = 1024
 
     @property

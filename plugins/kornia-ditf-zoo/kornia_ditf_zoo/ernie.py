@@ -6,9 +6,9 @@ The norm's gain is the block's own; `discard+layernorm` is the norm with its gai
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ class ErnieImageBackbone(TrimmedPromptBackbone):
     head = ("final_norm", "final_linear")
     time = "t"
     prompt_length = 512
-    prompt_inputs: ClassVar[Mapping[str, str]] = {"text_bth": "prompt_embeds"}
+    prompt_inputs = {"text_bth": "prompt_embeds"}
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning

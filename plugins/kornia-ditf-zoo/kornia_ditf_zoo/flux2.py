@@ -6,9 +6,6 @@ their modulation does not change it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -31,7 +28,7 @@ class Flux2Backbone(GuidedBackbone):
     )
     packed = 1
     prompt_outputs = ("prompt_embeds",)
-    prompt_options: ClassVar[Mapping[str, Any]] = {}
+    prompt_options = {}
     default_guidance = 4.0
 
     def transformer_inputs(

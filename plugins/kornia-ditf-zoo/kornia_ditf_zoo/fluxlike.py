@@ -5,9 +5,9 @@ LayerNorm without gain, scale and shift: `adaln` is the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,7 +58,7 @@ class LongCatImageBackbone(OvisImageBackbone):
 
     transformer_class = "LongCatImageTransformer2DModel"
     pipeline_class = "LongCatImagePipeline"
-    prompt_options: ClassVar[Mapping[str, Any]] = {}
+    prompt_options = {}
 
     def positions(self, words: int, cells: Tensor) -> tuple[Tensor, Tensor]:
         behind = torch.tensor([1, 512, 512], device=cells.device)  # the first axis: an image

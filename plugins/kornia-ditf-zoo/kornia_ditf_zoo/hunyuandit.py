@@ -6,8 +6,8 @@ norm(x) + shift, with no scale; `discard+layernorm` keeps the gain and bias.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ class HunyuanDiTBackbone(DiffusersBackbone):
         ),
     )
 
-    prompt_inputs: ClassVar[Mapping[str, str]] = {
+    prompt_inputs = {
         "encoder_hidden_states": "prompt_embeds",
         "text_embedding_mask": "prompt_attention_mask",
         "encoder_hidden_states_t5": "prompt_embeds_2",

@@ -5,20 +5,19 @@ LayerNorm without gain, scale and shift: `adaln` is the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kornia_ditf.backbones.declaration import Inputs
-from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.flux import flux_streams
+from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.types import Conditioning
 
 
-class HunyuanImageBackbone(DiffusersBackbone):
+class HunyuanImageBackbone(TrimmedPromptBackbone):
     """HunyuanImage 2.1, and its distilled model.
 
     Args:
@@ -39,8 +38,8 @@ class HunyuanImageBackbone(DiffusersBackbone):
         "prompt_embeds_2",
         "prompt_attention_mask_2",
     )
-    prompt_options: ClassVar[Mapping[str, Any]] = {}
-    prompt_inputs: ClassVar[Mapping[str, str]] = {
+    prompt_options = {}
+    prompt_inputs = {
         "encoder_hidden_states": "prompt_embeds",
         "encoder_attention_mask": "prompt_attention_mask",
         "encoder_hidden_states_2": "prompt_embeds_2",

@@ -57,6 +57,8 @@ class Ideogram4Backbone(TrimmedPromptBackbone):
         kinds = torch.tensor([_TEXT] * words + [_IMAGE] * cells, device=latent.device)
         return {
             **told,
+            # Its dtype becomes that of all that the time is mixed with.
+            "timestep": told["timestep"].to(latent.dtype),
             "hidden_states": F.pad(tokens, (0, 0, words, 0)),
             "encoder_hidden_states": F.pad(text, (0, 0, 0, cells)),
             "position_ids": torch.cat([order, places.long()]).repeat(len(latent), 1, 1),

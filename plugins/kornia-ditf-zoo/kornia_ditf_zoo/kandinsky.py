@@ -5,8 +5,8 @@ LayerNorm without gain, scale and shift in float32: `adaln` is the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from kornia_ditf.backbones.declaration import Inputs
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.tap import BlockStream, LinearModulation
-from kornia_ditf.types import Conditioning
+from kornia_ditf.types import Conditioning, Tap
 
 
 class Kandinsky5Backbone(TrimmedPromptBackbone):
@@ -35,9 +35,9 @@ class Kandinsky5Backbone(TrimmedPromptBackbone):
     head = ("out_layer",)
     time = "t"
     prompt_outputs = ("prompt_embeds", "pooled_prompt_embeds")
-    prompt_options: ClassVar[Mapping[str, Any]] = {}
+    prompt_options = {}
     prompt_length = 512
-    prompt_inputs: ClassVar[Mapping[str, str]] = {
+    prompt_inputs = {
         "encoder_hidden_states": "prompt_embeds",
         "pooled_projections": "pooled_prompt_embeds",
     }
@@ -53,6 +53,14 @@ class Kandinsky5Backbone(TrimmedPromptBackbone):
     @property
     def max_cells(self) -> int:
         return 128 * self.patch_size  # of the rotary embedding, which is not configured
+
+    def taps(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning, *, blocks: Sequence[int]
+    ) -> dict[int, Tap]:
+        with warnings.catch_warnings():
+            # Its attention normalises float32 with weights of another dtype.
+            warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
+            return super().taps(latent, timestep, conditioning, blocks=blocks)
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning

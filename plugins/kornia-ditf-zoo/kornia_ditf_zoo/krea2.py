@@ -6,9 +6,6 @@ not subtracted. The norm's gain is the block's own; `discard+layernorm` is the n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -39,7 +36,7 @@ class Krea2Backbone(DiffusersBackbone):
     head = ("final_layer",)
     packed = 2
     prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
-    prompt_options: ClassVar[Mapping[str, Any]] = {}
+    prompt_options = {}
     prompt_inputs = MASKED_TEXT
 
     def transformer_inputs(

@@ -5,8 +5,7 @@ LayerNorm without gain, a scale and no shift: `adaln` is (1 + scale) * norm(x).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +34,7 @@ class NucleusImageBackbone(TrimmedPromptBackbone):
     )
     packed = 2
     prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
-    prompt_options: ClassVar[Mapping[str, Any]] = {"max_sequence_length": 1024}
+    prompt_options = {"max_sequence_length": 1024}
     prompt_length = 1024
 
     def transformer_inputs(

@@ -7,8 +7,8 @@ from AdaLN is not to be had here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ class OmniGenBackbone(TrimmedPromptBackbone):
     head = ("norm", "norm_out", "proj_out")
     time = "1 - t / 1000"
     padded = ("input_ids", "prompt_attention_mask")
-    prompt_inputs: ClassVar[Mapping[str, str]] = {"input_ids": "input_ids"}
+    prompt_inputs = {"input_ids": "input_ids"}
 
     def __init__(
         self,

@@ -5,9 +5,6 @@ LayerNorm without gain, scale and shift: `adaln` is the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 from torch import Tensor, nn
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
@@ -34,7 +31,7 @@ class PRXBackbone(DiffusersBackbone):
     )
     head = ("final_layer",)
     prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
-    prompt_inputs: ClassVar[Mapping[str, str]] = {
+    prompt_inputs = {
         "encoder_hidden_states": "prompt_embeds",
         "attention_mask": "prompt_attention_mask",
     }

@@ -6,12 +6,13 @@ and does not shift: `adaln` is (1 + scale) * norm(x).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from types import SimpleNamespace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kornia_ditf.backbones.declaration import Inputs
@@ -40,7 +41,7 @@ class QwenImageBackbone(TrimmedPromptBackbone):
     packed = 2
     prompt_outputs = ("prompt_embeds",)
     prompt_length = 512
-    prompt_options: ClassVar[Mapping[str, Any]] = {"max_sequence_length": 512}
+    prompt_options = {"max_sequence_length": 512}
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
@@ -66,7 +67,17 @@ class QwenImage21Backbone(QwenImageBackbone):
         ),
     )
     packed = 1
-    prompt_options: ClassVar[Mapping[str, Any]] = {}
+    prompt_options = {}
+
+    def __init__(
+        self, transformer: nn.Module, vae: nn.Module | None = None, **options: Any
+    ) -> None:
+        super().__init__(transformer, vae, **options)
+        # The forward asks every block how it attends, those that were not loaded too.
+        blocks: Any = transformer.transformer_blocks
+        for block in blocks:
+            if isinstance(block, nn.Identity):
+                block.attn = SimpleNamespace(processor=blocks[0].attn.processor)
 
     def encode(self, image: Tensor) -> Tensor:
         opaque = torch.ones_like(image[:, :1])  # the VAE takes the four channels of RGBA

@@ -5,8 +5,7 @@ LayerNorm without gain, scale and shift by adaLN-single, all in float32: `adaln`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -33,7 +32,7 @@ class WanBackbone(VideoBackbone):
     )
     time = "t"
     prompt_outputs = ("prompt_embeds",)
-    prompt_options: ClassVar[Mapping[str, Any]] = {
+    prompt_options = {
         "do_classifier_free_guidance": False,
         "max_sequence_length": 512,
     }

@@ -6,9 +6,6 @@ gain is the block's own; `discard+layernorm` is the norm with its gain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
 from torch import Tensor
 
 from kornia_ditf.backbones.declaration import Inputs
@@ -39,7 +36,7 @@ class ZImageBackbone(DiffusersBackbone):
     head = ("all_final_layer",)
     prompt_outputs = ("prompt_embeds",)
     prompt_length = _TOKENS
-    prompt_options: ClassVar[Mapping[str, Any]] = {
+    prompt_options = {
         "do_classifier_free_guidance": False,
         "max_sequence_length": _TOKENS,
     }

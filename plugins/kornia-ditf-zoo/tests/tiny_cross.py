@@ -158,7 +158,7 @@ def _nucleus(folder: Path) -> None:
     )
     for weights in model.parameters():
         if weights.ndim == 3:  # of the experts, which are made without values
-            nn.init.normal_(weights, std=0.2)
+            nn.init.normal_(weights, std=0.05)
     tiny.save_transformer(model, folder)
     vae(folder, "AutoencoderKLQwenImage", **VIDEO, **CHANNELS)
     tiny.save_scheduler(folder)

@@ -129,7 +129,7 @@ def _ideogram(folder: Path) -> None:
         intermediate_size=32,
         adaln_dim=8,
         llm_features_dim=13 * 12,
-        mrope_section=(2, 3, 3),
+        mrope_section=(2, 2, 2),
     )
     flux2_vae(folder)
     tiny.save_scheduler(folder)
