@@ -11,6 +11,7 @@ from torch import Tensor
 from kornia_ditf.backbones.declaration import Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.inputs import batch_time
+from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
 
@@ -62,12 +63,14 @@ class ZImageBackbone(DiffusersBackbone):
         }
 
 
-SPECS = (
-    ZImageBackbone.spec(
-        name="z-image-turbo",
-        repo="Tongyi-MAI/Z-Image-Turbo",
+def _spec(name: str) -> BackboneSpec:
+    return ZImageBackbone.spec(
+        name=name.lower(),
+        repo=f"Tongyi-MAI/{name}",
         blocks=30,
         width=3840,
         license="Apache-2.0",
-    ),
-)
+    )
+
+
+SPECS = (_spec("Z-Image-Turbo"), _spec("Z-Image"))
