@@ -368,7 +368,7 @@ def _argument_rows(call: BlockCall, name: str, width: int) -> Tensor:
         )
     if value.shape[-1] == width and value.ndim > 2:
         return value
-    rows = value.unflatten(-1, (-1, width))
+    rows = value.reshape(*value.shape[:-1], -1, width)
     return rows.squeeze(1) if value.ndim == 3 and value.shape[1] == 1 else rows
 
 

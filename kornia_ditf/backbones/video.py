@@ -47,17 +47,18 @@ def as_clip(latent: Tensor) -> Tensor:
 
 def split_frames(tap: Tap, frames: int) -> Tap:
     """Take the frames of clips apart: a tap of B clips becomes one of B * F images."""
+    tokens, width = tap.x.shape[1:]
 
     def split(value: Tensor | None) -> Tensor | None:
         if value is None:
             return None
-        if value.ndim == 3 and value.shape[1] == tap.x.shape[1]:  # its own for every token
-            return value.unflatten(1, (frames, -1)).flatten(0, 1)
+        if value.ndim == 3 and value.shape[1] == tokens:  # its own for every token
+            return value.reshape(-1, tokens // frames, width)
         return value.repeat_interleave(frames, 0)
 
     return replace(
         tap,
-        x=tap.x.unflatten(1, (frames, -1)).flatten(0, 1),
+        x=tap.x.reshape(-1, tokens // frames, width),
         shift=split(tap.shift),
         scale=split(tap.scale),
         grid=(tap.grid[0] // frames, tap.grid[1]),

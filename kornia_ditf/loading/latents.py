@@ -88,7 +88,9 @@ def _normalise(vae: nn.Module, latent: Tensor, patch_first: bool) -> Tensor:
         mean, variance = _channels(norm.running_mean, latent), _channels(norm.running_var, latent)
         packed: Tensor = F.pixel_unshuffle(latent, 2)
         if patch_first:
-            packed = packed.unflatten(1, (-1, 4)).transpose(1, 2).flatten(1, 2)
+            batch, channels, rows, columns = packed.shape
+            cells = packed.reshape(batch, channels // 4, 4, rows, columns)
+            packed = cells.transpose(1, 2).flatten(1, 2)
         return (packed - mean) / (variance + float(config.batch_norm_eps)).sqrt()
     stored = dict(vae.named_buffers())  # where LTX keeps what others have in their configuration
     means, stds = (

@@ -67,9 +67,11 @@ def text_processor(checkpoint: Checkpoint) -> Any:
     Raises:
         CheckpointError: its tokenizer is missing or damaged.
     """
-    from transformers import ProcessorMixin
+    import transformers
 
-    class TextProcessor(ProcessorMixin):  # type: ignore[misc] - transformers carries no types
+    base: Any = transformers.ProcessorMixin  # which pipelines ask for
+
+    class TextProcessor(base):  # type: ignore[misc]
         def __init__(self, tokenizer: Any) -> None:
             self.tokenizer = tokenizer
 

@@ -53,7 +53,7 @@ class BriaFiboBackbone(TrimmedPromptBackbone, FluxLikeBackbone):
         layers = torch.stack(found, 2)
         padded = pad_prompt({"prompt_embeds": layers.flatten(2)}, cls.prompt_length)
         return {
-            "prompt_layers": padded["prompt_embeds"].unflatten(2, layers.shape[2:]),
+            "prompt_layers": padded["prompt_embeds"].reshape(1, -1, *layers.shape[2:]),
             **pad_prompt({"prompt_embeds": text}, cls.prompt_length),
         }
 

@@ -75,9 +75,9 @@ class QwenImage21Backbone(QwenImageBackbone):
         super().__init__(transformer, vae, **options)
         # The forward asks every block how it attends, those that were not loaded too.
         blocks: Any = transformer.transformer_blocks
-        for block in blocks:
-            if isinstance(block, nn.Identity):
-                block.attn = SimpleNamespace(processor=blocks[0].attn.processor)
+        left_out: list[Any] = [block for block in blocks if isinstance(block, nn.Identity)]
+        for block in left_out:
+            block.attn = SimpleNamespace(processor=blocks[0].attn.processor)
 
     def encode(self, image: Tensor) -> Tensor:
         opaque = torch.ones_like(image[:, :1])  # the VAE takes the four channels of RGBA
@@ -110,7 +110,7 @@ class QwenImage21Backbone(QwenImageBackbone):
 def _crop(tap: Tap, rows: int, columns: int) -> Tap:
     if tap.grid == (rows, columns):
         return tap
-    x = tap.x.unflatten(1, tap.grid)[:, :rows, :columns].flatten(1, 2)
+    x = tap.x.reshape(len(tap.x), *tap.grid, -1)[:, :rows, :columns].flatten(1, 2)
     return replace(tap, x=x, grid=(rows, columns))
 
 
