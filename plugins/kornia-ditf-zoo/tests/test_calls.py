@@ -20,6 +20,7 @@ SPEC = {spec.name: spec for spec in SPECS}
 Checkpoints = Callable[[str], Path]
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # of ERNIE-Image's scheduler
 @pytest.mark.parametrize("name", SAVERS)
 @torch.no_grad()
 def test_the_transformer_is_called_as_its_pipeline_calls_it(
