@@ -16,15 +16,17 @@ from .backbones.base import Backbone
 from .backbones.diffusers_backbone import DiffusersBackbone
 from .backbones.spec import BackboneSpec
 from .backbones.video import VideoBackbone
+from .config import DiTFConfig
 from .datasets.pairs import Pair, PairDataset
 from .datasets.sequences import FrameSequence, SequenceDataset
 from .datasets.spec import DatasetSpec
 from .dense import DenseDescriptor, DescriptorSpec
-from .descriptor import DiTF, DiTFConfig
+from .descriptor import DiTF
 from .errors import DiTFError
 from .export import export_descriptor, save_onnx
 from .fusion import FusedDescriptor
 from .massive import describe_channels, discard_channels, find_massive_channels
+from .matchers.base import ImageMatcher, MatcherSpec
 from .matching.flow import Flow, dense_flow
 from .matching.keypoints import (
     Argmax,
@@ -46,13 +48,14 @@ from .matching.propagation import (
 from .matching.refinement import refine
 from .matching.verification import Verification, verify
 from .preprocess import as_image, fit_image, read_image
-from .protocols.evaluate import PairResult, evaluate_pair
+from .protocols.evaluate import PairResult, evaluate_matches, evaluate_pair
 from .protocols.fitting import prepare_image
 from .protocols.presets import find_protocol, list_protocols
 from .protocols.protocol import Protocol
 from .protocols.select import select_pairs
 from .protocols.sequences import SequenceResult, evaluate_sequence
 from .registry.hookspecs import hookimpl
+from .registry.loggers import LoggedRun, LoggerSpec
 from .registry.lookup import (
     create_descriptor,
     create_ditf,
@@ -63,12 +66,27 @@ from .registry.lookup import (
     list_descriptors,
     load_dataset,
 )
+from .registry.matchers import find_matcher, list_matchers, load_matcher
+from .registry.treatments import find_treatment, list_treatments
 from .search.verified import Attempt, ImageMatches, match_images
-from .treatments import TREATMENTS, modulate, treat
+from .sfm.folder import FolderMatches, match_folder
+from .sfm.graph import CorrespondenceGraph, ImagePair, ViewedImage
+from .sfm.tracks import merge_keypoints
+from .treatments import (
+    TREATMENTS,
+    Treatment,
+    TreatmentSpec,
+    apply_treatment,
+    modulate,
+    parse_treatment,
+)
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
+from .utils.picture import Picture, save_picture
 from .video.describe import VideoDiTF, describe_video
 from .video.frames import VideoFrame, read_frames
-from .viz.matches import draw_matches, save_picture
+from .viz.matches import draw_matches
+from .viz.pca import draw_pca
+from .viz.similarity import draw_similarity
 
 __all__ = [
     "TREATMENTS",
@@ -77,6 +95,7 @@ __all__ = [
     "Backbone",
     "BackboneSpec",
     "Conditioning",
+    "CorrespondenceGraph",
     "CosineMatcher",
     "DatasetSpec",
     "DenseDescriptor",
@@ -91,16 +110,23 @@ __all__ = [
     "DiffusersBackbone",
     "Discarded",
     "Flow",
+    "FolderMatches",
     "Frame",
     "FrameSequence",
     "FusedDescriptor",
+    "ImageMatcher",
     "ImageMatches",
+    "ImagePair",
     "LabelPropagator",
+    "LoggedRun",
+    "LoggerSpec",
+    "MatcherSpec",
     "Matches",
     "OpenCVFeature",
     "Pair",
     "PairDataset",
     "PairResult",
+    "Picture",
     "Propagation",
     "Protocol",
     "RatioMatcher",
@@ -109,11 +135,15 @@ __all__ = [
     "Tap",
     "Target",
     "TopK",
+    "Treatment",
+    "TreatmentSpec",
     "Verification",
     "VideoBackbone",
     "VideoDiTF",
     "VideoFrame",
+    "ViewedImage",
     "WindowSoftArgmax",
+    "apply_treatment",
     "as_image",
     "create_descriptor",
     "create_ditf",
@@ -124,27 +154,38 @@ __all__ = [
     "descriptor_entry",
     "discard_channels",
     "draw_matches",
+    "draw_pca",
+    "draw_similarity",
+    "evaluate_matches",
     "evaluate_pair",
     "evaluate_sequence",
     "export_descriptor",
     "find_backbone",
     "find_descriptor",
     "find_massive_channels",
+    "find_matcher",
     "find_protocol",
+    "find_treatment",
     "fit_image",
     "hookimpl",
     "list_backbones",
     "list_datasets",
     "list_descriptors",
+    "list_matchers",
     "list_protocols",
+    "list_treatments",
     "load_dataset",
+    "load_matcher",
     "match",
+    "match_folder",
     "match_images",
     "match_points",
     "matcher_entry",
+    "merge_keypoints",
     "modulate",
     "mutual_nearest",
     "nearest_two",
+    "parse_treatment",
     "prepare_image",
     "prepare_target",
     "propagate_masks",
@@ -160,7 +201,6 @@ __all__ = [
     "to_image_features",
     "to_keypoints",
     "to_opencv",
-    "treat",
     "use_in",
     "verify",
 ]

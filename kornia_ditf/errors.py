@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
+from pathlib import Path
 
 
 class DiTFError(Exception):
@@ -69,8 +70,39 @@ class StudyError(DiTFError):
     """A study's folder is in use or holds no finished study, or a part of its work failed."""
 
 
+class MatcherError(DiTFError, RuntimeError):
+    """An image matcher failed, or gave matches that are none; the message names it."""
+
+
 class OutputError(DiTFError, OSError):
     """A result could not be written."""
+
+
+class DamagedFileError(DiTFError):
+    """A file of descriptors, matches or a study does not hold what was written.
+
+    Args:
+        path: the file.
+        reason: how that was noticed.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path} is damaged ({self.reason})"
+
+    def remove(self) -> None:
+        """Remove the file, so that it is made again.
+
+        Raises:
+            OutputError: it cannot be removed.
+        """
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self}, and cannot be removed ({error.strerror})") from error
 
 
 class PluginError(DiTFError):
@@ -83,3 +115,7 @@ class PluginWarning(UserWarning):
 
 class MassiveChannelsWarning(UserWarning):
     """Massive channels were found that should be looked at before results are trusted."""
+
+
+class CompilationWarning(UserWarning):
+    """A model could not be compiled and runs as it is, with the same results."""

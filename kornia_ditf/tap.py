@@ -154,7 +154,7 @@ class BlockStream:
 
 def count_blocks(transformer: nn.Module, streams: Sequence[BlockStream]) -> int:
     """Count the blocks of all lists together."""
-    return sum(len(_blocks(transformer, stream)) for stream in streams)
+    return sum(len(block_list(transformer, stream)) for stream in streams)
 
 
 def capture_blocks(
@@ -220,7 +220,7 @@ class _Recorder:
         self.number, self.block, self.stream, self.grid = number, block, stream, grid
         self.norm = _submodule(block, stream.norm)
         self.x: Tensor | None = None
-        self.attended: Tensor | None = None
+        self.captured: Tap | None = None
         self.arguments: Mapping[str, Any] = {}
         self.output: Tensor | None = None
 
@@ -234,7 +234,8 @@ class _Recorder:
                 self.x = self._image_tokens(self.stream.norm_input(args, kwargs))
 
         def enter_attention(args: Any, kwargs: Any) -> None:
-            self.attended = self._image_tokens(first_tensor(args, kwargs))
+            if self.captured is None:  # at once: later, offloaded weights are gone again
+                self.captured = self._capture(self._image_tokens(first_tensor(args, kwargs)))
             if stop:
                 raise StopForward
 
@@ -250,18 +251,23 @@ class _Recorder:
         return [] if path is None else [(_submodule(self.block, path), leave_module)]
 
     def tap(self) -> Tap:
-        if self.x is None or self.attended is None:
+        if self.captured is None:
+            raise CaptureError(f"block {self.number} never reached its attention")
+        return self.captured
+
+    def _capture(self, attended: Tensor) -> Tap:
+        if self.x is None:
             raise CaptureError(f"block {self.number} never normalised its input")
         call = BlockCall(self.block, self.arguments, self.output)
         read = self.stream.modulation.read(call, self.x.shape[-1])
         # Rows past the batch are for text or a reference image, at another time.
         shift, scale = (None if value is None else value[: len(self.x)] for value in read)
-        x = self.x.to(self.attended.dtype)  # Wan makes float32 of it to normalise
+        x = self.x.to(attended.dtype)  # Wan makes float32 of it to normalise
         norm = read_norm(self.norm, zero_centred=self.stream.zero_centred)
         tap = Tap(x, shift, scale, self.grid, norm)
         if values_are_checked():
             require(torch.isfinite(tap.x).all(), lambda: _not_finite(tap, self.number))
-            self._check_modulation(tap, self.attended)
+            self._check_modulation(tap, attended)
         return tap
 
     def _check_modulation(self, tap: Tap, attended: Tensor) -> None:
@@ -334,7 +340,8 @@ def _submodule(module: nn.Module, path: str) -> nn.Module:
         ) from error
 
 
-def _blocks(transformer: nn.Module, stream: BlockStream) -> nn.ModuleList:
+def block_list(transformer: nn.Module, stream: BlockStream) -> nn.ModuleList:
+    """Return a list of blocks; those that were not loaded are identities."""
     blocks = _submodule(transformer, stream.blocks)
     if not isinstance(blocks, nn.ModuleList):
         raise CaptureError(f"{stream.blocks!r} of {type(transformer).__name__} is no block list")
@@ -346,7 +353,7 @@ def _locate(
 ) -> tuple[nn.Module, BlockStream]:
     position = block
     for stream in streams:
-        blocks = _blocks(transformer, stream)
+        blocks = block_list(transformer, stream)
         if 0 <= position < len(blocks):
             found = blocks[position]
             if isinstance(found, nn.Identity):

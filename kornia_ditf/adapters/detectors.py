@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from kornia.color import rgb_to_grayscale
 from torch import Tensor, nn
 
-from kornia_ditf.adapters.keypoints import (
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.matching.detection import (
     NamedDetector,
     allowed_at,
     first_at_position,
     grid_centres,
     is_filled,
 )
-from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.types import DescriptorMap
 
 
@@ -36,6 +36,9 @@ class OpenCVDetector(nn.Module):
     def __init__(self, detector: Any) -> None:
         super().__init__()
         self.detector = detector
+
+    def extra_repr(self) -> str:
+        return repr(self.detector)
 
     def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Detect keypoints in one grey image.

@@ -19,7 +19,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kornia_ditf.adapters.keypoints import (
+from kornia_ditf.adapters.wrapped import Pretrained, as_descriptor
+from kornia_ditf.dense import DenseDescriptor
+from kornia_ditf.errors import ImageError, InvalidArgumentError
+from kornia_ditf.matching.detection import (
     NamedDetector,
     allowed_at,
     first_at_position,
@@ -27,9 +30,6 @@ from kornia_ditf.adapters.keypoints import (
     measures_scale,
     sides_for,
 )
-from kornia_ditf.adapters.wrapped import as_descriptor
-from kornia_ditf.dense import DenseDescriptor
-from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.preprocess import MIN_SIDE
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
 from kornia_ditf.types import DescriptorMap, Matches
@@ -39,7 +39,7 @@ Array = npt.NDArray[Any]
 KeyPoints = tuple[cv2.KeyPoint, ...]
 
 
-class OpenCVFeature:
+class OpenCVFeature(Pretrained):
     """A dense descriptor with the methods of `cv2.SIFT`; safe to call from several threads.
 
     Args:
@@ -91,6 +91,12 @@ class OpenCVFeature:
         self.detector, self.max_keypoints = detector, max_keypoints
         self.multiscale = multiscale
         self._last: tuple[object, dict[int | None, DescriptorMap]] | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"OpenCVFeature({self.descriptor!r}, detector={self.detector!r}, "
+            f"max_keypoints={self.max_keypoints}, multiscale={self.multiscale})"
+        )
 
     def detect(self, image: Any, mask: Any = None) -> Any:
         """Detect keypoints.

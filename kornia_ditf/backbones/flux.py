@@ -8,9 +8,10 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from kornia_ditf.backbones import configs
-from kornia_ditf.backbones.declaration import Inputs
+from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.inputs import full_batch, grid_positions
+from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, LinearModulation, Modulation
 from kornia_ditf.types import Conditioning
 
@@ -170,4 +171,4 @@ FLUX_SCHNELL = FluxBackbone.spec(
     license="Apache-2.0",
 )
 
-SPECS = (FLUX_DEV, FLUX_DEV_960, FLUX_DEV_DAVIS, FLUX_SCHNELL)
+SPECS: tuple[BackboneSpec, ...] = (FLUX_DEV, FLUX_DEV_960, FLUX_DEV_DAVIS, FLUX_SCHNELL)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.backbones import configs
-from kornia_ditf.backbones.declaration import MASKED_TEXT, Inputs
+from kornia_ditf.backbones.declared import MASKED_TEXT, Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone, read_schedule
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.loading.checkpoint import Checkpoint
@@ -72,7 +72,7 @@ def _spec(backbone: type[PixArtBackbone], name: str, repo: str, side: int) -> Ba
     )
 
 
-SPECS = (
+SPECS: tuple[BackboneSpec, ...] = (
     _spec(PixArtBackbone, "pixart-alpha-512", "PixArt-XL-2-512x512", 512),
     _spec(PixArtBackbone, "pixart-alpha-1024", "PixArt-XL-2-1024-MS", 1024),
     _spec(PixArtSigmaBackbone, "pixart-sigma-1024", "PixArt-Sigma-XL-2-1024-MS", 1024),

@@ -35,7 +35,7 @@ class TrimmedPromptBackbone(DiffusersBackbone):
         if not parts:
             return super().taps(latent, timestep, given, blocks=blocks)
         order = torch.cat(places).argsort()
-        return {block: Tap.cat([p[block] for p in parts]).rows(order) for block in parts[0]}
+        return {block: Tap.cat([p[block] for p in parts]).take(order) for block in parts[0]}
 
     def trim(self, conditioning: Conditioning) -> Iterator[tuple[Tensor, Conditioning]]:
         """Remove the padding: yield, length by length, the numbers of its rows and those rows."""

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from kornia_ditf.cli import backbones, datasets, doctor, extract, inspect, match, plugins, study
+from kornia_ditf.cli import (
+    backbones,
+    datasets,
+    demo,
+    doctor,
+    extract,
+    inspect,
+    match,
+    match_folder,
+    matchers,
+    plugins,
+    study,
+)
 from kornia_ditf.cli.failures import EXIT_CODES, CommandGroup
 
 app = typer.Typer(
@@ -19,9 +31,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("match")(match.match)
+app.command("match-folder")(match_folder.match_folder)
 app.command("extract")(extract.extract)
 app.command("inspect")(inspect.inspect)
+app.command("demo")(demo.demo)
 app.add_typer(backbones.app, name="backbones")
+app.command("matchers")(matchers.matchers)
 app.command("plugins")(plugins.plugins)
 app.command("doctor")(doctor.doctor)
 app.add_typer(datasets.app, name="datasets")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kornia_ditf.cli import options
+from kornia_ditf.cli import match_folder, options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kornia_ditf.search.verified import ImageMatches
     from kornia_ditf.types import DescriptorMap, Matches
 
-_MIN_MATCHES = 8  # a homography through fewer explains nothing
+MIN_MATCHES = 8  # a homography through fewer explains nothing
 
 
 def match(
@@ -48,6 +48,17 @@ def match(
     dtype: options.Dtype = None,
     device: options.Device = None,
     others: options.Others = None,
+    matcher: Annotated[
+        str | None,
+        typer.Option(
+            "--matcher",
+            "-m",
+            metavar="NAME",
+            help="Match with this and not with a descriptor's tokens: sift, loftr ... "
+            "(`kornia-ditf matchers` lists them); --option holds its options, such as ratio=0.75 "
+            "or verification=homography.",
+        ),
+    ] = None,
     min_score: Annotated[
         float | None, typer.Option(metavar="S", help="Keep matches of at least this similarity.")
     ] = None,
@@ -76,21 +87,66 @@ def match(
             help="Write the result here.",
         ),
     ] = None,
+    export: match_folder.Exports = None,
     as_json: options.Json = False,
 ) -> None:
-    """Find correspondences between two images.
+    """Find correspondences between two images, or between descriptors that `extract` stored.
 
     Both images are described and every patch of A is paired with the patch of B most like it, where
-    the choice is mutual. Points are (x, y) in pixels; (0, 0) is the centre of the first pixel.
+    the choice is mutual. Points are (x, y) in pixels; (0, 0) is the centre of the first pixel. A
+    may also be a file of descriptors, and B another or a folder of them: one result per pair.
     """
     from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
+    from kornia_ditf.cli.stored import is_stored, match_stored
     from kornia_ditf.search.verified import check_search, match_images
     from kornia_ditf.utils import provenance
-    from kornia_ditf.viz.matches import draw_matches, save_picture
+    from kornia_ditf.utils.picture import save_picture
+    from kornia_ditf.viz.matches import draw_matches
 
     paths = (image_a, image_b)
     prompts = _check_arguments(prompt, picture, json_file, limit, min_score)
+    match_folder.check_exports(export or (), inputs=paths)
+    of_descriptors: dict[str, Any] = {
+        "--backbone": backbone,
+        "--source": source,
+        "--timestep": timestep,
+        "--treatment": treatment,
+        "--ensemble": ensemble,
+        "--rows": rows,
+        "--prompt": prompt,
+        "--seed": seed,
+        "--dtype": dtype,
+    }
+    if any(map(is_stored, paths)):
+        unused: dict[str, Any] = {
+            "--long-side": long_side,
+            "--option": others,
+            "--picture": picture,
+            "--export": export,
+        }
+        refuse({**of_descriptors, **unused, "--matcher": matcher}, "stored descriptors have theirs")
+        output.check_output(json_file, inputs=paths)
+        match_stored(
+            image_a,
+            image_b,
+            block=block,
+            device=device,
+            min_score=min_score,
+            json_file=json_file,
+            as_json=as_json,
+        )
+        return
+    if matcher is not None:
+        from kornia_ditf.cli.matchers import match_with
+
+        not_of_matchers: dict[str, Any] = {"--block": block, "--min-score": min_score}
+        refuse({**of_descriptors, **not_of_matchers}, "with --matcher type --option KEY=VALUE")
+        own = {"device": device, "long_side": long_side or None}
+        chosen = {key: value for key, value in own.items() if value is not None}
+        chosen |= options.read_others(others)
+        match_with(matcher, paths, chosen, picture, json_file, limit, export or (), as_json)
+        return
     kind = check_search(search)
     spec = options.find_spec(backbone, others)
     side = options.side_in_pixels(long_side, spec)
@@ -130,7 +186,7 @@ def match(
             min_score=min_score,
         )
     found, threshold_px = searched.matches, searched.threshold
-    fits = len(found) >= _MIN_MATCHES and searched.verification.matrix is not None
+    fits = len(found) >= MIN_MATCHES and searched.verification.matrix is not None
     plane = searched.verification if fits else None
 
     document = {
@@ -156,10 +212,10 @@ def match(
             "chosen": searched.chosen,
             "attempts": [asdict(attempt) for attempt in searched.attempts],
         },
-        "points_a": _rounded(found.points_a, 3),
-        "points_b": _rounded(found.points_b, 3),
-        "scores": _rounded(found.scores, 6),
-        "homography": None if plane is None else _as_values(plane, threshold_px),
+        "points_a": rounded(found.points_a, 3),
+        "points_b": rounded(found.points_b, 3),
+        "scores": rounded(found.scores, 6),
+        "homography": None if plane is None else as_values(plane, threshold_px),
         "picture": None if picture is None else str(picture),
         "seconds": {name: round(seconds, 4) for name, seconds in stages.seconds.items()},
     }
@@ -169,23 +225,33 @@ def match(
             drawn = draw_matches(images[0], images[1], found, limit=limit, inliers=inliers)
             save_picture(picture, drawn)
     written = [str(path) for path in (picture, json_file) if path is not None]
+    sizes = [each.frame.image_size for each in maps]
+    written += match_folder.export_pair(export or (), paths, sizes, found, threshold_px)
     facts = output.Facts(
         [
             *settings.preset_facts(backbone, spec, descriptor),
             *settings.channel_facts(descriptor, channels, origin),
             *(
-                (f"image {side}", _describe_image(path, descriptors))
+                (f"image {side}", describe_image(path, descriptors))
                 for side, path, descriptors in zip("AB", paths, maps, strict=True)
             ),
             *((("search", _describe_search(searched)),) if len(searched.attempts) > 1 else ()),
-            ("matches", _describe_matches(found)),
-            ("geometry", _describe_plane(plane, len(found), threshold_px)),
-            *((("A to B", _describe_matrix(plane)),) if plane is not None else ()),
+            ("matches", describe_matches(found)),
+            *describe_geometry(plane, len(found), threshold_px),
             ("seconds", f"{stages.describe()}; {sum(stages.seconds.values()):.2f} in all"),
             *((("written", ", ".join(written)),) if written else ()),
         ]
     )
     output.show(output.Result(document, [facts]), as_json=as_json)
+
+
+def refuse(given: dict[str, Any], advice: str) -> None:
+    """Refuse options of descriptors that would be ignored."""
+    from kornia_ditf.errors import InvalidArgumentError
+
+    for name, value in given.items():
+        if value is not None and value != []:
+            raise InvalidArgumentError(f"{name} is for images that are described here; {advice}")
 
 
 def _check_arguments(
@@ -213,7 +279,8 @@ def _check_arguments(
     return prompts
 
 
-def _describe_image(path: Path, descriptors: DescriptorMap) -> str:
+def describe_image(path: Path, descriptors: DescriptorMap) -> str:
+    """Describe the sizes of an image and of its grid."""
     (height, width), (fitted_height, fitted_width) = (
         descriptors.frame.image_size,
         descriptors.frame.model_size,
@@ -233,7 +300,8 @@ def _describe_search(searched: ImageMatches) -> str:
     return f"{tried}; B turned by {chosen.turn:.0f} degrees and {chosen.scale:.2g} times as large"
 
 
-def _describe_matches(matches: Matches) -> str:
+def describe_matches(matches: Matches) -> str:
+    """Describe how many matches there are, and the spread of their scores."""
     import torch
 
     if not len(matches):
@@ -245,26 +313,27 @@ def _describe_matches(matches: Matches) -> str:
     return f"{len(matches)}; similarity {values} (least, quartiles, greatest)"
 
 
-def _describe_plane(plane: Verification | None, count: int, threshold_px: float) -> str:
+def describe_geometry(
+    plane: Verification | None, count: int, threshold_px: float
+) -> list[tuple[str, str]]:
+    """Describe the homography that matches agree on, as lines of facts."""
     if plane is None:
-        return f"{count} matches do not fix a homography"
-    return (
+        return [("geometry", f"{count} matches do not fix a homography")]
+    explained = (
         f"a plane or a rotation explains {int(plane.inliers.sum())} of {count} matches "
         f"(within {threshold_px:.1f} px)"
     )
+    rows = "; ".join(" ".join(f"{value:.5g}" for value in row) for row in _matrix(plane))
+    return [("geometry", explained), ("A to B", f"homography {rows}")]
 
 
-def _as_values(plane: Verification, threshold_px: float) -> dict[str, Any]:
+def as_values(plane: Verification, threshold_px: float) -> dict[str, Any]:
+    """Return a homography and its inliers as JSON values."""
     return {
         "matrix": _matrix(plane),
         "threshold_px": round(threshold_px, 3),
         "inliers": plane.inliers.tolist(),
     }
-
-
-def _describe_matrix(plane: Verification) -> str:
-    rows = "; ".join(" ".join(f"{value:.5g}" for value in row) for row in _matrix(plane))
-    return f"homography {rows}"
 
 
 def _matrix(plane: Verification) -> list[list[float]]:
@@ -273,5 +342,6 @@ def _matrix(plane: Verification) -> list[list[float]]:
     return rows
 
 
-def _rounded(values: Tensor, digits: int) -> Any:
+def rounded(values: Tensor, digits: int) -> Any:
+    """Round values for JSON."""
     return values.detach().cpu().double().numpy().round(digits).tolist()

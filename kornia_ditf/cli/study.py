@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kornia_ditf.cli import options, output
+from kornia_ditf.cli import options, output, results
 from kornia_ditf.cli.progress import StageProgress, duration
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kornia_ditf.study.run.plan import StudyPlan
 
 app = typer.Typer(
-    help="Compare descriptors on data sets: plan, run and report a study, or an ablation.",
+    help="Compare descriptors on data sets: plan, run, report and share studies, or an ablation.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
@@ -64,6 +64,15 @@ Address = Annotated[
 Workers = Annotated[int, typer.Option(metavar="N", help="Ray actors.")]
 Cpus = Annotated[float, typer.Option(metavar="X", help="CPUs of each Ray actor; 0.5 is fine.")]
 Gpus = Annotated[float, typer.Option(metavar="X", help="GPUs of each Ray actor.")]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        metavar="NAME",
+        help="Log scores and costs to trackio, wandb, mlflow or a plugin's tracker, a run for "
+        "each configuration; may be repeated.  [default: none]",
+    ),
+]
 WithReport = Annotated[bool, typer.Option("--report/--no-report", help="Write the report, too.")]
 
 
@@ -96,7 +105,15 @@ def run(
     workers: Workers = 2,
     cpus: Cpus = 0.5,
     gpus: Gpus = 0.0,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Score one of N equal parts of the pairs; `study merge` joins them.",
+        ),
+    ] = None,
     report: WithReport = True,
+    log: Log = None,
 ) -> None:
     """Run a study, or resume one that was stopped; only what is missing is computed.
 
@@ -106,8 +123,9 @@ def run(
     from kornia_ditf.study.define.parsing import read_study
 
     make, device = _engine(engine, devices, address, workers, cpus, gpus)
-    folder = out or _default_out(file)
-    _run(read_study(file), folder, cache, make, device, report)
+    folder, loggers = out or _default_out(file), _loggers(log)
+    _run(read_study(file), folder, cache, make, device, report, _part(part))
+    _log(folder, loggers)
 
 
 @app.command("report")
@@ -115,31 +133,19 @@ def report(
     folder: Annotated[
         Path, typer.Argument(parser=options.read_path, metavar="DIR", show_default=False)
     ],
+    log: Log = None,
 ) -> None:
-    """Write the report of a study that has run: report.html, report.md and tables.tex."""
+    """Write the report of a study that has run, or of a bundle.
+
+    report.html and report.md; the tables as LaTeX (tables.tex) and CSV (scores.csv, tests.csv);
+    and what to cite (references.bib).
+    """
     from kornia_ditf.study.report.page import write_report
 
+    loggers = _loggers(log)
     for path in write_report(folder):
         output.echo(str(path))
-
-
-@app.command("merge")
-def merge(
-    folders: Annotated[
-        list[Path], typer.Argument(parser=options.read_path, metavar="DIR...", show_default=False)
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(parser=options.read_path, metavar="DIR", help="Folder of the merged study."),
-    ],
-) -> None:
-    """Merge finished studies of the same pairs, and write one report with one set of tests."""
-    from kornia_ditf.study.report.page import write_report
-    from kornia_ditf.study.run.merge import merge_studies
-
-    merge_studies(folders, out)
-    for path in write_report(out):
-        output.echo(str(path))
+    _log(folder, loggers)
 
 
 @app.command("ablation")
@@ -205,6 +211,10 @@ def ablation(
     output.echo(f"more in {written}")
 
 
+for _command in (results.merge, results.compare, results.bundle, results.leaderboard):
+    app.command(_command.__name__)(_command)
+
+
 def _run(
     study: Study,
     folder: Path,
@@ -212,18 +222,48 @@ def _run(
     make: Callable[..., Engine],
     device: str | None,
     report: bool,
+    part: tuple[int, int] | None = None,
 ) -> Path:
     from kornia_ditf.study.report.page import write_report
     from kornia_ditf.study.run.runner import run_study
 
     with StageProgress() as watcher:
-        records = run_study(study, folder, cache=cache, engine=make, device=device, watcher=watcher)
+        records = run_study(
+            study, folder, cache=cache, engine=make, device=device, watcher=watcher, part=part
+        )
     output.echo(str(records), error=True)
     if not report:
         return records
     page = write_report(folder)[0]
     output.echo(str(page), error=True)
     return page
+
+
+def _loggers(names: list[str] | None) -> dict[str, Any]:
+    """Load trackers before the work, so that one that is missing is told at once."""
+    if not names:
+        return {}
+    from kornia_ditf.registry.loggers import load_logger
+
+    return {name: load_logger(name) for name in names}
+
+
+def _log(folder: Path, loggers: dict[str, Any]) -> None:
+    if loggers:
+        from kornia_ditf.study.share.logging import log_study
+
+        log_study(folder, loggers)
+
+
+def _part(given: str | None) -> tuple[int, int] | None:
+    if given is None:
+        return None
+    from kornia_ditf.errors import InvalidArgumentError
+
+    number, _, count = given.partition("/")
+    if not (number.isdecimal() and count.isdecimal()):
+        raise InvalidArgumentError(f"--part must be K/N, such as 1/2, got {given!r}")
+    return int(number), int(count)
 
 
 def _engine(

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from kornia_ditf.backbones.spec import BackboneSpec
     from kornia_ditf.datasets.spec import DatasetSpec
     from kornia_ditf.dense import DescriptorSpec
+    from kornia_ditf.matchers.base import MatcherSpec
+    from kornia_ditf.registry.loggers import LoggerSpec
+    from kornia_ditf.treatments import TreatmentSpec
 
 PROJECT = "kornia_ditf"
 API = 1
@@ -38,6 +41,24 @@ def register_descriptors() -> Iterable[DescriptorSpec]:
 @hookspec
 def register_datasets() -> Iterable[DatasetSpec]:
     """Return the data sets of image pairs that this plugin adds."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_treatments() -> Iterable[TreatmentSpec]:
+    """Return the steps that this plugin adds to those of which treatments are composed."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_matchers() -> Iterable[MatcherSpec]:
+    """Return the image matchers that this plugin adds."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_loggers() -> Iterable[LoggerSpec]:
+    """Return the trackers of experiments that this plugin adds."""
     raise NotImplementedError
 
 

@@ -6,27 +6,26 @@ all are listed.
 
 from __future__ import annotations
 
-import math
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 
-from kornia_ditf import backbones, datasets
+from kornia_ditf import backbones, datasets, matchers
 from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.config import DiTFConfig
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
-from kornia_ditf.descriptor import DiTF, DiTFConfig
+from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import (
-    CheckpointError,
     DiTFError,
     InvalidArgumentError,
     MissingExtraError,
@@ -34,18 +33,22 @@ from kornia_ditf.errors import (
     UnknownBackboneError,
 )
 from kornia_ditf.fusion import FUSIONS, Fusion, load_fusion
-from kornia_ditf.loading.checkpoint import Checkpoint, hub_options
+from kornia_ditf.loading.checkpoint import hub_options
+from kornia_ditf.loading.memory import LoadedModel, is_in_memory, take_apart
 from kornia_ditf.loading.source import as_folder, explain, is_hub_id, is_path, near_folder
 from kornia_ditf.registry import hookspecs
-from kornia_ditf.registry.catalogue import AnySpec, Catalogue
+from kornia_ditf.registry.catalogue import KINDS, AnySpec, Catalogue
+from kornia_ditf.registry.families import check_fits, describe_checkpoint, describe_loaded
+from kornia_ditf.registry.loggers import forget_loggers, list_loggers
 from kornia_ditf.registry.options import known_options, no_such_option
 from kornia_ditf.registry.plugins import Plugin, describe_error, installed_plugins
+from kornia_ditf.registry.treatments import forget_treatments, list_treatments, read_config
 from kornia_ditf.utils.checks import did_you_mean, read_dtype
 
 DEFAULT_BACKBONE = "nano"
-_LARGEST = 2**20  # no model has as many blocks or channels
 
 Spec: TypeAlias = BackboneSpec | DescriptorSpec
+OfKind = TypeVar("OfKind")
 
 
 def list_backbones() -> dict[str, BackboneSpec]:
@@ -55,7 +58,7 @@ def list_backbones() -> dict[str, BackboneSpec]:
         >>> list_backbones()["flux.1-dev"].block
         28
     """
-    return {s.name: s for s in _catalogue() if isinstance(s, BackboneSpec)}
+    return {s.name: s for s in list_specs_of(BackboneSpec)}
 
 
 def find_backbone(name: str | Path, **hub: Any) -> BackboneSpec:
@@ -81,12 +84,16 @@ def find_backbone(name: str | Path, **hub: Any) -> BackboneSpec:
             "the name of a backbone is empty; name one that is installed, a hub id or a folder"
         )
     if as_folder(name) is not None:
-        return describe_checkpoint(name, _backbones(), **hub)
+        return describe_checkpoint(name, list_specs_of(BackboneSpec), **hub)
     if is_path(text):
         raise UnknownBackboneError(explain(text))
     if is_hub_id(text):
-        published = (spec for spec in _backbones() if spec.repo.lower() == text.lower())
-        return next(published, None) or describe_checkpoint(name, _backbones(), **hub)
+        published = (
+            spec for spec in list_specs_of(BackboneSpec) if spec.repo.lower() == text.lower()
+        )
+        return next(published, None) or describe_checkpoint(
+            name, list_specs_of(BackboneSpec), **hub
+        )
     known = list_descriptors()
     raise UnknownBackboneError(
         f"no backbone is named {text!r} and no such folder exists"
@@ -101,12 +108,14 @@ def list_descriptors() -> dict[str, Spec]:
         >>> list_descriptors()["nano"].width
         160
     """
-    return {s.name: s for s in _catalogue() if not isinstance(s, DatasetSpec)}
+    return {
+        spec.name: spec for spec in _catalogue() if isinstance(spec, BackboneSpec | DescriptorSpec)
+    }
 
 
 def list_datasets() -> dict[str, DatasetSpec]:
     """List every installed data set by name; reads none."""
-    return {s.name: s for s in _catalogue() if isinstance(s, DatasetSpec)}
+    return {s.name: s for s in list_specs_of(DatasetSpec)}
 
 
 def find_dataset(name: str) -> DatasetSpec:
@@ -141,7 +150,7 @@ def load_dataset(name: str, root: str | Path, **options: Any) -> Sequence[Any]:
         >>> len(pairs), pairs[0].size_a
         (2, (512, 640))
     """
-    pairs: Sequence[Any] = _load(find_dataset(name), (root,), options)
+    pairs: Sequence[Any] = load_spec(find_dataset(name), (root,), options)
     return pairs
 
 
@@ -168,14 +177,18 @@ def find_descriptor(name: str | Path, **hub: Any) -> Spec:
 
 
 def create_descriptor(
-    name: str | Path = DEFAULT_BACKBONE, *, source: str | Path | None = None, **options: Any
+    name: str | Path | Any = DEFAULT_BACKBONE, *, source: str | Path | Any = None, **options: Any
 ) -> DenseDescriptor:
     """Load a dense descriptor with its preset: a DiTF on a backbone, or whatever a plugin adds.
 
     Args:
         name: an installed descriptor or backbone, or a hub id or folder in the diffusers layout;
-            or several of these with a `+` between them, which are fused.
-        source: where a named one's weights are, if not in its own repository.
+            or several of these with a `+` between them, which are fused. Or a model in memory: a
+            diffusers pipeline, or (transformer, vae) or (transformer, vae, scheduler). It is used
+            where and as it is, adapters included, its text encoders embed the prompts, and the
+            preset is that of the hub id it was loaded from, or else the neutral one.
+        source: where a named one's weights are, if not in its own repository: a folder, a hub id,
+            or a model in memory.
         options: for a backbone, fields of `DiTFConfig` change the preset (`block`, `timestep`,
             `treatment`, `ensemble` ...) and all others go to its loader (`dtype`, `device`,
             `offload`, `revision`, `guidance` ...). For a fusion, `weights` and `grid` are those of
@@ -184,7 +197,7 @@ def create_descriptor(
             `"bfloat16"`.
 
     Raises:
-        UnknownBackboneError: there is no such descriptor.
+        UnknownBackboneError: there is no such descriptor, or no family has such a transformer.
         InvalidArgumentError: an option is unknown or out of range.
         CheckpointError: the weights are incomplete or damaged.
         HubError: the weights cannot be had.
@@ -193,50 +206,75 @@ def create_descriptor(
         >>> descriptor = create_descriptor("nano", treatment="raw")
         >>> descriptor.config.treatment
         'raw'
+        >>> nano = descriptor.backbone.transformer
+        >>> create_descriptor((nano, None)).backbone.transformer is nano
+        True
     """
-    spec = find_descriptor(name, **hub_options(options))
+    if is_in_memory(name):
+        if source is not None:
+            raise InvalidArgumentError(
+                "give a model in memory alone, or a preset's name with source=the model"
+            )
+        name, source = "", take_apart(name)
+        spec: Spec = describe_loaded(source, _catalogue())
+    else:
+        spec = find_descriptor(name, **hub_options(options))
+    place = None if source is None else _check_source(source)
     if isinstance(spec, BackboneSpec):
-        return _create_ditf(spec, source, options)
-    if source is not None:
-        options["source"] = _check_source(source)
-    descriptor: DenseDescriptor = _check_made(spec, _load(spec, (), options), DenseDescriptor)
+        return _create_ditf(spec, place, options)
+    places = () if not isinstance(place, LoadedModel) else (place,)
+    if isinstance(place, str | Path):
+        options["source"] = place
+    descriptor: DenseDescriptor = _check_made(
+        spec, load_spec(spec, places, options), DenseDescriptor
+    )
     return descriptor
 
 
 def create_ditf(
-    name: str | Path = DEFAULT_BACKBONE, *, source: str | Path | None = None, **options: Any
+    name: str | Path | Any = DEFAULT_BACKBONE, *, source: str | Path | Any = None, **options: Any
 ) -> DiTF:
     """Load a backbone and make a DiTF descriptor; `create_descriptor` for backbones alone.
 
     Arguments and errors as there. A DiTF also shows its taps, blocks and massive channels.
     """
-    return _create_ditf(find_backbone(name, **hub_options(options)), source, options)
+    if is_in_memory(name):
+        source = take_apart(name)
+        return _create_ditf(describe_loaded(source, list_specs_of(BackboneSpec)), source, options)
+    spec = find_backbone(name, **hub_options(options))
+    return _create_ditf(spec, None if source is None else _check_source(source), options)
 
 
-def _create_ditf(spec: BackboneSpec, source: str | Path | None, options: Mapping[str, Any]) -> DiTF:
+def _create_ditf(
+    spec: BackboneSpec, source: str | Path | LoadedModel | None, options: Mapping[str, Any]
+) -> DiTF:
     names = {each.name for each in fields(DiTFConfig)}
     changes = {key: value for key, value in options.items() if key in names}
     loading = {key: value for key, value in options.items() if key not in names}
-    config = DiTFConfig.from_spec(spec, **changes)
+    config = read_config(spec, changes)
     if config.block >= spec.blocks:
         raise InvalidArgumentError(
             f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={config.block}"
         )
-    place = spec.repo if source is None else _check_source(source)
-    backbone = _load(spec, (place,), {**loading, "block": config.block})
+    if not isinstance(source, LoadedModel):
+        loading["block"] = config.block
+    backbone = load_spec(spec, (spec.repo if source is None else source,), loading)
     ditf = DiTF(_check_made(spec, backbone, Backbone), config)
     if "massive_channels" not in changes:
         ditf.channels_from = "preset"
     return ditf
 
 
-def _check_source(source: str | Path) -> str | Path:
+def _check_source(source: Any) -> str | Path | LoadedModel:
+    if is_in_memory(source):
+        return source if isinstance(source, LoadedModel) else take_apart(source)
+    path: str | Path = source
     if not str(source).strip():
         raise InvalidArgumentError(
             "source must name a folder or a hub id, got an empty string; leave it out to load the "
             "backbone's own weights"
         )
-    return source
+    return path
 
 
 def _describe_fusion(name: str, parts: tuple[str, ...], hub: Mapping[str, Any]) -> DescriptorSpec:
@@ -270,17 +308,21 @@ def _create_part(name: str, plugin: str | None, **options: Any) -> DenseDescript
     return create_descriptor(name, **options)
 
 
-def _load(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
+def load_spec(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
+    """Call a spec's loader, and name its plugin where that fails."""
+    load = spec.load
+    if places and isinstance(places[0], LoadedModel):
+        load = check_fits(spec, places[0], options)
     if options.get("dtype") is not None:
         options = {**options, "dtype": read_dtype(options["dtype"])}
-    taken = set() if isinstance(spec, DatasetSpec) else set(known_options(spec.load))
+    taken = set() if isinstance(spec, DatasetSpec) else set(known_options(load))
     if isinstance(spec, BackboneSpec):
         taken |= {each.name for each in fields(DiTFConfig)}
-    origin = _catalogue().origin(spec)
+    origin = _catalogue().origin(spec.load)
     built_in = origin == hookspecs.PROJECT
     try:
         with nullcontext() if built_in else redirect_stdout(sys.stderr):
-            return spec.load(*places, **options)
+            return load(*places, **options)
     except (DiTFError, KeyboardInterrupt, MemoryError, torch.OutOfMemoryError):
         raise
     except BaseException as error:  # a plugin's SystemExit too
@@ -299,9 +341,15 @@ def _find(name: str | Path) -> AnySpec | None:
     return None if "/" in str(name) else _catalogue().get(str(name))
 
 
-def _backbones() -> Iterator[BackboneSpec]:
-    """Go through the backbones, built-in ones first; a plugin is asked when its turn comes."""
-    return (spec for spec in _catalogue() if isinstance(spec, BackboneSpec))
+def list_specs_of(kind: type[OfKind]) -> Iterator[OfKind]:
+    """Go through the specs of a kind, built-in ones first; a plugin is asked in its turn."""
+    return (spec for spec in _catalogue() if isinstance(spec, kind))
+
+
+def find_spec_of(name: str, kind: type[OfKind]) -> OfKind | None:
+    """Find a spec of a kind by its name; None if the name is another kind's or nobody's."""
+    found = _find(name)
+    return found if isinstance(found, kind) else None
 
 
 def _check_made(spec: Spec, made: Any, kind: type) -> Any:
@@ -313,58 +361,7 @@ def _check_made(spec: Spec, made: Any, kind: type) -> Any:
     return made
 
 
-def describe_checkpoint(
-    source: str | Path, families: Iterable[BackboneSpec], **hub: Any
-) -> BackboneSpec:
-    """Describe a model by its two configurations, as one of the families with the neutral rule.
-
-    Args:
-        source: a folder or hub id.
-        families: specs, told apart by their pipelines; of several with one, the first.
-        hub: options of `Checkpoint`.
-
-    Raises:
-        CheckpointError: it holds no model of these families, or says neither depth nor width.
-        HubError: the hub does not give the configurations.
-    """
-    checkpoint = Checkpoint(source, **hub)
-    pipeline = str(checkpoint.json("model_index.json").get("_class_name"))
-    config = checkpoint.json("transformer/config.json")
-    known: set[str] = set()
-    for spec in families:
-        if spec.pipeline == pipeline:
-            break
-        known.add(spec.pipeline)
-    else:
-        raise CheckpointError(
-            f"{source} holds a {pipeline}, which no installed family knows; "
-            f"known: {', '.join(sorted(known))}"
-        )
-    counts = [config.get(name, 0) for name in spec.blocks_from]
-    sides = [config.get(name, 0) for name in spec.width_from]
-    usable = all(type(n) is int and 0 <= n < _LARGEST for n in counts + sides)
-    if not usable or not sum(counts) * math.prod(sides):
-        raise CheckpointError(
-            f"{source}: its transformer's configuration has no usable depth "
-            f"({', '.join(spec.blocks_from)}) or width ({', '.join(spec.width_from)})"
-        )
-    return BackboneSpec.uncalibrated(
-        name=str(source),
-        repo=str(source),
-        pipeline=pipeline,
-        load=spec.load,
-        plan=spec.plan,
-        blocks=sum(counts),
-        width=math.prod(sides),
-        blocks_from=spec.blocks_from,
-        width_from=spec.width_from,
-        pixels_per_token=spec.pixels_per_token,
-        long_side=spec.long_side,
-        license="see its publisher",
-    )
-
-
-def _catalogue() -> Catalogue:
+def _catalogue() -> Catalogue[AnySpec]:
     with _MAKING:  # two threads must not make two, of which each would call half of the plugins
         return _make_catalogue()
 
@@ -373,9 +370,11 @@ _MAKING = Lock()
 
 
 @cache
-def _make_catalogue() -> Catalogue:
+def _make_catalogue() -> Catalogue[AnySpec]:
     fusions = (_fusion_spec(fusion) for fusion in FUSIONS)
-    return Catalogue((*backbones.SPECS, *fusions, *datasets.SPECS), installed_plugins())
+    return Catalogue(
+        (*backbones.SPECS, *fusions, *datasets.SPECS, *matchers.SPECS), installed_plugins(), KINDS
+    )
 
 
 def ask_plugins() -> tuple[Plugin, ...]:
@@ -385,6 +384,8 @@ def ask_plugins() -> tuple[Plugin, ...]:
         >>> broken = [plugin.name for plugin in ask_plugins() if plugin.state == "left out"]
     """
     list(_catalogue())
+    list_treatments()
+    list_loggers()
     return installed_plugins()
 
 
@@ -392,3 +393,5 @@ def forget_plugins() -> None:
     """Find and call the plugins anew when they are next needed, as after an installation."""
     installed_plugins.cache_clear()
     _make_catalogue.cache_clear()
+    forget_treatments()
+    forget_loggers()

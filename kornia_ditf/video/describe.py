@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.video import VideoBackbone, split_frames
-from kornia_ditf.dense import DenseDescriptor
-from kornia_ditf.descriptor import DiTF, DiTFConfig
+from kornia_ditf.config import DiTFConfig
+from kornia_ditf.dense import DenseDescriptor, PreparedImage
+from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.massive import find_massive_channels
-from kornia_ditf.noise import draw_image_noise, exact_pixels
+from kornia_ditf.noise import draw_image_noise
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.tap import checking_every_capture
-from kornia_ditf.types import DescriptorMap, Discarded, Frame, Tap
+from kornia_ditf.types import DescriptorMap, Discarded, Tap
 from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.isolation import eager
 from kornia_ditf.video.frames import VideoFrame, read_frames
@@ -56,23 +57,21 @@ class VideoDiTF(DiTF):
         return None if name is None else f"{name} clip every_frame={self.every_frame}"
 
     @eager
-    def taps(
+    def prepared_taps(
         self,
-        image: ImageLike,
+        images: Sequence[PreparedImage],
         blocks: Sequence[int],
-        prompts: str | Sequence[str] | None = None,
-    ) -> tuple[dict[int, Tap], Frame]:
+        prompts: str | Sequence[str | None] | None = None,
+    ) -> dict[int, Tap]:
         """Capture a clip's blocks; one prompt for all frames, and a row of the taps per frame."""
-        config = self.config
-        grad = torch.set_grad_enabled(config.gradients and torch.is_grad_enabled())
-        with grad, checking_every_capture(config.checks == "always"):
-            fitted, frame = self._fit(as_image(image))
-            clip, places = self._clip(fitted)
+        told = prompts if prompts is None or isinstance(prompts, str) else list(set(prompts))
+        with self._gradients(), checking_every_capture(self.config.checks == "always"):
+            clip, places = self._clip(torch.cat([image.pixels for image in images]))
             latent = self.backbone.encode(clip)
-            noise = self._noise(clip, clip, latent)
-            taps = self._taps(latent, noise, self._condition(prompts, 1), blocks)
-            split = {k: split_frames(tap, latent.shape[2]) for k, tap in taps.items()}
-            return {block: tap.rows(places) for block, tap in split.items()}, frame
+            noise = self._noise(images, latent)
+            taps = self._taps(latent, noise, self._condition(told, 1), blocks)
+            split = {block: split_frames(tap, latent.shape[2]) for block, tap in taps.items()}
+            return {block: tap.take(places) for block, tap in split.items()}
 
     @eager
     def describe_together(
@@ -88,11 +87,12 @@ class VideoDiTF(DiTF):
             InvalidArgumentError: frames of several sizes, or several prompts.
         """
         block = self.config.block
-        taps, frame = self.taps(torch.cat([as_image(image) for image in images]), [block], prompts)
+        prepared = [self.prepare(image) for image in images]
+        taps = self.prepared_taps(prepared, [block], prompts)
         if self.massive_channels() is None and self._discards:
             found = find_massive_channels([taps[block].x])
             self._found[block] = Discarded(found, "images described together")
-        return list(self._describe(block, taps[block], frame))
+        return list(self.finish(block, taps[block], prepared[0].frame))
 
     def _clip(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Arrange frames (T, 3, H, W) as a clip; say which latent frame holds which of them."""
@@ -107,12 +107,14 @@ class VideoDiTF(DiTF):
             shown = torch.arange(1 + ratio * int(places[-1])).clamp(max=len(frames) - 1)
         return frames[shown.to(frames.device)].transpose(0, 1)[None], places
 
-    def _noise(self, image: Tensor, fitted: Tensor, latent: Tensor) -> Tensor:
+    def _noise(self, images: Sequence[PreparedImage], latent: Tensor) -> Tensor:
         shape = (self.config.ensemble, *latent.shape[1:])
         if not self.has_noise:
             return torch.zeros(1).expand(1, *shape)
+        seen = [image.pixels if image.exact is None else image.exact for image in images]
+        clip, _ = self._clip(torch.cat(seen))
         # A clip of one frame has the noise of its image.
-        return draw_image_noise(exact_pixels(fitted.squeeze(2)), shape, seed=self.config.seed)
+        return draw_image_noise(clip.squeeze(2), shape, seed=self.config.seed)
 
 
 def describe_video(

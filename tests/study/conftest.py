@@ -1,20 +1,20 @@
-"""A small study for the tests: blobs shifted by whole pixels, described by a tiny random model."""
+"""The small study, and a watcher that remembers."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import yaml
-from PIL import Image
+from study_files import study_file
 
 from kornia_ditf.study.define.parsing import read_study
 from kornia_ditf.study.define.spec import Study
+from kornia_ditf.study.report.page import write_report
+from kornia_ditf.study.run.runner import run_study
 
 MakeStudy = Callable[..., Path]
 
@@ -28,57 +28,10 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def write_pairs(folder: Path, count: int, *, seed: int = 0) -> Path:
-    """Write images of blobs in a ring, each paired with the next; and their list."""
-    folder.mkdir(parents=True, exist_ok=True)
-    generator = np.random.default_rng(seed)
-    for place in range(count):
-        noise = Image.fromarray(generator.integers(0, 256, (6, 8, 3), np.uint8))
-        noise.resize((64, 48), Image.Resampling.BICUBIC).save(folder / f"{place}.png")
-    pairs = []
-    for place in range(count):
-        points = generator.integers(4, 44, (5, 2)).tolist()
-        pairs.append(
-            {
-                "name": f"pair-{place}",
-                "category": "even" if place % 2 == 0 else "odd",
-                "image_a": f"{place}.png",
-                "image_b": f"{(place + 1) % count}.png",
-                "points_a": points,
-                "points_b": points,
-            }
-        )
-    (folder / "pairs.json").write_text(json.dumps(pairs))
-    return folder
-
-
 @pytest.fixture
 def make_study(tmp_path: Path, tiny_checkpoint: Callable[[str], Path]) -> MakeStudy:
     """Write a study file; keys replace those of the small study."""
-
-    def make(*, pairs: int = 4, name: str = "small.yaml", **changes: Any) -> Path:
-        descriptor = {
-            "name": "nano",
-            "source": str(tiny_checkpoint("nano")),
-            "block": [1, 2],
-            "treatment": ["raw", "adaln+discard"],
-            "long_side": 32,
-        }
-        document: dict[str, Any] = {
-            "name": "small",
-            "descriptors": [descriptor],
-            "datasets": [
-                {"name": "folder", "root": str(write_pairs(tmp_path / f"pairs-{pairs}", pairs))}
-            ],
-            "protocols": ["plain"],
-            "report": {"resamples": 200, "permutations": 200, "pictures": 1},
-        }
-        document.update(changes)
-        path = tmp_path / name
-        path.write_text(yaml.safe_dump(document, sort_keys=False))
-        return path
-
-    return make
+    return partial(study_file, tmp_path, tiny_checkpoint("nano"))
 
 
 @pytest.fixture
@@ -110,3 +63,38 @@ class Heard:
 @pytest.fixture
 def heard() -> Heard:
     return Heard()
+
+
+class Studies:
+    """Runs the small study, whole or in pieces, with one cache of descriptor maps."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.folder, self.model = folder, model
+        self._made: dict[str, Path] = {}
+
+    def study(self, **changes: Any) -> Study:
+        return read_study(study_file(self.folder, self.model, **changes))
+
+    def __call__(
+        self, name: str, study: Study | None = None, part: tuple[int, int] | None = None
+    ) -> Path:
+        """Give the folder of a study that has run; not to be changed."""
+        if name not in self._made:
+            out = self.folder / name
+            run_study(study or self.study(), out, cache=self.folder / "maps", part=part)
+            self._made[name] = out
+        return self._made[name]
+
+
+@pytest.fixture(scope="session")
+def studies(
+    tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Callable[[str], Path]
+) -> Studies:
+    return Studies(tmp_path_factory.mktemp("studies"), tiny_checkpoint("nano"))
+
+
+@pytest.fixture(scope="session")
+def reported(studies: Studies) -> Path:
+    """The folder of the small study with its report; not to be changed."""
+    write_report(studies("whole"))
+    return studies("whole")

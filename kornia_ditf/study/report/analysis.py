@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kornia_ditf.errors import StudyError
 from kornia_ditf.study.report.scores import ExperimentScores, Score, read_experiment
 from kornia_ditf.study.report.statistics import (
     Floats,
@@ -20,7 +21,7 @@ from kornia_ditf.study.report.statistics import (
     paired_permutation,
     ratio,
 )
-from kornia_ditf.study.run.costs import Cost, CostLog, cost_key
+from kornia_ditf.study.run.costs import Cost, cost_key, known_costs
 from kornia_ditf.study.store.records import RECORDS
 
 _ALL_PAIRS_UP_TO = 6
@@ -36,6 +37,12 @@ class Row:
     values: tuple[Interval, ...]
     experiment: Mapping[str, Any]
     cost: Cost
+
+    @property
+    def place(self) -> str:
+        """Where it ran and in which dtype, as far as the study says."""
+        dtype = self.experiment["settings"].get("dtype")
+        return ", ".join(filter(None, (self.experiment["device"], dtype)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,7 @@ class Section:
         categories: of the heat map; empty where there is only one.
         heat: of each row and category, the first score.
         curves: over block and timestep.
+        failed: label of each matcher without a score, and the reason.
     """
 
     dataset: str
@@ -97,6 +105,7 @@ class Section:
     categories: tuple[str, ...]
     heat: tuple[tuple[float, ...], ...]
     curves: tuple[Curve, ...]
+    failed: tuple[tuple[str, str], ...] = ()
 
 
 def analyse(out: Path, summary: Mapping[str, Any]) -> list[Section]:
@@ -105,15 +114,28 @@ def analyse(out: Path, summary: Mapping[str, Any]) -> list[Section]:
     Args:
         out: the study's folder.
         summary: as `read_summary` gives it.
+
+    Raises:
+        StudyError: records are not such as their protocol gives.
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for experiment in summary["experiments"]:
         groups.setdefault((experiment["dataset"], experiment["protocol"]["name"]), []).append(
             experiment
         )
-    costs = CostLog(out).read()
+    costs = known_costs(out, summary)
     choice = summary["study"]["report"]
-    return [_section(out / RECORDS, experiments, costs, choice) for experiments in groups.values()]
+    return [
+        replace(
+            _section(out / RECORDS, experiments, costs, choice),
+            failed=tuple(
+                (each["descriptor"], each["reason"])
+                for each in summary.get("failed", ())
+                if (each["dataset"], each["protocol"]) == cell
+            ),
+        )
+        for cell, experiments in groups.items()
+    ]
 
 
 def _section(
@@ -128,11 +150,13 @@ def _section(
         for experiment in experiments
     ]
     first = scored[0]
+    if len({len(each.names) for each in scored}) > 1:
+        raise StudyError(f"{records}: configurations on {dataset!r} have other numbers of pairs")
     above, below = (
         np.concatenate([getattr(each, side) for each in scored], 1)
         for side in ("numerators", "denominators")
     )
-    drawn, drawing = _draw(above, below, first, choice)
+    drawn, drawing = resample(above, below, first, choice)
     values = ratio(above, below)
     intervals = [
         interval(float(values[column]), drawn[:, column], choice["confidence"])
@@ -165,7 +189,7 @@ def _section(
     )
 
 
-def _draw(
+def resample(
     above: Floats, below: Floats, first: ExperimentScores, choice: Mapping[str, Any]
 ) -> tuple[Floats, str]:
     """Resample pairs for all experiments at once, and describe how."""

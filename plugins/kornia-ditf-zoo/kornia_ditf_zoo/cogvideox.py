@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kornia_ditf.backbones.declaration import Inputs
+from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.video import VideoBackbone, as_clip
 from kornia_ditf.errors import CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kornia_ditf.backbones.declaration import Inputs
+from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.flux import FluxLikeBackbone
 from kornia_ditf.backbones.inputs import pad_prompt
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone

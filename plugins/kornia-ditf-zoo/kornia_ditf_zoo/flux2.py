@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kornia_ditf.backbones.declaration import Inputs
+from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.flux import GuidedBackbone, flux_streams
 from kornia_ditf.backbones.inputs import grid_positions
 from kornia_ditf.tap import ArgumentModulation

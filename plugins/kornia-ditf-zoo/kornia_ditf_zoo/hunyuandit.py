@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kornia_ditf.backbones.declaration import Inputs
+from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone, read_schedule
 from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.loading.checkpoint import Checkpoint

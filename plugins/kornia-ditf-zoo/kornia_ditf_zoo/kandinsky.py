@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kornia_ditf.backbones.declaration import Inputs
+from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning, Tap

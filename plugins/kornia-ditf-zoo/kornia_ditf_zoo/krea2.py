@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from kornia_ditf.backbones.declaration import MASKED_TEXT, Inputs
+from kornia_ditf.backbones.declared import MASKED_TEXT, Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.inputs import grid_positions
 from kornia_ditf.backbones.spec import BackboneSpec

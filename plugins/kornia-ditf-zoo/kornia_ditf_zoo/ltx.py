@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kornia_ditf.backbones.declaration import MASKED_TEXT, Inputs
+from kornia_ditf.backbones.declared import MASKED_TEXT, Inputs
 from kornia_ditf.backbones.video import VideoBackbone, as_clip
 from kornia_ditf.tap import BlockStream, TableModulation
 from kornia_ditf.types import Conditioning

@@ -6,7 +6,7 @@ gain is the block's own; `discard+layernorm` is the norm with its gain.
 
 from __future__ import annotations
 
-from kornia_ditf.backbones.declaration import MASKED_TEXT
+from kornia_ditf.backbones.declared import MASKED_TEXT
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.tap import BlockStream, LinearModulation
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.backbones.declaration import Inputs
+from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint

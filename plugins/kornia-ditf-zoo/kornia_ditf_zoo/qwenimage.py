@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kornia_ditf.backbones.declaration import Inputs
+from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.loading.checkpoint import Checkpoint

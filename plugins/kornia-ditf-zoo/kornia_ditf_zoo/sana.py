@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kornia_ditf.backbones.declaration import MASKED_TEXT, Inputs
+from kornia_ditf.backbones.declared import MASKED_TEXT, Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, TableModulation

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kornia_ditf.backbones.declaration import Inputs
+from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.inputs import batch_time
 from kornia_ditf.backbones.spec import BackboneSpec

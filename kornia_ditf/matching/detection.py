@@ -1,0 +1,128 @@
+"""Keypoints at token centres, inside masks, each position once; OpenCV's detectors by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.types import DescriptorMap
+from kornia_ditf.utils.checks import did_you_mean
+
+_OPENCV = ("agast", "akaze", "brisk", "fast", "gftt", "kaze", "mser", "orb", "sift")
+_LEVELS = 5
+_FINEST = 3.0
+_LIMITS = {"gftt": "maxCorners", "orb": "nfeatures", "sift": "nfeatures"}
+
+
+def grid_centres(maps: DescriptorMap, max_keypoints: int | None = None) -> Tensor:
+    """Return token centres in pixels, shape (N, 2), thinned evenly to at most `max_keypoints`."""
+    rows, columns = maps.grid
+    step = 1
+    if max_keypoints is not None:
+        while -(-rows // step) * -(-columns // step) > max_keypoints:
+            step += 1
+    centres = maps.centres().view(rows, columns, 2)
+    # In the middle of every step, as far as there is one.
+    start_y, start_x = min(step // 2, (rows - 1) // 2), min(step // 2, (columns - 1) // 2)
+    return centres[start_y::step, start_x::step].reshape(-1, 2)
+
+
+def is_filled(lafs: Tensor) -> Tensor:
+    """Whether frames (..., 2, 3) are filled; Kornia's detectors leave unused slots all zero."""
+    return lafs.ne(0).flatten(-2).any(-1)  # kornia.feature.laf_is_filled, which 0.8 has not
+
+
+def first_at_position(points: Tensor) -> Tensor:
+    """Whether each point (N, 2) is the first at its position, shape (N,), bool.
+
+    Detectors report one position once per orientation or scale. Dense descriptors depend on the
+    position alone, so the repeats would share one descriptor, which no ratio test survives.
+
+    Example:
+        >>> first_at_position(torch.tensor([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]))
+        tensor([ True,  True, False])
+    """
+    _, position = torch.unique(points, dim=0, return_inverse=True)
+    row = torch.arange(len(points), device=points.device)
+    first = row.new_full((len(points),), len(points)).scatter_reduce(0, position, row, "amin")
+    return first[position] == row
+
+
+def allowed_at(points: Tensor, mask: Tensor) -> Tensor:
+    """Whether points (N, 2) lie on pixels where a mask (H, W) is not 0, shape (N,), bool."""
+    size = points.new_tensor([mask.shape[1], mask.shape[0]])
+    x, y = torch.minimum(points.round().clamp_min(0), size - 1).long().unbind(-1)
+    return (mask != 0)[y.to(mask.device), x.to(mask.device)].to(points.device)
+
+
+def measures_scale(detector: Any) -> bool:
+    """Whether the diameters of a detector's keypoints measure their scale, as SIFT's do."""
+    return detector == "sift" or type(detector).__name__ == "SIFT"
+
+
+def sides_for(diameters: Tensor, side: int) -> Tensor:
+    """Return the longest side at which to describe an image for each of its keypoints.
+
+    Descriptors of a fixed grid see a fixed part of the image. A keypoint that is twice as large is
+    read from a copy of half the size, so that the same object has similar descriptors at another
+    size. Keypoints of up to 3 pixels are read at full size, and the smallest of five sizes, each
+    smaller by the square root of 2, serves all beyond.
+
+    Args:
+        diameters: in pixels of the described image, any shape.
+        side: its longest side.
+
+    Example:
+        >>> sides_for(torch.tensor([2.0, 6.0, 100.0]), 336)
+        tensor([336, 168,  84])
+    """
+    levels = (2 * (diameters / _FINEST).clamp_min(1).log2()).round().clamp_max(_LEVELS - 1)
+    return (side * 2 ** (-levels / 2)).round().long()
+
+
+class NamedDetector:
+    """One of OpenCV's detectors by name; unlike OpenCV's objects it can be copied and pickled.
+
+    Args:
+        name: `sift`, `orb`, `gftt` or another detector of the installed OpenCV.
+        max_keypoints: maximum number of keypoints, for detectors that accept one.
+
+    Raises:
+        InvalidArgumentError: the installed OpenCV has no such detector.
+    """
+
+    def __init__(self, name: str, max_keypoints: int | None = None) -> None:
+        import cv2
+
+        here = [known for known in _OPENCV if hasattr(cv2, f"{_class_name(known)}_create")]
+        if name not in here:
+            raise InvalidArgumentError(
+                f"OpenCV {cv2.__version__} has no detector {name!r}{did_you_mean(name, here)} "
+                f"(it has grid, {', '.join(here)})"
+            )
+        limited = max_keypoints is not None and name in _LIMITS
+        limit = {_LIMITS[name]: max_keypoints} if limited else {}
+        self.name, self.max_keypoints = name, max_keypoints
+        self.detector: Any = getattr(cv2, f"{_class_name(name)}_create")(**limit)
+
+    def __repr__(self) -> str:
+        return repr(self.name)
+
+    def detect(self, image: Any, mask: Any = None) -> Any:
+        """Find keypoints, as OpenCV's `detect` does."""
+        return self.detector.detect(image, mask)
+
+    def __reduce__(self) -> tuple[type[NamedDetector], tuple[str, int | None]]:
+        return NamedDetector, (self.name, self.max_keypoints)
+
+
+def _class_name(name: str) -> str:
+    special = {
+        "agast": "AgastFeatureDetector",
+        "fast": "FastFeatureDetector",
+        "gftt": "GFTTDetector",
+    }
+    return special.get(name, name.upper())
