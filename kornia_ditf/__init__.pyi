@@ -66,6 +66,7 @@ from .registry.lookup import (
 )
 from .registry.matchers import find_matcher, list_matchers, load_matcher
 from .registry.treatments import find_treatment, list_treatments
+from .search.alignment import align_matches
 from .search.verified import Attempt, ImageMatches, match_images
 from .treatments import (
     TREATMENTS,
@@ -127,6 +128,7 @@ __all__ = [
     "TreatmentSpec",
     "Verification",
     "WindowSoftArgmax",
+    "align_matches",
     "apply_treatment",
     "as_image",
     "create_descriptor",
