@@ -126,6 +126,9 @@ class DiTF(DenseDescriptor):
     channels_from = "configuration"
     """Where the configured massive channels come from; `create_ditf` writes `preset`."""
 
+    preset = ""
+    """Where the configuration's numbers come from; `create_ditf` writes it."""
+
     def __init__(self, backbone: Backbone, config: DiTFConfig) -> None:
         super().__init__()
         if config.block >= backbone.blocks:
@@ -135,6 +138,9 @@ class DiTF(DenseDescriptor):
         backbone.schedule.check(config.timestep)
         self.backbone, self.config = backbone, config
         self._found: dict[int, Discarded] = {}
+
+    def extra_repr(self) -> str:
+        return f"{self.config}, preset={self.preset!r}"
 
     @property
     def width(self) -> int:

@@ -73,12 +73,20 @@ class OutputError(DiTFError, OSError):
     """A result could not be written."""
 
 
+class PresetError(InvalidArgumentError):
+    """A calibrated preset cannot be read, or holds for other weights; the message names it."""
+
+
 class PluginError(DiTFError):
     """A plugin's own code failed while it loaded something; the message names the plugin."""
 
 
 class PluginWarning(UserWarning):
     """A plugin was left out; everything else goes on."""
+
+
+class PresetWarning(UserWarning):
+    """A calibrated preset that cannot be read was left out; the message names its file."""
 
 
 class MassiveChannelsWarning(UserWarning):

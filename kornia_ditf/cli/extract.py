@@ -62,6 +62,7 @@ def extract(
     dtype: options.Dtype = None,
     device: options.Device = None,
     others: options.Others = None,
+    preset: options.Preset = None,
     half: Annotated[bool, typer.Option("--half", help="Store float16, not float32.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there already.")
@@ -81,11 +82,12 @@ def extract(
     from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import CaptureError, ImageError, InvalidArgumentError
     from kornia_ditf.utils import provenance
+    from kornia_ditf.utils.files import make_folder
     from kornia_ditf.utils.files import sweep
 
     paths = list({path.resolve(): path for path in images}.values())
     blocks = sorted(set(block or ()))
-    output.make_folder(out)
+    make_folder(out)
     sweep(out)
     given = {
         "block": max(blocks) if blocks else None,
@@ -98,9 +100,10 @@ def extract(
         "seed": seed,
         "dtype": dtype,
         "device": device,
+        "preset": preset,
         **options.read_others(others),
     }
-    spec = options.find_spec(backbone, others)
+    spec = options.find_spec(backbone, others, source, preset)
     side = options.side_in_pixels(long_side, spec)
     stages = progress.Stages()
     with stages.stage("load"):

@@ -48,6 +48,7 @@ def match(
     dtype: options.Dtype = None,
     device: options.Device = None,
     others: options.Others = None,
+    preset: options.Preset = None,
     min_score: Annotated[
         float | None, typer.Option(metavar="S", help="Keep matches of at least this similarity.")
     ] = None,
@@ -92,7 +93,7 @@ def match(
     paths = (image_a, image_b)
     prompts = _check_arguments(prompt, picture, json_file, limit, min_score)
     kind = check_search(search)
-    spec = options.find_spec(backbone, others)
+    spec = options.find_spec(backbone, others, source, preset)
     side = options.side_in_pixels(long_side, spec)
     images = [read_fitting(path, side, spec.pixels_per_token) for path in paths]
     for path in (picture, json_file):
@@ -110,6 +111,7 @@ def match(
             "seed": seed,
             "dtype": dtype,
             "device": device,
+            "preset": preset,
             **options.read_others(others),
         }
         descriptor = options.load_descriptor(spec, source, given)

@@ -22,6 +22,7 @@ import torch
 from kornia_ditf import backbones, datasets
 from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.calibration.store import with_preset
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
 from kornia_ditf.descriptor import DiTF, DiTFConfig
@@ -178,7 +179,8 @@ def create_descriptor(
         source: where a named one's weights are, if not in its own repository.
         options: for a backbone, fields of `DiTFConfig` change the preset (`block`, `timestep`,
             `treatment`, `ensemble` ...) and all others go to its loader (`dtype`, `device`,
-            `offload`, `revision`, `guidance` ...). For a fusion, `weights` and `grid` are those of
+            `offload`, `revision`, `guidance` ...); `preset` names a calibrated preset's file in
+            place of the one that is kept for these weights, or is `"none"`. For a fusion, `weights` and `grid` are those of
             `FusedDescriptor`, `options` holds each part's by its name, and all others go to every
             part. For any other descriptor all go to its loader. A dtype may be a name:
             `"bfloat16"`.
@@ -214,6 +216,9 @@ def create_ditf(
 
 
 def _create_ditf(spec: BackboneSpec, source: str | Path | None, options: Mapping[str, Any]) -> DiTF:
+    options = dict(options)
+    chosen = options.pop("preset", None)
+    spec = with_preset(spec, source, chosen, **hub_options(options))
     names = {each.name for each in fields(DiTFConfig)}
     changes = {key: value for key, value in options.items() if key in names}
     loading = {key: value for key, value in options.items() if key not in names}
@@ -225,6 +230,7 @@ def _create_ditf(spec: BackboneSpec, source: str | Path | None, options: Mapping
     place = spec.repo if source is None else _check_source(source)
     backbone = _load(spec, (place,), {**loading, "block": config.block})
     ditf = DiTF(_check_made(spec, backbone, Backbone), config)
+    ditf.preset = spec.source
     if "massive_channels" not in changes:
         ditf.channels_from = "preset"
     return ditf

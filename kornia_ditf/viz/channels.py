@@ -38,7 +38,7 @@ def draw_channels(inspection: Inspection, *, count: int = 64) -> Picture:
 
     width = min(16.0, 3.5 + 0.2 * len(channels))
     height = min(14.0, 2.4 + 0.2 * len(blocks))
-    figure, canvas = _figure(width, height)
+    figure, canvas = new_figure(width, height)
     axes = figure.add_subplot()
     top = max(float(values.max()), float(np.log10(2 * MIN_RATIO)))
     shown = axes.imshow(values, aspect="auto", cmap="inferno", vmin=0, vmax=top)
@@ -57,7 +57,7 @@ def draw_channels(inspection: Inspection, *, count: int = 64) -> Picture:
     bar = figure.colorbar(shown, ax=axes, pad=0.015)
     ticks = [tick for tick in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if np.log10(tick) <= top]
     bar.set_ticks([float(np.log10(tick)) for tick in ticks], labels=[f"{tick}x" for tick in ticks])
-    return _pixels(canvas)
+    return read_pixels(canvas)
 
 
 def draw_treatments(inspection: Inspection, image: ImageLike) -> Picture:
@@ -78,7 +78,7 @@ def draw_treatments(inspection: Inspection, image: ImageLike) -> Picture:
     limits = (min(low, 0.99), 1.0)
     count = len(inspection.similarity)
     each = 4.6
-    figure, canvas = _figure(count * each, 0.93 * each * pixels.shape[2] / pixels.shape[3] + 0.8)
+    figure, canvas = new_figure(count * each, 0.93 * each * pixels.shape[2] / pixels.shape[3] + 0.8)
     all_axes: Any = figure.subplots(1, count)
     for axes, (treatment, values) in zip(all_axes, inspection.similarity.items(), strict=True):
         axes.imshow(draw_similarity(pixels, values, point=inspection.point, limits=limits))
@@ -88,10 +88,11 @@ def draw_treatments(inspection: Inspection, image: ImageLike) -> Picture:
     colours = ScalarMappable(Normalize(*limits), "viridis")
     figure.colorbar(colours, ax=all_axes, shrink=0.8, pad=0.01).set_label("cosine with the point")
     figure.suptitle(f"Block {inspection.block}: which tokens look like the marked one", fontsize=11)
-    return _pixels(canvas)
+    return read_pixels(canvas)
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def new_figure(width: float, height: float) -> tuple[Any, Any]:
+    """Make a figure of a size in inches, and the canvas that draws it."""
     # Without pyplot, which keeps figures and a backend for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -100,6 +101,7 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, FigureCanvasAgg(figure)
 
 
-def _pixels(canvas: Any) -> Picture:
+def read_pixels(canvas: Any) -> Picture:
+    """Draw a canvas, and return its pixels, shape (H, W, 3), RGB."""
     canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])

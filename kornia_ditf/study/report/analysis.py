@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kornia_ditf.study.report.scores import ExperimentScores, Score, read_experiment
-from kornia_ditf.study.report.statistics import (
+from kornia_ditf.metrics.statistics import (
     Floats,
     Interval,
     bootstrap,
@@ -20,6 +19,7 @@ from kornia_ditf.study.report.statistics import (
     paired_permutation,
     ratio,
 )
+from kornia_ditf.study.report.scores import ExperimentScores, Score, read_experiment
 from kornia_ditf.study.run.costs import Cost, CostLog, cost_key
 from kornia_ditf.study.store.records import RECORDS
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kornia_ditf.errors import StudyError
+from kornia_ditf.metrics.statistics import Interval
 from kornia_ditf.study.define.listing import dataset_labels
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.report import charts
 from kornia_ditf.study.report.analysis import FEW_PAIRS, Section, analyse
 from kornia_ditf.study.report.pictures import PairPicture, draw_pairs
-from kornia_ditf.study.report.statistics import Interval
 from kornia_ditf.study.run.summary import read_summary
 from kornia_ditf.study.store.cache import DamagedFileError
 from kornia_ditf.study.store.folder import refuse_links

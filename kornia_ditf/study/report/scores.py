@@ -15,7 +15,7 @@ import numpy as np
 from kornia_ditf.metrics.accumulate import MMA, HomographyAccuracy, JAndF
 from kornia_ditf.metrics.functional import area_contributions
 from kornia_ditf.metrics.pck import PCK
-from kornia_ditf.study.report.statistics import Floats, category_means
+from kornia_ditf.metrics.statistics import Floats, category_means
 
 _READ = ("pair", "category", "image_a", "image_b", "distances", "alphas", "hits", "scores")
 

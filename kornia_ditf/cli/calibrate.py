@@ -1,0 +1,472 @@
+"""`kornia-ditf calibrate`: find a backbone's setting by measuring, and use it from then on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kornia_ditf.cli import options, output
+from kornia_ditf.cli.progress import StageProgress
+
+if TYPE_CHECKING:
+    from kornia_ditf.backbones.spec import BackboneSpec
+    from kornia_ditf.calibration.grid import CostModel, Grid
+    from kornia_ditf.calibration.plan import CalibrationPlan
+    from kornia_ditf.calibration.preset import Preset
+    from kornia_ditf.calibration.samples import Task
+    from kornia_ditf.calibration.search import Calibration
+    from kornia_ditf.descriptor import DiTF
+
+
+def _list_option(help_text: str) -> Any:
+    return typer.Option(metavar="LIST", help=help_text)
+
+
+def calibrate(
+    backbone: Annotated[str, typer.Argument(metavar="NAME|FOLDER", show_default=False)],
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            parser=options.read_path,
+            metavar="FOLDER",
+            help="Calibrate on these images, without labels.",
+        ),
+    ] = None,
+    task: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Of --images: same-scene (warped copies), or semantic (all show one kind of "
+            "object).",
+        ),
+    ] = "same-scene",
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Calibrate on the labels of this data set (`kornia-ditf datasets` lists them).",
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            parser=options.read_path, metavar="FOLDER", help="The folder that holds the data set."
+        ),
+    ] = None,
+    split: Annotated[str | None, typer.Option(metavar="NAME", help="Of the data set.")] = None,
+    pairs: Annotated[
+        int | None, typer.Option(metavar="N", help="Take so many pairs of it, drawn at random.")
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Score as this protocol does.  [default: the set's own]"),
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(
+            metavar="A",
+            help="How far off a point may be, as a part of the side.  [default: 0.025 for "
+            "same-scene, else 0.1]",
+        ),
+    ] = None,
+    warps: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Warped copies of each image.  [default: 12 in all]"),
+    ] = None,
+    blocks: Annotated[str, _list_option("Blocks to try, such as 3,5 or 0-8.")] = "all",
+    timesteps: Annotated[
+        str | None, _list_option("Timesteps to try.  [default: 12 from 0 to 800]")
+    ] = None,
+    long_sides: Annotated[
+        str | None, _list_option("Longest sides to try, in pixels.  [default: 1/2 to 3/2 of usual]")
+    ] = None,
+    draws: Annotated[str, _list_option("Numbers of noise draws to try.")] = "1,2,4,8",
+    treatment: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Try this treatment; may be repeated.  [default: the paper's, and each step that "
+            "is installed]",
+        ),
+    ] = None,
+    source: options.Source = None,
+    rows: options.Rows = None,
+    prompt: options.Prompt = None,
+    seed: options.Seed = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    others: options.Others = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what it would take, load nothing, and stop.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=options.read_path,
+            metavar="FOLDER",
+            help="Write preset.json, calibration.json and calibration.png here too.",
+        ),
+    ] = None,
+    use: Annotated[
+        bool, typer.Option(help="Use the preset for these weights from now on.")
+    ] = True,
+    as_json: options.Json = False,
+) -> None:
+    """Find block, timestep, longest side, treatment and noise draws of a backbone by measuring.
+
+    With --images no labels are needed: points are found again in warped and relit copies of each
+    image (same-scene), or followed over another image of the kind (semantic). Scores are kept as
+    they are measured: after an interruption, the same command goes on.
+    """
+    from kornia_ditf.backbones.spec import BackboneSpec
+    from kornia_ditf.calibration.grid import CostModel
+    from kornia_ditf.calibration.measure import Measurer, Records
+    from kornia_ditf.calibration.plan import plan_calibration
+    from kornia_ditf.calibration.search import calibrate as search
+    from kornia_ditf.errors import InvalidArgumentError
+    from kornia_ditf.utils.files import make_folder
+
+    spec = options.find_spec(backbone, others, source, "none")
+    if not isinstance(spec, BackboneSpec):
+        raise InvalidArgumentError(
+            f"calibrate chooses a block of a Diffusion Transformer, and {spec.name} is none; name "
+            "a backbone"
+        )
+    grid = _read_grid(spec, blocks, timesteps, long_sides, treatment, draws)
+    if (images is None) == (dataset is None):
+        raise InvalidArgumentError("name either --images FOLDER or --dataset NAME --root FOLDER")
+    if images is not None:
+        chosen = _task_of_images(task, images, warps, alpha, seed or 0)
+    else:
+        chosen = _task_of_dataset(
+            str(dataset), root, split, pairs, protocol, alpha, prompt or spec.prompt, seed or 0
+        )
+    cost = CostModel(spec.width, spec.pixels_per_token)
+    bound = plan_calibration(chosen, grid, cost)
+    facts = _plan_facts(spec, source, grid, chosen, bound, dtype, device)
+    if plan:
+        output.show(
+            output.Result(_plan_values(grid, chosen, bound), [output.Facts(facts)]), as_json=as_json
+        )
+        return
+    for label, text in facts:
+        output.echo(f"{label}: {text}", error=True)
+    if out is not None:
+        make_folder(out)
+    given = {
+        "rows_per_forward": rows,
+        "prompt": prompt if prompt is None else prompt.replace("{label}", ""),
+        "seed": seed,
+        "dtype": dtype,
+        "device": device,
+        "preset": "none",
+        **options.read_others(others),
+    }
+    ditf = options.load_ditf(spec, source, given, reach=grid.blocks[-1])
+    records = Records(_records_file(ditf))
+    output.echo(f"scores are kept in {records.path}; the same command goes on", error=True)
+    with StageProgress() as progress:
+        found = search(
+            Measurer(ditf, records), chosen, grid, seed=seed or 0, progress=progress
+        )
+    preset = _make_preset(spec, source, ditf, chosen, found, options.read_others(others))
+    _finish(spec, preset, found, cost, grid, chosen, out, use, as_json)
+
+
+def _finish(
+    spec: BackboneSpec,
+    preset: Preset,
+    found: Calibration,
+    cost: CostModel,
+    grid: Grid,
+    task: Task,
+    out: Path | None,
+    use: bool,
+    as_json: bool,
+) -> None:
+    import json
+
+    from kornia_ditf.calibration.picture import draw_calibration
+    from kornia_ditf.calibration.store import add_preset
+    from kornia_ditf.viz.matches import save_picture
+
+    document = {
+        **json.loads(preset.to_json()),
+        "grid": _grid_values(grid),
+        "finalists": [
+            {**cell._asdict(), "score": score, "gflop": cost.cell_flops(cell) / 1e9}
+            for cell, score in sorted(found.finalists.items(), key=lambda each: -each[1])
+        ],
+        "screened": [
+            {"timestep": timestep, "block": block, "score": score}
+            for (timestep, block), score in found.screened.items()
+        ],
+        "failures": [
+            {**forward._asdict(), "reason": reason} for forward, reason in found.failures.items()
+        ],
+    }
+    written: list[Path] = []
+    if out is not None:
+        written = [out / name for name in ("preset.json", "calibration.json", "calibration.png")]
+        preset.save(written[0])
+        output.write_json(written[1], document)
+        save_picture(written[2], draw_calibration(found, cost, f"{spec.name}: {preset.describe()}"))
+    kept = str(add_preset(preset)) if use else "no; `kornia-ditf presets add FILE` keeps it"
+    cell = found.cell
+    channels = "none" if not found.channels else ", ".join(map(str, found.channels))
+    refused = [f"timestep {f.timestep:g}, {f.long_side} px: {r}" for f, r in found.failures.items()]
+    facts = [
+        ("task", task.name),
+        ("criterion", task.criterion),
+        ("block", f"{cell.block} (of 0 to {spec.blocks - 1})"),
+        ("timestep", f"{cell.timestep:g}"),
+        ("long side", f"{cell.long_side} px"),
+        ("noise draws", str(cell.draws)),
+        ("treatment", cell.treatment),
+        ("discarded", channels if found.channels is not None else "the treatment discards none"),
+        (
+            "score",
+            f"{100 * found.score.value:.1f} % (95 % of resamples: {100 * found.score.low:.1f} to "
+            f"{100 * found.score.high:.1f}) on {found.samples} samples",
+        ),
+        (
+            "certainty",
+            f"best, or tied within 0.5 points, in {found.certainty:.0%} of resamples; of tied "
+            "settings the cheapest is chosen",
+        ),
+        (
+            "cost",
+            f"{found.forwards} forwards, {found.flops / 1e12:.3g} TFLOP: "
+            f"{found.flops / found.grid_flops:.1%} of the whole grid's",
+        ),
+        *(("refused", reason) for reason in refused),
+        ("written", ", ".join(map(str, written)) or "none; add --out FOLDER"),
+        ("used from now on", kept),
+    ]
+    output.show(output.Result(document, [output.Facts(facts)]), as_json=as_json)
+
+
+def _read_grid(
+    spec: BackboneSpec,
+    blocks: str,
+    timesteps: str | None,
+    long_sides: str | None,
+    treatment: list[str] | None,
+    draws: str,
+) -> Grid:
+    from kornia_ditf.calibration.grid import Grid
+    from kornia_ditf.cli.inspect import read_blocks
+    from kornia_ditf.registry.lookup import find_treatment, usual_treatments
+
+    named = tuple(find_treatment(each) for each in treatment) if treatment else usual_treatments()
+    return Grid.of(
+        spec,
+        blocks=tuple(read_blocks(blocks, spec.blocks)),
+        timesteps=_numbers("--timesteps", timesteps, float),
+        long_sides=_numbers("--long-sides", long_sides, int),
+        treatments=named,
+        draws=_numbers("--draws", draws, int),
+    )
+
+
+def _numbers(
+    option: str, text: str | None, kind: Callable[[str], float]
+) -> tuple[float, ...] | None:
+    from kornia_ditf.errors import InvalidArgumentError
+
+    if text is None:
+        return None
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError as error:
+        raise InvalidArgumentError(
+            f"{option} must be numbers with commas between them, got {text!r}"
+        ) from error
+
+
+def _task_of_images(
+    name: str, folder: Path, warps: int | None, alpha: float | None, seed: int
+) -> Task:
+    from kornia_ditf.calibration import samples
+    from kornia_ditf.datasets.files import list_images
+    from kornia_ditf.utils.checks import check_one_of
+
+    check_one_of("--task", name, ("same-scene", "semantic"))
+    images = list_images(folder)
+    if name == "same-scene":
+        reach = samples.SAME_SCENE_ALPHA if alpha is None else alpha
+        return samples.same_scene(images, warps=warps, alpha=reach, seed=seed)
+    return samples.semantic(
+        images, alpha=samples.SEMANTIC_ALPHA if alpha is None else alpha, seed=seed
+    )
+
+
+def _task_of_dataset(
+    name: str,
+    root: Path | None,
+    split: str | None,
+    pairs: int | None,
+    protocol: str | None,
+    alpha: float | None,
+    prompt: str,
+    seed: int,
+) -> Task:
+    from kornia_ditf.calibration.samples import labelled
+    from kornia_ditf.errors import InvalidArgumentError
+    from kornia_ditf.registry.lookup import load_dataset
+
+    if root is None:
+        raise InvalidArgumentError("--dataset needs --root FOLDER, the folder that holds it")
+    chosen = {} if split is None else {"split": split}
+    return labelled(
+        load_dataset(name, root, **chosen),
+        count=pairs,
+        protocol=protocol,
+        alpha=alpha,
+        prompt=prompt,
+        seed=seed,
+    )
+
+
+def _records_file(ditf: DiTF) -> Path | None:
+    import hashlib
+
+    from kornia_ditf.utils.cache import cache_folder
+    from kornia_ditf.utils.provenance import package_version
+
+    backbone = ditf.backbone
+    if backbone.identity is None:
+        return None
+    version = package_version("kornia-ditf")
+    values = (backbone.identity, backbone.settings(), ditf.config.prompt, ditf.config.seed, version)
+    return (
+        cache_folder()
+        / "calibrations"
+        / f"{hashlib.sha256(repr(values).encode()).hexdigest()[:32]}.jsonl"
+    )
+
+
+def _make_preset(
+    spec: BackboneSpec,
+    source: str | None,
+    ditf: DiTF,
+    task: Task,
+    found: Calibration,
+    others: dict[str, Any],
+) -> Preset:
+    from kornia_ditf.calibration.preset import Measured, Preset, Settings, Weights
+    from kornia_ditf.calibration.store import identify
+    from kornia_ditf.errors import CheckpointError
+    from kornia_ditf.loading.checkpoint import Checkpoint, hub_options
+    from kornia_ditf.utils import provenance
+
+    cell = found.cell
+    try:
+        checkpoint = Checkpoint(spec.repo if source is None else source, **hub_options(others))
+        weights = identify(checkpoint, spec)
+    except CheckpointError:  # a plugin's own loader
+        weights = Weights(
+            identity=ditf.backbone.identity or "unknown",
+            fingerprint=None,
+            blocks=spec.blocks,
+            width=spec.width,
+        )
+    return Preset(
+        backbone=None if spec.name == spec.repo else spec.name,
+        weights=weights,
+        settings=Settings(
+            block=cell.block,
+            timestep=cell.timestep,
+            long_side=cell.long_side,
+            ensemble=cell.draws,
+            treatment=str(cell.treatment),
+            massive_channels=found.channels,
+        ),
+        measured=Measured(
+            task=task.name,
+            criterion=task.criterion,
+            score=round(found.score.value, 6),
+            low=round(found.score.low, 6),
+            high=round(found.score.high, 6),
+            certainty=round(found.certainty, 4),
+            samples=found.samples,
+            images=task.digest,
+            date=provenance.now(),
+            computed=ditf.backbone.settings(),
+            cost={
+                name: getattr(found, name)
+                for name in ("forwards", "flops", "grid_forwards", "grid_flops")
+            },
+            versions=provenance.versions(output.LIBRARIES),
+        ),
+    )
+
+
+def _plan_facts(
+    spec: BackboneSpec,
+    source: str | None,
+    grid: Grid,
+    task: Task,
+    bound: CalibrationPlan,
+    dtype: str | None,
+    device: str | None,
+) -> list[tuple[str, str]]:
+    from kornia_ditf.errors import DiTFError
+    from kornia_ditf.utils.checks import read_dtype
+
+    held = "not known before loading"
+    if spec.plan is not None:
+        usual = "bfloat16" if device and device != "cpu" else "float32"
+        try:
+            place = spec.repo if source is None else source
+            needed = spec.plan(
+                place,
+                block=grid.blocks[-1],
+                dtype=read_dtype(dtype or usual),
+                architecture=spec.architecture,
+            )
+            held = f"{needed.held / 1e9:.2f} GB in {dtype or usual}"
+        except DiTFError as error:
+            held = f"not known: {error}"
+    return [
+        ("task", f"{task.name}, {len(task.samples)} samples"),
+        ("criterion", task.criterion),
+        (
+            "grid",
+            f"{len(grid.blocks)} blocks x {len(grid.timesteps)} timesteps x "
+            f"{len(grid.long_sides)} sides x {len(grid.treatments)} treatments x "
+            f"{len(grid.draws)} numbers of draws: {bound.settings} settings",
+        ),
+        (
+            "work",
+            f"at most {bound.forwards} forwards, {bound.flops / 1e12:.3g} TFLOP; the whole grid "
+            f"takes {bound.grid_forwards} and {bound.grid_flops / 1e12:.3g}",
+        ),
+        ("weights held", held),
+        ("block inputs held", f"{bound.tap_bytes / 1e9:.2g} GB at the largest side"),
+    ]
+
+
+def _plan_values(grid: Grid, task: Task, bound: CalibrationPlan) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "task": task.name,
+        "criterion": task.criterion,
+        "samples": len(task.samples),
+        "grid": _grid_values(grid),
+        "plan": asdict(bound),
+    }
+
+
+def _grid_values(grid: Grid) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {name: [*map(_plain, values)] for name, values in asdict(grid).items()}
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, str) else value
