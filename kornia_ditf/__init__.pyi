@@ -24,6 +24,7 @@ from .errors import DiTFError
 from .export import export_descriptor, save_onnx
 from .fusion import FusedDescriptor
 from .massive import describe_channels, discard_channels, find_massive_channels
+from .matchers.base import ImageMatcher, MatcherSpec
 from .matching.flow import Flow, dense_flow
 from .matching.keypoints import (
     Argmax,
@@ -62,10 +63,14 @@ from .registry.lookup import (
     list_descriptors,
     load_dataset,
 )
+from .registry.matchers import find_matcher, list_matchers, load_matcher
 from .search.verified import Attempt, ImageMatches, match_images
 from .treatments import TREATMENTS, modulate, treat
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
-from .viz.matches import draw_matches, save_picture
+from .utils.picture import Picture, save_picture
+from .viz.matches import draw_matches
+from .viz.pca import draw_pca
+from .viz.similarity import draw_similarity
 
 __all__ = [
     "TREATMENTS",
@@ -91,13 +96,16 @@ __all__ = [
     "Frame",
     "FrameSequence",
     "FusedDescriptor",
+    "ImageMatcher",
     "ImageMatches",
     "LabelPropagator",
+    "MatcherSpec",
     "Matches",
     "OpenCVFeature",
     "Pair",
     "PairDataset",
     "PairResult",
+    "Picture",
     "Propagation",
     "Protocol",
     "RatioMatcher",
@@ -117,20 +125,25 @@ __all__ = [
     "descriptor_entry",
     "discard_channels",
     "draw_matches",
+    "draw_pca",
+    "draw_similarity",
     "evaluate_pair",
     "evaluate_sequence",
     "export_descriptor",
     "find_backbone",
     "find_descriptor",
     "find_massive_channels",
+    "find_matcher",
     "find_protocol",
     "fit_image",
     "hookimpl",
     "list_backbones",
     "list_datasets",
     "list_descriptors",
+    "list_matchers",
     "list_protocols",
     "load_dataset",
+    "load_matcher",
     "match",
     "match_images",
     "match_points",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
+from pathlib import Path
 
 
 class DiTFError(Exception):
@@ -69,12 +70,43 @@ class StudyError(DiTFError):
     """A study's folder is in use or holds no finished study, or a part of its work failed."""
 
 
+class MatcherError(DiTFError, RuntimeError):
+    """An image matcher failed, or gave matches that are none; the message names it."""
+
+
 class OutputError(DiTFError, OSError):
     """A result could not be written."""
 
 
 class PresetError(InvalidArgumentError):
     """A calibrated preset cannot be read, or holds for other weights; the message names it."""
+
+
+class DamagedFileError(DiTFError):
+    """A file of descriptors, matches or a study does not hold what was written.
+
+    Args:
+        path: the file.
+        reason: how that was noticed.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path} is damaged ({self.reason})"
+
+    def remove(self) -> None:
+        """Remove the file, so that it is made again.
+
+        Raises:
+            OutputError: it cannot be removed.
+        """
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self}, and cannot be removed ({error.strerror})") from error
 
 
 class PluginError(DiTFError):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from browser import chromium  # noqa: F401 - a fixture
 from tiny import save_tiny
 
 

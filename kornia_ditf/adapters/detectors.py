@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from kornia.color import rgb_to_grayscale
 from torch import Tensor, nn
 
-from kornia_ditf.adapters.keypoints import (
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.matching.detection import (
     NamedDetector,
     allowed_at,
     first_at_position,
     grid_centres,
     is_filled,
 )
-from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.types import DescriptorMap
 
 

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_ditf.adapters.detectors import as_detector, detect, grid
-from kornia_ditf.adapters.keypoints import is_filled, measures_scale, sides_for
 from kornia_ditf.adapters.wrapped import as_descriptor
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import ImageError, InvalidArgumentError
+from kornia_ditf.matching.detection import is_filled, measures_scale, sides_for
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import check_integer

@@ -11,11 +11,11 @@ import kornia.feature as KF
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.adapters.keypoints import allowed_at, is_filled
 from kornia_ditf.adapters.kornia import DiTFDescriptor, DiTFFeature, without_alpha
 from kornia_ditf.adapters.matchers import NEIGHBOURHOOD, CosineMatcher, RatioMatcher
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.matching.detection import allowed_at, is_filled
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
 from kornia_ditf.search.verified import check_search, match_images
 

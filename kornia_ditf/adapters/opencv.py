@@ -19,7 +19,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kornia_ditf.adapters.keypoints import (
+from kornia_ditf.adapters.wrapped import as_descriptor
+from kornia_ditf.dense import DenseDescriptor
+from kornia_ditf.errors import ImageError, InvalidArgumentError
+from kornia_ditf.matching.detection import (
     NamedDetector,
     allowed_at,
     first_at_position,
@@ -27,9 +30,6 @@ from kornia_ditf.adapters.keypoints import (
     measures_scale,
     sides_for,
 )
-from kornia_ditf.adapters.wrapped import as_descriptor
-from kornia_ditf.dense import DenseDescriptor
-from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.preprocess import MIN_SIDE
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
 from kornia_ditf.types import DescriptorMap, Matches

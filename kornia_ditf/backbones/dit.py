@@ -105,4 +105,4 @@ def _spec(side: int) -> BackboneSpec:
     )
 
 
-SPECS = (_spec(256), _spec(512))
+SPECS: tuple[BackboneSpec, ...] = (_spec(256), _spec(512))

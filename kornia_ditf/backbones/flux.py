@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kornia_ditf.backbones import configs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.inputs import full_batch, grid_positions, pack
+from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, LinearModulation, Modulation
 from kornia_ditf.types import Conditioning
 
@@ -173,4 +174,4 @@ FLUX_SCHNELL = FluxBackbone.spec(
     license="Apache-2.0",
 )
 
-SPECS = (FLUX_DEV, FLUX_DEV_960, FLUX_DEV_DAVIS, FLUX_SCHNELL)
+SPECS: tuple[BackboneSpec, ...] = (FLUX_DEV, FLUX_DEV_960, FLUX_DEV_DAVIS, FLUX_SCHNELL)

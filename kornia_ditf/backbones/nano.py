@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.nano_transformer import NanoTransformer
+from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, TableModulation
@@ -79,4 +80,4 @@ NANO = NanoBackbone.spec(
     license="Apache-2.0",
 )
 
-SPECS = (NANO,)
+SPECS: tuple[BackboneSpec, ...] = (NANO,)

@@ -77,7 +77,7 @@ def _spec(backbone: type[PixArtBackbone], name: str, repo: str, side: int) -> Ba
     )
 
 
-SPECS = (
+SPECS: tuple[BackboneSpec, ...] = (
     _spec(PixArtBackbone, "pixart-alpha-512", "PixArt-XL-2-512x512", 512),
     _spec(PixArtBackbone, "pixart-alpha-1024", "PixArt-XL-2-1024-MS", 1024),
     _spec(PixArtSigmaBackbone, "pixart-sigma-1024", "PixArt-Sigma-XL-2-1024-MS", 1024),

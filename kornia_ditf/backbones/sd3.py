@@ -73,7 +73,7 @@ _SD35: dict[str, Any] = {
 }
 
 
-SPECS = (
+SPECS: tuple[BackboneSpec, ...] = (
     _spec("sd3-medium", 24, configs.sd3(24, positions=192, qk_norm=False)),
     _spec("sd3.5-medium", 24, configs.sd3(24, positions=384, dual=13), **_SD35),
     _spec("sd3.5-large", 38, configs.sd3(38, positions=192), **_SD35),

@@ -155,7 +155,9 @@ def read_preset(path: str | Path) -> Preset:
     try:
         values = json.loads(file.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise PresetError(f"there is no preset {file}; `kornia-ditf presets` lists yours") from error
+        raise PresetError(
+            f"there is no preset {file}; `kornia-ditf presets` lists yours"
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise PresetError(f"{file} is no calibrated preset ({error}); {_HOW}") from error
     if not isinstance(values, dict) or "kornia_ditf_preset" not in values:
@@ -165,7 +167,9 @@ def read_preset(path: str | Path) -> Preset:
     try:
         return _preset(values, str(file))
     except InvalidArgumentError as error:
-        raise error if isinstance(error, PresetError) else PresetError(f"{file}: {error}") from error
+        raise (
+            error if isinstance(error, PresetError) else PresetError(f"{file}: {error}")
+        ) from error
 
 
 _NUMBER = (int, float)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kornia_ditf.backbones.spec import BackboneSpec
-from kornia_ditf.calibration.preset import Preset, Weights, read_preset
+from kornia_ditf.calibration.preset import Preset, read_preset
 from kornia_ditf.errors import CheckpointError, HubError, PresetError, PresetWarning
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.fingerprint import fingerprint
@@ -108,21 +108,6 @@ def add_preset(preset: Preset) -> Path:
     return path
 
 
-def identify(checkpoint: Checkpoint, spec: BackboneSpec) -> Weights:
-    """Describe a backbone's weights as presets name them.
-
-    Raises:
-        CheckpointError: a file is missing or damaged.
-        HubError: the hub does not say which commit is meant.
-    """
-    return Weights(
-        identity=checkpoint.identity,
-        fingerprint=fingerprint(checkpoint),
-        blocks=spec.blocks,
-        width=spec.width,
-    )
-
-
 def with_preset(
     spec: BackboneSpec, source: str | Path | None = None, preset: object = None, **hub: Any
 ) -> BackboneSpec:
@@ -144,8 +129,10 @@ def with_preset(
     if preset is None:
         kept = [each for each in stored_presets() if _may_hold(each, spec)]
         found = next((each for each in kept if _holds(each.preset, spec, place, hub)), None)
-        return spec if found is None or found.preset is None else found.preset.apply(
-            spec, found.origin
+        return (
+            spec
+            if found is None or found.preset is None
+            else found.preset.apply(spec, found.origin)
         )
     if not isinstance(preset, str | Path):
         raise PresetError(f"preset must be a file, or {NO_PRESET!r}, got {preset!r}")

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from kornia_ditf.cli import backbones, datasets, doctor, extract, inspect, match, plugins, study
+from kornia_ditf.cli import (
+    backbones,
+    calibrate,
+    datasets,
+    doctor,
+    extract,
+    inspect,
+    match,
+    matchers,
+    plugins,
+    presets,
+    study,
+)
 from kornia_ditf.cli.failures import EXIT_CODES, CommandGroup
 
 app = typer.Typer(
@@ -21,7 +33,10 @@ app = typer.Typer(
 app.command("match")(match.match)
 app.command("extract")(extract.extract)
 app.command("inspect")(inspect.inspect)
+app.command("calibrate")(calibrate.calibrate)
 app.add_typer(backbones.app, name="backbones")
+app.add_typer(presets.app, name="presets")
+app.command("matchers")(matchers.matchers)
 app.command("plugins")(plugins.plugins)
 app.command("doctor")(doctor.doctor)
 app.add_typer(datasets.app, name="datasets")

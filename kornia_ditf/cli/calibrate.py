@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from kornia_ditf.calibration.preset import Preset
     from kornia_ditf.calibration.samples import Task
     from kornia_ditf.calibration.search import Calibration
-    from kornia_ditf.descriptor import DiTF
 
 
 def _list_option(help_text: str) -> Any:
@@ -110,9 +109,7 @@ def calibrate(
             help="Write preset.json, calibration.json and calibration.png here too.",
         ),
     ] = None,
-    use: Annotated[
-        bool, typer.Option(help="Use the preset for these weights from now on.")
-    ] = True,
+    use: Annotated[bool, typer.Option(help="Use the preset for these weights from now on.")] = True,
     as_json: options.Json = False,
 ) -> None:
     """Find block, timestep, longest side, treatment and noise draws of a backbone by measuring.
@@ -125,8 +122,10 @@ def calibrate(
     from kornia_ditf.calibration.grid import CostModel
     from kornia_ditf.calibration.measure import Measurer, Records
     from kornia_ditf.calibration.plan import plan_calibration
+    from kornia_ditf.calibration.result import identify, make_preset, records_file
     from kornia_ditf.calibration.search import calibrate as search
     from kornia_ditf.errors import InvalidArgumentError
+    from kornia_ditf.loading.checkpoint import hub_options
     from kornia_ditf.utils.files import make_folder
 
     spec = options.find_spec(backbone, others, source, "none")
@@ -166,13 +165,12 @@ def calibrate(
         **options.read_others(others),
     }
     ditf = options.load_ditf(spec, source, given, reach=grid.blocks[-1])
-    records = Records(_records_file(ditf))
+    records = Records(records_file(ditf))
     output.echo(f"scores are kept in {records.path}; the same command goes on", error=True)
     with StageProgress() as progress:
-        found = search(
-            Measurer(ditf, records), chosen, grid, seed=seed or 0, progress=progress
-        )
-    preset = _make_preset(spec, source, ditf, chosen, found, options.read_others(others))
+        found = search(Measurer(ditf, records), chosen, grid, seed=seed or 0, progress=progress)
+    hub = hub_options(options.read_others(others))
+    preset = make_preset(identify(spec, source, ditf, hub), spec, ditf, chosen, found)
     _finish(spec, preset, found, cost, grid, chosen, out, use, as_json)
 
 
@@ -188,10 +186,11 @@ def _finish(
     as_json: bool,
 ) -> None:
     import json
+    from dataclasses import astuple
 
     from kornia_ditf.calibration.picture import draw_calibration
     from kornia_ditf.calibration.store import add_preset
-    from kornia_ditf.viz.matches import save_picture
+    from kornia_ditf.utils.picture import save_picture
 
     document = {
         **json.loads(preset.to_json()),
@@ -218,6 +217,9 @@ def _finish(
     cell = found.cell
     channels = "none" if not found.channels else ", ".join(map(str, found.channels))
     refused = [f"timestep {f.timestep:g}, {f.long_side} px: {r}" for f, r in found.failures.items()]
+    score, low, high = (f"{100 * value:.1f}" for value in astuple(found.score))
+    share = found.flops / found.grid_flops
+    sure = f"in {found.certainty:.0%} of resamples; of tied settings the cheapest is chosen"
     facts = [
         ("task", task.name),
         ("criterion", task.criterion),
@@ -227,21 +229,10 @@ def _finish(
         ("noise draws", str(cell.draws)),
         ("treatment", cell.treatment),
         ("discarded", channels if found.channels is not None else "the treatment discards none"),
-        (
-            "score",
-            f"{100 * found.score.value:.1f} % (95 % of resamples: {100 * found.score.low:.1f} to "
-            f"{100 * found.score.high:.1f}) on {found.samples} samples",
-        ),
-        (
-            "certainty",
-            f"best, or tied within 0.5 points, in {found.certainty:.0%} of resamples; of tied "
-            "settings the cheapest is chosen",
-        ),
-        (
-            "cost",
-            f"{found.forwards} forwards, {found.flops / 1e12:.3g} TFLOP: "
-            f"{found.flops / found.grid_flops:.1%} of the whole grid's",
-        ),
+        ("score", f"{score} % (95 % interval {low} to {high}) on {found.samples} samples"),
+        ("certainty", f"best, or tied within 0.5 points, {sure}"),
+        ("forwards", f"{found.forwards}, {found.flops / 1e12:.3g} TFLOP"),
+        ("cost", f"{share:.1%} of the whole grid's"),
         *(("refused", reason) for reason in refused),
         ("written", ", ".join(map(str, written)) or "none; add --out FOLDER"),
         ("used from now on", kept),
@@ -259,9 +250,9 @@ def _read_grid(
 ) -> Grid:
     from kornia_ditf.calibration.grid import Grid
     from kornia_ditf.cli.inspect import read_blocks
-    from kornia_ditf.registry.lookup import find_treatment, usual_treatments
+    from kornia_ditf.registry.lookup import find_treatment
 
-    named = tuple(find_treatment(each) for each in treatment) if treatment else usual_treatments()
+    named = tuple(find_treatment(each) for each in treatment) if treatment else _usual_treatments()
     return Grid.of(
         spec,
         blocks=tuple(read_blocks(blocks, spec.blocks)),
@@ -270,6 +261,23 @@ def _read_grid(
         treatments=named,
         draws=_numbers("--draws", draws, int),
     )
+
+
+def _usual_treatments() -> tuple[str, ...]:
+    """List the paper's treatments, and its method followed by each other step that is installed."""
+    from kornia_ditf.errors import InvalidArgumentError
+    from kornia_ditf.registry.lookup import find_treatment, list_treatments
+    from kornia_ditf.treatments import TREATMENTS
+
+    found = list(TREATMENTS)
+    for name in list_treatments():
+        try:
+            treatment = find_treatment(f"adaln+discard > {name}")
+        except InvalidArgumentError:  # it needs numbers
+            continue
+        if name not in ("adaln", "discard", "layernorm"):
+            found.append(treatment)
+    return tuple(found)
 
 
 def _numbers(
@@ -331,80 +339,6 @@ def _task_of_dataset(
     )
 
 
-def _records_file(ditf: DiTF) -> Path | None:
-    import hashlib
-
-    from kornia_ditf.utils.cache import cache_folder
-    from kornia_ditf.utils.provenance import package_version
-
-    backbone = ditf.backbone
-    if backbone.identity is None:
-        return None
-    version = package_version("kornia-ditf")
-    values = (backbone.identity, backbone.settings(), ditf.config.prompt, ditf.config.seed, version)
-    return (
-        cache_folder()
-        / "calibrations"
-        / f"{hashlib.sha256(repr(values).encode()).hexdigest()[:32]}.jsonl"
-    )
-
-
-def _make_preset(
-    spec: BackboneSpec,
-    source: str | None,
-    ditf: DiTF,
-    task: Task,
-    found: Calibration,
-    others: dict[str, Any],
-) -> Preset:
-    from kornia_ditf.calibration.preset import Measured, Preset, Settings, Weights
-    from kornia_ditf.calibration.store import identify
-    from kornia_ditf.errors import CheckpointError
-    from kornia_ditf.loading.checkpoint import Checkpoint, hub_options
-    from kornia_ditf.utils import provenance
-
-    cell = found.cell
-    try:
-        checkpoint = Checkpoint(spec.repo if source is None else source, **hub_options(others))
-        weights = identify(checkpoint, spec)
-    except CheckpointError:  # a plugin's own loader
-        weights = Weights(
-            identity=ditf.backbone.identity or "unknown",
-            fingerprint=None,
-            blocks=spec.blocks,
-            width=spec.width,
-        )
-    return Preset(
-        backbone=None if spec.name == spec.repo else spec.name,
-        weights=weights,
-        settings=Settings(
-            block=cell.block,
-            timestep=cell.timestep,
-            long_side=cell.long_side,
-            ensemble=cell.draws,
-            treatment=str(cell.treatment),
-            massive_channels=found.channels,
-        ),
-        measured=Measured(
-            task=task.name,
-            criterion=task.criterion,
-            score=round(found.score.value, 6),
-            low=round(found.score.low, 6),
-            high=round(found.score.high, 6),
-            certainty=round(found.certainty, 4),
-            samples=found.samples,
-            images=task.digest,
-            date=provenance.now(),
-            computed=ditf.backbone.settings(),
-            cost={
-                name: getattr(found, name)
-                for name in ("forwards", "flops", "grid_forwards", "grid_flops")
-            },
-            versions=provenance.versions(output.LIBRARIES),
-        ),
-    )
-
-
 def _plan_facts(
     spec: BackboneSpec,
     source: str | None,
@@ -431,20 +365,17 @@ def _plan_facts(
             held = f"{needed.held / 1e9:.2f} GB in {dtype or usual}"
         except DiTFError as error:
             held = f"not known: {error}"
+    settings = (
+        f"{len(grid.blocks)} blocks x {len(grid.timesteps)} timesteps x {len(grid.long_sides)} "
+        f"sides x {len(grid.treatments)} treatments x {len(grid.draws)} numbers of draws"
+    )
+    whole = f"{bound.grid_forwards} forwards, {bound.grid_flops / 1e12:.3g} TFLOP"
     return [
         ("task", f"{task.name}, {len(task.samples)} samples"),
         ("criterion", task.criterion),
-        (
-            "grid",
-            f"{len(grid.blocks)} blocks x {len(grid.timesteps)} timesteps x "
-            f"{len(grid.long_sides)} sides x {len(grid.treatments)} treatments x "
-            f"{len(grid.draws)} numbers of draws: {bound.settings} settings",
-        ),
-        (
-            "work",
-            f"at most {bound.forwards} forwards, {bound.flops / 1e12:.3g} TFLOP; the whole grid "
-            f"takes {bound.grid_forwards} and {bound.grid_flops / 1e12:.3g}",
-        ),
+        ("grid", f"{settings}: {bound.settings} settings"),
+        ("whole grid", whole),
+        ("work", f"at most {bound.forwards} forwards, {bound.flops / 1e12:.3g} TFLOP"),
         ("weights held", held),
         ("block inputs held", f"{bound.tap_bytes / 1e9:.2g} GB at the largest side"),
     ]

@@ -82,8 +82,7 @@ def extract(
     from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import CaptureError, ImageError, InvalidArgumentError
     from kornia_ditf.utils import provenance
-    from kornia_ditf.utils.files import make_folder
-    from kornia_ditf.utils.files import sweep
+    from kornia_ditf.utils.files import make_folder, sweep
 
     paths = list({path.resolve(): path for path in images}.values())
     blocks = sorted(set(block or ()))
@@ -139,9 +138,7 @@ def extract(
                     continue
                 maps = _describe(descriptor, image, blocks, told)
                 first = next(iter(maps.values()))
-                about["image_size"] = list(first.frame.image_size)
-                about["model_size"] = list(first.frame.model_size)
-                about["grid"] = list(first.grid)
+                about.update(first.about())
                 tensors = {name: described.data[0] for name, described in maps.items()}
                 _write(target, _stored(tensors, half, path), about)
                 done.written.append(target)
@@ -283,10 +280,10 @@ def _stored(tensors: Mapping[str, Tensor], half: bool, path: Path) -> dict[str, 
 
 
 def _write(target: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> None:
-    from kornia_ditf.utils.files import atomic_write, save_tensors
+    from kornia_ditf.utils.files import atomic_write, save_sealed
 
     with atomic_write(target) as temporary:
-        save_tensors(temporary, tensors, {name: json.dumps(value) for name, value in about.items()})
+        save_sealed(temporary, tensors, about)
 
 
 def _metadata(path: Path) -> dict[str, Any] | None:

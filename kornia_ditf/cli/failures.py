@@ -140,7 +140,7 @@ def _saying_interrupted() -> Iterator[None]:
 
 @contextmanager
 def showing_plugin_warnings() -> Iterator[None]:
-    """Show warnings about plugins, presets and massive channels, in one line each, and no others."""
+    """Show warnings about plugins, presets and massive channels in a line each, and no others."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", PluginWarning)

@@ -53,6 +53,15 @@ def inspect(
             help="Write channels.png, similarity.png, inspection.json.",
         ),
     ] = None,
+    pca: Annotated[
+        Path | None,
+        typer.Option(
+            parser=options.read_path,
+            metavar="FILE.png",
+            help="Draw the images, and below them their descriptors in three colours (principal "
+            "components): all tokens, and the foreground alone.",
+        ),
+    ] = None,
     keep: Annotated[
         bool,
         typer.Option(
@@ -73,7 +82,9 @@ def inspect(
     from kornia_ditf.errors import InvalidArgumentError
     from kornia_ditf.utils import provenance
     from kornia_ditf.utils.files import make_folder
+    from kornia_ditf.utils.picture import save_picture
     from kornia_ditf.viz.inspection import inspect_channels
+    from kornia_ditf.viz.pca import draw_pca_sheet
 
     if top < 1:
         raise InvalidArgumentError(f"--top must be at least 1, got {top}")
@@ -88,6 +99,7 @@ def inspect(
     pictures = [read_fitting(path, side, spec.pixels_per_token) for path in images]
     if out is not None:
         make_folder(out)
+    output.check_output(pca, inputs=images)
     given = {
         "block": block,
         "timestep": timestep,
@@ -116,6 +128,10 @@ def inspect(
     if out is not None:
         with stages.stage("draw"):
             written = _write(out, inspection, pictures[0], document)
+    if pca is not None:
+        with stages.stage("draw"):
+            save_picture(pca, draw_pca_sheet(pictures, ditf.describe_together(pictures)))
+        written.append(pca)
     if keep:
         ditf.calibrate(pictures)
     origin = "from the preset" if ditf.config.massive_channels is not None else "found here"
@@ -218,8 +234,8 @@ def _write(
     folder: Path, inspection: Inspection, image: Any, document: dict[str, Any]
 ) -> list[Path]:
     from kornia_ditf.cli.output import write_json
+    from kornia_ditf.utils.picture import save_picture
     from kornia_ditf.viz.channels import draw_channels, draw_treatments
-    from kornia_ditf.viz.matches import save_picture
 
     names = ("channels.png", "similarity.png", "inspection.json")
     channels, similarity, values = (folder / name for name in names)

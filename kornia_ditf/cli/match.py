@@ -49,6 +49,17 @@ def match(
     device: options.Device = None,
     others: options.Others = None,
     preset: options.Preset = None,
+    matcher: Annotated[
+        str | None,
+        typer.Option(
+            "--matcher",
+            "-m",
+            metavar="NAME",
+            help="Match with this and not with a descriptor's tokens: sift, loftr ... "
+            "(`kornia-ditf matchers` lists them); --option holds its options, such as ratio=0.75 "
+            "or verification=homography.",
+        ),
+    ] = None,
     min_score: Annotated[
         float | None, typer.Option(metavar="S", help="Keep matches of at least this similarity.")
     ] = None,
@@ -88,10 +99,33 @@ def match(
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.search.verified import check_search, match_images
     from kornia_ditf.utils import provenance
-    from kornia_ditf.viz.matches import draw_matches, save_picture
+    from kornia_ditf.utils.picture import save_picture
+    from kornia_ditf.viz.matches import draw_matches
 
     paths = (image_a, image_b)
     prompts = _check_arguments(prompt, picture, json_file, limit, min_score)
+    if matcher is not None:
+        from kornia_ditf.cli.matchers import match_with
+
+        of_descriptors = {
+            "--backbone": backbone,
+            "--source": source,
+            "--block": block,
+            "--timestep": timestep,
+            "--treatment": treatment,
+            "--ensemble": ensemble,
+            "--rows": rows,
+            "--prompt": prompt,
+            "--seed": seed,
+            "--dtype": dtype,
+            "--min-score": min_score,
+        }
+        _refuse_with_matcher(of_descriptors)
+        own = {"device": device, "long_side": long_side or None}
+        chosen = {key: value for key, value in own.items() if value is not None}
+        chosen |= options.read_others(others)
+        match_with(matcher, paths, chosen, picture, json_file, limit, as_json)
+        return
     kind = check_search(search)
     spec = options.find_spec(backbone, others, source, preset)
     side = options.side_in_pixels(long_side, spec)
@@ -158,10 +192,10 @@ def match(
             "chosen": searched.chosen,
             "attempts": [asdict(attempt) for attempt in searched.attempts],
         },
-        "points_a": _rounded(found.points_a, 3),
-        "points_b": _rounded(found.points_b, 3),
-        "scores": _rounded(found.scores, 6),
-        "homography": None if plane is None else _as_values(plane, threshold_px),
+        "points_a": rounded(found.points_a, 3),
+        "points_b": rounded(found.points_b, 3),
+        "scores": rounded(found.scores, 6),
+        "homography": None if plane is None else as_values(plane, threshold_px),
         "picture": None if picture is None else str(picture),
         "seconds": {name: round(seconds, 4) for name, seconds in stages.seconds.items()},
     }
@@ -180,14 +214,24 @@ def match(
                 for side, path, descriptors in zip("AB", paths, maps, strict=True)
             ),
             *((("search", _describe_search(searched)),) if len(searched.attempts) > 1 else ()),
-            ("matches", _describe_matches(found)),
-            ("geometry", _describe_plane(plane, len(found), threshold_px)),
-            *((("A to B", _describe_matrix(plane)),) if plane is not None else ()),
+            ("matches", describe_matches(found)),
+            *describe_geometry(plane, len(found), threshold_px),
             ("seconds", f"{stages.describe()}; {sum(stages.seconds.values()):.2f} in all"),
             *((("written", ", ".join(written)),) if written else ()),
         ]
     )
     output.show(output.Result(document, [facts]), as_json=as_json)
+
+
+def _refuse_with_matcher(given: dict[str, Any]) -> None:
+    """Refuse options of descriptors, which a matcher would ignore."""
+    from kornia_ditf.errors import InvalidArgumentError
+
+    for name, value in given.items():
+        if value is not None:
+            raise InvalidArgumentError(
+                f"{name} is of descriptors; with --matcher type --option KEY=VALUE"
+            )
 
 
 def _check_arguments(
@@ -235,7 +279,8 @@ def _describe_search(searched: ImageMatches) -> str:
     return f"{tried}; B turned by {chosen.turn:.0f} degrees and {chosen.scale:.2g} times as large"
 
 
-def _describe_matches(matches: Matches) -> str:
+def describe_matches(matches: Matches) -> str:
+    """Describe how many matches there are, and the spread of their scores."""
     import torch
 
     if not len(matches):
@@ -247,26 +292,27 @@ def _describe_matches(matches: Matches) -> str:
     return f"{len(matches)}; similarity {values} (least, quartiles, greatest)"
 
 
-def _describe_plane(plane: Verification | None, count: int, threshold_px: float) -> str:
+def describe_geometry(
+    plane: Verification | None, count: int, threshold_px: float
+) -> list[tuple[str, str]]:
+    """Describe the homography that matches agree on, as lines of facts."""
     if plane is None:
-        return f"{count} matches do not fix a homography"
-    return (
+        return [("geometry", f"{count} matches do not fix a homography")]
+    explained = (
         f"a plane or a rotation explains {int(plane.inliers.sum())} of {count} matches "
         f"(within {threshold_px:.1f} px)"
     )
+    rows = "; ".join(" ".join(f"{value:.5g}" for value in row) for row in _matrix(plane))
+    return [("geometry", explained), ("A to B", f"homography {rows}")]
 
 
-def _as_values(plane: Verification, threshold_px: float) -> dict[str, Any]:
+def as_values(plane: Verification, threshold_px: float) -> dict[str, Any]:
+    """Return a homography and its inliers as JSON values."""
     return {
         "matrix": _matrix(plane),
         "threshold_px": round(threshold_px, 3),
         "inliers": plane.inliers.tolist(),
     }
-
-
-def _describe_matrix(plane: Verification) -> str:
-    rows = "; ".join(" ".join(f"{value:.5g}" for value in row) for row in _matrix(plane))
-    return f"homography {rows}"
 
 
 def _matrix(plane: Verification) -> list[list[float]]:
@@ -275,5 +321,6 @@ def _matrix(plane: Verification) -> list[list[float]]:
     return rows
 
 
-def _rounded(values: Tensor, digits: int) -> Any:
+def rounded(values: Tensor, digits: int) -> Any:
+    """Round values for JSON."""
     return values.detach().cpu().double().numpy().round(digits).tolist()

@@ -42,10 +42,8 @@ def list_presets(as_json: options.Json = False) -> None:
         ]
         text = [output.Table(("name", "whose", "measured"), rows)]
     else:
-        text = [
-            "There are no calibrated presets yet; `kornia-ditf calibrate BACKBONE --images FOLDER` "
-            "makes one."
-        ]
+        how = "`kornia-ditf calibrate BACKBONE --images FOLDER` makes one"
+        text = [f"There are no calibrated presets yet; {how}."]
     output.show(output.Result(document, text), as_json=as_json)
 
 
@@ -76,9 +74,7 @@ def show(name: _Name, as_json: options.Json = False) -> None:
         ("measured", preset.describe()),
         ("computed in", measured.computed),
     ]
-    output.show(
-        output.Result(json.loads(preset.to_json()), [output.Facts(facts)]), as_json=as_json
-    )
+    output.show(output.Result(json.loads(preset.to_json()), [output.Facts(facts)]), as_json=as_json)
 
 
 @app.command("add")

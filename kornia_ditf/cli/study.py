@@ -96,6 +96,13 @@ def run(
     workers: Workers = 2,
     cpus: Cpus = 0.5,
     gpus: Gpus = 0.0,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Score one of N equal parts of the pairs; `study merge` joins them.",
+        ),
+    ] = None,
     report: WithReport = True,
 ) -> None:
     """Run a study, or resume one that was stopped; only what is missing is computed.
@@ -107,7 +114,7 @@ def run(
 
     make, device = _engine(engine, devices, address, workers, cpus, gpus)
     folder = out or _default_out(file)
-    _run(read_study(file), folder, cache, make, device, report)
+    _run(read_study(file), folder, cache, make, device, report, _part(part))
 
 
 @app.command("report")
@@ -116,7 +123,11 @@ def report(
         Path, typer.Argument(parser=options.read_path, metavar="DIR", show_default=False)
     ],
 ) -> None:
-    """Write the report of a study that has run: report.html, report.md and tables.tex."""
+    """Write the report of a study that has run, or of a bundle.
+
+    report.html and report.md; the tables as LaTeX (tables.tex) and CSV (scores.csv, tests.csv);
+    and what to cite (references.bib).
+    """
     from kornia_ditf.study.report.page import write_report
 
     for path in write_report(folder):
@@ -133,13 +144,36 @@ def merge(
         typer.Option(parser=options.read_path, metavar="DIR", help="Folder of the merged study."),
     ],
 ) -> None:
-    """Merge finished studies of the same pairs, and write one report with one set of tests."""
+    """Merge finished studies, or bundles, and write one report with one set of tests.
+
+    They may hold other descriptors on the same pairs, other data sets, or the other parts of a
+    study that was split by pairs (`study run --part`). What differs otherwise is named and refused.
+    """
     from kornia_ditf.study.report.page import write_report
-    from kornia_ditf.study.run.merge import merge_studies
+    from kornia_ditf.study.share.merge import merge_studies
 
     merge_studies(folders, out)
     for path in write_report(out):
         output.echo(str(path))
+
+
+@app.command("bundle")
+def bundle(
+    folder: Annotated[
+        Path, typer.Argument(parser=options.read_path, metavar="DIR", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option(parser=options.read_path, metavar="DIR", help="Folder of bundles.")
+    ] = Path("bundles"),
+) -> None:
+    """Export a study's results as a folder named by its content, to be given to others.
+
+    It holds records.parquet and study.json, without descriptor maps, images, or paths of this
+    machine; `study merge`, `compare`, `report` and `leaderboard` take it.
+    """
+    from kornia_ditf.study.share.bundle import bundle_study
+
+    output.echo(str(bundle_study(folder, out)))
 
 
 @app.command("ablation")
@@ -212,18 +246,32 @@ def _run(
     make: Callable[..., Engine],
     device: str | None,
     report: bool,
+    part: tuple[int, int] | None = None,
 ) -> Path:
     from kornia_ditf.study.report.page import write_report
     from kornia_ditf.study.run.runner import run_study
 
     with StageProgress() as watcher:
-        records = run_study(study, folder, cache=cache, engine=make, device=device, watcher=watcher)
+        records = run_study(
+            study, folder, cache=cache, engine=make, device=device, watcher=watcher, part=part
+        )
     output.echo(str(records), error=True)
     if not report:
         return records
     page = write_report(folder)[0]
     output.echo(str(page), error=True)
     return page
+
+
+def _part(given: str | None) -> tuple[int, int] | None:
+    if given is None:
+        return None
+    from kornia_ditf.errors import InvalidArgumentError
+
+    number, _, count = given.partition("/")
+    if not (number.isdecimal() and count.isdecimal()):
+        raise InvalidArgumentError(f"--part must be K/N, such as 1/2, got {given!r}")
+    return int(number), int(count)
 
 
 def _engine(

@@ -11,15 +11,17 @@ from typing import TypeAlias
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.dense import DescriptorSpec
+from kornia_ditf.matchers.base import MatcherSpec
 from kornia_ditf.registry.hookspecs import PROJECT
 from kornia_ditf.registry.plugins import Plugin, PluginThread
 
-AnySpec: TypeAlias = BackboneSpec | DescriptorSpec | DatasetSpec
+AnySpec: TypeAlias = BackboneSpec | DescriptorSpec | DatasetSpec | MatcherSpec
 
 KINDS: dict[str, type[AnySpec]] = {
     "register_backbones": BackboneSpec,
     "register_descriptors": DescriptorSpec,
     "register_datasets": DatasetSpec,
+    "register_matchers": MatcherSpec,
 }
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kornia_ditf.backbones.spec import BackboneSpec
     from kornia_ditf.datasets.spec import DatasetSpec
     from kornia_ditf.dense import DescriptorSpec
+    from kornia_ditf.matchers.base import MatcherSpec
 
 PROJECT = "kornia_ditf"
 API = 1
@@ -38,6 +39,12 @@ def register_descriptors() -> Iterable[DescriptorSpec]:
 @hookspec
 def register_datasets() -> Iterable[DatasetSpec]:
     """Return the data sets of image pairs that this plugin adds."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_matchers() -> Iterable[MatcherSpec]:
+    """Return the image matchers that this plugin adds."""
     raise NotImplementedError
 
 

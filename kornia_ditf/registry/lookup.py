@@ -6,20 +6,19 @@ all are listed.
 
 from __future__ import annotations
 
-import math
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 
-from kornia_ditf import backbones, datasets
+from kornia_ditf import backbones, datasets, matchers
 from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.calibration.store import with_preset
@@ -27,7 +26,6 @@ from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
 from kornia_ditf.descriptor import DiTF, DiTFConfig
 from kornia_ditf.errors import (
-    CheckpointError,
     DiTFError,
     InvalidArgumentError,
     MissingExtraError,
@@ -35,18 +33,19 @@ from kornia_ditf.errors import (
     UnknownBackboneError,
 )
 from kornia_ditf.fusion import FUSIONS, Fusion, load_fusion
-from kornia_ditf.loading.checkpoint import Checkpoint, hub_options
+from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.loading.source import as_folder, explain, is_hub_id, is_path, near_folder
 from kornia_ditf.registry import hookspecs
 from kornia_ditf.registry.catalogue import AnySpec, Catalogue
+from kornia_ditf.registry.families import describe_checkpoint
 from kornia_ditf.registry.options import known_options, no_such_option
 from kornia_ditf.registry.plugins import Plugin, describe_error, installed_plugins
 from kornia_ditf.utils.checks import did_you_mean, read_dtype
 
 DEFAULT_BACKBONE = "nano"
-_LARGEST = 2**20  # no model has as many blocks or channels
 
 Spec: TypeAlias = BackboneSpec | DescriptorSpec
+OfKind = TypeVar("OfKind")
 
 
 def list_backbones() -> dict[str, BackboneSpec]:
@@ -56,7 +55,7 @@ def list_backbones() -> dict[str, BackboneSpec]:
         >>> list_backbones()["flux.1-dev"].block
         28
     """
-    return {s.name: s for s in _catalogue() if isinstance(s, BackboneSpec)}
+    return {s.name: s for s in list_specs_of(BackboneSpec)}
 
 
 def find_backbone(name: str | Path, **hub: Any) -> BackboneSpec:
@@ -82,12 +81,16 @@ def find_backbone(name: str | Path, **hub: Any) -> BackboneSpec:
             "the name of a backbone is empty; name one that is installed, a hub id or a folder"
         )
     if as_folder(name) is not None:
-        return describe_checkpoint(name, _backbones(), **hub)
+        return describe_checkpoint(name, list_specs_of(BackboneSpec), **hub)
     if is_path(text):
         raise UnknownBackboneError(explain(text))
     if is_hub_id(text):
-        published = (spec for spec in _backbones() if spec.repo.lower() == text.lower())
-        return next(published, None) or describe_checkpoint(name, _backbones(), **hub)
+        published = (
+            spec for spec in list_specs_of(BackboneSpec) if spec.repo.lower() == text.lower()
+        )
+        return next(published, None) or describe_checkpoint(
+            name, list_specs_of(BackboneSpec), **hub
+        )
     known = list_descriptors()
     raise UnknownBackboneError(
         f"no backbone is named {text!r} and no such folder exists"
@@ -102,12 +105,14 @@ def list_descriptors() -> dict[str, Spec]:
         >>> list_descriptors()["nano"].width
         160
     """
-    return {s.name: s for s in _catalogue() if not isinstance(s, DatasetSpec)}
+    return {
+        spec.name: spec for spec in _catalogue() if isinstance(spec, BackboneSpec | DescriptorSpec)
+    }
 
 
 def list_datasets() -> dict[str, DatasetSpec]:
     """List every installed data set by name; reads none."""
-    return {s.name: s for s in _catalogue() if isinstance(s, DatasetSpec)}
+    return {s.name: s for s in list_specs_of(DatasetSpec)}
 
 
 def find_dataset(name: str) -> DatasetSpec:
@@ -142,7 +147,7 @@ def load_dataset(name: str, root: str | Path, **options: Any) -> Sequence[Any]:
         >>> len(pairs), pairs[0].size_a
         (2, (512, 640))
     """
-    pairs: Sequence[Any] = _load(find_dataset(name), (root,), options)
+    pairs: Sequence[Any] = load_spec(find_dataset(name), (root,), options)
     return pairs
 
 
@@ -180,10 +185,10 @@ def create_descriptor(
         options: for a backbone, fields of `DiTFConfig` change the preset (`block`, `timestep`,
             `treatment`, `ensemble` ...) and all others go to its loader (`dtype`, `device`,
             `offload`, `revision`, `guidance` ...); `preset` names a calibrated preset's file in
-            place of the one that is kept for these weights, or is `"none"`. For a fusion, `weights` and `grid` are those of
-            `FusedDescriptor`, `options` holds each part's by its name, and all others go to every
-            part. For any other descriptor all go to its loader. A dtype may be a name:
-            `"bfloat16"`.
+            place of the one that is kept for these weights, or is `"none"`. For a fusion,
+            `weights` and `grid` are those of `FusedDescriptor`, `options` holds each part's by its
+            name, and all others go to every part. For any other descriptor all go to its loader. A
+            dtype may be a name: `"bfloat16"`.
 
     Raises:
         UnknownBackboneError: there is no such descriptor.
@@ -201,7 +206,7 @@ def create_descriptor(
         return _create_ditf(spec, source, options)
     if source is not None:
         options["source"] = _check_source(source)
-    descriptor: DenseDescriptor = _check_made(spec, _load(spec, (), options), DenseDescriptor)
+    descriptor: DenseDescriptor = _check_made(spec, load_spec(spec, (), options), DenseDescriptor)
     return descriptor
 
 
@@ -228,7 +233,7 @@ def _create_ditf(spec: BackboneSpec, source: str | Path | None, options: Mapping
             f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={config.block}"
         )
     place = spec.repo if source is None else _check_source(source)
-    backbone = _load(spec, (place,), {**loading, "block": config.block})
+    backbone = load_spec(spec, (place,), {**loading, "block": config.block})
     ditf = DiTF(_check_made(spec, backbone, Backbone), config)
     ditf.preset = spec.source
     if "massive_channels" not in changes:
@@ -276,7 +281,8 @@ def _create_part(name: str, plugin: str | None, **options: Any) -> DenseDescript
     return create_descriptor(name, **options)
 
 
-def _load(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
+def load_spec(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
+    """Call a spec's loader, and name its plugin where that fails."""
     if options.get("dtype") is not None:
         options = {**options, "dtype": read_dtype(options["dtype"])}
     taken = set() if isinstance(spec, DatasetSpec) else set(known_options(spec.load))
@@ -305,9 +311,15 @@ def _find(name: str | Path) -> AnySpec | None:
     return None if "/" in str(name) else _catalogue().get(str(name))
 
 
-def _backbones() -> Iterator[BackboneSpec]:
-    """Go through the backbones, built-in ones first; a plugin is asked when its turn comes."""
-    return (spec for spec in _catalogue() if isinstance(spec, BackboneSpec))
+def list_specs_of(kind: type[OfKind]) -> Iterator[OfKind]:
+    """Go through the specs of a kind, built-in ones first; a plugin is asked in its turn."""
+    return (spec for spec in _catalogue() if isinstance(spec, kind))
+
+
+def find_spec_of(name: str, kind: type[OfKind]) -> OfKind | None:
+    """Find a spec of a kind by its name; None if the name is another kind's or nobody's."""
+    found = _find(name)
+    return found if isinstance(found, kind) else None
 
 
 def _check_made(spec: Spec, made: Any, kind: type) -> Any:
@@ -317,57 +329,6 @@ def _check_made(spec: Spec, made: Any, kind: type) -> Any:
             "plugin that registers it is at fault"
         )
     return made
-
-
-def describe_checkpoint(
-    source: str | Path, families: Iterable[BackboneSpec], **hub: Any
-) -> BackboneSpec:
-    """Describe a model by its two configurations, as one of the families with the neutral rule.
-
-    Args:
-        source: a folder or hub id.
-        families: specs, told apart by their pipelines; of several with one, the first.
-        hub: options of `Checkpoint`.
-
-    Raises:
-        CheckpointError: it holds no model of these families, or says neither depth nor width.
-        HubError: the hub does not give the configurations.
-    """
-    checkpoint = Checkpoint(source, **hub)
-    pipeline = str(checkpoint.json("model_index.json").get("_class_name"))
-    config = checkpoint.json("transformer/config.json")
-    known: set[str] = set()
-    for spec in families:
-        if spec.pipeline == pipeline:
-            break
-        known.add(spec.pipeline)
-    else:
-        raise CheckpointError(
-            f"{source} holds a {pipeline}, which no installed family knows; "
-            f"known: {', '.join(sorted(known))}"
-        )
-    counts = [config.get(name, 0) for name in spec.blocks_from]
-    sides = [config.get(name, 0) for name in spec.width_from]
-    usable = all(type(n) is int and 0 <= n < _LARGEST for n in counts + sides)
-    if not usable or not sum(counts) * math.prod(sides):
-        raise CheckpointError(
-            f"{source}: its transformer's configuration has no usable depth "
-            f"({', '.join(spec.blocks_from)}) or width ({', '.join(spec.width_from)})"
-        )
-    return BackboneSpec.uncalibrated(
-        name=str(source),
-        repo=str(source),
-        pipeline=pipeline,
-        load=spec.load,
-        plan=spec.plan,
-        blocks=sum(counts),
-        width=math.prod(sides),
-        blocks_from=spec.blocks_from,
-        width_from=spec.width_from,
-        pixels_per_token=spec.pixels_per_token,
-        long_side=spec.long_side,
-        license="see its publisher",
-    )
 
 
 def _catalogue() -> Catalogue:
@@ -381,7 +342,9 @@ _MAKING = Lock()
 @cache
 def _make_catalogue() -> Catalogue:
     fusions = (_fusion_spec(fusion) for fusion in FUSIONS)
-    return Catalogue((*backbones.SPECS, *fusions, *datasets.SPECS), installed_plugins())
+    return Catalogue(
+        (*backbones.SPECS, *fusions, *datasets.SPECS, *matchers.SPECS), installed_plugins()
+    )
 
 
 def ask_plugins() -> tuple[Plugin, ...]:

@@ -32,12 +32,13 @@ def no_such_option(owner: str, name: str, known: Collection[str]) -> InvalidArgu
 
 def known_options(load: Callable[..., Any]) -> Iterator[str]:
     """Go through the names of the options that a loader, and the class it belongs to, declare."""
-    owner = getattr(load, "__self__", None)
+    load = getattr(load, "func", load)  # of a partial
+    owner = getattr(load, "__self__", load)
     classes = owner.__mro__ if isinstance(owner, type) else ()
     for function in (load, *(vars(each).get("__init__") for each in classes)):
         if isinstance(function, FunctionType | MethodType):
             for parameter in inspect.signature(function).parameters.values():
                 if parameter.kind is parameter.KEYWORD_ONLY:
                     yield parameter.name
-    if classes:
+    if classes and owner is not load:
         yield from HUB_OPTIONS

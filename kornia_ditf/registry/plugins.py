@@ -29,7 +29,10 @@ from kornia_ditf.registry import hookspecs
 
 SELECTION = "KORNIA_DITF_PLUGINS"
 SECONDS = "KORNIA_DITF_PLUGIN_SECONDS"
-HOOKS = ("register_backbones", "register_descriptors", "register_datasets", "register_commands")
+HOOKS = (
+    *("register_backbones", "register_descriptors", "register_datasets", "register_matchers"),
+    "register_commands",
+)
 
 _DEFAULT_SECONDS = 10.0
 _MOST_SPECS = 10_000  # a hook that gives more never ends

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.registry.lookup import describe_checkpoint
+from kornia_ditf.registry.families import describe_checkpoint
 from kornia_ditf.testing.loaded import TIMESTEP, Loaded
 from kornia_ditf.testing.rules import (
     NotApplicable,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -10,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from errno import EDQUOT, EFBIG, EIO, ENOSPC, EROFS
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kornia_ditf.errors import OutputError
+from kornia_ditf.errors import DamagedFileError, InvalidArgumentError, OutputError
 
 try:
     import fcntl
@@ -127,6 +128,49 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
         file.write(content[end:])
+
+
+def save_sealed(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write tensors and JSON values about them, with a digest of both; see `read_sealed`."""
+    values = {name: json.dumps(value) for name, value in about.items()}
+    values["sha256"] = json.dumps(_digest(tensors, values))
+    save_tensors(path, tensors, values)
+
+
+def read_sealed(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_sealed` wrote: the tensors, on the CPU, and the values about them.
+
+    Raises:
+        InvalidArgumentError: there is no such file.
+        DamagedFileError: it holds something else, or was changed or cut short.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        values: dict[str, str] = header.get("__metadata__", {})
+        sealed = values.pop("sha256", "")
+        if sealed != json.dumps(_digest(tensors, values)):
+            raise DamagedFileError(path, "its checksum is wrong")
+        return tensors, {name: json.loads(value) for name, value in values.items()}
+    except FileNotFoundError as error:
+        raise InvalidArgumentError(f"there is no file {path}") from error
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise DamagedFileError(path, " ".join(str(error).split())) from error
+
+
+def _digest(tensors: Mapping[str, Tensor], values: Mapping[str, str]) -> str:
+    import torch
+
+    told = {name: [str(data.dtype), list(data.shape)] for name, data in tensors.items()}
+    digest = hashlib.sha256(json.dumps([told, dict(values)], sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _create(temporary: Path) -> int | None:

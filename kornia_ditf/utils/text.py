@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+_BREAKS = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 
 
 def printable(text: object) -> str:
@@ -21,3 +27,36 @@ def printable(text: object) -> str:
         else each.encode("unicode_escape").decode()
         for each in shown
     )
+
+
+def one_line(text: str) -> str:
+    r"""Return text on one line, as `printable` shows it.
+
+    Example:
+        >>> one_line("a cat\n# and a dog")
+        'a cat # and a dog'
+    """
+    return printable(_BREAKS.sub(" ", text))
+
+
+def short_repr(value: Any) -> str:
+    """Represent a dataclass, its tensors by dtype and shape and not by their numbers.
+
+    Example:
+        >>> import torch
+        >>> from kornia_ditf.types import Conditioning
+        >>> Conditioning({"text": torch.zeros(1, 8)})
+        Conditioning(tensors={'text': float32 (1, 8)})
+    """
+    shown = ", ".join(
+        f"{each.name}={_short(getattr(value, each.name))}" for each in fields(value) if each.repr
+    )
+    return f"{type(value).__name__}({shown})"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key!r}: {_short(each)}' for key, each in value.items())}}}"
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return repr(value)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from kornia_ditf.massive import MIN_RATIO
 from kornia_ditf.preprocess import ImageLike, as_image
+from kornia_ditf.utils.picture import Picture
 from kornia_ditf.viz.inspection import Inspection
-from kornia_ditf.viz.matches import draw_similarity
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Picture = npt.NDArray[np.uint8]
+from kornia_ditf.viz.similarity import draw_similarity
 
 _DPI = 110
 
@@ -104,4 +100,4 @@ def new_figure(width: float, height: float) -> tuple[Any, Any]:
 def read_pixels(canvas: Any) -> Picture:
     """Draw a canvas, and return its pixels, shape (H, W, 3), RGB."""
     canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    return Picture.of(np.asarray(canvas.buffer_rgba())[..., :3])

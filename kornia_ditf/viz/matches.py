@@ -1,27 +1,24 @@
-"""Pictures of matches and of similarity maps."""
+"""Pictures of matches: two images side by side with lines between the points."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kornia_ditf.errors import InvalidArgumentError, OutputError
-from kornia_ditf.preprocess import ImageLike, as_image
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.preprocess import ImageLike
 from kornia_ditf.types import Matches
 from kornia_ditf.utils.checks import check_integer
-from kornia_ditf.utils.files import atomic_write
+from kornia_ditf.utils.picture import PAPER, Picture
+from kornia_ditf.viz.picture import as_picture, map_colours, stretch
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Picture = npt.NDArray[np.uint8]
-
-_PAPER = (255, 255, 255)
 _INK = (40, 40, 40)
 _INLIER = (40, 200, 90)
 _OUTLIER = (230, 60, 50)
@@ -78,14 +75,14 @@ def draw_matches(
     if len(matches):
         check_integer("limit", limit, minimum=1)
     flags = None if inliers is None else _as_flags(inliers, len(matches))
-    picture_a, picture_b = _to_array(image_a), _to_array(image_b)
+    picture_a, picture_b = as_picture(image_a), as_picture(image_b)
     canvas, left, right = _side_by_side(picture_a, picture_b)
     chosen = _spread(matches, picture_a.shape[:2], limit)
     points_a = left.place(matches.points_a[chosen])
     points_b = right.place(matches.points_b[chosen])
     scores = matches.scores[chosen].detach().cpu().float().numpy()
     if flags is None:
-        colours = [tuple(colour) for colour in _score_colours(_stretch(scores)).tolist()]
+        colours = [tuple(colour) for colour in _score_colours(stretch(scores)).tolist()]
     else:
         colours = [_INLIER if inlier else _OUTLIER for inlier in flags[chosen.numpy()]]
 
@@ -106,90 +103,9 @@ def draw_matches(
             dot(centre, 5, _INK)
             dot(centre, 3.6, colour)
     if not caption:
-        return np.ascontiguousarray(canvas[:-_CAPTION_HEIGHT])
+        return Picture.of(canvas[:-_CAPTION_HEIGHT])
     _write_caption(canvas, matches, scores, flags)
     return canvas
-
-
-def draw_similarity(
-    image: ImageLike,
-    similarity: Tensor,
-    *,
-    point: tuple[float, float] | None = None,
-    limits: tuple[float, float] | None = None,
-) -> Picture:
-    """Overlay a similarity map on an image, from dark blue (low) to yellow (high).
-
-    Args:
-        image: one image, as for `as_image`.
-        similarity: one value per token, shape (rows, columns), covering the whole image.
-        point: a point (x, y) in pixels to mark, such as the query point.
-        limits: values of the darkest and brightest colour, by default the map's own minimum and
-            maximum. Pass the same limits to make pictures comparable.
-
-    Returns:
-        the picture, shape (H, W, 3), RGB.
-
-    Raises:
-        InvalidArgumentError: a wrong shape, or a value that is not finite.
-
-    Example:
-        >>> draw_similarity(torch.rand(1, 3, 32, 48), torch.rand(4, 6), point=(9.0, 5.0)).shape
-        (32, 48, 3)
-    """
-    import cv2
-
-    if similarity.ndim != 2 or similarity.numel() == 0:
-        raise InvalidArgumentError(
-            f"similarity must have the shape (rows, columns), got {tuple(similarity.shape)}"
-        )
-    values = similarity.detach().cpu().float().numpy()
-    if not np.isfinite(values).all():
-        raise InvalidArgumentError(
-            "similarity must be finite, got NaN or infinity among its values"
-        )
-    picture = _to_array(image)
-    height, width = picture.shape[:2]
-    enlarged = cv2.resize(_stretch(values, limits), (width, height), interpolation=cv2.INTER_LINEAR)
-    colours = _map_colours(np.asarray(enlarged, np.float32), cv2.COLORMAP_VIRIDIS)
-    grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    blended = cv2.addWeighted(grey, 0.4, colours, 0.6, 0)
-    if point is not None:
-        x, y = (round(coordinate * 2**_SUBPIXEL_BITS) for coordinate in point)
-        radius = max(3.0, max(height, width) / 80)
-        for factor, colour in ((1.35, _INK), (1.0, _PAPER), (0.6, _OUTLIER)):
-            size = round(radius * factor * 2**_SUBPIXEL_BITS)
-            cv2.circle(blended, (x, y), size, colour, cv2.FILLED, cv2.LINE_AA, _SUBPIXEL_BITS)
-    return np.asarray(blended, np.uint8)
-
-
-def save_picture(path: str | Path, picture: Picture) -> None:
-    """Write a picture as PNG or JPEG, atomically.
-
-    Args:
-        path: ends in .png, .jpg or .jpeg.
-        picture: RGB, shape (H, W, 3), uint8.
-
-    Raises:
-        InvalidArgumentError: another suffix, shape or dtype.
-        OutputError: the file cannot be written.
-    """
-    import cv2
-
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".png", ".jpg", ".jpeg"):
-        raise InvalidArgumentError(f"a picture's name must end in .png, .jpg or .jpeg, got {path}")
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        raise InvalidArgumentError(
-            f"a picture must be uint8 of shape (H, W, 3), got {picture.dtype} of {picture.shape}"
-        )
-    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if suffix != ".png" else []
-    with atomic_write(path) as temporary:
-        # cv2.imwrite would return False and hide the reason.
-        encoded, content = cv2.imencode(suffix, picture[..., ::-1], options)
-        if not encoded:
-            raise OutputError(f"cannot encode a picture of {picture.shape} for {path}")
-        temporary.write_bytes(content.tobytes())
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,12 +133,12 @@ def _side_by_side(image_a: Picture, image_b: Picture) -> tuple[Picture, _Place, 
     for image in (image_a, image_b):
         size = (max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom)))
         method = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
-        shrunk.append(np.asarray(cv2.resize(image, size, interpolation=method), np.uint8))
+        shrunk.append(Picture.of(cv2.resize(image, size, interpolation=method)))
     first, second = (_fade(image) for image in shrunk)
     height = max(first.shape[0], second.shape[0])
     total = first.shape[1] + _GAP + second.shape[1]
     shape = (height + _CAPTION_HEIGHT, max(total, _CAPTION_WIDTH), 3)
-    canvas = np.full(shape, _PAPER, np.uint8)
+    canvas = Picture.of(np.full(shape, PAPER))
     places = []
     for image, x in ((first, 0), (second, first.shape[1] + _GAP)):
         y = (height - image.shape[0]) // 2
@@ -236,7 +152,7 @@ def _fade(image: Picture) -> Picture:
     import cv2
 
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return np.asarray(cv2.addWeighted(image, 0.45, grey, 0.45, 25), np.uint8)
+    return Picture.of(cv2.addWeighted(image, 0.45, grey, 0.45, 25))
 
 
 def _spread(matches: Matches, size: tuple[int, ...], limit: int) -> Tensor:
@@ -302,32 +218,11 @@ def _write(
     return x + cv2.getTextSize(text, font, size, 1)[0][0] + 24
 
 
-def _stretch(
-    values: npt.NDArray[np.float32], limits: tuple[float, float] | None = None
-) -> npt.NDArray[np.float32]:
-    """Map values to [0, 1], by default their lowest to 0 and their highest to 1."""
-    if values.size == 0:
-        return values
-    low, high = limits or (float(values.min()), float(values.max()))
-    if high <= low:
-        return np.ones_like(values)
-    return np.asarray(np.clip((values - low) / (high - low), 0, 1), np.float32)
-
-
 def _score_colours(values: npt.NDArray[np.float32]) -> Picture:
     """Colours of values in [0, 1], shape (K, 3); the map's darkest part is left out."""
     import cv2
 
-    return _map_colours(0.2 + 0.8 * values, cv2.COLORMAP_PLASMA).reshape(-1, 3)
-
-
-def _map_colours(values: npt.NDArray[np.float32], colormap: int) -> Picture:
-    import cv2
-
-    if values.size == 0:
-        return np.zeros((*values.shape, 3), np.uint8)
-    mapped = cv2.applyColorMap((values * 255).round().astype(np.uint8), colormap)
-    return np.asarray(mapped[..., ::-1], np.uint8)
+    return Picture.of(map_colours(0.2 + 0.8 * values, cv2.COLORMAP_PLASMA).reshape(-1, 3))
 
 
 def _check_matches(matches: Matches) -> None:
@@ -351,11 +246,3 @@ def _as_flags(inliers: Tensor | npt.NDArray[np.bool_], count: int) -> npt.NDArra
             f"inliers must be bool of shape ({count},), got {flags.dtype} of shape {flags.shape}"
         )
     return flags
-
-
-def _to_array(image: ImageLike) -> Picture:
-    batch = as_image(image)
-    if len(batch) != 1:
-        raise InvalidArgumentError(f"draw on one image, got a batch of {len(batch)} images")
-    pixels = (batch[0].detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
-    return np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())

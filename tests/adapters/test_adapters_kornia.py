@@ -12,11 +12,11 @@ from kornia.color import rgb_to_grayscale
 from torch import Tensor, nn
 
 from kornia_ditf import create_ditf
-from kornia_ditf.adapters.keypoints import is_filled
 from kornia_ditf.adapters.kornia import DiTFDescriptor, DiTFFeature
 from kornia_ditf.adapters.opencv import OpenCVFeature
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError, UnknownBackboneError
+from kornia_ditf.matching.detection import is_filled
 
 
 def lafs_at(points: list[list[float]]) -> Tensor:

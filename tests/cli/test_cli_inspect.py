@@ -92,3 +92,14 @@ def test_lists_of_blocks_are_read() -> None:
 def test_what_is_no_list_of_blocks_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgumentError, match="--blocks"):
         read_blocks(text, 6)
+
+
+def test_the_components_are_drawn_below_the_images(
+    run_json: RunJson, run: Run, images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "pca.png"
+    command = ("inspect", *images[:2], "-b", model, "--long-side", 48, "--blocks", "1")
+    run_json(*command, "--pca", picture)
+    with Image.open(picture) as drawn:
+        assert drawn.size == (64 + 12 + 48, 3 * 64 + 2 * 12)
+    assert run(*command, "--pca", images[0]).exit_code == 5

@@ -195,3 +195,34 @@ def test_the_picture_and_the_result_are_written_both_or_not_at_all(
     )
     assert result.exit_code == 5 and str(made[0]) in result.stderr
     assert not any(path.exists() for path in made)
+
+
+def test_another_matcher_is_used_with_its_own_options(
+    run_json: RunJson, images: list[Path]
+) -> None:
+    found = run_json("match", images[0], images[0], "-m", "sift", "-o", "ratio=0.9")
+    assert found["matcher"] == {"name": "sift", "ratio": 0.9}
+    assert found["points_a"] == found["points_b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("-m", "sitf"), 4, "did you mean 'sift'"),
+        (("-m", "sift", "--block", 3), 2, "--block is of descriptors"),
+        (("-m", "sift", "-o", "ratio=7"), 2, "ratio must lie in"),
+    ],
+)
+def test_what_a_matcher_cannot_take_is_named(
+    run: Run, images: list[Path], arguments: tuple[str, ...], code: int, told: str
+) -> None:
+    result = run("match", *images[:2], *arguments)
+    assert result.exit_code == code and told in result.stderr
+
+
+def test_matchers_are_listed_with_what_they_lack(run: Run, run_json: RunJson) -> None:
+    listed = {each["name"]: each for each in run_json("matchers")["matchers"]}
+    assert listed["sift"]["lacks"] == ""
+    assert {"orb", "akaze", "loftr", "disk-lightglue", "hloc"} <= set(listed)
+    text = run("matchers").stdout
+    assert "ready" in text and "vismatch:NAME" in text

@@ -52,6 +52,9 @@ def test_a_study_is_planned_run_and_reported(run: Run, study: Path, tmp_path: Pa
         "report.html",
         "report.md",
         "tables.tex",
+        "scores.csv",
+        "tests.csv",
+        "references.bib",
     ]
 
 

@@ -1,17 +1,14 @@
-"""A small study for the tests: blobs shifted by whole pixels, described by a tiny random model."""
+"""The small study, and a watcher that remembers."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import yaml
-from PIL import Image
+from study_files import study_file
 
 from kornia_ditf.study.define.parsing import read_study
 from kornia_ditf.study.define.spec import Study
@@ -28,57 +25,10 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def write_pairs(folder: Path, count: int, *, seed: int = 0) -> Path:
-    """Write images of blobs in a ring, each paired with the next; and their list."""
-    folder.mkdir(parents=True, exist_ok=True)
-    generator = np.random.default_rng(seed)
-    for place in range(count):
-        noise = Image.fromarray(generator.integers(0, 256, (6, 8, 3), np.uint8))
-        noise.resize((64, 48), Image.Resampling.BICUBIC).save(folder / f"{place}.png")
-    pairs = []
-    for place in range(count):
-        points = generator.integers(4, 44, (5, 2)).tolist()
-        pairs.append(
-            {
-                "name": f"pair-{place}",
-                "category": "even" if place % 2 == 0 else "odd",
-                "image_a": f"{place}.png",
-                "image_b": f"{(place + 1) % count}.png",
-                "points_a": points,
-                "points_b": points,
-            }
-        )
-    (folder / "pairs.json").write_text(json.dumps(pairs))
-    return folder
-
-
 @pytest.fixture
 def make_study(tmp_path: Path, tiny_checkpoint: Callable[[str], Path]) -> MakeStudy:
     """Write a study file; keys replace those of the small study."""
-
-    def make(*, pairs: int = 4, name: str = "small.yaml", **changes: Any) -> Path:
-        descriptor = {
-            "name": "nano",
-            "source": str(tiny_checkpoint("nano")),
-            "block": [1, 2],
-            "treatment": ["raw", "adaln+discard"],
-            "long_side": 32,
-        }
-        document: dict[str, Any] = {
-            "name": "small",
-            "descriptors": [descriptor],
-            "datasets": [
-                {"name": "folder", "root": str(write_pairs(tmp_path / f"pairs-{pairs}", pairs))}
-            ],
-            "protocols": ["plain"],
-            "report": {"resamples": 200, "permutations": 200, "pictures": 1},
-        }
-        document.update(changes)
-        path = tmp_path / name
-        path.write_text(yaml.safe_dump(document, sort_keys=False))
-        return path
-
-    return make
+    return partial(study_file, tmp_path, tiny_checkpoint("nano"))
 
 
 @pytest.fixture

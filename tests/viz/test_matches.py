@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from kornia_ditf.errors import InvalidArgumentError, OutputError
+from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.preprocess import read_image
 from kornia_ditf.types import Matches
-from kornia_ditf.viz.matches import _spread, draw_matches, draw_similarity, save_picture
+from kornia_ditf.viz.matches import _spread, draw_matches
+from kornia_ditf.viz.similarity import draw_similarity
 
 GREY = torch.full((1, 3, 300, 450), 0.5)  # two of them fill a canvas at their own size
 GAP = 12
@@ -152,70 +152,3 @@ def test_a_wrong_argument_is_named(change: dict[str, Any], message: str) -> None
     arguments = {"image_a": GREY, "image_b": GREY, "matches": some_matches(5), **change}
     with pytest.raises(InvalidArgumentError, match=message):
         draw_matches(**arguments)
-
-
-def test_the_most_similar_token_is_brightest_where_it_lies_in_the_image() -> None:
-    similarity = torch.zeros(6, 9)
-    similarity[4, 2] = 1
-    picture = draw_similarity(GREY, similarity).astype(int)
-    assert picture.shape == (300, 450, 3)
-    yellow = picture[..., 0] + picture[..., 1] - picture[..., 2]
-    y, x = np.unravel_index(yellow.argmax(), yellow.shape)
-    assert abs(y - (4.5 * 50 - 0.5)) <= 1 and abs(x - (2.5 * 50 - 0.5)) <= 1
-
-
-def test_given_limits_make_pictures_comparable() -> None:
-    half, whole = torch.full((6, 9), 0.5), torch.full((6, 9), 0.5)
-    whole[0, 0] = 1
-    limits = (0.0, 1.0)
-    one = draw_similarity(GREY, half, limits=limits)
-    other = draw_similarity(GREY, whole, limits=limits)
-    assert (one[200:, 200:] == other[200:, 200:]).all()
-    assert (draw_similarity(GREY, half)[200, 200] != one[200, 200]).any()
-
-
-def test_the_point_is_marked() -> None:
-    plain = draw_similarity(GREY, torch.rand(4, 6))
-    marked = draw_similarity(GREY, torch.rand(4, 6), point=(100.0, 200.0))
-    assert is_colour(marked[200, 100], red=True) and not is_colour(plain[200, 100], red=True)
-
-
-@pytest.mark.parametrize(
-    "similarity", [torch.rand(1, 4, 6), torch.rand(0, 6), torch.full((4, 6), torch.nan)]
-)
-def test_a_similarity_that_is_no_finite_map_is_refused(similarity: torch.Tensor) -> None:
-    with pytest.raises(InvalidArgumentError, match="similarity"):
-        draw_similarity(GREY, similarity)
-
-
-def test_a_saved_picture_has_its_colours(tmp_path: Path) -> None:
-    picture = np.zeros((20, 30, 3), np.uint8)
-    picture[:, :15] = (200, 100, 50)
-    save_picture(tmp_path / "picture.png", picture)
-    read = cv2.imread(str(tmp_path / "picture.png"))
-    assert read is not None
-    np.testing.assert_array_equal(read[..., ::-1], picture)
-    save_picture(tmp_path / "picture.JPG", picture)
-    read = cv2.imread(str(tmp_path / "picture.JPG"))
-    assert read is not None
-    assert np.abs(read[10, 5, ::-1].astype(int) - picture[10, 5]).max() < 6
-
-
-@pytest.mark.parametrize("name", ["picture.bmp", "picture", "picture.png.txt"])
-def test_a_suffix_that_is_not_known_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"\.png"):
-        save_picture(tmp_path / name, np.zeros((4, 4, 3), np.uint8))
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    "picture", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
-)
-def test_an_array_that_is_no_picture_is_refused(tmp_path: Path, picture: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="uint8"):
-        save_picture(tmp_path / "picture.png", picture)
-
-
-def test_a_picture_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="mkdir"):
-        save_picture(tmp_path / "missing" / "picture.png", np.zeros((4, 4, 3), np.uint8))

@@ -76,6 +76,34 @@ def list_study(study: Study) -> list[ListedSet]:
     ]
 
 
+def take_part(sets: Sequence[ListedSet], part: tuple[int, int]) -> list[ListedSet]:
+    """Take one of several equal parts of every data set's pairs, for studies split by pairs.
+
+    Args:
+        sets: the whole data sets.
+        part: (number, count); numbers start at 1. Pairs that follow each other stay together,
+            since they often share images.
+
+    Raises:
+        InvalidArgumentError: there is no such part, or it would hold no pair.
+    """
+    number, count = part
+    if not 1 <= number <= count:
+        raise InvalidArgumentError(f"a part is NUMBER/COUNT, such as 1/2, got {number}/{count}")
+    taken = []
+    for listed in sets:
+        protocols = []
+        for protocol, samples in listed.protocols:
+            start, stop = (len(samples) * edge // count for edge in (number - 1, number))
+            if start == stop:
+                raise InvalidArgumentError(
+                    f"{listed.label!r} has {len(samples)} pairs, too few for {count} parts"
+                )
+            protocols.append((protocol, samples[start:stop]))
+        taken.append(replace(listed, protocols=tuple(protocols)))
+    return taken
+
+
 def _list_set(choice: DatasetChoice, label: str, protocols: Sequence[Protocol]) -> ListedSet:
     dataset = open_dataset(choice)
     captions = read_captions(choice)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from kornia_ditf.errors import StudyError
 from kornia_ditf.metrics.statistics import (
     Floats,
     Interval,
@@ -20,7 +21,7 @@ from kornia_ditf.metrics.statistics import (
     ratio,
 )
 from kornia_ditf.study.report.scores import ExperimentScores, Score, read_experiment
-from kornia_ditf.study.run.costs import Cost, CostLog, cost_key
+from kornia_ditf.study.run.costs import Cost, cost_key, known_costs
 from kornia_ditf.study.store.records import RECORDS
 
 _ALL_PAIRS_UP_TO = 6
@@ -105,13 +106,16 @@ def analyse(out: Path, summary: Mapping[str, Any]) -> list[Section]:
     Args:
         out: the study's folder.
         summary: as `read_summary` gives it.
+
+    Raises:
+        StudyError: records are not such as their protocol gives.
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for experiment in summary["experiments"]:
         groups.setdefault((experiment["dataset"], experiment["protocol"]["name"]), []).append(
             experiment
         )
-    costs = CostLog(out).read()
+    costs = known_costs(out, summary)
     choice = summary["study"]["report"]
     return [_section(out / RECORDS, experiments, costs, choice) for experiments in groups.values()]
 
@@ -128,6 +132,8 @@ def _section(
         for experiment in experiments
     ]
     first = scored[0]
+    if len({len(each.names) for each in scored}) > 1:
+        raise StudyError(f"{records}: configurations on {dataset!r} have other numbers of pairs")
     above, below = (
         np.concatenate([getattr(each, side) for each in scored], 1)
         for side in ("numerators", "denominators")

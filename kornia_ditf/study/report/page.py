@@ -10,28 +10,21 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kornia_ditf.errors import StudyError
 from kornia_ditf.metrics.statistics import Interval
 from kornia_ditf.study.define.listing import dataset_labels
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.report import charts
 from kornia_ditf.study.report.analysis import FEW_PAIRS, Section, analyse
+from kornia_ditf.study.report.exports import bibliography, scores_csv, tests_csv
 from kornia_ditf.study.report.pictures import PairPicture, draw_pairs
-from kornia_ditf.study.run.summary import read_summary
-from kornia_ditf.study.store.cache import DamagedFileError
-from kornia_ditf.study.store.folder import refuse_links
-from kornia_ditf.study.store.records import RECORDS, check_records
+from kornia_ditf.study.run.summary import read_finished
+from kornia_ditf.study.store.records import RECORDS
 from kornia_ditf.utils.files import atomic_write
-from kornia_ditf.utils.text import printable
+from kornia_ditf.utils.text import one_line
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-FILES = {
-    "report.html": "report.html.j2",
-    "report.md": "report.md.j2",
-    "tables.tex": "tables.tex.j2",
-}
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _TEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 _TEX |= {each: f"\\{each}" for each in "&%$#_{}"}
@@ -40,7 +33,6 @@ _MARKDOWN = re.compile(
     r"[\\`*_{}\[\]|~$]|<(?=[A-Za-z/!?])|^[>#]|&(?=#?\w+;)|:(?=//)|(?<=www)\."
     r"|^[-+](?=\s)|(?:(?<=^\d)|(?<=^\d\d)|(?<=^\d{3}))[.)](?=\s)"
 )
-_BREAKS = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +55,10 @@ class Shown:
 
 
 def write_report(out: Path) -> list[Path]:
-    """Write report.html, report.md and tables.tex into a study's folder.
+    """Write the report into a study's folder.
+
+    report.html and report.md; tables.tex, scores.csv and tests.csv, which hold no dates, so that
+    equal records give equal tables; and references.bib.
 
     Args:
         out: the folder of a study that has run.
@@ -75,29 +70,26 @@ def write_report(out: Path) -> list[Path]:
         StudyError: the folder holds no finished study, or its records are damaged.
         OutputError: a file cannot be written.
     """
-    summary = read_summary(out)
-    refuse_links(out)
-    try:
-        digest = check_records(out / RECORDS)
-    except DamagedFileError as error:
-        raise StudyError(f"{error}; run the study again, it will be put together anew") from error
-    if digest != summary["records"]:
-        raise StudyError(f"the last run in {out} was stopped before its end; run it again")
-    sections = [_show(out, section, summary) for section in analyse(out, summary)]
+    summary = read_finished(out)
+    sections = analyse(out, summary)
     told = {
         "summary": summary,
         "study": summary["study"],
-        "sections": sections,
+        "sections": [_show(out, section, summary) for section in sections],
         "configurations": _configurations(summary),
         "few": FEW_PAIRS,
     }
-    written = []
-    for name, template in FILES.items():
-        text = _environment(_FINALIZE[name]).get_template(template).render(told)
+    texts = {
+        name: environment(name).get_template(f"{name}.j2").render(told) for name in _FINALIZE
+    } | {
+        "scores.csv": scores_csv(sections),
+        "tests.csv": tests_csv(sections),
+        "references.bib": bibliography(summary),
+    }
+    for name, text in texts.items():
         with atomic_write(out / name) as temporary:
             temporary.write_text(text, "utf-8")
-        written.append(out / name)
-    return written
+    return [out / name for name in texts]
 
 
 def _show(out: Path, section: Section, summary: Mapping[str, Any]) -> Shown:
@@ -145,7 +137,7 @@ def _configurations(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _plain(value: Any) -> Any:
     """Put text on one line without control characters; HTML is escaped afterwards."""
     is_text = isinstance(value, str) and not hasattr(value, "__html__")
-    return printable(_BREAKS.sub(" ", value)) if is_text else value
+    return one_line(value) if is_text else value
 
 
 def _markdown(value: Any) -> str:
@@ -164,25 +156,26 @@ _FINALIZE: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _environment(finalize: Callable[[Any], Any]) -> Environment:
+def environment(name: str) -> Environment:
+    """Return the templates' environment, which escapes as a file's kind needs."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    made = Environment(
         loader=PackageLoader("kornia_ditf.study.report"),
-        autoescape=finalize is _plain,
-        finalize=finalize,
+        autoescape=name.endswith(".html"),
+        finalize=_FINALIZE.get(name, _plain),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "percent": percent,
         "interval": show_interval,
         "p": show_p,
         "breakable": _breakable,
     }
-    environment.globals["shade"] = charts.shade
-    return environment
+    made.globals["shade"] = charts.shade
+    return made
 
 
 def _breakable(label: str) -> Any:

@@ -16,6 +16,7 @@ from kornia_ditf.errors import DiTFError
 from kornia_ditf.preprocess import as_image
 from kornia_ditf.study.define.listing import open_dataset
 from kornia_ditf.study.define.spec import DatasetChoice
+from kornia_ditf.study.store.records import image_name, read_records
 from kornia_ditf.types import Matches
 from kornia_ditf.viz.matches import draw_matches
 
@@ -60,11 +61,8 @@ def draw_pairs(
         count: number of best pairs, and of worst; a pair is shown once.
         upright: whether the protocol applies EXIF orientations.
     """
-    import pyarrow.parquet as pq
-
-    chosen = [(name, "==", value) for name, value in experiment.items()]
-    columns = ["pair", "hits", "distances", "base"]
-    short = pq.read_table(path, columns=columns, filters=chosen).to_pylist()
+    columns = ("pair", "hits", "distances", "base")
+    short = read_records(path, columns=columns, **experiment).to_pylist()
     ranked = sorted(
         (place for place, row in enumerate(short) if row["distances"]),
         key=lambda place: _quality(short[place]),
@@ -74,7 +72,7 @@ def draw_pairs(
     count = min(count, len(ranked) // 2 if len(ranked) > 1 else len(ranked))
     wanted = [(place, "best") for place in ranked[::-1][:count]]
     wanted += [(place, "worst") for place in ranked[:count] if len(ranked) > 1]
-    rows = pq.read_table(path, filters=chosen).take([place for place, _ in wanted]).to_pylist()
+    rows = read_records(path, **experiment).take([place for place, _ in wanted]).to_pylist()
     try:
         dataset: Any = open_dataset(choice)
     except DiTFError:
@@ -94,7 +92,10 @@ def _picture(row: Mapping[str, Any], kind: str, dataset: Any, upright: bool) -> 
     image = None
     if dataset is not None:
         with suppress(DiTFError, IndexError):  # they were moved or changed since
-            image = _draw(row, hits, dataset[row["index"]], upright)
+            pair = dataset[row["index"]]
+            names = [image_name(each, dataset.root) for each in (pair.image_a, pair.image_b)]
+            if names == [row["image_a"], row["image_b"]]:
+                image = _draw(row, hits, pair, upright)
     return PairPicture(row["pair"], kind, sum(hits), len(hits), image)
 
 

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from kornia_ditf.errors import StudyError
 from kornia_ditf.metrics.accumulate import MMA, HomographyAccuracy, JAndF
 from kornia_ditf.metrics.functional import area_contributions
 from kornia_ditf.metrics.pck import PCK
 from kornia_ditf.metrics.statistics import Floats, category_means
+from kornia_ditf.study.store.records import read_records
 
-_READ = ("pair", "category", "image_a", "image_b", "distances", "alphas", "hits", "scores")
+_READ = ("pair", "category", "image_a", "distances", "base", "hits", "scores")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +74,22 @@ def read_experiment(
         descriptor: label of the experiment's configuration.
         dataset: label of its data set.
         protocol: its protocol, as a summary has it.
-    """
-    import pyarrow.parquet as pq
 
-    chosen = [
-        ("descriptor", "==", descriptor),
-        ("dataset", "==", dataset),
-        ("protocol", "==", protocol["name"]),
-    ]
-    rows = pq.read_table(path, columns=list(_READ), filters=chosen).to_pylist()
-    scores, definitions, above, below = _SCORERS[protocol["task"]](rows, protocol)
+    Raises:
+        StudyError: the records are not such as the protocol gives.
+    """
+    table = read_records(
+        path, columns=_READ, descriptor=descriptor, dataset=dataset, protocol=protocol["name"]
+    )
+    rows = table.to_pylist()
+    try:
+        _check_rows(rows, protocol)
+        scores, definitions, above, below = _SCORERS[protocol["task"]](rows, protocol)
+    except (LookupError, TypeError, ValueError) as error:
+        raise StudyError(
+            f"{path}: the records of {descriptor!r} on {dataset!r} are not such as the protocol "
+            f"{protocol['name']!r} gives ({error})"
+        ) from error
     return ExperimentScores(
         scores=tuple(scores),
         definitions=tuple(definitions),
@@ -92,6 +100,21 @@ def read_experiment(
         names=tuple(row["pair"] for row in rows),
         points=sum(len(row["distances"]) for row in rows),
     )
+
+
+def _check_rows(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> None:
+    """Check records, which may come from elsewhere, as far as scores depend on them."""
+    if not rows:
+        raise ValueError("there are none")
+    alphas = () if protocol["task"] == "masks" else protocol["alphas"]
+    for row in rows:
+        marks, points = row["hits"], len(row["distances"])
+        if len(marks) != len(alphas) or any(len(each) != points for each in marks):
+            raise ValueError(f"hits of {row['pair']!r} do not fit its points")
+        if any(not isinstance(row[name], str) for name in ("pair", "category", "image_a")):
+            raise ValueError("a name is missing")
+        if not row["base"] > 0:
+            raise ValueError(f"base of {row['pair']!r} is {row['base']}")
 
 
 Scored = tuple[Sequence[Score], Sequence[str], Floats, Floats]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -95,6 +95,16 @@ class CostLog:
             if isinstance(value, dict):
                 found.append(value)
         return found
+
+
+def known_costs(folder: Path, summary: Mapping[str, Any]) -> dict[str, Cost]:
+    """Return what a study's folder or bundle knows of costs, by `cost_key` of identities."""
+    names = {field.name for field in fields(Cost)}
+    written = {
+        key: Cost(**{name: value for name, value in costs.items() if name in names})
+        for key, costs in summary.get("costs", {}).items()
+    }
+    return {**written, **CostLog(folder).read()}
 
 
 def cost_key(identity: str) -> str:

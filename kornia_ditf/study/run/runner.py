@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from kornia_ditf.errors import StudyError
+from kornia_ditf.errors import DamagedFileError, StudyError
 from kornia_ditf.study.define.forwards import group_configurations, last_blocks
 from kornia_ditf.study.define.jobs import Describe, Evaluate, Job, Setup
-from kornia_ditf.study.define.listing import Sample, list_study
+from kornia_ditf.study.define.listing import Sample, list_study, take_part
 from kornia_ditf.study.define.presets import preset_notes
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.run.costs import CostLog
@@ -25,7 +25,7 @@ from kornia_ditf.study.run.engines import Engine, Local
 from kornia_ditf.study.run.experiments import Experiment, list_experiments
 from kornia_ditf.study.run.preparation import Task, prepare, tasks_of
 from kornia_ditf.study.run.summary import write_summary
-from kornia_ditf.study.store.cache import DamagedFileError, MapCache
+from kornia_ditf.study.store.cache import MapCache
 from kornia_ditf.study.store.folder import locked, refuse_links
 from kornia_ditf.study.store.records import RECORDS, check_records, done_keys, write_records
 from kornia_ditf.utils import provenance
@@ -70,6 +70,7 @@ def run_study(
     engine: Callable[[Setup], Engine] = Local,
     device: str | None = None,
     watcher: Watcher | None = None,
+    part: tuple[int, int] | None = None,
 ) -> Path:
     """Run a study: compute what is missing, and write the records.
 
@@ -80,6 +81,8 @@ def run_study(
         engine: makes what does the work.
         device: where the engine's workers describe; None leaves it to the study.
         watcher: is told how it goes.
+        part: score one of several equal parts of the pairs, as (number, count); studies of the
+            others are merged with it.
 
     Returns:
         the file of records.
@@ -95,6 +98,8 @@ def run_study(
     started = provenance.now()
     with locked(out):
         sets = list_study(study)
+        if part is not None:
+            sets = take_part(sets, part)
         for note in preset_notes(study, sets):
             listen.warn(note)
         groups = group_configurations(study.configurations())
@@ -115,7 +120,7 @@ def run_study(
         finally:
             workers.close()
         path = run.finish()
-        write_summary(out, study, tasks, prepared, experiments, started)
+        write_summary(out, study, tasks, prepared, experiments, started, part)
         return path
 
 

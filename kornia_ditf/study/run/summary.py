@@ -8,15 +8,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kornia_ditf.errors import StudyError
+from kornia_ditf.errors import DamagedFileError, StudyError
+from kornia_ditf.loading.checkpoint import hub_options
+from kornia_ditf.registry.lookup import find_descriptor
+from kornia_ditf.study.define.results import parse_results
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.run.experiments import Experiment
 from kornia_ditf.study.run.preparation import Prepared, Task
-from kornia_ditf.study.store.records import RECORDS, check_records
+from kornia_ditf.study.store.cache import content_key
+from kornia_ditf.study.store.folder import check_file, refuse_links
+from kornia_ditf.study.store.records import RECORDS, check_records, count_records
 from kornia_ditf.utils import provenance
 from kornia_ditf.utils.cache import is_sound, write_checked
 
 SUMMARY = "study.json"
+
+_MAX_SUMMARY = 100_000_000
+_MAX_RECORDS = 100_000_000_000
 
 
 def write_summary(
@@ -26,6 +34,7 @@ def write_summary(
     prepared: Sequence[Prepared],
     experiments: Sequence[Experiment],
     started: str,
+    part: tuple[int, int] | None = None,
 ) -> None:
     """Write the study, its experiments, and what it ran on.
 
@@ -34,6 +43,7 @@ def write_summary(
     """
     document = {
         "study": study.model_dump(mode="json"),
+        "part": part,
         "started": started,
         "finished": provenance.now(),
         "versions": provenance.versions(),
@@ -50,12 +60,14 @@ def write_summary(
 
 
 def read_summary(out: Path) -> dict[str, Any]:
-    """Read what `write_summary` wrote.
+    """Read and check what `write_summary` wrote, here or elsewhere.
 
     Raises:
-        StudyError: the folder holds no finished study.
+        StudyError: the folder holds no finished study, or its summary is damaged.
     """
     path = out / SUMMARY
+    check_file(path, _MAX_SUMMARY)
+    check_file(path.with_suffix(".sha256"), _MAX_SUMMARY)
     if not path.exists():
         raise StudyError(
             f"{out} holds no finished study (there is no {path.name}); "
@@ -63,30 +75,60 @@ def read_summary(out: Path) -> dict[str, Any]:
         )
     if not is_sound(path):
         raise StudyError(f"{path} is damaged or was changed; run the study again")
-    document: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return document
+    try:
+        text = path.read_text("utf-8")
+    except ValueError as error:
+        raise StudyError(f"{path} is no study's ({error})") from error
+    return parse_results(text, str(path))
+
+
+def read_finished(folder: Path) -> dict[str, Any]:
+    """Read the summary of a study, or bundle, whose records are whole and belong to it.
+
+    Raises:
+        StudyError: it is not finished, its files are damaged, or they are not a study's.
+        OutputError: a link in it leads out of it.
+    """
+    summary = read_summary(folder)
+    refuse_links(folder)
+    path = folder / RECORDS
+    try:
+        check_file(path, _MAX_RECORDS)
+        digest = check_records(path)
+        if digest != summary["records"]:
+            raise StudyError(f"the last run in {folder} was stopped before its end; run it again")
+        rows = count_records(path)
+    except DamagedFileError as error:
+        raise StudyError(f"{error}; run the study again, it will be put together anew") from error
+    pairs = sum(each["pairs"] for each in summary["experiments"])
+    if rows != pairs:
+        raise StudyError(f"{path} has {rows} rows, and {folder / SUMMARY} has {pairs} pairs")
+    return summary
 
 
 def _experiment(experiment: Experiment, task: Task, prepared: Prepared) -> dict[str, Any]:
     protocol = asdict(experiment.protocol)
     protocol["compat"] = sorted(protocol["compat"])
-    listed = experiment.listed
+    listed, configuration = experiment.listed, experiment.configuration
+    settings = dict(configuration.settings)
     return {
-        "descriptor": experiment.configuration.label,
+        "descriptor": configuration.label,
         "dataset": listed.label,
         "protocol": protocol,
-        "name": experiment.configuration.name,
-        "source": experiment.configuration.source,
-        "settings": dict(experiment.configuration.settings),
+        "name": configuration.name,
+        "source": configuration.source,
+        "settings": settings,
         "identity": experiment.identity,
         "channels": experiment.channels,
         "calibrated_on": [Path(path).name for path, _ in listed.calibration]
         if experiment.channels
         else [],
-        "width": prepared.members[experiment.configuration.label].width,
+        "width": prepared.members[configuration.label].width,
         "bytes_held": prepared.bytes_held,
         "device": prepared.device,
         "forward_shared_by": [member.label for member in task.group.members],
         "pairs": len(experiment.samples),
+        "content": [content_key(pairs=[sample.key for sample in experiment.samples])],
+        "license": find_descriptor(configuration.name, **hub_options(settings)).license,
         "root": listed.choice.root,
     }

@@ -14,7 +14,7 @@ from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.descriptor import DiTF, describe_tap
-from kornia_ditf.errors import DiTFError, OutputError
+from kornia_ditf.errors import DamagedFileError, DiTFError, OutputError
 from kornia_ditf.massive import ChannelRecorder
 from kornia_ditf.protocols.evaluate import evaluate_pair
 from kornia_ditf.protocols.fitting import prepare_image
@@ -25,7 +25,7 @@ from kornia_ditf.study.define.forwards import ForwardGroup, member_config
 from kornia_ditf.study.define.jobs import Describe, Evaluate, Job, Outcome, Prepare, Setup
 from kornia_ditf.study.define.listing import open_dataset
 from kornia_ditf.study.define.spec import Configuration, DatasetChoice
-from kornia_ditf.study.store.cache import DamagedFileError, MapCache, MapReader
+from kornia_ditf.study.store.cache import MapCache, MapReader
 from kornia_ditf.study.store.records import pair_row, sequence_row, write_part
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import read_dtype

@@ -5,47 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from kornia_ditf.errors import InvalidArgumentError, OutputError
-from kornia_ditf.types import DescriptorMap, Frame
+from kornia_ditf.errors import DamagedFileError, InvalidArgumentError
+from kornia_ditf.types import DescriptorMap
+from kornia_ditf.types.descriptors import read_map
 from kornia_ditf.utils.cache import write_to_cache
-from kornia_ditf.utils.files import save_tensors
+from kornia_ditf.utils.files import save_sealed
 
 _FORMAT = 2  # 2: noise is drawn per image; records name images by their path in the data set
 _DEFAULT_BYTES = 128 * 2**20
-
-
-class DamagedFileError(Exception):
-    """A file of a study does not hold what was written, and must be made again.
-
-    Args:
-        path: the file.
-        reason: how that was noticed.
-    """
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path, self.reason = path, reason
-
-    def __str__(self) -> str:
-        return f"{self.path} is damaged ({self.reason})"
-
-    def remove(self) -> None:
-        """Remove the file, so that it is made again.
-
-        Raises:
-            OutputError: it cannot be removed.
-        """
-        try:
-            self.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(f"{self}, and cannot be removed ({error.strerror})") from error
 
 
 def content_key(**parts: Any) -> str:
@@ -94,14 +67,9 @@ class MapCache:
                 f"descriptors hold values that {self.dtype} cannot; set cache_dtype: float32, or "
                 "look for NaN in the descriptor"
             )
-        header = {
-            "key": key,
-            "image_size": json.dumps(list(descriptors.frame.image_size)),
-            "model_size": json.dumps(list(descriptors.frame.model_size)),
-        }
         with write_to_cache(self.path(key)) as temporary:
-            sealed = {**header, "sha256": _digest(data, header)}
-            save_tensors(temporary, {"data": data}, sealed)
+            stored = replace(descriptors, data=data)
+            save_sealed(temporary, {"descriptors": data}, {**stored.about(), "key": key})
 
     def read(self, key: str) -> DescriptorMap:
         """Read a map and check it against its digest.
@@ -112,20 +80,14 @@ class MapCache:
         Raises:
             DamagedFileError: the file is missing or does not hold what was written.
         """
-        from safetensors import SafetensorError, safe_open
-
         path = self.path(key)
         try:
-            with safe_open(path, "pt") as file:
-                header = dict(file.metadata() or {})
-                data = file.get_tensor("data")
-            written = header.pop("sha256", "")
-            if header.get("key") != key or _digest(data, header) != written:
-                raise DamagedFileError(path, "its checksum is wrong")
-            sizes = (tuple(json.loads(header[name])) for name in ("image_size", "model_size"))
-            return DescriptorMap(data.float(), Frame(*sizes))
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            descriptors, about = read_map(path)
+        except InvalidArgumentError as error:
             raise DamagedFileError(path, str(error)) from error
+        if about.get("key") != key:
+            raise DamagedFileError(path, "its checksum is of another key")
+        return replace(descriptors, data=descriptors.data.float())
 
 
 class MapReader:
@@ -152,10 +114,3 @@ class MapReader:
         while self._bytes > self.limit_bytes and len(self._kept) > 1:
             self._bytes -= self._kept.popitem(last=False)[1].data.nbytes
         return descriptors
-
-
-def _digest(data: Tensor, header: Mapping[str, str]) -> str:
-    told = [dict(header), str(data.dtype), list(data.shape)]
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    digest.update(data.numpy().data)
-    return digest.hexdigest()

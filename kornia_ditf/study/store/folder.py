@@ -58,6 +58,22 @@ def refuse_links(folder: Path) -> None:
             )
 
 
+def check_file(path: Path, limit: int) -> None:
+    """Check that a path is a file, and no device or pipe, of a usual size.
+
+    Raises:
+        StudyError: it is not, or it holds more than `limit` bytes.
+    """
+    try:
+        if path.is_file() and path.stat().st_size > limit:
+            raise StudyError(f"{path} is larger than {limit / 1e9:g} GB, so it is not read")
+        usable = path.is_file() or not path.exists()
+    except OSError as error:
+        raise StudyError(f"{path} cannot be read ({error.strerror})") from error
+    if not usable:
+        raise StudyError(f"{path} is no file, so it is not read")
+
+
 def _owner(out: Path) -> str:
     try:
         return (out / ".owner").read_text("utf-8")

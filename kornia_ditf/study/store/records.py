@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kornia_ditf.study.store.cache import DamagedFileError
+from kornia_ditf.errors import DamagedFileError
 from kornia_ditf.utils.cache import sha256, write_checked, write_to_cache
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from kornia_ditf.protocols.sequences import SequenceResult
 
 RECORDS = "records.parquet"
+
+_MAX_GROUP = 4_000_000_000  # bytes of one experiment's records, in memory
 
 
 def part_schema() -> pa.Schema:
@@ -76,8 +79,8 @@ def pair_row(pair: Pair, result: PairResult, root: Path) -> dict[str, Any]:
     return {
         "pair": _utf8(pair.name),
         "category": _utf8(pair.category),
-        "image_a": _image_name(pair.image_a, root),
-        "image_b": _image_name(pair.image_b, root),
+        "image_a": image_name(pair.image_a, root),
+        "image_b": image_name(pair.image_b, root),
         "points": result.points.tolist(),
         "points_a": result.sources.tolist(),
         "found_b": result.predicted.tolist(),
@@ -97,15 +100,15 @@ def sequence_row(sequence: FrameSequence, result: SequenceResult, root: Path) ->
     return {
         "pair": _utf8(sequence.name),
         "category": "all",
-        "image_a": _image_name(sequence.frames[0], root),
-        "image_b": _image_name(sequence.frames[-1], root),
+        "image_a": image_name(sequence.frames[0], root),
+        "image_b": image_name(sequence.frames[-1], root),
         **{name: [] for name in lists},
         "base": 1.0,
         "scores": [("objects", float(len(result.j))), ("J", float(j)), ("F", float(f))],
     }
 
 
-def _image_name(path: Path, root: Path) -> str:
+def image_name(path: Path, root: Path) -> str:
     """Name an image by its path below the data set's folder; one from elsewhere by its file."""
     inside = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
     return _utf8(inside.as_posix())
@@ -213,6 +216,72 @@ def check_records(path: Path) -> str:
     if written[:1] != [digest]:
         raise DamagedFileError(path, "its checksum is wrong")
     return digest
+
+
+def count_records(path: Path) -> int:
+    """Check the columns and sizes of a final file, from wherever it is, and count its rows.
+
+    Raises:
+        DamagedFileError: it is no file of records, or a part of it does not fit memory.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            found, metadata = file.schema_arrow, file.metadata
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedFileError(path, str(error)) from error
+    for field in records_schema():
+        if field.name not in found.names or found.field(field.name).type != field.type:
+            raise DamagedFileError(path, f"its column {field.name} is missing or no {field.type}")
+    groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
+    if max((group.total_byte_size for group in groups), default=0) > _MAX_GROUP:
+        raise DamagedFileError(path, f"a part of it has more than {_MAX_GROUP / 1e9:g} GB")
+    rows: int = metadata.num_rows
+    return rows
+
+
+def read_records(path: Path, *, columns: Sequence[str] | None = None, **labels: str) -> pa.Table:
+    """Read the records of the experiments that have certain labels.
+
+    Args:
+        path: the final file.
+        columns: those that are wanted; None is all.
+        labels: values of the columns `descriptor`, `dataset`, `protocol`.
+    """
+    import pyarrow.parquet as pq
+
+    chosen = [(name, "==", value) for name, value in labels.items()]
+    names = None if columns is None else list(columns)
+    return pq.read_table(path, columns=names, filters=chosen, partitioning=None)
+
+
+def copy_records(path: Path, target: Path, labels: Mapping[str, Mapping[str, str]]) -> None:
+    """Copy a final file, with other labels.
+
+    Args:
+        path: the file.
+        target: the copy.
+        labels: by column, the new label of each.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if all(old == new for renamed in labels.values() for old, new in renamed.items()):
+        shutil.copyfile(path, target)
+        return
+    with (
+        pq.ParquetFile(path) as file,
+        pq.ParquetWriter(target, records_schema(), compression="zstd") as writer,
+    ):
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group)
+            for name, renamed in labels.items():
+                column = pa.array([renamed[old] for old in table[name].to_pylist()], pa.string())
+                place = table.column_names.index(name)
+                table = table.set_column(place, table.field(place), column)
+            writer.write_table(table)
 
 
 def _experiment_table(

@@ -252,7 +252,7 @@ def test_a_full_disk_ends_the_run_with_an_output_error(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache, "save_tensors", full)
+    monkeypatch.setattr(cache, "save_sealed", full)
     with pytest.raises(OutputError, match="No space left"):
         run_study(small_study, tmp_path / "out")
     assert not list((tmp_path / "out/cache").rglob("*.safetensors"))

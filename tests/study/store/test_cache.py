@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.study.store.cache import DamagedFileError, MapCache, MapReader, content_key
+from kornia_ditf.errors import DamagedFileError, InvalidArgumentError
+from kornia_ditf.study.store.cache import MapCache, MapReader, content_key
 from kornia_ditf.types import DescriptorMap, Frame
 
 KEY = content_key(image="a")

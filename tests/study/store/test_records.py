@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from kornia_ditf.study.store.cache import DamagedFileError
+from kornia_ditf.errors import DamagedFileError
 from kornia_ditf.study.store.records import (
     check_records,
     done_keys,

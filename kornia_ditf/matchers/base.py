@@ -1,0 +1,187 @@
+"""The interface of image matchers, sparse or dense: two images to `Matches`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike, fspath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.errors import InvalidArgumentError, MatcherError
+from kornia_ditf.matching.verification import Geometry, verify
+from kornia_ditf.preprocess import ImageLike, as_image, fit_image
+from kornia_ditf.types import Frame, Matches
+from kornia_ditf.utils.checks import check_integer, check_spec
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extracted:
+    """What a matcher keeps of one image.
+
+    Args:
+        frame: how the image's pixels map onto those that the matcher saw.
+        features: the matcher's own values; the fitted image where it extracts none.
+    """
+
+    frame: Frame
+    features: Any
+
+
+class ImageMatcher(ABC):
+    """Finds correspondences between two images.
+
+    A subclass implements `compare`, and `features` where an image can be read by itself. Callers
+    use `match`, and `extract` for an image that is matched with several others.
+    """
+
+    long_side: int | None = None
+    """Longest side in pixels to which images are fitted; None keeps their size."""
+
+    multiple: int = 1
+    """What both sides of a fitted image are multiples of."""
+
+    verification: Geometry | None = None
+    """`homography` or `fundamental` keeps the matches that agree with one, by MAGSAC++."""
+
+    threshold: float = 3.0
+    """Largest error of such a match, in pixels."""
+
+    resizable: bool = True
+    """Whether an image may be resized first; not where points of the original are on file."""
+
+    @property
+    def identity(self) -> str:
+        """Name what decides the matches besides the matcher's name and options, such as files."""
+        return ""
+
+    def features(self, image: Tensor, name: str) -> Any:
+        """Read one image: what `compare` takes of it.
+
+        Args:
+            image: RGB in [0, 1], shape (1, 3, H, W).
+            name: path of the image as the caller gave it; empty for a tensor.
+        """
+        return image
+
+    @abstractmethod
+    def compare(self, features_a: Any, features_b: Any) -> Matches:
+        """Match what `features` gave of two images, in the pixels of the images it was given."""
+
+    @torch.no_grad()
+    def extract(self, image: ImageLike, name: str | None = None) -> Extracted:
+        """Read one image, to match it with several others.
+
+        Args:
+            image: one image, as in `as_image`.
+            name: of the image, for matchers that look it up; None takes its path.
+
+        Raises:
+            ImageError: a file cannot be read, or the image is too small.
+            InvalidArgumentError: a batch of images.
+        """
+        pixels = as_image(image)
+        if len(pixels) != 1:
+            raise InvalidArgumentError(f"a matcher takes one image, got a batch of {len(pixels)}")
+        if name is None:
+            name = fspath(image) if isinstance(image, str | PathLike) else ""
+        fitted, frame = fit_image(pixels.float(), self.long_side, self.multiple)
+        return Extracted(frame, self.features(fitted, name))
+
+    @torch.no_grad()
+    def match(self, image_a: ImageLike | Extracted, image_b: ImageLike | Extracted) -> Matches:
+        """Match two images.
+
+        Args:
+            image_a: one image, as in `as_image`, or what `extract` gave of it.
+            image_b: the other; sizes may differ.
+
+        Returns:
+            points in the pixels of both images, and a score for each match, higher is better.
+
+        Raises:
+            MatcherError: the matcher gives no matches, or points that are not finite.
+            ImageError: a file cannot be read, or an image is too small.
+        """
+        a, b = (
+            each if isinstance(each, Extracted) else self.extract(each)
+            for each in (image_a, image_b)
+        )
+        found = _checked(self.compare(a.features, b.features), type(self).__name__)
+        matches = Matches(
+            a.frame.to_image(found.points_a.cpu()),
+            b.frame.to_image(found.points_b.cpu()),
+            found.scores.cpu().float(),
+        )
+        if self.verification is None:
+            return matches
+        return verify(matches, self.verification, threshold=self.threshold).inlier_matches
+
+
+def _checked(found: object, name: str) -> Matches:
+    if not isinstance(found, Matches):
+        raise MatcherError(f"{name}.compare must return Matches, got a {type(found).__name__}")
+    count = found.scores.numel()
+    shapes = [tuple(each.shape) for each in (found.points_a, found.points_b, found.scores)]
+    if shapes != [(count, 2), (count, 2), (count,)]:
+        raise MatcherError(
+            f"{name} must give points of shape (K, 2) in both images and K scores, got "
+            f"{shapes[0]}, {shapes[1]} and {shapes[2]}"
+        )
+    for what, values in (("points", found.points_a), ("points", found.points_b)):
+        if not bool(torch.isfinite(values).all()):
+            raise MatcherError(f"{name} gave {what} that are NaN or infinite")
+    if bool(torch.isnan(found.scores).any()):
+        raise MatcherError(f"{name} gave scores that are NaN")
+    return found
+
+
+def _nothing() -> str:
+    return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatcherSpec:
+    """All that is known of a matcher before it is loaded.
+
+    Args:
+        name: what the user types.
+        load: makes the `ImageMatcher`; called with the options that the user gave as keywords
+            (`device` by convention). It must be importable: studies call it in a process apart.
+        source: the method's publication or home.
+        license: licence of code and weights.
+        lacks: returns what is missing here for it to be loaded, with the command that brings it;
+            an empty text where nothing is known to be missing. It must not load a model.
+    """
+
+    name: str
+    load: Callable[..., ImageMatcher]
+    source: str
+    license: str
+    lacks: Callable[[], str] = _nothing
+
+    def __post_init__(self) -> None:
+        check_spec(self, ("name", "source", "license"))
+
+
+def set_options(matcher: ImageMatcher, options: dict[str, Any]) -> ImageMatcher:
+    """Set the options that every matcher has: `long_side`, `verification` and `threshold`.
+
+    Raises:
+        InvalidArgumentError: a value is wrong.
+    """
+    side, geometry = options.get("long_side"), options.get("verification")
+    if side is not None:
+        check_integer("long_side", side, 8)
+    if geometry not in (None, "homography", "fundamental"):
+        raise InvalidArgumentError(
+            f"verification must be homography or fundamental, got {geometry!r}"
+        )
+    if not float(options.get("threshold", matcher.threshold)) > 0:
+        raise InvalidArgumentError(f"threshold must be above 0, got {options['threshold']!r}")
+    for name, value in options.items():
+        setattr(matcher, name, value)
+    return matcher

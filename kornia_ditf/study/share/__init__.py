@@ -1,0 +1,1 @@
+"""Results that travel: bundles, merged and compared studies, and leaderboards of them."""

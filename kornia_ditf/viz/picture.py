@@ -1,0 +1,59 @@
+"""Images as pictures, and values as colours."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.preprocess import ImageLike, as_image
+from kornia_ditf.utils.picture import Picture
+
+
+def as_picture(image: ImageLike) -> Picture:
+    """Convert an image, as `as_image` takes it, to a picture.
+
+    Raises:
+        InvalidArgumentError: several images, or as `as_image`.
+        ImageError: it cannot be read.
+    """
+    batch = as_image(image)
+    if len(batch) != 1:
+        raise InvalidArgumentError(f"draw on one image, got a batch of {len(batch)} images")
+    pixels = (batch[0].detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return Picture.of(pixels.permute(1, 2, 0).cpu().numpy())
+
+
+def shrink(picture: npt.NDArray[np.uint8], long_side: int) -> Picture:
+    """Reduce a picture's longest side to at most so many pixels."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    zoom = long_side / max(height, width)
+    if zoom >= 1:
+        return Picture.of(picture)
+    size = (max(1, round(width * zoom)), max(1, round(height * zoom)))
+    return Picture.of(cv2.resize(np.asarray(picture), size, interpolation=cv2.INTER_AREA))
+
+
+def stretch(
+    values: npt.NDArray[np.float32], limits: tuple[float, float] | None = None
+) -> npt.NDArray[np.float32]:
+    """Map values to [0, 1], by default their lowest to 0 and their highest to 1."""
+    if values.size == 0:
+        return values
+    low, high = limits or (float(values.min()), float(values.max()))
+    if high <= low:
+        return np.ones_like(values)
+    return np.asarray(np.clip((values - low) / (high - low), 0, 1), np.float32)
+
+
+def map_colours(values: npt.NDArray[np.float32], colormap: int) -> Picture:
+    """Colours of values in [0, 1] by one of OpenCV's colour maps."""
+    import cv2
+
+    if values.size == 0:
+        return Picture.of(np.zeros((*values.shape, 3)))
+    mapped = cv2.applyColorMap((values * 255).round().astype(np.uint8), colormap)
+    return Picture.of(mapped[..., ::-1])

@@ -1,0 +1,67 @@
+"""Pictures of similarity maps."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.preprocess import ImageLike
+from kornia_ditf.utils.picture import PAPER, Picture
+from kornia_ditf.viz.picture import as_picture, map_colours, stretch
+
+_INK = (40, 40, 40)
+_MARK = (230, 60, 50)
+_SUBPIXEL_BITS = 4  # OpenCV draws at whole numbers of 1/16 px
+
+
+def draw_similarity(
+    image: ImageLike,
+    similarity: Tensor,
+    *,
+    point: tuple[float, float] | None = None,
+    limits: tuple[float, float] | None = None,
+) -> Picture:
+    """Overlay a similarity map on an image, from dark blue (low) to yellow (high).
+
+    Args:
+        image: one image, as for `as_image`.
+        similarity: one value per token, shape (rows, columns), covering the whole image.
+        point: a point (x, y) in pixels to mark, such as the query point.
+        limits: values of the darkest and brightest colour, by default the map's own minimum and
+            maximum. Pass the same limits to make pictures comparable.
+
+    Returns:
+        the picture, shape (H, W, 3), RGB.
+
+    Raises:
+        InvalidArgumentError: a wrong shape, or a value that is not finite.
+
+    Example:
+        >>> draw_similarity(torch.rand(1, 3, 32, 48), torch.rand(4, 6), point=(9.0, 5.0)).shape
+        (32, 48, 3)
+    """
+    import cv2
+
+    if similarity.ndim != 2 or similarity.numel() == 0:
+        raise InvalidArgumentError(
+            f"similarity must have the shape (rows, columns), got {tuple(similarity.shape)}"
+        )
+    values = similarity.detach().cpu().float().numpy()
+    if not np.isfinite(values).all():
+        raise InvalidArgumentError(
+            "similarity must be finite, got NaN or infinity among its values"
+        )
+    picture = as_picture(image)
+    height, width = picture.shape[:2]
+    enlarged = cv2.resize(stretch(values, limits), (width, height), interpolation=cv2.INTER_LINEAR)
+    colours = map_colours(np.asarray(enlarged, np.float32), cv2.COLORMAP_VIRIDIS)
+    grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    blended = cv2.addWeighted(grey, 0.4, colours, 0.6, 0)
+    if point is not None:
+        x, y = (round(coordinate * 2**_SUBPIXEL_BITS) for coordinate in point)
+        radius = max(3.0, max(height, width) / 80)
+        for factor, colour in ((1.35, _INK), (1.0, PAPER), (0.6, _MARK)):
+            size = round(radius * factor * 2**_SUBPIXEL_BITS)
+            cv2.circle(blended, (x, y), size, colour, cv2.FILLED, cv2.LINE_AA, _SUBPIXEL_BITS)
+    return Picture.of(blended)
