@@ -22,7 +22,7 @@ DEMO = match examples/data/graffiti_a.jpg examples/data/graffiti_b.jpg \
 	--picture demo-out/matches.png --json-file demo-out/matches.json
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types imports docs changelog clean distclean
+.PHONY: help demo demo-web test lint types imports docs changelog clean distclean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ help: ## list what can be made
 demo: $(STAMP) ## match two photographs; writes a picture and a JSON file to demo-out/
 	@mkdir -p demo-out
 	$(BIN)/kornia-ditf $(DEMO)
+
+demo-web: $(STAMP) ## match images in the browser: click a point, see where it lands
+	$(BIN)/kornia-ditf demo
 
 test: $(STAMP) ## run every test and every example in the documentation of the code
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) $(ARGS)

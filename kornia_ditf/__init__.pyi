@@ -46,7 +46,7 @@ from .matching.propagation import (
 from .matching.refinement import refine
 from .matching.verification import Verification, verify
 from .preprocess import as_image, fit_image, read_image
-from .protocols.evaluate import PairResult, evaluate_pair
+from .protocols.evaluate import PairResult, evaluate_matches, evaluate_pair
 from .protocols.fitting import prepare_image
 from .protocols.presets import find_protocol, list_protocols
 from .protocols.protocol import Protocol
@@ -127,6 +127,7 @@ __all__ = [
     "draw_matches",
     "draw_pca",
     "draw_similarity",
+    "evaluate_matches",
     "evaluate_pair",
     "evaluate_sequence",
     "export_descriptor",

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import chain, repeat
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.preprocess import ImageLike
-from kornia_ditf.types import DescriptorMap
+from kornia_ditf.errors import CaptureError, DiTFError, ImageError, InvalidArgumentError
+from kornia_ditf.preprocess import ImageLike, as_image
+from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.utils.checks import check_integer, check_spec
 from kornia_ditf.utils.isolation import eager
+from kornia_ditf.utils.pipeline import readers, run_in_groups
 from kornia_ditf.utils.state import leave_out_frozen
-from kornia_ditf.utils.values import deferred_checks
+from kornia_ditf.utils.values import Check, deferred_checks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedImage:
+    """Images as `DenseDescriptor.prepare` reads them, ready to be described.
+
+    Args:
+        pixels: RGB in [0, 1], shape (B, 3, h, w), of the model's size if the descriptor fits them.
+        frame: how the images' pixels map onto these.
+        exact: the same in float32 on the CPU, as noise is drawn by it.
+        checks: conditions on an accelerator's values that were not read yet.
+    """
+
+    pixels: Tensor
+    frame: Frame
+    exact: Tensor | None = None
+    checks: list[Check] = field(default_factory=list)
 
 
 class DenseDescriptor(nn.Module, ABC):
@@ -32,6 +53,13 @@ class DenseDescriptor(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         leave_out_frozen(self)
+
+    def __repr__(self) -> str:
+        # Without the layers of a backbone; they are at its attributes.
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+    def extra_repr(self) -> str:
+        return f"width={self.width}, long_side={self.long_side}"
 
     @eager
     def __call__(self, *args: Any, **kwargs: Any) -> DescriptorMap:
@@ -111,6 +139,124 @@ class DenseDescriptor(nn.Module, ABC):
         """
         told = one_prompt_each(prompts, len(images))
         return [self(image, prompt) for image, prompt in zip(images, told, strict=True)]
+
+    def describe_many(
+        self,
+        images: Iterable[ImageLike],
+        prompts: str | Sequence[str] | None = None,
+        *,
+        batch: int | None = None,
+    ) -> Iterator[DescriptorMap]:
+        """Describe many images, each as alone, while the next ones are read in the background.
+
+        Images that the model sees in one size share a forward pass, all their noise draws with
+        them. No more than a few batches are in memory at a time, so there may be any number.
+
+        Args:
+            images: each as in `forward`, one image each; an iterator is read as needed.
+            prompts: none, one for all images, or one per image.
+            batch: how many images share a forward pass. None lets the descriptor choose; a batch
+                that the device's memory does not hold is halved.
+
+        Yields:
+            one map per image, with B = 1, in the order of the images. They equal the maps of
+            single images up to rounding.
+
+        Raises:
+            InvalidArgumentError: there are not as many prompts as images; or as `forward`.
+            ImageError: an image cannot be read. The message names the file, or the image's number.
+
+        Example:
+            >>> from kornia_ditf import create_descriptor
+            >>> descriptor = create_descriptor("nano", long_side=64)
+            >>> images = [torch.rand(3, 32, 48), torch.rand(3, 48, 32), torch.rand(3, 64, 96)]
+            >>> [described.grid for described in descriptor.describe_many(images)]
+            [(11, 16), (16, 11), (11, 16)]
+        """
+        if batch is not None:
+            check_integer("batch", batch, minimum=1)
+        told: Iterable[str | None] = repeat(prompts if isinstance(prompts, str) else None)
+        if prompts is not None and not isinstance(prompts, str):
+            images = list(images)
+            told = one_prompt_each(prompts, len(images))
+        return self._describe_many(zip(images, told, strict=False), batch)
+
+    def prepare(self, image: ImageLike) -> PreparedImage:
+        """Read an image, or a batch of them, in any thread; `describe_prepared` takes the result.
+
+        Raises:
+            InvalidArgumentError: as `forward`.
+            ImageError: as `forward`.
+        """
+        with deferred_checks() as checks:
+            pixels = as_image(image)
+            size = (pixels.shape[2], pixels.shape[3])
+            return PreparedImage(pixels, Frame(size, size), checks=checks)
+
+    def describe_prepared(
+        self, images: Sequence[PreparedImage], prompts: Sequence[str | None]
+    ) -> list[DescriptorMap]:
+        """Describe prepared images of one size together.
+
+        Args:
+            images: of one image each; their pixels have equal shapes.
+            prompts: one for each, or None.
+
+        Returns:
+            one map per image, with B = 1.
+        """
+        some = None if None in prompts else [str(prompt) for prompt in prompts]
+        together = self(torch.cat([image.pixels for image in images]), some)
+        checks = [*together.checks, *chain.from_iterable(image.checks for image in images)]
+        return [replace(one, checks=checks) for one in together]
+
+    def batch_of(self, image: PreparedImage, batch: int | None = None) -> int:
+        """Return how many images of this size are described together; `batch` if it is given."""
+        return batch or 1
+
+    def _describe_many(
+        self, pairs: Iterable[tuple[ImageLike, str | None]], batch: int | None
+    ) -> Iterator[DescriptorMap]:
+        grad = torch.is_grad_enabled()
+
+        def read(pair: tuple[ImageLike, str | None]) -> tuple[PreparedImage, str | None]:
+            with torch.set_grad_enabled(grad):
+                prepared = self.prepare(pair[0])
+            if len(prepared.pixels) > 1:
+                raise InvalidArgumentError(
+                    f"describe_many takes one image at a time, got {len(prepared.pixels)} in a "
+                    "batch: describe_many(list(batch))"
+                )
+            return prepared, pair[1]
+
+        described = run_in_groups(
+            pairs,
+            read,
+            lambda some: self.describe_prepared(*zip(*some, strict=True)),
+            lambda one: ((one[0].pixels.shape, one[1] is None), self.batch_of(one[0], batch)),
+            ahead=2 * (batch or 4),
+            workers=readers(self.place),
+        )
+        for number, ((image, _), found) in enumerate(described):
+            if isinstance(found, DiTFError):
+                raise _named(found, image, number)
+            yield found
+
+    @property
+    def place(self) -> torch.device:
+        """The device of the weights."""
+        held = next(chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if held is None else held.device
+
+
+def _named(error: DiTFError, image: ImageLike, number: int) -> DiTFError:
+    """Let an error of one image of many say which it is."""
+    name = os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
+    if name in str(error) or type(error) not in (ImageError, InvalidArgumentError, CaptureError):
+        return error
+    named: DiTFError = type(error)(f"{name}: {error}")
+    named.__cause__ = error
+    return named
 
 
 def one_prompt_each(prompts: str | Sequence[str] | None, images: int) -> list[str | None]:

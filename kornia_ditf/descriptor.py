@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.backbones.spec import BackboneSpec
-from kornia_ditf.dense import DenseDescriptor, one_prompt_each
+from kornia_ditf.dense import DenseDescriptor, PreparedImage, one_prompt_each
 from kornia_ditf.ensemble import mean_taps
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading import calibration
@@ -33,6 +33,9 @@ from kornia_ditf.types import Conditioning, DescriptorMap, Discarded, Frame, Tap
 from kornia_ditf.utils.checks import check_integer, check_one_of, check_timestep
 from kornia_ditf.utils.isolation import eager
 from kornia_ditf.utils.values import deferred_checks, settle_checks
+
+_SHOWN = ("long_side", "treatment", "massive_channels")
+"""Settings that a `DiTF` is represented by even where they are the defaults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +115,10 @@ class DiTFConfig:
         return cls(**{**preset, **changes})
 
 
+_TOKENS = {"cpu": 1200, "cuda": 1 << 15}
+"""Tokens in a forward pass from which on larger batches gain nothing."""
+
+
 class DiTF(DenseDescriptor):
     """Dense descriptors from a Diffusion Transformer.
 
@@ -140,7 +147,14 @@ class DiTF(DenseDescriptor):
         self._found: dict[int, Discarded] = {}
 
     def extra_repr(self) -> str:
-        return f"{self.config}, preset={self.preset!r}"
+        changed = {
+            field.name: getattr(self.config, field.name)
+            for field in fields(self.config)
+            if field.name in _SHOWN or getattr(self.config, field.name) != field.default
+        }
+        settings = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+        preset = f", preset={self.preset!r}" if self.preset else ""
+        return f"{type(self.backbone).__name__}, width={self.width}, {settings}{preset}"
 
     @property
     def width(self) -> int:
@@ -217,15 +231,58 @@ class DiTF(DenseDescriptor):
 
         Arguments as in `describe_blocks`; nothing is discarded or normalised yet.
         """
-        config = self.config
-        grad = torch.set_grad_enabled(config.gradients and torch.is_grad_enabled())
-        with grad, checking_every_capture(config.checks == "always"):
+        prepared = self.prepare(image)
+        return self.prepared_taps([prepared], blocks, prompts), prepared.frame
+
+    def prepare(self, image: ImageLike) -> PreparedImage:
+        with self._gradients(), deferred_checks() as checks:
             pixels = as_image(image)
             fitted, frame = self._fit(pixels)
-            latent = self.backbone.encode(fitted)
-            noise = self._noise(pixels, fitted, latent)
+            exact = exact_pixels(pixels) if self.has_noise else pixels
+            exact = fitted if exact is pixels else self._fit(exact)[0]
+            return PreparedImage(upload(fitted, self.place), frame, exact, checks)
+
+    @eager
+    def prepared_taps(
+        self,
+        images: Sequence[PreparedImage],
+        blocks: Sequence[int],
+        prompts: str | Sequence[str | None] | None = None,
+    ) -> dict[int, Tap]:
+        """Return the taps of prepared images of one size together; otherwise as `taps`."""
+        with self._gradients(), checking_every_capture(self.config.checks == "always"):
+            latent = self.backbone.encode(torch.cat([image.pixels for image in images]))
+            noise = self._noise(images, latent)
             conditioning = self._condition(prompts, len(latent))
-            return self._taps(latent, noise, conditioning, blocks), frame
+            return self._taps(latent, noise, conditioning, blocks)
+
+    def describe_prepared(
+        self, images: Sequence[PreparedImage], prompts: Sequence[str | None]
+    ) -> list[DescriptorMap]:
+        block = self.config.block
+        return [maps[block] for maps in self.describe_prepared_blocks(images, [block], prompts)]
+
+    @eager
+    def describe_prepared_blocks(
+        self,
+        images: Sequence[PreparedImage],
+        blocks: Sequence[int],
+        prompts: Sequence[str | None] | None = None,
+    ) -> list[dict[int, DescriptorMap]]:
+        """Describe prepared images of one size together at several blocks, a dictionary each."""
+        with deferred_checks() as checks:
+            taps = self.prepared_taps(images, blocks, prompts)
+            maps = {b: self._describe(b, tap, images[0].frame) for b, tap in taps.items()}
+        checks += [check for image in images for check in image.checks]
+        return [
+            {b: replace(m[row], frame=image.frame, checks=checks) for b, m in maps.items()}
+            for row, image in enumerate(images)
+        ]
+
+    def batch_of(self, image: PreparedImage, batch: int | None = None) -> int:
+        tokens = image.pixels[0, 0].numel() // self.backbone.pixels_per_token**2
+        most = _TOKENS.get(self.place.type, _TOKENS["cuda"])
+        return batch or max(1, most // (tokens * self.config.ensemble))
 
     def noise(self, image: ImageLike) -> Tensor:
         """Return the noise that images are mixed with, each image's own (see `draw_image_noise`).
@@ -237,9 +294,8 @@ class DiTF(DenseDescriptor):
             draws (B, ensemble, C, h, w), float32, on the CPU; zeros where the timestep has none.
         """
         with torch.no_grad():
-            pixels = as_image(image)
-            fitted, _ = self._fit(pixels)
-            return self._noise(pixels, fitted, self.backbone.encode(fitted))
+            prepared = self.prepare(image)
+            return self._noise([prepared], self.backbone.encode(prepared.pixels))
 
     def massive_channels(self, block: int | None = None) -> tuple[int, ...] | None:
         """Return the channels that are discarded at a block; None while they are not known."""
@@ -320,17 +376,19 @@ class DiTF(DenseDescriptor):
         tap = replace(tap, x=tap.x * keep[:, None])
         return describe_tap(tap, frame, self.config.treatment, discarded=discarded)
 
-    def _noise(self, image: Tensor, fitted: Tensor, latent: Tensor) -> Tensor:
+    def _gradients(self) -> torch.set_grad_enabled:
+        return torch.set_grad_enabled(self.config.gradients and torch.is_grad_enabled())
+
+    def _noise(self, images: Sequence[PreparedImage], latent: Tensor) -> Tensor:
         shape = (self.config.ensemble, *latent.shape[1:])
         if not self.has_noise:
             return torch.zeros(1).expand(len(latent), *shape)
-        exact = exact_pixels(image)
-        seen = fitted if exact is image else self._fit(exact)[0]
-        return draw_image_noise(seen, shape, seed=self.config.seed)
+        seen = [image.pixels if image.exact is None else image.exact for image in images]
+        return draw_image_noise(torch.cat(seen), shape, seed=self.config.seed)
 
-    def _condition(self, prompts: str | Sequence[str] | None, images: int) -> Conditioning:
-        given = self.config.prompt if prompts is None else prompts
-        texts: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
+    def _condition(self, prompts: str | Sequence[str | None] | None, images: int) -> Conditioning:
+        given: list[Any] = list(prompts) if isinstance(prompts, list | tuple) else [prompts]
+        texts = [self.config.prompt if text is None else text for text in given]
         if len(texts) not in (1, images) or not all(isinstance(text, str) for text in texts):
             raise InvalidArgumentError(
                 f"prompts must be one string, or one per image ({images}), got {prompts!r}"
@@ -354,12 +412,18 @@ class DiTF(DenseDescriptor):
         )
 
     def _drawn_tokens(self, image: ImageLike, block: int) -> Iterator[Tensor]:
-        pixels = as_image(image)
-        fitted, _ = self._fit(pixels)
-        latent = self.backbone.encode(fitted)
+        prepared = self.prepare(image)
+        latent = self.backbone.encode(prepared.pixels)
         conditioning = self._condition(None, len(latent))
-        for draw in torch.split(self._noise(pixels, fitted, latent), 1, dim=1):
+        for draw in torch.split(self._noise([prepared], latent), 1, dim=1):
             yield self._taps(latent, draw, conditioning, [block])[block].x
+
+
+def upload(pixels: Tensor, device: torch.device) -> Tensor:
+    """Begin to copy pixels to a GPU, without waiting for it."""
+    if device.type != "cuda" or pixels.device.type != "cpu":
+        return pixels
+    return pixels.pin_memory().to(device, non_blocking=True)
 
 
 def describe_tap(

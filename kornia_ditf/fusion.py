@@ -62,6 +62,11 @@ class FusedDescriptor(DenseDescriptor):
         self.weights = _check_weights(weights, len(parts))
         self.grid = _check_grid(grid)
 
+    __repr__ = nn.Module.__repr__
+
+    def extra_repr(self) -> str:
+        return f"width={self.width}, weights={self.weights}, grid={self.grid!r}"
+
     @property
     def width(self) -> int:
         return sum(part.width for part in self._parts)

@@ -37,6 +37,9 @@ class OpenCVDetector(nn.Module):
         super().__init__()
         self.detector = detector
 
+    def extra_repr(self) -> str:
+        return repr(self.detector)
+
     def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Detect keypoints in one grey image.
 

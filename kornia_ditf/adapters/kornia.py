@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_ditf.adapters.detectors import as_detector, detect, grid
-from kornia_ditf.adapters.wrapped import as_descriptor
+from kornia_ditf.adapters.wrapped import Pretrained, as_descriptor
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.matching.detection import is_filled, measures_scale, sides_for
@@ -28,7 +28,7 @@ from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.precision import widen
 
 
-class DiTFDescriptor(nn.Module):
+class DiTFDescriptor(Pretrained, nn.Module):
     """Describe local affine frames with a dense descriptor, for `kornia.feature.LocalFeature`.
 
     Args:
@@ -43,7 +43,7 @@ class DiTFDescriptor(nn.Module):
 
     Example:
         >>> import kornia.feature as KF
-        >>> descriptor = DiTFDescriptor("nano", long_side=96)
+        >>> descriptor = DiTFDescriptor.from_pretrained("nano", long_side=96)
         >>> local = KF.LocalFeature(KF.ScaleSpaceDetector(50), descriptor)
         >>> lafs, responses, descriptors = local(torch.rand(1, 1, 64, 96))
         >>> descriptors.shape == (1, 50, descriptor.width)
@@ -69,6 +69,9 @@ class DiTFDescriptor(nn.Module):
             )
         self.descriptor = descriptor
         self.gradients = bool(configured if gradients is None else gradients)
+
+    def extra_repr(self) -> str:
+        return f"gradients={self.gradients}"
 
     @property
     def width(self) -> int:
@@ -159,7 +162,7 @@ class DiTFDescriptor(nn.Module):
             yield
 
 
-class DiTFFeature(KF.LocalFeature):
+class DiTFFeature(Pretrained, KF.LocalFeature):
     """Detect local affine frames and describe them, as `kornia.feature.LocalFeature`.
 
     Args:
@@ -179,7 +182,7 @@ class DiTFFeature(KF.LocalFeature):
         InvalidArgumentError: no such detector; or as `DiTFDescriptor`.
 
     Example:
-        >>> feature = DiTFFeature("nano", long_side=96)
+        >>> feature = DiTFFeature.from_pretrained("nano", long_side=96)
         >>> lafs, responses, descriptors = feature(torch.rand(1, 3, 64, 96))
         >>> lafs.shape[:2] == descriptors.shape[:2]
         True
@@ -206,6 +209,10 @@ class DiTFFeature(KF.LocalFeature):
         super().__init__(detector, descriptor, scaling_coef)
         self.max_keypoints = max_keypoints
         self.multiscale = scaled if multiscale is None else multiscale
+
+    def extra_repr(self) -> str:
+        detector = "" if self.detector is not None else "detector=None, "
+        return f"{detector}max_keypoints={self.max_keypoints}, multiscale={self.multiscale}"
 
     def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Find frames and describe them.

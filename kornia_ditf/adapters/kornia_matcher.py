@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kornia_ditf.adapters.kornia import DiTFDescriptor, DiTFFeature, without_alpha
 from kornia_ditf.adapters.matchers import NEIGHBOURHOOD, CosineMatcher, RatioMatcher
+from kornia_ditf.adapters.wrapped import Pretrained
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.detection import allowed_at, is_filled
@@ -23,7 +24,7 @@ _RATIO = {"snn": False, "smnn": True, "fginn": False}  # name -> mutual
 _NAMES = ("nn", "mnn", *_RATIO, "adalam")
 
 
-class DiTFMatcher(KF.LocalFeatureMatcher):
+class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
     """Match two images, as `kornia.feature.LocalFeatureMatcher`.
 
     It also runs in `kornia.contrib.ImageStitcher` and in `kornia.tracking.HomographyTracker`, which
@@ -47,7 +48,7 @@ class DiTFMatcher(KF.LocalFeatureMatcher):
             do not fit; or as `DiTFFeature`.
 
     Example:
-        >>> matcher = DiTFMatcher("nano", long_side=96)
+        >>> matcher = DiTFMatcher.from_pretrained("nano", long_side=96)
         >>> image = torch.rand(1, 1, 64, 96)
         >>> matches = matcher({"image0": image, "image1": image})
         >>> bool((matches["keypoints0"] == matches["keypoints1"]).all())
@@ -80,6 +81,9 @@ class DiTFMatcher(KF.LocalFeatureMatcher):
             raise InvalidArgumentError(
                 f"search={search!r} matches tokens: leave out matcher and detector"
             )
+
+    def extra_repr(self) -> str:
+        return f"search={self.search!r}"
 
     def forward(self, data: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Match pairs of images.

@@ -32,6 +32,9 @@ class CosineMatcher(nn.Module):
             raise InvalidArgumentError(f"min_score must lie in [-1, 1], got {min_score}")
         self.min_score = min_score
 
+    def extra_repr(self) -> str:
+        return f"min_score={self.min_score}"
+
     def forward(self, desc1: Tensor, desc2: Tensor) -> tuple[Tensor, Tensor]:
         """Match descriptors (N, D) and (M, D).
 
@@ -86,6 +89,9 @@ class RatioMatcher(nn.Module):
         if radius is not None and not radius >= 0:
             raise InvalidArgumentError(f"radius must be 0 or more pixels, got {radius}")
         self.ratio, self.radius, self.mutual = ratio, radius, mutual
+
+    def extra_repr(self) -> str:
+        return f"ratio={self.ratio}, radius={self.radius}, mutual={self.mutual}"
 
     def forward(
         self,

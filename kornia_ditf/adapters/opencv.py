@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kornia_ditf.adapters.wrapped import as_descriptor
+from kornia_ditf.adapters.wrapped import Pretrained, as_descriptor
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.matching.detection import (
@@ -39,7 +39,7 @@ Array = npt.NDArray[Any]
 KeyPoints = tuple[cv2.KeyPoint, ...]
 
 
-class OpenCVFeature:
+class OpenCVFeature(Pretrained):
     """A dense descriptor with the methods of `cv2.SIFT`; safe to call from several threads.
 
     Args:
@@ -91,6 +91,12 @@ class OpenCVFeature:
         self.detector, self.max_keypoints = detector, max_keypoints
         self.multiscale = multiscale
         self._last: tuple[object, dict[int | None, DescriptorMap]] | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"OpenCVFeature({self.descriptor!r}, detector={self.detector!r}, "
+            f"max_keypoints={self.max_keypoints}, multiscale={self.multiscale})"
+        )
 
     def detect(self, image: Any, mask: Any = None) -> Any:
         """Detect keypoints.

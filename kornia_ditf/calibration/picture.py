@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from kornia_ditf.calibration.grid import CostModel
 from kornia_ditf.calibration.search import Calibration
-from kornia_ditf.viz.channels import new_figure, read_pixels
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
+from kornia_ditf.utils.picture import Picture
+from kornia_ditf.viz.picture import figure_pixels, new_figure
 
 
-def draw_calibration(found: Calibration, cost: CostModel, title: str) -> npt.NDArray[np.uint8]:
+def draw_calibration(found: Calibration, cost: CostModel, title: str) -> Picture:
     """Draw a heat map of the first stage with the chosen cell, and the finalists' scores by cost.
 
     Args:
@@ -56,4 +52,4 @@ def draw_calibration(found: Calibration, cost: CostModel, title: str) -> npt.NDA
     right.set_title("settings measured on all samples, %", loc="left", fontsize=9)
     right.legend(loc="lower right", fontsize=8)
     figure.suptitle(title, fontsize=10)
-    return read_pixels(canvas)
+    return figure_pixels(canvas)

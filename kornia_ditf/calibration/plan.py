@@ -45,8 +45,7 @@ def plan_calibration(task: Task, grid: Grid, cost: CostModel) -> CalibrationPlan
     stages += [(few * timesteps * first, side) for side in grid.long_sides]
     stages += [(every * kept * first, largest)]
     if len(grid.draws) > 1:
-        stages += [(few * kept * sum(grid.draws[1:]), largest)]
-        stages += [(every * kept * grid.draws[-1], largest)]
+        stages += [(few * sum(grid.draws[1:]) + every * grid.draws[-1], largest)]
     whole = list(grid.forwards())
     one = {side: cost.flops(whole[0]._replace(long_side=side, draws=1), last) for _, side in stages}
     tokens = cost.tokens(largest)

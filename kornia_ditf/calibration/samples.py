@@ -194,12 +194,12 @@ def labelled(
         pairs: a data set.
         count: so many of its pairs, drawn at random; None takes all.
         protocol: by name; None takes the first that is meant for the data set.
-        alpha: which of the protocol's thresholds; None takes 0.1 or else its middle one.
+        alpha: the threshold; None takes 0.1 where the protocol has it, or else its middle one.
         prompt: with `{label}` for what each image shows.
         seed: of the draw.
 
     Raises:
-        InvalidArgumentError: no such protocol or threshold, or fewer than two pairs.
+        InvalidArgumentError: no such protocol, or fewer than two pairs.
         DatasetError: a pair's files are missing or malformed.
     """
     if not isinstance(pairs, PairDataset):
@@ -207,12 +207,9 @@ def labelled(
     scoring = _protocol_for(pairs.name) if protocol is None else find_protocol(protocol)
     if not scoring.canvas:  # the descriptor scales
         scoring = replace(scoring, fit=Fit(upright=scoring.fit.upright))
-    alphas = scoring.alphas
-    usual = 0.1 if 0.1 in alphas else sorted(alphas)[len(alphas) // 2]
+    usual = 0.1 if 0.1 in scoring.alphas else sorted(scoring.alphas)[len(scoring.alphas) // 2]
     chosen = usual if alpha is None else alpha
-    if chosen not in alphas:
-        raise InvalidArgumentError(f"alpha must be one of {alphas} of {scoring.name}, got {alpha}")
-    place = alphas.index(chosen)
+    scoring = replace(scoring, alphas=(chosen,))
     order = np.random.default_rng(seed).permutation(len(pairs))
     indices = sorted(order[: len(pairs) if count is None else count].tolist())
 
@@ -220,7 +217,7 @@ def labelled(
         pair = pairs[index]
 
         def score(maps: Sequence[DescriptorMap]) -> tuple[float, float]:
-            hits = evaluate_pair(maps[0], maps[1], pair, scoring).hits[place]
+            hits = evaluate_pair(maps[0], maps[1], pair, scoring).hits[0]
             return float(hits.sum()), float(len(hits))
 
         images = (pair.image_a, pair.image_b)
@@ -249,7 +246,9 @@ def labelled(
 
 
 def _protocol_for(dataset: str) -> Protocol:
-    meant = [p for p in PROTOCOLS if dataset in p.datasets and p.task != "masks"]
+    meant = [
+        p for p in PROTOCOLS if dataset in p.datasets and p.task in ("keypoints", "homography")
+    ]
     free = [p for p in meant if not p.canvas]  # those let the descriptor choose the size
     return next(iter(free or meant), find_protocol("plain"))
 

@@ -21,7 +21,7 @@ TOLERANCE = 0.005
 """Scores that differ by less are tied, and the cheaper setting is chosen."""
 
 CONFIDENCE = 0.95
-_WORTH_DRAWS = 0.02  # forwards that trail the best by more are not tried with more draws
+_WORTH_DRAWS = 0.02  # a noisy forward that trails the best by more is not tried with more draws
 _FEWEST_SAMPLES = 4
 _BLOCKS_THAT_LEARN = 3  # treatments that learn from a blank image are tried at so many blocks
 
@@ -101,6 +101,7 @@ def calibrate(
     *,
     tolerance: float = TOLERANCE,
     seed: int = 0,
+    exhaustive: bool = False,
     progress: Progress | None = None,
 ) -> Calibration:
     """Choose a setting of a grid.
@@ -110,7 +111,7 @@ def calibrate(
     2. All sides at these timesteps, on the same samples; a quarter of the forwards stays.
     3. These on all samples, with the massive channels of most of them. Treatments that learn from a
        blank image join here, at the best blocks.
-    4. More draws, while doubling them gains more than the tolerance.
+    4. More draws for the best noisy forward, while doubling them gains more than the tolerance.
 
     Of the settings that were measured on all samples, the cheapest within the tolerance of the best
     is chosen. The same samples and grid always give the same choice.
@@ -121,6 +122,7 @@ def calibrate(
         grid: the settings.
         tolerance: scores that differ by less are tied.
         seed: of the samples that are taken first, and of the bootstrap.
+        exhaustive: measure every setting on all samples, to see what the stages lose.
         progress: is told how far the work is.
 
     Raises:
@@ -128,7 +130,7 @@ def calibrate(
     """
     for timestep in grid.timesteps:
         measurer.ditf.backbone.schedule.check(timestep)
-    return _Search(measurer, task, grid, tolerance, seed, progress or Silent()).run()
+    return _Search(measurer, task, grid, tolerance, seed, progress or Silent()).run(exhaustive)
 
 
 class _Search:
@@ -150,7 +152,7 @@ class _Search:
         self.scores: dict[Cell, dict[str, Score]] = {}
         self.schedule = backbone.schedule
 
-    def run(self) -> Calibration:
+    def run(self, exhaustive: bool) -> Calibration:
         treatments = [t for t in self.grid.treatments if not parse_treatment(t).learns]
         heads = [Head(*each) for each in product(self.grid.blocks, treatments or ["raw"])]
         smallest, draws = self.grid.long_sides[0], self.grid.draws[0]
@@ -165,6 +167,9 @@ class _Search:
             for forward in forwards
             for block in self.grid.blocks
         }
+        if exhaustive:
+            self._measure_all(heads)
+            return self._choose(screened)
         forwards = self._best_forwards(forwards, heads)
         heads = self._best_heads(forwards, heads, least=8)
         forwards = [
@@ -176,9 +181,17 @@ class _Search:
         forwards = self._best_forwards(forwards, heads)
         heads = self._best_heads(forwards, heads, least=6)
         heads = [*heads, *self._heads_that_learn(forwards, heads)]
-        self._measure("all images", forwards, heads, self.task.samples, settled=True)
+        self._measure("all samples", forwards, heads, self.task.samples, settled=True)
         self._try_draws(forwards, heads)
         return self._choose(screened)
+
+    def _measure_all(self, heads: Sequence[Head]) -> None:
+        settings = product(self.grid.timesteps, self.grid.long_sides, self.grid.draws)
+        forwards = list(dict.fromkeys(self._forward(*each) for each in settings))
+        self._measure("all settings", forwards, heads, self.task.samples)
+        learning = self._heads_that_learn(forwards, heads)
+        if learning:
+            self._measure("learning", forwards, learning, self.task.samples, settled=True)
 
     def _forward(self, timestep: float, side: int, draws: int) -> Forward:
         noisy = self.schedule.weights(timestep)[1] > 0
@@ -253,21 +266,23 @@ class _Search:
             return score, Head(cell.block, cell.treatment)
 
         leader = max(best(forward, self.task.samples)[0] for forward in forwards)
-        for forward in forwards:
-            score, head = best(forward, self.task.samples)
-            noisy = self._forward(forward.timestep, forward.long_side, 2).draws == 2
-            if not noisy or score < leader - _WORTH_DRAWS:
-                continue
-            reached, worth = best(forward, self.few)[0], None
-            for draws in self.grid.draws[1:]:
-                more = forward._replace(draws=draws)
-                self._measure(f"{draws} draws", [more], [head], self.few, settled=True)
-                gained = self._score(Cell(*more, *head), self.few)
-                if gained <= reached + self.tolerance:
-                    break
-                reached, worth = gained, more
-            if worth is not None:
-                self._measure("all images", [worth], heads, self.task.samples, settled=True)
+        noisy = [f for f in forwards if self._forward(f.timestep, f.long_side, 2).draws == 2]
+        if not noisy:
+            return
+        forward = max(noisy, key=lambda each: best(each, self.task.samples))
+        score, head = best(forward, self.task.samples)
+        if score < leader - _WORTH_DRAWS:
+            return
+        reached, worth = best(forward, self.few)[0], None
+        for draws in self.grid.draws[1:]:
+            more = forward._replace(draws=draws)
+            self._measure(f"{draws} draws", [more], [head], self.few, settled=True)
+            gained = self._score(Cell(*more, *head), self.few)
+            if gained <= reached + self.tolerance:
+                break
+            reached, worth = gained, more
+        if worth is not None:
+            self._measure("all samples", [worth], heads, self.task.samples, settled=True)
 
     def _choose(self, screened: Mapping[tuple[float, int], float]) -> Calibration:
         samples = self.task.samples

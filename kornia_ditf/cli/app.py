@@ -10,6 +10,7 @@ from kornia_ditf.cli import (
     backbones,
     calibrate,
     datasets,
+    demo,
     doctor,
     extract,
     inspect,
@@ -34,6 +35,7 @@ app.command("match")(match.match)
 app.command("extract")(extract.extract)
 app.command("inspect")(inspect.inspect)
 app.command("calibrate")(calibrate.calibrate)
+app.command("demo")(demo.demo)
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(presets.app, name="presets")
 app.command("matchers")(matchers.matchers)

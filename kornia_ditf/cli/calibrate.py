@@ -101,6 +101,9 @@ def calibrate(
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what it would take, load nothing, and stop.")
     ] = False,
+    exhaustive: Annotated[
+        bool, typer.Option("--exhaustive", help="Measure the whole grid, for comparison.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -168,7 +171,14 @@ def calibrate(
     records = Records(records_file(ditf))
     output.echo(f"scores are kept in {records.path}; the same command goes on", error=True)
     with StageProgress() as progress:
-        found = search(Measurer(ditf, records), chosen, grid, seed=seed or 0, progress=progress)
+        found = search(
+            Measurer(ditf, records),
+            chosen,
+            grid,
+            seed=seed or 0,
+            exhaustive=exhaustive,
+            progress=progress,
+        )
     hub = hub_options(options.read_others(others))
     preset = make_preset(identify(spec, source, ditf, hub), spec, ditf, chosen, found)
     _finish(spec, preset, found, cost, grid, chosen, out, use, as_json)

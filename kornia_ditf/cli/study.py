@@ -157,6 +157,51 @@ def merge(
         output.echo(str(path))
 
 
+@app.command("compare")
+def compare(
+    a: Annotated[Path, typer.Argument(parser=options.read_path, metavar="A", show_default=False)],
+    b: Annotated[Path, typer.Argument(parser=options.read_path, metavar="B", show_default=False)],
+    html: Annotated[
+        Path | None,
+        typer.Option(parser=options.read_path, metavar="FILE", help="Write a page, too."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Compare two finished studies, or bundles, cell by cell on the same pairs.
+
+    Differences come with intervals and paired tests, and with what else differs: settings,
+    versions, hardware. A study of another commit, device or dtype is told from its like so.
+    """
+    from dataclasses import asdict
+
+    from kornia_ditf.study.share.compare import compare_studies, comparison_page
+    from kornia_ditf.utils.files import atomic_write
+
+    found = compare_studies(a, b)
+    if html is not None:
+        with atomic_write(html) as temporary:
+            temporary.write_text(comparison_page(found, str(a), str(b)), "utf-8")
+    if as_json:
+        output.print_json(asdict(found))
+        return
+    rows = [
+        (
+            *(each.descriptor, each.dataset, each.protocol, each.score),
+            *(f"{100 * value:.1f}" for value in (each.a, each.b, each.difference.value)),
+            f"{100 * each.difference.low:.1f} to {100 * each.difference.high:.1f}",
+            f"{each.corrected:.4f}",
+        )
+        for each in found.cells
+    ]
+    columns = ("descriptor", "data set", "protocol", "score", "A", "B", "B-A", "interval", "p")
+    output.print_table(columns, rows, right=columns[4:])
+    output.echo(f"in %; p corrected by Holm for {len(rows)} cells")
+    for sentence in found.left_out:
+        output.echo(f"not compared: {sentence}")
+    for name, left, right in found.settings:
+        output.echo(f"differs: {name} is {left} in A and {right} in B")
+
+
 @app.command("bundle")
 def bundle(
     folder: Annotated[

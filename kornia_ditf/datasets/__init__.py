@@ -7,6 +7,7 @@ from kornia_ditf.datasets import (
     davis,
     folder,
     hpatches,
+    posed,
     proposalflow,
     spair,
     synthetic,
@@ -20,6 +21,7 @@ SPECS: tuple[DatasetSpec, ...] = (
     proposalflow.WILLOW_SPEC,
     hpatches.SPEC,
     davis.SPEC,
+    posed.SPEC,
     folder.SPEC,
     synthetic.SPEC,
 )

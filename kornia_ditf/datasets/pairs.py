@@ -17,7 +17,7 @@ Box: TypeAlias = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pair:
-    """Two images and the points, boxes or homography that are known of them.
+    """Two images and the points, boxes, homography or pose that are known of them.
 
     Coordinates are pixels; of the images as stored for published data sets, and of the upright
     images (EXIF orientation applied) for `folder` and `synthetic`.
@@ -37,12 +37,16 @@ class Pair:
         box_a: the object in A as left, top, right, bottom.
         box_b: the object in B.
         homography: takes points of A to B, shape (3, 3), float64.
+        camera_a: calibration matrix of A, shape (3, 3), float64.
+        camera_b: calibration matrix of B.
+        pose: takes points in the coordinates of camera A to those of camera B, shape (4, 4),
+            float64; given together with both cameras.
         label_a: what A shows, in words, for prompts; empty where nobody says.
         label_b: what B shows.
 
     Raises:
-        DatasetError: a number is not finite, a size, box or visibility out of range, or the
-            homography has no inverse.
+        DatasetError: a number is not finite, a size, box or visibility out of range, the
+            homography has no inverse, or a camera or the pose is none.
     """
 
     name: str
@@ -58,6 +62,9 @@ class Pair:
     box_a: Box | None = None
     box_b: Box | None = None
     homography: Tensor | None = None
+    camera_a: Tensor | None = None
+    camera_b: Tensor | None = None
+    pose: Tensor | None = None
     label_a: str = ""
     label_b: str = ""
 
@@ -73,6 +80,10 @@ class Pair:
                 as_box(box, image, f"box_{side}")
         if self.homography is not None:
             as_homography(self.homography, self.image_a, "homography")
+        if self.pose is not None:
+            as_pose(self.pose, self.image_a, "pose")
+            as_camera(self.camera_a, self.image_a, "camera_a")
+            as_camera(self.camera_b, self.image_b, "camera_b")
 
     @property
     def visible(self) -> Tensor:
@@ -180,8 +191,42 @@ def as_homography(values: object, path: Path, what: str) -> Tensor:
     raise DatasetError(path, f"{expected}, got {str(values)[:60]}")
 
 
+def as_camera(values: object, path: Path, what: str) -> Tensor:
+    """Check a calibration matrix and return it in shape (3, 3), float64.
+
+    Raises:
+        DatasetError: it is not 3 x 3 finite numbers with positive focal lengths and a last row of
+            0, 0, 1.
+    """
+    expected = f"{what} must be a calibration matrix [[fx, s, cx], [0, fy, cy], [0, 0, 1]]"
+    matrix = _as_numbers(values, path, expected)
+    if matrix.shape == (3, 3):
+        focal = min(float(matrix[0, 0]), float(matrix[1, 1]))
+        if focal > 0 and matrix[2].tolist() == [0, 0, 1] and matrix[1, 0] == 0:
+            return matrix
+    raise DatasetError(path, f"{expected}, got {str(values)[:60]}")
+
+
+def as_pose(values: object, path: Path, what: str) -> Tensor:
+    """Check a rigid motion and return it in shape (4, 4), float64.
+
+    Raises:
+        DatasetError: it is not a rotation, up to 0.01, and a translation that is not zero.
+    """
+    expected = f"{what} must be a rotation and a translation other than 0, shape (4, 4)"
+    matrix = _as_numbers(values, path, expected)
+    if matrix.shape == (4, 4):
+        rotation, last = matrix[:3, :3], matrix.new_tensor([0.0, 0.0, 0.0, 1.0])
+        error = float((rotation @ rotation.T - torch.eye(3, dtype=torch.float64)).abs().max())
+        rigid = error < _NOT_RIGID and bool(torch.det(rotation) > 0)
+        if rigid and bool(matrix[:3, 3].any()) and torch.equal(matrix[3], last):
+            return matrix
+    raise DatasetError(path, f"{expected}, got {str(values)[:60]}")
+
+
 _LONGEST = 1 << 31
 _SINGULAR = 1e-9
+_NOT_RIGID = 1e-2
 
 
 def _as_numbers(values: object, path: Path, expected: str) -> Tensor:

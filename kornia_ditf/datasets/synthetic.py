@@ -1,4 +1,4 @@
-"""Synthetic pairs: any images warped by random homographies or changed in light.
+"""Synthetic pairs: any images warped by random homographies, changed in light, or bent and moved.
 
 Image B is made when its pair is first read, and kept in the cache under a hash of the image and
 the change. A cached file whose checksum is wrong is made again.
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from kornia_ditf.datasets.files import given_folder, image_size, list_images
 from kornia_ditf.datasets.pairs import Pair, PairDataset
+from kornia_ditf.datasets.relief import Relief, random_points, random_relief, render
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.utils.cache import cache_folder, is_sound, write_checked
@@ -26,6 +27,7 @@ from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.images import read_image
 
 _KINDS = ("viewpoint", "illumination", "both")
+_POSE = "pose"
 _MARGIN = 4
 """Points lie at least so many pixels inside both images."""
 
@@ -35,8 +37,10 @@ class Change:
     """How image B differs from image A.
 
     Args:
-        kind: viewpoint (a homography), illumination (light, noise and blur), or both.
-        strength: how far corners move at most, as a part of the sides; and how far light changes.
+        kind: viewpoint (a homography), illumination (light, noise and blur), both, or pose (the
+            photograph bent into a relief, and seen by a camera that moved around it).
+        strength: how far corners move at most, as a part of the sides; how far light changes; and
+            by how many times 100 degrees the camera moves at most.
         seed: of the random numbers.
         points: how many points a pair has.
     """
@@ -68,13 +72,18 @@ class SyntheticPairs(PairDataset):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         key = hashlib.sha256(json.dumps([content, asdict(change)]).encode()).hexdigest()
         generator = np.random.Generator(np.random.PCG64(int(key[:16], 16)))
-        homography = np.eye(3)
-        if change.kind != "illumination":
-            homography = _random_homography(generator, size, change.strength)
-        points_a, points_b = _random_points(generator, size, homography, change.points)
+        relief, homography = None, np.eye(3)
+        if change.kind == _POSE:
+            relief = random_relief(generator, size, change.strength)
+            places = random_points(generator, size, relief, change.points, _MARGIN)
+            points_a, points_b = (torch.from_numpy(each) for each in places)
+        else:
+            if change.kind != "illumination":
+                homography = _random_homography(generator, size, change.strength)
+            points_a, points_b = _random_points(generator, size, homography, change.points)
         target = cache_folder() / "synthetic" / f"{key[:32]}.png"
         if not is_sound(target):
-            _make(path, target, homography, change, generator)
+            _make(path, target, relief or homography, change, generator)
         seen = torch.ones(len(points_a), dtype=torch.float64)
         return Pair(
             name=f"{path.stem}-{change.kind}-{change.seed}-{key[:6]}",
@@ -89,8 +98,16 @@ class SyntheticPairs(PairDataset):
             visibility_b=seen,
             box_a=(0.0, 0.0, float(size[1]), float(size[0])),
             box_b=(0.0, 0.0, float(size[1]), float(size[0])),
-            homography=torch.from_numpy(homography),
+            **_geometry(relief or homography),
         )
+
+
+def _geometry(view: Relief | npt.NDArray[np.float64]) -> dict[str, Any]:
+    """Return what a pair knows of its two views."""
+    if not isinstance(view, Relief):
+        return {"homography": torch.from_numpy(view)}
+    camera = torch.from_numpy(view.camera)
+    return {"camera_a": camera, "camera_b": camera, "pose": torch.from_numpy(view.pose)}
 
 
 def _random_homography(
@@ -126,7 +143,7 @@ def _random_points(
 def _make(
     source: Path,
     target: Path,
-    homography: npt.NDArray[np.float64],
+    view: Relief | npt.NDArray[np.float64],
     change: Change,
     generator: np.random.Generator,
 ) -> None:
@@ -134,10 +151,12 @@ def _make(
     from PIL import Image
 
     image: npt.NDArray[Any] = read_image(source)[0].permute(1, 2, 0).numpy()
-    if change.kind != "illumination":
+    if isinstance(view, Relief):
+        image = render(image, view)
+    elif change.kind != "illumination":
         size = (image.shape[1], image.shape[0])
-        image = cv2.warpPerspective(image, homography, size, borderMode=cv2.BORDER_REFLECT)
-    if change.kind != "viewpoint":
+        image = cv2.warpPerspective(image, view, size, borderMode=cv2.BORDER_REFLECT)
+    if change.kind in ("illumination", "both"):
         image = _relight(image, generator, change.strength)
     with write_checked(target) as temporary:
         pixels = np.clip(np.round(image * 255), 0, 255).astype(np.uint8)
@@ -172,10 +191,12 @@ def load(
 
     Args:
         root: a folder of images; folders in it are not looked into.
-        split: viewpoint, illumination or both (one kind of change), or all three.
+        split: viewpoint, illumination or both (one kind of change), or all three; or pose, whose
+            pairs have cameras and a pose.
         seed: another one changes every pair.
         versions: how many of each kind are made of each image.
-        strength: in (0, 0.45]; how far corners move at most, as a part of the sides.
+        strength: in (0, 0.45]; how far corners move at most, as a part of the sides, or by how
+            many times 100 degrees a camera moves at most.
         points: how many points each pair has.
         pattern: takes only images of such names, as in `*.jpg`.
 
@@ -205,5 +226,5 @@ SPEC = DatasetSpec(
     layout="images, in one folder",
     source="your own images",
     license="yours",
-    splits=("all", *_KINDS),
+    splits=("all", *_KINDS, _POSE),
 )

@@ -108,6 +108,9 @@ class NamedDetector:
         self.name, self.max_keypoints = name, max_keypoints
         self.detector: Any = getattr(cv2, f"{_class_name(name)}_create")(**limit)
 
+    def __repr__(self) -> str:
+        return repr(self.name)
+
     def detect(self, image: Any, mask: Any = None) -> Any:
         """Find keypoints, as OpenCV's `detect` does."""
         return self.detector.detect(image, mask)

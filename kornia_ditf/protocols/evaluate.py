@@ -1,11 +1,11 @@
-"""Scoring the descriptors of an annotated pair as a protocol does."""
+"""Scoring the descriptors, or the matches, of an annotated pair as a protocol does."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,11 +14,12 @@ from kornia_ditf.datasets.files import as_pixels, image_size, is_file
 from kornia_ditf.datasets.pairs import Pair
 from kornia_ditf.errors import DatasetError, InvalidArgumentError
 from kornia_ditf.matching.keypoints import match_points
-from kornia_ditf.metrics.functional import corner_error, point_distances, project, within
+from kornia_ditf.metrics.functional import point_distances, within
 from kornia_ditf.protocols.canvas import find_in_canvas, from_canvas, scale_of, to_canvas
-from kornia_ditf.protocols.planar import fit_homography, match_pair
+from kornia_ditf.protocols.matched import Found, carry_points, score_matches
+from kornia_ditf.protocols.planar import match_pair
 from kornia_ditf.protocols.protocol import Protocol
-from kornia_ditf.types import DescriptorMap, Frame
+from kornia_ditf.types import DescriptorMap, Frame, Matches
 
 _WILLOW_SIDE = 256
 
@@ -31,15 +32,17 @@ class PairResult:
         name: of the pair.
         category: what it counts under.
         points: which points of the pair these are, shape (K,), int64: those seen in both images.
-            For a homography, the number of the match.
+            For a homography or a pose, the number of the match.
         sources: where they are in image A, (x, y) in its pixels, shape (K, 2).
         predicted: where they were found, (x, y) in the pixels of image B, shape (K, 2).
-        distances: to where they belong, shape (K,), in the pixels that the protocol measures in.
+        truth: where they belong, shape (K, 2); for a pose, the nearest point of the epipolar line.
+        distances: to where they belong, shape (K,), in the pixels that the protocol measures in;
+            for a pose, squared and in units of the focal length.
         base: what thresholds are relative to, in the same pixels.
         alphas: the thresholds as parts of the base.
         hits: which are correct at each threshold, shape (A, K), bool.
-        corner_error: where a homography is fitted, the mean distance of the image's corners under
-            it from where they belong, in pixels of B; infinite where none could be fitted.
+        scores: of the pair as a whole: `corner_error` of the homography that was fitted, in pixels
+            of B, or the errors of `pose_errors`; infinite where nothing could be fitted.
         seconds: what finding and scoring took.
     """
 
@@ -48,21 +51,18 @@ class PairResult:
     points: Tensor
     sources: Tensor
     predicted: Tensor
+    truth: Tensor
     distances: Tensor
     base: float
     alphas: tuple[float, ...]
     hits: Tensor
-    corner_error: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 
-
-class _Found(NamedTuple):
-    points: Tensor
-    sources: Tensor
-    predicted: Tensor
-    distances: Tensor
-    base: float
-    corner_error: float | None = None
+    @property
+    def corner_error(self) -> float | None:
+        """Mean distance of the image's corners from where they belong; None without homography."""
+        return self.scores.get("corner_error")
 
 
 def evaluate_pair(
@@ -91,34 +91,85 @@ def evaluate_pair(
         (torch.Size([3, 60]), 475.0)
     """
     begin = time.perf_counter()
-    for path, size in ((pair.image_a, pair.size_a), (pair.image_b, pair.size_b)):
-        check_size(path, size, protocol)
-    if protocol.task == "homography":
-        found = _planar(map_a, map_b, pair, protocol)
-    elif protocol.task == "keypoints":
+    _check(pair, protocol)
+    if protocol.task == "keypoints":
         finder = _in_canvas if protocol.canvas else _in_image
-        found = finder(map_a, map_b, pair, protocol)
-    else:
+        return _result(finder(map_a, map_b, pair, protocol), pair, protocol, begin)
+    framed_a, framed_b = _framed(map_a, pair.size_a), _framed(map_b, pair.size_b)
+    sources, predicted = match_pair(framed_a, framed_b, pair, protocol)
+    found = score_matches(sources, predicted, pair, protocol)
+    return _result((found, 1.0), pair, protocol, begin)
+
+
+def evaluate_matches(matches: Matches, pair: Pair, protocol: Protocol) -> PairResult:
+    """Score the matches that an image matcher found in a pair.
+
+    Keypoints are carried by the matches: each moves as the match nearest to it in A does, and is
+    wrong where there is no match.
+
+    Args:
+        matches: in the pixels of the pair's images.
+        pair: what is known of the two images.
+        protocol: of the task `keypoints`, `homography` or `pose`.
+
+    Raises:
+        InvalidArgumentError: the pair lacks what the protocol needs, such as a box.
+        DatasetError: an image has another size than is annotated, as the protocol reads it.
+
+    Example:
+        >>> from kornia_ditf.datasets import folder
+        >>> from kornia_ditf.protocols.presets import find_protocol
+        >>> pair = folder.load("examples/data")[0]
+        >>> right = Matches(pair.points_a, pair.points_b, torch.ones(len(pair.points_a)))
+        >>> bool(evaluate_matches(right, pair, find_protocol("plain")).hits.all())
+        True
+    """
+    begin = time.perf_counter()
+    _check(pair, protocol)
+    if protocol.task != "keypoints":
+        sources, places = (each.double().cpu() for each in (matches.points_a, matches.points_b))
+        found = score_matches(sources, places, pair, protocol)
+        return _result((found, 1.0), pair, protocol, begin)
+    index = pair.visible.nonzero()[:, 0]
+    predicted = carry_points(matches, pair.points_a[index])
+    if protocol.canvas:
+        places = to_canvas(predicted, pair.size_b, protocol.canvas)
+        return _result(_measure_canvas(index, places, pair, protocol), pair, protocol, begin)
+    return _result(_measure(index, predicted, pair, protocol), pair, protocol, begin)
+
+
+_Measured = tuple[Found, float]
+"""Points that were found, and what thresholds are relative to."""
+
+
+def _check(pair: Pair, protocol: Protocol) -> None:
+    if protocol.task == "masks":
         raise InvalidArgumentError(
             f"{protocol.name} scores {protocol.task} of sequences: use evaluate_sequence"
         )
+    for path, size in ((pair.image_a, pair.size_a), (pair.image_b, pair.size_b)):
+        check_size(path, size, protocol)
+
+
+def _result(measured: _Measured, pair: Pair, protocol: Protocol, begin: float) -> PairResult:
+    found, base = measured
+    alphas, single = protocol.alphas, protocol.base == "canvas"
+    if protocol.task == "pose":  # in float64, as SuperGlue and LoFTR compare
+        hits = found.distances[None] < torch.tensor(alphas, dtype=torch.float64)[:, None]
+    else:
+        hits = within(found.distances, base, alphas, protocol.comparison, single=single)
     return PairResult(
         name=pair.name,
         category=pair.category,
         points=found.points,
         sources=found.sources,
         predicted=found.predicted,
+        truth=found.truth,
         distances=found.distances,
-        base=found.base,
-        alphas=protocol.alphas,
-        hits=within(
-            found.distances,
-            found.base,
-            protocol.alphas,
-            protocol.comparison,
-            single=protocol.base == "canvas",
-        ),
-        corner_error=found.corner_error,
+        base=base,
+        alphas=alphas,
+        hits=hits,
+        scores=found.scores,
         seconds=time.perf_counter() - begin,
     )
 
@@ -142,57 +193,49 @@ def check_size(path: Path, size: tuple[int, int], protocol: Protocol) -> None:
         )
 
 
-def _in_image(map_a: DescriptorMap, map_b: DescriptorMap, pair: Pair, protocol: Protocol) -> _Found:
+def _in_image(
+    map_a: DescriptorMap, map_b: DescriptorMap, pair: Pair, protocol: Protocol
+) -> _Measured:
     index = pair.visible.nonzero()[:, 0]
-    sources, truth = pair.points_a[index], pair.points_b[index]
     framed_a, framed_b = _framed(map_a, pair.size_a), _framed(map_b, pair.size_b)
-    predicted = match_points(framed_a, sources, framed_b).points_b.double().cpu()
+    predicted = match_points(framed_a, pair.points_a[index], framed_b).points_b.double().cpu()
+    return _measure(index, predicted, pair, protocol)
+
+
+def _measure(index: Tensor, predicted: Tensor, pair: Pair, protocol: Protocol) -> _Measured:
+    sources, truth = pair.points_a[index], pair.points_b[index]
     scale_a = scale_b = torch.ones(2, dtype=torch.float64)
     if "willow-padding" in protocol.compat:
         scale_a, scale_b = (
             _WILLOW_SIDE / torch.tensor(size[::-1], dtype=torch.float64)
             for size in (pair.size_a, pair.size_b)
         )
-    distances = point_distances(predicted * scale_b, truth * scale_b)
-    return _Found(index, sources, predicted, distances, _base(pair, protocol, sources * scale_a))
+    distances = point_distances(predicted * scale_b, truth * scale_b).nan_to_num(nan=torch.inf)
+    found = Found(index, sources, predicted, truth, distances, {})
+    return found, _base(pair, protocol, sources * scale_a)
 
 
 def _in_canvas(
     map_a: DescriptorMap, map_b: DescriptorMap, pair: Pair, protocol: Protocol
-) -> _Found:
+) -> _Measured:
     index, side = pair.visible.nonzero()[:, 0], protocol.canvas
-    points_a = to_canvas(pair.points_a[index], pair.size_a, side)
-    points_b = to_canvas(pair.points_b[index], pair.size_b, side)
+    points = to_canvas(pair.points_a[index], pair.size_a, side)
     if "visibility-scaling" in protocol.compat:
-        points_a = points_a * pair.visibility_a[index, None].float()
-        points_b = points_b * pair.visibility_b[index, None].float()
-    found = find_in_canvas(map_a, points_a, map_b, side, protocol.decode)
+        points = points * pair.visibility_a[index, None].float()
+    found = find_in_canvas(map_a, points, map_b, side, protocol.decode)
+    return _measure_canvas(index, found, pair, protocol)
+
+
+def _measure_canvas(index: Tensor, places: Tensor, pair: Pair, protocol: Protocol) -> _Measured:
+    side = protocol.canvas
+    truth = to_canvas(pair.points_b[index], pair.size_b, side)
+    if "visibility-scaling" in protocol.compat:
+        truth = truth * pair.visibility_b[index, None].float()
+    distances = torch.linalg.vector_norm(truth - places, dim=1).nan_to_num(nan=torch.inf)
+    sources, predicted = pair.points_a[index], from_canvas(places, pair.size_b, side)
     scale = 1.0 if protocol.base in ("canvas", "pixels") else scale_of(pair.size_b, side)
-    return _Found(
-        index,
-        pair.points_a[index],
-        from_canvas(found, pair.size_b, side),
-        torch.linalg.vector_norm(points_b - found, dim=1),
-        _base(pair, protocol, pair.points_a[index]) * scale,
-    )
-
-
-def _planar(map_a: DescriptorMap, map_b: DescriptorMap, pair: Pair, protocol: Protocol) -> _Found:
-    if pair.homography is None:
-        raise InvalidArgumentError(
-            f"pair {pair.name} has no homography, which {protocol.name} needs"
-        )
-    framed_a, framed_b = _framed(map_a, pair.size_a), _framed(map_b, pair.size_b)
-    sources, predicted = match_pair(framed_a, framed_b, pair, protocol)
-    distances = point_distances(project(pair.homography, sources), predicted)
-    return _Found(
-        torch.arange(len(sources)),
-        sources,
-        predicted,
-        distances,
-        1.0,
-        corner_error(fit_homography(sources, predicted), pair.homography, pair.size_a),
-    )
+    found = Found(index, sources, predicted, pair.points_b[index], distances, {})
+    return found, _base(pair, protocol, sources) * scale
 
 
 def _framed(described: DescriptorMap, size: tuple[int, int]) -> DescriptorMap:

@@ -61,21 +61,33 @@ def short_side_size(size: tuple[int, int], fit: Fit) -> tuple[int, int]:
     return fit.side, int((fit.side * width / height) // fit.multiple * fit.multiple)
 
 
-def _lengthen(array: npt.NDArray[Any], fit: Fit) -> npt.NDArray[Any]:
-    from PIL import Image
+def fitted_size(size: tuple[int, int], fit: Fit) -> tuple[int, int]:
+    """Return the height and width at which a fitted image is seen, without padding.
 
-    scale = fit.side / max(array.shape[:2])
+    Example:
+        >>> fitted_size((968, 1296), Fit(kind="long-side", side=640, multiple=16))
+        (480, 640)
+    """
+    match fit.kind:
+        case "whole":
+            return size
+        case "squash":
+            return fit.side, fit.side
+        case "pad":
+            return padded_size(size, fit.side)
+        case "short-side":
+            return short_side_size(size, fit)
+    scale = fit.side / max(size)
     # Python's round, as DiTF's script has it: halves go to even numbers.
-    height, width = (round(side * scale / fit.multiple) * fit.multiple for side in array.shape[:2])
-    size = (max(width, fit.multiple), max(height, fit.multiple))
-    return np.array(Image.fromarray(array).resize(size, Image.Resampling.BICUBIC))
+    height, width = (round(side * scale / fit.multiple) * fit.multiple for side in size)
+    return max(height, fit.multiple), max(width, fit.multiple)
 
 
-def _squash(array: npt.NDArray[Any], fit: Fit) -> npt.NDArray[Any]:
+def _scale(array: npt.NDArray[Any], fit: Fit) -> npt.NDArray[Any]:
     from PIL import Image
 
-    square = Image.fromarray(array).resize((fit.side, fit.side), Image.Resampling.BICUBIC)
-    return np.array(square)
+    height, width = fitted_size(array.shape[:2], fit)
+    return np.array(Image.fromarray(array).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _pad(array: npt.NDArray[Any], fit: Fit) -> npt.NDArray[Any]:
@@ -96,4 +108,4 @@ def _shorten(array: npt.NDArray[Any], fit: Fit) -> npt.NDArray[Any]:
     return np.asarray(cv2.resize(array, (width, height)))
 
 
-_SCALERS = {"long-side": _lengthen, "short-side": _shorten, "squash": _squash, "pad": _pad}
+_SCALERS = {"long-side": _scale, "short-side": _shorten, "squash": _scale, "pad": _pad}

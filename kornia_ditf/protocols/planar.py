@@ -10,6 +10,7 @@ from torch import Tensor
 from kornia_ditf.datasets.pairs import Pair
 from kornia_ditf.matching.match import match
 from kornia_ditf.matching.nearest import mutual_nearest
+from kornia_ditf.matching.refinement import refine
 from kornia_ditf.protocols.protocol import Protocol
 from kornia_ditf.types import DescriptorMap
 
@@ -22,11 +23,15 @@ def match_pair(
 ) -> tuple[Tensor, Tensor]:
     """Match a pair by mutual nearest neighbours: its keypoints, or tokens if it has none.
 
+    For a pose, tokens are moved in B to where the cosine peaks between them (`refine`).
+
     Returns:
         (x, y) in A and in B, shapes (K, 2), float64.
     """
-    if not len(pair.points_a):
+    if not len(pair.points_a) or protocol.task == "pose":
         matches = match(map_a, map_b)
+        if protocol.task == "pose":
+            matches = refine(matches, map_a, map_b)
         return matches.points_a.double().cpu(), matches.points_b.double().cpu()
     # Each keypoint once, in DIFT's order.
     points_a, points_b = (torch.unique(points, dim=0) for points in (pair.points_a, pair.points_b))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.propagation import Propagation
-from kornia_ditf.protocols.protocol import Decode, Fit, Protocol
+from kornia_ditf.protocols.protocol import Decode, Fit, PoseEstimation, Protocol
 from kornia_ditf.utils.checks import did_you_mean
 
 _DIFT = "DIFT, arXiv 2306.03881"
@@ -68,6 +68,16 @@ _DAVIS_DINO = Protocol(
     propagation=Propagation(top_k=5, last_frames=7, radius=12, temperature=0.1),
     hints={"pixels_per_token": 16},
 )
+_PLAIN_POSE = Protocol(
+    name="plain-pose",
+    source="kornia_ditf: images as they are; the best of six thresholds, as in glue-factory",
+    task="pose",
+    datasets=("posed-pairs", "synthetic"),
+    base="pixels",
+    comparison="<",
+    alphas=(5e-4,),
+    pose=PoseEstimation(),
+)
 
 PROTOCOLS: tuple[Protocol, ...] = (
     Protocol(
@@ -83,6 +93,44 @@ PROTOCOLS: tuple[Protocol, ...] = (
         datasets=("synthetic", "hpatches"),
         base="pixels",
         alphas=tuple(range(1, 11)),
+    ),
+    _PLAIN_POSE,
+    replace(
+        _PLAIN_POSE,
+        name="superglue-scannet",
+        source="SuperGlue, arXiv 1911.11763, match_pairs.py --resize 640 480",
+        fit=Fit(kind="long-side", side=640, multiple=16, upright=False),
+        pose=PoseEstimation(thresholds=(1.0,)),
+    ),
+    replace(
+        _PLAIN_POSE,
+        name="superglue-yfcc",
+        source="SuperGlue, arXiv 1911.11763, match_pairs.py --resize 1600",
+        fit=Fit(kind="long-side", side=1600, upright=False),
+        pose=PoseEstimation(thresholds=(1.0,)),
+    ),
+    replace(
+        _PLAIN_POSE,
+        name="loftr-scannet",
+        source="LoFTR, arXiv 2104.00680, indoor test",
+        fit=Fit(kind="long-side", side=640, multiple=16, upright=False),
+        pose=PoseEstimation(thresholds=(0.5,)),
+    ),
+    replace(
+        _PLAIN_POSE,
+        name="loftr-megadepth",
+        source="LoFTR, arXiv 2104.00680, outdoor test",
+        fit=Fit(kind="long-side", side=840, multiple=8, upright=False),
+        alphas=(1e-4,),
+        pose=PoseEstimation(thresholds=(0.5,)),
+    ),
+    replace(
+        _PLAIN_POSE,
+        name="gluefactory-megadepth",
+        source="glue-factory, gluefactory.eval.megadepth1500, eval.estimator=poselib",
+        fit=Fit(kind="long-side", side=1600, upright=False),
+        alphas=(1e-4, 5e-4, 1e-3),
+        pose=PoseEstimation(estimator="poselib"),
     ),
     Protocol(
         name="dift-spair",

@@ -12,7 +12,7 @@ from kornia_ditf.matching.propagation import Propagation
 from kornia_ditf.metrics.functional import Comparison
 from kornia_ditf.utils.checks import check_one_of
 
-Task = Literal["keypoints", "homography", "masks"]
+Task = Literal["keypoints", "homography", "pose", "masks"]
 
 COMPATIBILITY = {
     "dift-sampling": "HPatches: keypoints are normalised as if pixels' centres were corners, and "
@@ -28,7 +28,8 @@ COMPATIBILITY = {
 """Behaviour of authors' code that their papers do not state, by its name in `Protocol.compat`."""
 
 _KINDS = ("whole", "squash", "long-side", "short-side", "pad")
-_TASKS = ("keypoints", "homography", "masks")
+_TASKS = ("keypoints", "homography", "pose", "masks")
+_ESTIMATORS = ("cv2", "cv2-magsac", "poselib")
 _BASES = ("box", "image", "canvas", "points", "pixels")
 
 
@@ -83,6 +84,39 @@ class Decode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PoseEstimation:
+    """How the pose of a pair is estimated from matches.
+
+    Args:
+        estimator: `cv2` (RANSAC, as SuperGlue and LoFTR do), `cv2-magsac` or `poselib`.
+        thresholds: largest distances of an inlier to its epipolar line, in pixels of the fitted
+            images. Of several, scores are those of the one whose mean AUC is best, for each
+            contestant, as in glue-factory.
+        confidence: in (0, 1), that no better sample was overlooked.
+        angles: thresholds of the AUC, in degrees.
+    """
+
+    estimator: Literal["cv2", "cv2-magsac", "poselib"] = "cv2"
+    thresholds: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
+    confidence: float = 0.99999
+    angles: tuple[float, ...] = (5, 10, 20)
+
+    def __post_init__(self) -> None:
+        check_one_of("pose.estimator", self.estimator, _ESTIMATORS)
+        for name in ("thresholds", "angles"):
+            _check_positive(f"pose.{name}", getattr(self, name))
+        if not 0 < self.confidence < 1:
+            raise InvalidArgumentError(
+                f"pose.confidence must lie in (0, 1), got {self.confidence!r}"
+            )
+
+
+def _check_positive(name: str, values: tuple[float, ...]) -> None:
+    if not values or not all(0 < value < math.inf for value in values):
+        raise InvalidArgumentError(f"{name} must all be above 0, got {values!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
     """A published evaluation with every number that can change a result.
 
@@ -91,7 +125,7 @@ class Protocol:
     Args:
         name: what the user types.
         source: where the numbers come from.
-        task: what is scored: keypoints, homographies, or masks of a sequence.
+        task: what is scored: keypoints, homographies, poses, or masks of a sequence.
         datasets: the names of the data sets that it is meant for.
         fit: how images are fitted before they are described.
         decode: how points are found.
@@ -104,6 +138,7 @@ class Protocol:
         canvas: side of the padded square in whose pixels distances are measured; 0 where they are
             measured in the pixels of the image.
         propagation: for masks.
+        pose: for poses; `alphas` are then bounds of the squared epipolar distance of a match.
         per_category: score so many pairs of each category, drawn as the authors do; 0 is all.
         compat: what the authors' code does and its paper does not mean, by name: see
             docs/protocols.md.
@@ -123,6 +158,7 @@ class Protocol:
     corner_thresholds: tuple[float, ...] = (1, 3, 5)
     canvas: int = 0
     propagation: Propagation | None = None
+    pose: PoseEstimation | None = None
     per_category: int = 0
     compat: frozenset[str] = frozenset()
     hints: Mapping[str, Any] = field(default_factory=dict)
@@ -136,9 +172,9 @@ class Protocol:
             )
         check_one_of("base", self.base, _BASES)
         for name in ("alphas", "corner_thresholds"):
-            values = getattr(self, name)
-            if not values or not all(0 < value < math.inf for value in values):
-                raise InvalidArgumentError(f"{name} must all be above 0, got {values!r}")
+            _check_positive(name, getattr(self, name))
+        if (self.task == "pose") != (self.pose is not None):
+            raise InvalidArgumentError("pose, a PoseEstimation, belongs to the task 'pose' alone")
         square = {self.canvas > 0, self.fit.kind == "pad", self.decode.kind != "pixels"}
         if len(square) > 1 or (self.base == "canvas" and not self.canvas):
             raise InvalidArgumentError(

@@ -11,9 +11,8 @@ from kornia_ditf.massive import MIN_RATIO
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.utils.picture import Picture
 from kornia_ditf.viz.inspection import Inspection
+from kornia_ditf.viz.picture import figure_pixels, new_figure
 from kornia_ditf.viz.similarity import draw_similarity
-
-_DPI = 110
 
 
 def draw_channels(inspection: Inspection, *, count: int = 64) -> Picture:
@@ -53,7 +52,7 @@ def draw_channels(inspection: Inspection, *, count: int = 64) -> Picture:
     bar = figure.colorbar(shown, ax=axes, pad=0.015)
     ticks = [tick for tick in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if np.log10(tick) <= top]
     bar.set_ticks([float(np.log10(tick)) for tick in ticks], labels=[f"{tick}x" for tick in ticks])
-    return read_pixels(canvas)
+    return figure_pixels(canvas)
 
 
 def draw_treatments(inspection: Inspection, image: ImageLike) -> Picture:
@@ -84,20 +83,4 @@ def draw_treatments(inspection: Inspection, image: ImageLike) -> Picture:
     colours = ScalarMappable(Normalize(*limits), "viridis")
     figure.colorbar(colours, ax=all_axes, shrink=0.8, pad=0.01).set_label("cosine with the point")
     figure.suptitle(f"Block {inspection.block}: which tokens look like the marked one", fontsize=11)
-    return read_pixels(canvas)
-
-
-def new_figure(width: float, height: float) -> tuple[Any, Any]:
-    """Make a figure of a size in inches, and the canvas that draws it."""
-    # Without pyplot, which keeps figures and a backend for the whole process.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
-    return figure, FigureCanvasAgg(figure)
-
-
-def read_pixels(canvas: Any) -> Picture:
-    """Draw a canvas, and return its pixels, shape (H, W, 3), RGB."""
-    canvas.draw()
-    return Picture.of(np.asarray(canvas.buffer_rgba())[..., :3])
+    return figure_pixels(canvas)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -9,6 +11,8 @@ import torch
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.utils.picture import Picture
+
+_DPI = 110
 
 
 def as_picture(image: ImageLike) -> Picture:
@@ -57,3 +61,19 @@ def map_colours(values: npt.NDArray[np.float32], colormap: int) -> Picture:
         return Picture.of(np.zeros((*values.shape, 3)))
     mapped = cv2.applyColorMap((values * 255).round().astype(np.uint8), colormap)
     return Picture.of(mapped[..., ::-1])
+
+
+def new_figure(width: float, height: float) -> tuple[Any, Any]:
+    """Make a Matplotlib figure of a size in inches, and its canvas for `figure_pixels`."""
+    # Without pyplot, which keeps figures and a backend for the whole process.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    return figure, FigureCanvasAgg(figure)
+
+
+def figure_pixels(canvas: Any) -> Picture:
+    """Draw a figure's canvas."""
+    canvas.draw()
+    return Picture.of(np.asarray(canvas.buffer_rgba())[..., :3])

@@ -273,6 +273,10 @@ def file_digest(path: Path) -> str:
 
 
 def _pair_key(pair: Pair, digest_a: str, digest_b: str) -> str:
+    posed = {}
+    if pair.pose is not None:
+        parts = (pair.camera_a, pair.camera_b, pair.pose)
+        posed["posed"] = [part.tolist() for part in parts if part is not None]
     return content_key(
         images=[digest_a, digest_b],
         names=[pair.name, pair.category],
@@ -280,6 +284,7 @@ def _pair_key(pair: Pair, digest_a: str, digest_b: str) -> str:
         visibility=[pair.visibility_a.tolist(), pair.visibility_b.tolist()],
         geometry=[pair.size_a, pair.size_b, pair.box_a, pair.box_b],
         homography=None if pair.homography is None else pair.homography.tolist(),
+        **posed,
     )
 
 

@@ -138,7 +138,7 @@ def _section(
         np.concatenate([getattr(each, side) for each in scored], 1)
         for side in ("numerators", "denominators")
     )
-    drawn, drawing = _draw(above, below, first, choice)
+    drawn, drawing = resample(above, below, first, choice)
     values = ratio(above, below)
     intervals = [
         interval(float(values[column]), drawn[:, column], choice["confidence"])
@@ -171,7 +171,7 @@ def _section(
     )
 
 
-def _draw(
+def resample(
     above: Floats, below: Floats, first: ExperimentScores, choice: Mapping[str, Any]
 ) -> tuple[Floats, str]:
     """Resample pairs for all experiments at once, and describe how."""

@@ -16,6 +16,7 @@ from kornia_ditf.errors import StudyError
 from kornia_ditf.metrics.accumulate import MMA, HomographyAccuracy, JAndF
 from kornia_ditf.metrics.functional import area_contributions
 from kornia_ditf.metrics.pck import PCK
+from kornia_ditf.metrics.pose import PoseAccuracy
 from kornia_ditf.metrics.statistics import Floats, category_means
 from kornia_ditf.study.store.records import read_records
 
@@ -166,4 +167,29 @@ def _masks(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> Sc
     return scores, [JAndF.definition], above, np.repeat(objects[:, None], 3, 1)
 
 
-_SCORERS = {"keypoints": _keypoints, "homography": _planar, "masks": _masks}
+def _poses(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> Scored:
+    pose, limits = protocol["pose"], protocol["alphas"]
+    found = [dict(row["scores"]) for row in rows]
+    best: Floats | None = None
+    for threshold in pose["thresholds"]:
+        errors = np.array([each[f"pose_error@{threshold:g}"] for each in found])
+        areas = np.stack([area_contributions(errors, t).numpy() for t in pose["angles"]], 1)
+        if best is None or areas.mean() > best.mean():
+            best = areas
+    assert best is not None
+    precise = np.array(
+        [[float(np.mean(hits)) if len(hits) else 0.0 for hits in row["hits"]] for row in rows]
+    )
+    scores = [Score(f"pose AUC@{t:g}°", "pose AUC", t) for t in pose["angles"]]
+    scores += [Score(f"precision@{t:g}", "precision", t) for t in limits]
+    above = np.concatenate([best, precise], 1)
+    definitions = [PoseAccuracy.definition]
+    if len(pose["thresholds"]) > 1:
+        definitions.append(
+            f"Of the inlier thresholds {', '.join(f'{t:g}' for t in pose['thresholds'])} px, "
+            "scores are each contestant's with the best mean AUC, as in glue-factory."
+        )
+    return scores, definitions, above, np.ones(above.shape)
+
+
+_SCORERS = {"keypoints": _keypoints, "homography": _planar, "pose": _poses, "masks": _masks}

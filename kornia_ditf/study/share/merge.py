@@ -124,6 +124,12 @@ def settings_of(study: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def contents_differ(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two experiments' digests of pairs and images, of as many parts each, differ."""
+    first, second = (each.get("content", ()) for each in (a, b))
+    return bool(first) and len(first) == len(second) and first != second
+
+
 def _check_settings(folders: Sequence[Path], studies: Sequence[Mapping[str, Any]]) -> None:
     """Check that studies judge alike, and that labels mean the same in all."""
     known: dict[str, tuple[Path, Mapping[str, Any]]] = {}
@@ -225,8 +231,7 @@ def _check_experiment(a: _Piece, b: _Piece) -> None:
     for name in _OF_PAIRS if planar else _OF_PAIRS + _OF_POINTS:
         if a.table[name] != b.table[name]:
             raise StudyError(f"cannot merge {where}: {name} of the pairs differs")
-    contents = [each.experiment.get("content", ()) for each in (a, b)]
-    if all(contents) and len(contents[0]) == len(contents[1]) and contents[0] != contents[1]:
+    if contents_differ(a.experiment, b.experiment):
         raise StudyError(f"cannot merge {where}: the images or annotations of the pairs differ")
 
 

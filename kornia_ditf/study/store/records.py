@@ -69,13 +69,6 @@ def pair_row(pair: Pair, result: PairResult, root: Path) -> dict[str, Any]:
         result: its scores.
         root: folder of the data set, which images are named from.
     """
-    from kornia_ditf.metrics.functional import project
-
-    scores = {} if result.corner_error is None else {"corner_error": result.corner_error}
-    planar = pair.homography is not None and result.corner_error is not None
-    truth = (
-        project(pair.homography, result.sources) if planar else pair.points_b[result.points]  # type: ignore[arg-type]
-    )
     return {
         "pair": _utf8(pair.name),
         "category": _utf8(pair.category),
@@ -84,12 +77,12 @@ def pair_row(pair: Pair, result: PairResult, root: Path) -> dict[str, Any]:
         "points": result.points.tolist(),
         "points_a": result.sources.tolist(),
         "found_b": result.predicted.tolist(),
-        "true_b": truth.tolist(),
+        "true_b": result.truth.tolist(),
         "distances": result.distances.tolist(),
         "base": result.base,
         "alphas": list(result.alphas),
         "hits": result.hits.tolist(),
-        "scores": list(scores.items()),
+        "scores": list(result.scores.items()),
     }
 
 

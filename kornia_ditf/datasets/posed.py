@@ -1,0 +1,210 @@
+"""Image pairs with known cameras and pose, from the lists of SuperGlue and glue-factory.
+
+A line names two images, then quarter turns that bring each upright (not in glue-factory's lists),
+both calibration matrices (9 numbers each), and the pose that takes points of camera A to camera B
+(4 x 4, or a rotation and a translation: 16 or 12 numbers). ScanNet-1500, MegaDepth-1500, YFCC and
+phototourism are published so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from kornia_ditf.datasets.files import given_folder, image_size, path_inside, read_text
+from kornia_ditf.datasets.pairs import Pair, PairDataset, as_camera, as_pose
+from kornia_ditf.datasets.spec import DatasetSpec
+from kornia_ditf.errors import DatasetError
+from kornia_ditf.utils.cache import cache_folder, is_sound, write_checked
+from kornia_ditf.utils.images import read_image
+
+_HOW = (
+    "A line holds two images, optionally two quarter turns, K of each (9 numbers) and T_AtoB (16, "
+    "or 12 for rotation and translation), as in scannet_test_pairs_with_gt.txt"
+)
+_LISTS = ("*pairs_with_gt.txt", "pairs_calibrated.txt")
+_FORMS = {38: (True, 16), 36: (False, 16), 34: (True, 12), 32: (False, 12)}
+"""By the number of words in a line, whether there are quarter turns, and how long the pose is."""
+
+Floats = npt.NDArray[np.float64]
+
+
+class _Line(NamedTuple):
+    images: tuple[str, str]
+    turns: tuple[int, int]
+    cameras: tuple[Floats, Floats]
+    pose: Floats
+
+
+class PosedPairs(PairDataset):
+    """Pairs with `camera_a`, `camera_b` and `pose`, in the order of their list.
+
+    An image that the list says is turned is turned upright into the cache, and its camera and the
+    pose with it, by the arithmetic of SuperGlue's `match_pairs.py`.
+    """
+
+    def __init__(self, root: Path, file: Path, lines: list[str]) -> None:
+        super().__init__("posed-pairs", root, "all")
+        self._file, self._lines = file, lines
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return ("all",)
+
+    def category(self, index: int) -> str:
+        return "all"
+
+    def read(self, index: int) -> Pair:
+        line = _parse(self._lines[index], self._file, index)
+        images, sizes, cameras = [], [], []
+        for name, turn, camera in zip(line.images, line.turns, line.cameras, strict=True):
+            path = path_inside(self.root, name, self._file)
+            size = image_size(path, f"{self._file.name} names it")
+            camera = _turn_camera(camera, size, turn)
+            images.append(_turn_image(path, name, turn) if turn else path)
+            sizes.append(size[::-1] if turn % 2 else size)
+            cameras.append(torch.from_numpy(camera))
+        from_a, from_b = (_turn_in_plane(turn) for turn in line.turns)
+        pose = from_b @ line.pose @ np.linalg.inv(from_a) if any(line.turns) else line.pose
+        nothing = torch.empty(0, dtype=torch.float64)
+        return Pair(
+            name=f"{index:05d}-{Path(line.images[0]).stem}-{Path(line.images[1]).stem}",
+            category="all",
+            image_a=images[0],
+            image_b=images[1],
+            size_a=sizes[0],
+            size_b=sizes[1],
+            points_a=nothing.reshape(0, 2),
+            points_b=nothing.reshape(0, 2),
+            visibility_a=nothing,
+            visibility_b=nothing,
+            camera_a=cameras[0],
+            camera_b=cameras[1],
+            pose=torch.from_numpy(pose),
+        )
+
+
+def _parse(text: str, file: Path, index: int) -> _Line:
+    words, where = text.split(), f"pair {index}: "
+    if len(words) not in _FORMS:
+        raise DatasetError(file, f"{where}{len(words)} words. {_HOW}")
+    turned, length = _FORMS[len(words)]
+    turns = tuple(int(word) if word in ("0", "1", "2", "3") else -1 for word in words[2:4])
+    if turned and min(turns) < 0:
+        raise DatasetError(
+            file, f"{where}quarter turns must be 0, 1, 2 or 3, got {words[2]} and {words[3]}"
+        )
+    try:
+        numbers = np.array([float(word) for word in words[4 if turned else 2 :]])
+    except ValueError as error:
+        raise DatasetError(file, f"{where}{error}. {_HOW}") from error
+    cameras = numbers[:9].reshape(3, 3), numbers[9:18].reshape(3, 3)
+    for side, camera in zip("ab", cameras, strict=True):
+        as_camera(torch.from_numpy(camera), file, f"{where}camera_{side}")
+    pose = np.eye(4)
+    if length == 16:
+        pose = numbers[18:].reshape(4, 4)
+    else:
+        pose[:3, :3], pose[:3, 3] = numbers[18:27].reshape(3, 3), numbers[27:]
+    as_pose(torch.from_numpy(pose), file, f"{where}pose")
+    return _Line((words[0], words[1]), turns if turned else (0, 0), cameras, pose)  # type: ignore[arg-type]
+
+
+def _turn_camera(camera: Floats, size: tuple[int, int], turn: int) -> Floats:
+    """Return the camera of an image turned by quarters counter-clockwise (`rotate_intrinsics`)."""
+    height, width = size
+    fx, fy, cx, cy = camera[0, 0], camera[1, 1], camera[0, 2], camera[1, 2]
+    values: dict[int, list[Any]] = {
+        1: [fy, fx, cy, width - 1 - cx],
+        2: [fx, fy, width - 1 - cx, height - 1 - cy],
+        3: [fy, fx, height - 1 - cy, cx],
+    }
+    if not turn:
+        return camera
+    x, y, u, v = values[turn]
+    return np.array([[x, 0.0, u], [0.0, y, v], [0.0, 0.0, 1.0]])
+
+
+def _turn_in_plane(turn: int) -> Floats:
+    """Return what a turn of the image does to points in its camera (`rotate_pose_inplane`)."""
+    angle = math.radians((0, 270, 180, 90)[turn])
+    matrix = np.eye(4)
+    matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return matrix
+
+
+def _turn_image(path: Path, name: str, turn: int) -> Path:
+    """Turn an image, as stored, by quarters counter-clockwise into the cache."""
+    from PIL import Image
+
+    digest = hashlib.sha256(path.read_bytes() + bytes([turn])).hexdigest()[:32]
+    target = cache_folder() / "turned" / digest / f"{Path(name).stem}.png"
+    if not is_sound(target):
+        pixels = read_image(path, upright=False)[0].permute(1, 2, 0).numpy()
+        turned = np.ascontiguousarray(np.rot90((pixels * 255).round().astype(np.uint8), turn))
+        with write_checked(target) as temporary:
+            Image.fromarray(turned).save(temporary, format="PNG")
+    return target
+
+
+def load(
+    root: str | Path, *, split: str = "all", file: str | None = None, images: str = ""
+) -> PosedPairs:
+    """Read a list of pairs with poses.
+
+    Args:
+        root: the folder of the images, with the list in it.
+        split: always all.
+        file: name of the list below `root`; None takes the one that is there.
+        images: folder below `root` that names in the list begin in.
+
+    Raises:
+        DatasetError: there is no list, several to choose from, or a line is malformed.
+    """
+    folder = given_folder(root)
+    SPEC.check_split(split, folder)
+    if file is None:
+        found = sorted(path for pattern in _LISTS for path in folder.glob(pattern))
+        if len(found) != 1:
+            names = ", ".join(path.name for path in found) or "none"
+            raise DatasetError(
+                folder, f"it must hold one list ({', '.join(_LISTS)}), got {names}; name it: file"
+            )
+        listed = found[0]
+    else:
+        listed = path_inside(folder, file, folder)
+    lines = [line for line in read_text(listed, _HOW).splitlines() if line.strip()]
+    if not lines:
+        raise DatasetError(listed, f"it lists no pair. {_HOW}")
+    for index, line in enumerate(lines):
+        _parse(line, listed, index)
+    place = folder if not images else path_inside(folder, images, listed)
+    if not images and (folder / "images").is_dir() and not _is_there(folder, lines[0]):
+        place = folder / "images"  # as glue-factory keeps MegaDepth-1500
+    return PosedPairs(place, listed, lines)
+
+
+def _is_there(folder: Path, line: str) -> bool:
+    return (folder / line.split()[0]).is_file()
+
+
+SPEC = DatasetSpec(
+    name="posed-pairs",
+    load=load,
+    layout="a list of pairs (*pairs_with_gt.txt of SuperGlue or pairs_calibrated.txt of "
+    "glue-factory) and the images that it names",
+    source="lists: https://github.com/magicleap/SuperGluePretrainedNetwork (assets) and "
+    "https://github.com/cvg/glue-factory; images: ScanNet, MegaDepth, YFCC100M, phototourism",
+    license="see their publishers",
+    inside=("*pairs_with_gt.txt",),
+    splits=("all",),
+)

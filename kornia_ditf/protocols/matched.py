@@ -1,0 +1,97 @@
+"""Scoring the matches of a pair, whoever found them, as a protocol does."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kornia_ditf.datasets.pairs import Pair
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.metrics.functional import corner_error, point_distances, project
+from kornia_ditf.metrics.pose import epipolar_distances, essential_of, normalise
+from kornia_ditf.protocols.planar import fit_homography
+from kornia_ditf.protocols.pose import pose_errors
+from kornia_ditf.protocols.protocol import Protocol
+from kornia_ditf.types import Matches
+
+
+class Found(NamedTuple):
+    """Points of a pair as they were found, before thresholds."""
+
+    points: Tensor
+    sources: Tensor
+    predicted: Tensor
+    truth: Tensor
+    distances: Tensor
+    scores: dict[str, float]
+
+
+def score_matches(sources: Tensor, predicted: Tensor, pair: Pair, protocol: Protocol) -> Found:
+    """Score the matches of a pair by its homography or its pose.
+
+    Args:
+        sources: (x, y) in A, shape (K, 2), float64.
+        predicted: (x, y) in B, shape (K, 2), float64.
+        pair: what is known of it.
+        protocol: of the task `homography` or `pose`.
+
+    Raises:
+        InvalidArgumentError: the pair lacks what the protocol needs.
+    """
+    numbers = torch.arange(len(sources))
+    if protocol.task == "homography":
+        if pair.homography is None:
+            raise InvalidArgumentError(
+                f"pair {pair.name} has no homography, which {protocol.name} needs"
+            )
+        truth = project(pair.homography, sources)
+        error = corner_error(fit_homography(sources, predicted), pair.homography, pair.size_a)
+        distances = point_distances(truth, predicted)
+        return Found(numbers, sources, predicted, truth, distances, {"corner_error": error})
+    if pair.pose is None:
+        raise InvalidArgumentError(f"pair {pair.name} has no pose, which {protocol.name} needs")
+    errors = pose_errors(sources.numpy(), predicted.numpy(), pair, protocol)
+    distances = torch.from_numpy(
+        epipolar_distances(sources, predicted, pair.camera_a, pair.camera_b, pair.pose)
+    )
+    return Found(
+        numbers, sources, predicted, _on_lines(sources, predicted, pair), distances, errors
+    )
+
+
+def carry_points(matches: Matches, points: Tensor) -> Tensor:
+    """Carry points of image A to image B by matches: each moves as the nearest match in A does.
+
+    Args:
+        matches: of one pair.
+        points: (x, y) in A, shape (K, 2).
+
+    Returns:
+        (x, y) in B, shape (K, 2), float64; NaN where there is no match.
+
+    Example:
+        >>> found = Matches(torch.zeros(1, 2), torch.tensor([[5.0, 6.0]]), torch.ones(1))
+        >>> carry_points(found, torch.tensor([[1.0, 1.0]]))
+        tensor([[6., 7.]], dtype=torch.float64)
+    """
+    points = points.double()
+    a, b = matches.points_a.double(), matches.points_b.double()
+    if not len(a):
+        return torch.full_like(points, torch.nan)
+    nearest = torch.cdist(points, a).argmin(1)
+    return points + (b - a)[nearest]
+
+
+def _on_lines(sources: Tensor, predicted: Tensor, pair: Pair) -> Tensor:
+    """Return the point of each true epipolar line in B that is nearest to where a match ends."""
+    assert pair.pose is not None and pair.camera_b is not None
+    a = normalise(sources, pair.camera_a)
+    essential, camera = essential_of(pair.pose.numpy()), pair.camera_b.numpy()
+    lines = np.c_[a, np.ones(len(a))] @ essential.T @ np.linalg.inv(camera)
+    b = predicted.numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        off = (np.sum(lines[:, :2] * b, 1) + lines[:, 2]) / np.sum(lines[:, :2] ** 2, 1)
+    return torch.from_numpy(b - np.nan_to_num(off)[:, None] * lines[:, :2])

@@ -1,0 +1,208 @@
+"""Two studies side by side: what differs between them, cell by cell, and whether it is real."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from kornia_ditf.errors import StudyError
+from kornia_ditf.metrics.statistics import Interval, holm, interval, paired_permutation, ratio
+from kornia_ditf.study.report.analysis import resample
+from kornia_ditf.study.report.page import environment
+from kornia_ditf.study.report.scores import ExperimentScores, read_experiment
+from kornia_ditf.study.run.summary import read_finished
+from kornia_ditf.study.share.merge import contents_differ, differences, settings_of
+from kornia_ditf.study.store.records import RECORDS
+
+Experiment: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CellDifference:
+    """One score of one descriptor on one data set, in two studies.
+
+    Args:
+        dataset: label of the data set.
+        protocol: its name.
+        descriptor: label of the descriptor; `A against B` where the studies have one each.
+        score: name of the score.
+        a: its value in the first study.
+        b: its value in the second.
+        difference: b minus a on the same pairs, with its interval.
+        p: of the paired permutation test, two-sided.
+        corrected: by Holm, for all cells of the comparison.
+    """
+
+    dataset: str
+    protocol: str
+    descriptor: str
+    score: str
+    a: float
+    b: float
+    difference: Interval
+    p: float
+    corrected: float
+
+
+@dataclass(frozen=True, slots=True)
+class StudyComparison:
+    """Two studies, compared.
+
+    Args:
+        cells: what both evaluated.
+        left_out: what only one of them evaluated, or not in the same way, in sentences.
+        settings: what else differs, as (name, value in A, value in B).
+        confidence: of the intervals.
+    """
+
+    cells: tuple[CellDifference, ...]
+    left_out: tuple[str, ...]
+    settings: tuple[tuple[str, Any, Any], ...]
+    confidence: float
+
+
+def compare_studies(a: Path, b: Path) -> StudyComparison:
+    """Compare what two studies, or bundles, measured on the same pairs.
+
+    Descriptors are compared with those of the same label; where both studies have one descriptor
+    on a data set, these two. The settings of the report are those of A.
+
+    Args:
+        a: folder of the first study.
+        b: folder of the second.
+
+    Raises:
+        StudyError: one is not finished or damaged, or nothing in them can be compared.
+    """
+    studies = read_finished(a), read_finished(b)
+    choice = studies[0]["study"]["report"]
+    cells: list[CellDifference] = []
+    left_out: list[str] = []
+    compared: list[tuple[Experiment, Experiment]] = []
+    for first, second, reason in _couples(*studies):
+        if first is None or second is None:
+            left_out.append(reason)
+            continue
+        scored = _read(a, first), _read(b, second)
+        reason = _incomparable(first, second, *scored)
+        if reason:
+            left_out.append(f"{_name(first)}: {reason}")
+        else:
+            cells += _cells(first, second, *scored, choice)
+            compared.append((first, second))
+    if not cells:
+        raise StudyError(f"nothing in {a} and {b} can be compared: {'; '.join(left_out)}")
+    corrected = holm([cell.p for cell in cells])
+    return StudyComparison(
+        tuple(replace(cell, corrected=p) for cell, p in zip(cells, corrected, strict=True)),
+        tuple(left_out),
+        tuple(_settings(*studies, compared)),
+        choice["confidence"],
+    )
+
+
+def comparison_page(comparison: StudyComparison, a: str, b: str) -> str:
+    """Return a comparison as one HTML page; `a` and `b` name the studies."""
+    template = environment("compare.html").get_template("compare.html.j2")
+    return template.render(comparison=comparison, a=a, b=b)
+
+
+def _couples(
+    a: Mapping[str, Any], b: Mapping[str, Any]
+) -> Iterator[tuple[Experiment | None, Experiment | None, str]]:
+    """Go through the experiments of both; one that stands alone comes with a sentence."""
+    tables: list[dict[tuple[str, str], dict[str, Experiment]]] = [{}, {}]
+    for table, study in zip(tables, (a, b), strict=True):
+        for each in study["experiments"]:
+            rows = table.setdefault((each["dataset"], each["protocol"]["name"]), {})
+            rows[each["descriptor"]] = each
+    for key in {**tables[0], **tables[1]}:
+        rows_a, rows_b = (table.get(key, {}) for table in tables)
+        if len(rows_a) == len(rows_b) == 1:
+            yield next(iter(rows_a.values())), next(iter(rows_b.values())), ""
+            continue
+        for label in {**rows_a, **rows_b}:
+            own, other = rows_a.get(label), rows_b.get(label)
+            alone = own or other
+            side = "A" if other is None else "B"
+            yield own, other, f"{_name(alone)}: only in {side}" if alone else ""
+
+
+def _incomparable(
+    a: Experiment, b: Experiment, scored_a: ExperimentScores, scored_b: ExperimentScores
+) -> str:
+    for name, left, right in differences(a["protocol"], b["protocol"], "protocol"):
+        return f"{name} is {left!r} and {right!r}"
+    if len(scored_a.names) != len(scored_b.names):
+        return f"pairs are {len(scored_a.names)} and {len(scored_b.names)}"
+    for name in ("names", "categories", "images"):
+        if getattr(scored_a, name) != getattr(scored_b, name):
+            return f"the {name} of the pairs differ"
+    return "the images or annotations of the pairs differ" if contents_differ(a, b) else ""
+
+
+def _cells(
+    a: Experiment,
+    b: Experiment,
+    scored_a: ExperimentScores,
+    scored_b: ExperimentScores,
+    choice: Mapping[str, Any],
+) -> Iterator[CellDifference]:
+    above = np.concatenate([scored_a.numerators, scored_b.numerators], 1)
+    below = np.concatenate([scored_a.denominators, scored_b.denominators], 1)
+    drawn, _ = resample(above, below, scored_a, choice)
+    values, count = ratio(above, below), len(scored_a.scores)
+    clusters = scored_a.images if choice["resample"] == "image" else None
+    label = a["descriptor"]
+    if label != b["descriptor"]:
+        label = f"{label} against {b['descriptor']}"
+    for place, score in enumerate(scored_a.scores):
+        p = paired_permutation(
+            above[:, count + place] - above[:, place],
+            clusters=clusters,
+            permutations=choice["permutations"],
+            seed=choice["seed"],
+        )
+        yield CellDifference(
+            a["dataset"],
+            a["protocol"]["name"],
+            label,
+            score.name,
+            float(values[place]),
+            float(values[count + place]),
+            interval(
+                float(values[count + place] - values[place]),
+                drawn[:, count + place] - drawn[:, place],
+                choice["confidence"],
+            ),
+            p,
+            p,
+        )
+
+
+def _settings(
+    a: Mapping[str, Any],
+    b: Mapping[str, Any],
+    compared: list[tuple[Experiment, Experiment]],
+) -> Iterator[tuple[str, Any, Any]]:
+    yield from differences(settings_of(a), settings_of(b))
+    for name in ("versions", "hardware", "commit"):
+        yield from differences(a[name], b[name], name)
+    for first, second in compared:
+        for name in ("name", "settings", "channels", "device", "identity"):
+            yield from differences(first[name], second[name], f"{_name(first)}: {name}")
+
+
+def _read(folder: Path, experiment: Experiment) -> ExperimentScores:
+    labels = experiment["descriptor"], experiment["dataset"], experiment["protocol"]
+    return read_experiment(folder / RECORDS, *labels)
+
+
+def _name(experiment: Experiment) -> str:
+    return (
+        f"{experiment['descriptor']} on {experiment['dataset']}, {experiment['protocol']['name']}"
+    )
