@@ -116,11 +116,11 @@ def same_scene(
 
         def load() -> list[Tensor]:
             image = _reduced(path)
-            return [image, *(_warp(image, digest, seed, k)[0] for k in range(count))]
+            return [image, *(_warp(image, digest, seed, k) for k in range(count))]
 
         def score(maps: Sequence[DescriptorMap]) -> tuple[float, float]:
             results = [
-                _found(maps[0], each, _homography(maps[0].frame.image_size, digest, seed, k), alpha)
+                _found(maps[0], each, homography(maps[0].frame.image_size, digest, seed, k), alpha)
                 for k, each in enumerate(maps[1:])
             ]
             return float(sum(r.sum() for r in results)), float(sum(len(r) for r in results))
@@ -161,11 +161,11 @@ def semantic(images: Sequence[Path], *, alpha: float = SEMANTIC_ALPHA, seed: int
 
         def load() -> list[Tensor]:
             image = _reduced(own)
-            return [image, _reduced(other), _warp(image, digests[index], seed, 0)[0]]
+            return [image, _reduced(other), _warp(image, digests[index], seed, 0)]
 
         def score(maps: Sequence[DescriptorMap]) -> tuple[float, float]:
             size = maps[0].frame.image_size
-            return _cycle(maps, _homography(size, digests[index], seed, 0), alpha)
+            return _cycle(maps, homography(size, digests[index], seed, 0), alpha)
 
         key = _digest("semantic", digests[index], digests[following[index]], alpha, seed)
         return Sample(own.name, key, load, score, 3)
@@ -277,8 +277,8 @@ def _generator(digest: str, seed: int, index: int) -> np.random.Generator:
     return np.random.default_rng([int(digest[:16], 16), seed & 0xFFFFFFFF, index])
 
 
-def _homography(size: tuple[int, int], digest: str, seed: int, index: int) -> Tensor:
-    """Draw a turn of up to 25 degrees, a scale of 0.8 to 1.25, a shift and a perspective."""
+def homography(size: tuple[int, int], digest: str, seed: int, index: int) -> Tensor:
+    """Draw the warp of a copy: a turn, a scale, a shift and a perspective, as a matrix (3, 3)."""
     draw = _generator(digest, seed, index).uniform
     height, width = size
     centre, longest = (width / 2 - 0.5, height / 2 - 0.5), max(size)
@@ -290,10 +290,10 @@ def _homography(size: tuple[int, int], digest: str, seed: int, index: int) -> Te
     return torch.from_numpy(perspective @ matrix)
 
 
-def _warp(image: Tensor, digest: str, seed: int, index: int) -> tuple[Tensor, Tensor]:
+def _warp(image: Tensor, digest: str, seed: int, index: int) -> Tensor:
     """Warp and relight an image (1, 3, h, w); what comes from outside is of its mean colour."""
     height, width = image.shape[2:]
-    matrix = _homography((height, width), digest, seed, index)
+    matrix = homography((height, width), digest, seed, index)
     draw = _generator(digest, seed, 1000 + index)
     pixels: npt.NDArray[Any] = image[0].permute(1, 2, 0).numpy()
     mean = tuple(float(value) for value in pixels.mean((0, 1)))
@@ -303,7 +303,7 @@ def _warp(image: Tensor, digest: str, seed: int, index: int) -> tuple[Tensor, Te
     gain = draw.uniform(0.8, 1.2) * draw.uniform(0.95, 1.05, 3)
     lit = np.clip(warped * gain, 0, 1) ** draw.uniform(0.8, 1.25)
     noisy = np.clip(lit + draw.normal(0, 0.01, lit.shape), 0, 1).astype(np.float32)
-    return torch.from_numpy(noisy).permute(2, 0, 1)[None].contiguous(), matrix
+    return torch.from_numpy(noisy).permute(2, 0, 1)[None].contiguous()
 
 
 def _grid_points(size: tuple[int, int]) -> Tensor:
@@ -329,11 +329,11 @@ def _follow(a: DescriptorMap, points: Tensor, b: DescriptorMap, alpha: float) ->
     return frame_b.to_image(match_points(small_a, queries, small_b).points_b.double().cpu())
 
 
-def _found(a: DescriptorMap, b: DescriptorMap, homography: Tensor, alpha: float) -> Tensor:
+def _found(a: DescriptorMap, b: DescriptorMap, warp: Tensor, alpha: float) -> Tensor:
     """Mark the points of a grid in A, as far as B shows them, that are found in B."""
     size = a.frame.image_size
     points = _grid_points(size)
-    truth = project(homography, points)
+    truth = project(warp, points)
     inside = _inside(truth, size)
     found = _follow(a, points[inside], b, alpha)
     return (found - truth[inside]).norm(dim=1) <= alpha * max(size)
@@ -344,10 +344,10 @@ def _inside(points: Tensor, size: tuple[int, int]) -> Tensor:
     return ((points >= 0) & (points <= limit)).all(1)
 
 
-def _cycle(maps: Sequence[DescriptorMap], homography: Tensor, alpha: float) -> tuple[float, float]:
+def _cycle(maps: Sequence[DescriptorMap], warp: Tensor, alpha: float) -> tuple[float, float]:
     size, other = maps[0].frame.image_size, maps[1].frame.image_size
     points = _grid_points(size)
-    truth = project(homography, points)
+    truth = project(warp, points)
     inside = _inside(truth, size)
     reached = _follow(maps[0], points[inside], maps[1], alpha)
     arrived = _follow(maps[1], reached, maps[2], alpha)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_a_copy_of_the_weights_is_recognised_and_other_weights_are_not(
     copy = tmp_path / "renamed"
     shutil.copytree(model, copy)
     assert kd.create_ditf(copy).config.block == 1
-    shard = sorted(copy.glob("transformer/*.safetensors"))[0]
+    shard = min(copy.glob("transformer/*.safetensors"))
     content = bytearray(shard.read_bytes())
     content[8 + int.from_bytes(content[:8], "little")] ^= 1  # one bit of its first tensor
     shard.write_bytes(content)
@@ -92,18 +93,9 @@ def test_two_names_of_the_same_weights_keep_their_presets_apart(model: Path) -> 
     nano = find_backbone("nano")
     preset = preset_for(model)
     weights = Weights(identity="x@1", fingerprint=None, blocks=nano.blocks, width=nano.width)
-    mine = (
-        Preset("nano", weights, preset.settings, preset.measured)
-        if False
-        else Preset(
-            backbone="nano", weights=weights, settings=preset.settings, measured=preset.measured
-        )
-    )
+    mine = replace(preset, backbone="nano", weights=weights)
     assert mine.concerns(nano)
-    other = Preset(
-        backbone="other", weights=weights, settings=preset.settings, measured=preset.measured
-    )
-    assert not other.concerns(nano)
+    assert not replace(mine, backbone="other").concerns(nano)
 
 
 def test_a_preset_survives_its_file(model: Path, tmp_path: Path) -> None:
