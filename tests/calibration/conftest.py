@@ -28,9 +28,9 @@ class Planted(Backbone):
 
     schedule = RectifiedFlow()
     identity = "planted@1"
-    blocks, width, pixels_per_token = 4, 192, 8
+    blocks, width, pixels_per_token = 3, 192, 8
 
-    def __init__(self, destroyed: float = 100, best: int = 2) -> None:
+    def __init__(self, destroyed: float = 100, best: int = 1) -> None:
         super().__init__()
         self.destroyed, self.best = destroyed, best
         self.calls = 0
@@ -59,29 +59,29 @@ class Planted(Backbone):
 
 @pytest.fixture
 def ditf() -> DiTF:
-    return DiTF(Planted(), DiTFConfig(block=3, timestep=0))
+    return DiTF(Planted(), DiTFConfig(block=2, timestep=0))
 
 
 @pytest.fixture
 def grid() -> Grid:
     return Grid(
-        blocks=(0, 1, 2, 3),
+        blocks=(0, 1, 2),
         timesteps=(0, 50, 100),
-        long_sides=(64, 96),
-        treatments=("raw", "adaln"),
+        long_sides=(48, 64),
+        treatments=("raw",),
         draws=(1, 2),
     )
 
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> list[Path]:
-    """Four pictures of coloured blobs."""
+    """Three pictures of coloured blobs."""
     generator = np.random.default_rng(0)
     folder = tmp_path / "photographs"
     folder.mkdir()
     paths = []
-    for index in range(4):
-        blobs = Image.fromarray(generator.integers(0, 256, (12, 16, 3), np.uint8))
+    for index in range(3):
+        blobs = Image.fromarray(generator.integers(0, 256, (9, 12, 3), np.uint8))
         paths.append(folder / f"{index}.png")
-        blobs.resize((96, 72), Image.Resampling.BICUBIC).save(paths[-1])
+        blobs.resize((64, 48), Image.Resampling.BICUBIC).save(paths[-1])
     return paths

@@ -45,7 +45,7 @@ def test_the_known_place_of_a_point_is_where_the_warp_takes_its_pixel(tmp_path: 
     spot[50:53, 90:93] = 255
     for name in "ab":
         Image.fromarray(spot).save(tmp_path / f"{name}.png")
-    image, *warped = same_scene([tmp_path / "a.png", tmp_path / "b.png"], warps=4).samples[0].load()
+    _, *warped = same_scene([tmp_path / "a.png", tmp_path / "b.png"], warps=4).samples[0].load()
     digest = sha256(tmp_path / "a.png")
     for index, copy in enumerate(warped):
         truth = project(homography((120, 160), digest, 0, index), torch.tensor([[91.0, 51.0]]))
