@@ -15,11 +15,12 @@ from .adapters.opencv import (
 from .backbones.base import Backbone
 from .backbones.diffusers_backbone import DiffusersBackbone
 from .backbones.spec import BackboneSpec
+from .config import DiTFConfig
 from .datasets.pairs import Pair, PairDataset
 from .datasets.sequences import FrameSequence, SequenceDataset
 from .datasets.spec import DatasetSpec
 from .dense import DenseDescriptor, DescriptorSpec
-from .descriptor import DiTF, DiTFConfig
+from .descriptor import DiTF
 from .errors import DiTFError
 from .export import export_descriptor, save_onnx
 from .fusion import FusedDescriptor
@@ -53,6 +54,7 @@ from .protocols.protocol import Protocol
 from .protocols.select import select_pairs
 from .protocols.sequences import SequenceResult, evaluate_sequence
 from .registry.hookspecs import hookimpl
+from .registry.loggers import LoggedRun, LoggerSpec
 from .registry.lookup import (
     create_descriptor,
     create_ditf,
@@ -64,8 +66,16 @@ from .registry.lookup import (
     load_dataset,
 )
 from .registry.matchers import find_matcher, list_matchers, load_matcher
+from .registry.treatments import find_treatment, list_treatments
 from .search.verified import Attempt, ImageMatches, match_images
-from .treatments import TREATMENTS, modulate, treat
+from .treatments import (
+    TREATMENTS,
+    Treatment,
+    TreatmentSpec,
+    apply_treatment,
+    modulate,
+    parse_treatment,
+)
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
 from .utils.picture import Picture, save_picture
 from .viz.matches import draw_matches
@@ -99,6 +109,8 @@ __all__ = [
     "ImageMatcher",
     "ImageMatches",
     "LabelPropagator",
+    "LoggedRun",
+    "LoggerSpec",
     "MatcherSpec",
     "Matches",
     "OpenCVFeature",
@@ -114,8 +126,11 @@ __all__ = [
     "Tap",
     "Target",
     "TopK",
+    "Treatment",
+    "TreatmentSpec",
     "Verification",
     "WindowSoftArgmax",
+    "apply_treatment",
     "as_image",
     "create_descriptor",
     "create_ditf",
@@ -136,6 +151,7 @@ __all__ = [
     "find_massive_channels",
     "find_matcher",
     "find_protocol",
+    "find_treatment",
     "fit_image",
     "hookimpl",
     "list_backbones",
@@ -143,6 +159,7 @@ __all__ = [
     "list_descriptors",
     "list_matchers",
     "list_protocols",
+    "list_treatments",
     "load_dataset",
     "load_matcher",
     "match",
@@ -152,6 +169,7 @@ __all__ = [
     "modulate",
     "mutual_nearest",
     "nearest_two",
+    "parse_treatment",
     "prepare_image",
     "prepare_target",
     "propagate_masks",
@@ -166,7 +184,6 @@ __all__ = [
     "to_image_features",
     "to_keypoints",
     "to_opencv",
-    "treat",
     "use_in",
     "verify",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
@@ -214,6 +214,10 @@ class DenseDescriptor(nn.Module, ABC):
         """Return how many images of this size are described together; `batch` if it is given."""
         return batch or 1
 
+    def images_ahead(self, batch: int | None = None) -> int:
+        """Return how many prepared images may wait; they are whole ones where nothing fits them."""
+        return 2 * (batch or 1)
+
     def _describe_many(
         self, pairs: Iterable[tuple[ImageLike, str | None]], batch: int | None
     ) -> Iterator[DescriptorMap]:
@@ -234,7 +238,7 @@ class DenseDescriptor(nn.Module, ABC):
             read,
             lambda some: self.describe_prepared(*zip(*some, strict=True)),
             lambda one: ((one[0].pixels.shape, one[1] is None), self.batch_of(one[0], batch)),
-            ahead=2 * (batch or 4),
+            ahead=self.images_ahead(batch),
             workers=readers(self.place),
         )
         for number, ((image, _), found) in enumerate(described):
@@ -277,6 +281,26 @@ def one_prompt_each(prompts: str | Sequence[str] | None, images: int) -> list[st
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InMemory:
+    """How a backbone or descriptor is made of a model that is in memory.
+
+    Args:
+        model: name of the class of its transformer or UNet.
+        make: makes it; called with a `kornia_ditf.loading.memory.LoadedModel` and options.
+        pipeline: name of its pipeline's class. This, the VAE and the values tell apart several
+            with the same class of model.
+        vae: name of its VAE's class.
+        config: values that the model's configuration has.
+    """
+
+    model: str
+    make: Callable[..., Any]
+    pipeline: str = ""
+    vae: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DescriptorSpec:
     """All that is known of a dense descriptor that is no DiT, before a weight is loaded.
 
@@ -289,6 +313,7 @@ class DescriptorSpec:
         source: where the preset's numbers come from.
         license: licence of the weights.
         repo: hub id of the weights; empty where there are several, or none.
+        in_memory: how it is made of a model in memory; None where it is not.
     """
 
     name: str
@@ -298,6 +323,7 @@ class DescriptorSpec:
     source: str
     license: str
     repo: str = ""
+    in_memory: InMemory | None = None
 
     def __post_init__(self) -> None:
         check_spec(self, ("name", "source", "license"))

@@ -5,114 +5,36 @@ Source: DiTF, arXiv 2505.18584; docs/method.md walks through it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.base import Backbone
-from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.config import DiTFConfig
 from kornia_ditf.dense import DenseDescriptor, PreparedImage, one_prompt_each
 from kornia_ditf.ensemble import mean_taps
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading import calibration
+from kornia_ditf.loading.learned import learned_tensors
 from kornia_ditf.massive import (
     ChannelRecorder,
     ChannelStatistics,
     find_massive_channels,
-    kept_channels,
     warn_of_doubts,
 )
 from kornia_ditf.noise import draw_image_noise, exact_pixels
 from kornia_ditf.preprocess import ImageLike, as_image, fit_image
 from kornia_ditf.tap import checking_every_capture
-from kornia_ditf.treatments import TREATMENTS, Treatment, treat
+from kornia_ditf.treatments import describe_tap, learn_from_blank
 from kornia_ditf.types import Conditioning, DescriptorMap, Discarded, Frame, Tap
-from kornia_ditf.utils.checks import check_integer, check_one_of, check_timestep
 from kornia_ditf.utils.isolation import eager
 from kornia_ditf.utils.values import deferred_checks, settle_checks
 
 _SHOWN = ("long_side", "treatment", "massive_channels")
 """Settings that a `DiTF` is represented by even where they are the defaults."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiTFConfig:
-    """Configuration of a `DiTF` descriptor.
-
-    Args:
-        block: whose input is taken, counted from 0 through all block lists.
-        timestep: the paper's timestep in [0, 1000]; 0 is clean, 1000 is pure noise.
-        long_side: length of the fitted image's longest side in pixels; None keeps the size.
-        ensemble: number of noise draws that are averaged.
-        treatment: `raw`, `adaln`, `adaln+discard` (the method) or `discard+layernorm`.
-        massive_channels: channels to discard at `block`; None finds them, as at every other
-            block (see `DiTF.massive_channels`).
-        prompt: the text prompt when the caller gives none.
-        seed: of the noise, combined with a hash of each image (see `draw_image_noise`).
-        rows_per_forward: how many noisy images pass the transformer together; None tries all and
-            halves while memory does not suffice. The result is the same.
-        gradients: whether gradients reach the image.
-        checks: compare a capture with what the block's attention receives when a block is
-            `first` captured in a dtype, or `always`.
-
-    Raises:
-        InvalidArgumentError: a value is out of range.
-
-    Example:
-        >>> DiTFConfig(block=28, timestep=2600)
-        Traceback (most recent call last):
-        kornia_ditf.errors.InvalidArgumentError: timestep must lie in [0, 1000] (0 is clean,
-        1000 is pure noise), got 2600
-    """
-
-    block: int
-    timestep: float
-    long_side: int | None = 640
-    ensemble: int = 1
-    treatment: Treatment = "adaln+discard"
-    massive_channels: tuple[int, ...] | None = None
-    prompt: str = ""
-    seed: int = 0
-    rows_per_forward: int | None = None
-    gradients: bool = False
-    checks: Literal["first", "always"] = "first"
-
-    def __post_init__(self) -> None:
-        check_timestep(self.timestep)
-        check_integer("block", self.block, minimum=0)
-        check_integer("ensemble", self.ensemble, minimum=1)
-        check_integer("seed", self.seed, minimum=-(2**63), maximum=2**63 - 1)
-        for name in ("long_side", "rows_per_forward"):
-            if getattr(self, name) is not None:
-                check_integer(name, getattr(self, name), minimum=1)
-        if self.massive_channels is not None:
-            if not isinstance(self.massive_channels, Sequence):
-                raise InvalidArgumentError(
-                    f"massive_channels must be a sequence, got {self.massive_channels!r}"
-                )
-            for channel in self.massive_channels:
-                check_integer("massive_channels", channel, minimum=0)
-        if not isinstance(self.prompt, str):
-            raise InvalidArgumentError(f"prompt must be a string, got {self.prompt!r}")
-        if self.checks not in ("first", "always"):
-            raise InvalidArgumentError(f"checks must be 'first' or 'always', got {self.checks!r}")
-        check_one_of("treatment", self.treatment, TREATMENTS)
-
-    @classmethod
-    def from_spec(cls, spec: BackboneSpec, **changes: Any) -> DiTFConfig:
-        """Return a backbone's preset, with changes.
-
-        A preset's massive channels were measured at its own block and timestep; at others they
-        are found anew.
-        """
-        preset = {f.name: getattr(spec, f.name) for f in fields(cls) if hasattr(spec, f.name)}
-        moved = any(changes.get(n, preset[n]) != preset[n] for n in ("block", "timestep"))
-        if moved:
-            preset["massive_channels"] = None
-        return cls(**{**preset, **changes})
 
 
 _TOKENS = {"cpu": 1200, "cuda": 1 << 15}
@@ -201,7 +123,7 @@ class DiTF(DenseDescriptor):
         """Describe images at several blocks in one forward pass; arguments as in `forward`."""
         with deferred_checks() as checks:
             taps, frame = self.taps(image, blocks, prompts)
-            maps = {block: self._describe(block, tap, frame) for block, tap in taps.items()}
+            maps = {block: self.finish(block, tap, frame) for block, tap in taps.items()}
         return {block: replace(each, checks=checks) for block, each in maps.items()}
 
     @eager
@@ -218,7 +140,7 @@ class DiTF(DenseDescriptor):
         if self.massive_channels() is None and self._discards:
             found = find_massive_channels([taps[block].x for taps, _ in tapped])
             self._found[block] = Discarded(found, "images described together")
-        return [self._describe(block, taps[block], frame) for taps, frame in tapped]
+        return [self.finish(block, taps[block], frame) for taps, frame in tapped]
 
     @eager
     def taps(
@@ -272,7 +194,7 @@ class DiTF(DenseDescriptor):
         """Describe prepared images of one size together at several blocks, a dictionary each."""
         with deferred_checks() as checks:
             taps = self.prepared_taps(images, blocks, prompts)
-            maps = {b: self._describe(b, tap, images[0].frame) for b, tap in taps.items()}
+            maps = {b: self.finish(b, tap, images[0].frame) for b, tap in taps.items()}
         checks += [check for image in images for check in image.checks]
         return [
             {b: replace(m[row], frame=image.frame, checks=checks) for b, m in maps.items()}
@@ -283,6 +205,9 @@ class DiTF(DenseDescriptor):
         tokens = image.pixels[0, 0].numel() // self.backbone.pixels_per_token**2
         most = _TOKENS.get(self.place.type, _TOKENS["cuda"])
         return batch or max(1, most // (tokens * self.config.ensemble))
+
+    def images_ahead(self, batch: int | None = None) -> int:
+        return 2 * (batch or 4)
 
     def noise(self, image: ImageLike) -> Tensor:
         """Return the noise that images are mixed with, each image's own (see `draw_image_noise`).
@@ -360,21 +285,63 @@ class DiTF(DenseDescriptor):
 
     @property
     def _discards(self) -> bool:
-        return "discard" in self.config.treatment
+        return self.config.steps.discards
 
-    def _describe(self, block: int, tap: Tap, frame: Frame) -> DescriptorMap:
+    def finish(self, block: int, tap: Tap, frame: Frame) -> DescriptorMap:
+        """Turn a block's tap into descriptors: discard, treat, and lay out on the grid.
+
+        Args:
+            block: which block the tap is of.
+            tap: its input, averaged over the noise draws (see `taps`).
+            frame: how the image's pixels map onto the model's.
+        """
         if not self._discards:
-            return describe_tap(tap, frame, self.config.treatment)
+            return self._finish(block, tap, frame, (), ())
         known = self.known_channels(block)
         if known is not None:
-            discarded = (known,) * len(tap.x)
-            return describe_tap(tap, frame, self.config.treatment, known.channels, discarded)
+            return self._finish(block, tap, frame, known.channels, (known,) * len(tap.x))
         settle_checks()
-        found = [find_massive_channels(tokens[None]) for tokens in tap.x]
-        keep = torch.stack([kept_channels(tap, channels) for channels in found])
-        discarded = tuple(Discarded(channels, "this image") for channels in found)
-        tap = replace(tap, x=tap.x * keep[:, None])
-        return describe_tap(tap, frame, self.config.treatment, discarded=discarded)
+        maps = []
+        for image in tap.rows():
+            channels = find_massive_channels(image.x)
+            found = Discarded(channels, "this image")
+            maps.append(self._finish(block, image, frame, channels, (found,)))
+        data = torch.cat([each.data for each in maps])
+        return DescriptorMap(data, frame, tuple(each.discarded[0] for each in maps))
+
+    def _finish(
+        self,
+        block: int,
+        tap: Tap,
+        frame: Frame,
+        channels: tuple[int, ...],
+        discarded: tuple[Discarded, ...],
+    ) -> DescriptorMap:
+        treatment = self.config.steps
+        learned = self._learned(block, tap.grid, channels) if treatment.learns else None
+        return describe_tap(tap, frame, treatment, channels, discarded, learned)
+
+    def _learned(
+        self, block: int, grid: tuple[int, int], channels: tuple[int, ...]
+    ) -> Mapping[int, Tensor]:
+        """Return what the treatment's steps learn from a blank image, cached."""
+        config = replace(
+            self.config,
+            block=block,
+            massive_channels=channels,
+            rows_per_forward=None,
+            long_side=None,
+        )
+        key = f"{config} {self.backbone.settings()} {grid}"
+
+        def learn() -> dict[int, Tensor]:
+            side = self.backbone.pixels_per_token
+            blank = torch.full((1, 3, grid[0] * side, grid[1] * side), 0.5)
+            with torch.no_grad():
+                taps, _ = DiTF(self.backbone, config).taps(blank, [block])
+                return learn_from_blank(taps[block], config.treatment, channels)
+
+        return learned_tensors(self.backbone, self.backbone.identity, key, learn)
 
     def _gradients(self) -> torch.set_grad_enabled:
         return torch.set_grad_enabled(self.config.gradients and torch.is_grad_enabled())
@@ -424,27 +391,3 @@ def upload(pixels: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda" or pixels.device.type != "cpu":
         return pixels
     return pixels.pin_memory().to(device, non_blocking=True)
-
-
-def describe_tap(
-    tap: Tap,
-    frame: Frame,
-    treatment: Treatment,
-    channels: Sequence[int] = (),
-    discarded: tuple[Discarded, ...] = (),
-) -> DescriptorMap:
-    """Turn a tap into a descriptor map, the last steps of the chain.
-
-    Args:
-        tap: the block's input, averaged over the noise draws.
-        frame: how the image's pixels map onto the model's.
-        treatment: as in `DiTFConfig`.
-        channels: the massive channels.
-        discarded: what the map says was discarded from each image.
-
-    Raises:
-        InvalidArgumentError: no such treatment, or a channel out of range.
-    """
-    tokens = treat(tap, treatment, channels)
-    data = tokens.transpose(1, 2).reshape(len(tokens), -1, *tap.grid)
-    return DescriptorMap(data, frame, discarded)

@@ -93,7 +93,7 @@ def fit_image(image: Tensor, long_side: int | None, multiple: int) -> tuple[Tens
         (torch.Size([1, 3, 240, 320]), (240, 320))
     """
     _check_image(image)
-    target = _fitted_size((image.shape[2], image.shape[3]), long_side, multiple)
+    target = fitted_size((image.shape[2], image.shape[3]), long_side, multiple)
     return _resize(image, target)
 
 
@@ -166,7 +166,8 @@ def _check_sides(size: tuple[int, int]) -> None:
         )
 
 
-def _fitted_size(size: tuple[int, int], long_side: int | None, multiple: int) -> tuple[int, int]:
+def fitted_size(size: tuple[int, int], long_side: int | None, multiple: int) -> tuple[int, int]:
+    """Return the height and width to which `fit_image` scales; arguments and errors as there."""
     check_integer("multiple", multiple, minimum=1)
     if long_side is not None:
         check_integer("long_side", long_side, minimum=1)

@@ -200,7 +200,7 @@ class _Recorder:
         self.number, self.block, self.stream, self.grid = number, block, stream, grid
         self.norm = _submodule(block, stream.norm)
         self.x: Tensor | None = None
-        self.attended: Tensor | None = None
+        self.captured: Tap | None = None
         self.arguments: Mapping[str, Any] = {}
         self.output: Tensor | None = None
 
@@ -214,7 +214,8 @@ class _Recorder:
                 self.x = self._image_tokens(first_tensor(args, kwargs))
 
         def enter_attention(args: Any, kwargs: Any) -> None:
-            self.attended = self._image_tokens(first_tensor(args, kwargs))
+            if self.captured is None:  # at once: later, offloaded weights are gone again
+                self.captured = self._capture(self._image_tokens(first_tensor(args, kwargs)))
             if stop:
                 raise StopForward
 
@@ -229,15 +230,20 @@ class _Recorder:
         return [] if path is None else [(_submodule(self.block, path), leave_module)]
 
     def tap(self) -> Tap:
-        if self.x is None or self.attended is None:
+        if self.captured is None:
+            raise CaptureError(f"block {self.number} never reached its attention")
+        return self.captured
+
+    def _capture(self, attended: Tensor) -> Tap:
+        if self.x is None:
             raise CaptureError(f"block {self.number} never normalised its input")
         call = BlockCall(self.block, self.arguments, self.output)
         shift, scale = self.stream.modulation.read(call, self.x.shape[-1])
-        x = self.x.to(self.attended.dtype)  # Wan makes float32 of it to normalise
+        x = self.x.to(attended.dtype)  # Wan makes float32 of it to normalise
         tap = Tap(x, shift, scale, self.grid, read_norm(self.norm))
         if values_are_checked():
             require(torch.isfinite(tap.x).all(), lambda: _not_finite(tap, self.number))
-            self._check_modulation(tap, self.attended)
+            self._check_modulation(tap, attended)
         return tap
 
     def _check_modulation(self, tap: Tap, attended: Tensor) -> None:

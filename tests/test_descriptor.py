@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kornia_ditf.backbones.base import Backbone
-from kornia_ditf.descriptor import DiTF, DiTFConfig
+from kornia_ditf.config import DiTFConfig
+from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.fusion import FusedDescriptor
 from kornia_ditf.massive import discard_channels

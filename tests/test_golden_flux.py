@@ -13,7 +13,7 @@ from torch import Tensor
 from kornia_ditf.backbones.flux import FluxBackbone
 from kornia_ditf.ensemble import mean_taps
 from kornia_ditf.massive import discard_channels, find_massive_channels
-from kornia_ditf.treatments import modulate, treat
+from kornia_ditf.treatments import apply_treatment, modulate
 from kornia_ditf.types import Conditioning, Tap
 
 GOLDEN = Path(__file__).parent / "data" / "flux_tiny.safetensors"
@@ -99,7 +99,7 @@ def test_the_averaged_chain_equals_the_authors_however_it_is_split(
             blocks=[golden.block],
             rows=rows,
         )[golden.block]
-    tokens = treat(tap, "adaln+discard", json.loads(golden.metadata["discard"]))
+    tokens = apply_treatment(tap, "adaln+discard", json.loads(golden.metadata["discard"]))
     torch.testing.assert_close(as_map(tokens, tap), golden["out.adaln_cd"], rtol=0, atol=1e-5)
 
 

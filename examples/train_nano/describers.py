@@ -15,7 +15,6 @@ from views import Array, Image
 
 from kornia_ditf import DescriptorMap, DiTF, create_descriptor
 from kornia_ditf.backbones.nano import NANO
-from kornia_ditf.treatments import Treatment
 
 DescribeImage = Callable[[Image], DescriptorMap]
 Describe = Callable[[Image, Array], Tensor]
@@ -26,7 +25,7 @@ def load_nano(
     weights: Path,
     block: int,
     timestep: float,
-    treatment: Treatment = "adaln",
+    treatment: str = "adaln",
     discard: Sequence[int] = (),
     seed: int = 0,
     long_side: int | None = NANO.long_side,

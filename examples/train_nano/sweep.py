@@ -18,11 +18,10 @@ from measure import Outcome, match_described
 from pairs import TestPair, queries_of
 
 from kornia_ditf import describe_channels
-from kornia_ditf.descriptor import describe_tap
 from kornia_ditf.massive import ChannelStatistics
-from kornia_ditf.treatments import Treatment
+from kornia_ditf.treatments import describe_tap
 
-TREATMENTS: tuple[Treatment, ...] = ("raw", "adaln", "adaln+discard")
+TREATMENTS: tuple[str, ...] = ("raw", "adaln", "adaln+discard")
 DISCARDED = 2
 
 
@@ -54,7 +53,7 @@ def sweep(
     pairs: Sequence[TestPair],
     blocks: Sequence[int],
     timesteps: Sequence[float],
-    treatments: Sequence[Treatment] = TREATMENTS,
+    treatments: Sequence[str] = TREATMENTS,
 ) -> Sweep:
     """Match every pair at every block and timestep, with every treatment."""
     outcomes: dict[tuple[str, int, float], list[Outcome]] = {}

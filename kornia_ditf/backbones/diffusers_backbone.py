@@ -1,188 +1,36 @@
-"""A diffusers transformer and VAE behind the `Backbone` interface, by a family's declarations."""
+"""Loading the model of a family that is declared: from files, or from what is in memory."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from math import prod
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
 
-from kornia_ditf.backbones.base import Backbone
-from kornia_ditf.backbones.inputs import pad_prompt
+from kornia_ditf.backbones.declared import DeclaredBackbone
 from kornia_ditf.backbones.spec import BackboneSpec
-from kornia_ditf.errors import CaptureError, CheckpointError, DiTFError, InvalidArgumentError
+from kornia_ditf.dense import InMemory
+from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint, take_hub_options
-from kornia_ditf.loading.latents import encode_images, execution_place, pixels_per_cell
+from kornia_ditf.loading.latents import (
+    execution_place,
+    latent_channels,
+)
+from kornia_ditf.loading.memory import LoadedModel, LoadedPromptEncoder
 from kornia_ditf.loading.plan import LoadingPlan, plan_loading
 from kornia_ditf.loading.prompts import CachedPromptEncoder
-from kornia_ditf.loading.weights import load_transformer, load_vae_encoder
-from kornia_ditf.noise import NoiseSchedule, RectifiedFlow, VariancePreserving
-from kornia_ditf.tap import BlockStream, capture_blocks, count_blocks
-from kornia_ditf.types import Conditioning, Tap
+from kornia_ditf.loading.weights import Layout, load_transformer
+from kornia_ditf.noise import VariancePreserving
+from kornia_ditf.types import Conditioning
 from kornia_ditf.utils.checks import read_placement
-from kornia_ditf.utils.isolation import isolated
-
-Posterior = Literal["mode", "sample"]
-PromptEncoder = Callable[[Sequence[str]], Conditioning]
 
 
-class DiffusersBackbone(Backbone):
+class DiffusersBackbone(DeclaredBackbone):
     """A diffusers transformer and VAE; a family's subclass declares and rewrites no forward.
 
-    Args:
-        transformer: a diffusers transformer, whole or with its later blocks left out.
-        vae: a diffusers VAE, whole or its encoder alone.
-        prompt_encoder: from prompts to conditioning; None where only `Conditioning` is given.
-        schedule: the noise schedule; None takes the family's own.
-        posterior: take the `mode` of the VAE's posterior, or a seeded `sample`.
-        seed: of the posterior sample.
-
-    Raises:
-        InvalidArgumentError: the posterior has another name.
+    The constructor is `DeclaredBackbone`'s.
     """
-
-    transformer_class: ClassVar[str]
-    """Name of the transformer's class in diffusers."""
-    transformer_module: ClassVar[type[nn.Module] | None] = None
-    """A class with the same arithmetic and names, to use in its place; None takes diffusers'."""
-    pipeline_class: ClassVar[str | None] = None
-    """Name of the diffusers pipeline that encodes prompts; None where there are none."""
-    blocks_from: ClassVar[tuple[str, ...]] = ("num_layers", "num_single_layers")
-    """Keys of the transformer's configuration whose sum is the number of blocks."""
-    width_from: ClassVar[tuple[str, ...]] = ("num_attention_heads", "attention_head_dim")
-    """Keys of the transformer's configuration whose product is the width."""
-    streams: ClassVar[tuple[BlockStream, ...]]
-    """Where the blocks keep norm, modulation and attention, list by list as they run."""
-    vae_class: ClassVar[str] = "AutoencoderKL"
-    """Name of the VAE's class in diffusers."""
-    head: ClassVar[tuple[str, ...]] = ("norm_out", "proj_out")
-    """Modules after the last block, never reached and so never loaded."""
-    prompt_outputs: ClassVar[tuple[str | None, ...]] = ()
-    """Names for what the pipeline's `encode_prompt` returns, in its order; None where unused."""
-    prompt_options: ClassVar[Mapping[str, Any]] = {"do_classifier_free_guidance": False}
-    """Keyword arguments of the pipeline's `encode_prompt`."""
-    prompt_length: ClassVar[int | None] = None
-    """Tokens to pad every prompt to, where the pipeline pads none itself."""
-    schedule: NoiseSchedule = RectifiedFlow()
-
-    def __init__(
-        self,
-        transformer: nn.Module,
-        vae: nn.Module | None = None,
-        *,
-        prompt_encoder: PromptEncoder | None = None,
-        schedule: NoiseSchedule | None = None,
-        posterior: Posterior = "mode",
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        if posterior not in get_args(Posterior):
-            raise InvalidArgumentError(f"posterior must be 'mode' or 'sample', got {posterior!r}")
-        self.transformer, self.vae = transformer, vae
-        self.prompt_encoder, self.posterior, self.seed = prompt_encoder, posterior, seed
-        if schedule is not None:
-            self.schedule = schedule
-
-    @property
-    def config(self) -> Any:
-        """The transformer's own configuration."""
-        return self.transformer.config
-
-    @property
-    def blocks(self) -> int:
-        return count_blocks(self.transformer, self.streams)
-
-    @property
-    def width(self) -> int:
-        return prod(int(self.config[key]) for key in self.width_from)
-
-    @property
-    def patch_size(self) -> int:
-        """Side of the square of latent cells that one token covers."""
-        return int(self.config.patch_size)
-
-    @property
-    def pixels_per_token(self) -> int:
-        return self.patch_size * self.pixels_per_cell
-
-    @property
-    def pixels_per_cell(self) -> int:
-        """Side of the square of pixels that one cell of the latent covers."""
-        return 1 if self.vae is None else pixels_per_cell(self.vae)
-
-    @property
-    def max_cells(self) -> int | None:
-        """Longest side of a latent that the model has positions for; None where any will do."""
-        return None
-
-    def settings(self) -> str:
-        quantized = getattr(self.config, "quantization_config", None)
-        dtype = execution_place(self.transformer)[1]
-        return f"{dtype} posterior={self.posterior} seed={self.seed} quantized={quantized}"
-
-    def encode(self, image: Tensor) -> Tensor:
-        if self.vae is None:
-            raise InvalidArgumentError("this backbone has no VAE; build it with vae=...")
-        sample = self.posterior == "sample"
-        with _named(self.vae):
-            return encode_images(self.vae, image, sample=sample, seed=self.seed)
-
-    def condition(self, prompts: Sequence[str]) -> Conditioning:
-        if self.prompt_encoder is None:
-            raise InvalidArgumentError(
-                f"this {type(self).__name__} was built without a prompt encoder; "
-                "build it with prompt_encoder=..., or give it a Conditioning"
-            )
-        return self.prompt_encoder(prompts)
-
-    def taps(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning, *, blocks: Sequence[int]
-    ) -> dict[int, Tap]:
-        self.schedule.check(timestep)
-        patch, channels = self.patch_size, self.latent_channels
-        if latent.ndim != 4 or latent.shape[1] != channels or not latent.numel():
-            raise InvalidArgumentError(
-                f"latent must have the shape (B, {channels}, h, w), got {tuple(latent.shape)}"
-            )
-        height, width = latent.shape[2:]
-        if height % patch or width % patch:
-            raise InvalidArgumentError(
-                f"latent sides must be multiples of {patch}, got {height} x {width}"
-            )
-        if self.max_cells is not None and max(height, width) > self.max_cells:
-            raise InvalidArgumentError(
-                f"this model has positions for latents of up to {self.max_cells} x "
-                f"{self.max_cells} cells, got {height} x {width}; give a smaller long_side"
-            )
-        device, dtype = execution_place(self.transformer)
-        conditioning = conditioning.expand(len(latent)).to(device, dtype)
-        latent = latent.to(device, dtype)
-        grid = (height // patch, width // patch)
-        with isolated(self.transformer), _named(self.transformer):
-            inputs = self.transformer_inputs(latent, timestep, conditioning)
-            return capture_blocks(self.transformer, self.streams, blocks, inputs, grid=grid)
-
-    @property
-    def latent_channels(self) -> int:
-        """Channels of the latent that the transformer takes."""
-        return int(self.config.in_channels)
-
-    @abstractmethod
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
-        """Return the arguments of the transformer's forward, as the family's pipeline does.
-
-        Args:
-            latent: noisy latents (B, C, h, w) in the transformer's dtype, on its device.
-            timestep: the paper's timestep in [0, 1000].
-            conditioning: B rows, on the transformer's device.
-        """
 
     @classmethod
     def spec(cls, *, pixels_per_token: int = 16, **known: Any) -> BackboneSpec:
@@ -201,6 +49,12 @@ class DiffusersBackbone(Backbone):
             "pipeline": cls.pipeline_class,
             "load": cls.from_pretrained,
             "plan": cls.plan_loading,
+            "in_memory": InMemory(
+                model=getattr(cls.transformer_module, "__name__", cls.transformer_class),
+                make=cls.from_loaded,
+                pipeline=cls.pipeline_class or "",
+                vae=cls.vae_class,
+            ),
             "blocks_from": cls.blocks_from,
             "width_from": cls.width_from,
         }
@@ -242,34 +96,43 @@ class DiffusersBackbone(Backbone):
         own_options = cls.checkpoint_options(checkpoint)  # first: a model may be refused by them
         transformer = load_transformer(
             checkpoint,
-            cls.transformer_class,
-            block_lists=[stream.blocks for stream in cls.streams],
-            unused=cls.head,
+            cls.layout(),
             last_block=block,
             dtype=dtype,
             quantization_config=quantization_config,
-            model_class=cls.transformer_module,
         )
         vae = cls.load_vae(checkpoint)
-        encoder = None
-        if cls.pipeline_class is not None:
-            encoder = CachedPromptEncoder(
-                checkpoint,
-                cls.pipeline_class,
-                cls.encode_prompts,
-                dtype=dtype,
-                device=place,
-                modules=cls.pipeline_modules,
-            )
-        backbone = cls(
-            transformer,
-            vae,
-            prompt_encoder=encoder,
-            **own_options,
-            **options,
-        )
+        encoder = cls._cached_prompts(checkpoint, dtype, place)
+        backbone = cls(transformer, vae, **{"prompt_encoder": encoder, **own_options, **options})
         backbone.identity = checkpoint.identity
         return backbone.eval().requires_grad_(False)._place(place, offload)
+
+    @classmethod
+    def from_loaded(cls, loaded: LoadedModel, **options: Any) -> Self:
+        """Use a transformer and a VAE in memory, where and as they are.
+
+        Args:
+            loaded: the model's parts; those of a pipeline embed prompts with its text encoders.
+            options: as for the family's class. `prompt_encoder` may also be a pipeline whose text
+                encoders embed prompts, the folder or hub id of text encoders, or a `Conditioning`
+                that stands for every prompt.
+
+        Raises:
+            CheckpointError: a part is missing, or the family does not know this kind of model.
+            InvalidArgumentError: an option is wrong, or the VAE's latents do not fit.
+        """
+        files: Any = loaded  # answers for its configurations as a Checkpoint does
+        encoder = cls._prompt_encoder(options.pop("prompt_encoder", loaded.pipeline), loaded)
+        known = {"prompt_encoder": encoder, **cls.checkpoint_options(files)}
+        made = cls(loaded.model, loaded.vae, **{**known, **options})
+        channels = None if loaded.vae is None else latent_channels(loaded.vae)
+        if channels not in (None, made.latent_channels):
+            raise InvalidArgumentError(
+                f"{loaded.source} takes {made.latent_channels} channels and its VAE gives "
+                f"{channels}: models for inpainting, control or image-to-video read more than an "
+                "image, and are not supported"
+            )
+        return made
 
     @classmethod
     def plan_loading(
@@ -292,14 +155,47 @@ class DiffusersBackbone(Backbone):
         """
         return plan_loading(
             Checkpoint(source, **hub),
-            cls.transformer_class,
-            block_lists=[stream.blocks for stream in cls.streams],
-            unused=cls.head,
+            cls.layout(),
             last_block=block,
             dtype=dtype,
             architecture=architecture,
             vae_class=cls.vae_class,
+        )
+
+    @classmethod
+    def layout(cls) -> Layout:
+        """Return where the family's transformer keeps its blocks."""
+        return Layout(
+            class_name=cls.transformer_class,
+            block_lists=tuple(stream.blocks for stream in cls.streams),
+            unused=cls.head,
             model_class=cls.transformer_module,
+        )
+
+    @classmethod
+    def _prompt_encoder(cls, given: Any, loaded: LoadedModel) -> Any:
+        if isinstance(given, str | Path):
+            device, dtype = execution_place(loaded.model)
+            return cls._cached_prompts(Checkpoint(given), dtype, device)
+        if isinstance(given, Conditioning):
+            return lambda prompts: given.expand(len(prompts))
+        if hasattr(given, "encode_prompt"):
+            return LoadedPromptEncoder(given, cls.encode_prompts)
+        return None if given is loaded.pipeline else given  # DiT's pipeline reads no text
+
+    @classmethod
+    def _cached_prompts(
+        cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
+    ) -> CachedPromptEncoder | None:
+        if cls.pipeline_class is None:
+            return None
+        return CachedPromptEncoder(
+            checkpoint,
+            cls.pipeline_class,
+            cls.encode_prompts,
+            dtype=dtype,
+            device=device,
+            modules=cls.pipeline_modules,
         )
 
     def _place(self, device: torch.device, offload: bool) -> Self:
@@ -311,47 +207,6 @@ class DiffusersBackbone(Backbone):
         if self.vae is not None:
             self.vae.to(device)
         return self
-
-    @classmethod
-    def load_vae(cls, checkpoint: Checkpoint) -> nn.Module | None:
-        """Load the encoder of the checkpoint's VAE, in float32."""
-        return load_vae_encoder(checkpoint, cls.vae_class, dtype=torch.float32)
-
-    @classmethod
-    def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """Read from a checkpoint what the family's constructor wants besides the modules.
-
-        This is asked before any weight is read.
-
-        Raises:
-            CheckpointError: the family does not know this kind of model.
-        """
-        return {}
-
-    @classmethod
-    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        """Return modules that the pipeline does not load: None, or one from elsewhere."""
-        return {"transformer": None, "vae": None}
-
-    @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Encode prompts with the family's pipeline, one row each, as `prompt_outputs` declares.
-
-        Raises:
-            InvalidArgumentError: the family takes no prompts, or one is too long.
-        """
-        if not cls.prompt_outputs:
-            raise InvalidArgumentError(f"{cls.__name__} takes no prompts")
-        # One at a time, so that the pipeline pads none to the length of another.
-        rows = [cls._encode_prompt(pipeline, prompt) for prompt in prompts]
-        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-
-    @classmethod
-    def _encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
-        encoded = pipeline.encode_prompt([prompt], **cls.prompt_options)
-        named = zip(cls.prompt_outputs, encoded, strict=False)
-        row = {name: value for name, value in named if name is not None}
-        return row if cls.prompt_length is None else pad_prompt(row, cls.prompt_length)
 
 
 def read_schedule(
@@ -374,18 +229,4 @@ def read_schedule(
     except Exception as error:  # of diffusers' schedulers
         raise CheckpointError(
             f"{checkpoint.source}/{file} gives no noise schedule ({error}); download it again"
-        ) from error
-
-
-@contextmanager
-def _named(model: nn.Module) -> Iterator[None]:
-    """Name the model whose forward failed; wrong configurations fail deep inside."""
-    try:
-        yield
-    except (DiTFError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        raise CaptureError(
-            f"the forward of {type(model).__name__} failed with {type(error).__name__}: {error}; "
-            "its configuration may be of another model or of another version of diffusers"
         ) from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kornia_ditf.backbones.base import Backbone
+from kornia_ditf.dense import InMemory
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.plan import LoadingPlan
 from kornia_ditf.utils.checks import check_integer, check_spec, check_timestep
@@ -27,6 +28,7 @@ class BackboneSpec:
         pipeline: the `_class_name` in its model_index.json, by which a folder is recognised.
         load: makes the backbone; called with `source`, `block`, `dtype`, `device` and more.
         plan: works out what that would download and hold; None where nobody knows.
+        in_memory: how it is made of a transformer in memory; None where it is not.
         blocks: number of blocks, all lists together.
         width: channels of the stream.
         pixels_per_token: side of the square of pixels that one token covers.
@@ -56,6 +58,7 @@ class BackboneSpec:
     pipeline: str
     load: Callable[..., Backbone]
     plan: Callable[..., LoadingPlan] | None = None
+    in_memory: InMemory | None = None
     blocks: int
     width: int
     pixels_per_token: int

@@ -15,7 +15,7 @@ from kornia_ditf.bench.timing import Work
 from kornia_ditf.matching.keypoints import match_points
 from kornia_ditf.matching.nearest import mutual_nearest
 from kornia_ditf.matching.propagation import LabelPropagator
-from kornia_ditf.treatments import treat
+from kornia_ditf.treatments import apply_treatment
 from kornia_ditf.types import DescriptorMap, Frame, Tap
 
 
@@ -222,7 +222,7 @@ def _describing(grid: tuple[int, int], width: int, device: torch.device) -> Case
     )
     tap, channels = Tap(x, shift, scale, grid), [5, 9]
     contestants: dict[str, Work] = {
-        "kornia_ditf": lambda: F.normalize(treat(tap, "adaln+discard", channels), dim=-1),
+        "kornia_ditf": lambda: F.normalize(apply_treatment(tap, "adaln+discard", channels), dim=-1),
         "a copy": lambda: x.clone(),
         "channels first as written": lambda: peers.describe_as_written(
             x, shift, scale, grid, channels

@@ -109,13 +109,14 @@ def add_preset(preset: Preset) -> Path:
 
 
 def with_preset(
-    spec: BackboneSpec, source: str | Path | None = None, preset: object = None, **hub: Any
+    spec: BackboneSpec, source: object = None, preset: object = None, **hub: Any
 ) -> BackboneSpec:
     """Return a backbone's spec with the numbers of the calibrated preset for its weights.
 
     Args:
         spec: of the backbone.
-        source: where its weights are, if not in its own place.
+        source: where its weights are, if not in its own place. A model in memory, whose weights
+            have no name, takes no preset by itself.
         preset: a preset's file; `none` for the numbers that come with the backbone; None for the
             preset that is kept for these weights, if there is one.
         hub: options of `Checkpoint`.
@@ -158,10 +159,10 @@ def _may_hold(stored: Stored, spec: BackboneSpec) -> bool:
     return stored.preset.concerns(spec)
 
 
-def _holds(
-    preset: Preset | None, spec: BackboneSpec, place: str | Path, hub: dict[str, Any]
-) -> bool:
+def _holds(preset: Preset | None, spec: BackboneSpec, place: object, hub: dict[str, Any]) -> bool:
     if preset is None or (spec.blocks, spec.width) != (preset.weights.blocks, preset.weights.width):
+        return False
+    if not isinstance(place, str | Path):
         return False
     try:
         checkpoint = Checkpoint(place, **hub)

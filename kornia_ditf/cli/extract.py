@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kornia_ditf.cli import failures, options, output, progress
-from kornia_ditf.errors import OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from kornia_ditf.dense import DenseDescriptor
-    from kornia_ditf.errors import DiTFError
-    from kornia_ditf.types import DescriptorMap
 
 _CALIBRATION_IMAGES = 4
-_LONGEST_NAME = 255  # bytes, on common file systems
-# Files that agree in these were made with the same settings.
-_SETTINGS = (
-    *("name", "image_sha256", "identity", "descriptor_blocks", "timestep", "treatment"),
-    *("long_side", "options", "settings"),
-    *("ensemble", "prompt", "seed", "dtype", "massive_channels", "stored_as"),
-)
 
 
 def extract(
@@ -63,6 +48,14 @@ def extract(
     device: options.Device = None,
     others: options.Others = None,
     preset: options.Preset = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Describe so many images of one size together.  [default: what suits the device]",
+        ),
+    ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store float16, not float32.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there already.")
@@ -78,7 +71,7 @@ def extract(
     are found on the first four images and discarded in all.
     """
     from kornia_ditf.cli import settings
-    from kornia_ditf.cli.images import read_fitting
+    from kornia_ditf.cli.extraction import KeptError, Stream, name_outputs
     from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import CaptureError, ImageError, InvalidArgumentError
     from kornia_ditf.utils import provenance
@@ -122,27 +115,24 @@ def extract(
     }
     made.pop("block", None)
     del made["embedded_default"]
-    done = _Done()
-    names = name_outputs(paths)
+    stream = Stream(
+        descriptor=descriptor,
+        blocks=blocks,
+        told=told,
+        fitting=(side, spec.pixels_per_token),
+        targets={path: out / name for path, name in name_outputs(paths).items()},
+        made=made,
+        half=half,
+        overwrite=overwrite,
+        batch=batch,
+    )
+    done = stream.done
     try:
-        for path in progress.track(paths, "extract"):
+        written = progress.track(stream.run(paths), "extract", len(paths))
+        for (path, _), writing in written:
             try:
-                image = read_fitting(path, side, spec.pixels_per_token)
-                about = {**made, "image": path.name, "image_sha256": _digest(path)}
-                target = out / names[path]
-                if target.exists() and _image_of(target) != about["image_sha256"]:
-                    target = out / _file_name(path, marked=True)
-                if target.exists() and not overwrite:
-                    _check_settings(target, about)
-                    done.skipped.append(target)
-                    continue
-                maps = _describe(descriptor, image, blocks, told)
-                first = next(iter(maps.values()))
-                about.update(first.about())
-                tensors = {name: described.data[0] for name, described in maps.items()}
-                _write(target, _stored(tensors, half, path), about)
-                done.written.append(target)
-            except (ImageError, InvalidArgumentError, CaptureError, _KeptError) as error:
+                writing.result()
+            except (ImageError, InvalidArgumentError, CaptureError, KeptError) as error:
                 failures.say_error(str(error))
                 done.failed.append((path, error))
     except KeyboardInterrupt as interrupt:
@@ -172,67 +162,6 @@ def extract(
         raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
 
 
-def name_outputs(paths: Sequence[Path]) -> dict[Path, str]:
-    """Choose a file name for each image: the image's own, marked where another image has it too."""
-    counts = Counter(path.stem.casefold() for path in paths)
-    return {path: _file_name(path, marked=counts[path.stem.casefold()] > 1) for path in paths}
-
-
-def _file_name(path: Path, *, marked: bool) -> str:
-    """Return `STEM.safetensors`; where marked or too long, with a part of the path's digest."""
-    name = f"{path.stem}.safetensors"
-    if not marked and len(os.fsencode(name)) <= _LONGEST_NAME:
-        return name
-    end = f"-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}.safetensors"
-    stem = os.fsencode(path.stem)
-    if len(stem) + len(end) > _LONGEST_NAME:
-        return stem[: _LONGEST_NAME - len(end)].decode("utf-8", "ignore") + end
-    return path.stem + end
-
-
-class _KeptError(OutputError):
-    """A file that is kept, as it was made with other settings."""
-
-
-@dataclass(slots=True)
-class _Done:
-    """What became of each image."""
-
-    written: list[Path] = field(default_factory=list)
-    skipped: list[Path] = field(default_factory=list)
-    failed: list[tuple[Path, DiTFError]] = field(default_factory=list)
-
-    def remarks(self) -> list[tuple[str, str]]:
-        remarks = []
-        if self.skipped:
-            count = len(self.skipped)
-            remarks.append(("skipped", f"{count} that are there with the same settings"))
-        if self.failed:
-            remarks.append(("failed", ", ".join(str(path) for path, _ in self.failed)))
-        return remarks
-
-    def as_values(self) -> dict[str, Any]:
-        return {
-            "written": [str(path) for path in self.written],
-            "skipped": [str(path) for path in self.skipped],
-            "failed": [{"image": str(path), "error": str(error)} for path, error in self.failed],
-        }
-
-
-def _describe(
-    descriptor: DenseDescriptor, image: Tensor, blocks: Sequence[int], told: Any
-) -> dict[str, DescriptorMap]:
-    """Describe an image, and name what is stored of it."""
-    from kornia_ditf.descriptor import DiTF
-
-    if not isinstance(descriptor, DiTF):
-        return {"descriptors": descriptor(image, told)}
-    maps = descriptor.describe_blocks(image, blocks)
-    return {
-        "descriptors" if len(blocks) == 1 else f"block_{block}": maps[block] for block in blocks
-    }
-
-
 def _agree_on_channels(
     descriptor: DenseDescriptor, blocks: Sequence[int], paths: Sequence[Path], side: int | None
 ) -> tuple[dict[str, list[int]], str]:
@@ -243,7 +172,7 @@ def _agree_on_channels(
     from kornia_ditf.errors import ImageError
 
     _, origin = known_channels(descriptor)
-    if not isinstance(descriptor, DiTF) or "discard" not in descriptor.config.treatment:
+    if not isinstance(descriptor, DiTF) or not descriptor.config.steps.discards:
         return {}, origin
     missing = [block for block in blocks if descriptor.massive_channels(block) is None]
     if missing:
@@ -261,57 +190,3 @@ def _agree_on_channels(
         plural = "s" if len(images) > 1 else ""
         origin = f"found in the first {len(images)} image{plural}" if images else "no image"
     return {str(block): list(descriptor.massive_channels(block) or ()) for block in blocks}, origin
-
-
-def _stored(tensors: Mapping[str, Tensor], half: bool, path: Path) -> dict[str, Tensor]:
-    import torch
-
-    from kornia_ditf.errors import InvalidArgumentError
-
-    stored = {
-        name: data.cpu().to(torch.float16 if half else torch.float32).contiguous()
-        for name, data in tensors.items()
-    }
-    if not all(bool(torch.isfinite(data).all()) for data in stored.values()):
-        raise InvalidArgumentError(
-            f"the descriptors of {path} exceed float16; leave out --half to store float32"
-        )
-    return stored
-
-
-def _write(target: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> None:
-    from kornia_ditf.utils.files import atomic_write, save_sealed
-
-    with atomic_write(target) as temporary:
-        save_sealed(temporary, tensors, about)
-
-
-def _metadata(path: Path) -> dict[str, Any] | None:
-    """Read the metadata of a file of descriptors; None where it is no such file."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            return {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
-    except (SafetensorError, OSError, ValueError):
-        return None
-
-
-def _image_of(target: Path) -> Any:
-    """Return the digest of the image that a file describes; None where that is not known."""
-    return (_metadata(target) or {}).get("image_sha256")
-
-
-def _check_settings(target: Path, about: Mapping[str, Any]) -> None:
-    found = _metadata(target) or {}
-    other = [name for name in _SETTINGS if found.get(name) != about.get(name)]
-    if other or about["identity"] is None:  # weights without a name may be any
-        names = ", ".join(other) or "weights without an identity"
-        raise _KeptError(
-            f"{target} is there, made with other settings ({names}); add --overwrite to replace "
-            "it, or name another --out"
-        )
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -20,11 +20,11 @@ def read_fitting(path: Path, long_side: int | None, pixels_per_token: int) -> Te
         InvalidArgumentError: the long side is shorter than a token.
     """
     from kornia_ditf.errors import ImageError
-    from kornia_ditf.preprocess import fit_image, read_image
+    from kornia_ditf.preprocess import fitted_size, read_image
 
     image = read_image(path)
     try:
-        fit_image(image, long_side, pixels_per_token)
+        fitted_size((image.shape[2], image.shape[3]), long_side, pixels_per_token)
     except ImageError as error:
         raise ImageError(f"cannot use {path}: {error}") from error
     return image

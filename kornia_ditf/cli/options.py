@@ -75,7 +75,8 @@ TreatmentName = Annotated[
     typer.Option(
         "--treatment",
         metavar="NAME",
-        help="raw, adaln, adaln+discard or discard+layernorm.  [default: adaln+discard]",
+        help="raw, adaln, adaln+discard, discard+layernorm, or steps in order: "
+        "'adaln+discard > debias(0.99)'.  [default: adaln+discard]",
     ),
 ]
 LongSide = Annotated[
@@ -162,14 +163,14 @@ def load_ditf(
     """
     from dataclasses import fields
 
-    from kornia_ditf.descriptor import DiTF, DiTFConfig
+    from kornia_ditf.config import DiTFConfig
+    from kornia_ditf.descriptor import DiTF
     from kornia_ditf.registry.lookup import create_ditf
+    from kornia_ditf.registry.treatments import read_config
 
     options = _read(given)
     names = {field.name for field in fields(DiTFConfig)}
-    config = DiTFConfig.from_spec(
-        spec, **{key: value for key, value in options.items() if key in names}
-    )
+    config = read_config(spec, {key: value for key, value in options.items() if key in names})
     options["block"] = max(reach, config.block)
     return DiTF(create_ditf(spec.name, source=source, **options).backbone, config)
 

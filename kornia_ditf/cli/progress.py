@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, TypeVar
 
@@ -82,10 +82,10 @@ class Stages:
         return ", ".join(f"{name} {seconds:.2f}" for name, seconds in self.seconds.items())
 
 
-def track(elements: Sequence[Element], label: str) -> Iterator[Element]:
+def track(elements: Iterable[Element], label: str, total: int) -> Iterator[Element]:
     """Iterate with a bar and the time that remains, where standard error is a terminal."""
     with bars(transient=True) as shown:
-        yield from shown.track(elements, description=label)
+        yield from shown.track(elements, description=label, total=total)
 
 
 def duration(seconds: float) -> str:

@@ -65,7 +65,7 @@ def known_channels(descriptor: DenseDescriptor) -> tuple[tuple[int, ...] | None,
 
     if not isinstance(descriptor, DiTF):
         return (), "it is no DiTF, and does not tell"
-    if "discard" not in descriptor.config.treatment:
+    if not descriptor.config.steps.discards:
         return (), "this treatment discards none"
     known = descriptor.known_channels()
     if known is None:

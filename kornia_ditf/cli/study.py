@@ -64,6 +64,15 @@ Address = Annotated[
 Workers = Annotated[int, typer.Option(metavar="N", help="Ray actors.")]
 Cpus = Annotated[float, typer.Option(metavar="X", help="CPUs of each Ray actor; 0.5 is fine.")]
 Gpus = Annotated[float, typer.Option(metavar="X", help="GPUs of each Ray actor.")]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        metavar="NAME",
+        help="Log scores and costs to trackio, wandb, mlflow or a plugin's tracker, a run for "
+        "each configuration; may be repeated.  [default: none]",
+    ),
+]
 WithReport = Annotated[bool, typer.Option("--report/--no-report", help="Write the report, too.")]
 
 
@@ -104,6 +113,7 @@ def run(
         ),
     ] = None,
     report: WithReport = True,
+    log: Log = None,
 ) -> None:
     """Run a study, or resume one that was stopped; only what is missing is computed.
 
@@ -113,8 +123,9 @@ def run(
     from kornia_ditf.study.define.parsing import read_study
 
     make, device = _engine(engine, devices, address, workers, cpus, gpus)
-    folder = out or _default_out(file)
+    folder, loggers = out or _default_out(file), _loggers(log)
     _run(read_study(file), folder, cache, make, device, report, _part(part))
+    _log(folder, loggers)
 
 
 @app.command("report")
@@ -122,6 +133,7 @@ def report(
     folder: Annotated[
         Path, typer.Argument(parser=options.read_path, metavar="DIR", show_default=False)
     ],
+    log: Log = None,
 ) -> None:
     """Write the report of a study that has run, or of a bundle.
 
@@ -130,8 +142,10 @@ def report(
     """
     from kornia_ditf.study.report.page import write_report
 
+    loggers = _loggers(log)
     for path in write_report(folder):
         output.echo(str(path))
+    _log(folder, loggers)
 
 
 @app.command("merge")
@@ -221,6 +235,38 @@ def bundle(
     output.echo(str(bundle_study(folder, out)))
 
 
+@app.command("leaderboard")
+def leaderboard(
+    bundles: Annotated[
+        Path, typer.Argument(parser=options.read_path, metavar="BUNDLES", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option(parser=options.read_path, metavar="DIR", help="Folder of the page.")
+    ] = Path("leaderboard"),
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USER/NAME",
+            help="Upload page and bundles to this data set repository of the Hugging Face Hub.",
+        ),
+    ] = None,
+) -> None:
+    """Make a leaderboard of a folder of bundles: one page that works from a file.
+
+    A bundle that is damaged or no bundle is left out and named, on the page too.
+    """
+    from kornia_ditf.study.share.hub import push_leaderboard
+    from kornia_ditf.study.share.leaderboard import collect_bundles, write_leaderboard
+
+    collected = collect_bundles(bundles)
+    for sentence in collected.left_out:
+        output.echo(f"warning: {sentence}", error=True)
+    for path in write_leaderboard(collected, out):
+        output.echo(str(path))
+    if push is not None:
+        output.echo(push_leaderboard(collected, out, push))
+
+
 @app.command("ablation")
 def ablation(
     backbone: Annotated[str, typer.Argument(metavar="[BACKBONE]")] = "nano",
@@ -306,6 +352,22 @@ def _run(
     page = write_report(folder)[0]
     output.echo(str(page), error=True)
     return page
+
+
+def _loggers(names: list[str] | None) -> dict[str, Any]:
+    """Load trackers before the work, so that one that is missing is told at once."""
+    if not names:
+        return {}
+    from kornia_ditf.registry.loggers import load_logger
+
+    return {name: load_logger(name) for name in names}
+
+
+def _log(folder: Path, loggers: dict[str, Any]) -> None:
+    if loggers:
+        from kornia_ditf.study.share.logging import log_study
+
+        log_study(folder, loggers)
 
 
 def _part(given: str | None) -> tuple[int, int] | None:

@@ -68,7 +68,7 @@ class PosedPairs(PairDataset):
         images, sizes, cameras = [], [], []
         for name, turn, camera in zip(line.images, line.turns, line.cameras, strict=True):
             path = path_inside(self.root, name, self._file)
-            size = image_size(path, f"{self._file.name} names it")
+            size = image_size(path, f"{self._file.name} names it", upright=True)
             camera = _turn_camera(camera, size, turn)
             images.append(_turn_image(path, name, turn) if turn else path)
             sizes.append(size[::-1] if turn % 2 else size)
@@ -143,13 +143,13 @@ def _turn_in_plane(turn: int) -> Floats:
 
 
 def _turn_image(path: Path, name: str, turn: int) -> Path:
-    """Turn an image, as stored, by quarters counter-clockwise into the cache."""
+    """Turn an image, as OpenCV reads it, by quarters counter-clockwise into the cache."""
     from PIL import Image
 
     digest = hashlib.sha256(path.read_bytes() + bytes([turn])).hexdigest()[:32]
     target = cache_folder() / "turned" / digest / f"{Path(name).stem}.png"
     if not is_sound(target):
-        pixels = read_image(path, upright=False)[0].permute(1, 2, 0).numpy()
+        pixels = read_image(path)[0].permute(1, 2, 0).numpy()
         turned = np.ascontiguousarray(np.rot90((pixels * 255).round().astype(np.uint8), turn))
         with write_checked(target) as temporary:
             Image.fromarray(turned).save(temporary, format="PNG")

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.config import DiTFConfig
 from kornia_ditf.dense import DenseDescriptor
-from kornia_ditf.descriptor import DiTF, DiTFConfig
+from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.fusion import FusedDescriptor
 from kornia_ditf.matching.keypoints import TopK, match_points

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.noise import draw_image_noise
+from kornia_ditf.utils.borrowing import borrowed, execution_device
 from kornia_ditf.utils.isolation import isolated
 
 
@@ -34,7 +35,7 @@ def encode_images(vae: nn.Module, images: Tensor, *, sample: bool = False, seed:
     device, dtype = execution_place(vae)
     pixels = (2 * images - 1).to(device, dtype)
     frames = _takes_frames(vae)
-    with isolated(vae):
+    with isolated(vae), borrowed(vae):
         encoded = _any(vae).encode(pixels.unsqueeze(2) if frames else pixels)
     posterior = getattr(encoded, "latent_dist", None)
     if posterior is None:
@@ -61,14 +62,18 @@ def pixels_per_cell(vae: nn.Module) -> int:
     return int(ratio or 1 << (len(config.block_out_channels) - 1)) * (2 if _is_packed(vae) else 1)
 
 
+def latent_channels(vae: nn.Module) -> int | None:
+    """Return the channels of `encode_images`' latents; None where the configuration has none."""
+    config = _any(vae).config
+    names = ("latent_channels", "z_dim")
+    stored = next((n for name in names if (n := getattr(config, name, None))), None)
+    return None if stored is None else int(stored) * (4 if _is_packed(vae) else 1)
+
+
 def execution_place(module: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Find where a module computes and in which dtype, offloaded or quantised modules included."""
     parameter = next(module.parameters())
-    device = parameter.device
-    if parameter.is_meta:  # offloaded: accelerate's hooks know where the layers run
-        hooks = (getattr(child, "_hf_hook", None) for child in module.modules())
-        places = (getattr(hook, "execution_device", None) for hook in hooks)
-        device = torch.device(next(place for place in places if place is not None))
+    device = execution_device(module) or parameter.device
     return device, getattr(module, "dtype", None) or parameter.dtype
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,13 @@ from torch import nn
 
 from kornia_ditf.errors import HubError
 from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.loading.weights import build_empty, leave_out, leave_out_decoder, tensor_dtype
+from kornia_ditf.loading.weights import (
+    Layout,
+    build_empty,
+    leave_out,
+    leave_out_decoder,
+    tensor_dtype,
+)
 
 _TEXT_ENCODER = re.compile(r"text_encoder\w*/model(?P<variant>\.\w+)?(-\d+-of-\d+)?\.safetensors")
 
@@ -49,29 +55,23 @@ class LoadingPlan:
 
 def plan_loading(
     checkpoint: Checkpoint,
-    class_name: str,
+    layout: Layout,
     *,
-    block_lists: Sequence[str],
-    unused: Sequence[str] = (),
     last_block: int | None = None,
     dtype: torch.dtype = torch.bfloat16,
     architecture: Mapping[str, Mapping[str, Any]] | None = None,
     vae_class: str = "AutoencoderKL",
-    model_class: type[nn.Module] | None = None,
 ) -> LoadingPlan:
     """Work out what loading would download and hold; reads configurations, no weights.
 
     Args:
         checkpoint: where the files are.
-        class_name: the transformer's class in diffusers.
-        block_lists: its attributes that hold blocks, in the order in which they run.
-        unused: its modules behind the last block.
+        layout: where the transformer keeps its blocks.
         last_block: the last block to load; None is all.
         dtype: of the transformer in memory; the VAE's encoder is float32.
         architecture: configurations by part (`transformer`, `vae`), used where the checkpoint's
             own cannot be had.
         vae_class: the VAE's class in diffusers.
-        model_class: a class of ours to build from the configuration, in place of diffusers'.
 
     Raises:
         CheckpointError: a local folder lacks a file or holds a damaged one.
@@ -88,9 +88,11 @@ def plan_loading(
             raise
         configs = architecture
         source = f"the architecture alone; no file was looked at ({error})"
-    transformer = build_empty(dict(configs["transformer"]), class_name, dtype, model_class)
+    transformer = build_empty(
+        dict(configs["transformer"]), layout.class_name, dtype, layout.model_class
+    )
     whole = _bytes(transformer, dtype)
-    leave_out(transformer, block_lists, unused, last_block)
+    leave_out(transformer, layout.block_lists, layout.unused, last_block)
     vae_held = vae_whole = 0
     needed = {"transformer": set(transformer.state_dict())}
     if "vae" in configs:

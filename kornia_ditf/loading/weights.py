@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -40,32 +41,43 @@ _OLD_NAMES = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Where a diffusers model keeps its blocks, and what it has besides them.
+
+    Args:
+        class_name: the model's class in diffusers.
+        block_lists: its attributes that hold blocks, in the order in which they run.
+        unused: its modules behind the last block, which a capture never reaches.
+        model_class: a class of ours to build from the configuration, in place of diffusers'.
+    """
+
+    class_name: str
+    block_lists: tuple[str, ...]
+    unused: tuple[str, ...] = ()
+    model_class: type[nn.Module] | None = None
+
+
 def load_transformer(
     checkpoint: Checkpoint,
-    class_name: str,
+    layout: Layout,
     *,
-    block_lists: Sequence[str],
-    unused: Sequence[str] = (),
     last_block: int | None = None,
     dtype: torch.dtype = torch.float32,
     quantization_config: object = None,
     subfolder: str = "transformer",
-    model_class: type[nn.Module] | None = None,
 ) -> nn.Module:
     """Load a transformer up to a block.
 
     Args:
         checkpoint: where the files are.
-        class_name: the transformer's class in diffusers.
-        block_lists: its attributes that hold blocks, in the order in which they run.
-        unused: its modules behind the last block, which a capture never reaches.
+        layout: where it keeps its blocks.
         last_block: the last block to load, counted from 0 through all lists; None loads all.
         dtype: of the weights; a class that keeps modules in float32 keeps them.
         quantization_config: one of diffusers' quantisation configurations. With it, or where the
             checkpoint's own configuration says that it is stored quantised, diffusers loads the
             whole model, and later blocks are released afterwards.
         subfolder: of the checkpoint.
-        model_class: a class of ours to build from the configuration, in place of diffusers'.
 
     Returns:
         the transformer in evaluation mode, without gradients; blocks left out are identities.
@@ -78,12 +90,13 @@ def load_transformer(
     if not dtype.is_floating_point:
         raise InvalidArgumentError(f"dtype must be a floating-point one, got {dtype}")
     config = checkpoint.json(f"{subfolder}/config.json")
-    model = build_empty(config, class_name, dtype, model_class)
+    model = build_empty(config, layout.class_name, dtype, layout.model_class)
     if quantization_config is not None or config.get("quantization_config") is not None:
+        class_name = layout.class_name
         model = _load_quantized(checkpoint, class_name, dtype, quantization_config, subfolder)
-        leave_out(model, block_lists, unused, last_block)
+        leave_out(model, layout.block_lists, layout.unused, last_block)
         return model.eval().requires_grad_(False)
-    leave_out(model, block_lists, unused, last_block)
+    leave_out(model, layout.block_lists, layout.unused, last_block)
     return _fill(model, checkpoint, subfolder, dtype)
 
 

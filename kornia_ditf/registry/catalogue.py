@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from threading import RLock, current_thread
-from typing import TypeAlias
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.datasets.spec import DatasetSpec
@@ -14,32 +14,52 @@ from kornia_ditf.dense import DescriptorSpec
 from kornia_ditf.matchers.base import MatcherSpec
 from kornia_ditf.registry.hookspecs import PROJECT
 from kornia_ditf.registry.plugins import Plugin, PluginThread
+from kornia_ditf.treatments import TreatmentSpec
 
 AnySpec: TypeAlias = BackboneSpec | DescriptorSpec | DatasetSpec | MatcherSpec
 
-KINDS: dict[str, type[AnySpec]] = {
+KINDS: Mapping[str, type[AnySpec]] = {
     "register_backbones": BackboneSpec,
     "register_descriptors": DescriptorSpec,
     "register_datasets": DatasetSpec,
     "register_matchers": MatcherSpec,
 }
+TREATMENT_KINDS: Mapping[str, type[TreatmentSpec]] = {"register_treatments": TreatmentSpec}
 
 
-class Catalogue:
+class Named(Protocol):
+    """What a catalogue keeps."""
+
+    @property
+    def name(self) -> str:
+        """What the user types."""
+
+
+SpecT = TypeVar("SpecT", bound=Named)
+
+
+class Catalogue(Generic[SpecT]):
     """Specs by name; a plugin is called only when its turn comes.
 
     Args:
         built_in: those that come with the package.
         plugins: those to call for more, in this order.
+        kinds: the hooks that are called, and the type of what each returns.
     """
 
-    def __init__(self, built_in: Iterable[AnySpec], plugins: Sequence[Plugin]) -> None:
+    def __init__(
+        self,
+        built_in: Iterable[SpecT],
+        plugins: Sequence[Plugin],
+        kinds: Mapping[str, type[SpecT]],
+    ) -> None:
+        self._kinds = kinds
         self._found = {spec.name: spec for spec in built_in}
-        self._origins = dict.fromkeys(self._found, PROJECT)
+        self._origins: dict[str, str] = dict.fromkeys(self._found, PROJECT)
         self._waiting = list(plugins)
         self._lock = RLock()
 
-    def __iter__(self) -> Iterator[AnySpec]:
+    def __iter__(self) -> Iterator[SpecT]:
         """Go through the specs, built-in ones first."""
         seen = 0
         while True:
@@ -52,13 +72,13 @@ class Catalogue:
                         return
                     self._add(self._waiting.pop(0))
 
-    def get(self, name: str) -> AnySpec | None:
+    def get(self, name: str) -> SpecT | None:
         """Find a spec by its name, calling plugins until one has it."""
         return self._found.get(name) or next((spec for spec in self if spec.name == name), None)
 
-    def origin(self, spec: AnySpec) -> str:
-        """Return the name of the plugin that a spec, or its loader, comes from."""
-        same = (each.name for each in self._found.values() if each.load == spec.load)
+    def origin(self, load: object) -> str:
+        """Return the name of the plugin that a spec's loader comes from."""
+        same = (n for n, each in self._found.items() if getattr(each, "load", None) == load)
         return self._origins.get(next(same, ""), PROJECT)
 
     def _alone(self) -> AbstractContextManager[object]:
@@ -66,9 +86,10 @@ class Catalogue:
         return nullcontext() if isinstance(current_thread(), PluginThread) else self._lock
 
     def _add(self, plugin: Plugin) -> None:
-        for hook, specs in plugin.specs(KINDS).items():
+        for hook, specs in plugin.specs(self._kinds).items():
+            spec: Any
             for spec in specs:
-                if type(spec) is not KINDS[hook]:
+                if type(spec) is not self._kinds[hook]:
                     plugin.leave_out(f"{hook} gave a {type(spec).__name__}")
                 elif re.search(r"[+/\s]", spec.name):
                     plugin.leave_out(f"{spec.name!r} is no name: it holds a +, a / or a space")

@@ -1,15 +1,18 @@
-"""Models that are not registered, described by their configurations as members of a family."""
+"""Specs of models that are not registered: by their configurations, on disk or in memory."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from kornia_ditf.backbones.spec import BackboneSpec
-from kornia_ditf.errors import CheckpointError
-from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.dense import DescriptorSpec
+from kornia_ditf.errors import CheckpointError, InvalidArgumentError, UnknownBackboneError
+from kornia_ditf.loading.checkpoint import HUB_OPTIONS, Checkpoint
+from kornia_ditf.loading.memory import LoadedModel, refuse_loading_options
+from kornia_ditf.registry.catalogue import AnySpec
 
 _LARGEST = 2**20  # no model has as many blocks or channels
 
@@ -21,7 +24,7 @@ def describe_checkpoint(
 
     Args:
         source: a folder or hub id.
-        families: specs, told apart by their pipelines; of several with one, the first.
+        families: specs, told apart by their pipelines, then by their VAEs.
         hub: options of `Checkpoint`.
 
     Raises:
@@ -29,32 +32,113 @@ def describe_checkpoint(
         HubError: the hub does not give the configurations.
     """
     checkpoint = Checkpoint(source, **hub)
-    pipeline = str(checkpoint.json("model_index.json").get("_class_name"))
+    index = checkpoint.json("model_index.json")
+    pipeline, vae = str(index.get("_class_name")), index.get("vae")
     config = checkpoint.json("transformer/config.json")
     known: set[str] = set()
+    found: BackboneSpec | None = None
     for spec in families:
-        if spec.pipeline == pipeline:
-            break
         known.add(spec.pipeline)
-    else:
-        raise CheckpointError(
-            f"{source} holds a {pipeline}, which no installed family knows; "
-            f"known: {', '.join(sorted(known))}"
+        if spec.pipeline == pipeline:
+            found = found or spec
+            own = None if spec.in_memory is None else spec.in_memory.vae
+            if own is None or not isinstance(vae, list) or own == vae[-1]:
+                return _with_neutral_rule(spec, str(source), config)
+    if found is not None:
+        return _with_neutral_rule(found, str(source), config)
+    raise CheckpointError(
+        f"{source} holds a {pipeline}, which no installed family knows; "
+        f"known: {', '.join(sorted(known))}"
+    )
+
+
+def describe_loaded(loaded: LoadedModel, specs: Iterable[AnySpec]) -> Any:
+    """Describe a model in memory, as one of the families by its transformer's class.
+
+    Of several families with the class, one with the model's pipeline comes first, then one with
+    its VAE, then one with its configuration. A model that was loaded from a published repository
+    has the preset of that one.
+
+    Args:
+        loaded: the model.
+        specs: registered specs, those of data sets included.
+
+    Returns:
+        a `BackboneSpec` or `DescriptorSpec`.
+
+    Raises:
+        UnknownBackboneError: no family has a transformer of this class.
+        CheckpointError: its configuration says neither depth nor width.
+    """
+    known: set[str] = set()
+    fitting = []
+    for spec in specs:
+        if isinstance(spec, BackboneSpec | DescriptorSpec) and spec.in_memory is not None:
+            known.add(spec.in_memory.model)
+            if spec.in_memory.model in loaded.class_names:
+                fitting.append(spec)
+    if not fitting:
+        raise UnknownBackboneError(
+            f"no installed family has a {loaded.class_names[0]}; known: {', '.join(sorted(known))}."
+            " To declare another, derive a class from DiffusersBackbone and use its from_loaded: "
+            "docs/own-backbones.md"
         )
-    counts = [config.get(name, 0) for name in spec.blocks_from]
-    sides = [config.get(name, 0) for name in spec.width_from]
+    published = [spec for spec in fitting if spec.repo and spec.repo == loaded.name]
+    if published:
+        return published[0]
+    spec = max(fitting, key=lambda each: _likeness(each, loaded))  # the first of equal ones
+    if isinstance(spec, DescriptorSpec):
+        return spec
+    source = loaded.name or loaded.class_names[0]
+    return _with_neutral_rule(spec, source, loaded.json("transformer/config.json"))
+
+
+def check_fits(
+    spec: AnySpec, loaded: LoadedModel, options: Mapping[str, Any]
+) -> Callable[..., Any]:
+    """Return what makes a backbone or descriptor of a model in memory.
+
+    Raises:
+        InvalidArgumentError: the spec takes no such model, or an option says how to load one.
+    """
+    if not isinstance(spec, BackboneSpec | DescriptorSpec) or spec.in_memory is None:
+        raise InvalidArgumentError(f"{spec.name} takes no model in memory; name a folder or hub id")
+    if spec.in_memory.model not in loaded.class_names:
+        raise InvalidArgumentError(
+            f"{spec.name} takes a {spec.in_memory.model}, got a {loaded.class_names[0]}"
+        )
+    refuse_loading_options(options, HUB_OPTIONS)
+    return spec.in_memory.make
+
+
+def _likeness(spec: BackboneSpec | DescriptorSpec, loaded: LoadedModel) -> tuple[bool, ...]:
+    known = spec.in_memory
+    if known is None:
+        return ()
+    config = loaded.json("transformer/config.json")
+    return (
+        known.pipeline == loaded.pipeline_class,
+        known.vae == type(loaded.vae).__name__,
+        all(config.get(key) == value for key, value in known.config.items()),
+    )
+
+
+def _with_neutral_rule(spec: BackboneSpec, name: str, config: Mapping[str, Any]) -> BackboneSpec:
+    counts = [config.get(key, 0) for key in spec.blocks_from]
+    sides = [config.get(key, 0) for key in spec.width_from]
     usable = all(type(n) is int and 0 <= n < _LARGEST for n in counts + sides)
     if not usable or not sum(counts) * math.prod(sides):
         raise CheckpointError(
-            f"{source}: its transformer's configuration has no usable depth "
+            f"{name}: its transformer's configuration has no usable depth "
             f"({', '.join(spec.blocks_from)}) or width ({', '.join(spec.width_from)})"
         )
     return BackboneSpec.uncalibrated(
-        name=str(source),
-        repo=str(source),
-        pipeline=pipeline,
+        name=name,
+        repo=name,
+        pipeline=spec.pipeline,
         load=spec.load,
         plan=spec.plan,
+        in_memory=spec.in_memory,
         blocks=sum(counts),
         width=math.prod(sides),
         blocks_from=spec.blocks_from,

@@ -22,9 +22,10 @@ from kornia_ditf import backbones, datasets, matchers
 from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.calibration.store import with_preset
+from kornia_ditf.config import DiTFConfig
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
-from kornia_ditf.descriptor import DiTF, DiTFConfig
+from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import (
     DiTFError,
     InvalidArgumentError,
@@ -34,12 +35,15 @@ from kornia_ditf.errors import (
 )
 from kornia_ditf.fusion import FUSIONS, Fusion, load_fusion
 from kornia_ditf.loading.checkpoint import hub_options
+from kornia_ditf.loading.memory import LoadedModel, is_in_memory, take_apart
 from kornia_ditf.loading.source import as_folder, explain, is_hub_id, is_path, near_folder
 from kornia_ditf.registry import hookspecs
-from kornia_ditf.registry.catalogue import AnySpec, Catalogue
-from kornia_ditf.registry.families import describe_checkpoint
+from kornia_ditf.registry.catalogue import KINDS, AnySpec, Catalogue
+from kornia_ditf.registry.families import check_fits, describe_checkpoint, describe_loaded
+from kornia_ditf.registry.loggers import forget_loggers, list_loggers
 from kornia_ditf.registry.options import known_options, no_such_option
 from kornia_ditf.registry.plugins import Plugin, describe_error, installed_plugins
+from kornia_ditf.registry.treatments import forget_treatments, list_treatments, read_config
 from kornia_ditf.utils.checks import did_you_mean, read_dtype
 
 DEFAULT_BACKBONE = "nano"
@@ -174,14 +178,18 @@ def find_descriptor(name: str | Path, **hub: Any) -> Spec:
 
 
 def create_descriptor(
-    name: str | Path = DEFAULT_BACKBONE, *, source: str | Path | None = None, **options: Any
+    name: str | Path | Any = DEFAULT_BACKBONE, *, source: str | Path | Any = None, **options: Any
 ) -> DenseDescriptor:
     """Load a dense descriptor with its preset: a DiTF on a backbone, or whatever a plugin adds.
 
     Args:
         name: an installed descriptor or backbone, or a hub id or folder in the diffusers layout;
-            or several of these with a `+` between them, which are fused.
-        source: where a named one's weights are, if not in its own repository.
+            or several of these with a `+` between them, which are fused. Or a model in memory: a
+            diffusers pipeline, or (transformer, vae) or (transformer, vae, scheduler). It is used
+            where and as it is, adapters included, its text encoders embed the prompts, and the
+            preset is that of the hub id it was loaded from, or else the neutral one.
+        source: where a named one's weights are, if not in its own repository: a folder, a hub id,
+            or a model in memory.
         options: for a backbone, fields of `DiTFConfig` change the preset (`block`, `timestep`,
             `treatment`, `ensemble` ...) and all others go to its loader (`dtype`, `device`,
             `offload`, `revision`, `guidance` ...); `preset` names a calibrated preset's file in
@@ -191,7 +199,7 @@ def create_descriptor(
             dtype may be a name: `"bfloat16"`.
 
     Raises:
-        UnknownBackboneError: there is no such descriptor.
+        UnknownBackboneError: there is no such descriptor, or no family has such a transformer.
         InvalidArgumentError: an option is unknown or out of range.
         CheckpointError: the weights are incomplete or damaged.
         HubError: the weights cannot be had.
@@ -200,40 +208,61 @@ def create_descriptor(
         >>> descriptor = create_descriptor("nano", treatment="raw")
         >>> descriptor.config.treatment
         'raw'
+        >>> nano = descriptor.backbone.transformer
+        >>> create_descriptor((nano, None)).backbone.transformer is nano
+        True
     """
-    spec = find_descriptor(name, **hub_options(options))
+    if is_in_memory(name):
+        if source is not None:
+            raise InvalidArgumentError(
+                "give a model in memory alone, or a preset's name with source=the model"
+            )
+        name, source = "", take_apart(name)
+        spec: Spec = describe_loaded(source, _catalogue())
+    else:
+        spec = find_descriptor(name, **hub_options(options))
+    place = None if source is None else _check_source(source)
     if isinstance(spec, BackboneSpec):
-        return _create_ditf(spec, source, options)
-    if source is not None:
-        options["source"] = _check_source(source)
-    descriptor: DenseDescriptor = _check_made(spec, load_spec(spec, (), options), DenseDescriptor)
+        return _create_ditf(spec, place, options)
+    places = () if not isinstance(place, LoadedModel) else (place,)
+    if isinstance(place, str | Path):
+        options["source"] = place
+    descriptor: DenseDescriptor = _check_made(
+        spec, load_spec(spec, places, options), DenseDescriptor
+    )
     return descriptor
 
 
 def create_ditf(
-    name: str | Path = DEFAULT_BACKBONE, *, source: str | Path | None = None, **options: Any
+    name: str | Path | Any = DEFAULT_BACKBONE, *, source: str | Path | Any = None, **options: Any
 ) -> DiTF:
     """Load a backbone and make a DiTF descriptor; `create_descriptor` for backbones alone.
 
     Arguments and errors as there. A DiTF also shows its taps, blocks and massive channels.
     """
-    return _create_ditf(find_backbone(name, **hub_options(options)), source, options)
+    if is_in_memory(name):
+        source = take_apart(name)
+        return _create_ditf(describe_loaded(source, list_specs_of(BackboneSpec)), source, options)
+    spec = find_backbone(name, **hub_options(options))
+    return _create_ditf(spec, None if source is None else _check_source(source), options)
 
 
-def _create_ditf(spec: BackboneSpec, source: str | Path | None, options: Mapping[str, Any]) -> DiTF:
+def _create_ditf(
+    spec: BackboneSpec, source: str | Path | LoadedModel | None, options: Mapping[str, Any]
+) -> DiTF:
     options = dict(options)
-    chosen = options.pop("preset", None)
-    spec = with_preset(spec, source, chosen, **hub_options(options))
+    spec = with_preset(spec, source, options.pop("preset", None), **hub_options(options))
     names = {each.name for each in fields(DiTFConfig)}
     changes = {key: value for key, value in options.items() if key in names}
     loading = {key: value for key, value in options.items() if key not in names}
-    config = DiTFConfig.from_spec(spec, **changes)
+    config = read_config(spec, changes)
     if config.block >= spec.blocks:
         raise InvalidArgumentError(
             f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={config.block}"
         )
-    place = spec.repo if source is None else _check_source(source)
-    backbone = load_spec(spec, (place,), {**loading, "block": config.block})
+    if not isinstance(source, LoadedModel):
+        loading["block"] = config.block
+    backbone = load_spec(spec, (spec.repo if source is None else source,), loading)
     ditf = DiTF(_check_made(spec, backbone, Backbone), config)
     ditf.preset = spec.source
     if "massive_channels" not in changes:
@@ -241,13 +270,16 @@ def _create_ditf(spec: BackboneSpec, source: str | Path | None, options: Mapping
     return ditf
 
 
-def _check_source(source: str | Path) -> str | Path:
+def _check_source(source: Any) -> str | Path | LoadedModel:
+    if is_in_memory(source):
+        return source if isinstance(source, LoadedModel) else take_apart(source)
+    path: str | Path = source
     if not str(source).strip():
         raise InvalidArgumentError(
             "source must name a folder or a hub id, got an empty string; leave it out to load the "
             "backbone's own weights"
         )
-    return source
+    return path
 
 
 def _describe_fusion(name: str, parts: tuple[str, ...], hub: Mapping[str, Any]) -> DescriptorSpec:
@@ -283,16 +315,19 @@ def _create_part(name: str, plugin: str | None, **options: Any) -> DenseDescript
 
 def load_spec(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
     """Call a spec's loader, and name its plugin where that fails."""
+    load = spec.load
+    if places and isinstance(places[0], LoadedModel):
+        load = check_fits(spec, places[0], options)
     if options.get("dtype") is not None:
         options = {**options, "dtype": read_dtype(options["dtype"])}
-    taken = set() if isinstance(spec, DatasetSpec) else set(known_options(spec.load))
+    taken = set() if isinstance(spec, DatasetSpec) else set(known_options(load))
     if isinstance(spec, BackboneSpec):
         taken |= {each.name for each in fields(DiTFConfig)}
-    origin = _catalogue().origin(spec)
+    origin = _catalogue().origin(spec.load)
     built_in = origin == hookspecs.PROJECT
     try:
         with nullcontext() if built_in else redirect_stdout(sys.stderr):
-            return spec.load(*places, **options)
+            return load(*places, **options)
     except (DiTFError, KeyboardInterrupt, MemoryError, torch.OutOfMemoryError):
         raise
     except BaseException as error:  # a plugin's SystemExit too
@@ -331,7 +366,7 @@ def _check_made(spec: Spec, made: Any, kind: type) -> Any:
     return made
 
 
-def _catalogue() -> Catalogue:
+def _catalogue() -> Catalogue[AnySpec]:
     with _MAKING:  # two threads must not make two, of which each would call half of the plugins
         return _make_catalogue()
 
@@ -340,10 +375,10 @@ _MAKING = Lock()
 
 
 @cache
-def _make_catalogue() -> Catalogue:
+def _make_catalogue() -> Catalogue[AnySpec]:
     fusions = (_fusion_spec(fusion) for fusion in FUSIONS)
     return Catalogue(
-        (*backbones.SPECS, *fusions, *datasets.SPECS, *matchers.SPECS), installed_plugins()
+        (*backbones.SPECS, *fusions, *datasets.SPECS, *matchers.SPECS), installed_plugins(), KINDS
     )
 
 
@@ -354,6 +389,8 @@ def ask_plugins() -> tuple[Plugin, ...]:
         >>> broken = [plugin.name for plugin in ask_plugins() if plugin.state == "left out"]
     """
     list(_catalogue())
+    list_treatments()
+    list_loggers()
     return installed_plugins()
 
 
@@ -361,3 +398,5 @@ def forget_plugins() -> None:
     """Find and call the plugins anew when they are next needed, as after an installation."""
     installed_plugins.cache_clear()
     _make_catalogue.cache_clear()
+    forget_treatments()
+    forget_loggers()

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from kornia_ditf.backbones.spec import BackboneSpec
-from kornia_ditf.descriptor import DiTF, DiTFConfig
+from kornia_ditf.config import DiTFConfig
+from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import ConformanceError
 from kornia_ditf.testing import captures, checkpoints, invariances
 from kornia_ditf.testing.descriptors import DESCRIPTOR_RULES, Described

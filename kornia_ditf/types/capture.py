@@ -133,6 +133,15 @@ class Tap:
         """Join the images of several taps of one block."""
         return taps[0] if len(taps) == 1 else Tap._combine(taps, torch.cat)
 
+    def rows(self) -> list[Tap]:
+        """Split into one tap per image."""
+        columns = (self.x, self.shift, self.scale)
+        split = [len(self.x) * [None] if c is None else torch.split(c, 1) for c in columns]
+        return [
+            replace(self, x=x, shift=shift, scale=scale)
+            for x, shift, scale in zip(*split, strict=True)
+        ]
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> Tap:
         return Tap._combine([self], lambda values: function(values[0]))
 

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kornia_ditf.descriptor import DiTF, describe_tap
+from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.massive import ChannelRecorder, ChannelStatistics
 from kornia_ditf.preprocess import ImageLike, as_image
-from kornia_ditf.treatments import Treatment
+from kornia_ditf.treatments import describe_tap
 from kornia_ditf.types import DescriptorMap
 
-COMPARED: tuple[Treatment, ...] = ("raw", "adaln", "adaln+discard")
+COMPARED: tuple[str, ...] = ("raw", "adaln", "adaln+discard")
 """The treatments that are shown side by side."""
 
 
@@ -39,8 +39,8 @@ class Inspection:
     block: int
     discarded: tuple[int, ...]
     point: tuple[float, float]
-    similarity: Mapping[Treatment, Tensor]
-    contrast: Mapping[Treatment, float]
+    similarity: Mapping[str, Tensor]
+    contrast: Mapping[str, float]
 
 
 def inspect_channels(

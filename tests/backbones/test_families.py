@@ -18,7 +18,7 @@ from kornia_ditf.massive import find_massive_channels
 from kornia_ditf.noise import draw_image_noise
 from kornia_ditf.registry.lookup import create_descriptor, find_backbone
 from kornia_ditf.testing import BACKBONE_RULES, check_backbone
-from kornia_ditf.treatments import treat
+from kornia_ditf.treatments import apply_treatment
 from kornia_ditf.types import Tap
 
 FAMILIES = (
@@ -140,9 +140,9 @@ def test_discard_restores_token_contrast(family: str, tiny_checkpoint: Checkpoin
     plant(backbone, {3: 800.0, 17: -500.0})
     tap = backbone.tap(latent, timestep, conditioning, block=1).mean(1)
     plain = Tap(tap.x, None, None, tap.grid, tap.norm)  # the shift is common to all tokens
-    assert token_similarity(treat(plain, "raw")) > 0.99
-    assert token_similarity(treat(plain, "adaln")) > 0.99
-    assert token_similarity(treat(plain, "adaln+discard", (3, 17))) < 0.9
+    assert token_similarity(apply_treatment(plain, "raw")) > 0.99
+    assert token_similarity(apply_treatment(plain, "adaln")) > 0.99
+    assert token_similarity(apply_treatment(plain, "adaln+discard", (3, 17))) < 0.9
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import signal
@@ -20,6 +21,7 @@ from typer.testing import Result
 
 import kornia_ditf
 from kornia_ditf.descriptor import DiTF
+from kornia_ditf.utils import files
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]
@@ -143,20 +145,16 @@ def test_an_interruption_leaves_whole_files_and_the_command_goes_on(
 ) -> None:
     out = tmp_path / "out"
     command = ("extract", *images, "-b", model, *SMALL, "--out", out)
-    with monkeypatch.context() as patch:
+    save = files.save_sealed
 
-        def interrupt(path: Path, *_: object) -> None:
+    def save_two(path: Path, tensors: Any, about: Any) -> None:
+        if about["image"] == "c.png":
             Path(path).write_bytes(b"half")
             raise KeyboardInterrupt
+        save(path, tensors, about)
 
-        describe = DiTF.describe_blocks
-
-        def describe_first(self: DiTF, image: torch.Tensor, *rest: Any) -> Any:
-            if image.shape[-1] == image.shape[-2]:
-                patch.setattr("kornia_ditf.utils.files.save_tensors", interrupt)
-            return describe(self, image, *rest)
-
-        patch.setattr(DiTF, "describe_blocks", describe_first)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "save_sealed", save_two)
         result = run(*command)
     assert result.exit_code == 130
     assert result.stderr.startswith("error: interrupted with 2 of 3 images done")
@@ -221,3 +219,42 @@ def test_a_folder_that_cannot_be_made_is_one_line(run: Run, images: list[Path]) 
     result = run("extract", images[0], "--out", images[1])
     assert result.exit_code == 5
     assert result.stderr.count("\n") == 1 and str(images[1]) in result.stderr
+
+
+def test_images_of_one_size_share_forward_passes_and_files_are_the_same(
+    run_json: RunJson, images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    named = [tmp_path / f"{number}.png" for number in range(5)]
+    for path in named:
+        shutil.copy(images[2], path)
+    sizes: list[int] = []
+    whole = DiTF.prepared_taps
+
+    def counted(self: DiTF, some: Any, *rest: Any) -> Any:
+        sizes.append(len(some))
+        return whole(self, some, *rest)
+
+    stored = []
+    for batch in (1, 4):
+        out = tmp_path / str(batch)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(DiTF, "prepared_taps", counted)
+            command = ("extract", *images, *named, "-b", model, *SMALL, "--timestep", 300)
+            done = run_json(*command, "--batch", batch, "--out", out)
+        assert [Path(path).stem for path in done["written"]] == [*"abc01234"]
+        stored.append([load_file(path)["descriptors"] for path in done["written"]])
+    assert sizes[:8] == [1] * 8 and sorted(sizes[8:]) == [1, 1, 2, 4]
+    for one, together in zip(*stored, strict=True):
+        torch.testing.assert_close(one, together, rtol=0, atol=1e-5)
+
+
+def test_a_disk_that_is_full_ends_the_command_at_once(
+    run: Run, images: list[Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "save_sealed", full)
+    result = run("extract", *images, "-b", model, *SMALL, "--out", tmp_path / "out")
+    assert result.exit_code == 5 and "No space left" in result.stderr
+    assert result.stderr.count("\n") == 1 and not list((tmp_path / "out").iterdir())

@@ -18,6 +18,7 @@ from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.weights import (
+    Layout,
     build_empty,
     load_transformer,
     load_vae_encoder,
@@ -51,9 +52,8 @@ VAE_WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
 
 def load(folder: Path, family: str = "flux", **options: Any) -> nn.Module:
     class_name, blocks, head = SHAPES[family]
-    return load_transformer(
-        Checkpoint(folder), class_name, block_lists=blocks, unused=head, **options
-    )
+    layout = Layout(class_name=class_name, block_lists=blocks, unused=head)
+    return load_transformer(Checkpoint(folder), layout, **options)
 
 
 def whole(folder: Path, family: str, dtype: torch.dtype) -> nn.Module:

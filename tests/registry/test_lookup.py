@@ -3,7 +3,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from fake_hub import REPO, FakeHub
+from plugin_entries import Entry
 
 from kornia_ditf.backbones.spec import NEUTRAL_RULE, BackboneSpec
 from kornia_ditf.datasets.spec import DatasetSpec
@@ -24,7 +24,7 @@ from kornia_ditf.errors import (
     UnknownBackboneError,
 )
 from kornia_ditf.preprocess import as_image
-from kornia_ditf.registry import hookspecs, plugins
+from kornia_ditf.registry import hookspecs
 from kornia_ditf.registry import lookup as registry
 from kornia_ditf.registry.lookup import (
     create_descriptor,
@@ -35,18 +35,6 @@ from kornia_ditf.registry.lookup import (
     list_descriptors,
 )
 from kornia_ditf.types import DescriptorMap, Frame
-
-
-class Entry:
-    """An installed plugin's entry point, without an installation."""
-
-    def __init__(self, name: str, plugin: object) -> None:
-        self.name, self.plugin = name, plugin
-
-    def load(self) -> object:
-        if isinstance(self.plugin, Exception):
-            raise self.plugin
-        return self.plugin
 
 
 def plugin(specs: object) -> ModuleType:
@@ -74,15 +62,6 @@ def toy(name: str = "toy") -> BackboneSpec:
         long_side=256,
         license="MIT",
     )
-
-
-@pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Entry]]:
-    entries: list[Entry] = []
-    monkeypatch.setattr(plugins, "entry_points", lambda group: entries)
-    registry.forget_plugins()
-    yield entries
-    registry.forget_plugins()
 
 
 def test_a_plugins_backbone_is_listed_beside_the_built_in_ones(installed: list[Entry]) -> None:
@@ -227,7 +206,7 @@ def test_an_unknown_dtype_is_refused(dtype: str, installed: list[Entry]) -> None
 
 
 def test_a_preset_keeps_its_massive_channels_only_where_they_were_measured() -> None:
-    from kornia_ditf.descriptor import DiTFConfig
+    from kornia_ditf.config import DiTFConfig
 
     spec = find_backbone("flux.1-dev")
     assert DiTFConfig.from_spec(spec).massive_channels == (154, 1446)

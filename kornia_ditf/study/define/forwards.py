@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from kornia_ditf.backbones.spec import BackboneSpec
-from kornia_ditf.descriptor import DiTFConfig
+from kornia_ditf.config import DiTFConfig
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.registry.lookup import find_descriptor
+from kornia_ditf.registry.treatments import read_config
 from kornia_ditf.study.define.spec import Configuration
 from kornia_ditf.study.store.cache import content_key
 
@@ -83,7 +84,7 @@ def member_config(member: Configuration, fit: Fit) -> DiTFConfig:
     settings = {k: v for k, v in member.settings.items() if k in _DITF_FIELDS and k != "prompt"}
     if fit.kind != "whole":
         settings["long_side"] = None
-    config = DiTFConfig.from_spec(spec, **settings)
+    config = read_config(spec, settings)
     if config.block >= spec.blocks:
         raise InvalidArgumentError(
             f"{member.label}: {member.name} has blocks 0 to {spec.blocks - 1}, got {config.block}"

@@ -111,6 +111,7 @@ class ReportChoice(_Strict):
     resample: Literal["pair", "image"] = "pair"
     seed: int = Field(default=0, ge=0)
     pictures: int = Field(default=3, ge=0)
+    viewer: int = Field(default=12, ge=0, le=1000)
     reference: str | None = None
 
 

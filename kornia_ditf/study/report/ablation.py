@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import kornia_ditf
-from kornia_ditf.descriptor import DiTFConfig
+from kornia_ditf.config import DiTFConfig
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.study.define.parsing import check_study
 from kornia_ditf.study.define.spec import Study

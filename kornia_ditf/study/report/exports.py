@@ -88,11 +88,17 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_cell(value) for value in row] for row in rows)
+    writer.writerows([safe_cell(value) for value in row] for row in rows)
     return file.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def safe_cell(value: Any) -> Any:
+    """Return a value for a CSV file: text on one line, and none that is a formula.
+
+    Example:
+        >>> safe_cell("=1+1"), safe_cell(0.5)
+        ("'=1+1", 0.5)
+    """
     if not isinstance(value, str):
         return value
     text = one_line(value)

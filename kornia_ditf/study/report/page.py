@@ -16,7 +16,8 @@ from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.report import charts
 from kornia_ditf.study.report.analysis import FEW_PAIRS, Section, analyse
 from kornia_ditf.study.report.exports import bibliography, scores_csv, tests_csv
-from kornia_ditf.study.report.pictures import PairPicture, draw_pairs
+from kornia_ditf.study.report.pictures import PairImages, PairPicture, draw_pairs
+from kornia_ditf.study.report.viewer import view_pairs
 from kornia_ditf.study.run.summary import read_finished
 from kornia_ditf.study.store.records import RECORDS
 from kornia_ditf.utils.files import atomic_write
@@ -25,6 +26,7 @@ from kornia_ditf.utils.text import one_line
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+_IMAGE_BYTES = 2_000_000  # of the viewer's images, for each table
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _TEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 _TEX |= {each: f"\\{each}" for each in "&%$#_{}"}
@@ -45,6 +47,7 @@ class Shown:
         charts: heading and image of each chart.
         shown: label of the configuration whose pairs are drawn: the best one.
         pictures: of its best and worst pairs.
+        view: what the viewer shows; see `view_pairs`.
     """
 
     section: Section
@@ -52,6 +55,7 @@ class Shown:
     charts: tuple[tuple[str, str], ...]
     shown: str
     pictures: tuple[PairPicture, ...]
+    view: Mapping[str, Any]
 
 
 def write_report(out: Path) -> list[Path]:
@@ -112,18 +116,23 @@ def _show(out: Path, section: Section, summary: Mapping[str, Any]) -> Shown:
         ),
     ]
     study = Study.model_validate(summary["study"])
-    pictures = draw_pairs(
-        out / RECORDS,
-        {"descriptor": best, "dataset": section.dataset, "protocol": section.protocol["name"]},
+    images = PairImages(
         study.datasets[dataset_labels(study).index(section.dataset)],
-        study.report.pictures,
         upright=section.protocol["fit"]["upright"],
+        limit_bytes=_IMAGE_BYTES,
     )
+    labels = {
+        "descriptor": best,
+        "dataset": section.dataset,
+        "protocol": section.protocol["name"],
+    }
+    pictures = draw_pairs(out / RECORDS, labels, images, study.report.pictures)
+    view = view_pairs(out / RECORDS, section, images, study.report.viewer)
     kinds = tuple(
         (kind, len(list(scores))) for kind, scores in groupby(section.scores, lambda s: s.kind)
     )
     kept = tuple((heading, image) for heading, image in drawn if image is not None)
-    return Shown(section, kinds, kept, best, tuple(pictures))
+    return Shown(section, kinds, kept, best, tuple(pictures), view)
 
 
 def _configurations(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:

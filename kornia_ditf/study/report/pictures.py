@@ -1,9 +1,9 @@
-"""The best and worst pairs of an experiment, drawn with their right and wrong matches."""
+"""Pictures of pairs: their images, and their right and wrong matches."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from kornia_ditf.datasets.pairs import Pair
 from kornia_ditf.errors import DiTFError
 from kornia_ditf.preprocess import as_image
 from kornia_ditf.study.define.listing import open_dataset
@@ -23,6 +22,7 @@ from kornia_ditf.viz.matches import draw_matches
 _WIDTH = 900
 _QUALITY = 78
 _MATCHES = 24
+_SIDE = 520  # of images in the viewer, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +44,72 @@ class PairPicture:
     image: str | None
 
 
+class PairImages:
+    """The images of a data set's pairs, as small JPEGs, as long as they are where they were.
+
+    Args:
+        choice: the data set, which knows where its images are.
+        upright: whether the protocol applies EXIF orientations.
+        limit_bytes: what `read` gives in all.
+    """
+
+    def __init__(self, choice: DatasetChoice, *, upright: bool, limit_bytes: int = 0) -> None:
+        self.upright, self.left = upright, limit_bytes
+        self._dataset: Any = None
+        with suppress(DiTFError):
+            self._dataset = open_dataset(choice)
+
+    def paths(self, row: Mapping[str, Any]) -> list[Path]:
+        """Return a record's two images; none where they were moved or changed since."""
+        with suppress(DiTFError, LookupError):
+            pair = None if self._dataset is None else self._dataset[row["index"]]
+            paths = [] if pair is None else [pair.image_a, pair.image_b]
+            names = [image_name(each, self._dataset.root) for each in paths]
+            return paths if names == [row["image_a"], row["image_b"]] else []
+        return []
+
+    def draw(self, row: Mapping[str, Any]) -> str | None:
+        """Draw a record's matches as a data URI."""
+        try:
+            images = [as_image(path, upright=self.upright) for path in self.paths(row)]
+        except DiTFError:
+            return None
+        if not images:
+            return None
+        right = torch.tensor(row["hits"][0])
+        matches = Matches(
+            torch.tensor(row["points_a"]), torch.tensor(row["found_b"]), torch.ones(len(right))
+        )
+        drawn = draw_matches(
+            images[0], images[1], matches, limit=_MATCHES, inliers=right, caption=False
+        )
+        return _jpeg(drawn, _WIDTH)
+
+    def read(self, row: Mapping[str, Any], side: int) -> tuple[str | None, tuple[int, int] | None]:
+        """Return one image of a record as a data URI, and its (width, height)."""
+        try:
+            (image,) = as_image(self.paths(row)[side], upright=self.upright)
+        except (DiTFError, IndexError):
+            return None, None
+        pixels = (255 * image.permute(1, 2, 0)).round().byte().numpy()
+        size = pixels.shape[1], pixels.shape[0]
+        src = _jpeg(pixels, round(_SIDE * min(1.0, size[0] / size[1])))
+        if len(src) > self.left:
+            return None, size
+        self.left -= len(src)
+        return src, size
+
+
 def draw_pairs(
-    path: Path,
-    experiment: Mapping[str, str],
-    choice: DatasetChoice,
-    count: int,
-    *,
-    upright: bool,
+    path: Path, experiment: Mapping[str, str], images: PairImages, count: int
 ) -> list[PairPicture]:
     """Draw the best and the worst pairs of an experiment.
 
     Args:
         path: the file of records.
         experiment: labels of the descriptor and of the data set, and the protocol's name.
-        choice: the data set, which knows where its images are.
+        images: of the data set.
         count: number of best pairs, and of worst; a pair is shown once.
-        upright: whether the protocol applies EXIF orientations.
     """
     columns = ("pair", "hits", "distances", "base")
     short = read_records(path, columns=columns, **experiment).to_pylist()
@@ -73,12 +123,9 @@ def draw_pairs(
     wanted = [(place, "best") for place in ranked[::-1][:count]]
     wanted += [(place, "worst") for place in ranked[:count] if len(ranked) > 1]
     rows = read_records(path, **experiment).take([place for place, _ in wanted]).to_pylist()
-    try:
-        dataset: Any = open_dataset(choice)
-    except DiTFError:
-        dataset = None
     return [
-        _picture(row, kind, dataset, upright) for row, (_, kind) in zip(rows, wanted, strict=True)
+        PairPicture(row["pair"], kind, sum(row["hits"][0]), len(row["hits"][0]), images.draw(row))
+        for row, (_, kind) in zip(rows, wanted, strict=True)
     ]
 
 
@@ -87,31 +134,12 @@ def _quality(row: Mapping[str, Any]) -> tuple[float, float]:
     return sum(hits) / len(hits), -sum(row["distances"]) / len(hits) / row["base"]
 
 
-def _picture(row: Mapping[str, Any], kind: str, dataset: Any, upright: bool) -> PairPicture:
-    hits: Sequence[bool] = row["hits"][0]
-    image = None
-    if dataset is not None:
-        with suppress(DiTFError, IndexError):  # they were moved or changed since
-            pair = dataset[row["index"]]
-            names = [image_name(each, dataset.root) for each in (pair.image_a, pair.image_b)]
-            if names == [row["image_a"], row["image_b"]]:
-                image = _draw(row, hits, pair, upright)
-    return PairPicture(row["pair"], kind, sum(hits), len(hits), image)
-
-
-def _draw(row: Mapping[str, Any], hits: Sequence[bool], pair: Pair, upright: bool) -> str:
+def _jpeg(pixels: Any, width: int) -> str:
+    """Return RGB pixels, no wider than `width`, as a data URI."""
     import cv2
 
-    matches = Matches(
-        torch.tensor(row["points_a"]), torch.tensor(row["found_b"]), torch.ones(len(hits))
-    )
-    images = [as_image(path, upright=upright) for path in (pair.image_a, pair.image_b)]
-    right = torch.tensor(hits)
-    drawn = draw_matches(
-        images[0], images[1], matches, limit=_MATCHES, inliers=right, caption=False
-    )
-    scale = min(1.0, _WIDTH / drawn.shape[1])
-    size = (round(drawn.shape[1] * scale), round(drawn.shape[0] * scale))
-    small = cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)
+    scale = min(1.0, width / pixels.shape[1])
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     _, content = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return "data:image/jpeg;base64," + base64.b64encode(content.tobytes()).decode()

@@ -137,7 +137,7 @@ def _plan_group(
         if isinstance(spec, BackboneSpec):
             configs = [member_config(member, task.fit) for member in group.members]
             draws, long_side = configs[0].ensemble, configs[0].long_side
-            unknown = any("discard" in c.treatment and c.massive_channels is None for c in configs)
+            unknown = any(c.steps.discards and c.massive_channels is None for c in configs)
             calibration += len(sets[task.place].calibration) * draws if unknown else 0
         shown = {
             (task.fit, digest, prompt_for(prompt, label)): path

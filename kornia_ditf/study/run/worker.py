@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ import torch
 
 from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
-from kornia_ditf.dense import DenseDescriptor
-from kornia_ditf.descriptor import DiTF, describe_tap
-from kornia_ditf.errors import DamagedFileError, DiTFError, OutputError
+from kornia_ditf.dense import DenseDescriptor, PreparedImage
+from kornia_ditf.descriptor import DiTF
+from kornia_ditf.errors import DamagedFileError, DiTFError
 from kornia_ditf.massive import ChannelRecorder
 from kornia_ditf.protocols.evaluate import evaluate_pair
 from kornia_ditf.protocols.fitting import prepare_image
@@ -29,6 +29,10 @@ from kornia_ditf.study.store.cache import MapCache, MapReader
 from kornia_ditf.study.store.records import pair_row, sequence_row, write_part
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import read_dtype
+from kornia_ditf.utils.pipeline import readers, run_in_groups
+
+Wanted = tuple[str, str | None, Mapping[str, str]]
+"""An image's path, its prompt, and the keys of its maps by configuration."""
 
 
 class Worker:
@@ -79,7 +83,7 @@ class Worker:
         unknown = {
             config.block
             for config in configs.values()
-            if "discard" in config.treatment and config.massive_channels is None
+            if config.steps.discards and config.massive_channels is None
         }
         recorders = {block: ChannelRecorder() for block in sorted(unknown)}
         ditf: Any = self._descriptor(job.group)
@@ -92,8 +96,8 @@ class Worker:
         channels: dict[str, tuple[int, ...] | None] = {}
         doubts: dict[str, tuple[str, ...]] = {}
         for label, config in configs.items():
-            channels[label] = config.massive_channels if "discard" in config.treatment else None
-            if "discard" in config.treatment and config.massive_channels is None:
+            channels[label] = config.massive_channels if config.steps.discards else None
+            if config.steps.discards and config.massive_channels is None:
                 channels[label] = measured[config.block].massive()
                 doubts[label] = measured[config.block].doubts()
         return channels, doubts
@@ -105,43 +109,61 @@ class Worker:
         except DiTFError as error:
             names = ", ".join(member.label for member in job.group.members)
             return Outcome(failures=[f"{names}: {error}"])
-        for path, prompt, keys in job.images:
-            begin = time.perf_counter()
-            try:
-                for label, described in self._maps_of(descriptor, job, path, prompt, keys):
-                    self.cache.write(keys[label], described)
-                    sizes.append(self.cache.path(keys[label]).stat().st_size)
-            except OutputError:  # the next image would meet the same full disk
-                raise
-            except DiTFError as error:
-                outcome.failures.append(f"{path}: {error}")
+        begin = time.perf_counter()
+        for (path, _, keys), found in self._maps_of(descriptor, job):
+            if isinstance(found, DiTFError):
+                outcome.failures.append(f"{path}: {found}")
                 continue
+            for label, described in found.items():
+                self.cache.write(keys[label], described)
+                sizes.append(self.cache.path(keys[label]).stat().st_size)
             outcome.count += 1
             outcome.seconds.append(time.perf_counter() - begin)
+            begin = time.perf_counter()
         outcome.bytes = sum(sizes) / max(len(sizes), 1)
         return outcome
 
     def _maps_of(
-        self,
-        descriptor: DenseDescriptor,
-        job: Describe,
-        path: str,
-        prompt: str | None,
-        labels: Iterable[str],
-    ) -> Iterable[tuple[str, DescriptorMap]]:
-        members = {member.label: member for member in job.group.members}
-        image = prepare_image(path, job.fit)
-        if not isinstance(descriptor, DiTF):
-            described = descriptor(image, prompt)
-            yield from ((label, described) for label in labels)
-            return
-        configs = {label: member_config(members[label], job.fit) for label in labels}
-        shared = DiTF(descriptor.backbone, next(iter(configs.values())))
-        blocks = sorted({config.block for config in configs.values()})
-        taps, frame = shared.taps(image, blocks, prompt)
-        for label, config in configs.items():
-            channels = job.channels.get(label) or ()
-            yield label, describe_tap(taps[config.block], frame, config.treatment, channels)
+        self, descriptor: DenseDescriptor, job: Describe
+    ) -> Iterator[tuple[Wanted, dict[str, DescriptorMap] | DiTFError]]:
+        """Describe the images of a job, each for the configurations that want it."""
+        members = {m.label: member_config(m, job.fit) for m in job.group.members}
+        prepares = descriptor
+        if isinstance(descriptor, DiTF):  # all members see the same noisy image
+            prepares = DiTF(descriptor.backbone, next(iter(members.values())))
+
+        def read(wanted: Wanted) -> tuple[PreparedImage, str | None, tuple[str, ...]]:
+            path, prompt, keys = wanted
+            with torch.no_grad():
+                return prepares.prepare(prepare_image(path, job.fit)), prompt, tuple(keys)
+
+        def run(some: Sequence[Any]) -> list[dict[str, DescriptorMap]]:
+            images, prompts, (labels, *_) = zip(*some, strict=True)
+            if not isinstance(prepares, DiTF):
+                return [
+                    dict.fromkeys(labels, one)
+                    for one in prepares.describe_prepared(images, prompts)
+                ]
+            blocks = sorted({members[label].block for label in labels})
+            taps = prepares.prepared_taps(images, blocks, prompts)
+            maps = {}
+            for label in labels:
+                known = replace(members[label], massive_channels=job.channels.get(label) or ())
+                ditf = DiTF(prepares.backbone, known)
+                maps[label] = ditf.finish(known.block, taps[known.block], images[0].frame)
+            return [
+                {label: replace(each[row], frame=image.frame) for label, each in maps.items()}
+                for row, image in enumerate(images)
+            ]
+
+        return run_in_groups(
+            job.images,
+            read,
+            run,
+            lambda one: ((one[0].pixels.shape, one[2]), prepares.batch_of(one[0])),
+            ahead=prepares.images_ahead(),
+            workers=readers(prepares.place),
+        )
 
     def _evaluate(self, job: Evaluate) -> Outcome:
         if self._dataset is None or self._dataset[0] != job.dataset:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _OF_PAIRS = ("index", "pair", "category", "image_a", "image_b")
 _OF_POINTS = ("points", "points_a", "true_b", "base", "alphas")
+_LOOKS = ("pictures", "viewer")
 _OF_DESCRIPTORS = ("name", "settings", "channels", "width", "identity")
 
 
@@ -120,7 +121,7 @@ def settings_of(study: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "version of kornia-ditf": study["versions"]["kornia-ditf"],
         "cache_dtype": study["study"]["cache_dtype"],
-        "report": study["study"]["report"],
+        "report": {k: v for k, v in study["study"]["report"].items() if k not in _LOOKS},
     }
 
 

@@ -58,6 +58,18 @@ def refuse_links(folder: Path) -> None:
             )
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder unless it is there.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make {folder} ({error.strerror}); name another") from error
+
+
 def check_file(path: Path, limit: int) -> None:
     """Check that a path is a file, and no device or pipe, of a usual size.
 

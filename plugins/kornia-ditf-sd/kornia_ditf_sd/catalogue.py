@@ -7,17 +7,32 @@ from functools import partial
 from typing import Any
 
 from kornia_ditf import DenseDescriptor, DescriptorSpec
+from kornia_ditf.dense import InMemory
 
 _DIFT = "DIFT's released evaluation on {} (github.com/Tsingularity/dift, README.md)"
+
+
+_SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+_SD21 = "stabilityai/stable-diffusion-2-1"
+_SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 
 
 def _load(repo: str, preset: Mapping[str, Any], **given: Any) -> DenseDescriptor:
     from kornia_ditf_sd.loading import load_dift
 
-    if "long_side" in given:
-        given.setdefault("size", None)  # or the preset's would stand before it
-    options = {"source": repo, **preset, **given}
+    options = {"source": repo, **_changed(preset, given)}
     return load_dift(options.pop("source"), **options)
+
+
+def _use(preset: Mapping[str, Any], loaded: Any, **given: Any) -> DenseDescriptor:
+    from kornia_ditf_sd.loading import use_loaded
+
+    return use_loaded(loaded, **_changed(preset, given))
+
+
+def _changed(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    # A long side that is given comes before the preset's size.
+    return {**preset, **({"size": None} if "long_side" in given else {}), **given}
 
 
 def _spec(
@@ -30,20 +45,24 @@ def _spec(
     licence: str = "CreativeML OpenRAIL++-M",
     **preset: Any,
 ) -> DescriptorSpec:
+    text = {_SD15: 768, _SD21: 1024, _SDXL: 2048}[repo]
     return DescriptorSpec(
         name=name,
         repo=repo,
         load=partial(_load, repo, preset),
+        in_memory=InMemory(
+            model="UNet2DConditionModel",
+            make=partial(_use, preset),
+            pipeline=f"StableDiffusion{'XL' * (repo == _SDXL)}Pipeline",
+            vae="AutoencoderKL",
+            config={"cross_attention_dim": text},
+        ),
         width=width,
         pixels_per_token=pixels,
         source=source,
         license=licence,
     )
 
-
-_SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-_SD21 = "stabilityai/stable-diffusion-2-1"
-_SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 
 SPECS = (
     _spec(

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.backbones.diffusers_backbone import Posterior
+from kornia_ditf.backbones.declared import Posterior
 from kornia_ditf.dense import DenseDescriptor, one_prompt_each
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.latents import encode_images, execution_place, pixels_per_cell

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.diffusers_backbone import read_schedule
-from kornia_ditf.errors import CheckpointError
+from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint, take_hub_options
+from kornia_ditf.loading.memory import LoadedModel, LoadedPromptEncoder
 from kornia_ditf.loading.prompts import CachedPromptEncoder
 from kornia_ditf.loading.weights import load_vae_encoder
 from kornia_ditf.utils.checks import read_placement
@@ -78,10 +79,36 @@ def load_dift(
     return descriptor.eval().requires_grad_(False).to(place)
 
 
+def use_loaded(loaded: LoadedModel, **options: Any) -> DIFT:
+    """Make a DIFT descriptor of a pipeline in memory, or of (unet, vae, scheduler).
+
+    Args:
+        loaded: its parts, which are used where and as they are.
+        options: fields of `DIFTConfig`, and `prompt_encoder`, from prompts to a `Conditioning` or
+            a pipeline that embeds them, in place of the pipeline's own.
+
+    Raises:
+        CheckpointError: there is no scheduler, or one of no such model.
+        InvalidArgumentError: an option is wrong, there is no VAE or nothing to embed prompts with.
+    """
+    encoder = options.pop("prompt_encoder", loaded.pipeline)
+    if hasattr(encoder, "encode_prompt"):
+        encoder = LoadedPromptEncoder(encoder, _encode_prompts)
+    config = DIFTConfig(**options)
+    if loaded.vae is None or encoder is None:
+        raise InvalidArgumentError(
+            f"{loaded.source} needs a VAE and prompts: give the whole pipeline, or "
+            "(unet, vae, scheduler) and prompt_encoder=..."
+        )
+    files: Any = loaded  # answers for its configurations as a Checkpoint does
+    schedule = read_schedule(files)
+    return DIFT(loaded.model, loaded.vae, prompt_encoder=encoder, schedule=schedule, config=config)
+
+
 def _encode_prompts(pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
     encoded = pipeline.encode_prompt(
         list(prompts),
-        device=pipeline.device,
+        device=pipeline._execution_device,
         num_images_per_prompt=1,
         do_classifier_free_guidance=False,
     )

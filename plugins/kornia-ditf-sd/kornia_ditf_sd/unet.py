@@ -10,12 +10,15 @@ from torch import Tensor, nn
 
 from kornia_ditf.errors import CaptureError, CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.loading.weights import load_transformer
+from kornia_ditf.loading.weights import Layout, load_transformer
 from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.hooks import StopForward, run_with_hooks
 
-_CLASS = "UNet2DConditionModel"
-_HEAD = ("conv_norm_out", "conv_act", "conv_out")
+_LAYOUT = Layout(
+    class_name="UNet2DConditionModel",
+    block_lists=("up_blocks",),
+    unused=("conv_norm_out", "conv_act", "conv_out"),
+)
 
 
 def capture_up_block(unet: nn.Module, up_ft_index: int, inputs: Mapping[str, Any]) -> Tensor:
@@ -62,9 +65,7 @@ def load_unet(checkpoint: Checkpoint, up_ft_index: int, dtype: torch.dtype) -> n
     check_integer("up_ft_index", up_ft_index, 0, len(blocks) - 1)
     return load_transformer(
         checkpoint,
-        _CLASS,
-        block_lists=["up_blocks"],
-        unused=_HEAD,
+        _LAYOUT,
         last_block=up_ft_index,
         dtype=dtype,
         subfolder="unet",

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,11 +16,13 @@ from hypothesis import strategies as st
 from kornia_ditf_zoo.catalogue import SPECS
 from kornia_ditf_zoo.family import fit_grid
 from tiny_zoo import SAVERS
-from torch import Tensor
+from torch import Tensor, nn
 
 from kornia_ditf import find_backbone, list_backbones
 from kornia_ditf.backbones.spec import NEUTRAL_RULE
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
+from kornia_ditf.loading.memory import take_apart
+from kornia_ditf.registry.families import describe_loaded
 from kornia_ditf.testing import BACKBONE_RULES, check_backbone
 
 SPEC = {spec.name: spec for spec in SPECS}
@@ -195,3 +198,18 @@ def test_guidance_is_told_to_flux2_dev_and_named_in_its_settings(tiny_zoo: Check
     scales = [b.tap(latent, 250, told, block=0).scale for b in (weak, strong)]
     assert isinstance(scales[0], Tensor) and not torch.equal(scales[0], scales[1])
     assert weak.settings() != strong.settings()
+
+
+@pytest.mark.parametrize("name", SAVERS)
+def test_a_transformer_in_memory_finds_its_family(name: str, tiny_zoo: Checkpoints) -> None:
+    def part(class_name: str, config: Any) -> nn.Module:
+        module = type(class_name, (nn.Module,), {"encode": None})()
+        module.config = config
+        return module
+
+    index = json.loads((tiny_zoo(name) / "model_index.json").read_text())
+    config = json.loads((tiny_zoo(name) / "transformer/config.json").read_text())
+    parts = (part(index["transformer"][1], config), part(index["vae"][1], {}))
+    kind = type(index["_class_name"], (SimpleNamespace,), {})
+    pipeline = kind(components={}, transformer=parts[0], vae=parts[1], config=index)
+    assert describe_loaded(take_apart(pipeline), SPECS).load == SPEC[name].load

@@ -63,13 +63,13 @@ def test_pairs_with_boxes_and_prompts_go_through(
     make_study: Any, tmp_path: Path, descriptor: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[object] = []
-    whole = DiTF.taps
+    whole = DiTF.prepared_taps
 
-    def heard(self: DiTF, image: Any, blocks: Any, prompts: Any = None) -> Any:
-        told.append(prompts)
-        return whole(self, image, blocks)  # nano takes no prompts
+    def heard(self: DiTF, images: Any, blocks: Any, prompts: Any = None) -> Any:
+        told.extend(prompts or ())
+        return whole(self, images, blocks)  # nano takes no prompts
 
-    monkeypatch.setattr(DiTF, "taps", heard)
+    monkeypatch.setattr(DiTF, "prepared_taps", heard)
     datasets = [{"name": "spair-71k", "root": str(layouts.spair(tmp_path)), "split": "test"}]
     protocol = {"name": "ditf-spair", "overrides": SMALL}
     file = make_study(

@@ -48,13 +48,13 @@ def test_an_image_is_described_once_for_all_that_a_forward_serves(
     small_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[list[int]] = []
-    whole = DiTF.taps
+    whole = DiTF.prepared_taps
 
-    def counted(self: DiTF, image: Any, blocks: Any, prompts: Any = None) -> Any:
-        calls.append(list(blocks))
-        return whole(self, image, blocks, prompts)
+    def counted(self: DiTF, images: Any, blocks: Any, prompts: Any = None) -> Any:
+        calls.extend([list(blocks)] * len(images))
+        return whole(self, images, blocks, prompts)
 
-    monkeypatch.setattr(DiTF, "taps", counted)
+    monkeypatch.setattr(DiTF, "prepared_taps", counted)
     run_study(small_study, tmp_path / "out")
     # Four images to find massive channels in, and four to describe; always both blocks at once.
     assert calls == [[1, 2]] * 8

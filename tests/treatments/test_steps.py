@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.treatments import TREATMENTS, modulate, treat
+from kornia_ditf.treatments import TREATMENTS, apply_treatment, modulate
 from kornia_ditf.types import Tap, TokenNorm
 
 
@@ -70,9 +70,9 @@ def test_a_modulation_per_token_is_applied_per_token() -> None:
 
 def test_discarded_channel_cannot_leak_through_layernorm() -> None:
     calm, spiked = random_tap(spike=0.0), random_tap(spike=500.0)
-    discarded = [treat(tap, "adaln+discard", [3, 17]) for tap in (calm, spiked)]
+    discarded = [apply_treatment(tap, "adaln+discard", [3, 17]) for tap in (calm, spiked)]
     assert torch.equal(*discarded)
-    assert not torch.allclose(treat(calm, "adaln"), treat(spiked, "adaln"))
+    assert not torch.allclose(apply_treatment(calm, "adaln"), apply_treatment(spiked, "adaln"))
 
 
 def test_discarded_channels_are_what_adaln_makes_of_zero() -> None:
@@ -82,15 +82,15 @@ def test_discarded_channels_are_what_adaln_makes_of_zero() -> None:
     x[..., [3, 17]] = 0
     zero = -x.mean(-1) / (x.var(-1, correction=0) + 1e-6).sqrt()
     expected = (1 + tap.scale[:, None, 3]) * zero + tap.shift[:, None, 3]
-    torch.testing.assert_close(treat(tap, "adaln+discard", [3, 17])[..., 3], expected)
+    torch.testing.assert_close(apply_treatment(tap, "adaln+discard", [3, 17])[..., 3], expected)
 
 
 def test_discard_restores_the_contrast_between_tokens() -> None:
     tap = random_tap(spike=1000.0)
     flat = Tap(tap.x, 0 * tap.x[:, 0], 0 * tap.x[:, 0], tap.grid)
-    assert token_similarity(treat(flat, "raw")) > 0.99
-    assert token_similarity(treat(flat, "adaln")) > 0.99
-    assert abs(token_similarity(treat(flat, "adaln+discard", [3, 17]))) < 0.1
+    assert token_similarity(apply_treatment(flat, "raw")) > 0.99
+    assert token_similarity(apply_treatment(flat, "adaln")) > 0.99
+    assert abs(token_similarity(apply_treatment(flat, "adaln+discard", [3, 17]))) < 0.1
 
 
 def test_every_treatment_is_what_its_name_says() -> None:
@@ -105,12 +105,12 @@ def test_every_treatment_is_what_its_name_says() -> None:
     }
     assert set(expected) == set(TREATMENTS)
     for treatment in TREATMENTS:
-        assert torch.equal(treat(tap, treatment, [3, 17]), expected[treatment])
+        assert torch.equal(apply_treatment(tap, treatment, [3, 17]), expected[treatment])
 
 
 def test_an_unknown_treatment_names_the_known_ones() -> None:
     with pytest.raises(InvalidArgumentError, match=r"adaln\+discard.*got 'adain'"):
-        treat(random_tap(), "adain")  # type: ignore[arg-type]
+        apply_treatment(random_tap(), "adain")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shared", ["none", "image", "token"])
@@ -128,13 +128,13 @@ def test_the_method_is_its_formula(shared: str, kind: Literal["layer", "rms"]) -
     centred = kept - kept.mean(-1, keepdim=True) if kind == "layer" else kept
     normed = centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
     expected = normed if shift is None or scale is None else (1 + scale) * normed + shift
-    found = treat(tap, "adaln+discard", [2, 5])
+    found = apply_treatment(tap, "adaln+discard", [2, 5])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     with pytest.raises(InvalidArgumentError, match=r"channels must lie in \[0, 15\], got \[16\]"):
-        treat(tap, "adaln+discard", [16])
+        apply_treatment(tap, "adaln+discard", [16])
 
 
 def test_a_treatment_lets_gradients_through() -> None:
     x = torch.randn(1, 4, 8, requires_grad=True)
-    treat(Tap(x, None, None, (2, 2)), "adaln+discard").sum().backward()
+    apply_treatment(Tap(x, None, None, (2, 2)), "adaln+discard").sum().backward()
     assert x.grad is not None

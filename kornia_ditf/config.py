@@ -1,0 +1,95 @@
+"""The configuration of a DiTF descriptor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.treatments import Treatment, parse_treatment
+from kornia_ditf.utils.checks import check_integer, check_timestep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiTFConfig:
+    """Configuration of a `DiTF` descriptor.
+
+    Args:
+        block: whose input is taken, counted from 0 through all block lists.
+        timestep: the paper's timestep in [0, 1000]; 0 is clean, 1000 is pure noise.
+        long_side: length of the fitted image's longest side in pixels; None keeps the size.
+        ensemble: number of noise draws that are averaged.
+        treatment: `raw`, `adaln`, `adaln+discard` (the method), `discard+layernorm`, or a line of
+            steps such as `adaln+discard > debias(0.99)` (see `parse_treatment`).
+        massive_channels: channels to discard at `block`; None finds them, as at every other
+            block (see `DiTF.massive_channels`).
+        prompt: the text prompt when the caller gives none.
+        seed: of the noise, combined with a hash of each image (see `draw_image_noise`).
+        rows_per_forward: how many noisy images pass the transformer together; None tries all and
+            halves while memory does not suffice. The result is the same.
+        gradients: whether gradients reach the image.
+        checks: compare a capture with what the block's attention receives when a block is
+            `first` captured in a dtype, or `always`.
+
+    Raises:
+        InvalidArgumentError: a value is out of range.
+
+    Example:
+        >>> DiTFConfig(block=28, timestep=2600)
+        Traceback (most recent call last):
+        kornia_ditf.errors.InvalidArgumentError: timestep must lie in [0, 1000] (0 is clean,
+        1000 is pure noise), got 2600
+    """
+
+    block: int
+    timestep: float
+    long_side: int | None = 640
+    ensemble: int = 1
+    treatment: str = "adaln+discard"
+    massive_channels: tuple[int, ...] | None = None
+    prompt: str = ""
+    seed: int = 0
+    rows_per_forward: int | None = None
+    gradients: bool = False
+    checks: Literal["first", "always"] = "first"
+
+    def __post_init__(self) -> None:
+        check_timestep(self.timestep)
+        check_integer("block", self.block, minimum=0)
+        check_integer("ensemble", self.ensemble, minimum=1)
+        check_integer("seed", self.seed, minimum=-(2**63), maximum=2**63 - 1)
+        for name in ("long_side", "rows_per_forward"):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), minimum=1)
+        if self.massive_channels is not None:
+            if not isinstance(self.massive_channels, Sequence):
+                raise InvalidArgumentError(
+                    f"massive_channels must be a sequence, got {self.massive_channels!r}"
+                )
+            for channel in self.massive_channels:
+                check_integer("massive_channels", channel, minimum=0)
+        if not isinstance(self.prompt, str):
+            raise InvalidArgumentError(f"prompt must be a string, got {self.prompt!r}")
+        if self.checks not in ("first", "always"):
+            raise InvalidArgumentError(f"checks must be 'first' or 'always', got {self.checks!r}")
+        object.__setattr__(self, "treatment", parse_treatment(self.treatment))
+
+    @property
+    def steps(self) -> Treatment:
+        """The treatment with the steps that it names."""
+        return parse_treatment(self.treatment)
+
+    @classmethod
+    def from_spec(cls, spec: BackboneSpec, **changes: Any) -> DiTFConfig:
+        """Return a backbone's preset, with changes.
+
+        A preset's massive channels were measured at its own block and timestep; at others they
+        are found anew.
+        """
+        preset = {f.name: getattr(spec, f.name) for f in fields(cls) if hasattr(spec, f.name)}
+        moved = any(changes.get(n, preset[n]) != preset[n] for n in ("block", "timestep"))
+        if moved:
+            preset["massive_channels"] = None
+        return cls(**{**preset, **changes})

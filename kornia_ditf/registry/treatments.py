@@ -1,0 +1,61 @@
+"""Finding the steps of treatments by name, those of plugins among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from threading import Lock
+from typing import Any
+
+from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.config import DiTFConfig
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.registry.catalogue import TREATMENT_KINDS, Catalogue
+from kornia_ditf.registry.plugins import installed_plugins
+from kornia_ditf.treatments import STEPS, Treatment, TreatmentSpec, parse_treatment
+
+_MAKING = Lock()
+
+
+@cache
+def _make_catalogue() -> Catalogue[TreatmentSpec]:
+    return Catalogue(STEPS, installed_plugins(), TREATMENT_KINDS)
+
+
+def forget_treatments() -> None:
+    """Ask the plugins anew when a step is next looked up."""
+    _make_catalogue.cache_clear()
+
+
+def list_treatments() -> dict[str, TreatmentSpec]:
+    """List the steps of which treatments are composed, by name: built-in ones, then plugins'.
+
+    Example:
+        >>> list(list_treatments())[:3]
+        ['adaln', 'discard', 'layernorm']
+    """
+    with _MAKING:
+        return {spec.name: spec for spec in _make_catalogue()}
+
+
+def find_treatment(text: str) -> Treatment:
+    """Read a treatment whose steps may be those of plugins; see `parse_treatment`.
+
+    Raises:
+        InvalidArgumentError: there is no such step, or its numbers are wrong.
+    """
+    try:
+        return parse_treatment(text)  # no plugin need be asked
+    except InvalidArgumentError:
+        return parse_treatment(text, list_treatments().values())
+
+
+def read_config(spec: BackboneSpec, changes: Mapping[str, Any]) -> DiTFConfig:
+    """Return a backbone's preset with changes; its treatment may name steps of plugins.
+
+    Raises:
+        InvalidArgumentError: a value is out of range.
+    """
+    if isinstance(changes.get("treatment"), str):
+        changes = {**changes, "treatment": find_treatment(changes["treatment"])}
+    return DiTFConfig.from_spec(spec, **changes)

@@ -1,0 +1,252 @@
+"""A leaderboard of bundles: one page that works from a file, and its rows as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kornia_ditf.errors import DiTFError, StudyError
+from kornia_ditf.metrics.statistics import Interval, interval, ratio
+from kornia_ditf.study.define.spec import ReportChoice
+from kornia_ditf.study.report.analysis import resample
+from kornia_ditf.study.report.exports import safe_cell
+from kornia_ditf.study.report.page import environment
+from kornia_ditf.study.report.scores import ExperimentScores, Score, read_experiment
+from kornia_ditf.study.run.costs import Cost, cost_key, known_costs
+from kornia_ditf.study.share.bundle import read_bundle
+from kornia_ditf.study.store.cache import content_key
+from kornia_ditf.study.store.folder import make_folder
+from kornia_ditf.study.store.records import RECORDS, read_records
+from kornia_ditf.utils.files import atomic_write
+
+FILES = ("index.html", "leaderboard.csv")
+
+_NOT_SCORING = ("name", "source", "hints", "datasets")
+_COLUMNS = (
+    *("dataset", "protocol", "task", "pairs", "descriptor", "score", "value", "low", "high"),
+    *("license", "seconds_per_image", "seconds_per_pair", "weights_gb", "device", "processor"),
+    *("kornia_ditf", "finished", "bundle"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of a board: one descriptor of one bundle.
+
+    Args:
+        descriptor: its label.
+        values: its scores.
+        license: of its weights; empty where the bundle does not say.
+        cost: medians.
+        weights_gb: what its weights hold in memory.
+        device: where it ran.
+        bundle: name of the bundle.
+        study: its summary.
+    """
+
+    descriptor: str
+    values: tuple[Interval, ...]
+    license: str
+    cost: Cost
+    weights_gb: float
+    device: str
+    bundle: str
+    study: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Board:
+    """All that bundles hold on the same pairs by the same protocol.
+
+    Args:
+        dataset: what the first bundle calls the data set.
+        protocol: as a summary has it.
+        pairs: how many.
+        scores: the headings.
+        definitions: what they mean.
+        entries: the rows, the best first.
+    """
+
+    dataset: str
+    protocol: Mapping[str, Any]
+    pairs: int
+    scores: tuple[Score, ...]
+    definitions: tuple[str, ...]
+    entries: list[Entry] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaderboard:
+    """Boards, and the bundles that were left out, each with the reason.
+
+    Args:
+        boards: in the order in which their pairs first come.
+        bundles: the folders that are in them.
+        left_out: sentences.
+    """
+
+    boards: tuple[Board, ...]
+    bundles: tuple[Path, ...]
+    left_out: tuple[str, ...]
+
+
+def collect_bundles(folder: Path) -> Leaderboard:
+    """Read every bundle in a folder.
+
+    Intervals are computed anew, with the same settings for all. Results stand in one board where
+    protocol and pairs are the same, whatever they are called.
+
+    Args:
+        folder: of bundles; other files, and folders that hold no study, are passed over.
+
+    Raises:
+        StudyError: it holds no bundle that can be read.
+    """
+    boards: dict[str, Board] = {}
+    read: list[Path] = []
+    left_out: list[str] = []
+    for path in sorted(_candidates(folder)):
+        try:
+            summary = read_bundle(path)
+            found = [_entry(path, summary, each) for each in summary["experiments"]]
+        except DiTFError as error:
+            reason = str(error).replace(f"{folder}/", "")  # the page may be shown to anybody
+            left_out.append(f"{path.name} is left out: {reason}")
+            continue
+        read.append(path)
+        for experiment, scored, entry in found:
+            key = _key(path, experiment, scored)
+            board = boards.setdefault(
+                key,
+                Board(
+                    experiment["dataset"],
+                    experiment["protocol"],
+                    len(scored.names),
+                    scored.scores,
+                    scored.definitions,
+                ),
+            )
+            board.entries.append(entry)
+    if not read:
+        told = "; ".join(left_out) or "type `kornia-ditf study bundle DIR` to make one"
+        raise StudyError(f"there is no bundle in {folder} ({told})")
+    for board in boards.values():
+        board.entries.sort(key=lambda entry: -_or_zero(entry.values[0].value))
+    return Leaderboard(tuple(boards.values()), tuple(read), tuple(left_out))
+
+
+def write_leaderboard(leaderboard: Leaderboard, out: Path) -> list[Path]:
+    """Write index.html and leaderboard.csv; the same bundles give the same bytes.
+
+    Args:
+        leaderboard: what to write.
+        out: a folder; made where it is missing.
+
+    Returns:
+        the files.
+
+    Raises:
+        OutputError: one cannot be written.
+    """
+    make_folder(out)
+    choices = {
+        "task": {board.protocol["task"] for board in leaderboard.boards},
+        "protocol": {board.protocol["name"] for board in leaderboard.boards},
+        "data set": {board.dataset for board in leaderboard.boards},
+        "licence": {e.license for board in leaderboard.boards for e in board.entries},
+    }
+    told = {
+        "boards": leaderboard.boards,
+        "bundles": leaderboard.bundles,
+        "left_out": leaderboard.left_out,
+        "choices": {name: sorted(values) for name, values in choices.items()},
+        "confidence": ReportChoice().confidence,
+    }
+    page = environment("index.html").get_template("leaderboard.html.j2").render(told)
+    texts = dict(zip(FILES, (page, _csv(leaderboard)), strict=True))
+    for name, text in texts.items():
+        with atomic_write(out / name) as temporary:
+            temporary.write_text(text, "utf-8")
+    return [out / name for name in texts]
+
+
+def _candidates(folder: Path) -> Iterator[Path]:
+    try:
+        for path in folder.iterdir():
+            if path.name[:1] != "." and path.is_dir() and any(path.glob("study.*")):
+                yield path
+    except OSError as error:
+        raise StudyError(f"cannot read {folder} ({error.strerror}); name a folder") from error
+
+
+def _entry(
+    bundle: Path, summary: Mapping[str, Any], experiment: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], ExperimentScores, Entry]:
+    labels = experiment["descriptor"], experiment["dataset"], experiment["protocol"]
+    scored = read_experiment(bundle / RECORDS, *labels)
+    choice = ReportChoice()
+    drawn, _ = resample(scored.numerators, scored.denominators, scored, choice.model_dump())
+    values = ratio(scored.numerators, scored.denominators)
+    costs = known_costs(bundle, summary)
+    entry = Entry(
+        descriptor=experiment["descriptor"],
+        values=tuple(
+            interval(float(value), drawn[:, column], choice.confidence)
+            for column, value in enumerate(values)
+        ),
+        license=experiment.get("license") or "not known",
+        cost=costs.get(cost_key(experiment["identity"]), Cost()),
+        weights_gb=experiment["bytes_held"] / 1e9,
+        device=experiment["device"],
+        bundle=bundle.name,
+        study=summary,
+    )
+    return experiment, scored, entry
+
+
+def _key(bundle: Path, experiment: Mapping[str, Any], scored: ExperimentScores) -> str:
+    """Return a digest of the pairs, their points, and all of a protocol that decides scores."""
+    columns = ["pair", "category", "image_a", "image_b"]
+    if experiment["protocol"]["task"] == "keypoints":
+        columns += ["points_a", "true_b", "base"]
+    table = read_records(
+        bundle / RECORDS,
+        columns=columns,
+        descriptor=experiment["descriptor"],
+        dataset=experiment["dataset"],
+        protocol=experiment["protocol"]["name"],
+    )
+    protocol = {k: v for k, v in experiment["protocol"].items() if k not in _NOT_SCORING}
+    scores = [score.name for score in scored.scores]
+    return content_key(pairs=table.to_pydict(), protocol=protocol, scores=scores)
+
+
+def _csv(leaderboard: Leaderboard) -> str:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for board in leaderboard.boards:
+        for entry in board.entries:
+            for score, value in zip(board.scores, entry.values, strict=True):
+                writer.writerow(safe_cell(each) for each in _csv_row(board, entry, score, value))
+    return file.getvalue()
+
+
+def _csv_row(board: Board, entry: Entry, score: Score, value: Interval) -> Sequence[Any]:
+    protocol, study = board.protocol, entry.study
+    return (
+        *(board.dataset, protocol["name"], protocol["task"], board.pairs, entry.descriptor),
+        *(score.name, value.value, value.low, value.high, entry.license),
+        *(entry.cost.seconds_per_image, entry.cost.seconds_per_pair, entry.weights_gb),
+        *(entry.device, study["hardware"]["processor"], study["versions"]["kornia-ditf"]),
+        *(study["finished"], entry.bundle),
+    )
+
+
+def _or_zero(value: float) -> float:
+    return value if math.isfinite(value) else 0.0

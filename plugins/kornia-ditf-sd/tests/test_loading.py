@@ -1,0 +1,175 @@
+"""Loading DIFT descriptors: options, errors, presets, and pipelines in memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from kornia_ditf_sd.catalogue import SPECS
+from kornia_ditf_sd.descriptor import DIFT, DIFTConfig
+from kornia_ditf_sd.loading import load_dift
+from torch import Tensor
+
+import kornia_ditf as kd
+from kornia_ditf.errors import CheckpointError, InvalidArgumentError
+from kornia_ditf.loading.memory import take_apart
+from kornia_ditf.registry.families import describe_loaded
+
+Give = Callable[[str], Path]
+FAMILY = pytest.mark.parametrize("family", ["sd1.5", "sd2.1", "sdxl"])
+
+
+def image(height: int = 64, width: int = 128, batch: int = 1) -> Tensor:
+    return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(3))
+
+
+@cache
+def loaded(path: Path) -> DIFT:
+    """Load a model once, up to its last up block but one."""
+    return load_dift(path, up_ft_index=2)
+
+
+def made(path: Path, **options: Any) -> DIFT:
+    """Make another descriptor of the modules that are loaded; the tests on loading load anew."""
+    parts = loaded(path)
+    return DIFT(
+        parts.unet,
+        parts.vae,
+        prompt_encoder=parts.prompt_encoder,
+        schedule=parts.schedule,
+        config=DIFTConfig(**options),
+    )
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"up_ft_index": 4}, "up_ft_index must lie in"),
+            ({"up_ft_index": -1}, "up_ft_index must be 0 or more"),
+            ({"timestep": 1000}, "integer timesteps from 0 to 999"),
+            ({"timestep": 0.5}, "integer timesteps"),
+            ({"ensemble": 0}, "ensemble must be 1 or more"),
+            ({"posterior": "mean"}, "posterior must be"),
+            ({"prompt": 3}, "prompt must be a string"),
+            ({"size": (60, 64)}, "multiples of 8"),
+            ({"size": 64}, r"size must be \(height, width\)"),
+        ],
+    )
+    def test_options_are_checked(self, options: dict[str, Any], message: str, folder: Give) -> None:
+        with pytest.raises(InvalidArgumentError, match=message):
+            made(folder("sd2.1"), **options)
+
+    def test_a_block_is_checked_before_weights_are_read(self, folder: Give) -> None:
+        with pytest.raises(InvalidArgumentError, match=r"up_ft_index must lie in \[0, 3\], got 4"):
+            load_dift(folder("sd2.1"), up_ft_index=4)
+
+    def test_an_unknown_option_is_named(self, folder: Give) -> None:
+        with pytest.raises(InvalidArgumentError, match="no option 'block'"):
+            kd.create_descriptor("sd2.1", source=folder("sd2.1"), block=3)
+
+    @pytest.mark.parametrize("prompts", [["one", "two"], [3]])
+    def test_prompts_must_fit(self, prompts: Any, folder: Give) -> None:
+        with pytest.raises(InvalidArgumentError, match="prompts"):
+            made(folder("sd2.1"))(image(), prompts)
+
+    def test_another_pipeline_is_refused(self, folder: Give, tmp_path: Path) -> None:
+        (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+        with pytest.raises(CheckpointError, match="holds a FluxPipeline"):
+            load_dift(tmp_path)
+
+    def test_a_missing_file_is_named(self, folder: Give, tmp_path: Path) -> None:
+        index = (folder("sd2.1") / "model_index.json").read_text()
+        (tmp_path / "model_index.json").write_text(index)
+        with pytest.raises(CheckpointError, match="unet/config.json"):
+            load_dift(tmp_path)
+
+    def test_a_unet_that_takes_more_than_latents_is_refused(self, folder: Give) -> None:
+        descriptor = load_dift(folder("sd1.5"))
+        descriptor.unet.register_to_config(in_channels=9)
+        with pytest.raises(InvalidArgumentError, match="inpainting"):
+            DIFT(
+                descriptor.unet,
+                descriptor.vae,
+                prompt_encoder=descriptor.prompt_encoder,
+                schedule=descriptor.schedule,
+                config=DIFTConfig(),
+            )
+
+
+class TestPresets:
+    def test_all_are_installed(self) -> None:
+        assert {spec.name for spec in SPECS} <= set(kd.list_descriptors())
+
+    def test_listing_them_loads_no_model_library(self) -> None:
+        code = "import sys, kornia_ditf_sd.catalogue; print(*sys.modules)"
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        assert {b"diffusers", b"transformers"}.isdisjoint(run.stdout.split())
+
+    def test_difts_numbers_are_difts(self) -> None:
+        numbers = {
+            spec.name: (options["up_ft_index"], options["timestep"], options["ensemble"])
+            for spec in SPECS
+            if not spec.source.startswith("uncalibrated")
+            for _, options in [spec.load.args]
+        }
+        assert numbers == {
+            "sd2.1": (1, 261, 8),
+            "sd2.1-hpatches": (2, 0, 8),
+            "sd2.1-davis": (2, 51, 8),
+        }
+
+    @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+    def test_their_options_are_valid(self, spec: kd.DescriptorSpec) -> None:
+        DIFTConfig(**spec.load.args[1])
+
+    def test_a_long_side_takes_the_place_of_a_presets_size(self, folder: Give) -> None:
+        def config(**options: Any) -> Any:
+            return kd.create_descriptor("sd2.1", source=folder("sd2.1"), **options).config
+
+        assert (config().size, config().long_side) == ((768, 768), None)
+        assert (config(long_side=128).size, config(long_side=128).long_side) == (None, 128)
+        assert config(long_side=None).size is None
+
+    def test_a_preset_is_loaded_from_a_copy(self, folder: Give) -> None:
+        descriptor = kd.create_descriptor("sd2.1-davis", source=folder("sd2.1"), ensemble=1)
+        assert isinstance(descriptor, DIFT)
+        assert descriptor.config == DIFTConfig(up_ft_index=2, timestep=51, ensemble=1)
+        host = kd.create_descriptor("sdxl", source=folder("sdxl"), long_side=64)
+        found = host(image())
+        assert found.data.shape == (1, host.width, 4, 8)
+
+
+class TestInMemory:
+    @pytest.mark.parametrize("family", ["sd1.5", "sdxl"])
+    def test_a_pipeline_gives_the_features_of_its_folder(self, family: str, folder: Give) -> None:
+        path = folder(family)
+        name = json.loads((path / "model_index.json").read_text())["_class_name"]
+        unused: dict[str, None] = {"safety_checker": None, "feature_extractor": None}
+        unused = {} if family == "sdxl" else unused
+        pipe: Any = getattr(diffusers, name).from_pretrained(path, **unused)
+        options: dict[str, Any] = {"ensemble": 2, "size": None, "long_side": 128}
+        expected = kd.create_descriptor(family, source=path, **options)(image(), "a cat").data
+        found = kd.create_descriptor(family, source=pipe, **options)
+        assert torch.equal(found(image(), "a cat").data, expected)
+        parts = (pipe.unet, pipe.vae, pipe.scheduler)
+        found = kd.create_descriptor(family, source=parts, prompt_encoder=pipe, **options)
+        assert torch.equal(found(image(), "a cat").data, expected)
+        with pytest.raises(InvalidArgumentError, match="needs a VAE and prompts"):
+            kd.create_descriptor(parts)
+
+    def test_presets_are_told_apart_by_pipeline_and_configuration(self, folder: Give) -> None:
+        unet: Any = loaded(folder("sd1.5")).unet
+        for width, name in ((768, "sd1.5"), (1024, "sd2.1")):
+            model = type("UNet2DConditionModel", (type(unet),), {})()
+            model.register_to_config(cross_attention_dim=width)
+            found = describe_loaded(take_apart((model, None)), SPECS)
+            assert found.name == name
