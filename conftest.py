@@ -29,6 +29,11 @@ def _doctest_names(doctest_namespace: dict[str, Any]) -> None:
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what a test caches away from the user's cache, and from other tests."""
     monkeypatch.setenv("KORNIA_DITF_CACHE", str(tmp_path / ".cache"))
+
+
+@pytest.fixture(autouse=True)
+def _own_presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep calibrated presets away from the user's, in both directions."""
     monkeypatch.setenv("KORNIA_DITF_PRESETS", str(tmp_path / ".presets"))
 
 

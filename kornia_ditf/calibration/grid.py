@@ -74,8 +74,7 @@ class Grid:
             object.__setattr__(self, name, tuple(sorted(getattr(self, name))))
         for timestep in self.timesteps:
             check_timestep(timestep)
-        for treatment in self.treatments:
-            parse_treatment(treatment)
+        object.__setattr__(self, "treatments", tuple(map(parse_treatment, self.treatments)))
 
     @classmethod
     def of(cls, spec: BackboneSpec, **given: tuple[object, ...] | None) -> Grid:

@@ -13,7 +13,8 @@ import torch
 
 from kornia_ditf.calibration.grid import Cell, Forward
 from kornia_ditf.calibration.samples import Sample
-from kornia_ditf.descriptor import DiTF, DiTFConfig
+from kornia_ditf.config import DiTFConfig
+from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import CaptureError, InvalidArgumentError, OutputError
 from kornia_ditf.massive import ChannelRecorder
 from kornia_ditf.treatments import parse_treatment
@@ -179,9 +180,13 @@ class Measurer:
             for cell in (cell for cell in cells if cell.block == block):
                 key = _distinct_steps(cell.treatment, discarded)
                 if key not in same:
-                    change = {"block": block, "treatment": cell.treatment}
-                    finisher = replace(config, massive_channels=discarded, **change)
-                    same[key] = self._score(sample, finisher, taps)
+                    finishing = replace(
+                        config,
+                        block=block,
+                        treatment=cell.treatment,
+                        massive_channels=discarded,
+                    )
+                    same[key] = self._score(sample, finishing, taps)
                 scores[_name(cell, given)] = same[key]
         return {"scores": scores, "channels": channels}
 

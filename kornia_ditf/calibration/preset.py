@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import InvalidArgumentError, PresetError
-from kornia_ditf.treatments import parse_treatment
 from kornia_ditf.utils.checks import check_integer, check_timestep
 from kornia_ditf.utils.files import atomic_write
 
 FORMAT = 1
+# A plugin's steps are looked up where they are used: here they may be missing.
+_STEP = r"[a-z][a-z0-9_+-]*(\([^()]*\))?"
+_TREATMENT = rf"{_STEP}( > {_STEP})*"
 _HOW = "`kornia-ditf calibrate` writes such files"
 
 
@@ -51,7 +54,8 @@ class Settings:
         check_timestep(self.timestep)
         for name in ("long_side", "ensemble"):
             check_integer(name, getattr(self, name), minimum=1)
-        parse_treatment(self.treatment)
+        if not re.fullmatch(_TREATMENT, self.treatment):
+            raise InvalidArgumentError(f"treatment must name steps, got {self.treatment!r}")
         for channel in self.massive_channels or ():
             check_integer("massive_channels", channel, minimum=0)
 

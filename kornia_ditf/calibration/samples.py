@@ -23,7 +23,7 @@ from torch import Tensor
 from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.keypoints import match_points
-from kornia_ditf.metrics.functional import project
+from kornia_ditf.metrics.functional import point_distances, project
 from kornia_ditf.preprocess import read_image
 from kornia_ditf.protocols.evaluate import evaluate_pair
 from kornia_ditf.protocols.fitting import prepare_image
@@ -202,8 +202,6 @@ def labelled(
         InvalidArgumentError: no such protocol, or fewer than two pairs.
         DatasetError: a pair's files are missing or malformed.
     """
-    if not isinstance(pairs, PairDataset):
-        raise InvalidArgumentError("a calibration needs image pairs; this data set holds videos")
     scoring = _protocol_for(pairs.name) if protocol is None else find_protocol(protocol)
     if not scoring.canvas:  # the descriptor scales
         scoring = replace(scoring, fit=Fit(upright=scoring.fit.upright))
@@ -336,7 +334,7 @@ def _found(a: DescriptorMap, b: DescriptorMap, warp: Tensor, alpha: float) -> Te
     truth = project(warp, points)
     inside = _inside(truth, size)
     found = _follow(a, points[inside], b, alpha)
-    return (found - truth[inside]).norm(dim=1) <= alpha * max(size)
+    return point_distances(found, truth[inside]) <= alpha * max(size)
 
 
 def _inside(points: Tensor, size: tuple[int, int]) -> Tensor:
@@ -351,8 +349,8 @@ def _cycle(maps: Sequence[DescriptorMap], warp: Tensor, alpha: float) -> tuple[f
     inside = _inside(truth, size)
     reached = _follow(maps[0], points[inside], maps[1], alpha)
     arrived = _follow(maps[1], reached, maps[2], alpha)
-    closed = (arrived - truth[inside]).norm(dim=1) <= alpha * max(size)
+    closed = point_distances(arrived, truth[inside]) <= alpha * max(size)
     # Points of the same square of half the threshold share it.
     squares = (reached / (0.5 * alpha * max(other))).long()
-    _, place, sharing = squares.unique(dim=0, return_inverse=True, return_counts=True)
+    _, place, sharing = torch.unique(squares, dim=0, return_inverse=True, return_counts=True)
     return float((closed / sharing[place]).sum()), float(len(closed))

@@ -142,7 +142,8 @@ def with_preset(
         raise PresetError(
             f"{preset} holds for other weights: {given.weights.identity}, "
             f"{given.weights.blocks} blocks of {given.weights.width} channels, and not for "
-            f"{spec.name} from {place}; `kornia-ditf calibrate` makes one"
+            f"{spec.name}{f' from {place}' if isinstance(place, str | Path) else ' in memory'}; "
+            "`kornia-ditf calibrate` makes one"
         )
     return given.apply(spec, f"calibrated ({Path(preset).name})")
 

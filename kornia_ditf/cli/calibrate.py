@@ -260,7 +260,7 @@ def _read_grid(
 ) -> Grid:
     from kornia_ditf.calibration.grid import Grid
     from kornia_ditf.cli.inspect import read_blocks
-    from kornia_ditf.registry.lookup import find_treatment
+    from kornia_ditf.registry.treatments import find_treatment
 
     named = tuple(find_treatment(each) for each in treatment) if treatment else _usual_treatments()
     return Grid.of(
@@ -276,7 +276,7 @@ def _read_grid(
 def _usual_treatments() -> tuple[str, ...]:
     """List the paper's treatments, and its method followed by each other step that is installed."""
     from kornia_ditf.errors import InvalidArgumentError
-    from kornia_ditf.registry.lookup import find_treatment, list_treatments
+    from kornia_ditf.registry.treatments import find_treatment, list_treatments
     from kornia_ditf.treatments import TREATMENTS
 
     found = list(TREATMENTS)
@@ -333,14 +333,17 @@ def _task_of_dataset(
     seed: int,
 ) -> Task:
     from kornia_ditf.calibration.samples import labelled
+    from kornia_ditf.datasets.pairs import PairDataset
     from kornia_ditf.errors import InvalidArgumentError
     from kornia_ditf.registry.lookup import load_dataset
 
     if root is None:
         raise InvalidArgumentError("--dataset needs --root FOLDER, the folder that holds it")
-    chosen = {} if split is None else {"split": split}
+    data = load_dataset(name, root, **({} if split is None else {"split": split}))
+    if not isinstance(data, PairDataset):
+        raise InvalidArgumentError(f"calibrate scores pairs of images, and {name} holds others")
     return labelled(
-        load_dataset(name, root, **chosen),
+        data,
         count=pairs,
         protocol=protocol,
         alpha=alpha,

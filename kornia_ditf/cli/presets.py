@@ -88,8 +88,14 @@ def add(
     """Keep a preset from elsewhere; it is used for its weights from now on."""
     from kornia_ditf.calibration.preset import read_preset
     from kornia_ditf.calibration.store import add_preset
+    from kornia_ditf.errors import InvalidArgumentError, PresetError
+    from kornia_ditf.registry.treatments import find_treatment
 
     preset = read_preset(file)
+    try:
+        find_treatment(preset.settings.treatment)
+    except InvalidArgumentError as error:
+        raise PresetError(f"{file}: {error}; a plugin may be missing") from error
     path = add_preset(preset)
     facts = output.Facts([("kept", str(path)), ("measured", preset.describe())])
     output.show(output.Result({"kept": str(path)}, [facts]), as_json=as_json)

@@ -109,7 +109,7 @@ def test_a_preset_survives_its_file(model: Path, tmp_path: Path) -> None:
     [
         (("settings", "block"), 99, "block must lie in"),
         (("settings", "timestep"), 2600, "timestep must lie in"),
-        (("settings", "treatment"), "no-such", "no-such"),
+        (("settings", "treatment"), "adaln >", "treatment must name steps, got 'adaln >'"),
         (("settings", "massive_channels"), [-1], "massive_channels"),
         (("settings", "massive_channels"), [1 << 20], "massive_channels"),
         (("settings", "long_side"), "large", "settings has a wrong long_side: 'large'"),
