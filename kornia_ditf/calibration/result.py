@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.calibration.grid import CostModel, Grid
 from kornia_ditf.calibration.preset import Measured, Preset, Settings, Weights
 from kornia_ditf.calibration.samples import Task
 from kornia_ditf.calibration.search import Calibration
@@ -84,3 +87,28 @@ def make_preset(
             versions=provenance.versions(),
         ),
     )
+
+
+def as_values(preset: Preset, found: Calibration, grid: Grid, cost: CostModel) -> dict[str, Any]:
+    """Return everything that was measured as JSON values, the preset's own first."""
+    finalists = sorted(found.finalists.items(), key=lambda each: -each[1])
+    return {
+        **json.loads(preset.to_json()),
+        "grid": grid_values(grid),
+        "finalists": [
+            {**cell._asdict(), "score": score, "gflop": cost.cell_flops(cell) / 1e9}
+            for cell, score in finalists
+        ],
+        "screened": [
+            {"timestep": timestep, "block": block, "score": score}
+            for (timestep, block), score in found.screened.items()
+        ],
+        "failures": [
+            {**forward._asdict(), "reason": reason} for forward, reason in found.failures.items()
+        ],
+    }
+
+
+def grid_values(grid: Grid) -> dict[str, list[Any]]:
+    """Return a grid as JSON values."""
+    return {name: list(values) for name, values in asdict(grid).items()}

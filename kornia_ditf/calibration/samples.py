@@ -32,7 +32,7 @@ from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.utils.cache import sha256
 
-SAME_SCENE_ALPHA = 0.025
+SAME_SCENE_ALPHA = 0.05
 SEMANTIC_ALPHA = 0.1
 _POINTS = (14, 14)  # columns and rows of the grid of points that are followed
 _LONGEST = 1024  # warped images are reduced to it
@@ -276,16 +276,27 @@ def _generator(digest: str, seed: int, index: int) -> np.random.Generator:
 
 
 def homography(size: tuple[int, int], digest: str, seed: int, index: int) -> Tensor:
-    """Draw the warp of a copy: a turn, a scale, a shift and a perspective, as a matrix (3, 3)."""
+    """Draw the warp of a copy, a matrix (3, 3): as another view of a plane would show it.
+
+    A turn of up to 30 degrees, a scale of up to 1.4 either way, a tilt that foreshortens one
+    direction by up to 2, a shift of up to 5 % and a perspective.
+    """
     draw = _generator(digest, seed, index).uniform
     height, width = size
-    centre, longest = (width / 2 - 0.5, height / 2 - 0.5), max(size)
-    matrix = np.eye(3)
-    matrix[:2] = cv2.getRotationMatrix2D(centre, draw(-25, 25), float(np.exp(draw(-0.223, 0.223))))
-    matrix[:2, 2] += draw(-0.05, 0.05, 2) * longest
-    perspective = np.eye(3)
-    perspective[2, :2] = draw(-0.06, 0.06, 2) / longest
-    return torch.from_numpy(perspective @ matrix)
+    centre, longest = np.array([width / 2 - 0.5, height / 2 - 0.5]), max(size)
+    turn, axis = draw(-np.pi / 6, np.pi / 6), draw(0, np.pi)
+    scale, tilt = np.exp(draw(-np.log(1.4), np.log(1.4))), np.exp(draw(0, np.log(2)))
+    linear = scale * _turn(turn) @ _turn(axis) @ np.diag([1, 1 / tilt]) @ _turn(-axis)
+    affine, perspective = np.eye(3), np.eye(3)
+    affine[:2, :2] = linear
+    affine[:2, 2] = centre - linear @ centre + draw(-0.05, 0.05, 2) * longest
+    perspective[2, :2] = draw(-0.3, 0.3, 2) / longest
+    perspective[2, 2] -= perspective[2, :2] @ centre
+    return torch.from_numpy(perspective @ affine)
+
+
+def _turn(angle: float) -> npt.NDArray[np.float64]:
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
 def _warp(image: Tensor, digest: str, seed: int, index: int) -> Tensor:
@@ -312,9 +323,9 @@ def _grid_points(size: tuple[int, int]) -> Tensor:
 
 
 def _coarse(described: DescriptorMap, alpha: float) -> tuple[DescriptorMap, Frame]:
-    """Frame a map in pixels of a quarter of the threshold, so that few are searched."""
+    """Frame a map in pixels of a sixth of the threshold, so that few are searched."""
     size = described.frame.image_size
-    scale = min(1.0, max(64.0, 4 / alpha) / max(size))
+    scale = min(1.0, max(64.0, 6 / alpha) / max(size))
     height, width = (max(1, round(side * scale)) for side in size)
     frame = Frame((height, width), described.frame.model_size)
     return DescriptorMap(described.data, frame), Frame(size, (height, width))

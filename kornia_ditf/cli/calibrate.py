@@ -67,7 +67,7 @@ def calibrate(
         float | None,
         typer.Option(
             metavar="A",
-            help="How far off a point may be, as a part of the side.  [default: 0.025 for "
+            help="How far off a point may be, as a part of the side.  [default: 0.05 for "
             "same-scene, else 0.1]",
         ),
     ] = None,
@@ -195,28 +195,14 @@ def _finish(
     use: bool,
     as_json: bool,
 ) -> None:
-    import json
     from dataclasses import astuple
 
     from kornia_ditf.calibration.picture import draw_calibration
+    from kornia_ditf.calibration.result import as_values
     from kornia_ditf.calibration.store import add_preset
     from kornia_ditf.utils.picture import save_picture
 
-    document = {
-        **json.loads(preset.to_json()),
-        "grid": _grid_values(grid),
-        "finalists": [
-            {**cell._asdict(), "score": score, "gflop": cost.cell_flops(cell) / 1e9}
-            for cell, score in sorted(found.finalists.items(), key=lambda each: -each[1])
-        ],
-        "screened": [
-            {"timestep": timestep, "block": block, "score": score}
-            for (timestep, block), score in found.screened.items()
-        ],
-        "failures": [
-            {**forward._asdict(), "reason": reason} for forward, reason in found.failures.items()
-        ],
-    }
+    document = as_values(preset, found, grid, cost)
     written: list[Path] = []
     if out is not None:
         written = [out / name for name in ("preset.json", "calibration.json", "calibration.png")]
@@ -397,20 +383,12 @@ def _plan_facts(
 def _plan_values(grid: Grid, task: Task, bound: CalibrationPlan) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from kornia_ditf.calibration.result import grid_values
+
     return {
         "task": task.name,
         "criterion": task.criterion,
         "samples": len(task.samples),
-        "grid": _grid_values(grid),
+        "grid": grid_values(grid),
         "plan": asdict(bound),
     }
-
-
-def _grid_values(grid: Grid) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {name: [*map(_plain, values)] for name, values in asdict(grid).items()}
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, str) else value

@@ -76,7 +76,7 @@ def test_a_plan_is_made_without_loading(
     monkeypatch.setattr("kornia_ditf.cli.options.load_ditf", lambda *_, **__: pytest.fail("loaded"))
     plan = run_json("calibrate", model, "--images", folder, *SMALL, "--plan")
     assert plan["samples"] == 3 and plan["grid"]["timesteps"] == [0, 100]
-    assert 0 < plan["plan"]["forwards"] and 0 < plan["plan"]["tap_bytes"]
+    assert plan["plan"]["forwards"] > 0 and plan["plan"]["tap_bytes"] > 0
 
 
 def test_labelled_pairs_are_taken_from_a_data_set(
