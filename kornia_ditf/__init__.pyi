@@ -68,6 +68,9 @@ from .registry.lookup import (
 from .registry.matchers import find_matcher, list_matchers, load_matcher
 from .registry.treatments import find_treatment, list_treatments
 from .search.verified import Attempt, ImageMatches, match_images
+from .sfm.folder import FolderMatches, match_folder
+from .sfm.graph import CorrespondenceGraph, ImagePair, ViewedImage
+from .sfm.tracks import merge_keypoints
 from .treatments import (
     TREATMENTS,
     Treatment,
@@ -89,6 +92,7 @@ __all__ = [
     "Backbone",
     "BackboneSpec",
     "Conditioning",
+    "CorrespondenceGraph",
     "CosineMatcher",
     "DatasetSpec",
     "DenseDescriptor",
@@ -103,11 +107,13 @@ __all__ = [
     "DiffusersBackbone",
     "Discarded",
     "Flow",
+    "FolderMatches",
     "Frame",
     "FrameSequence",
     "FusedDescriptor",
     "ImageMatcher",
     "ImageMatches",
+    "ImagePair",
     "LabelPropagator",
     "LoggedRun",
     "LoggerSpec",
@@ -129,6 +135,7 @@ __all__ = [
     "Treatment",
     "TreatmentSpec",
     "Verification",
+    "ViewedImage",
     "WindowSoftArgmax",
     "apply_treatment",
     "as_image",
@@ -163,9 +170,11 @@ __all__ = [
     "load_dataset",
     "load_matcher",
     "match",
+    "match_folder",
     "match_images",
     "match_points",
     "matcher_entry",
+    "merge_keypoints",
     "modulate",
     "mutual_nearest",
     "nearest_two",

@@ -15,6 +15,7 @@ from kornia_ditf.cli import (
     extract,
     inspect,
     match,
+    match_folder,
     matchers,
     plugins,
     presets,
@@ -32,6 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("match")(match.match)
+app.command("match-folder")(match_folder.match_folder)
 app.command("extract")(extract.extract)
 app.command("inspect")(inspect.inspect)
 app.command("calibrate")(calibrate.calibrate)
