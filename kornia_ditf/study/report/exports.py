@@ -32,7 +32,7 @@ def scores_csv(sections: Iterable[Section]) -> str:
         for row in s.rows
         for score, value in zip(s.scores, row.values, strict=True)
     )
-    return _table(_SCORES, rows)
+    return csv_table(_SCORES, rows)
 
 
 def tests_csv(sections: Iterable[Section]) -> str:
@@ -45,7 +45,7 @@ def tests_csv(sections: Iterable[Section]) -> str:
         for s in sections
         for each in s.comparisons
     )
-    return _table(_TESTS, rows)
+    return csv_table(_TESTS, rows)
 
 
 def bibliography(summary: Mapping[str, Any]) -> str:
@@ -84,23 +84,16 @@ def bibliography(summary: Mapping[str, Any]) -> str:
     return "\n\n".join(entries) + "\n"
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def csv_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return rows as CSV."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([safe_cell(value) for value in row] for row in rows)
+    writer.writerows([_safe(value) for value in row] for row in rows)
     return file.getvalue()
 
 
-def safe_cell(value: Any) -> Any:
-    """Return a value for a CSV file: text on one line, and none that is a formula.
-
-    Example:
-        >>> safe_cell("=1+1"), safe_cell(0.5)
-        ("'=1+1", 0.5)
-    """
-    if not isinstance(value, str):
-        return value
-    text = one_line(value)
+def _safe(value: Any) -> Any:
+    text = one_line(value) if isinstance(value, str) else value
     # A spreadsheet takes such a text for a formula, and runs it.
-    return f"'{text}" if text[:1] in "=+-@" and text else text
+    return f"'{text}" if isinstance(text, str) and text[:1] in tuple("=+-@") else text
