@@ -15,11 +15,11 @@ def matchers(as_json: options.Json = False) -> None:
     Any descriptor of `kornia-ditf backbones` is a matcher as well. Learned matchers take their
     weights from the network when they are first loaded.
     """
-    from kornia_ditf.registry.matchers import list_matchers
+    from kornia_ditf.registry.matchers import list_matchers, missing_for
 
     rows, document = [], []
     for spec in list_matchers().values():
-        lacks = spec.lacks()
+        lacks = missing_for(spec)
         rows.append((spec.name, "missing" if lacks else "ready", spec.license, spec.source))
         document.append(
             {

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple
 from importlib.resources import files
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import DiTFError
 from kornia_ditf.registry.lookup import find_descriptor
+from kornia_ditf.registry.matchers import find_matcher
 from kornia_ditf.study.report.analysis import Section
 from kornia_ditf.utils.text import one_line
 
@@ -62,13 +64,10 @@ def bibliography(summary: Mapping[str, Any]) -> str:
     for name in {each["name"] for each in summary["experiments"]}:
         if "/" in name:  # a folder or a repository on the hub, which nothing is asked for here
             continue
-        try:
-            spec = find_descriptor(name)
-        except DiTFError:  # its plugin is not installed here
-            continue
-        texts.append(spec.source)
-        if isinstance(spec, BackboneSpec):
-            names.add("ditf")
+        with suppress(DiTFError):  # its plugin may not be installed here
+            texts.append(find_matcher(name).source)
+            if isinstance(find_descriptor(name), BackboneSpec):
+                names.add("ditf")
     cited = {number for text in texts for number in _ARXIV.findall(text)}
     known = files("kornia_ditf.study.report").joinpath("references.bib").read_text("utf-8")
     entries = [software]

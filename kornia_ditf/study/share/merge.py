@@ -62,8 +62,17 @@ def merge_studies(folders: Sequence[Path], out: Path) -> Path:
     studies = [read_finished(folder) for folder in folders]
     _check_settings(folders, studies)
     cells: dict[tuple[str, str], dict[str, list[tuple[Path, Any, Any]]]] = {}
+    failed = {
+        (each["descriptor"], each["dataset"], each["protocol"]): each
+        for study in studies
+        for each in study.get("failed", ())
+    }
     for folder, study in zip(folders, studies, strict=True):
         for each in study["experiments"]:
+            row = (each["descriptor"], *cell_of(each))
+            if study.get("part") and row in failed:
+                continue  # without a part of the pairs there is no score
+            failed.pop(row, None)
             rows = cells.setdefault(cell_of(each), {})
             rows.setdefault(each["descriptor"], []).append((folder, study, each))
     experiments = []
@@ -88,6 +97,7 @@ def merge_studies(folders: Sequence[Path], out: Path) -> Path:
             "finished": max(study["finished"] for study in studies),
             "records": check_records(out / RECORDS),
             "experiments": experiments,
+            "failed": list(failed.values()),
             "costs": {
                 key: asdict(cost)
                 for folder, study in reversed(list(zip(folders, studies, strict=True)))
