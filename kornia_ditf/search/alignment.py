@@ -123,7 +123,7 @@ def _align(
     images = _flatten_light(pixels_a), _flatten_light(warped)
     start = _project(np.linalg.inv(matrix), b)
     radius = reach / scale
-    usable = np.isfinite(start).all(1) & (np.abs(start) < 1e6).all(1)
+    usable: _Array = np.asarray((np.abs(start) < 1e6).all(1))  # which NaN is not
     levels = max(0, int(np.ceil(np.log2(max(1.0, 2 * radius / window)))))
     there, found = _track(*images, a, np.where(usable[:, None], start, a), levels, window)
     back, returned = _track(*images[::-1], there, a, levels, window)
