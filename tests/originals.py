@@ -54,10 +54,10 @@ def as_flux(weights: Mapping[str, Tensor]) -> Weights:
     new.swap("norm_out.linear", "final_layer.adaLN_modulation.1")
     for index in range(new.count("transformer_blocks")):
         old, own = f"transformer_blocks.{index}.", f"double_blocks.{index}."
+        image, text = ("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj")
         streams = (
-            ("img", "norm1", ("to_q", "to_k", "to_v"), "ff", "to_out.0", "norm_"),
-            ("txt", "norm1_context", ("add_q_proj", "add_k_proj", "add_v_proj"), "ff_context")
-            + ("to_add_out", "norm_added_"),
+            ("img", "norm1", image, "ff", "to_out.0", "norm_"),
+            ("txt", "norm1_context", text, "ff_context", "to_add_out", "norm_added_"),
         )
         for kind, norm, parts, feed, out, gain in streams:
             new.move(f"{old}{norm}.linear", f"{own}{kind}_mod.lin")

@@ -97,8 +97,15 @@ def _table_of_descriptors(specs: Sequence[DescriptorSpec], sources: list[str]) -
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER|FILE", show_default=False)],
     source: options.Source = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|REPO",
+            help="For a single file of weights, what holds its configurations, VAE and text.",
+        ),
+    ] = None,
     block: options.Block = None,
     dtype: Annotated[
         str, typer.Option(metavar="NAME", help="Of the transformer: float32, bfloat16 or float16.")
@@ -112,10 +119,12 @@ def show(
     """
     from kornia_ditf.dense import DescriptorSpec
     from kornia_ditf.errors import HubUnreachableError, InvalidArgumentError
+    from kornia_ditf.registry.families import file_options
     from kornia_ditf.registry.lookup import find_descriptor
     from kornia_ditf.utils.checks import read_dtype
 
-    spec = find_descriptor(name)
+    given = {} if config is None else {"config": config}
+    spec = find_descriptor(name, **given if source is None else {})
     if isinstance(spec, DescriptorSpec):
         _show_descriptor(spec, as_json)
         return
@@ -127,7 +136,10 @@ def show(
     if spec.plan is not None:
         try:
             plan = spec.plan(
-                place, block=chosen, dtype=read_dtype(dtype), architecture=spec.architecture
+                place,
+                block=chosen,
+                dtype=read_dtype(dtype),
+                **{"architecture": spec.architecture, **file_options(spec, place), **given},
             )
         except HubUnreachableError as error:
             unknown = str(error)

@@ -22,6 +22,7 @@ _PARTS = re.compile(
     r"smooth(_\w+)?|wtscale",
     re.IGNORECASE,
 )
+_TILE = 128
 _ADVICE = (
     "name the model's unquantised weights; quantization_config=... quantises them while they are "
     "loaded"
@@ -80,10 +81,10 @@ def rescale(weight: Tensor, scale: Tensor) -> Tensor:
     scale = scale.float()
     if scale.ndim == 1 and len(scale) == len(weight) > 1:
         scale = scale[:, None]
-    if scale.numel() > 1 and scale.shape[1] != 1:
+    tiles = tuple(-(-side // _TILE) for side in weight.shape)
+    if scale.shape == tiles and scale.numel() > 1:
         for axis, side in enumerate(weight.shape):
-            tile = 128 if side > scale.shape[axis] else 1
-            scale = scale.repeat_interleave(tile, axis).narrow(axis, 0, side)
+            scale = scale.repeat_interleave(_TILE, axis).narrow(axis, 0, side)
     try:
         return weight.float() * scale
     except RuntimeError as error:

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.weight_file import WeightFile
 from kornia_ditf.loading.weights import Layout, build_empty, fill, leave_out
+from kornia_ditf.utils.borrowing import is_aligned
 
 
 class _Converting(TorchFunctionMode):
@@ -93,7 +94,7 @@ def load_single_file(
     wanted = {name: converted[name] for name in model.state_dict()}
     if file.is_gguf:
         return _fill_gguf(model, wanted, dtype)
-    return fill(model, wanted.items(), dtype)
+    return fill(model, ((n, v if is_aligned(v) else v.clone()) for n, v in wanted.items()), dtype)
 
 
 def plan_single_file(
@@ -118,8 +119,8 @@ def plan_single_file(
         if name not in converted:
             raise CheckpointError(
                 file.other()
-                or f"{file.path} has no tensor for {name!r}: its configuration is of another model, "
-                "or the file is incomplete; give config=... with the model's own folder"
+                or f"{file.path} has no tensor for {name!r}: it is incomplete, or its "
+                "configuration is of another model; give config=... with the model's own folder"
             )
         if converted[name].shape != value.shape:
             raise CheckpointError(
@@ -237,6 +238,8 @@ def _fill_gguf(model: nn.Module, values: Mapping[str, Tensor], dtype: torch.dtyp
         unexpected_keys=[],
     )
     quantizer.postprocess_model(model)
+    owner: Any = model
+    owner.register_to_config(quantization_config={"quant_method": "gguf"})
     return model.eval().requires_grad_(False)
 
 

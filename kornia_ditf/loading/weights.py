@@ -21,6 +21,7 @@ from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.header import damaged, read_header
 from kornia_ditf.loading.quantisation import find_scales, refuse_quantised, rescale
+from kornia_ditf.utils.borrowing import is_aligned
 from kornia_ditf.utils.isolation import SharedSetting, building, quiet
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,9 @@ def load_transformer(
         leave_out(model, layout.block_lists, layout.unused, last_block)
         return model.eval().requires_grad_(False)
     leave_out(model, layout.block_lists, layout.unused, last_block)
-    return _fill(model, checkpoint, subfolder, dtype)
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    stored = _read(checkpoint, subfolder, shapes)
+    return fill(model, ((n, v if is_aligned(v) else v.clone()) for n, v in stored), dtype)
 
 
 def load_vae_encoder(
@@ -123,7 +126,8 @@ def load_vae_encoder(
         leave_out_decoder(model)
         return model.eval().requires_grad_(False)
     leave_out_decoder(model)
-    return _fill(model, checkpoint, subfolder, dtype)
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    return fill(model, _read(checkpoint, subfolder, shapes), dtype)
 
 
 def build_empty(
@@ -224,13 +228,6 @@ def leave_out_decoder(vae: nn.Module) -> None:
     """Replace what a VAE needs for decoding alone by identities."""
     children = dict(vae.named_children())
     leave_out(vae, (), [name for name in ("decoder", "post_quant_conv") if name in children])
-
-
-def _fill(
-    model: nn.Module, checkpoint: Checkpoint, subfolder: str, dtype: torch.dtype
-) -> nn.Module:
-    shapes = {name: value.shape for name, value in model.state_dict().items()}
-    return fill(model, _read(checkpoint, subfolder, shapes), dtype)
 
 
 def fill(model: nn.Module, values: Iterable[tuple[str, Tensor]], dtype: torch.dtype) -> nn.Module:

@@ -157,7 +157,10 @@ def test_scaled_float8_weights_are_multiplied_by_their_scale(
             scaled[name] = (value / 0.5).to(torch.float8_e4m3fn)
             plain[name] = scaled[name].float() * 0.5
             kind = {"rows": "weight_scale", "tiles": "weight_scale_inv"}.get(beside, beside)
-            shape = {"rows": (len(value), 1), "tiles": (-(-len(value) // 128), 1)}
+            shape = {
+                "rows": (len(value), 1),
+                "tiles": (-(-len(value) // 128), -(-value.shape[1] // 128)),
+            }
             scale = torch.full(shape.get(beside, (1,)), 0.5)
             scaled[name.removesuffix("weight") + kind] = scale
     expected = describe(save(plain, tmp_path / "plain.safetensors"), config=folder)
@@ -185,7 +188,7 @@ def test_other_files_are_told_what_they_are(
     path = save(tensors, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match=told):
         kd.create_descriptor(path)
-    with pytest.raises(CheckpointError, match=told if told in OTHER and "no t" not in told else ""):
+    with pytest.raises(CheckpointError, match="no tensor for|converts|holds"):
         kd.create_descriptor(path, config=tiny_checkpoint("flux"))
 
 
@@ -217,11 +220,12 @@ def test_pickles_shards_and_cut_files_are_refused(
 def test_a_shape_that_is_not_published_asks_for_its_configuration(
     tiny_checkpoint: Checkpoints, tmp_path: Path
 ) -> None:
-    path = save(as_flux(weights_of(tiny_checkpoint("flux"))), tmp_path / "flux.safetensors")
+    path = save(as_flux(weights_of(tiny_checkpoint("flux-schnell"))), tmp_path / "a.safetensors")
+    other = tiny_checkpoint("flux")  # with an embedding of guidance
     with pytest.raises(CheckpointError, match=r"FLUX.1-dev.*give config="):
         kd.create_descriptor(path)
     with pytest.raises(CheckpointError, match="give config=.*the model's own folder"):
-        kd.create_descriptor(path, config=tiny_checkpoint("flux-schnell"), block=4)
+        kd.create_descriptor(path, config=other)
     with pytest.raises(InvalidArgumentError, match="is none; leave it out"):
         kd.create_descriptor(tiny_checkpoint("flux"), config=tiny_checkpoint("flux"))
 
@@ -231,7 +235,7 @@ def test_a_published_architecture_is_known_by_its_shapes(tmp_path: Path) -> None
     from kornia_ditf.loading.weights import build_empty
 
     architecture = dict(configs.sd3(24, positions=192, qk_norm=False)["transformer"])
-    model = build_empty(architecture, "SD3Transformer2DModel", torch.float8_e4m3fn)
+    model = build_empty(architecture, "SD3Transformer2DModel", torch.bfloat16)
     sizes = {name: value.numel() for name, value in model.state_dict().items()}
     offset, header = 0, dict[str, Any]()
     for name, value in model.state_dict().items():
