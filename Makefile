@@ -22,7 +22,7 @@ DEMO = match examples/data/graffiti_a.jpg examples/data/graffiti_b.jpg \
 	--picture demo-out/matches.png --json-file demo-out/matches.json
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-web test lint types imports docs changelog clean distclean
+.PHONY: help demo demo-web test lint types imports docs wheels changelog clean distclean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,12 @@ imports: $(STAMP) ## check that imports go downwards only
 docs: $(STAMP) ## build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+wheels: $(STAMP) ## build the package and its plugins into dist/, and check them
+	rm -rf dist
+	for package in . $(PLUGINS); do $(BIN)/python -m pip --disable-pip-version-check wheel -q --no-deps \
+		--no-build-isolation --wheel-dir dist $$package || exit 1; done
+	$(BIN)/python -m twine check --strict dist/*
 
 changelog: $(STAMP) ## show what the next release's notes will say
 	$(BIN)/python -m towncrier build --draft

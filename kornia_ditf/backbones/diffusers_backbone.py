@@ -74,6 +74,7 @@ class DiffusersBackbone(DeclaredBackbone):
         quantization_config: object = None,
         config: str | Path | None = None,
         architecture: Mapping[str, Mapping[str, Any]] | None = None,
+        compile: bool | str = False,  # noqa: A002 - what torch calls it
         **options: Any,
     ) -> Self:
         """Load what a checkpoint in the diffusers layout needs up to a block, and no more.
@@ -91,6 +92,9 @@ class DiffusersBackbone(DeclaredBackbone):
             config: for a single file, the folder or hub id that holds its configurations, VAE and
                 text encoders.
             architecture: for a single file, configurations by part that are tried before those.
+            compile: compile the blocks, each by itself, and the VAE's encoder with
+                `torch.compile`; or the name of one of its backends. The first image of a size
+                takes longer; descriptors are the same up to rounding.
             options: `revision`, `token`, `cache_dir`, `local_files_only` and `variant` as for
                 `Checkpoint`; all others as for the family's class.
 
@@ -122,7 +126,10 @@ class DiffusersBackbone(DeclaredBackbone):
         backbone.identity = checkpoint.identity
         if file is not None:
             backbone.identity = f"{file.identity} {backbone.identity}"
-        return backbone.eval().requires_grad_(False)._place(to, offload)
+        backbone.eval().requires_grad_(False)._place(to, offload)
+        if compile:
+            backbone.compile_parts(compile if isinstance(compile, str) else "inductor")
+        return backbone
 
     @classmethod
     def from_loaded(cls, loaded: LoadedModel, **options: Any) -> Self:

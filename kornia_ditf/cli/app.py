@@ -8,14 +8,17 @@ import typer
 
 from kornia_ditf.cli import (
     backbones,
+    calibrate,
     datasets,
     demo,
     doctor,
     extract,
     inspect,
     match,
+    match_folder,
     matchers,
     plugins,
+    presets,
     study,
 )
 from kornia_ditf.cli.failures import EXIT_CODES, CommandGroup
@@ -30,10 +33,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("match")(match.match)
+app.command("match-folder")(match_folder.match_folder)
 app.command("extract")(extract.extract)
 app.command("inspect")(inspect.inspect)
+app.command("calibrate")(calibrate.calibrate)
 app.command("demo")(demo.demo)
 app.add_typer(backbones.app, name="backbones")
+app.add_typer(presets.app, name="presets")
 app.command("matchers")(matchers.matchers)
 app.command("plugins")(plugins.plugins)
 app.command("doctor")(doctor.doctor)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kornia_ditf.cli import options
+from kornia_ditf.cli import match_folder, options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kornia_ditf.search.verified import ImageMatches
     from kornia_ditf.types import DescriptorMap, Matches
 
-_MIN_MATCHES = 8  # a homography through fewer explains nothing
+MIN_MATCHES = 8  # a homography through fewer explains nothing
 
 
 def match(
@@ -48,6 +48,7 @@ def match(
     dtype: options.Dtype = None,
     device: options.Device = None,
     others: options.Others = None,
+    preset: options.Preset = None,
     matcher: Annotated[
         str | None,
         typer.Option(
@@ -87,15 +88,18 @@ def match(
             help="Write the result here.",
         ),
     ] = None,
+    export: match_folder.Exports = None,
     as_json: options.Json = False,
 ) -> None:
-    """Find correspondences between two images.
+    """Find correspondences between two images, or between descriptors that `extract` stored.
 
     Both images are described and every patch of A is paired with the patch of B most like it, where
-    the choice is mutual. Points are (x, y) in pixels; (0, 0) is the centre of the first pixel.
+    the choice is mutual. Points are (x, y) in pixels; (0, 0) is the centre of the first pixel. A
+    may also be a file of descriptors, and B another or a folder of them: one result per pair.
     """
     from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
+    from kornia_ditf.cli.stored import is_stored, match_stored
     from kornia_ditf.search.verified import check_search, match_images
     from kornia_ditf.utils import provenance
     from kornia_ditf.utils.picture import save_picture
@@ -103,30 +107,49 @@ def match(
 
     paths = (image_a, image_b)
     prompts = _check_arguments(prompt, picture, json_file, limit, min_score)
+    match_folder.check_exports(export or (), inputs=paths)
+    of_descriptors: dict[str, Any] = {
+        "--backbone": backbone,
+        "--source": source,
+        "--timestep": timestep,
+        "--treatment": treatment,
+        "--ensemble": ensemble,
+        "--rows": rows,
+        "--prompt": prompt,
+        "--seed": seed,
+        "--dtype": dtype,
+    }
+    if any(map(is_stored, paths)):
+        unused: dict[str, Any] = {
+            "--long-side": long_side,
+            "--option": others,
+            "--picture": picture,
+            "--export": export,
+        }
+        refuse({**of_descriptors, **unused, "--matcher": matcher}, "stored descriptors have theirs")
+        output.check_output(json_file, inputs=paths)
+        match_stored(
+            image_a,
+            image_b,
+            block=block,
+            device=device,
+            min_score=min_score,
+            json_file=json_file,
+            as_json=as_json,
+        )
+        return
     if matcher is not None:
         from kornia_ditf.cli.matchers import match_with
 
-        of_descriptors = {
-            "--backbone": backbone,
-            "--source": source,
-            "--block": block,
-            "--timestep": timestep,
-            "--treatment": treatment,
-            "--ensemble": ensemble,
-            "--rows": rows,
-            "--prompt": prompt,
-            "--seed": seed,
-            "--dtype": dtype,
-            "--min-score": min_score,
-        }
-        _refuse_with_matcher(of_descriptors)
+        not_of_matchers: dict[str, Any] = {"--block": block, "--min-score": min_score}
+        refuse({**of_descriptors, **not_of_matchers}, "with --matcher type --option KEY=VALUE")
         own = {"device": device, "long_side": long_side or None}
         chosen = {key: value for key, value in own.items() if value is not None}
         chosen |= options.read_others(others)
-        match_with(matcher, paths, chosen, picture, json_file, limit, as_json)
+        match_with(matcher, paths, chosen, picture, json_file, limit, export or (), as_json)
         return
     kind = check_search(search)
-    spec = options.find_spec(backbone, others)
+    spec = options.find_spec(backbone, others, source, preset)
     side = options.side_in_pixels(long_side, spec)
     images = [read_fitting(path, side, spec.pixels_per_token) for path in paths]
     for path in (picture, json_file):
@@ -144,6 +167,7 @@ def match(
             "seed": seed,
             "dtype": dtype,
             "device": device,
+            "preset": preset,
             **options.read_others(others),
         }
         descriptor = options.load_descriptor(spec, source, given)
@@ -164,7 +188,7 @@ def match(
             min_score=min_score,
         )
     found, threshold_px = searched.matches, searched.threshold
-    fits = len(found) >= _MIN_MATCHES and searched.verification.matrix is not None
+    fits = len(found) >= MIN_MATCHES and searched.verification.matrix is not None
     plane = searched.verification if fits else None
 
     document = {
@@ -203,12 +227,14 @@ def match(
             drawn = draw_matches(images[0], images[1], found, limit=limit, inliers=inliers)
             save_picture(picture, drawn)
     written = [str(path) for path in (picture, json_file) if path is not None]
+    sizes = [each.frame.image_size for each in maps]
+    written += match_folder.export_pair(export or (), paths, sizes, found, threshold_px)
     facts = output.Facts(
         [
             *settings.preset_facts(backbone, spec, descriptor),
             *settings.channel_facts(descriptor, channels, origin),
             *(
-                (f"image {side}", _describe_image(path, descriptors))
+                (f"image {side}", describe_image(path, descriptors))
                 for side, path, descriptors in zip("AB", paths, maps, strict=True)
             ),
             *((("search", _describe_search(searched)),) if len(searched.attempts) > 1 else ()),
@@ -221,15 +247,13 @@ def match(
     output.show(output.Result(document, [facts]), as_json=as_json)
 
 
-def _refuse_with_matcher(given: dict[str, Any]) -> None:
-    """Refuse options of descriptors, which a matcher would ignore."""
+def refuse(given: dict[str, Any], advice: str) -> None:
+    """Refuse options of descriptors that would be ignored."""
     from kornia_ditf.errors import InvalidArgumentError
 
     for name, value in given.items():
-        if value is not None:
-            raise InvalidArgumentError(
-                f"{name} is of descriptors; with --matcher type --option KEY=VALUE"
-            )
+        if value is not None and value != []:
+            raise InvalidArgumentError(f"{name} is for images that are described here; {advice}")
 
 
 def _check_arguments(
@@ -257,7 +281,8 @@ def _check_arguments(
     return prompts
 
 
-def _describe_image(path: Path, descriptors: DescriptorMap) -> str:
+def describe_image(path: Path, descriptors: DescriptorMap) -> str:
+    """Describe the sizes of an image and of its grid."""
     (height, width), (fitted_height, fitted_width) = (
         descriptors.frame.image_size,
         descriptors.frame.model_size,

@@ -21,6 +21,7 @@ import torch
 from kornia_ditf import backbones, datasets, matchers
 from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.calibration.store import with_preset
 from kornia_ditf.config import DiTFConfig
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
@@ -47,6 +48,7 @@ from kornia_ditf.registry.families import (
     file_options,
 )
 from kornia_ditf.registry.fusions import describe_fusion, fusion_spec
+from kornia_ditf.registry.loggers import forget_loggers, list_loggers
 from kornia_ditf.registry.options import known_options, no_such_option
 from kornia_ditf.registry.plugins import Plugin, describe_error, installed_plugins
 from kornia_ditf.registry.treatments import forget_treatments, list_treatments, read_config
@@ -200,12 +202,11 @@ def create_descriptor(
             preset is that of the hub id it was loaded from, or else the neutral one.
         source: where a named one's weights are, if not in its own repository: a folder, a hub id,
             or a model in memory.
-        options: for a backbone, fields of `DiTFConfig` change the preset (`block`, `timestep`,
-            `treatment`, `ensemble` ...) and all others go to its loader (`dtype`, `device`,
-            `offload`, `revision`, `guidance` ...). For a fusion, `weights` and `grid` are those of
-            `FusedDescriptor`, `options` holds each part's by its name, and all others go to every
-            part. For any other descriptor all go to its loader. A dtype may be a name:
-            `"bfloat16"`.
+        options: for a backbone, fields of `DiTFConfig` change the preset (`block`, `timestep` ...),
+            `preset` is the file of a calibrated one or `"none"`, and all others go
+            to its loader (`dtype`, `device`, `offload`, `revision`, `guidance` ...). For a fusion,
+            `weights` and `grid` are those of `FusedDescriptor`, `options` holds each part's, and
+            all others go to every part. For others all go to the loader.
 
     Raises:
         UnknownBackboneError: there is no such descriptor, or no family has such a transformer.
@@ -259,9 +260,10 @@ def create_ditf(
 def _create_ditf(
     spec: BackboneSpec, source: str | Path | LoadedModel | None, options: Mapping[str, Any]
 ) -> DiTF:
+    spec = with_preset(spec, source, options.get("preset"), **hub_options(options))
     names = {each.name for each in fields(DiTFConfig)}
     changes = {key: value for key, value in options.items() if key in names}
-    loading = {key: value for key, value in options.items() if key not in names}
+    loading = {k: value for k, value in options.items() if k not in {*names, "preset"}}
     config = read_config(spec, changes)
     if config.block >= spec.blocks:
         raise InvalidArgumentError(
@@ -273,6 +275,7 @@ def _create_ditf(
         loading = {**file_options(spec, place), **loading}
     backbone = load_spec(spec, (place,), loading)
     ditf = DiTF(_check_made(spec, backbone, Backbone), config)
+    ditf.preset = spec.source
     if "massive_channels" not in changes:
         ditf.channels_from = "preset"
     return ditf
@@ -373,6 +376,7 @@ def ask_plugins() -> tuple[Plugin, ...]:
     """
     list(_catalogue())
     list_treatments()
+    list_loggers()
     return installed_plugins()
 
 
@@ -381,3 +385,4 @@ def forget_plugins() -> None:
     installed_plugins.cache_clear()
     _make_catalogue.cache_clear()
     forget_treatments()
+    forget_loggers()

@@ -187,7 +187,7 @@ def test_the_picture_and_the_result_are_written_both_or_not_at_all(
     def fail(path: Path, _: object) -> None:
         raise OutputError(f"cannot write {path}")
 
-    monkeypatch.setattr("kornia_ditf.viz.matches.save_picture", fail)
+    monkeypatch.setattr("kornia_ditf.utils.picture.save_picture", fail)
     made = [tmp_path / "p.png", tmp_path / "m.json"]
     result = run(
         *("match", *images[:2], "-b", model, "--long-side", 48),
@@ -209,7 +209,7 @@ def test_another_matcher_is_used_with_its_own_options(
     ("arguments", "code", "told"),
     [
         (("-m", "sitf"), 4, "did you mean 'sift'"),
-        (("-m", "sift", "--block", 3), 2, "--block is of descriptors"),
+        (("-m", "sift", "--block", 3), 2, "--block is for images that are described here"),
         (("-m", "sift", "-o", "ratio=7"), 2, "ratio must lie in"),
     ],
 )

@@ -1,0 +1,222 @@
+"""`kornia-ditf match` of files of descriptors: one query against one file, or a folder of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from kornia_ditf.cli import failures, output, progress
+
+if TYPE_CHECKING:
+    from kornia_ditf.matching.verification import Verification
+    from kornia_ditf.types import DescriptorMap, Matches
+
+_SHARED = ("name", "identity", "timestep", "treatment")
+"""Metadata that say alike of descriptors that can be compared, as the block and its channels do."""
+
+
+def is_stored(path: Path) -> bool:
+    """Whether a path names descriptors rather than an image: a file of them, or a folder."""
+    return path.suffix == ".safetensors" or path.is_dir()
+
+
+def match_stored(
+    query: Path,
+    others: Path,
+    *,
+    block: int | None,
+    device: str | None,
+    min_score: float | None,
+    json_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Match the descriptors of a file with those of another, or of each file of a folder.
+
+    Args:
+        query: the file of image A.
+        others: the file of image B, or a folder; no more than a few are in memory at a time.
+        block: which block, where files hold several.
+        device: where to match; None is the CPU.
+        min_score: discard matches of a lower similarity.
+        json_file: write one JSON line per pair here.
+        as_json: print JSON, one line per pair of a folder.
+    """
+    from kornia_ditf.errors import DiTFError, InvalidArgumentError
+    from kornia_ditf.matching.match import match
+    from kornia_ditf.matching.refinement import refine
+    from kornia_ditf.types.descriptors import read_map
+    from kornia_ditf.utils.checks import read_device
+    from kornia_ditf.utils.pipeline import run_in_groups
+
+    many = others.is_dir()
+    files = sorted(others.glob("*.safetensors")) if many else [others]
+    for path in (query, *files[:1]):
+        if not path.is_file() or path.suffix != ".safetensors":
+            raise InvalidArgumentError(
+                f"{path} is no file of descriptors, and the other side is: describe both with "
+                f"`kornia-ditf extract IMAGE... --out FOLDER`, or match two images"
+            )
+    if not files:
+        raise InvalidArgumentError(
+            f"{others} holds no .safetensors files: `kornia-ditf extract IMAGE... --out {others}` "
+            "writes them"
+        )
+    place = read_device(device or "cpu")
+    map_a, about_a = read_map(query, block)
+    map_a = map_a.to(place)
+
+    def read(path: Path) -> tuple[DescriptorMap, Mapping[str, Any]]:
+        described, about = read_map(path, block)
+        _check_alike(query, about_a, path, about, block)
+        return described, about
+
+    def run(
+        some: Sequence[tuple[DescriptorMap, Mapping[str, Any]]],
+    ) -> list[tuple[DescriptorMap, Mapping[str, Any], Matches]]:
+        found = match(map_a, [each.to(place) for each, _ in some], min_score=min_score)
+        return [
+            (described, about, refine(matches, map_a, described.to(place)))
+            for (described, about), matches in zip(some, found, strict=True)
+        ]
+
+    pairs = run_in_groups(files, read, run, lambda one: (one[0].data.shape, 8), ahead=8)
+    codes = set()
+    with _json_lines(json_file) as write:
+        for path, found in progress.track(pairs, "match", len(files)):
+            if isinstance(found, DiTFError):
+                if not many:
+                    raise found
+                failures.say_error(str(found))
+                codes.add(failures.exit_code(found))
+                continue
+            map_b, about_b, matches = found
+            plane, threshold_px = _find_plane(map_a, map_b, matches)
+            sides = (_Side(query, map_a, about_a), _Side(path, map_b, about_b))
+            document = _as_document(sides, matches, plane, threshold_px)
+            write(document)
+            if many and as_json:
+                output.echo(json.dumps(document))
+            elif many:
+                explained = (
+                    "no plane" if plane is None else f"{int(plane.inliers.sum())} on a plane"
+                )
+                output.echo(f"{path}: {len(matches)} matches, {explained}")
+            else:
+                _show_pair(document, sides, matches, plane, threshold_px, as_json=as_json)
+    if codes:
+        raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One of the two images: its file, its descriptors, and what the file says of them."""
+
+    path: Path
+    map: DescriptorMap
+    about: Mapping[str, Any]
+
+
+def _made(about: Mapping[str, Any], block: int | None) -> dict[str, Any]:
+    """Return what must agree for descriptors to be compared, as far as their file says it."""
+    made = {name: about[name] for name in _SHARED if name in about}
+    blocks = about.get("descriptor_blocks") or []
+    chosen = blocks[0] if block is None and len(blocks) == 1 else block
+    if chosen is not None:
+        channels = about.get("massive_channels", {}).get(str(chosen))
+        made |= {"block": chosen, "massive_channels": channels}
+    return made
+
+
+def _check_alike(
+    query: Path, a: Mapping[str, Any], path: Path, b: Mapping[str, Any], block: int | None
+) -> None:
+    from kornia_ditf.errors import InvalidArgumentError
+
+    made_a, made_b = _made(a, block), _made(b, block)
+    for name in made_a.keys() & made_b.keys():
+        if made_a[name] != made_b[name]:
+            raise InvalidArgumentError(
+                f"{path} cannot be compared with {query}: {name} is {made_b[name]!r} and "
+                f"{made_a[name]!r}; extract both with the same settings"
+            )
+
+
+def _find_plane(
+    a: DescriptorMap, b: DescriptorMap, matches: Matches
+) -> tuple[Verification | None, float]:
+    """Find the homography that matches agree on within a token, as `match_images` does."""
+    from kornia_ditf.cli.match import MIN_MATCHES
+    from kornia_ditf.matching.verification import verify
+
+    threshold = max(
+        pixels / count for pixels, count in zip(b.frame.image_size, b.grid, strict=True)
+    )
+    if len(matches) < MIN_MATCHES:
+        return None, threshold
+    plane = verify(matches, threshold=threshold)
+    return (None if plane.matrix is None else plane), threshold
+
+
+def _as_document(
+    sides: Sequence[_Side], matches: Matches, plane: Verification | None, threshold_px: float
+) -> dict[str, Any]:
+    from kornia_ditf.cli.match import as_values, rounded
+
+    return {
+        "images": {
+            side: {
+                "path": str(one.path),
+                "image": one.about.get("image"),
+                "size": list(one.map.frame.image_size),
+                "model_size": list(one.map.frame.model_size),
+                "grid": list(one.map.grid),
+            }
+            for side, one in zip("ab", sides, strict=True)
+        },
+        "points_a": rounded(matches.points_a, 3),
+        "points_b": rounded(matches.points_b, 3),
+        "scores": rounded(matches.scores, 6),
+        "homography": None if plane is None else as_values(plane, threshold_px),
+    }
+
+
+def _show_pair(
+    document: Mapping[str, Any],
+    sides: Sequence[_Side],
+    matches: Matches,
+    plane: Verification | None,
+    threshold_px: float,
+    *,
+    as_json: bool,
+) -> None:
+    from kornia_ditf.cli.match import describe_geometry, describe_image, describe_matches
+
+    facts = output.Facts(
+        [
+            *(
+                (f"image {side}", describe_image(one.path, one.map))
+                for side, one in zip("AB", sides, strict=True)
+            ),
+            ("matches", describe_matches(matches)),
+            *describe_geometry(plane, len(matches), threshold_px),
+        ]
+    )
+    output.show(output.Result(document, [facts]), as_json=as_json)
+
+
+@contextmanager
+def _json_lines(path: Path | None) -> Iterator[Any]:
+    """Yield what writes documents to a file, one per line; it appears when all are written."""
+    from kornia_ditf.utils.files import atomic_write
+
+    if path is None:
+        yield lambda document: None
+        return
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yield lambda document: file.write(json.dumps(document) + "\n")
