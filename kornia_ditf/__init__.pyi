@@ -68,6 +68,7 @@ from .registry.lookup import (
 )
 from .registry.matchers import find_matcher, list_matchers, load_matcher
 from .registry.treatments import find_treatment, list_treatments
+from .search.alignment import align_matches
 from .search.verified import Attempt, ImageMatches, match_images
 from .sfm.folder import FolderMatches, match_folder
 from .sfm.graph import CorrespondenceGraph, ImagePair, ViewedImage
@@ -143,6 +144,7 @@ __all__ = [
     "VideoFrame",
     "ViewedImage",
     "WindowSoftArgmax",
+    "align_matches",
     "apply_treatment",
     "as_image",
     "create_descriptor",
