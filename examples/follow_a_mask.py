@@ -33,7 +33,7 @@ def main() -> None:
             print(f"frame {number}: the mask overlaps the truth by {overlap:.0%}")
         maps = kd.describe_video(descriptor, clip)
         start = torch.tensor([[16.0 + SIDE / 2, 48.0 + SIDE / 2]])
-        *_, last = kd.propagate_points(maps, start)
+        *_, (last, _) = kd.propagate_points(maps, start)
         print(f"the point moved from {start[0].tolist()} to {last[0].round().tolist()}")
 
 
