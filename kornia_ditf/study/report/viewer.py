@@ -55,6 +55,9 @@ def view_pairs(path: Path, section: Section, images: PairImages, count: int) -> 
     shown: list[dict[str, Any]] = []
     pairs = []
     for rows in zip(*records, strict=True):
+        answers = [_answers(row) for row in rows]
+        if not any(answers):
+            continue
         for side, name in enumerate(("image_a", "image_b")):
             if rows[0][name] not in places:
                 places[rows[0][name]] = len(shown)
@@ -64,9 +67,11 @@ def view_pairs(path: Path, section: Section, images: PairImages, count: int) -> 
             {
                 "name": one_line(rows[0]["pair"]),
                 "images": [places[rows[0][name]] for name in ("image_a", "image_b")],
-                "answers": [_answers(row) for row in rows],
+                "answers": answers,
             }
         )
+    if not pairs:
+        return {}
     return {"names": [one_line(name) for name in names], "pairs": pairs, "images": shown}
 
 
@@ -76,8 +81,10 @@ def _shares(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 def _answers(row: Mapping[str, Any]) -> list[list[float]]:
     """Return a pair's points, spread over them where there are too many."""
-    total = len(row["distances"])
-    kept = sorted({round(each) for each in np.linspace(0, total - 1, min(total, _POINTS))})
+    # A matcher without matches finds a point nowhere, and a homography may take one to infinity.
+    known = [place for place in range(len(row["distances"])) if _is_found(row, place)]
+    spread = np.linspace(0, len(known) - 1, min(len(known), _POINTS))
+    kept = [known[place] for place in sorted({round(each) for each in spread})]
     return [
         [
             *(round(v, 1) for key in ("points_a", "found_b", "true_b") for v in row[key][place]),
@@ -87,10 +94,14 @@ def _answers(row: Mapping[str, Any]) -> list[list[float]]:
     ]
 
 
+def _is_found(row: Mapping[str, Any], place: int) -> bool:
+    return all(map(math.isfinite, (*row["found_b"][place], *row["true_b"][place])))
+
+
 def _extent(rows: Sequence[Mapping[str, Any]], side: int) -> tuple[int, int]:
     """Return the least size, (width, height), that holds the points of an image."""
     keys = ("points_a",) if side == 0 else ("found_b", "true_b")
-    points = [point for row in rows for key in keys for point in row[key]]
+    points = [p for row in rows for key in keys for p in row[key] if all(map(math.isfinite, p))]
     found = [math.ceil(max((p[axis] for p in points), default=0)) + 1 for axis in (0, 1)]
     return found[0], found[1]
 

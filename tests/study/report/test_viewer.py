@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from browser import DESK, PHONE, opened, overflow
 
 from kornia_ditf.study.define.parsing import read_study
 from kornia_ditf.study.define.spec import DatasetChoice
+from kornia_ditf.study.report import viewer
 from kornia_ditf.study.report.analysis import analyse
 from kornia_ditf.study.report.page import write_report
 from kornia_ditf.study.report.pictures import PairImages
@@ -101,3 +103,15 @@ def test_the_number_of_pairs_is_the_reports_choice(make_study: Any, tmp_path: Pa
     study = read_study(make_study(report=chosen))
     run_study(study, tmp_path / "out")
     assert 'class="viewer"' not in write_report(tmp_path / "out")[0].read_text("utf-8")
+
+
+def test_what_was_found_nowhere_is_left_out() -> None:
+    row = {
+        "distances": [math.inf, 1.0],
+        "points_a": [[0.0, 0.0], [5.0, 5.0]],
+        "found_b": [[math.nan, math.nan], [6.0, 5.0]],
+        "true_b": [[1.0, 1.0], [5.0, 5.0]],
+        "hits": [[False, True]],
+    }
+    assert viewer._answers(row) == [[5.0, 5.0, 6.0, 5.0, 5.0, 5.0, 1]]
+    assert viewer._extent([row], 1) == (7, 6)
