@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from browser import DESK, PHONE, opened, overflow
 
 from kornia_ditf.study.define.parsing import read_study
 from kornia_ditf.study.define.spec import DatasetChoice
-from kornia_ditf.study.report import viewer
 from kornia_ditf.study.report.analysis import analyse
 from kornia_ditf.study.report.page import write_report
 from kornia_ditf.study.report.pictures import PairImages
@@ -41,6 +40,20 @@ def test_answers_are_the_records(reported: Path) -> None:
                 places = [row[key][place] for key in ("points_a", "found_b", "true_b")]
                 assert answer[:6] == pytest.approx([v for point in places for v in point], abs=0.05)
                 assert bool(answer[6]) == row["hits"][0][place]
+
+
+def test_places_that_are_no_numbers_are_left_out_of_the_page(
+    reported: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(reported, tmp_path / "out"))
+    table = pq.read_table(out / "records.parquet")
+    rows = table.to_pylist()
+    for row in rows:
+        row["found_b"][0] = [float("nan"), float("inf")]
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), out / "records.parquet")
+    shown = view(out, 1)
+    assert [len(answers) for answers in shown["pairs"][0]["answers"]] == [4, 4, 4, 4]
+    json.dumps(shown, allow_nan=False)
 
 
 def test_images_are_left_out_past_a_limit_and_where_they_are_gone(reported: Path) -> None:
@@ -103,15 +116,3 @@ def test_the_number_of_pairs_is_the_reports_choice(make_study: Any, tmp_path: Pa
     study = read_study(make_study(report=chosen))
     run_study(study, tmp_path / "out")
     assert 'class="viewer"' not in write_report(tmp_path / "out")[0].read_text("utf-8")
-
-
-def test_what_was_found_nowhere_is_left_out() -> None:
-    row = {
-        "distances": [math.inf, 1.0],
-        "points_a": [[0.0, 0.0], [5.0, 5.0]],
-        "found_b": [[math.nan, math.nan], [6.0, 5.0]],
-        "true_b": [[1.0, 1.0], [5.0, 5.0]],
-        "hits": [[False, True]],
-    }
-    assert viewer._answers(row) == [[5.0, 5.0, 6.0, 5.0, 5.0, 5.0, 1]]
-    assert viewer._extent([row], 1) == (7, 6)
