@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from kornia_ditf.errors import StudyError
-from kornia_ditf.study.report.scores import ExperimentScores, Score, read_experiment
-from kornia_ditf.study.report.statistics import (
+from kornia_ditf.metrics.statistics import (
     Floats,
     Interval,
     bootstrap,
@@ -21,6 +20,7 @@ from kornia_ditf.study.report.statistics import (
     paired_permutation,
     ratio,
 )
+from kornia_ditf.study.report.scores import ExperimentScores, Score, read_experiment
 from kornia_ditf.study.run.costs import Cost, cost_key, known_costs
 from kornia_ditf.study.store.records import RECORDS
 

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kornia_ditf.metrics.statistics import Interval
 from kornia_ditf.study.define.listing import dataset_labels
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.report import charts
@@ -18,7 +19,6 @@ from kornia_ditf.study.report.costing import CostColumn, cost_columns
 from kornia_ditf.study.report.exports import bibliography, scores_csv, tests_csv
 from kornia_ditf.study.report.pictures import PairImages, PairPicture, draw_pairs
 from kornia_ditf.study.report.scores import checking
-from kornia_ditf.study.report.statistics import Interval
 from kornia_ditf.study.report.viewer import view_pairs
 from kornia_ditf.study.run.summary import read_finished
 from kornia_ditf.study.store.records import RECORDS

@@ -18,7 +18,7 @@ from kornia_ditf.metrics.accumulate import MMA, HomographyAccuracy, JAndF
 from kornia_ditf.metrics.functional import area_contributions
 from kornia_ditf.metrics.pck import PCK
 from kornia_ditf.metrics.pose import PoseAccuracy
-from kornia_ditf.study.report.statistics import Floats, category_means
+from kornia_ditf.metrics.statistics import Floats, category_means
 from kornia_ditf.study.store.records import read_records
 
 _READ = ("pair", "category", "image_a", "distances", "base", "hits", "scores")

@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from kornia_ditf.errors import StudyError
+from kornia_ditf.metrics.statistics import Interval, holm, interval, paired_permutation, ratio
 from kornia_ditf.study.report.analysis import cell_of, resample
 from kornia_ditf.study.report.page import environment
 from kornia_ditf.study.report.scores import ExperimentScores, read_experiment
-from kornia_ditf.study.report.statistics import Interval, holm, interval, paired_permutation, ratio
 from kornia_ditf.study.run.summary import read_finished
 from kornia_ditf.study.share.merge import contents_differ, differences, settings_of
 from kornia_ditf.study.store.records import RECORDS

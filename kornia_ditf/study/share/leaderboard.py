@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from kornia_ditf.errors import DiTFError, StudyError
+from kornia_ditf.metrics.statistics import Interval, interval, ratio
 from kornia_ditf.study.define.spec import ReportChoice
 from kornia_ditf.study.report.analysis import resample
 from kornia_ditf.study.report.exports import csv_table
 from kornia_ditf.study.report.page import environment, write_texts
 from kornia_ditf.study.report.scores import ExperimentScores, Score, read_experiment
-from kornia_ditf.study.report.statistics import Interval, interval, ratio
 from kornia_ditf.study.run.costs import Cost, cost_key, known_costs
 from kornia_ditf.study.share.bundle import read_bundle
 from kornia_ditf.study.store.cache import content_key
