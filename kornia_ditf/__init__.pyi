@@ -14,6 +14,7 @@ from .adapters.opencv import (
 )
 from .backbones.base import Backbone
 from .backbones.diffusers_backbone import DiffusersBackbone
+from .backbones.module import ModuleBackbone
 from .backbones.spec import BackboneSpec
 from .config import DiTFConfig
 from .datasets.pairs import Pair, PairDataset
@@ -119,6 +120,7 @@ __all__ = [
     "LoggerSpec",
     "MatcherSpec",
     "Matches",
+    "ModuleBackbone",
     "OpenCVFeature",
     "Pair",
     "PairDataset",
