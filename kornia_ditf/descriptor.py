@@ -55,6 +55,9 @@ class DiTF(DenseDescriptor):
     channels_from = "configuration"
     """Where the configured massive channels come from; `create_ditf` writes `preset`."""
 
+    preset = ""
+    """Where the configuration's numbers come from; `create_ditf` writes it."""
+
     def __init__(self, backbone: Backbone, config: DiTFConfig) -> None:
         super().__init__()
         if config.block >= backbone.blocks:
@@ -72,7 +75,8 @@ class DiTF(DenseDescriptor):
             if field.name in _SHOWN or getattr(self.config, field.name) != field.default
         }
         settings = ", ".join(f"{name}={value!r}" for name, value in changed.items())
-        return f"{type(self.backbone).__name__}, width={self.width}, {settings}"
+        preset = f", preset={self.preset!r}" if self.preset else ""
+        return f"{type(self.backbone).__name__}, width={self.width}, {settings}{preset}"
 
     @property
     def width(self) -> int:

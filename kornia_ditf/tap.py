@@ -74,8 +74,8 @@ class TableModulation:
     """A table of the block plus an embedding shared by all blocks (adaLN-single).
 
     Args:
-        argument: name of the block's argument that holds the embedding, (B, chunks * width) or
-            (B, chunks, width).
+        argument: name of the block's argument that holds the embedding, (B, chunks * width),
+            (B, chunks, width) or, for each token, (B, N, chunks * width).
         table: name of the block's table, (chunks, width).
         shift: index of the shift's row, None where the family has none.
         scale: index of the scale's row, None where the family has none.
@@ -98,7 +98,8 @@ class ArgumentModulation:
     """An argument of the block is the modulation itself, as one for all blocks is passed on.
 
     Args:
-        argument: name of the block's argument, (B, chunks * width) or (B, chunks, width).
+        argument: name of the block's argument, (B, chunks * width), (B, chunks, width) or, for
+            each token, (B, N, chunks * width).
         shift: index of the shift's chunk, None where the family has none.
         scale: index of the scale's chunk, None where the family has none.
     """
@@ -113,6 +114,16 @@ class ArgumentModulation:
         return _chunk(rows, self.shift), _chunk(rows, self.scale)
 
 
+@dataclass(frozen=True, slots=True)
+class NoModulation:
+    """The block normalises its stream and neither scales nor shifts it: it has no AdaLN."""
+
+    module: None = None
+
+    def read(self, call: BlockCall, width: int) -> tuple[None, None]:
+        return None, None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockStream:
     """Where the blocks of one list keep what is captured; paths are relative to the block.
@@ -123,6 +134,8 @@ class BlockStream:
         attention: the module whose first argument is the modulated stream.
         modulation: where shift and scale are.
         tokens: where the image tokens stand in the stream: all of it, or first or last after text.
+        sequence_first: whether the norm receives (N, B, D).
+        zero_centred: whether the norm keeps its gain as its difference from 1.
     """
 
     blocks: str
@@ -130,11 +143,18 @@ class BlockStream:
     attention: str
     modulation: Modulation
     tokens: Literal["all", "first", "last"] = "all"
+    sequence_first: bool = False
+    zero_centred: bool = False
+
+    def norm_input(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+        """Take the raw stream (B, N, D) from a call of the norm."""
+        raw = first_tensor(args, kwargs)
+        return raw.transpose(0, 1) if self.sequence_first else raw
 
 
 def count_blocks(transformer: nn.Module, streams: Sequence[BlockStream]) -> int:
     """Count the blocks of all lists together."""
-    return sum(len(_blocks(transformer, stream)) for stream in streams)
+    return sum(len(block_list(transformer, stream)) for stream in streams)
 
 
 def capture_blocks(
@@ -211,7 +231,7 @@ class _Recorder:
 
         def enter_norm(args: Any, kwargs: Any) -> None:
             if self.x is None:  # CogVideoX calls its norm again for the text
-                self.x = self._image_tokens(first_tensor(args, kwargs))
+                self.x = self._image_tokens(self.stream.norm_input(args, kwargs))
 
         def enter_attention(args: Any, kwargs: Any) -> None:
             if self.captured is None:  # at once: later, offloaded weights are gone again
@@ -224,7 +244,8 @@ class _Recorder:
 
     def after(self) -> list[Hook]:
         def leave_module(_: Any, output: Tensor) -> None:
-            self.output = output
+            # FIBO 2 calls it again for what is not noisy.
+            self.output = output if self.output is None else self.output
 
         path = self.stream.modulation.module
         return [] if path is None else [(_submodule(self.block, path), leave_module)]
@@ -238,9 +259,12 @@ class _Recorder:
         if self.x is None:
             raise CaptureError(f"block {self.number} never normalised its input")
         call = BlockCall(self.block, self.arguments, self.output)
-        shift, scale = self.stream.modulation.read(call, self.x.shape[-1])
+        read = self.stream.modulation.read(call, self.x.shape[-1])
+        # Rows past the batch are for text or a reference image, at another time.
+        shift, scale = (None if value is None else value[: len(self.x)] for value in read)
         x = self.x.to(attended.dtype)  # Wan makes float32 of it to normalise
-        tap = Tap(x, shift, scale, self.grid, read_norm(self.norm))
+        norm = read_norm(self.norm, zero_centred=self.stream.zero_centred)
+        tap = Tap(x, shift, scale, self.grid, norm)
         if values_are_checked():
             require(torch.isfinite(tap.x).all(), lambda: _not_finite(tap, self.number))
             self._check_modulation(tap, attended)
@@ -273,12 +297,18 @@ class _Recorder:
         return stream[:, :count] if self.stream.tokens == "first" else stream[:, text:]
 
 
-def read_norm(module: nn.Module) -> TokenNorm:
-    """Describe a normalisation module of a block as a value."""
+def read_norm(module: nn.Module, *, zero_centred: bool = False) -> TokenNorm:
+    """Describe a normalisation module of a block as a value.
+
+    Args:
+        module: a LayerNorm or an RMSNorm.
+        zero_centred: whether its weight is the gain's difference from 1.
+    """
     kind: Literal["layer", "rms"] = "layer" if isinstance(module, nn.LayerNorm) else "rms"
     if kind == "rms" and "RMSNorm" not in type(module).__name__:
         raise CaptureError(f"{type(module).__name__} is neither a LayerNorm nor an RMSNorm")
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    weight = weight + 1 if weight is not None and zero_centred else weight
     return TokenNorm(kind, float(getattr(module, "eps", None) or 0.0), weight, bias)
 
 
@@ -310,7 +340,8 @@ def _submodule(module: nn.Module, path: str) -> nn.Module:
         ) from error
 
 
-def _blocks(transformer: nn.Module, stream: BlockStream) -> nn.ModuleList:
+def block_list(transformer: nn.Module, stream: BlockStream) -> nn.ModuleList:
+    """Return a list of blocks; those that were not loaded are identities."""
     blocks = _submodule(transformer, stream.blocks)
     if not isinstance(blocks, nn.ModuleList):
         raise CaptureError(f"{stream.blocks!r} of {type(transformer).__name__} is no block list")
@@ -322,7 +353,7 @@ def _locate(
 ) -> tuple[nn.Module, BlockStream]:
     position = block
     for stream in streams:
-        blocks = _blocks(transformer, stream)
+        blocks = block_list(transformer, stream)
         if 0 <= position < len(blocks):
             found = blocks[position]
             if isinstance(found, nn.Identity):
@@ -342,7 +373,10 @@ def _argument_rows(call: BlockCall, name: str, width: int) -> Tensor:
             f"the block {type(call.block).__name__} was not called with a tensor {name!r}; "
             f"its arguments: {', '.join(call.arguments)}"
         )
-    return value.reshape(value.shape[0], -1, width)
+    if value.shape[-1] == width and value.ndim > 2:
+        return value
+    rows = value.reshape(*value.shape[:-1], -1, width)
+    return rows.squeeze(1) if value.ndim == 3 and value.shape[1] == 1 else rows
 
 
 def _chunk(chunks: Tensor, index: int | None) -> Tensor | None:

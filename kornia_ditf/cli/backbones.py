@@ -35,10 +35,11 @@ def list_installed(as_json: options.Json = False) -> None:
     The numbers in the last column refer to the lines below the table, which say where a backbone's
     block, timestep and so on come from.
     """
+    from kornia_ditf.calibration.store import with_preset
     from kornia_ditf.dense import DescriptorSpec
     from kornia_ditf.registry.lookup import list_backbones, list_descriptors
 
-    backbones = list(list_backbones().values())
+    backbones = [with_preset(spec) for spec in list_backbones().values()]
     others = [each for each in list_descriptors().values() if isinstance(each, DescriptorSpec)]
     sources = list(dict.fromkeys([*(b.source for b in backbones), *(o.source for o in others)]))
     text: list[output.Paragraph] = [_table_of_backbones(backbones, sources)]
@@ -97,9 +98,17 @@ def _table_of_descriptors(specs: Sequence[DescriptorSpec], sources: list[str]) -
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER|FILE", show_default=False)],
     source: options.Source = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|REPO",
+            help="For a single file of weights, what holds its configurations, VAE and text.",
+        ),
+    ] = None,
     block: options.Block = None,
+    preset: options.Preset = None,
     dtype: Annotated[
         str, typer.Option(metavar="NAME", help="Of the transformer: float32, bfloat16 or float16.")
     ] = "bfloat16",
@@ -110,15 +119,19 @@ def show(
     Only configuration files are read. Where the hub cannot be reached, memory is computed from the
     published architecture, if that is known, and the output says so.
     """
+    from kornia_ditf.calibration.store import with_preset
     from kornia_ditf.dense import DescriptorSpec
     from kornia_ditf.errors import HubUnreachableError, InvalidArgumentError
+    from kornia_ditf.registry.families import file_options
     from kornia_ditf.registry.lookup import find_descriptor
     from kornia_ditf.utils.checks import read_dtype
 
-    spec = find_descriptor(name)
+    given = {} if config is None else {"config": config}
+    spec = find_descriptor(name, **given if source is None else {})
     if isinstance(spec, DescriptorSpec):
         _show_descriptor(spec, as_json)
         return
+    spec = with_preset(spec, source, preset)
     place = source or spec.repo
     chosen = spec.block if block is None else block
     if not 0 <= chosen < spec.blocks:
@@ -127,7 +140,10 @@ def show(
     if spec.plan is not None:
         try:
             plan = spec.plan(
-                place, block=chosen, dtype=read_dtype(dtype), architecture=spec.architecture
+                place,
+                block=chosen,
+                dtype=read_dtype(dtype),
+                **{"architecture": spec.architecture, **file_options(spec, place), **given},
             )
         except HubUnreachableError as error:
             unknown = str(error)
@@ -142,6 +158,7 @@ def show(
         ("timestep", f"{spec.timestep:g} (0 is clean, 1000 is pure noise)"),
         ("long side", f"{spec.long_side} px"),
         ("ensemble", draws),
+        ("treatment", spec.treatment),
         ("discarded", _channels(spec)),
         ("prompt", repr(spec.prompt) if spec.prompt else "none"),
         ("numbers from", spec.source),
@@ -219,5 +236,5 @@ def _channels(spec: BackboneSpec) -> str:
 
 
 def _as_values(spec: BackboneSpec | DescriptorSpec) -> dict[str, Any]:
-    left_out = ("load", "plan", "in_memory", "architecture")
+    left_out = ("load", "plan", "in_memory", "architecture", "base")
     return {f.name: getattr(spec, f.name) for f in fields(spec) if f.name not in left_out}

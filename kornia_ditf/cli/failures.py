@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from kornia_ditf.cli import output
 from kornia_ditf.errors import (
     CheckpointError,
+    CompilationWarning,
     DatasetError,
     DiTFError,
     HubError,
@@ -24,6 +25,7 @@ from kornia_ditf.errors import (
     MassiveChannelsWarning,
     OutputError,
     PluginWarning,
+    PresetWarning,
     UnknownBackboneError,
 )
 
@@ -139,11 +141,13 @@ def _saying_interrupted() -> Iterator[None]:
 
 @contextmanager
 def showing_plugin_warnings() -> Iterator[None]:
-    """Show warnings about plugins and massive channels, in one line each, and no others."""
+    """Show warnings about plugins, presets and massive channels in a line each, and no others."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", PluginWarning)
+        warnings.simplefilter("default", PresetWarning)
         warnings.simplefilter("default", MassiveChannelsWarning)
+        warnings.simplefilter("default", CompilationWarning)
         warnings.showwarning = _show_warning
         yield
 

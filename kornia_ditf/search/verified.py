@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-import numpy as np
 from torch import Tensor
 
 from kornia_ditf.dense import DenseDescriptor, one_prompt_each
@@ -20,10 +19,12 @@ from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.matching.match import match
 from kornia_ditf.matching.refinement import refine
 from kornia_ditf.matching.verification import Geometry, Verification, verify
+from kornia_ditf.metrics.functional import project
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, create_descriptor
+from kornia_ditf.search.alignment import align_matches
 from kornia_ditf.search.closer import look_closer
-from kornia_ditf.search.views import View, bounding_box, transform_points
+from kornia_ditf.search.views import View, bounding_box, similarity_at, transform_points
 from kornia_ditf.types import DescriptorMap, Matches
 
 Kind = Literal["none", "scales", "turns", "both"]
@@ -54,6 +55,9 @@ _SURE = 0.3, 40
 
 _LIKELY = 0.12, 24
 """Those with which a variant is matched again at full size."""
+
+_WINDOWS = (31, 21)
+"""Sides in pixels of the squares by which matches are aligned, one after the other."""
 
 _STRAIGHT = 20.0
 """Degrees of a turn that descriptors bear without being turned for it."""
@@ -145,7 +149,8 @@ def match_images(
         geometry: of `verification`: `homography` or `fundamental`.
         min_score: discard matches of a lower cosine, in [-1, 1].
         ratio: discard matches that are not distinctive, in (0, 1]; see `match`.
-        refined: move the points of B between tokens, to where the cosine peaks; see `refine`.
+        refined: move the points of B between tokens, to where the cosine peaks (`refine`), and
+            from there to where the pixels of the two images agree best (`align_matches`).
         zoom: look closer at what was matched: parts of both images are described with tokens so
             many times smaller, as far as the images have the pixels, and each point of B is found
             again there, up to a token from where it was. The threshold becomes such a token.
@@ -190,17 +195,40 @@ def match_images(
         best = fine if fine.attempt.reaches(_LIKELY) else fallback
     if zoom is not None:
         best = pair.look_closer(best, zoom)
-    verification = best.verification
+    matches, verification = best.matches, best.verification
+    if refined:
+        matches, verification = _align(images, best)
     if geometry != "homography":
-        verification = verify(best.matches, geometry, threshold=best.threshold)
+        verification = verify(matches, geometry, threshold=best.threshold)
     return ImageMatches(
-        best.matches,
+        matches,
         verification,
         best.threshold,
         tuple(pair.attempts),
         pair.attempts.index(best.attempt),
         (maps[0], maps[1]),
     )
+
+
+def _align(images: tuple[Tensor, Tensor], found: _Found) -> tuple[Matches, Verification]:
+    """Align the matches by the pixels around them, and the homography by those that could be."""
+    matches, verification = found.matches, found.verification
+    for window in _WINDOWS:  # the better homography of the first reaches more of them
+        if verification.matrix is None or not bool(verification.inliers.any()):
+            break
+        matches, moved = align_matches(
+            *images, matches, verification.matrix, reach=found.threshold, window=window
+        )
+        precise = Matches(matches.points_a[moved], matches.points_b[moved], matches.scores[moved])
+        exact = verify(precise, threshold=found.threshold / 4)
+        if exact.matrix is None:
+            break
+        errors = project(exact.matrix, matches.points_a.cpu()) - matches.points_b.cpu()
+        inliers = (errors.norm(dim=-1) <= found.threshold).to(matches.scores.device)
+        if int(inliers.sum()) < 0.9 * int(verification.inliers.sum()):
+            break
+        verification = Verification("homography", exact.matrix, inliers, matches)
+    return matches, verification
 
 
 def check_search(search: str) -> Kind:
@@ -278,7 +306,8 @@ class _Pair:
     def compare_again(self, found: _Found) -> _Found:
         """Compare the parts that both images show, turned alike, at full size."""
         points = found.verification.inlier_matches
-        scale, turn = _similarity(found.verification, points.points_a)
+        assert found.verification.matrix is not None
+        scale, turn = similarity_at(found.verification.matrix.numpy(), points.points_a)
         boxes = [
             bounding_box(each.double().cpu().numpy(), view.size)
             for each, view in zip((points.points_a, points.points_b), self.views, strict=True)
@@ -364,16 +393,3 @@ def _token(view: View, described: DescriptorMap) -> float:
     """Return the longer side of a token, in pixels of the whole image."""
     tokens = zip(view.size, described.grid, strict=True)
     return max(pixels / count for pixels, count in tokens) / view.magnification
-
-
-def _similarity(verification: Verification, points_a: Tensor) -> tuple[float, float]:
-    """Read the scale of A against B, and the turn that brings B upright, where the inliers are."""
-    assert verification.matrix is not None
-    matrix = verification.matrix.numpy()
-    x, y = points_a.double().mean(0).tolist()
-    u, v, w = matrix @ [x, y, 1.0]
-    jacobian = (matrix[:2, :2] - np.outer([u / w, v / w], matrix[2, :2])) / w
-    turn = math.degrees(
-        math.atan2(jacobian[1, 0] - jacobian[0, 1], jacobian[0, 0] + jacobian[1, 1])
-    )
-    return 1 / max(1e-6, abs(np.linalg.det(jacobian)) ** 0.5), turn

@@ -29,13 +29,13 @@ def errors(found: ImageMatches) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def plain(nano: DenseDescriptor) -> ImageMatches:
-    return match_images(IMAGE_A, IMAGE_B, nano, search="none")
+    return match_images(IMAGE_A, IMAGE_B, nano, search="none", refined=False)
 
 
 def test_points_are_found_again_more_exactly_and_none_is_lost(
     nano: DenseDescriptor, plain: ImageMatches
 ) -> None:
-    closer = match_images(IMAGE_A, IMAGE_B, nano, search="none", zoom=3)
+    closer = match_images(IMAGE_A, IMAGE_B, nano, search="none", refined=False, zoom=3)
     assert torch.equal(closer.matches.points_a, plain.matches.points_a)
     assert closer.threshold == pytest.approx(plain.threshold / 3, rel=0.02)
     right = errors(plain) < plain.threshold
@@ -52,14 +52,17 @@ def test_looking_closer_than_the_images_own_pixels_stops_there(
     nano: DenseDescriptor, plain: ImageMatches
 ) -> None:
     small_a, small_b = IMAGE_A[..., :150, :150], IMAGE_B[..., :150, :150]
-    most, more = (match_images(small_a, small_b, nano, search="none", zoom=zoom) for zoom in (2, 9))
+    most, more = (
+        match_images(small_a, small_b, nano, search="none", refined=False, zoom=zoom)
+        for zoom in (2, 9)
+    )
     assert torch.equal(most.matches.points_b, more.matches.points_b)
     assert more.threshold == most.threshold == 4
 
 
 def test_a_turned_image_is_looked_at_upright(nano: DenseDescriptor) -> None:
     turned = IMAGE_B.rot90(1, (2, 3))
-    found = match_images(IMAGE_A, turned, nano, search="turns", zoom=2)
+    found = match_images(IMAGE_A, turned, nano, search="turns", refined=False, zoom=2)
     x, y = found.matches.points_b.unbind(1)
     upright = torch.stack([IMAGE_B.shape[3] - 1 - y, x], 1)
     off = (found.matches.points_a - upright - SHIFT).norm(dim=1)

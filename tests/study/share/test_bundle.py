@@ -75,6 +75,15 @@ def test_bundles_are_merged_and_reported_as_the_studies_are(
     assert read_bundle(copied)["costs"].keys() <= read_bundle(bundle)["costs"].keys()
 
 
+def test_a_report_of_a_bundle_reads_nothing_of_this_machine(
+    studies: Any, bundle: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / bundle.name))
+    root = studies.study().datasets[0].root
+    change(lambda document: document["study"]["datasets"][0].update(root=root))(folder)
+    assert "data:image/jpeg" not in write_report(folder)[0].read_text("utf-8")
+
+
 def change(edit: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
     """Change a bundle as someone would who also puts its checksums right."""
 
@@ -97,9 +106,9 @@ def rewrite(edit: Callable[[pa.Table], pa.Table]) -> Callable[[Path], None]:
     return do
 
 
-def replace_by_pipe(folder: Path) -> None:
-    (folder / "records.parquet").unlink()
-    os.mkfifo(folder / "records.parquet")
+def replace_by_pipe(folder: Path, name: str = "records.parquet") -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
 
 
 def replace_by_link(folder: Path) -> None:
@@ -107,11 +116,15 @@ def replace_by_link(folder: Path) -> None:
     (folder / "records.parquet").symlink_to("/etc/passwd")
 
 
-def holes(table: pa.Table) -> pa.Table:
-    place = table.column_names.index("hits")
-    return table.set_column(
-        place, table.field(place), pa.array([[]] * len(table), table["hits"].type)
-    )
+def emptied(name: str) -> Callable[[pa.Table], pa.Table]:
+    """Empty the lists of a column."""
+
+    def edit(table: pa.Table) -> pa.Table:
+        place = table.column_names.index(name)
+        column = pa.array([[]] * len(table), table[name].type)
+        return table.set_column(place, table.field(place), column)
+
+    return edit
 
 
 def rewrite_text(folder: Path, text: str | bytes) -> None:
@@ -150,13 +163,22 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         change(lambda d: d["experiments"][0].update(pairs=2**40)),
         r"experiments\.0\.pairs",
     ),
+    "a block that is no number": (
+        change(lambda d: d["experiments"][0]["settings"].update(block="x")),
+        "could not convert string to float",
+    ),
     "twice the same": (
         change(lambda d: d["experiments"].append(d["experiments"][0])),
         "is there twice",
     ),
     "fewer rows": (rewrite(lambda table: table.slice(1)), "has 15 rows"),
     "another schema": (rewrite(lambda table: table.drop_columns("hits")), "its column hits is"),
-    "hits that do not fit": (rewrite(holes), "hits of 'pair-0' do not fit its points"),
+    "points that do not fit": (rewrite(emptied("found_b")), "are not such as the protocol 'plain'"),
+    "a pipe for a checksum": (
+        lambda folder: replace_by_pipe(folder, "records.sha256"),
+        "is no file, so it is not read",
+    ),
+    "hits that do not fit": (rewrite(emptied("hits")), "hits of 'pair-0' do not fit its points"),
 }
 
 
