@@ -33,6 +33,7 @@ def test_a_folder_names_the_package_that_it_needs(
         kd.create_descriptor(folder)
 
 
+@pytest.mark.gpu  # diffusers quantises with bitsandbytes on an accelerator alone
 @pytest.mark.filterwarnings("default")  # the quantisers' own
 def test_a_folder_of_bitsandbytes_gives_what_diffusers_gives(
     tiny_checkpoint: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
