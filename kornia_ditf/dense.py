@@ -314,6 +314,7 @@ class DescriptorSpec:
         license: licence of the weights.
         repo: hub id of the weights; empty where there are several, or none.
         in_memory: how it is made of a model in memory; None where it is not.
+        protocol: name of the evaluation protocol that the preset was published for.
     """
 
     name: str
@@ -324,6 +325,7 @@ class DescriptorSpec:
     license: str
     repo: str = ""
     in_memory: InMemory | None = None
+    protocol: str = ""
 
     def __post_init__(self) -> None:
         check_spec(self, ("name", "source", "license"))
