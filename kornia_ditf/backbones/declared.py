@@ -22,7 +22,14 @@ from kornia_ditf.loading.latents import (
 )
 from kornia_ditf.loading.weights import load_vae_encoder
 from kornia_ditf.noise import NoiseSchedule, RectifiedFlow
-from kornia_ditf.tap import BlockStream, capture_blocks, count_blocks
+from kornia_ditf.tap import (
+    BlockStream,
+    Facet,
+    capture_blocks,
+    capture_gates,
+    count_blocks,
+    facet_width,
+)
 from kornia_ditf.types import Conditioning, Tap
 from kornia_ditf.utils.isolation import isolated
 
@@ -140,8 +147,35 @@ class DeclaredBackbone(Backbone):
         return self.prompt_encoder(prompts)
 
     def taps(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning, *, blocks: Sequence[int]
+        self,
+        latent: Tensor,
+        timestep: float,
+        conditioning: Conditioning,
+        *,
+        blocks: Sequence[int],
+        facet: Facet = "input",
     ) -> dict[int, Tap]:
+        with self._inputs(latent, timestep, conditioning) as (inputs, grid):
+            return capture_blocks(
+                self.transformer, self.streams, blocks, inputs, grid=grid, facet=facet
+            )
+
+    def facet_width(self, block: int, facet: Facet) -> int:
+        if facet == "input":
+            return self.width
+        return facet_width(self.transformer, self.streams, block, facet)
+
+    def gates(self, timestep: float, conditioning: Conditioning, *, block: int) -> Tensor:
+        side = 4 * self.patch_size  # any latent will do
+        latent = torch.zeros(1, self.latent_channels, side, side)
+        with self._inputs(latent, timestep, conditioning) as (inputs, grid):
+            return capture_gates(self.transformer, self.streams, block, inputs, grid=grid)
+
+    @contextmanager
+    def _inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Iterator[tuple[Mapping[str, Any], tuple[int, int]]]:
+        """Place the inputs of a forward, which runs meanwhile alone, and name their grid."""
         self.schedule.check(timestep)
         patch, channels = self.patch_size, self.latent_channels
         if latent.ndim != 4 or latent.shape[1] != channels or not latent.numel():
@@ -163,8 +197,7 @@ class DeclaredBackbone(Backbone):
         latent = latent.to(device, dtype)
         grid = (height // patch, width // patch)
         with isolated(self.transformer), _named(self.transformer):
-            inputs = self.transformer_inputs(latent, timestep, conditioning)
-            return capture_blocks(self.transformer, self.streams, blocks, inputs, grid=grid)
+            yield self.transformer_inputs(latent, timestep, conditioning), grid
 
     @property
     def latent_channels(self) -> int:

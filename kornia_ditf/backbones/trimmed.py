@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.tap import Facet
 from kornia_ditf.types import Conditioning, Tap
 
 
@@ -25,16 +26,26 @@ class TrimmedPromptBackbone(DiffusersBackbone):
     """The tensors of the conditioning that are padded, the mask last."""
 
     def taps(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning, *, blocks: Sequence[int]
+        self,
+        latent: Tensor,
+        timestep: float,
+        conditioning: Conditioning,
+        *,
+        blocks: Sequence[int],
+        facet: Facet = "input",
     ) -> dict[int, Tap]:
         given = conditioning.expand(len(latent))
         lengths = given[self.padded[-1]].bool().sum(1).cpu()
         groups = [(lengths == length).nonzero()[:, 0] for length in sorted(set(lengths.tolist()))]
         if not groups:
-            return super().taps(latent, timestep, given, blocks=blocks)
+            return super().taps(latent, timestep, given, blocks=blocks, facet=facet)
         parts = [
             super(TrimmedPromptBackbone, self).taps(
-                latent[rows.to(latent.device)], timestep, _take(given, rows), blocks=blocks
+                latent[rows.to(latent.device)],
+                timestep,
+                _take(given, rows),
+                blocks=blocks,
+                facet=facet,
             )
             for rows in groups
         ]

@@ -251,12 +251,13 @@ def _create_ditf(
     changes = {key: value for key, value in options.items() if key in names}
     loading = {key: value for key, value in options.items() if key not in names}
     config = read_config(spec, changes)
-    if config.block >= spec.blocks:
+    last = max(config.all_blocks)
+    if last >= spec.blocks:
         raise InvalidArgumentError(
-            f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={config.block}"
+            f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={last}"
         )
     if not isinstance(source, LoadedModel):
-        loading["block"] = config.block
+        loading["block"] = last
     backbone = load_spec(spec, (spec.repo if source is None else source,), loading)
     ditf = DiTF(_check_made(spec, backbone, Backbone), config)
     if "massive_channels" not in changes:

@@ -16,7 +16,7 @@ from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
 
-_SCALE_ONLY = LinearModulation("norm1.linear", shift=None, scale=0)
+_SCALE_ONLY = LinearModulation("norm1.linear", shift=None, scale=0, gates=(1, 3))
 
 
 class Lumina2Backbone(TrimmedPromptBackbone):

@@ -1,0 +1,37 @@
+"""Capture of a block's input, and of what its attention projects of it."""
+
+from kornia_ditf.tap.capture import (
+    capture_blocks,
+    capture_gates,
+    checking_every_capture,
+    count_blocks,
+    facet_width,
+    first_tensor,
+    modulation_error,
+    read_norm,
+)
+from kornia_ditf.tap.declarations import (
+    ArgumentModulation,
+    BlockStream,
+    Facet,
+    LinearModulation,
+    Modulation,
+    TableModulation,
+)
+
+__all__ = [
+    "ArgumentModulation",
+    "BlockStream",
+    "Facet",
+    "LinearModulation",
+    "Modulation",
+    "TableModulation",
+    "capture_blocks",
+    "capture_gates",
+    "checking_every_capture",
+    "count_blocks",
+    "facet_width",
+    "first_tensor",
+    "modulation_error",
+    "read_norm",
+]
