@@ -54,6 +54,7 @@ from .protocols.protocol import Protocol
 from .protocols.select import select_pairs
 from .protocols.sequences import SequenceResult, evaluate_sequence
 from .registry.hookspecs import hookimpl
+from .registry.loggers import LoggedRun, LoggerSpec
 from .registry.lookup import (
     create_descriptor,
     create_ditf,
@@ -67,6 +68,9 @@ from .registry.lookup import (
 from .registry.matchers import find_matcher, list_matchers, load_matcher
 from .registry.treatments import find_treatment, list_treatments
 from .search.verified import Attempt, ImageMatches, match_images
+from .sfm.folder import FolderMatches, match_folder
+from .sfm.graph import CorrespondenceGraph, ImagePair, ViewedImage
+from .sfm.tracks import merge_keypoints
 from .treatments import (
     TREATMENTS,
     Treatment,
@@ -88,6 +92,7 @@ __all__ = [
     "Backbone",
     "BackboneSpec",
     "Conditioning",
+    "CorrespondenceGraph",
     "CosineMatcher",
     "DatasetSpec",
     "DenseDescriptor",
@@ -102,12 +107,16 @@ __all__ = [
     "DiffusersBackbone",
     "Discarded",
     "Flow",
+    "FolderMatches",
     "Frame",
     "FrameSequence",
     "FusedDescriptor",
     "ImageMatcher",
     "ImageMatches",
+    "ImagePair",
     "LabelPropagator",
+    "LoggedRun",
+    "LoggerSpec",
     "MatcherSpec",
     "Matches",
     "OpenCVFeature",
@@ -126,6 +135,7 @@ __all__ = [
     "Treatment",
     "TreatmentSpec",
     "Verification",
+    "ViewedImage",
     "WindowSoftArgmax",
     "apply_treatment",
     "as_image",
@@ -161,9 +171,11 @@ __all__ = [
     "load_dataset",
     "load_matcher",
     "match",
+    "match_folder",
     "match_images",
     "match_points",
     "matcher_entry",
+    "merge_keypoints",
     "modulate",
     "mutual_nearest",
     "nearest_two",

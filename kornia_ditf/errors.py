@@ -115,3 +115,7 @@ class PluginWarning(UserWarning):
 
 class MassiveChannelsWarning(UserWarning):
     """Massive channels were found that should be looked at before results are trusted."""
+
+
+class CompilationWarning(UserWarning):
+    """A model could not be compiled and runs as it is, with the same results."""

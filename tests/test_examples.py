@@ -173,3 +173,11 @@ def test_the_gain_of_search_is_a_table(tmp_path: Path) -> None:
     assert [row[0] for row in cells] == ["0, 1", "90, 1"]
     assert [row[2:4] for row in cells] == [["1", "1 of 1"], ["0", "1 of 1"]]
     assert cells[0][5] == "1"  # an easy pair is compared once
+
+
+@pytest.mark.slow
+def test_a_scene_is_reconstructed_from_its_views(tmp_path: Path) -> None:
+    heading, row = run("sfm.py", tmp_path, "--matchers", "sift", "--views", "4").splitlines()
+    found = dict(zip(heading.split()[:3], row.split(), strict=False))
+    assert found["registered"] == "4/4" and int(found["points"]) > 300
+    assert float(row.split()[4]) < 0.5 and float(row.split()[6]) < 1

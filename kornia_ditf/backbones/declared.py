@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from math import prod
 from typing import Any, ClassVar, Literal, get_args
 
@@ -25,12 +27,15 @@ from kornia_ditf.noise import NoiseSchedule, RectifiedFlow
 from kornia_ditf.tap import (
     BlockStream,
     Facet,
+    block_list,
     capture_blocks,
     capture_gates,
     count_blocks,
     facet_width,
 )
 from kornia_ditf.types import Conditioning, Tap
+from kornia_ditf.utils.checks import check_one_of
+from kornia_ditf.utils.compilation import CompiledModules
 from kornia_ditf.utils.isolation import isolated
 
 Posterior = Literal["mode", "sample"]
@@ -90,6 +95,7 @@ class DeclaredBackbone(Backbone):
         if posterior not in get_args(Posterior):
             raise InvalidArgumentError(f"posterior must be 'mode' or 'sample', got {posterior!r}")
         self.transformer, self.vae = transformer, vae
+        self._compiled = CompiledModules([])
         self.prompt_encoder, self.posterior, self.seed = prompt_encoder, posterior, seed
         if schedule is not None:
             self.schedule = schedule
@@ -129,14 +135,18 @@ class DeclaredBackbone(Backbone):
     def settings(self) -> str:
         quantized = getattr(self.config, "quantization_config", None)
         dtype = execution_place(self.transformer)[1]
-        return f"{dtype} posterior={self.posterior} seed={self.seed} quantized={quantized}"
+        compiled = " compiled" if self._compiled.modules else ""
+        return (
+            f"{dtype} posterior={self.posterior} seed={self.seed} quantized={quantized}{compiled}"
+        )
 
     def encode(self, image: Tensor) -> Tensor:
         if self.vae is None:
             raise InvalidArgumentError("this backbone has no VAE; build it with vae=...")
         sample = self.posterior == "sample"
         with _named(self.vae):
-            return encode_images(self.vae, image, sample=sample, seed=self.seed)
+            encode = partial(encode_images, self.vae, image, sample=sample, seed=self.seed)
+            return self._compiled.run(encode)
 
     def condition(self, prompts: Sequence[str]) -> Conditioning:
         if self.prompt_encoder is None:
@@ -156,9 +166,8 @@ class DeclaredBackbone(Backbone):
         facet: Facet = "input",
     ) -> dict[int, Tap]:
         with self._inputs(latent, timestep, conditioning) as (inputs, grid):
-            return capture_blocks(
-                self.transformer, self.streams, blocks, inputs, grid=grid, facet=facet
-            )
+            capture = partial(capture_blocks, self.transformer, self.streams, blocks, inputs)
+            return self._compiled.run(partial(capture, grid=grid, facet=facet))
 
     def facet_width(self, block: int, facet: Facet) -> int:
         if facet == "input":
@@ -198,6 +207,27 @@ class DeclaredBackbone(Backbone):
         grid = (height // patch, width // patch)
         with isolated(self.transformer), _named(self.transformer):
             yield self.transformer_inputs(latent, timestep, conditioning), grid
+
+    def compile_parts(self, backend: str = "inductor") -> None:
+        """Compile the blocks, each by itself, and the VAE's encoder, when they first run.
+
+        A block that is captured runs as it is, for its hooks. What cannot be compiled runs as it
+        is as well, with a warning.
+
+        Args:
+            backend: of `torch.compile`; the default one keeps on disk what it compiled.
+
+        Raises:
+            InvalidArgumentError: there is no such backend.
+        """
+        check_one_of("compile", backend, torch.compiler.list_backends(exclude_tags=()))
+        blocks = chain.from_iterable(
+            block_list(self.transformer, stream) for stream in self.streams
+        )
+        modules = [block for block in blocks if not isinstance(block, nn.Identity)]
+        if self.vae is not None:
+            modules.append(self.vae.get_submodule("encoder"))
+        self._compiled = CompiledModules(modules, backend)
 
     @property
     def latent_channels(self) -> int:

@@ -70,6 +70,7 @@ class DiffusersBackbone(DeclaredBackbone):
         device: str | torch.device = "cpu",
         offload: bool = False,
         quantization_config: object = None,
+        compile: bool | str = False,  # noqa: A002 - what torch calls it
         **options: Any,
     ) -> Self:
         """Load what a checkpoint in the diffusers layout needs up to a block, and no more.
@@ -83,6 +84,9 @@ class DiffusersBackbone(DeclaredBackbone):
             offload: keep the transformer's weights on the CPU and bring each layer to the device
                 only while it runs (accelerate's cpu_offload).
             quantization_config: one of diffusers' quantisation configurations.
+            compile: compile the blocks, each by itself, and the VAE's encoder with
+                `torch.compile`; or the name of one of its backends. The first image of a size
+                takes longer; descriptors are the same up to rounding.
             options: `revision`, `token`, `cache_dir`, `local_files_only` and `variant` as for
                 `Checkpoint`; all others as for the family's class.
 
@@ -105,7 +109,10 @@ class DiffusersBackbone(DeclaredBackbone):
         encoder = cls._cached_prompts(checkpoint, dtype, place)
         backbone = cls(transformer, vae, **{"prompt_encoder": encoder, **own_options, **options})
         backbone.identity = checkpoint.identity
-        return backbone.eval().requires_grad_(False)._place(place, offload)
+        backbone.eval().requires_grad_(False)._place(place, offload)
+        if compile:
+            backbone.compile_parts(compile if isinstance(compile, str) else "inductor")
+        return backbone
 
     @classmethod
     def from_loaded(cls, loaded: LoadedModel, **options: Any) -> Self:

@@ -14,6 +14,7 @@ from kornia_ditf.cli import (
     extract,
     inspect,
     match,
+    match_folder,
     matchers,
     plugins,
     study,
@@ -30,6 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("match")(match.match)
+app.command("match-folder")(match_folder.match_folder)
 app.command("extract")(extract.extract)
 app.command("inspect")(inspect.inspect)
 app.command("demo")(demo.demo)

@@ -59,6 +59,15 @@ def extract(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there already.")
     ] = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            parser=options.read_path,
+            metavar="FILE",
+            help="Also write the tokens of all images as features: hloc's (.h5) or the same as "
+            ".npz; keypoints alone in a COLMAP database (.db) or .json.",
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Write the descriptors of images, one safetensors file each.
@@ -70,7 +79,8 @@ def extract(
     are found on the first four images and discarded in all.
     """
     from kornia_ditf.cli import settings
-    from kornia_ditf.cli.extraction import KeptError, Stream, name_outputs
+    from kornia_ditf.cli.extraction import KeptError, Stream, export_features, name_outputs
+    from kornia_ditf.cli.match_folder import check_exports
     from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import CaptureError, ImageError, InvalidArgumentError
     from kornia_ditf.utils import provenance
@@ -78,6 +88,10 @@ def extract(
 
     paths = list({path.resolve(): path for path in images}.values())
     blocks = sorted(set(block or ()))
+    if export is not None:
+        if len(blocks) > 1:
+            raise InvalidArgumentError("--export writes one block; give --block once")
+        check_exports([export], inputs=paths)
     output.make_folder(out)
     sweep(out)
     given = {
@@ -139,6 +153,7 @@ def extract(
             f"interrupted with {count} of {len(paths)} images done; the same command goes on",
             failures.interrupt_code(interrupt),
         ) from interrupt
+    exported = export_features(export, [*done.written, *done.skipped])
     found = [
         (
             f"discarded {number}" if len(blocks) > 1 else "discarded",
@@ -151,10 +166,12 @@ def extract(
             *settings.preset_facts(backbone, spec, descriptor),
             *found,
             ("written", f"{len(done.written)} of {len(paths)} images, in {out}"),
+            *(("exported", each) for each in exported),
             *done.remarks(),
         ]
     )
-    output.show(output.Result({**made, **done.as_values()}, [facts]), as_json=as_json)
+    document = {**made, **done.as_values(), "exported": exported}
+    output.show(output.Result(document, [facts]), as_json=as_json)
     if done.failed:
         codes = {failures.exit_code(error) for _, error in done.failed}
         raise typer.Exit(codes.pop() if len(codes) == 1 else 1)

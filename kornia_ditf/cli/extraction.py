@@ -167,6 +167,24 @@ class Stream:
         self.done.written.append(work.target)
 
 
+def export_features(target: Path | None, files: Sequence[Path]) -> list[str]:
+    """Write what is in the files as features for other tools; returns what was written."""
+    from kornia_ditf.sfm.formats import write_features
+    from kornia_ditf.types.descriptors import read_map
+
+    if target is None or not files:
+        return []
+    names = Counter((_metadata(path) or {}).get("image") for path in files)
+
+    def read(path: Path) -> tuple[str, DescriptorMap]:
+        described, about = read_map(path)
+        # Images of one name are told apart as their files are.
+        return about["image"] if names[about["image"]] == 1 else path.stem, described
+
+    write_features(target, map(read, sorted(files)))
+    return [str(target)]
+
+
 def _stored(tensors: Mapping[str, Tensor], half: bool, path: Path) -> dict[str, Tensor]:
     import torch
 

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from kornia_ditf.cli import output
 from kornia_ditf.errors import (
     CheckpointError,
+    CompilationWarning,
     DatasetError,
     DiTFError,
     HubError,
@@ -144,6 +145,7 @@ def showing_plugin_warnings() -> Iterator[None]:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", PluginWarning)
         warnings.simplefilter("default", MassiveChannelsWarning)
+        warnings.simplefilter("default", CompilationWarning)
         warnings.showwarning = _show_warning
         yield
 

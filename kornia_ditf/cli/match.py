@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kornia_ditf.cli import options
+from kornia_ditf.cli import match_folder, options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,6 +87,7 @@ def match(
             help="Write the result here.",
         ),
     ] = None,
+    export: match_folder.Exports = None,
     as_json: options.Json = False,
 ) -> None:
     """Find correspondences between two images, or between descriptors that `extract` stored.
@@ -105,6 +106,7 @@ def match(
 
     paths = (image_a, image_b)
     prompts = _check_arguments(prompt, picture, json_file, limit, min_score)
+    match_folder.check_exports(export or (), inputs=paths)
     of_descriptors: dict[str, Any] = {
         "--backbone": backbone,
         "--source": source,
@@ -121,6 +123,7 @@ def match(
             "--long-side": long_side,
             "--option": others,
             "--picture": picture,
+            "--export": export,
         }
         refuse({**of_descriptors, **unused, "--matcher": matcher}, "stored descriptors have theirs")
         output.check_output(json_file, inputs=paths)
@@ -142,7 +145,7 @@ def match(
         own = {"device": device, "long_side": long_side or None}
         chosen = {key: value for key, value in own.items() if value is not None}
         chosen |= options.read_others(others)
-        match_with(matcher, paths, chosen, picture, json_file, limit, as_json)
+        match_with(matcher, paths, chosen, picture, json_file, limit, export or (), as_json)
         return
     kind = check_search(search)
     spec = options.find_spec(backbone, others)
@@ -222,6 +225,8 @@ def match(
             drawn = draw_matches(images[0], images[1], found, limit=limit, inliers=inliers)
             save_picture(picture, drawn)
     written = [str(path) for path in (picture, json_file) if path is not None]
+    sizes = [each.frame.image_size for each in maps]
+    written += match_folder.export_pair(export or (), paths, sizes, found, threshold_px)
     facts = output.Facts(
         [
             *settings.preset_facts(backbone, spec, descriptor),

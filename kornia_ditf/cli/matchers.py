@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ def matchers(as_json: options.Json = False) -> None:
     Any descriptor of `kornia-ditf backbones` is a matcher as well. Learned matchers take their
     weights from the network when they are first loaded.
     """
-    from kornia_ditf.registry.matchers import list_matchers
+    from kornia_ditf.registry.matchers import list_matchers, missing_for
 
     rows, document = [], []
     for spec in list_matchers().values():
-        lacks = spec.lacks()
+        lacks = missing_for(spec)
         rows.append((spec.name, "missing" if lacks else "ready", spec.license, spec.source))
         document.append(
             {
@@ -44,6 +45,7 @@ def match_with(
     picture: Path | None,
     json_file: Path | None,
     limit: int,
+    export: Sequence[Path],
     as_json: bool,
 ) -> None:
     """Match two images with a matcher and show the result, as `kornia-ditf match` does."""
@@ -51,6 +53,7 @@ def match_with(
 
     from kornia_ditf.cli import progress
     from kornia_ditf.cli.match import as_values, describe_geometry, describe_matches, rounded
+    from kornia_ditf.cli.match_folder import export_pair
     from kornia_ditf.matching.verification import verify
     from kornia_ditf.preprocess import as_image
     from kornia_ditf.registry.matchers import load_matcher
@@ -91,6 +94,8 @@ def match_with(
             drawn = draw_matches(images[0], images[1], found, limit=limit, inliers=inliers)
             save_picture(picture, drawn)
     written = [str(path) for path in (picture, json_file) if path is not None]
+    sizes = [image.shape[2:] for image in images]
+    written += export_pair(export, paths, sizes, found, matcher.threshold)
     facts = output.Facts(
         [
             ("matcher", name),

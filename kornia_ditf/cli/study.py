@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kornia_ditf.cli import options, output
+from kornia_ditf.cli import options, output, results
 from kornia_ditf.cli.progress import StageProgress, duration
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kornia_ditf.study.run.plan import StudyPlan
 
 app = typer.Typer(
-    help="Compare descriptors on data sets: plan, run and report a study, or an ablation.",
+    help="Compare descriptors on data sets: plan, run, report and share studies, or an ablation.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
@@ -64,6 +64,15 @@ Address = Annotated[
 Workers = Annotated[int, typer.Option(metavar="N", help="Ray actors.")]
 Cpus = Annotated[float, typer.Option(metavar="X", help="CPUs of each Ray actor; 0.5 is fine.")]
 Gpus = Annotated[float, typer.Option(metavar="X", help="GPUs of each Ray actor.")]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        metavar="NAME",
+        help="Log scores and costs to trackio, wandb, mlflow or a plugin's tracker, a run for "
+        "each configuration; may be repeated.  [default: none]",
+    ),
+]
 WithReport = Annotated[bool, typer.Option("--report/--no-report", help="Write the report, too.")]
 
 
@@ -104,6 +113,7 @@ def run(
         ),
     ] = None,
     report: WithReport = True,
+    log: Log = None,
 ) -> None:
     """Run a study, or resume one that was stopped; only what is missing is computed.
 
@@ -113,8 +123,9 @@ def run(
     from kornia_ditf.study.define.parsing import read_study
 
     make, device = _engine(engine, devices, address, workers, cpus, gpus)
-    folder = out or _default_out(file)
+    folder, loggers = out or _default_out(file), _loggers(log)
     _run(read_study(file), folder, cache, make, device, report, _part(part))
+    _log(folder, loggers)
 
 
 @app.command("report")
@@ -122,6 +133,7 @@ def report(
     folder: Annotated[
         Path, typer.Argument(parser=options.read_path, metavar="DIR", show_default=False)
     ],
+    log: Log = None,
 ) -> None:
     """Write the report of a study that has run, or of a bundle.
 
@@ -130,127 +142,10 @@ def report(
     """
     from kornia_ditf.study.report.page import write_report
 
+    loggers = _loggers(log)
     for path in write_report(folder):
         output.echo(str(path))
-
-
-@app.command("merge")
-def merge(
-    folders: Annotated[
-        list[Path], typer.Argument(parser=options.read_path, metavar="DIR...", show_default=False)
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(parser=options.read_path, metavar="DIR", help="Folder of the merged study."),
-    ],
-) -> None:
-    """Merge finished studies, or bundles, and write one report with one set of tests.
-
-    They may hold other descriptors on the same pairs, other data sets, or the other parts of a
-    study that was split by pairs (`study run --part`). What differs otherwise is named and refused.
-    """
-    from kornia_ditf.study.report.page import write_report
-    from kornia_ditf.study.share.merge import merge_studies
-
-    merge_studies(folders, out)
-    for path in write_report(out):
-        output.echo(str(path))
-
-
-@app.command("compare")
-def compare(
-    a: Annotated[Path, typer.Argument(parser=options.read_path, metavar="A", show_default=False)],
-    b: Annotated[Path, typer.Argument(parser=options.read_path, metavar="B", show_default=False)],
-    html: Annotated[
-        Path | None,
-        typer.Option(parser=options.read_path, metavar="FILE", help="Write a page, too."),
-    ] = None,
-    as_json: options.Json = False,
-) -> None:
-    """Compare two finished studies, or bundles, cell by cell on the same pairs.
-
-    Differences come with intervals and paired tests, and with what else differs: settings,
-    versions, hardware. A study of another commit, device or dtype is told from its like so.
-    """
-    from dataclasses import asdict
-
-    from kornia_ditf.study.share.compare import compare_studies, comparison_page
-    from kornia_ditf.utils.files import atomic_write
-
-    found = compare_studies(a, b)
-    if html is not None:
-        with atomic_write(html) as temporary:
-            temporary.write_text(comparison_page(found, str(a), str(b)), "utf-8")
-    if as_json:
-        output.print_json(asdict(found))
-        return
-    rows = [
-        (
-            *(each.descriptor, each.dataset, each.protocol, each.score),
-            *(f"{100 * value:.1f}" for value in (each.a, each.b, each.difference.value)),
-            f"{100 * each.difference.low:.1f} to {100 * each.difference.high:.1f}",
-            f"{each.corrected:.4f}",
-        )
-        for each in found.cells
-    ]
-    columns = ("descriptor", "data set", "protocol", "score", "A", "B", "B-A", "interval", "p")
-    output.print_table(columns, rows, right=columns[4:])
-    output.echo(f"in %; p corrected by Holm for {len(rows)} cells")
-    for sentence in found.left_out:
-        output.echo(f"not compared: {sentence}")
-    for name, left, right in found.settings:
-        output.echo(f"differs: {name} is {left} in A and {right} in B")
-
-
-@app.command("bundle")
-def bundle(
-    folder: Annotated[
-        Path, typer.Argument(parser=options.read_path, metavar="DIR", show_default=False)
-    ],
-    out: Annotated[
-        Path, typer.Option(parser=options.read_path, metavar="DIR", help="Folder of bundles.")
-    ] = Path("bundles"),
-) -> None:
-    """Export a study's results as a folder named by its content, to be given to others.
-
-    It holds records.parquet and study.json, without descriptor maps, images, or paths of this
-    machine; `study merge`, `compare`, `report` and `leaderboard` take it.
-    """
-    from kornia_ditf.study.share.bundle import bundle_study
-
-    output.echo(str(bundle_study(folder, out)))
-
-
-@app.command("leaderboard")
-def leaderboard(
-    bundles: Annotated[
-        Path, typer.Argument(parser=options.read_path, metavar="BUNDLES", show_default=False)
-    ],
-    out: Annotated[
-        Path, typer.Option(parser=options.read_path, metavar="DIR", help="Folder of the page.")
-    ] = Path("leaderboard"),
-    push: Annotated[
-        str | None,
-        typer.Option(
-            metavar="USER/NAME",
-            help="Upload page and bundles to this data set repository of the Hugging Face Hub.",
-        ),
-    ] = None,
-) -> None:
-    """Make a leaderboard of a folder of bundles: one page that works from a file.
-
-    A bundle that is damaged or no bundle is left out and named, on the page too.
-    """
-    from kornia_ditf.study.share.hub import push_leaderboard
-    from kornia_ditf.study.share.leaderboard import collect_bundles, write_leaderboard
-
-    collected = collect_bundles(bundles)
-    for sentence in collected.left_out:
-        output.echo(f"warning: {sentence}", error=True)
-    for path in write_leaderboard(collected, out):
-        output.echo(str(path))
-    if push is not None:
-        output.echo(push_leaderboard(collected, out, push))
+    _log(folder, loggers)
 
 
 @app.command("ablation")
@@ -316,6 +211,10 @@ def ablation(
     output.echo(f"more in {written}")
 
 
+for _command in (results.merge, results.compare, results.bundle, results.leaderboard):
+    app.command(_command.__name__)(_command)
+
+
 def _run(
     study: Study,
     folder: Path,
@@ -338,6 +237,22 @@ def _run(
     page = write_report(folder)[0]
     output.echo(str(page), error=True)
     return page
+
+
+def _loggers(names: list[str] | None) -> dict[str, Any]:
+    """Load trackers before the work, so that one that is missing is told at once."""
+    if not names:
+        return {}
+    from kornia_ditf.registry.loggers import load_logger
+
+    return {name: load_logger(name) for name in names}
+
+
+def _log(folder: Path, loggers: dict[str, Any]) -> None:
+    if loggers:
+        from kornia_ditf.study.share.logging import log_study
+
+        log_study(folder, loggers)
 
 
 def _part(given: str | None) -> tuple[int, int] | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kornia_ditf.datasets.spec import DatasetSpec
     from kornia_ditf.dense import DescriptorSpec
     from kornia_ditf.matchers.base import MatcherSpec
+    from kornia_ditf.registry.loggers import LoggerSpec
     from kornia_ditf.treatments import TreatmentSpec
 
 PROJECT = "kornia_ditf"
@@ -52,6 +53,12 @@ def register_treatments() -> Iterable[TreatmentSpec]:
 @hookspec
 def register_matchers() -> Iterable[MatcherSpec]:
     """Return the image matchers that this plugin adds."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_loggers() -> Iterable[LoggerSpec]:
+    """Return the trackers of experiments that this plugin adds."""
     raise NotImplementedError
 
 

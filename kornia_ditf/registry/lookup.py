@@ -39,6 +39,7 @@ from kornia_ditf.loading.source import as_folder, explain, is_hub_id, is_path, n
 from kornia_ditf.registry import hookspecs
 from kornia_ditf.registry.catalogue import KINDS, AnySpec, Catalogue
 from kornia_ditf.registry.families import check_fits, describe_checkpoint, describe_loaded
+from kornia_ditf.registry.loggers import forget_loggers, list_loggers
 from kornia_ditf.registry.options import known_options, no_such_option
 from kornia_ditf.registry.plugins import Plugin, describe_error, installed_plugins
 from kornia_ditf.registry.treatments import forget_treatments, list_treatments, read_config
@@ -385,6 +386,7 @@ def ask_plugins() -> tuple[Plugin, ...]:
     """
     list(_catalogue())
     list_treatments()
+    list_loggers()
     return installed_plugins()
 
 
@@ -393,3 +395,4 @@ def forget_plugins() -> None:
     installed_plugins.cache_clear()
     _make_catalogue.cache_clear()
     forget_treatments()
+    forget_loggers()

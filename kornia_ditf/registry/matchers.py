@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-from kornia_ditf.errors import InvalidArgumentError, UnknownBackboneError
+from kornia_ditf.errors import InvalidArgumentError, MissingExtraError, UnknownBackboneError
 from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.matchers.base import ImageMatcher, MatcherSpec, set_options
 from kornia_ditf.matchers.described import DescriptorMatcher
@@ -18,6 +18,8 @@ from kornia_ditf.registry.lookup import (
     list_specs_of,
     load_spec,
 )
+from kornia_ditf.registry.options import known_options
+from kornia_ditf.registry.plugins import describe_error
 
 _OF_ALL = ("verification", "threshold")
 _OF_DESCRIPTORS = ("detector", "max_keypoints", "ratio", "refined", "prompt")
@@ -94,8 +96,19 @@ def load_matcher(name: str, **options: Any) -> ImageMatcher:
     return load_matcher_spec(find_matcher(name), options)
 
 
+def missing_for(spec: MatcherSpec) -> str:
+    """Return what a matcher lacks here, whatever its plugin does when it is asked."""
+    try:
+        return str(spec.lacks())
+    except Exception as error:  # noqa: BLE001 - anybody's code
+        return f"asked what it lacks, it failed with {describe_error(error)}"
+
+
 def load_matcher_spec(spec: MatcherSpec, options: dict[str, Any]) -> ImageMatcher:
     """Load a matcher by its spec; options and errors as for `load_matcher`."""
+    reason = missing_for(spec)
+    if reason:
+        raise MissingExtraError(f"{spec.name} cannot be loaded: {reason}")
     of_descriptor = getattr(spec.load, "func", None) is load_descriptor_matcher
     names = _OF_ALL if of_descriptor else (*_OF_ALL, "long_side")
     shared = {name: value for name, value in options.items() if name in names}
@@ -107,6 +120,13 @@ def load_matcher_spec(spec: MatcherSpec, options: dict[str, Any]) -> ImageMatche
             "plugin that registers it is at fault"
         )
     return set_options(matcher, shared)
+
+
+def takes_device(name: str) -> bool:
+    """Whether a matcher has the option `device`."""
+    load: Any = find_matcher(name).load
+    known = getattr(load, "func", load) is load_descriptor_matcher
+    return known or "device" in set(known_options(load))
 
 
 def load_descriptor_matcher(name: str, **options: Any) -> DescriptorMatcher:

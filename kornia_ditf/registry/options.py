@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from types import FunctionType, MethodType
 from typing import Any
 
+from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.checkpoint import HUB_OPTIONS
 from kornia_ditf.utils.checks import did_you_mean
@@ -42,3 +43,34 @@ def known_options(load: Callable[..., Any]) -> Iterator[str]:
                     yield parameter.name
     if classes and owner is not load:
         yield from HUB_OPTIONS
+
+
+def check_options(owner: str, load: Callable[..., Any], options: Iterable[str]) -> None:
+    """Raise InvalidArgumentError for an option that a loader is sure not to take, unloaded.
+
+    Args:
+        owner: what an error calls the loader's descriptor.
+        load: the loader. One that passes options on to what nobody knows is not checked.
+        options: names of options.
+    """
+    load = getattr(load, "func", load)  # of a partial
+    function = getattr(load, "__func__", load)
+    if not isinstance(function, FunctionType):
+        return
+    known = _named(function)
+    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()):
+        if function is not DiffusersBackbone.from_pretrained.__func__:  # type: ignore[attr-defined]
+            return
+        # It passes options on to the hub and to the constructors of the class.
+        for each in getattr(load, "__self__", DiffusersBackbone).__mro__:
+            known |= _named(vars(each).get("__init__")) | set(HUB_OPTIONS)
+    for name in options:
+        if name not in known:
+            raise no_such_option(owner, name, known - {"self", "cls", "source"})
+
+
+def _named(function: object) -> set[str]:
+    if not isinstance(function, FunctionType):
+        return set()
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}

@@ -1,6 +1,7 @@
 """Capture of a block's input, and of what its attention projects of it."""
 
 from kornia_ditf.tap.capture import (
+    block_list,
     capture_blocks,
     capture_gates,
     checking_every_capture,
@@ -26,6 +27,7 @@ __all__ = [
     "LinearModulation",
     "Modulation",
     "TableModulation",
+    "block_list",
     "capture_blocks",
     "capture_gates",
     "checking_every_capture",

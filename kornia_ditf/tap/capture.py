@@ -30,7 +30,7 @@ from kornia_ditf.utils.values import require, values_are_checked
 
 def count_blocks(transformer: nn.Module, streams: Sequence[BlockStream]) -> int:
     """Count the blocks of all lists together."""
-    return sum(len(_blocks(transformer, stream)) for stream in streams)
+    return sum(len(block_list(transformer, stream)) for stream in streams)
 
 
 def capture_blocks(
@@ -307,7 +307,8 @@ def _submodule(module: nn.Module, path: str) -> nn.Module:
         ) from error
 
 
-def _blocks(transformer: nn.Module, stream: BlockStream) -> nn.ModuleList:
+def block_list(transformer: nn.Module, stream: BlockStream) -> nn.ModuleList:
+    """Return a list of blocks; those that were not loaded are identities."""
     blocks = _submodule(transformer, stream.blocks)
     if not isinstance(blocks, nn.ModuleList):
         raise CaptureError(f"{stream.blocks!r} of {type(transformer).__name__} is no block list")
@@ -319,7 +320,7 @@ def _locate(
 ) -> tuple[nn.Module, BlockStream]:
     position = block
     for stream in streams:
-        blocks = _blocks(transformer, stream)
+        blocks = block_list(transformer, stream)
         if 0 <= position < len(blocks):
             found = blocks[position]
             if isinstance(found, nn.Identity):

@@ -91,6 +91,48 @@ def test_studies_are_merged_and_reported(run: Run, study: Path, tmp_path: Path) 
     assert again.exit_code == 1 and "both hold 'a block 1'" in again.stderr
 
 
+def test_parts_are_bundled_merged_compared_and_put_on_a_leaderboard(
+    run: Run, run_json: Any, study: Path, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        out = ("--out", tmp_path / f"part{number}", "--cache", tmp_path / "maps", "--no-report")
+        ran = run("study", "run", study, "--part", f"{number}/2", *out)
+        assert ran.exit_code == 0, ran.stderr
+    bundles = [
+        run(
+            "study", "bundle", tmp_path / f"part{number}", "--out", tmp_path / "bundles"
+        ).stdout.replace("\n", "")
+        for number in (1, 2)
+    ]
+    merged = run("study", "merge", *bundles, "--out", tmp_path / "whole")
+    assert merged.exit_code == 0, merged.stderr
+    page = tmp_path / "differences.html"
+    compared = run("study", "compare", tmp_path / "whole", tmp_path / "whole", "--html", page)
+    assert compared.exit_code == 0 and "in %; p corrected by Holm for 12 cells" in compared.stdout
+    assert "Two studies compared" in page.read_text()
+    document = run_json("study", "compare", tmp_path / "whole", tmp_path / "whole")
+    assert document["cells"][0]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    site = run("study", "leaderboard", tmp_path / "bundles", "--out", tmp_path / "site")
+    assert site.exit_code == 0 and "index.html" in site.stdout and not site.stderr
+    refused = run("study", "compare", tmp_path / "whole", tmp_path / "part1")
+    assert refused.exit_code == 1 and "pairs are 3 and" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--part", "2"), "--part must be K/N, such as 1/2, got '2'"),
+        (("--part", "3/2"), "a part is NUMBER/COUNT, such as 1/2, got 3/2"),
+        (("--log", "tensorbored"), "--log must be one of trackio, wandb, mlflow"),
+    ],
+)
+def test_a_wrong_part_or_tracker_is_told_before_the_work(
+    run: Run, study: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = run("study", "run", study, *arguments)
+    assert result.exit_code == 2 and message in result.stderr
+
+
 def test_a_plan_is_a_document_for_machines(run_json: Any, study: Path) -> None:
     document = run_json("study", "plan", study)
     assert document["scored"] == 6 and document["forwards"] == 3
@@ -125,6 +167,7 @@ def test_unknown_names_are_told_with_the_nearest(run: Run, study: Path, tmp_path
         ("name: folder", "name: foldr", "did you mean 'folder'"),
         ("protocols: plain", "protocols: plane", "did you mean 'plain'"),
         ("name: nano", "name: nanno", "did you mean 'nano'"),
+        ("name: nano", "options: {offlod: true}\n  name: nano", "did you mean 'offload'"),
     ):
         study.write_text(text.replace(old, new))
         result = run("study", "run", study, "--out", tmp_path / "out")

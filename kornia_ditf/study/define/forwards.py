@@ -16,6 +16,7 @@ from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.registry.lookup import find_descriptor
+from kornia_ditf.registry.options import check_options
 from kornia_ditf.registry.treatments import read_config
 from kornia_ditf.study.define.spec import Configuration
 from kornia_ditf.study.store.cache import content_key
@@ -52,6 +53,9 @@ class ForwardGroup:
 def group_configurations(configurations: Iterable[Configuration]) -> list[ForwardGroup]:
     """Group configurations by forward pass; groups with the same weights are adjacent.
 
+    Raises:
+        InvalidArgumentError: a descriptor's loader does not take an option.
+
     Example:
         >>> blocks = [Configuration(f"b{b}", "nano", None, {"block": b}) for b in (3, 5)]
         >>> [len(group.members) for group in group_configurations(blocks)]
@@ -59,9 +63,10 @@ def group_configurations(configurations: Iterable[Configuration]) -> list[Forwar
     """
     groups: dict[str, ForwardGroup] = {}
     for each in configurations:
-        is_ditf = isinstance(find_descriptor(each.name, **hub_options(each.settings)), BackboneSpec)
-        own = {"prompt"} | (_DITF_FIELDS if is_ditf else set())
+        spec = find_descriptor(each.name, **hub_options(each.settings))
+        own = {"prompt"} | (_DITF_FIELDS if isinstance(spec, BackboneSpec) else set())
         loading = {k: v for k, v in each.settings.items() if k not in own}
+        check_options(each.label, spec.load, loading)
         shared = {
             k: v for k, v in each.settings.items() if k in own and k not in _AFTER_THE_FORWARD
         }

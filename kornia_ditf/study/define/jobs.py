@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.study.define.forwards import ForwardGroup
-from kornia_ditf.study.define.spec import DatasetChoice
+from kornia_ditf.study.define.spec import DatasetChoice, MatcherChoice
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +67,28 @@ class Evaluate:
     pairs: tuple[tuple[int, str, tuple[str, ...]], ...]
 
 
-Job: TypeAlias = Prepare | Describe | Evaluate
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Match pairs with a matcher, and score them.
+
+    Args:
+        dataset: that the pairs are of.
+        matcher: what the study says of it.
+        identity: of the matcher, for the log of costs.
+        protocol: how to score.
+        folder: where the records go.
+        pairs: of each pair the index in the data set and the key of the record.
+    """
+
+    dataset: DatasetChoice
+    matcher: MatcherChoice
+    identity: str
+    protocol: Protocol
+    folder: str
+    pairs: tuple[tuple[int, str], ...]
+
+
+Job: TypeAlias = Prepare | Describe | Evaluate | Compare
 
 
 @dataclass(slots=True)
@@ -77,17 +98,21 @@ class Outcome:
     Args:
         count: images or pairs that are done.
         seconds: what each took.
+        image_seconds: what each image took that a matcher read.
         failures: what could not be done, and why.
         damaged: files that were found damaged, removed, and must be made again.
         bytes: of a map, the mean.
-        values: what a `Prepare` found out.
+        costs: the largest peak of memory and the like, by the names of `Cost`'s fields.
+        values: what a `Prepare` or `Compare` found out.
     """
 
     count: int = 0
     seconds: list[float] = field(default_factory=list)
+    image_seconds: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     bytes: float = 0.0
+    costs: dict[str, float] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
 
 

@@ -13,6 +13,7 @@ from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.study.define.spec import (
     DatasetChoice,
     DescriptorChoice,
+    MatcherChoice,
     ProtocolChoice,
     ReportChoice,
     Reported,
@@ -172,6 +173,7 @@ def _walk(
 _MODELS: dict[tuple[str, ...], type[BaseModel]] = {
     (): Study,
     ("descriptors",): DescriptorChoice,
+    ("matchers",): MatcherChoice,
     ("datasets",): DatasetChoice,
     ("protocols",): ProtocolChoice,
     ("datasets", "protocols"): ProtocolChoice,

@@ -51,6 +51,15 @@ class ExperimentResult(_Lenient):
     license: str = ""
 
 
+class FailedCell(_Lenient):
+    """A cell of a table without a score."""
+
+    descriptor: str
+    dataset: str
+    protocol: str
+    reason: str
+
+
 class StudyResult(_Lenient):
     """The content of study.json; `costs` are in that of a bundle or a merged study."""
 
@@ -63,6 +72,7 @@ class StudyResult(_Lenient):
     commit: str | None
     records: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     experiments: Annotated[list[ExperimentResult], Field(min_length=1)]
+    failed: list[FailedCell] = []
     costs: dict[str, dict[str, int | float | None]] = {}
 
 

@@ -73,6 +73,23 @@ class DescriptorChoice(_Strict):
         return prod(len(getattr(self, name) or [None]) for name in _SWEPT)
 
 
+class MatcherChoice(_Strict):
+    """A matcher that stands beside the descriptors; docs/matchers.md lists them.
+
+    `options` go to `load_matcher`; `timeout` is how many seconds a pair may take.
+    """
+
+    name: str = Field(min_length=1)
+    label: str | None = None
+    options: Options = {}
+    timeout: float = Field(default=120.0, gt=0, le=86_400)
+
+    @property
+    def shown(self) -> str:
+        """What tables call it."""
+        return self.label or self.name
+
+
 class ProtocolChoice(_Strict):
     """A named protocol, and what is changed of it."""
 
@@ -131,7 +148,8 @@ class Study(_Strict):
     """The content of a study file."""
 
     name: str
-    descriptors: Annotated[list[DescriptorChoice], Field(min_length=1)]
+    descriptors: list[DescriptorChoice] = []
+    matchers: list[Annotated[MatcherChoice, BeforeValidator(_as_named)]] = []
     datasets: Annotated[list[DatasetChoice], Field(min_length=1)]
     protocols: Protocols | None = None
     reported: list[Reported] = []
@@ -142,9 +160,13 @@ class Study(_Strict):
         """Lay out the sweeps, in the order of the file.
 
         Raises:
-            InvalidArgumentError: two are the same, there are more than 10,000, or the report's
-                `reference` is none of them.
+            InvalidArgumentError: there is neither a descriptor nor a matcher, two are the same,
+                there are more than 10,000, or the report's `reference` is none of them.
         """
+        if not self.descriptors and not self.matchers:
+            raise InvalidArgumentError(
+                f"{self.name!r} compares nothing: name `descriptors`, `matchers` or both"
+            )
         count = sum(each.size for each in self.descriptors)
         if count > _MAX_CONFIGURATIONS:
             raise InvalidArgumentError(
@@ -169,17 +191,18 @@ class Study(_Strict):
                 label = " ".join([choice.label or choice.name, *varied])
                 source = choice.source
                 found.append(Configuration(label, choice.name, source, {**fixed, **settings}))
-        labels = Counter(each.label for each in found)
+        labels = Counter([each.label for each in found] + [each.shown for each in self.matchers])
         twice, times = labels.most_common(1)[0]
         if times > 1:
             raise InvalidArgumentError(
-                f"two descriptors are called {twice!r}: give each `- name: ...` its own `label`"
+                f"two descriptors or matchers are called {twice!r}: give each `- name: ...` "
+                "its own `label`"
             )
         reference = self.report.reference
         if reference is not None and reference not in labels:
             known = ", ".join(list(labels)[:_MAX_TOLD])
             raise InvalidArgumentError(
-                f"report.reference is {reference!r}, and no descriptor has that label"
+                f"report.reference is {reference!r}, and nothing has that label"
                 f"{did_you_mean(reference, labels)}; known: {known}"
             )
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,12 @@ class Row:
     values: tuple[Interval, ...]
     experiment: Mapping[str, Any]
     cost: Cost
+
+    @property
+    def place(self) -> str:
+        """Where it ran and in which dtype, as far as the study says."""
+        dtype = self.experiment["settings"].get("dtype")
+        return ", ".join(filter(None, (self.experiment["device"], dtype)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ class Section:
         categories: of the heat map; empty where there is only one.
         heat: of each row and category, the first score.
         curves: over block and timestep.
+        failed: label of each matcher without a score, and the reason.
     """
 
     dataset: str
@@ -98,6 +105,7 @@ class Section:
     categories: tuple[str, ...]
     heat: tuple[tuple[float, ...], ...]
     curves: tuple[Curve, ...]
+    failed: tuple[tuple[str, str], ...] = ()
 
 
 def analyse(out: Path, summary: Mapping[str, Any]) -> list[Section]:
@@ -117,7 +125,17 @@ def analyse(out: Path, summary: Mapping[str, Any]) -> list[Section]:
         )
     costs = known_costs(out, summary)
     choice = summary["study"]["report"]
-    return [_section(out / RECORDS, experiments, costs, choice) for experiments in groups.values()]
+    return [
+        replace(
+            _section(out / RECORDS, experiments, costs, choice),
+            failed=tuple(
+                (each["descriptor"], each["reason"])
+                for each in summary.get("failed", ())
+                if (each["dataset"], each["protocol"]) == cell
+            ),
+        )
+        for cell, experiments in groups.items()
+    ]
 
 
 def _section(

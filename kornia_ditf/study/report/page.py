@@ -14,6 +14,7 @@ from kornia_ditf.study.define.listing import dataset_labels
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.report import charts
 from kornia_ditf.study.report.analysis import FEW_PAIRS, Section, analyse
+from kornia_ditf.study.report.costing import CostColumn, cost_columns
 from kornia_ditf.study.report.exports import bibliography, scores_csv, tests_csv
 from kornia_ditf.study.report.pictures import PairImages, PairPicture, draw_pairs
 from kornia_ditf.study.report.statistics import Interval
@@ -47,6 +48,7 @@ class Shown:
         charts: heading and image of each chart.
         shown: label of the configuration whose pairs are drawn: the best one.
         pictures: of its best and worst pairs.
+        costs: what was measured, a column each.
         view: what the viewer shows; see `view_pairs`.
     """
 
@@ -55,6 +57,7 @@ class Shown:
     charts: tuple[tuple[str, str], ...]
     shown: str
     pictures: tuple[PairPicture, ...]
+    costs: tuple[CostColumn, ...]
     view: Mapping[str, Any]
 
 
@@ -81,6 +84,12 @@ def write_report(out: Path) -> list[Path]:
         "study": summary["study"],
         "sections": [_show(out, section, summary) for section in sections],
         "configurations": _configurations(summary),
+        "unscored": [
+            each
+            for each in summary.get("failed", ())
+            if (each["dataset"], each["protocol"])
+            not in {(section.dataset, section.protocol["name"]) for section in sections}
+        ],
         "few": FEW_PAIRS,
     }
     texts = {
@@ -132,7 +141,8 @@ def _show(out: Path, section: Section, summary: Mapping[str, Any]) -> Shown:
         (kind, len(list(scores))) for kind, scores in groupby(section.scores, lambda s: s.kind)
     )
     kept = tuple((heading, image) for heading, image in drawn if image is not None)
-    return Shown(section, kinds, kept, best, tuple(pictures), view)
+    columns = cost_columns(section.rows)
+    return Shown(section, kinds, kept, best, tuple(pictures), columns, view)
 
 
 def _configurations(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from kornia_ditf.study.define.jobs import Describe, Evaluate, Job, Outcome
+from kornia_ditf.study.define.jobs import Compare, Describe, Evaluate, Job, Outcome
 from kornia_ditf.study.store.cache import content_key
 
 _FILE = "costs.jsonl"
@@ -23,16 +23,28 @@ class Cost:
     """Median costs of a configuration.
 
     Args:
-        seconds_per_image: median of describing one image; None where nothing was measured.
+        seconds_per_image: median of describing one image, or of extracting a matcher's features;
+            None where nothing was measured.
         together: how many configurations that forward pass served.
-        seconds_per_pair: median of reading two maps and scoring a pair.
+        seconds_per_pair: median of reading two maps and scoring a pair, or of matching one.
         bytes_per_image: of a descriptor map, the median.
+        peak_bytes: the largest resident memory of the process that did it.
+        device_peak_bytes: the most memory allocated on the accelerator.
+        flops: of the first image that was described, or the first pair that was matched.
+        joules: that the accelerator took for an image, or for a pair, on average.
     """
 
     seconds_per_image: float | None = None
     together: int = 1
     seconds_per_pair: float | None = None
     bytes_per_image: float | None = None
+    peak_bytes: float | None = None
+    device_peak_bytes: float | None = None
+    flops: float | None = None
+    joules: float | None = None
+
+
+_LARGEST = ("peak_bytes", "device_peak_bytes", "flops")
 
 
 class CostLog:
@@ -43,13 +55,18 @@ class CostLog:
 
     def add(self, job: Job, outcome: Outcome) -> None:
         """Append the cost of a job; a failure to write is ignored."""
-        values: dict[str, Any] = {"seconds": [round(each, 6) for each in outcome.seconds]}
+        values: dict[str, Any] = {
+            "seconds": [round(each, 6) for each in outcome.seconds],
+            **outcome.costs,
+        }
         if isinstance(job, Describe):
             labels = {label for _, _, keys in job.images for label in keys}
             identities = sorted({cost_key(job.identities[label]) for label in labels})
             values |= {"what": "describe", "identities": identities, "bytes": outcome.bytes}
-        elif isinstance(job, Evaluate):
+        elif isinstance(job, Evaluate | Compare):
             values |= {"what": "evaluate", "identity": cost_key(job.identity)}
+        if isinstance(job, Compare):
+            values["image_seconds"] = [round(each, 6) for each in outcome.image_seconds]
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("\n" + json.dumps(values))
@@ -58,28 +75,30 @@ class CostLog:
 
     def read(self) -> Mapping[str, Cost]:
         """Return costs by `cost_key` of a configuration's identity."""
-        described: dict[str, list[tuple[float, int, float]]] = {}
-        scored: dict[str, list[float]] = {}
+        found: dict[str, _Measured] = {}
         for line in self._lines():
             try:
                 seconds = [float(each) for each in line["seconds"]]
-                if line["what"] == "describe":
-                    for identity in line["identities"]:
-                        rows = [(s, len(line["identities"]), float(line["bytes"])) for s in seconds]
-                        described.setdefault(identity, []).extend(rows)
-                else:
-                    scored.setdefault(line["identity"], []).extend(seconds)
+                described = line["what"] == "describe"
+                identities = line["identities"] if described else [line["identity"]]
+                for identity in identities:
+                    known = found.setdefault(identity, _Measured())
+                    if described:
+                        known.images += seconds
+                        known.bytes += [float(line["bytes"])] * len(seconds)
+                        known.together = max(known.together, len(identities))
+                    else:
+                        known.images += [float(each) for each in line.get("image_seconds", ())]
+                        known.pairs += seconds
+                    for name in _LARGEST:
+                        if name in line:
+                            known.largest[name] = max(line[name], known.largest.get(name, 0.0))
+                    if "joules" in line:
+                        known.joules.append(float(line["joules"]))
+                        known.metered += len(seconds)
             except (KeyError, TypeError, ValueError):
                 continue
-        return {
-            identity: Cost(
-                seconds_per_image=_median([row[0] for row in described.get(identity, [])]),
-                together=max((row[1] for row in described.get(identity, [])), default=1),
-                seconds_per_pair=_median(scored.get(identity, [])),
-                bytes_per_image=_median([row[2] for row in described.get(identity, [])]),
-            )
-            for identity in {*described, *scored}
-        }
+        return {identity: known.cost() for identity, known in found.items()}
 
     def _lines(self) -> list[dict[str, Any]]:
         try:
@@ -97,9 +116,32 @@ class CostLog:
         return found
 
 
+@dataclass(slots=True)
+class _Measured:
+    """All that the log holds of one identity."""
+
+    images: list[float] = field(default_factory=list)
+    pairs: list[float] = field(default_factory=list)
+    bytes: list[float] = field(default_factory=list)
+    joules: list[float] = field(default_factory=list)
+    largest: dict[str, float] = field(default_factory=dict)
+    together: int = 1
+    metered: int = 0
+
+    def cost(self) -> Cost:
+        return Cost(
+            seconds_per_image=_median(self.images),
+            together=self.together,
+            seconds_per_pair=_median(self.pairs),
+            bytes_per_image=_median(self.bytes),
+            joules=sum(self.joules) / self.metered if self.metered else None,
+            **self.largest,
+        )
+
+
 def known_costs(folder: Path, summary: Mapping[str, Any]) -> dict[str, Cost]:
     """Return what a study's folder or bundle knows of costs, by `cost_key` of identities."""
-    names = {field.name for field in fields(Cost)}
+    names = {each.name for each in fields(Cost)}
     written = {
         key: Cost(**{name: value for name, value in costs.items() if name in names})
         for key, costs in summary.get("costs", {}).items()

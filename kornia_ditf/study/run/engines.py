@@ -51,6 +51,9 @@ class Local(Engine):
     def outcomes(self, jobs: Iterable[Job]) -> Iterator[Done]:
         return ((job, self._worker.do(job)) for job in jobs)
 
+    def close(self) -> None:
+        self._worker.close()
+
 
 class Pooled(Engine):
     """Runs jobs on workers that may die, one job per worker at a time."""

@@ -37,6 +37,11 @@ class Experiment:
     samples: tuple[Sample, ...]
     folder: Path
 
+    @property
+    def cell(self) -> tuple[str, str, str]:
+        """Labels of the configuration and the data set, and the protocol's name."""
+        return self.configuration.label, self.listed.label, self.protocol.name
+
     def images(self, sample: Sample) -> list[tuple[str, str | None, str]]:
         """Return path, prompt and map key of each image of a sample."""
         template = self.configuration.settings.get("prompt")

@@ -29,6 +29,7 @@ from kornia_ditf.utils.checks import read_dtype
 from kornia_ditf.utils.images import read_size
 
 _SECONDS_PER_PAIR = 0.1
+_SECONDS_PER_MATCHED_PAIR = 2.0  # of a matcher, which nobody knows before it runs
 _SIDE = 768  # of the matrices that this machine's speed is judged by
 
 
@@ -61,7 +62,7 @@ class StudyPlan:
 
     Args:
         groups: by forward pass.
-        configurations: how many there are.
+        configurations: how many there are, matchers among them.
         pairs: by data set and protocol, how many are scored for each configuration.
         seconds: of all together; None where nobody knows.
         measured: whether seconds come from an earlier run of the study, not from arithmetic.
@@ -110,14 +111,16 @@ def plan_study(study: Study, out: Path | None = None) -> StudyPlan:
     costs = [] if out is None else list(CostLog(out).read().values())
     images = [cost.seconds_per_image for cost in costs if cost.seconds_per_image is not None]
     scoring = [cost.seconds_per_pair for cost in costs if cost.seconds_per_pair is not None]
-    scored = len(study.configurations()) * sum(pairs.values())
-    if images and scoring:
-        described = sum(plan.images for plan in plans) * sum(images) / len(images)
+    count = len(study.configurations()) + len(study.matchers)
+    scored = count * sum(pairs.values())
+    if scoring and (images or not plans):
+        described = sum(plan.images for plan in plans) * sum(images) / max(len(images), 1)
         seconds = described + scored * sum(scoring) / len(scoring)
-        return StudyPlan(plans, len(study.configurations()), pairs, seconds, True, notes)
+        return StudyPlan(plans, count, pairs, seconds, True, notes)
     known = [plan.seconds for plan in plans if plan.seconds is not None]
-    rough = sum(known) + scored * _SECONDS_PER_PAIR if len(known) == len(plans) else None
-    return StudyPlan(plans, len(study.configurations()), pairs, rough, False, notes)
+    matched = len(study.matchers) * sum(pairs.values()) * _SECONDS_PER_MATCHED_PAIR
+    rough = sum(known) + scored * _SECONDS_PER_PAIR + matched if len(known) == len(plans) else None
+    return StudyPlan(plans, count, pairs, rough, False, notes)
 
 
 def _plan_group(

@@ -10,16 +10,21 @@ were damaged or removed, repeats only what is missing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from kornia_ditf.errors import DamagedFileError, StudyError
 from kornia_ditf.study.define.forwards import group_configurations, last_blocks
-from kornia_ditf.study.define.jobs import Describe, Evaluate, Job, Setup
+from kornia_ditf.study.define.jobs import Compare, Describe, Evaluate, Job, Setup
 from kornia_ditf.study.define.listing import Sample, list_study, take_part
 from kornia_ditf.study.define.presets import preset_notes
 from kornia_ditf.study.define.spec import Study
+from kornia_ditf.study.run.contestants import (
+    MatcherExperiment,
+    failed_cells,
+    list_matcher_experiments,
+)
 from kornia_ditf.study.run.costs import CostLog
 from kornia_ditf.study.run.engines import Engine, Local
 from kornia_ditf.study.run.experiments import Experiment, list_experiments
@@ -115,16 +120,19 @@ def run_study(
                 tasks, sets, workers, out / "prepared", device=device, warn=listen.warn
             )
             experiments = list_experiments(study, sets, tasks, prepared, out.absolute() / "records")
-            run = _Run(out, maps, workers, listen, tasks, experiments)
+            matched = list_matcher_experiments(study, sets, out.absolute() / "records")
+            run = _Run(out, maps, workers, listen, tasks, experiments, matched)
             run.work()
+            run.compare()
         finally:
             workers.close()
         path = run.finish()
-        write_summary(out, study, tasks, prepared, experiments, started, part)
+        write_summary(out, study, tasks, prepared, run.complete, run.failed, started, part)
         return path
 
 
 Pending = list[tuple[Experiment, list[Sample]]]
+AnyExperiment = TypeVar("AnyExperiment", Experiment, MatcherExperiment)
 
 
 @dataclass(slots=True)
@@ -135,19 +143,22 @@ class _Run:
     watcher: Watcher
     tasks: Sequence[Task]
     experiments: Sequence[Experiment]
+    matched: Sequence[MatcherExperiment]
+    failed: list[dict[str, str]] = field(default_factory=list)
+    complete: list[Experiment | MatcherExperiment] = field(default_factory=list)
 
     def work(self) -> None:
         """Describe and score until nothing is pending."""
         failures: list[str] = []
         for _ in range(_PASSES):
-            pending = self._pending()
+            pending = self._pending(self.experiments)
             if not pending:
                 return
             failures = self._do("describing images", list(self._descriptions(pending)))
             failures += self._do("scoring pairs", list(self._evaluations(pending)))
             if failures:
                 break
-        left = sum(len(pairs) for _, pairs in self._pending())
+        left = sum(len(pairs) for _, pairs in self._pending(self.experiments))
         if left:
             told = list(dict.fromkeys(failures)) or ["files that were written are damaged again"]
             more = f" (and {len(told) - _TOLD} more)" if len(told) > _TOLD else ""
@@ -155,6 +166,61 @@ class _Run:
                 f"{left} records are missing: {'; '.join(told[:_TOLD])}{more}. What succeeded is "
                 "kept; put this right and run the study again"
             )
+
+    def compare(self) -> None:
+        """Let every matcher match what it has no records of, and note the cells that fail.
+
+        Raises:
+            StudyError: nothing in the study has a score.
+        """
+        reasons: dict[tuple[str, str, str], list[str]] = {}
+        jobs = list(self._comparisons())
+        if jobs:
+            costs = CostLog(self.out)
+            self.watcher.begin("matching pairs", sum(map(_size, jobs)))
+            for job, outcome in self.engine.outcomes(jobs):
+                self.watcher.advance(_size(job))
+                assert isinstance(job, Compare)
+                reasons.setdefault(self._cell(job), []).extend(outcome.failures)
+                costs.add(job, outcome)
+        left = [experiment for experiment, _ in self._pending(self.matched)]
+        self.failed = list(failed_cells(reasons, left))
+        for each in self.failed:
+            cell = f"{each['descriptor']} on {each['dataset']} by {each['protocol']}"
+            self.watcher.warn(f"{cell} has no score: {each['reason']}")
+        done = [each for each in self.matched if each not in left]
+        every: list[Experiment | MatcherExperiment] = [*self.experiments, *self.matched]
+        tables = list(dict.fromkeys(each.cell[1:] for each in every))
+        scored: list[Experiment | MatcherExperiment] = [*self.experiments, *done]
+        self.complete = sorted(scored, key=lambda each: tables.index(each.cell[1:]))
+        if not self.complete:
+            told = "; ".join(f"{each['descriptor']}: {each['reason']}" for each in self.failed)
+            raise StudyError(f"nothing has a score: {told}")
+
+    def _comparisons(self) -> Iterator[Compare]:
+        """List the pairs that matchers have no records of, one matcher after another."""
+        pending = self._pending(self.matched)
+        order = [each.matcher.shown for each in self.matched]
+        pending.sort(key=lambda each: order.index(each[0].matcher.shown))
+        for experiment, pairs in pending:
+            ready = [(pair.index, pair.key) for pair in pairs]
+            for some in _pieces(ready, _PAIRS_AT_ONCE):
+                yield Compare(
+                    experiment.listed.choice,
+                    experiment.matcher,
+                    experiment.identity,
+                    experiment.protocol,
+                    str(experiment.folder),
+                    some,
+                )
+
+    def _cell(self, job: Compare) -> tuple[str, str, str]:
+        return next(
+            each.cell
+            for each in self.matched
+            if (each.matcher, each.listed.choice, each.protocol)
+            == (job.matcher, job.dataset, job.protocol)
+        )
 
     def finish(self) -> Path:
         """Assemble the records."""
@@ -167,15 +233,11 @@ class _Run:
                 self.watcher.warn(f"{error}; it is put together again")
         experiments = (
             (
-                {
-                    "descriptor": experiment.configuration.label,
-                    "dataset": experiment.listed.label,
-                    "protocol": experiment.protocol.name,
-                },
+                dict(zip(("descriptor", "dataset", "protocol"), experiment.cell, strict=True)),
                 experiment.folder,
                 [(pair.index, pair.key) for pair in experiment.samples],
             )
-            for experiment in self.experiments
+            for experiment in self.complete
         )
         try:
             write_records(path, experiments)
@@ -183,11 +245,13 @@ class _Run:
             raise StudyError(f"{error}; run the study again") from error
         return path
 
-    def _pending(self) -> Pending:
+    def _pending(
+        self, experiments: Sequence[AnyExperiment]
+    ) -> list[tuple[AnyExperiment, list[Sample]]]:
         """List the experiments that lack records, with the pairs in an order that shares images."""
-        found: Pending = []
+        found: list[tuple[AnyExperiment, list[Sample]]] = []
         done: dict[Path, set[str]] = {}
-        for experiment in self.experiments:
+        for experiment in experiments:
             if experiment.folder not in done:
                 done[experiment.folder], damaged = done_keys(experiment.folder)
                 for error in damaged:
@@ -256,7 +320,7 @@ class _Run:
 def _size(job: Job) -> int:
     if isinstance(job, Describe):
         return len(job.images)
-    return len(job.pairs) if isinstance(job, Evaluate) else 1
+    return len(job.pairs) if isinstance(job, Evaluate | Compare) else 1
 
 
 def _pieces(samples: Sequence[Piece], count: int) -> Iterator[tuple[Piece, ...]]:

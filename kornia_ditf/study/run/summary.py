@@ -13,6 +13,7 @@ from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.study.define.results import parse_results
 from kornia_ditf.study.define.spec import Study
+from kornia_ditf.study.run.contestants import MatcherExperiment, matcher_values
 from kornia_ditf.study.run.experiments import Experiment
 from kornia_ditf.study.run.preparation import Prepared, Task
 from kornia_ditf.study.store.cache import content_key
@@ -32,11 +33,12 @@ def write_summary(
     study: Study,
     tasks: Sequence[Task],
     prepared: Sequence[Prepared],
-    experiments: Sequence[Experiment],
+    experiments: Sequence[Experiment | MatcherExperiment],
+    failed: Sequence[dict[str, str]],
     started: str,
     part: tuple[int, int] | None = None,
 ) -> None:
-    """Write the study, its experiments, and what it ran on.
+    """Write the study, its experiments, the cells that failed, and what it ran on.
 
     Raises:
         OutputError: the file cannot be written.
@@ -51,9 +53,17 @@ def write_summary(
         "commit": provenance.commit(),
         "records": check_records(out / RECORDS),
         "experiments": [
-            _experiment(experiment, tasks[experiment.task], prepared[experiment.task])
+            {
+                **_result(experiment),
+                **(
+                    matcher_values(experiment)
+                    if isinstance(experiment, MatcherExperiment)
+                    else _values(experiment, tasks[experiment.task], prepared[experiment.task])
+                ),
+            }
             for experiment in experiments
         ],
+        "failed": list(failed),
     }
     with write_checked(out / SUMMARY) as temporary:
         temporary.write_text(json.dumps(document, indent=1, default=str), "utf-8")
@@ -106,29 +116,34 @@ def read_finished(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _experiment(experiment: Experiment, task: Task, prepared: Prepared) -> dict[str, Any]:
+def _result(experiment: Experiment | MatcherExperiment) -> dict[str, Any]:
     protocol = asdict(experiment.protocol)
     protocol["compat"] = sorted(protocol["compat"])
-    listed, configuration = experiment.listed, experiment.configuration
-    settings = dict(configuration.settings)
+    label, dataset, _ = experiment.cell
     return {
-        "descriptor": configuration.label,
-        "dataset": listed.label,
+        "descriptor": label,
+        "dataset": dataset,
         "protocol": protocol,
+        "pairs": len(experiment.samples),
+        "content": [content_key(pairs=[sample.key for sample in experiment.samples])],
+        "root": experiment.listed.choice.root,
+    }
+
+
+def _values(experiment: Experiment, task: Task, prepared: Prepared) -> dict[str, Any]:
+    configuration = experiment.configuration
+    settings = dict(configuration.settings)
+    calibration = experiment.listed.calibration if experiment.channels else ()
+    return {
         "name": configuration.name,
         "source": configuration.source,
         "settings": settings,
         "identity": experiment.identity,
         "channels": experiment.channels,
-        "calibrated_on": [Path(path).name for path, _ in listed.calibration]
-        if experiment.channels
-        else [],
+        "calibrated_on": [Path(path).name for path, _ in calibration],
         "width": prepared.members[configuration.label].width,
         "bytes_held": prepared.bytes_held,
         "device": prepared.device,
         "forward_shared_by": [member.label for member in task.group.members],
-        "pairs": len(experiment.samples),
-        "content": [content_key(pairs=[sample.key for sample in experiment.samples])],
         "license": find_descriptor(configuration.name, **hub_options(settings)).license,
-        "root": listed.choice.root,
     }

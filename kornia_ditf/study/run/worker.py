@@ -14,21 +14,32 @@ from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
 from kornia_ditf.dense import DenseDescriptor, PreparedImage
 from kornia_ditf.descriptor import DiTF
-from kornia_ditf.errors import DamagedFileError, DiTFError
+from kornia_ditf.errors import DamagedFileError, DiTFError, MatcherError
 from kornia_ditf.massive import ChannelRecorder
-from kornia_ditf.protocols.evaluate import evaluate_pair
+from kornia_ditf.protocols.evaluate import evaluate_matches, evaluate_pair
 from kornia_ditf.protocols.fitting import prepare_image
 from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.protocols.sequences import evaluate_sequence
 from kornia_ditf.registry.lookup import create_descriptor
+from kornia_ditf.registry.matchers import find_matcher, missing_for, takes_device
 from kornia_ditf.study.define.forwards import ForwardGroup, member_config
-from kornia_ditf.study.define.jobs import Describe, Evaluate, Job, Outcome, Prepare, Setup
+from kornia_ditf.study.define.jobs import (
+    Compare,
+    Describe,
+    Evaluate,
+    Job,
+    Outcome,
+    Prepare,
+    Setup,
+)
 from kornia_ditf.study.define.listing import open_dataset
-from kornia_ditf.study.define.spec import Configuration, DatasetChoice
+from kornia_ditf.study.define.spec import Configuration, DatasetChoice, MatcherChoice
+from kornia_ditf.study.run.apart import HungError, MatcherProcess
 from kornia_ditf.study.store.cache import MapCache, MapReader
 from kornia_ditf.study.store.records import pair_row, sequence_row, write_part
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import read_dtype
+from kornia_ditf.utils.measuring import Meter, count_flops
 from kornia_ditf.utils.pipeline import readers, run_in_groups
 
 Wanted = tuple[str, str | None, Mapping[str, str]]
@@ -48,6 +59,8 @@ class Worker:
         self.device, self.reach = device, setup.reach
         self._maps = MapReader(self.cache)
         self._loaded: tuple[str, DenseDescriptor] | None = None
+        self._counted: ForwardGroup | None = None
+        self._matcher: tuple[MatcherChoice, MatcherProcess | MatcherError] | None = None
         self._dataset: tuple[DatasetChoice, PairDataset | SequenceDataset] | None = None
 
     def do(self, job: Job) -> Outcome:
@@ -57,7 +70,15 @@ class Worker:
                 return self._prepare(job)
             if isinstance(job, Describe):
                 return self._describe(job)
+            if isinstance(job, Compare):
+                return self._compare(job)
             return self._evaluate(job)
+
+    def close(self) -> None:
+        """End the process of the matcher, if there is one."""
+        if self._matcher is not None and isinstance(self._matcher[1], MatcherProcess):
+            self._matcher[1].close()
+        self._matcher = None
 
     def _prepare(self, job: Prepare) -> Outcome:
         descriptor = self._descriptor(job.group)
@@ -72,8 +93,8 @@ class Worker:
                 "doubts": doubts.get(member.label, ()),
             }
         held = sum(value.nbytes for value in [*descriptor.parameters(), *descriptor.buffers()])
-        place = next(descriptor.parameters(), torch.empty(0)).device
-        return Outcome(values={"members": members, "bytes_held": held, "device": str(place)})
+        place = _place(descriptor)
+        return Outcome(values={"members": members, "bytes_held": held, "device": place})
 
     def _find_channels(
         self, job: Prepare
@@ -118,8 +139,9 @@ class Worker:
         except DiTFError as error:
             names = ", ".join(member.label for member in job.group.members)
             return Outcome(failures=[f"{names}: {error}"])
+        meter = Meter(_place(descriptor))
         begin = time.perf_counter()
-        for (path, _, keys), found in self._maps_of(descriptor, job):
+        for (path, _, keys), found in self._maps_of(descriptor, job, outcome.costs):
             if isinstance(found, DiTFError):
                 outcome.failures.append(f"{path}: {found}")
                 continue
@@ -129,16 +151,17 @@ class Worker:
             outcome.count += 1
             outcome.seconds.append(time.perf_counter() - begin)
             begin = time.perf_counter()
+        outcome.costs |= meter.read()
         outcome.bytes = sum(sizes) / max(len(sizes), 1)
         return outcome
 
     def _maps_of(
-        self, descriptor: DenseDescriptor, job: Describe
+        self, descriptor: DenseDescriptor, job: Describe, costs: dict[str, float]
     ) -> Iterator[tuple[Wanted, dict[str, DescriptorMap] | DiTFError]]:
         """Describe the images of a job, each for the configurations that want it."""
-        members = {m.label: member_config(m, job.fit) for m in job.group.members}
         prepares = descriptor
         if isinstance(descriptor, DiTF):  # all members see the same noisy image
+            members = {m.label: member_config(m, job.fit) for m in job.group.members}
             prepares = DiTF(descriptor.backbone, next(iter(members.values())))
 
         def read(wanted: Wanted) -> tuple[PreparedImage, str | None, tuple[str, ...]]:
@@ -146,7 +169,7 @@ class Worker:
             with torch.no_grad():
                 return prepares.prepare(prepare_image(path, job.fit)), prompt, tuple(keys)
 
-        def run(some: Sequence[Any]) -> list[dict[str, DescriptorMap]]:
+        def describe(some: Sequence[Any]) -> list[dict[str, DescriptorMap]]:
             images, prompts, (labels, *_) = zip(*some, strict=True)
             if not isinstance(prepares, DiTF):
                 return [
@@ -176,6 +199,14 @@ class Worker:
                 for row, image in enumerate(images)
             ]
 
+        def run(some: Sequence[Any]) -> list[dict[str, DescriptorMap]]:
+            if self._counted == job.group:
+                return describe(some)
+            self._counted = job.group  # once for each group: counting takes time
+            found, flops = count_flops(lambda: describe(some))
+            costs["flops"] = flops / len(some)
+            return found
+
         return run_in_groups(
             job.images,
             read,
@@ -186,10 +217,8 @@ class Worker:
         )
 
     def _evaluate(self, job: Evaluate) -> Outcome:
-        if self._dataset is None or self._dataset[0] != job.dataset:
-            self._dataset = job.dataset, open_dataset(job.dataset)
         outcome, rows = Outcome(), []
-        dataset = self._dataset[1]
+        dataset = self._open(job.dataset)
         for index, key, maps in job.pairs:
             begin = time.perf_counter()
             try:
@@ -207,6 +236,71 @@ class Worker:
             write_part(Path(job.folder), rows)
         outcome.count = len(rows)
         return outcome
+
+    def _compare(self, job: Compare) -> Outcome:
+        outcome, rows = Outcome(), []
+        if job.protocol.task == "masks":
+            return Outcome(failures=["a matcher gives no masks"])
+        dataset: Any = self._open(job.dataset)
+        try:
+            matcher = self._start(job.matcher)
+            outcome.values["device"] = matcher.device
+            for index, key in job.pairs:
+                try:
+                    pair = dataset[index]
+                    found = matcher.match(pair, job.protocol.fit, dataset.root)
+                    row = pair_row(
+                        pair, evaluate_matches(found.matches, pair, job.protocol), dataset.root
+                    )
+                except HungError:
+                    raise
+                except DiTFError as error:
+                    outcome.failures.append(str(error))
+                    continue
+                rows.append({"key": key, **row})
+                outcome.image_seconds += found.image_seconds
+                outcome.seconds.append(found.pair_seconds)
+                for name, value in found.costs.items():
+                    outcome.costs[name] = max(value, outcome.costs.get(name, 0.0))
+        except MatcherError as error:
+            outcome.failures.append(str(error))
+            if isinstance(error, HungError):
+                self._matcher = job.matcher, error  # it is not tried with other pairs
+        if rows:
+            write_part(Path(job.folder), rows)
+        outcome.count = len(rows)
+        return outcome
+
+    def _start(self, choice: MatcherChoice) -> MatcherProcess:
+        """Return a matcher's process, starting it unless it is the current one.
+
+        Raises:
+            MatcherError: it cannot be loaded, now or before.
+        """
+        if self._matcher is None or self._matcher[0] != choice:
+            self.close()
+            self._loaded = None  # one model at a time
+            options = dict(choice.options)
+            try:
+                reason = missing_for(find_matcher(choice.name))
+                if reason:
+                    raise MatcherError(reason)
+                if self.device is not None and takes_device(choice.name):
+                    options.setdefault("device", self.device)
+                made = MatcherProcess(choice.name, options, choice.timeout)
+                self._matcher = choice, made
+            except DiTFError as error:
+                failed = error if isinstance(error, MatcherError) else MatcherError(str(error))
+                self._matcher = choice, failed
+        found = self._matcher[1]
+        if isinstance(found, MatcherError):
+            raise MatcherError(str(found))
+        return found
+
+    def _open(self, choice: DatasetChoice) -> PairDataset | SequenceDataset:
+        if self._dataset is None or self._dataset[0] != choice:
+            self._dataset = choice, open_dataset(choice)
+        return self._dataset[1]
 
     def _score(
         self, item: Pair | FrameSequence, maps: Sequence[str], protocol: Protocol, root: Path
@@ -243,3 +337,7 @@ class Worker:
         config = member_config(member, fit)
         known = None if channels is None else tuple(channels)
         return DiTF(descriptor.backbone, replace(config, massive_channels=known))
+
+
+def _place(descriptor: DenseDescriptor) -> str:
+    return str(next(descriptor.parameters(), torch.empty(0)).device)

@@ -87,6 +87,7 @@ def merge_studies(folders: Sequence[Path], out: Path) -> Path:
             "finished": max(study["finished"] for study in studies),
             "records": check_records(out / RECORDS),
             "experiments": experiments,
+            "failed": [each for study in studies for each in study.get("failed", ())],
             "costs": {
                 key: asdict(cost)
                 for folder, study in reversed(list(zip(folders, studies, strict=True)))

@@ -85,7 +85,7 @@ def test_what_is_no_mapping_is_refused(text: str) -> None:
 
 def test_two_configurations_of_one_name_are_refused() -> None:
     twice = GOOD.replace("datasets:", "  - {name: nano, block: 3}\n  - {name: nano}\ndatasets:")
-    with pytest.raises(InvalidArgumentError, match="two descriptors are called 'nano'"):
+    with pytest.raises(InvalidArgumentError, match="two descriptors or matchers are called 'nano'"):
         parse_study(twice)
 
 

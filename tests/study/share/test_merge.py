@@ -86,13 +86,13 @@ def test_halves_by_data_sets_and_by_lists_give_the_tables_of_the_whole(
         ]
         study = only(studies.study(name=f"{name}.yaml", datasets=datasets), massive_channels=[3])
         run_study(study, tmp_path / name, cache=tmp_path / "maps")
-        write_report(tmp_path / name)
         return tmp_path / name
 
-    sets = ran("sets", "first", "second")
+    sets, lists = ran("sets", "first", "second"), ran("whole", "pairs")
+    for whole in (sets, lists):
+        write_report(whole)
     check_tables([ran("set1", "first"), ran("set2", "second")], sets, tmp_path / "merged sets")
-    lists = [ran("list1", "first"), ran("list2", "second")]
-    check_tables(lists, ran("whole", "pairs"), tmp_path / "merged lists")
+    check_tables([ran("list1", "first"), ran("list2", "second")], lists, tmp_path / "merged lists")
 
 
 @pytest.mark.parametrize(

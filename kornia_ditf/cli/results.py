@@ -1,0 +1,125 @@
+"""`kornia-ditf study merge`, `compare`, `bundle` and `leaderboard`: results that travel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kornia_ditf.cli import options, output
+
+
+def merge(
+    folders: Annotated[
+        list[Path], typer.Argument(parser=options.read_path, metavar="DIR...", show_default=False)
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(parser=options.read_path, metavar="DIR", help="Folder of the merged study."),
+    ],
+) -> None:
+    """Merge finished studies, or bundles, and write one report with one set of tests.
+
+    They may hold other descriptors on the same pairs, other data sets, or the other parts of a
+    study that was split by pairs (`study run --part`). What differs otherwise is named and refused.
+    """
+    from kornia_ditf.study.report.page import write_report
+    from kornia_ditf.study.share.merge import merge_studies
+
+    merge_studies(folders, out)
+    for path in write_report(out):
+        output.echo(str(path))
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(parser=options.read_path, metavar="A", show_default=False)],
+    b: Annotated[Path, typer.Argument(parser=options.read_path, metavar="B", show_default=False)],
+    html: Annotated[
+        Path | None,
+        typer.Option(parser=options.read_path, metavar="FILE", help="Write a page, too."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Compare two finished studies, or bundles, cell by cell on the same pairs.
+
+    Differences come with intervals and paired tests, and with what else differs: settings,
+    versions, hardware. A study of another commit, device or dtype is told from its like so.
+    """
+    from dataclasses import asdict
+
+    from kornia_ditf.study.share.compare import compare_studies, comparison_page
+    from kornia_ditf.utils.files import atomic_write
+
+    found = compare_studies(a, b)
+    if html is not None:
+        with atomic_write(html) as temporary:
+            temporary.write_text(comparison_page(found, str(a), str(b)), "utf-8")
+    if as_json:
+        output.print_json(asdict(found))
+        return
+    rows = [
+        (
+            *(each.descriptor, each.dataset, each.protocol, each.score),
+            *(f"{100 * value:.1f}" for value in (each.a, each.b, each.difference.value)),
+            f"{100 * each.difference.low:.1f} to {100 * each.difference.high:.1f}",
+            f"{each.corrected:.4f}",
+        )
+        for each in found.cells
+    ]
+    columns = ("descriptor", "data set", "protocol", "score", "A", "B", "B-A", "interval", "p")
+    output.print_table(columns, rows, right=columns[4:])
+    output.echo(f"in %; p corrected by Holm for {len(rows)} cells")
+    for sentence in found.left_out:
+        output.echo(f"not compared: {sentence}")
+    for name, left, right in found.settings:
+        output.echo(f"differs: {name} is {left} in A and {right} in B")
+
+
+def bundle(
+    folder: Annotated[
+        Path, typer.Argument(parser=options.read_path, metavar="DIR", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option(parser=options.read_path, metavar="DIR", help="Folder of bundles.")
+    ] = Path("bundles"),
+) -> None:
+    """Export a study's results as a folder named by its content, to be given to others.
+
+    It holds records.parquet and study.json, without descriptor maps, images, or paths of this
+    machine; `study merge`, `compare`, `report` and `leaderboard` take it.
+    """
+    from kornia_ditf.study.share.bundle import bundle_study
+
+    output.echo(str(bundle_study(folder, out)))
+
+
+def leaderboard(
+    bundles: Annotated[
+        Path, typer.Argument(parser=options.read_path, metavar="BUNDLES", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option(parser=options.read_path, metavar="DIR", help="Folder of the page.")
+    ] = Path("leaderboard"),
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USER/NAME",
+            help="Upload page and bundles to this data set repository of the Hugging Face Hub.",
+        ),
+    ] = None,
+) -> None:
+    """Make a leaderboard of a folder of bundles: one page that works from a file.
+
+    A bundle that is damaged or no bundle is left out and named, on the page too.
+    """
+    from kornia_ditf.study.share.hub import push_leaderboard
+    from kornia_ditf.study.share.leaderboard import collect_bundles, write_leaderboard
+
+    collected = collect_bundles(bundles)
+    for sentence in collected.left_out:
+        output.echo(f"warning: {sentence}", error=True)
+    for path in write_leaderboard(collected, out):
+        output.echo(str(path))
+    if push is not None:
+        output.echo(push_leaderboard(collected, out, push))

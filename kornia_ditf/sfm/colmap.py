@@ -1,0 +1,110 @@
+"""COLMAP databases: cameras, images, keypoints, matches and two-view geometries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from kornia_ditf.sfm.graph import CorrespondenceGraph, ImagePair, ViewedImage
+
+_FOCAL = 1.2
+"""Focal length in longer sides of the image where none is known, as COLMAP guesses it."""
+
+
+def write_database(
+    graph: CorrespondenceGraph,
+    path: Path,
+    folder: Path | None = None,
+    *,
+    one_camera: bool = False,
+    max_error: float = 4.0,
+) -> None:
+    """Write a new COLMAP database that its mapper reads as it is.
+
+    The geometry of each pair is estimated by COLMAP from the inliers, so that the mapper finds
+    what its own `matches_importer` would have written. COLMAP's first pixel has its centre at
+    (0.5, 0.5), so half a pixel is added to all points.
+
+    Args:
+        graph: what is written; images without keypoints too.
+        path: of a file that is not there yet.
+        folder: of the images; the focal lengths are read from their EXIF. Without it, or where
+            there is none, 1.2 times the longer side is guessed.
+        one_camera: whether images of one size were taken by one camera, whose parameters are
+            estimated together.
+        max_error: of an inlier of the two-view geometry, in pixels.
+
+    Raises:
+        MissingExtraError: pycolmap is not installed.
+    """
+    from kornia_ditf.sfm.formats import import_extra
+
+    pycolmap = import_extra("pycolmap")
+    pycolmap.logging.minloglevel = max(pycolmap.logging.minloglevel, 2)
+    pycolmap.set_random_seed(0)
+    options = pycolmap.TwoViewGeometryOptions()
+    options.ransac.max_error = max_error
+    options.ransac.random_seed = 0
+    with pycolmap.Database.open(path) as database:
+        cameras, known, numbers = [], {}, []
+        for image in graph.images:
+            key = image.size if one_camera else image.name
+            if key not in known:
+                known[key] = _write_camera(pycolmap, database, image, folder)
+            camera = known[key]
+            cameras.append(camera)
+            numbers.append(_write_image(pycolmap, database, image.name, camera))
+            database.write_keypoints(numbers[-1], image.keypoints.numpy() + np.float32(0.5))
+        for pair in graph.pairs:
+            first, second = numbers[pair.first], numbers[pair.second]
+            database.write_matches(first, second, pair.indices.numpy().astype(np.uint32))
+            geometry = _two_views(pycolmap, graph, pair, cameras, options)
+            database.write_two_view_geometry(first, second, geometry)
+
+
+def _write_camera(pycolmap: Any, database: Any, image: ViewedImage, folder: Path | None) -> Any:
+    height, width = image.size
+    focal, prior = _FOCAL * max(image.size), False
+    if folder is not None:
+        inferred = pycolmap.infer_camera_from_image(folder / image.name)
+        if inferred.has_prior_focal_length:
+            focal, prior = inferred.mean_focal_length(), True
+    camera = pycolmap.Camera(
+        model="SIMPLE_RADIAL",
+        width=width,
+        height=height,
+        params=[focal, width / 2, height / 2, 0.0],
+        has_prior_focal_length=prior,
+    )
+    camera.camera_id = database.write_camera(camera)
+    rig = pycolmap.Rig()
+    rig.add_ref_sensor(camera.sensor_id)
+    database.write_rig(rig)
+    return camera
+
+
+def _write_image(pycolmap: Any, database: Any, name: str, camera: Any) -> int:
+    image = pycolmap.Image(name=name, camera_id=camera.camera_id)
+    image.image_id = database.write_image(image)
+    frame = pycolmap.Frame()
+    frame.rig_id = camera.camera_id  # a rig was written for each camera, in their order
+    frame.add_data_id(image.data_id)
+    database.write_frame(frame)
+    number: int = image.image_id
+    return number
+
+
+def _two_views(
+    pycolmap: Any, graph: CorrespondenceGraph, pair: ImagePair, cameras: list[Any], options: Any
+) -> Any:
+    a, b = (
+        graph.images[number].keypoints.double().numpy() + 0.5
+        for number in (pair.first, pair.second)
+    )
+    kept = pair.indices[pair.inliers].numpy().astype(np.uint32)
+    return pycolmap.estimate_two_view_geometry(
+        cameras[pair.first], a, cameras[pair.second], b, kept, options
+    )

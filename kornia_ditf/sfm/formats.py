@@ -1,0 +1,186 @@
+"""Files of a correspondence graph: COLMAP's database, hloc's HDF5, NumPy and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
+from kornia_ditf.utils.files import atomic_write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from kornia_ditf.sfm.graph import CorrespondenceGraph
+    from kornia_ditf.types import DescriptorMap
+
+    Write = Callable[[str, npt.NDArray[Any]], None]
+
+SUFFIXES = (".db", ".h5", ".npz", ".json")
+
+
+def check_format(path: Path) -> None:
+    """Check that a graph can be written to a file of this name, before the work.
+
+    Raises:
+        InvalidArgumentError: another suffix.
+        MissingExtraError: what the format needs is not installed.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InvalidArgumentError(
+            f"an export's name must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {path}"
+        )
+    if path.suffix in (".db", ".h5"):
+        import_extra("pycolmap" if path.suffix == ".db" else "h5py")
+
+
+def import_extra(name: str) -> Any:
+    """Import a module of the extra `sfm`.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{name} is not installed: pip install 'kornia-ditf[sfm]'"
+        ) from error
+
+
+def save_graph(
+    graph: CorrespondenceGraph, path: Path, folder: Path | None, one_camera: bool
+) -> list[Path]:
+    """Write a graph; see `CorrespondenceGraph.save`."""
+    from kornia_ditf.sfm.colmap import write_database
+
+    check_format(path)
+    if path.suffix == ".db":
+        with atomic_write(path) as temporary:
+            temporary.unlink()
+            write_database(graph, temporary, folder, one_camera=one_camera)
+        return [path]
+    if path.suffix == ".json":
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(_as_values(graph)), "utf-8")
+        return [path]
+    if path.suffix == ".npz":
+        with array_file(path) as write:
+            _write_keypoints(graph, write)
+            for pair in graph.pairs:
+                names = f"{graph.images[pair.first].name}:{graph.images[pair.second].name}"
+                write(f"{names}/matches", pair.indices.numpy())
+                write(f"{names}/scores", pair.scores.float().numpy())
+                write(f"{names}/inliers", pair.inliers.numpy())
+        return [path]
+    return _write_hloc(graph, path)
+
+
+@contextmanager
+def array_file(path: Path) -> Iterator[Write]:
+    """Open a `.h5` or `.npz` file, whole or not at all; yields what writes an array by its name."""
+    with atomic_write(path) as temporary:
+        if path.suffix == ".h5":
+            with import_extra("h5py").File(temporary, "w", locking=False) as file:
+                yield lambda name, array: _write_h5(file, name, array)
+        else:
+            from zipfile import ZipFile
+
+            with ZipFile(temporary, "w") as archive:
+                yield lambda name, array: _write_npy(archive, name, array)
+
+
+def write_features(path: Path, maps: Iterable[tuple[str, DescriptorMap]]) -> None:
+    """Write the tokens of images as features.
+
+    Args:
+        path: `.h5` for hloc and `.npz` hold keypoints and descriptors, and are written image by
+            image; `.db` and `.json` hold keypoints alone.
+        maps: names of images and their descriptors, read one by one.
+    """
+    from kornia_ditf.sfm.graph import CorrespondenceGraph, ViewedImage
+
+    if path.suffix in (".db", ".json"):
+        images = [ViewedImage(name, map_.frame.image_size, map_.centres()) for name, map_ in maps]
+        CorrespondenceGraph(tuple(images), ()).save(path)
+        return
+    with array_file(path) as write:
+        for name, described in maps:
+            tokens = described.tokens[0].float()
+            units = tokens / tokens.norm(dim=1, keepdim=True).clamp_min(1e-12)
+            _write_image(write, name, described.frame.image_size, described.centres())
+            write(f"{name}/descriptors", units.T.half().numpy())
+
+
+def _write_image(write: Write, name: str, size: tuple[int, int], keypoints: Tensor) -> None:
+    write(f"{name}/keypoints", keypoints.numpy())
+    write(f"{name}/scores", np.ones(len(keypoints), np.float16))
+    write(f"{name}/image_size", np.array(size[::-1]))
+
+
+def _write_keypoints(graph: CorrespondenceGraph, write: Write) -> None:
+    for image in graph.images:
+        _write_image(write, image.name, image.size, image.keypoints)
+
+
+def _write_hloc(graph: CorrespondenceGraph, path: Path) -> list[Path]:
+    """Write features, and beside them the matches and the list of pairs, as hloc names them."""
+    files = [path, *(path.with_name(f"{path.stem}-{name}") for name in ("matches.h5", "pairs.txt"))]
+    with array_file(files[0]) as write:
+        _write_keypoints(graph, write)
+    lines = []
+    with array_file(files[1]) as write:
+        for pair in graph.pairs:
+            first, second = graph.images[pair.first], graph.images[pair.second]
+            lines.append(f"{first.name} {second.name}\n")
+            a, b = pair.indices[pair.inliers].T.numpy()
+            matched = np.full(len(first.keypoints), -1, np.int32)
+            scores = np.zeros(len(first.keypoints), np.float16)
+            matched[a], scores[a] = b, pair.scores[pair.inliers].half().numpy()
+            group = "/".join(each.name.replace("/", "-") for each in (first, second))
+            write(f"{group}/matches0", matched)
+            write(f"{group}/matching_scores0", scores)
+    with atomic_write(files[2]) as temporary:
+        temporary.write_text("".join(lines), "utf-8")
+    return files
+
+
+def _as_values(graph: CorrespondenceGraph) -> dict[str, Any]:
+    return {
+        "images": [
+            {
+                "name": each.name,
+                "size": list(each.size),
+                "keypoints": each.keypoints.double().numpy().round(3).tolist(),
+            }
+            for each in graph.images
+        ],
+        "pairs": [
+            {
+                "images": [each.first, each.second],
+                "matches": each.indices.tolist(),
+                "scores": each.scores.double().numpy().round(6).tolist(),
+                "inliers": each.inliers.tolist(),
+            }
+            for each in graph.pairs
+        ],
+    }
+
+
+def _write_h5(file: Any, name: str, array: npt.NDArray[Any]) -> None:
+    file.create_dataset(name, data=array, track_times=False)
+
+
+def _write_npy(archive: Any, name: str, array: npt.NDArray[Any]) -> None:
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)

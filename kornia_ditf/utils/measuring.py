@@ -1,0 +1,99 @@
+"""Peak memory of this process and of its device, and the energy that the device took."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class Meter:
+    """Measures from when it is made until it is read.
+
+    Args:
+        device: name of the device whose memory and energy are measured.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.index = _cuda_index(device)
+        with suppress(OSError):
+            _CLEAR.write_text("5")  # Linux: start the peak of resident memory anew
+        if self.index is not None:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(self.index)
+        self.begin = _joules(self.index)
+
+    def read(self) -> dict[str, float]:
+        """Return `peak_bytes`, `device_peak_bytes` and `joules`, as far as they are known."""
+        found = {}
+        peak = peak_bytes()
+        if peak is not None:
+            found["peak_bytes"] = peak
+        if self.index is not None:
+            import torch
+
+            found["device_peak_bytes"] = float(torch.cuda.max_memory_allocated(self.index))
+        end = _joules(self.index)
+        if self.begin is not None and end is not None:
+            found["joules"] = end - self.begin
+        return found
+
+
+def count_flops(function: Callable[[], Result]) -> tuple[Result, float]:
+    """Call a function, and count the floating-point operations of torch's matrix operations."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        result = function()
+    return result, float(counter.get_total_flops())
+
+
+def peak_bytes() -> float | None:
+    """Return the peak of this process's resident memory; None where the system does not tell."""
+    with suppress(OSError, ValueError):
+        for line in _STATUS.read_text("utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return float(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
+
+
+def _cuda_index(device: str) -> int | None:
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return torch.device(device).index or 0
+
+
+def _joules(index: int | None) -> float | None:
+    """Read a GPU's counter of energy through NVML, where it and its bindings are installed."""
+    if index is None:
+        return None
+    try:
+        import pynvml
+
+        nvml: Any = pynvml
+        nvml.nvmlInit()
+        return float(nvml.nvmlDeviceGetTotalEnergyConsumption(_handle(nvml, index))) / 1000
+    except Exception:  # noqa: BLE001 - another GPU, driver or permission
+        return None
+
+
+def _handle(nvml: Any, index: int) -> Any:
+    """Return NVML's handle of a device; torch numbers those that are visible."""
+    import torch
+
+    identifier = f"GPU-{torch.cuda.get_device_properties(index).uuid}"
+    return nvml.nvmlDeviceGetHandleByUUID(identifier)
