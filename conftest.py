@@ -31,6 +31,12 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KORNIA_DITF_CACHE", str(tmp_path / ".cache"))
 
 
+@pytest.fixture(autouse=True)
+def _own_presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep calibrated presets away from the user's, in both directions."""
+    monkeypatch.setenv("KORNIA_DITF_PRESETS", str(tmp_path / ".presets"))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     import torch
 

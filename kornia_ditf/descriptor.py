@@ -54,6 +54,9 @@ class DiTF(DiscardingDescriptor):
         InvalidArgumentError: the backbone has no such block or timestep.
     """
 
+    preset = ""
+    """Where the configuration's numbers come from; `create_ditf` writes it."""
+
     def __init__(self, backbone: Backbone, config: DiTFConfig) -> None:
         super().__init__(backbone, config)
         for block in config.all_blocks:
@@ -72,7 +75,8 @@ class DiTF(DiscardingDescriptor):
             if field.name in _SHOWN or getattr(self.config, field.name) != field.default
         }
         settings = ", ".join(f"{name}={value!r}" for name, value in changed.items())
-        return f"{type(self.backbone).__name__}, width={self.width}, {settings}"
+        preset = f", preset={self.preset!r}" if self.preset else ""
+        return f"{type(self.backbone).__name__}, width={self.width}, {settings}{preset}"
 
     @property
     def width(self) -> int:

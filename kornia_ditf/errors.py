@@ -78,6 +78,10 @@ class OutputError(DiTFError, OSError):
     """A result could not be written."""
 
 
+class PresetError(InvalidArgumentError):
+    """A calibrated preset cannot be read, or holds for other weights; the message names it."""
+
+
 class DamagedFileError(DiTFError):
     """A file of descriptors, matches or a study does not hold what was written.
 
@@ -111,6 +115,10 @@ class PluginError(DiTFError):
 
 class PluginWarning(UserWarning):
     """A plugin was left out; everything else goes on."""
+
+
+class PresetWarning(UserWarning):
+    """A calibrated preset that cannot be read was left out; the message names its file."""
 
 
 class MassiveChannelsWarning(UserWarning):

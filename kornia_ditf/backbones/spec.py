@@ -36,6 +36,7 @@ class BackboneSpec:
         timestep: the paper's timestep in [0, 1000].
         long_side: length of the image's longest side in pixels.
         ensemble: number of noise draws.
+        treatment: as in `DiTFConfig`.
         massive_channels: those to discard; None where they are found in each image.
         prompt: the text prompt when the user gives none.
         protocol: name of the evaluation protocol that these numbers were published for; a study
@@ -62,9 +63,10 @@ class BackboneSpec:
     width: int
     pixels_per_token: int
     block: int
-    timestep: int
+    timestep: float
     long_side: int
     ensemble: int = 1
+    treatment: str = "adaln+discard"
     massive_channels: tuple[int, ...] | None = None
     prompt: str = ""
     protocol: str = ""

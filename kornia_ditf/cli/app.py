@@ -8,6 +8,7 @@ import typer
 
 from kornia_ditf.cli import (
     backbones,
+    calibrate,
     datasets,
     demo,
     doctor,
@@ -17,6 +18,7 @@ from kornia_ditf.cli import (
     match_folder,
     matchers,
     plugins,
+    presets,
     study,
 )
 from kornia_ditf.cli.failures import EXIT_CODES, CommandGroup
@@ -34,8 +36,10 @@ app.command("match")(match.match)
 app.command("match-folder")(match_folder.match_folder)
 app.command("extract")(extract.extract)
 app.command("inspect")(inspect.inspect)
+app.command("calibrate")(calibrate.calibrate)
 app.command("demo")(demo.demo)
 app.add_typer(backbones.app, name="backbones")
+app.add_typer(presets.app, name="presets")
 app.command("matchers")(matchers.matchers)
 app.command("plugins")(plugins.plugins)
 app.command("doctor")(doctor.doctor)

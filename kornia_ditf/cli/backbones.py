@@ -35,10 +35,11 @@ def list_installed(as_json: options.Json = False) -> None:
     The numbers in the last column refer to the lines below the table, which say where a backbone's
     block, timestep and so on come from.
     """
+    from kornia_ditf.calibration.store import with_preset
     from kornia_ditf.dense import DescriptorSpec
     from kornia_ditf.registry.lookup import list_backbones, list_descriptors
 
-    backbones = list(list_backbones().values())
+    backbones = [with_preset(spec) for spec in list_backbones().values()]
     others = [each for each in list_descriptors().values() if isinstance(each, DescriptorSpec)]
     sources = list(dict.fromkeys([*(b.source for b in backbones), *(o.source for o in others)]))
     text: list[output.Paragraph] = [_table_of_backbones(backbones, sources)]
@@ -100,6 +101,7 @@ def show(
     name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", show_default=False)],
     source: options.Source = None,
     block: options.Block = None,
+    preset: options.Preset = None,
     dtype: Annotated[
         str, typer.Option(metavar="NAME", help="Of the transformer: float32, bfloat16 or float16.")
     ] = "bfloat16",
@@ -110,6 +112,7 @@ def show(
     Only configuration files are read. Where the hub cannot be reached, memory is computed from the
     published architecture, if that is known, and the output says so.
     """
+    from kornia_ditf.calibration.store import with_preset
     from kornia_ditf.dense import DescriptorSpec
     from kornia_ditf.errors import HubUnreachableError, InvalidArgumentError
     from kornia_ditf.registry.lookup import find_descriptor
@@ -119,6 +122,7 @@ def show(
     if isinstance(spec, DescriptorSpec):
         _show_descriptor(spec, as_json)
         return
+    spec = with_preset(spec, source, preset)
     place = source or spec.repo
     chosen = spec.block if block is None else block
     if not 0 <= chosen < spec.blocks:
@@ -142,6 +146,7 @@ def show(
         ("timestep", f"{spec.timestep:g} (0 is clean, 1000 is pure noise)"),
         ("long side", f"{spec.long_side} px"),
         ("ensemble", draws),
+        ("treatment", spec.treatment),
         ("discarded", _channels(spec)),
         ("prompt", repr(spec.prompt) if spec.prompt else "none"),
         ("numbers from", spec.source),

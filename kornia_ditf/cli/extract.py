@@ -47,6 +47,7 @@ def extract(
     dtype: options.Dtype = None,
     device: options.Device = None,
     others: options.Others = None,
+    preset: options.Preset = None,
     batch: Annotated[
         int | None,
         typer.Option(
@@ -84,7 +85,7 @@ def extract(
     from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import CaptureError, ImageError, InvalidArgumentError
     from kornia_ditf.utils import provenance
-    from kornia_ditf.utils.files import sweep
+    from kornia_ditf.utils.files import make_folder, sweep
 
     paths = list({path.resolve(): path for path in images}.values())
     blocks = sorted(set(block or ()))
@@ -92,7 +93,7 @@ def extract(
         if len(blocks) > 1:
             raise InvalidArgumentError("--export writes one block; give --block once")
         check_exports([export], inputs=paths)
-    output.make_folder(out)
+    make_folder(out)
     sweep(out)
     given = {
         "block": max(blocks) if blocks else None,
@@ -105,9 +106,10 @@ def extract(
         "seed": seed,
         "dtype": dtype,
         "device": device,
+        "preset": preset,
         **options.read_others(others),
     }
-    spec = options.find_spec(backbone, others)
+    spec = options.find_spec(backbone, others, source, preset)
     side = options.side_in_pixels(long_side, spec)
     stages = progress.Stages()
     with stages.stage("load"):

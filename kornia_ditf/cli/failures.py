@@ -25,6 +25,7 @@ from kornia_ditf.errors import (
     MassiveChannelsWarning,
     OutputError,
     PluginWarning,
+    PresetWarning,
     UnknownBackboneError,
 )
 
@@ -140,10 +141,11 @@ def _saying_interrupted() -> Iterator[None]:
 
 @contextmanager
 def showing_plugin_warnings() -> Iterator[None]:
-    """Show warnings about plugins and massive channels, in one line each, and no others."""
+    """Show warnings about plugins, presets and massive channels in a line each, and no others."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", PluginWarning)
+        warnings.simplefilter("default", PresetWarning)
         warnings.simplefilter("default", MassiveChannelsWarning)
         warnings.simplefilter("default", CompilationWarning)
         warnings.showwarning = _show_warning

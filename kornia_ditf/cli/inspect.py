@@ -36,6 +36,7 @@ def inspect(
     dtype: options.Dtype = None,
     device: options.Device = None,
     others: options.Others = None,
+    preset: options.Preset = None,
     point: Annotated[
         tuple[float, float] | None,
         typer.Option(
@@ -80,13 +81,14 @@ def inspect(
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.errors import InvalidArgumentError
     from kornia_ditf.utils import provenance
+    from kornia_ditf.utils.files import make_folder
     from kornia_ditf.utils.picture import save_picture
     from kornia_ditf.viz.inspection import inspect_channels
     from kornia_ditf.viz.pca import draw_pca_sheet
 
     if top < 1:
         raise InvalidArgumentError(f"--top must be at least 1, got {top}")
-    spec = options.find_spec(backbone, others)
+    spec = options.find_spec(backbone, others, source, preset)
     if not isinstance(spec, BackboneSpec):
         raise InvalidArgumentError(
             f"inspect looks into the blocks of a Diffusion Transformer, and {spec.name} is none; "
@@ -96,7 +98,7 @@ def inspect(
     side = options.side_in_pixels(long_side, spec)
     pictures = [read_fitting(path, side, spec.pixels_per_token) for path in images]
     if out is not None:
-        output.make_folder(out)
+        make_folder(out)
     output.check_output(pca, inputs=images)
     given = {
         "block": block,
@@ -108,6 +110,7 @@ def inspect(
         "seed": seed,
         "dtype": dtype,
         "device": device,
+        "preset": preset,
         **options.read_others(others),
     }
     stages = progress.Stages()

@@ -48,6 +48,7 @@ def match(
     dtype: options.Dtype = None,
     device: options.Device = None,
     others: options.Others = None,
+    preset: options.Preset = None,
     matcher: Annotated[
         str | None,
         typer.Option(
@@ -148,7 +149,7 @@ def match(
         match_with(matcher, paths, chosen, picture, json_file, limit, export or (), as_json)
         return
     kind = check_search(search)
-    spec = options.find_spec(backbone, others)
+    spec = options.find_spec(backbone, others, source, preset)
     side = options.side_in_pixels(long_side, spec)
     images = [read_fitting(path, side, spec.pixels_per_token) for path in paths]
     for path in (picture, json_file):
@@ -166,6 +167,7 @@ def match(
             "seed": seed,
             "dtype": dtype,
             "device": device,
+            "preset": preset,
             **options.read_others(others),
         }
         descriptor = options.load_descriptor(spec, source, given)

@@ -108,10 +108,10 @@ def match_folder(
     from kornia_ditf.cli import output, progress
     from kornia_ditf.registry.matchers import load_matcher
     from kornia_ditf.sfm import folder as engine
-    from kornia_ditf.utils.files import sweep
+    from kornia_ditf.utils.files import make_folder, sweep
 
     targets = export or [out / "matches.npz"]
-    output.make_folder(out)
+    make_folder(out)
     sweep(out)
     check_exports(targets)
     own = {"device": device, "dtype": dtype, "long_side": long_side or None}

@@ -111,6 +111,15 @@ Dtype = Annotated[
 Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="cpu, cuda, mps ... [default: cpu]")
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="FILE",
+        help="Take the numbers of this calibrated preset, or those that come with the backbone: "
+        "none.  [default: the preset kept for these weights]",
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Write one JSON document to standard output, no text.")
 ]
@@ -167,25 +176,35 @@ def load_ditf(
 
 
 def find_spec(
-    name: str | None, others: Sequence[str] | None = None
+    name: str | None,
+    others: Sequence[str] | None = None,
+    source: str | None = None,
+    preset: str | None = None,
 ) -> BackboneSpec | DescriptorSpec:
     """Find what the option --backbone names; None is the embedded default.
 
     Args:
         name: of the backbone or descriptor.
         others: the option --option, which may say which revision of a model is meant.
+        source: the option --source, where the weights are.
+        preset: the option --preset; see `with_preset`.
 
     Raises:
         UnknownBackboneError: neither a name nor a folder.
         CheckpointError: a folder holds no model of a known family.
         HubError: the hub does not give the configurations.
     """
+    from kornia_ditf.backbones.spec import BackboneSpec
+    from kornia_ditf.calibration.store import with_preset
     from kornia_ditf.loading.checkpoint import hub_options
     from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, find_descriptor
 
-    return find_descriptor(
-        DEFAULT_BACKBONE if name is None else name, **hub_options(read_others(others))
-    )
+    known = read_others(others)
+    hub = hub_options(known)
+    spec = find_descriptor(DEFAULT_BACKBONE if name is None else name, **hub)
+    if isinstance(spec, BackboneSpec):
+        return with_preset(spec, source, preset or known.get("preset"), **hub)
+    return spec
 
 
 def side_in_pixels(long_side: int | None, spec: BackboneSpec | DescriptorSpec) -> int | None:

@@ -203,22 +203,6 @@ def check_output(path: Path | None, *, inputs: Sequence[Path] = ()) -> None:
         raise OutputError(f"cannot write {path}: it is one of the images; name another file")
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder for results, if it is not there.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    from kornia_ditf.errors import OutputError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to {folder} ({error.strerror}): name another folder"
-        ) from error
-
-
 def _write(text: str, *, error: bool = False) -> None:
     from kornia_ditf.errors import OutputError
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from kornia_ditf.errors import DatasetError, ImageError
+from kornia_ditf.errors import DatasetError, ImageError, InvalidArgumentError
 from kornia_ditf.utils.images import read_size
 
 
@@ -27,6 +27,29 @@ def given_folder(root: str | Path) -> Path:
     if not str(root):
         raise DatasetError(root, "the name of the folder is empty; type `.` for this one")
     return folder
+
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
+"""What the names of image files end with."""
+
+
+def list_images(root: str | Path, pattern: str = "*") -> list[Path]:
+    """List the images of a folder, in alphabetical order; folders in it are not looked into.
+
+    Raises:
+        DatasetError: the folder is missing or holds no such image.
+        InvalidArgumentError: the pattern is malformed.
+    """
+    folder = given_folder(root)
+    if not folder.is_dir():
+        raise DatasetError(folder, "there is no such folder")
+    try:
+        images = sorted(path for path in folder.glob(pattern) if path.suffix.lower() in SUFFIXES)
+    except (ValueError, NotImplementedError) as error:
+        raise InvalidArgumentError(f"pattern must be as in `*.jpg`, got {pattern!r}") from error
+    if not images:
+        raise DatasetError(folder, f"it holds no image {pattern} ({', '.join(SUFFIXES)})")
+    return images
 
 
 def find_root(root: str | Path, folder: str, inside: tuple[str, ...], how: str) -> Path:

@@ -17,16 +17,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kornia_ditf.datasets.files import given_folder, image_size
+from kornia_ditf.datasets.files import given_folder, image_size, list_images
 from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.datasets.relief import Relief, random_points, random_relief, render
 from kornia_ditf.datasets.spec import DatasetSpec
-from kornia_ditf.errors import DatasetError, InvalidArgumentError
+from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.utils.cache import cache_folder, is_sound, write_checked
 from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.images import read_image
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
 _KINDS = ("viewpoint", "illumination", "both")
 _POSE = "pose"
 _MARGIN = 4
@@ -212,14 +211,7 @@ def load(
     if not 0 < strength <= 0.45:
         raise InvalidArgumentError(f"strength must lie in (0, 0.45], got {strength!r}")
     SPEC.check_split(split, folder)
-    if not folder.is_dir():
-        raise DatasetError(folder, "there is no such folder")
-    try:
-        images = sorted(path for path in folder.glob(pattern) if path.suffix.lower() in _SUFFIXES)
-    except (ValueError, NotImplementedError) as error:
-        raise InvalidArgumentError(f"pattern must be as in `*.jpg`, got {pattern!r}") from error
-    if not images:
-        raise DatasetError(folder, f"it holds no image {pattern} ({', '.join(_SUFFIXES)})")
+    images = list_images(folder, pattern)
     changes = [
         Change(kind=kind, strength=strength, seed=seed * 1000 + version, points=points)
         for version in range(versions)

@@ -21,6 +21,7 @@ import torch
 from kornia_ditf import backbones, datasets, matchers
 from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.calibration.store import with_preset
 from kornia_ditf.config import DiTFConfig
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
@@ -189,12 +190,11 @@ def create_descriptor(
             preset is that of the hub id it was loaded from, or else the neutral one.
         source: where a named one's weights are, if not in its own repository: a folder, a hub id,
             or a model in memory.
-        options: for a backbone, fields of `DiTFConfig` change the preset (`block`, `timestep`,
-            `treatment`, `ensemble` ...) and all others go to its loader (`dtype`, `device`,
-            `offload`, `revision`, `guidance` ...). For a fusion, `weights` and `grid` are those of
-            `FusedDescriptor`, `options` holds each part's by its name, and all others go to every
-            part. For any other descriptor all go to its loader. A dtype may be a name:
-            `"bfloat16"`.
+        options: for a backbone, fields of `DiTFConfig` change the preset (`block`, `timestep` ...),
+            `preset` is the file of a calibrated one or `"none"`, and all others go
+            to its loader (`dtype`, `device`, `offload`, `revision`, `guidance` ...). For a fusion,
+            `weights` and `grid` are those of `FusedDescriptor`, `options` holds each part's, and
+            all others go to every part. For others all go to the loader.
 
     Raises:
         UnknownBackboneError: there is no such descriptor, or no family has such a transformer.
@@ -248,9 +248,10 @@ def create_ditf(
 def _create_ditf(
     spec: BackboneSpec, source: str | Path | LoadedModel | None, options: Mapping[str, Any]
 ) -> DiTF:
+    spec = with_preset(spec, source, options.get("preset"), **hub_options(options))
     names = {each.name for each in fields(DiTFConfig)}
     changes = {key: value for key, value in options.items() if key in names}
-    loading = {key: value for key, value in options.items() if key not in names}
+    loading = {k: value for k, value in options.items() if k not in {*names, "preset"}}
     config = read_config(spec, changes)
     last = max(config.all_blocks)
     if last >= spec.blocks:
@@ -261,6 +262,7 @@ def _create_ditf(
         loading["block"] = last
     backbone = load_spec(spec, (spec.repo if source is None else source,), loading)
     ditf = DiTF(_check_made(spec, backbone, Backbone), config)
+    ditf.preset = spec.source
     if "massive_channels" not in changes:
         ditf.channels_from = "preset"
     return ditf

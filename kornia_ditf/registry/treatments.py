@@ -56,6 +56,7 @@ def read_config(spec: BackboneSpec, changes: Mapping[str, Any]) -> DiTFConfig:
     Raises:
         InvalidArgumentError: a value is out of range.
     """
-    if isinstance(changes.get("treatment"), str):
-        changes = {**changes, "treatment": find_treatment(changes["treatment"])}
+    treatment = changes.get("treatment", spec.treatment)
+    if isinstance(treatment, str):
+        changes = {**changes, "treatment": find_treatment(treatment)}
     return DiTFConfig.from_spec(spec, **changes)

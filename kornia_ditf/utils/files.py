@@ -79,6 +79,20 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, if it is not there.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {folder} ({error.strerror}): name another folder"
+        ) from error
+
+
 def sweep(folder: Path) -> None:
     """Remove the temporary files below a folder whose writers were killed.
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.calibration.store import NO_PRESET, with_preset
 from kornia_ditf.config import DiTFConfig
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.checkpoint import hub_options
@@ -86,6 +87,9 @@ def member_config(member: Configuration, fit: Fit) -> DiTFConfig:
     spec = find_descriptor(member.name, **hub_options(member.settings))
     if not isinstance(spec, BackboneSpec):
         raise InvalidArgumentError(f"{member.name} is no backbone of a DiTF")
+    # A study's numbers are those of its file, whatever was calibrated on this machine.
+    preset = member.settings.get("preset", NO_PRESET)
+    spec = with_preset(spec, member.source, preset, **hub_options(member.settings))
     settings = {k: v for k, v in member.settings.items() if k in _DITF_FIELDS and k != "prompt"}
     if fit.kind != "whole":
         settings["long_side"] = None

@@ -71,7 +71,7 @@ class StudyResult(_Lenient):
     hardware: Hardware
     commit: str | None
     records: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    experiments: Annotated[list[ExperimentResult], Field(min_length=1)]
+    experiments: list[ExperimentResult]
     failed: list[FailedCell] = []
     costs: dict[str, dict[str, int | float | None]] = {}
 

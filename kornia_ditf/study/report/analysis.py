@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from kornia_ditf.errors import StudyError
-from kornia_ditf.study.report.scores import ExperimentScores, Score, read_experiment
-from kornia_ditf.study.report.statistics import (
+from kornia_ditf.metrics.statistics import (
     Floats,
     Interval,
     bootstrap,
@@ -21,6 +20,7 @@ from kornia_ditf.study.report.statistics import (
     paired_permutation,
     ratio,
 )
+from kornia_ditf.study.report.scores import ExperimentScores, Score, read_experiment
 from kornia_ditf.study.run.costs import Cost, cost_key, known_costs
 from kornia_ditf.study.store.records import RECORDS
 
@@ -120,9 +120,7 @@ def analyse(out: Path, summary: Mapping[str, Any]) -> list[Section]:
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for experiment in summary["experiments"]:
-        groups.setdefault((experiment["dataset"], experiment["protocol"]["name"]), []).append(
-            experiment
-        )
+        groups.setdefault(cell_of(experiment), []).append(experiment)
     costs = known_costs(out, summary)
     choice = summary["study"]["report"]
     return [
@@ -138,6 +136,11 @@ def analyse(out: Path, summary: Mapping[str, Any]) -> list[Section]:
     ]
 
 
+def cell_of(experiment: Mapping[str, Any]) -> tuple[str, str]:
+    """Return which table an experiment stands in: labels of its data set and protocol."""
+    return experiment["dataset"], experiment["protocol"]["name"]
+
+
 def _section(
     records: Path,
     experiments: Sequence[Mapping[str, Any]],
@@ -145,10 +148,7 @@ def _section(
     choice: Mapping[str, Any],
 ) -> Section:
     dataset, protocol = experiments[0]["dataset"], experiments[0]["protocol"]
-    scored = [
-        read_experiment(records, experiment["descriptor"], dataset, protocol)
-        for experiment in experiments
-    ]
+    scored = [read_experiment(records, experiment) for experiment in experiments]
     first = scored[0]
     if len({len(each.names) for each in scored}) > 1:
         raise StudyError(f"{records}: configurations on {dataset!r} have other numbers of pairs")
@@ -223,7 +223,7 @@ def _compare(
     if reference is None and len(rows) <= _ALL_PAIRS_UP_TO:
         couples = list(combinations(range(len(rows)), 2))
     else:
-        base = 0 if reference is None else labels.index(reference)
+        base = labels.index(reference) if reference in labels else 0
         couples = [(place, base) for place in range(len(rows)) if place != base]
     clusters = scored[0].images if choice["resample"] == "image" else None
     p_values = [

@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from kornia_ditf.metrics.statistics import Interval
 from kornia_ditf.study.report.analysis import Curve, Row, Section
-from kornia_ditf.study.report.statistics import Interval
 from kornia_ditf.utils.text import printable
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, and a marker for each.

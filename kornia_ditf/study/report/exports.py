@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple
 from importlib.resources import files
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import DiTFError
 from kornia_ditf.registry.lookup import find_descriptor
+from kornia_ditf.registry.matchers import find_matcher
 from kornia_ditf.study.report.analysis import Section
 from kornia_ditf.utils.text import one_line
 
@@ -32,7 +34,7 @@ def scores_csv(sections: Iterable[Section]) -> str:
         for row in s.rows
         for score, value in zip(s.scores, row.values, strict=True)
     )
-    return _table(_SCORES, rows)
+    return csv_table(_SCORES, rows)
 
 
 def tests_csv(sections: Iterable[Section]) -> str:
@@ -45,7 +47,7 @@ def tests_csv(sections: Iterable[Section]) -> str:
         for s in sections
         for each in s.comparisons
     )
-    return _table(_TESTS, rows)
+    return csv_table(_TESTS, rows)
 
 
 def bibliography(summary: Mapping[str, Any]) -> str:
@@ -62,13 +64,10 @@ def bibliography(summary: Mapping[str, Any]) -> str:
     for name in {each["name"] for each in summary["experiments"]}:
         if "/" in name:  # a folder or a repository on the hub, which nothing is asked for here
             continue
-        try:
-            spec = find_descriptor(name)
-        except DiTFError:  # its plugin is not installed here
-            continue
-        texts.append(spec.source)
-        if isinstance(spec, BackboneSpec):
-            names.add("ditf")
+        with suppress(DiTFError):  # its plugin may not be installed here
+            texts.append(find_matcher(name).source)
+            if isinstance(find_descriptor(name), BackboneSpec):
+                names.add("ditf")
     cited = {number for text in texts for number in _ARXIV.findall(text)}
     known = files("kornia_ditf.study.report").joinpath("references.bib").read_text("utf-8")
     entries = [software]
@@ -84,23 +83,16 @@ def bibliography(summary: Mapping[str, Any]) -> str:
     return "\n\n".join(entries) + "\n"
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def csv_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return rows as CSV."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([safe_cell(value) for value in row] for row in rows)
+    writer.writerows([_safe(value) for value in row] for row in rows)
     return file.getvalue()
 
 
-def safe_cell(value: Any) -> Any:
-    """Return a value for a CSV file: text on one line, and none that is a formula.
-
-    Example:
-        >>> safe_cell("=1+1"), safe_cell(0.5)
-        ("'=1+1", 0.5)
-    """
-    if not isinstance(value, str):
-        return value
-    text = one_line(value)
+def _safe(value: Any) -> Any:
+    text = one_line(value) if isinstance(value, str) else value
     # A spreadsheet takes such a text for a formula, and runs it.
-    return f"'{text}" if text[:1] in "=+-@" and text else text
+    return f"'{text}" if isinstance(text, str) and text[:1] in tuple("=+-@") else text

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kornia_ditf.metrics.statistics import Interval
 from kornia_ditf.study.define.listing import dataset_labels
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.report import charts
@@ -17,7 +18,7 @@ from kornia_ditf.study.report.analysis import FEW_PAIRS, Section, analyse
 from kornia_ditf.study.report.costing import CostColumn, cost_columns
 from kornia_ditf.study.report.exports import bibliography, scores_csv, tests_csv
 from kornia_ditf.study.report.pictures import PairImages, PairPicture, draw_pairs
-from kornia_ditf.study.report.statistics import Interval
+from kornia_ditf.study.report.scores import checking
 from kornia_ditf.study.report.viewer import view_pairs
 from kornia_ditf.study.run.summary import read_finished
 from kornia_ditf.study.store.records import RECORDS
@@ -99,14 +100,23 @@ def write_report(out: Path) -> list[Path]:
         "tests.csv": tests_csv(sections),
         "references.bib": bibliography(summary),
     }
+    return write_texts(out, texts)
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
+    """Write texts into a folder by their names, and return the files.
+
+    Raises:
+        OutputError: one cannot be written.
+    """
     for name, text in texts.items():
-        with atomic_write(out / name) as temporary:
+        with atomic_write(folder / name) as temporary:
             temporary.write_text(text, "utf-8")
-    return [out / name for name in texts]
+    return [folder / name for name in texts]
 
 
 def _show(out: Path, section: Section, summary: Mapping[str, Any]) -> Shown:
-    best = max(section.rows, key=lambda row: row.values[0].value).descriptor
+    best = max(section.rows, key=lambda row: row.values[0].value)
     drawn: list[tuple[str, str | None]] = [
         ("Scores at a glance", charts.draw_scores(section)),
         ("Over blocks", charts.draw_curves(section, "block")),
@@ -130,19 +140,15 @@ def _show(out: Path, section: Section, summary: Mapping[str, Any]) -> Shown:
         upright=section.protocol["fit"]["upright"],
         limit_bytes=_IMAGE_BYTES,
     )
-    labels = {
-        "descriptor": best,
-        "dataset": section.dataset,
-        "protocol": section.protocol["name"],
-    }
-    pictures = draw_pairs(out / RECORDS, labels, images, study.report.pictures)
-    view = view_pairs(out / RECORDS, section, images, study.report.viewer)
+    with checking(out / RECORDS, best.experiment):
+        pictures = draw_pairs(out / RECORDS, best.experiment, images, study.report.pictures)
+        view = view_pairs(out / RECORDS, section, images, study.report.viewer)
     kinds = tuple(
         (kind, len(list(scores))) for kind, scores in groupby(section.scores, lambda s: s.kind)
     )
     kept = tuple((heading, image) for heading, image in drawn if image is not None)
     columns = cost_columns(section.rows)
-    return Shown(section, kinds, kept, best, tuple(pictures), columns, view)
+    return Shown(section, kinds, kept, best.descriptor, tuple(pictures), columns, view)
 
 
 def _configurations(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -101,18 +101,18 @@ class PairImages:
 
 
 def draw_pairs(
-    path: Path, experiment: Mapping[str, str], images: PairImages, count: int
+    path: Path, experiment: Mapping[str, Any], images: PairImages, count: int
 ) -> list[PairPicture]:
     """Draw the best and the worst pairs of an experiment.
 
     Args:
         path: the file of records.
-        experiment: labels of the descriptor and of the data set, and the protocol's name.
+        experiment: as a summary has it.
         images: of the data set.
         count: number of best pairs, and of worst; a pair is shown once.
     """
     columns = ("pair", "hits", "distances", "base")
-    short = read_records(path, columns=columns, **experiment).to_pylist()
+    short = read_records(path, experiment, columns).to_pylist()
     ranked = sorted(
         (place for place, row in enumerate(short) if row["distances"]),
         key=lambda place: _quality(short[place]),
@@ -122,7 +122,7 @@ def draw_pairs(
     count = min(count, len(ranked) // 2 if len(ranked) > 1 else len(ranked))
     wanted = [(place, "best") for place in ranked[::-1][:count]]
     wanted += [(place, "worst") for place in ranked[:count] if len(ranked) > 1]
-    rows = read_records(path, **experiment).take([place for place, _ in wanted]).to_pylist()
+    rows = read_records(path, experiment).take([place for place, _ in wanted]).to_pylist()
     return [
         PairPicture(row["pair"], kind, sum(row["hits"][0]), len(row["hits"][0]), images.draw(row))
         for row, (_, kind) in zip(rows, wanted, strict=True)

@@ -5,7 +5,8 @@ A score is a ratio of sums over pairs (see `statistics`), so that it can be draw
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from kornia_ditf.metrics.accumulate import MMA, HomographyAccuracy, JAndF
 from kornia_ditf.metrics.functional import area_contributions
 from kornia_ditf.metrics.pck import PCK
 from kornia_ditf.metrics.pose import PoseAccuracy
-from kornia_ditf.study.report.statistics import Floats, category_means
+from kornia_ditf.metrics.statistics import Floats, category_means
 from kornia_ditf.study.store.records import read_records
 
 _READ = ("pair", "category", "image_a", "distances", "base", "hits", "scores")
@@ -65,32 +66,21 @@ class ExperimentScores:
     points: int
 
 
-def read_experiment(
-    path: Path, descriptor: str, dataset: str, protocol: Mapping[str, Any]
-) -> ExperimentScores:
+def read_experiment(path: Path, experiment: Mapping[str, Any]) -> ExperimentScores:
     """Read one experiment's records and score its pairs.
 
     Args:
         path: the file of records.
-        descriptor: label of the experiment's configuration.
-        dataset: label of its data set.
-        protocol: its protocol, as a summary has it.
+        experiment: as a summary has it.
 
     Raises:
         StudyError: the records are not such as the protocol gives.
     """
-    table = read_records(
-        path, columns=_READ, descriptor=descriptor, dataset=dataset, protocol=protocol["name"]
-    )
-    rows = table.to_pylist()
-    try:
+    protocol = experiment["protocol"]
+    with checking(path, experiment):
+        rows = read_records(path, experiment, _READ).to_pylist()
         _check_rows(rows, protocol)
         scores, definitions, above, below = _SCORERS[protocol["task"]](rows, protocol)
-    except (LookupError, TypeError, ValueError) as error:
-        raise StudyError(
-            f"{path}: the records of {descriptor!r} on {dataset!r} are not such as the protocol "
-            f"{protocol['name']!r} gives ({error})"
-        ) from error
     return ExperimentScores(
         scores=tuple(scores),
         definitions=tuple(definitions),
@@ -101,6 +91,22 @@ def read_experiment(
         names=tuple(row["pair"] for row in rows),
         points=sum(len(row["distances"]) for row in rows),
     )
+
+
+@contextmanager
+def checking(path: Path, experiment: Mapping[str, Any]) -> Iterator[None]:
+    """Say of records that cannot be used, since they come from elsewhere, whose they are.
+
+    Raises:
+        StudyError: whatever they were used for failed.
+    """
+    try:
+        yield
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise StudyError(
+            f"{path}: the records of {experiment['descriptor']!r} on {experiment['dataset']!r} are "
+            f"not such as the protocol {experiment['protocol']['name']!r} gives ({error})"
+        ) from error
 
 
 def _check_rows(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> None:

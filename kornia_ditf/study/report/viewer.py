@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from kornia_ditf.study.store.records import read_records
 from kornia_ditf.utils.text import one_line
 
 _CONTESTANTS = 12
-_POINTS = 100
+_POINTS = ("points_a", "found_b", "true_b")
+_MOST_POINTS = 100
 
 
 def view_pairs(path: Path, section: Section, images: PairImages, count: int) -> dict[str, Any]:
@@ -34,23 +34,17 @@ def view_pairs(path: Path, section: Section, images: PairImages, count: int) -> 
         (width, height) in their own pixels and `src`, null where one cannot be read or the page
         would grow too large. Empty where the protocol has no points.
     """
-    best = sorted(section.rows, key=lambda row: -_or_zero(row.values[0].value))[:_CONTESTANTS]
-    names = [row.descriptor for row in section.rows if row in best]
-    labels = {"dataset": section.dataset, "protocol": section.protocol["name"]}
+    best = sorted(section.rows, key=lambda row: -np.nan_to_num(row.values[0].value))[:_CONTESTANTS]
+    shown_rows = [row.experiment for row in section.rows if row in best]
     shares = np.stack(
-        [
-            _shares(read_records(path, columns=["hits"], descriptor=name, **labels).to_pylist())
-            for name in names
-        ]
+        [_shares(read_records(path, each, ["hits"]).to_pylist()) for each in shown_rows]
     )
     with_points = np.flatnonzero(np.isfinite(shares).any(0))
     spread = np.nan_to_num(shares).std(0)
     chosen = sorted(with_points.tolist(), key=lambda place: (-spread[place], place))[:count]
     if not chosen:
         return {}
-    records = [
-        read_records(path, descriptor=name, **labels).take(chosen).to_pylist() for name in names
-    ]
+    records = [read_records(path, each).take(chosen).to_pylist() for each in shown_rows]
     places: dict[str, int] = {}
     shown: list[dict[str, Any]] = []
     pairs = []
@@ -67,7 +61,8 @@ def view_pairs(path: Path, section: Section, images: PairImages, count: int) -> 
                 "answers": [_answers(row) for row in rows],
             }
         )
-    return {"names": [one_line(name) for name in names], "pairs": pairs, "images": shown}
+    names = [one_line(each["descriptor"]) for each in shown_rows]
+    return {"names": names, "pairs": pairs, "images": shown}
 
 
 def _shares(rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -76,24 +71,15 @@ def _shares(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 def _answers(row: Mapping[str, Any]) -> list[list[float]]:
     """Return a pair's points, spread over them where there are too many."""
-    total = len(row["distances"])
-    kept = sorted({round(each) for each in np.linspace(0, total - 1, min(total, _POINTS))})
-    return [
-        [
-            *(round(v, 1) for key in ("points_a", "found_b", "true_b") for v in row[key][place]),
-            int(row["hits"][0][place]),
-        ]
-        for place in kept
-    ]
+    points = np.concatenate([np.reshape(row[key], (-1, 2)) for key in _POINTS], 1)
+    usable = np.flatnonzero(np.isfinite(points).all(1))
+    few = np.linspace(0, len(usable) - 1, min(len(usable), _MOST_POINTS)).round().astype(int)
+    return [[*points[at].round(1).tolist(), int(row["hits"][0][at])] for at in usable[few]]
 
 
 def _extent(rows: Sequence[Mapping[str, Any]], side: int) -> tuple[int, int]:
     """Return the least size, (width, height), that holds the points of an image."""
-    keys = ("points_a",) if side == 0 else ("found_b", "true_b")
-    points = [point for row in rows for key in keys for point in row[key]]
-    found = [math.ceil(max((p[axis] for p in points), default=0)) + 1 for axis in (0, 1)]
-    return found[0], found[1]
-
-
-def _or_zero(value: float) -> float:
-    return value if math.isfinite(value) else 0.0
+    keys = _POINTS[:1] if side == 0 else _POINTS[1:]
+    points = np.concatenate([np.reshape(row[key], (-1, 2)) for row in rows for key in keys])
+    width, height = np.ceil(np.nan_to_num(points, posinf=0, neginf=0).max(0)) + 1
+    return max(1, int(width)), max(1, int(height))

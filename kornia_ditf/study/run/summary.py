@@ -104,6 +104,7 @@ def read_finished(folder: Path) -> dict[str, Any]:
     path = folder / RECORDS
     try:
         check_file(path, _MAX_RECORDS)
+        check_file(path.with_suffix(".sha256"), _MAX_SUMMARY)
         digest = check_records(path)
         if digest != summary["records"]:
             raise StudyError(f"the last run in {folder} was stopped before its end; run it again")

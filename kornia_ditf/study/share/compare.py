@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from kornia_ditf.errors import StudyError
-from kornia_ditf.study.report.analysis import resample
+from kornia_ditf.metrics.statistics import Interval, holm, interval, paired_permutation, ratio
+from kornia_ditf.study.report.analysis import cell_of, resample
 from kornia_ditf.study.report.page import environment
 from kornia_ditf.study.report.scores import ExperimentScores, read_experiment
-from kornia_ditf.study.report.statistics import Interval, holm, interval, paired_permutation, ratio
 from kornia_ditf.study.run.summary import read_finished
 from kornia_ditf.study.share.merge import contents_differ, differences, settings_of
 from kornia_ditf.study.store.records import RECORDS
@@ -87,7 +87,7 @@ def compare_studies(a: Path, b: Path) -> StudyComparison:
         if first is None or second is None:
             left_out.append(reason)
             continue
-        scored = _read(a, first), _read(b, second)
+        scored = read_experiment(a / RECORDS, first), read_experiment(b / RECORDS, second)
         reason = _incomparable(first, second, *scored)
         if reason:
             left_out.append(f"{_name(first)}: {reason}")
@@ -118,8 +118,7 @@ def _couples(
     tables: list[dict[tuple[str, str], dict[str, Experiment]]] = [{}, {}]
     for table, study in zip(tables, (a, b), strict=True):
         for each in study["experiments"]:
-            rows = table.setdefault((each["dataset"], each["protocol"]["name"]), {})
-            rows[each["descriptor"]] = each
+            table.setdefault(cell_of(each), {})[each["descriptor"]] = each
     for key in {**tables[0], **tables[1]}:
         rows_a, rows_b = (table.get(key, {}) for table in tables)
         if len(rows_a) == len(rows_b) == 1:
@@ -195,11 +194,6 @@ def _settings(
     for first, second in compared:
         for name in ("name", "settings", "channels", "device", "identity"):
             yield from differences(first[name], second[name], f"{_name(first)}: {name}")
-
-
-def _read(folder: Path, experiment: Experiment) -> ExperimentScores:
-    labels = experiment["descriptor"], experiment["dataset"], experiment["protocol"]
-    return read_experiment(folder / RECORDS, *labels)
 
 
 def _name(experiment: Experiment) -> str:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kornia_ditf.errors import DiTFError, StudyError
+from kornia_ditf.metrics.statistics import Interval, interval, ratio
 from kornia_ditf.study.define.spec import ReportChoice
 from kornia_ditf.study.report.analysis import resample
-from kornia_ditf.study.report.exports import safe_cell
-from kornia_ditf.study.report.page import environment
+from kornia_ditf.study.report.exports import csv_table
+from kornia_ditf.study.report.page import environment, write_texts
 from kornia_ditf.study.report.scores import ExperimentScores, Score, read_experiment
-from kornia_ditf.study.report.statistics import Interval, interval, ratio
 from kornia_ditf.study.run.costs import Cost, cost_key, known_costs
 from kornia_ditf.study.share.bundle import read_bundle
 from kornia_ditf.study.store.cache import content_key
 from kornia_ditf.study.store.folder import make_folder
 from kornia_ditf.study.store.records import RECORDS, read_records
-from kornia_ditf.utils.files import atomic_write
 
 FILES = ("index.html", "leaderboard.csv")
 
@@ -136,7 +134,7 @@ def collect_bundles(folder: Path) -> Leaderboard:
         told = "; ".join(left_out) or "type `kornia-ditf study bundle DIR` to make one"
         raise StudyError(f"there is no bundle in {folder} ({told})")
     for board in boards.values():
-        board.entries.sort(key=lambda entry: -_or_zero(entry.values[0].value))
+        board.entries.sort(key=lambda entry: -np.nan_to_num(entry.values[0].value))
     return Leaderboard(tuple(boards.values()), tuple(read), tuple(left_out))
 
 
@@ -168,11 +166,13 @@ def write_leaderboard(leaderboard: Leaderboard, out: Path) -> list[Path]:
         "confidence": ReportChoice().confidence,
     }
     page = environment("index.html").get_template("leaderboard.html.j2").render(told)
-    texts = dict(zip(FILES, (page, _csv(leaderboard)), strict=True))
-    for name, text in texts.items():
-        with atomic_write(out / name) as temporary:
-            temporary.write_text(text, "utf-8")
-    return [out / name for name in texts]
+    rows = (
+        _csv_row(board, entry, score, value)
+        for board in leaderboard.boards
+        for entry in board.entries
+        for score, value in zip(board.scores, entry.values, strict=True)
+    )
+    return write_texts(out, dict(zip(FILES, (page, csv_table(_COLUMNS, rows)), strict=True)))
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
@@ -187,8 +187,7 @@ def _candidates(folder: Path) -> Iterator[Path]:
 def _entry(
     bundle: Path, summary: Mapping[str, Any], experiment: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any], ExperimentScores, Entry]:
-    labels = experiment["descriptor"], experiment["dataset"], experiment["protocol"]
-    scored = read_experiment(bundle / RECORDS, *labels)
+    scored = read_experiment(bundle / RECORDS, experiment)
     choice = ReportChoice()
     drawn, _ = resample(scored.numerators, scored.denominators, scored, choice.model_dump())
     values = ratio(scored.numerators, scored.denominators)
@@ -214,27 +213,10 @@ def _key(bundle: Path, experiment: Mapping[str, Any], scored: ExperimentScores) 
     columns = ["pair", "category", "image_a", "image_b"]
     if experiment["protocol"]["task"] == "keypoints":
         columns += ["points_a", "true_b", "base"]
-    table = read_records(
-        bundle / RECORDS,
-        columns=columns,
-        descriptor=experiment["descriptor"],
-        dataset=experiment["dataset"],
-        protocol=experiment["protocol"]["name"],
-    )
+    table = read_records(bundle / RECORDS, experiment, columns)
     protocol = {k: v for k, v in experiment["protocol"].items() if k not in _NOT_SCORING}
     scores = [score.name for score in scored.scores]
     return content_key(pairs=table.to_pydict(), protocol=protocol, scores=scores)
-
-
-def _csv(leaderboard: Leaderboard) -> str:
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for board in leaderboard.boards:
-        for entry in board.entries:
-            for score, value in zip(board.scores, entry.values, strict=True):
-                writer.writerow(safe_cell(each) for each in _csv_row(board, entry, score, value))
-    return file.getvalue()
 
 
 def _csv_row(board: Board, entry: Entry, score: Score, value: Interval) -> Sequence[Any]:
@@ -246,7 +228,3 @@ def _csv_row(board: Board, entry: Entry, score: Score, value: Interval) -> Seque
         *(entry.device, study["hardware"]["processor"], study["versions"]["kornia-ditf"]),
         *(study["finished"], entry.bundle),
     )
-
-
-def _or_zero(value: float) -> float:
-    return value if math.isfinite(value) else 0.0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kornia_ditf.errors import InvalidArgumentError, StudyError
 from kornia_ditf.study.define.listing import dataset_labels
 from kornia_ditf.study.define.spec import Study
+from kornia_ditf.study.report.analysis import cell_of
 from kornia_ditf.study.run.costs import known_costs
 from kornia_ditf.study.run.summary import SUMMARY, read_finished
 from kornia_ditf.study.store.folder import locked
@@ -61,9 +62,18 @@ def merge_studies(folders: Sequence[Path], out: Path) -> Path:
     studies = [read_finished(folder) for folder in folders]
     _check_settings(folders, studies)
     cells: dict[tuple[str, str], dict[str, list[tuple[Path, Any, Any]]]] = {}
+    failed = {
+        (each["descriptor"], each["dataset"], each["protocol"]): each
+        for study in studies
+        for each in study.get("failed", ())
+    }
     for folder, study in zip(folders, studies, strict=True):
         for each in study["experiments"]:
-            rows = cells.setdefault((each["dataset"], each["protocol"]["name"]), {})
+            row = (each["descriptor"], *cell_of(each))
+            if study.get("part") and row in failed:
+                continue  # without a part of the pairs there is no score
+            failed.pop(row, None)
+            rows = cells.setdefault(cell_of(each), {})
             rows.setdefault(each["descriptor"], []).append((folder, study, each))
     experiments = []
     with locked(out):
@@ -87,7 +97,7 @@ def merge_studies(folders: Sequence[Path], out: Path) -> Path:
             "finished": max(study["finished"] for study in studies),
             "records": check_records(out / RECORDS),
             "experiments": experiments,
-            "failed": [each for study in studies for each in study.get("failed", ())],
+            "failed": list(failed.values()),
             "costs": {
                 key: asdict(cost)
                 for folder, study in reversed(list(zip(folders, studies, strict=True)))
@@ -228,9 +238,9 @@ def _check_experiment(a: _Piece, b: _Piece) -> None:
     _check_equal(a.experiment["protocol"], b.experiment["protocol"], where, "protocol")
     if len(a.table) != len(b.table):
         raise StudyError(f"cannot merge {where}: pairs are {len(a.table)} and {len(b.table)}")
-    # Matches of planar pairs, and so their truths, are each descriptor's own.
-    planar = b.experiment["protocol"]["task"] == "homography"
-    for name in _OF_PAIRS if planar else _OF_PAIRS + _OF_POINTS:
+    # Otherwise points are matches, and each contestant's own.
+    given = b.experiment["protocol"]["task"] == "keypoints"
+    for name in _OF_PAIRS + _OF_POINTS if given else _OF_PAIRS:
         if a.table[name] != b.table[name]:
             raise StudyError(f"cannot merge {where}: {name} of the pairs differs")
     if contents_differ(a.experiment, b.experiment):
@@ -250,13 +260,8 @@ def _check_equal(a: Any, b: Any, where: str, name: str = "") -> None:
 
 
 def _records(folder: Path, experiment: Mapping[str, Any]) -> pa.Table:
-    table = read_records(
-        folder / RECORDS,
-        descriptor=experiment["descriptor"],
-        dataset=experiment["dataset"],
-        protocol=experiment["protocol"]["name"],
-    )
-    return table.select(records_schema().names).cast(records_schema()).combine_chunks()
+    table = read_records(folder / RECORDS, experiment, records_schema().names)
+    return table.cast(records_schema()).combine_chunks()
 
 
 def _merged_study(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -235,17 +235,20 @@ def count_records(path: Path) -> int:
     return rows
 
 
-def read_records(path: Path, *, columns: Sequence[str] | None = None, **labels: str) -> pa.Table:
-    """Read the records of the experiments that have certain labels.
+def read_records(
+    path: Path, experiment: Mapping[str, Any], columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Read the records of an experiment.
 
     Args:
         path: the final file.
+        experiment: as a summary has it.
         columns: those that are wanted; None is all.
-        labels: values of the columns `descriptor`, `dataset`, `protocol`.
     """
     import pyarrow.parquet as pq
 
-    chosen = [(name, "==", value) for name, value in labels.items()]
+    chosen = [(name, "==", experiment[name]) for name in ("descriptor", "dataset")]
+    chosen.append(("protocol", "==", experiment["protocol"]["name"]))
     names = None if columns is None else list(columns)
     return pq.read_table(path, columns=names, filters=chosen, partitioning=None)
 

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from browser import DESK, PHONE, opened, overflow
@@ -39,6 +40,20 @@ def test_answers_are_the_records(reported: Path) -> None:
                 places = [row[key][place] for key in ("points_a", "found_b", "true_b")]
                 assert answer[:6] == pytest.approx([v for point in places for v in point], abs=0.05)
                 assert bool(answer[6]) == row["hits"][0][place]
+
+
+def test_places_that_are_no_numbers_are_left_out_of_the_page(
+    reported: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(reported, tmp_path / "out"))
+    table = pq.read_table(out / "records.parquet")
+    rows = table.to_pylist()
+    for row in rows:
+        row["found_b"][0] = [float("nan"), float("inf")]
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), out / "records.parquet")
+    shown = view(out, 1)
+    assert [len(answers) for answers in shown["pairs"][0]["answers"]] == [4, 4, 4, 4]
+    json.dumps(shown, allow_nan=False)
 
 
 def test_images_are_left_out_past_a_limit_and_where_they_are_gone(reported: Path) -> None:

@@ -97,9 +97,9 @@ def rewrite(edit: Callable[[pa.Table], pa.Table]) -> Callable[[Path], None]:
     return do
 
 
-def replace_by_pipe(folder: Path) -> None:
-    (folder / "records.parquet").unlink()
-    os.mkfifo(folder / "records.parquet")
+def replace_by_pipe(folder: Path, name: str = "records.parquet") -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
 
 
 def replace_by_link(folder: Path) -> None:
@@ -107,11 +107,15 @@ def replace_by_link(folder: Path) -> None:
     (folder / "records.parquet").symlink_to("/etc/passwd")
 
 
-def holes(table: pa.Table) -> pa.Table:
-    place = table.column_names.index("hits")
-    return table.set_column(
-        place, table.field(place), pa.array([[]] * len(table), table["hits"].type)
-    )
+def emptied(name: str) -> Callable[[pa.Table], pa.Table]:
+    """Empty the lists of a column."""
+
+    def edit(table: pa.Table) -> pa.Table:
+        place = table.column_names.index(name)
+        column = pa.array([[]] * len(table), table[name].type)
+        return table.set_column(place, table.field(place), column)
+
+    return edit
 
 
 def rewrite_text(folder: Path, text: str | bytes) -> None:
@@ -156,7 +160,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "fewer rows": (rewrite(lambda table: table.slice(1)), "has 15 rows"),
     "another schema": (rewrite(lambda table: table.drop_columns("hits")), "its column hits is"),
-    "hits that do not fit": (rewrite(holes), "hits of 'pair-0' do not fit its points"),
+    "points that do not fit": (rewrite(emptied("found_b")), "are not such as the protocol 'plain'"),
+    "a pipe for a checksum": (
+        lambda folder: replace_by_pipe(folder, "records.sha256"),
+        "is no file, so it is not read",
+    ),
+    "hits that do not fit": (rewrite(emptied("hits")), "hits of 'pair-0' do not fit its points"),
 }
 
 

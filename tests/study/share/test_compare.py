@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from kornia_ditf.errors import StudyError
+from kornia_ditf.metrics.statistics import holm, paired_permutation
 from kornia_ditf.study.define.spec import Study
-from kornia_ditf.study.report.statistics import holm, paired_permutation
 from kornia_ditf.study.share.compare import compare_studies, comparison_page
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from kornia_ditf.errors import InvalidArgumentError, StudyError
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.report.page import write_report
 from kornia_ditf.study.run.runner import run_study
+from kornia_ditf.study.run.summary import read_finished
 from kornia_ditf.study.share.merge import merge_studies
+from kornia_ditf.utils.cache import write_checked
 
 TABLES = ("records.parquet", "tables.tex", "scores.csv", "tests.csv")
 
@@ -140,3 +143,23 @@ def test_images_that_changed_under_the_same_names_are_not_compared(
     run_study(study.model_copy(update={"datasets": datasets}), tmp_path / "b")
     with pytest.raises(StudyError, match="the images or annotations of the pairs differ"):
         merge_studies([studies("whole"), tmp_path / "b"], tmp_path / "merged")
+
+
+def test_a_cell_that_failed_in_a_part_has_no_score_in_the_whole(
+    studies: Any, tmp_path: Path
+) -> None:
+    failed = {
+        "descriptor": "nano block 1 treatment raw",
+        "dataset": "folder",
+        "protocol": "plain",
+        "reason": "it hung",
+    }
+    first = Path(shutil.copytree(studies("part 1", part=(1, 2)), tmp_path / "part"))
+    document = json.loads((first / "study.json").read_text())
+    with write_checked(first / "study.json") as path:
+        path.write_text(json.dumps({**document, "failed": [failed]}))
+    merge_studies([first, studies("part 2", part=(2, 2))], tmp_path / "merged")
+    write_report(tmp_path / "merged")
+    report = (tmp_path / "merged" / "report.md").read_text()
+    assert "| nano block 1 treatment raw | no score: it hung |" in report
+    assert read_finished(tmp_path / "merged")["failed"] == [failed]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.study.report.statistics import (
+from kornia_ditf.metrics.statistics import (
     bootstrap,
     category_means,
     holm,

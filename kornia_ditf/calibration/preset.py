@@ -1,0 +1,233 @@
+"""A calibrated preset: the chosen setting, the weights it holds for, and how it was measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.errors import InvalidArgumentError, PresetError
+from kornia_ditf.utils.checks import check_integer, check_timestep
+from kornia_ditf.utils.files import atomic_write
+
+FORMAT = 1
+# A plugin's steps are looked up where they are used: here they may be missing.
+_STEP = r"[a-z][a-z0-9_+-]*(\([^()]*\))?"
+_TREATMENT = rf"{_STEP}( > {_STEP})*"
+_HOW = "`kornia-ditf calibrate` writes such files"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """Which weights a preset was measured on.
+
+    Args:
+        identity: the hub's repository and commit, or a folder's name and digest.
+        fingerprint: of the transformer's tensors, the same in every copy; None where not known.
+        blocks: number of blocks, all lists together.
+        width: channels of the stream.
+    """
+
+    identity: str
+    fingerprint: str | None
+    blocks: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The chosen setting, as `DiTFConfig` names it."""
+
+    block: int
+    timestep: float
+    long_side: int
+    ensemble: int
+    treatment: str
+    massive_channels: tuple[int, ...] | None
+
+    def __post_init__(self) -> None:
+        check_integer("block", self.block, minimum=0)
+        check_timestep(self.timestep)
+        for name in ("long_side", "ensemble"):
+            check_integer(name, getattr(self, name), minimum=1)
+        if not re.fullmatch(_TREATMENT, self.treatment):
+            raise InvalidArgumentError(f"treatment must name steps, got {self.treatment!r}")
+        for channel in self.massive_channels or ():
+            check_integer("massive_channels", channel, minimum=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """How a setting was chosen.
+
+    Args:
+        task: `same-scene`, `semantic`, or the data set with its split.
+        criterion: the score in words.
+        score: of the setting, in [0, 1].
+        low: lower end of its 95 % bootstrap interval.
+        high: upper end.
+        certainty: share of the bootstrap's resamples in which the setting is best or tied.
+        samples: images, or pairs of images, that were resampled.
+        images: SHA-256 of what was scored.
+        date: when.
+        computed: dtype and other settings of the backbone.
+        cost: noisy images and floating-point operations, spent and for the whole grid.
+        versions: of the libraries.
+    """
+
+    task: str
+    criterion: str
+    score: float
+    low: float
+    high: float
+    certainty: float
+    samples: int
+    images: str
+    date: str
+    computed: str
+    cost: Mapping[str, float] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """A calibrated preset.
+
+    Args:
+        backbone: the name under which it was calibrated; None for a folder or repository that has
+            none.
+        weights: on which it was measured.
+        settings: what was chosen.
+        measured: how.
+    """
+
+    backbone: str | None
+    weights: Weights
+    settings: Settings
+    measured: Measured
+
+    def concerns(self, spec: BackboneSpec) -> bool:
+        """Whether the preset may hold for a backbone, as far as its description tells.
+
+        Two names of the same weights, such as those of two protocols, keep their presets apart.
+        """
+        named = spec.name != spec.repo
+        same = not named or self.backbone in (None, spec.name)
+        return same and (spec.blocks, spec.width) == (self.weights.blocks, self.weights.width)
+
+    def apply(self, spec: BackboneSpec, origin: str) -> BackboneSpec:
+        """Return a backbone's spec with the preset's numbers; `origin` says whose they are."""
+        settings = {name: getattr(self.settings, name) for name in self.settings.__slots__}
+        return replace(
+            spec, **settings, protocol="", calibrated=True, source=f"{origin}: {self.describe()}"
+        )
+
+    def describe(self) -> str:
+        """Describe in a line what was optimised, how well, and how sure the choice is."""
+        how = self.measured
+        score, low, high = (f"{100 * value:.1f}" for value in (how.score, how.low, how.high))
+        return (
+            f"{how.task}, {score} % ({low} to {high}) on {how.samples} samples, best or tied in "
+            f"{how.certainty:.0%} of resamples, {how.date[:10]}"
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the preset, whole or not at all.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        with atomic_write(path) as temporary:
+            temporary.write_text(self.to_json(), "utf-8")
+
+    def to_json(self) -> str:
+        """Return the text of the preset's file."""
+        return json.dumps({"kornia_ditf_preset": FORMAT, **asdict(self)}, indent=1) + "\n"
+
+
+def read_preset(path: str | Path) -> Preset:
+    """Read a preset's file.
+
+    Raises:
+        PresetError: it is missing, damaged, of another format, or a value is out of range.
+    """
+    file = Path(path).expanduser()
+    try:
+        values = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise PresetError(
+            f"there is no preset {file}; `kornia-ditf presets` lists yours"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise PresetError(f"{file} is no calibrated preset ({error}); {_HOW}") from error
+    if not isinstance(values, dict) or "kornia_ditf_preset" not in values:
+        raise PresetError(f"{file} is no calibrated preset; {_HOW}")
+    if values.pop("kornia_ditf_preset") != FORMAT:
+        raise PresetError(f"{file} is a preset of another format; this version reads {FORMAT}")
+    try:
+        return _preset(values, str(file))
+    except InvalidArgumentError as error:
+        raise (
+            error if isinstance(error, PresetError) else PresetError(f"{file}: {error}")
+        ) from error
+
+
+_NUMBER = (int, float)
+_FIELDS: Mapping[type, Mapping[str, Any]] = {
+    Weights: {"identity": str, "fingerprint": (str, type(None)), "blocks": int, "width": int},
+    Settings: {
+        "block": int,
+        "timestep": _NUMBER,
+        "long_side": int,
+        "ensemble": int,
+        "treatment": str,
+        "massive_channels": (list, type(None)),
+    },
+    Measured: {
+        **dict.fromkeys(("task", "criterion", "images", "date", "computed"), str),
+        **dict.fromkeys(("score", "low", "high", "certainty"), _NUMBER),
+        "samples": int,
+        "cost": dict,
+        "versions": dict,
+    },
+}
+
+
+def _preset(values: dict[str, Any], file: str) -> Preset:
+    parts: dict[str, Any] = {}
+    kinds = {"weights": Weights, "settings": Settings, "measured": Measured}
+    _check_keys(values, {"backbone": (str, type(None)), **dict.fromkeys(kinds, dict)}, file)
+    for name, kind in kinds.items():
+        _check_keys(values[name], _FIELDS[kind], f"{file}: {name}")
+        given = dict(values[name])
+        if isinstance(given.get("massive_channels"), list):
+            given["massive_channels"] = tuple(given["massive_channels"])
+        parts[name] = kind(**given)
+    preset = Preset(backbone=values["backbone"], **parts)
+    weights, settings = preset.weights, preset.settings
+    for name in ("blocks", "width"):
+        check_integer(name, getattr(weights, name), minimum=1)
+    check_integer("block", settings.block, minimum=0, maximum=weights.blocks - 1)
+    for channel in settings.massive_channels or ():
+        check_integer("massive_channels", channel, minimum=0, maximum=weights.width - 1)
+    for name in ("score", "low", "high", "certainty"):
+        if not 0 <= getattr(preset.measured, name) <= 1:
+            raise PresetError(
+                f"{file}: {name} must lie in [0, 1], got {getattr(preset.measured, name)!r}"
+            )
+    return preset
+
+
+def _check_keys(values: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> None:
+    wrong = sorted(set(values) ^ set(kinds))
+    if wrong:
+        what = "has no" if wrong[0] in kinds else "has an unknown"
+        raise PresetError(f"{where} {what} {wrong[0]!r}; expected {', '.join(kinds)}")
+    for name, kind in kinds.items():
+        value = values[name]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise PresetError(f"{where} has a wrong {name}: {str(value)[:60]!r}")

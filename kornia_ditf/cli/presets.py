@@ -1,0 +1,130 @@
+"""`kornia-ditf presets`: list, show, add and remove calibrated presets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kornia_ditf.cli import options, output
+
+if TYPE_CHECKING:
+    from kornia_ditf.calibration.store import Stored
+
+app = typer.Typer(help="List, show, add and remove calibrated presets.", rich_markup_mode=None)
+
+_Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
+
+
+@app.callback(invoke_without_command=True)
+def _list_by_default(context: typer.Context, as_json: options.Json = False) -> None:
+    if context.invoked_subcommand is None:
+        list_presets(as_json)
+
+
+@app.command("list")
+def list_presets(as_json: options.Json = False) -> None:
+    """List the calibrated presets: yours first, then those that come with the package."""
+    from kornia_ditf.calibration.store import presets_folder, stored_presets
+
+    every = list(stored_presets())
+    document = {"folder": str(presets_folder()), "presets": [_as_values(each) for each in every]}
+    text: list[output.Paragraph]
+    if every:
+        rows = [
+            (
+                each.name,
+                each.origin,
+                each.problem if each.preset is None else each.preset.describe(),
+            )
+            for each in every
+        ]
+        text = [output.Table(("name", "whose", "measured"), rows)]
+    else:
+        how = "`kornia-ditf calibrate BACKBONE --images FOLDER` makes one"
+        text = [f"There are no calibrated presets yet; {how}."]
+    output.show(output.Result(document, text), as_json=as_json)
+
+
+@app.command("show")
+def show(name: _Name, as_json: options.Json = False) -> None:
+    """Show a preset, by its name in the list or by its file; --json prints the file to share."""
+    import json
+
+    from kornia_ditf.calibration.preset import read_preset
+    from kornia_ditf.calibration.store import find_stored
+
+    path = Path(name).expanduser()
+    preset = read_preset(path if path.is_file() else find_stored(name).path)
+    weights, settings, measured = preset.weights, preset.settings, preset.measured
+    channels = settings.massive_channels
+    discarded = "found in each image" if channels is None else ", ".join(map(str, channels))
+    facts = [
+        ("backbone", preset.backbone or "any with these weights"),
+        ("weights", weights.identity),
+        ("fingerprint", weights.fingerprint or "not known"),
+        ("block", f"{settings.block} (of 0 to {weights.blocks - 1})"),
+        ("timestep", f"{settings.timestep:g}"),
+        ("long side", f"{settings.long_side} px"),
+        ("noise draws", str(settings.ensemble)),
+        ("treatment", settings.treatment),
+        ("discarded", discarded or "none"),
+        ("criterion", measured.criterion),
+        ("measured", preset.describe()),
+        ("computed in", measured.computed),
+    ]
+    output.show(output.Result(json.loads(preset.to_json()), [output.Facts(facts)]), as_json=as_json)
+
+
+@app.command("add")
+def add(
+    file: Annotated[
+        Path,
+        typer.Argument(parser=options.read_path, metavar="FILE", show_default=False),
+    ],
+    as_json: options.Json = False,
+) -> None:
+    """Keep a preset from elsewhere; it is used for its weights from now on."""
+    from kornia_ditf.calibration.preset import read_preset
+    from kornia_ditf.calibration.store import add_preset
+    from kornia_ditf.errors import InvalidArgumentError, PresetError
+    from kornia_ditf.registry.treatments import find_treatment
+
+    preset = read_preset(file)
+    try:
+        find_treatment(preset.settings.treatment)
+    except InvalidArgumentError as error:
+        raise PresetError(f"{file}: {error}; a plugin may be missing") from error
+    path = add_preset(preset)
+    facts = output.Facts([("kept", str(path)), ("measured", preset.describe())])
+    output.show(output.Result({"kept": str(path)}, [facts]), as_json=as_json)
+
+
+@app.command("remove")
+def remove(name: _Name, as_json: options.Json = False) -> None:
+    """Remove one of your presets, by its name in the list."""
+    from kornia_ditf.calibration.store import YOURS, find_stored
+    from kornia_ditf.errors import InvalidArgumentError, OutputError
+
+    found = find_stored(name)
+    if found.origin != YOURS:
+        raise InvalidArgumentError(
+            f"{name} comes with the package; `--preset none` leaves it out of a command"
+        )
+    try:
+        found.path.unlink()
+    except OSError as error:
+        raise OutputError(f"cannot remove {found.path} ({error.strerror})") from error
+    facts = output.Facts([("removed", str(found.path))])
+    output.show(output.Result({"removed": str(found.path)}, [facts]), as_json=as_json)
+
+
+def _as_values(stored: Stored) -> dict[str, object]:
+    return {
+        "name": stored.name,
+        "origin": stored.origin,
+        "file": str(stored.path),
+        "problem": stored.problem or None,
+        "measured": None if stored.preset is None else stored.preset.describe(),
+    }

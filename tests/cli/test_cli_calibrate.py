@@ -1,0 +1,140 @@
+"""`kornia-ditf calibrate` and `kornia-ditf presets`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import Result
+
+Run = Callable[..., Result]
+RunJson = Callable[..., Any]
+SMALL = ("--timesteps", "0,100", "--long-sides", "48", "--draws", "1", "--treatment", "raw")
+
+
+@pytest.fixture
+def folder(images: list[Path]) -> Path:
+    """The folder of the three small pictures."""
+    return images[0].parent / "photographs"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(images: list[Path], folder: Path) -> None:
+    folder.mkdir()
+    for path in images:
+        path.rename(folder / path.name)
+
+
+def test_a_calibration_is_kept_shown_used_exported_and_removed(
+    run: Run, run_json: RunJson, model: Path, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    found = run_json("calibrate", model, "--images", folder, *SMALL, "--out", out)
+    settings = found["settings"]
+    assert settings["timestep"] in (0, 100) and settings["treatment"] == "raw"
+    assert found["measured"]["samples"] == 3 and found["weights"]["fingerprint"]
+    assert found["measured"]["cost"]["flops"] <= found["measured"]["cost"]["grid_flops"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "calibration.json",
+        "calibration.png",
+        "preset.json",
+    ]
+    with Image.open(out / "calibration.png") as picture:
+        assert min(picture.size) > 300
+
+    shown = run_json("backbones", "show", model)
+    assert shown["block"] == settings["block"] and shown["calibrated"]
+    assert shown["source"].startswith("calibrated by you: same-scene")
+    assert not run_json("backbones", "show", model, "--preset", "none")["calibrated"]
+    matched = run_json("match", folder / "a.png", folder / "b.png", "-b", model)
+    assert matched["backbone"]["timestep"] == settings["timestep"]
+    assert matched["backbone"]["preset_source"].startswith("calibrated by you")
+
+    (kept,) = [p for p in run_json("presets")["presets"] if p["origin"] == "calibrated by you"]
+    exported = json.loads(run("presets", "show", kept["name"], "--json").stdout)
+    assert exported == json.loads((out / "preset.json").read_text())
+    assert "same-scene" in run("presets", "show", out / "preset.json").stdout
+    run_json("presets", "remove", kept["name"])
+    assert not run_json("backbones", "show", model)["calibrated"]
+    named = run_json("backbones", "show", model, "--preset", out / "preset.json")
+    assert named["source"].startswith("calibrated (preset.json)")
+    run_json("presets", "add", out / "preset.json")
+    assert run_json("backbones", "show", model)["calibrated"]
+
+
+def test_a_plan_is_made_without_loading(
+    run_json: RunJson, model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kornia_ditf.cli.options.load_ditf", lambda *_, **__: pytest.fail("loaded"))
+    plan = run_json("calibrate", model, "--images", folder, *SMALL, "--plan")
+    assert plan["samples"] == 3 and plan["grid"]["timesteps"] == [0, 100]
+    assert plan["plan"]["forwards"] > 0 and plan["plan"]["tap_bytes"] > 0
+
+
+def test_labelled_pairs_are_taken_from_a_data_set(
+    run_json: RunJson, model: Path, folder: Path
+) -> None:
+    found = run_json(
+        *("calibrate", model, "--dataset", "synthetic", "--root", folder, "--split", "viewpoint"),
+        *("--pairs", 2, "--no-use", *SMALL),
+    )
+    assert found["measured"]["task"] == "synthetic viewpoint"
+    assert found["measured"]["samples"] == 2
+    assert not run_json("backbones", "show", model)["calibrated"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "either --images FOLDER or --dataset NAME"),
+        (("--dataset", "synthetic"), "--dataset needs --root"),
+        (("--images", "absent"), "absent"),
+        (("--images", ".", "--timesteps", "many"), "--timesteps must be numbers"),
+        (("--images", ".", "--blocks", "99"), "--blocks must lie in 0 to 3"),
+        (("--images", ".", "--task", "depth"), "--task must be one of same-scene, semantic"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_loaded(
+    run: Run,
+    model: Path,
+    folder: Path,
+    arguments: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(folder)
+    result = run("calibrate", model, *arguments)
+    assert result.exit_code in (2, 6) and message in " ".join(result.stderr.split())
+
+
+def test_ctrl_c_ends_it_and_the_same_command_goes_on(
+    model: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [
+        *(sys.executable, "-m", "kornia_ditf", "calibrate", str(model), "--images", str(folder)),
+        *("--timesteps", "0,50,100,200", "--long-sides", "48,64", "--json", "--draws", "1"),
+    ]
+
+    def records() -> list[Path]:
+        return list(tmp_path.rglob("calibrations/*.jsonl"))
+
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        while not records() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 130 and b"interrupted" in said
+    again = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout)]
+    records()[0].unlink()
+    again.append(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
+    for each in again:
+        del each["measured"]["date"]
+    assert again[0] == again[1]
