@@ -67,6 +67,7 @@ from .registry.lookup import (
 )
 from .registry.matchers import find_matcher, list_matchers, load_matcher
 from .registry.treatments import find_treatment, list_treatments
+from .search.alignment import align_matches
 from .search.verified import Attempt, ImageMatches, match_images
 from .sfm.folder import FolderMatches, match_folder
 from .sfm.graph import CorrespondenceGraph, ImagePair, ViewedImage
@@ -137,6 +138,7 @@ __all__ = [
     "Verification",
     "ViewedImage",
     "WindowSoftArgmax",
+    "align_matches",
     "apply_treatment",
     "as_image",
     "channels_of_gates",

@@ -20,6 +20,8 @@ from kornia_ditf.loading.latents import (
 from kornia_ditf.loading.memory import LoadedModel, LoadedPromptEncoder
 from kornia_ditf.loading.plan import LoadingPlan, plan_loading
 from kornia_ditf.loading.prompts import CachedPromptEncoder
+from kornia_ditf.loading.single_file import infer_config, load_single_file
+from kornia_ditf.loading.weight_file import WeightFile, as_file
 from kornia_ditf.loading.weights import Layout, load_transformer
 from kornia_ditf.noise import VariancePreserving
 from kornia_ditf.types import Conditioning
@@ -70,13 +72,16 @@ class DiffusersBackbone(DeclaredBackbone):
         device: str | torch.device = "cpu",
         offload: bool = False,
         quantization_config: object = None,
+        config: str | Path | None = None,
+        architecture: Mapping[str, Mapping[str, Any]] | None = None,
         compile: bool | str = False,  # noqa: A002 - what torch calls it
         **options: Any,
     ) -> Self:
         """Load what a checkpoint in the diffusers layout needs up to a block, and no more.
 
         Args:
-            source: a hub id or a local folder.
+            source: a hub id or a local folder; or a single file of the transformer's weights,
+                safetensors or GGUF, in diffusers' names or the original ones.
             block: the last block whose input will be asked for; None loads all.
             dtype: of the transformer; None is bfloat16 on an accelerator, float32 on a CPU. The
                 VAE's encoder stays in float32: some overflow float16.
@@ -84,6 +89,9 @@ class DiffusersBackbone(DeclaredBackbone):
             offload: keep the transformer's weights on the CPU and bring each layer to the device
                 only while it runs (accelerate's cpu_offload).
             quantization_config: one of diffusers' quantisation configurations.
+            config: for a single file, the folder or hub id that holds its configurations, VAE and
+                text encoders.
+            architecture: for a single file, configurations by part that are tried before those.
             compile: compile the blocks, each by itself, and the VAE's encoder with
                 `torch.compile`; or the name of one of its backends. The first image of a size
                 takes longer; descriptors are the same up to rounding.
@@ -95,21 +103,30 @@ class DiffusersBackbone(DeclaredBackbone):
             HubError: the hub does not give a file.
             InvalidArgumentError: an option is wrong, or the block is out of range.
         """
-        place, dtype = read_placement(device, dtype)
-        checkpoint = Checkpoint(source, **take_hub_options(options))
-        own_options = cls.checkpoint_options(checkpoint)  # first: a model may be refused by them
-        transformer = load_transformer(
-            checkpoint,
-            cls.layout(),
-            last_block=block,
-            dtype=dtype,
-            quantization_config=quantization_config,
+        to, dtype = read_placement(device, dtype)
+        file = cls._open_file(source, config)
+        checkpoint = Checkpoint(
+            source if file is None else str(config), **take_hub_options(options)
         )
+        own_options = cls.checkpoint_options(checkpoint)  # first: a model may be refused by them
+        if file is None:
+            transformer = load_transformer(
+                checkpoint,
+                cls.layout(),
+                last_block=block,
+                dtype=dtype,
+                quantization_config=quantization_config,
+            )
+        else:
+            own = cls._file_config(file, checkpoint, architecture)
+            transformer = load_single_file(file, cls.layout(), own, last_block=block, dtype=dtype)
         vae = cls.load_vae(checkpoint)
-        encoder = cls._cached_prompts(checkpoint, dtype, place)
+        encoder = cls._cached_prompts(checkpoint, dtype, to)
         backbone = cls(transformer, vae, **{"prompt_encoder": encoder, **own_options, **options})
         backbone.identity = checkpoint.identity
-        backbone.eval().requires_grad_(False)._place(place, offload)
+        if file is not None:
+            backbone.identity = f"{file.identity} {backbone.identity}"
+        backbone.eval().requires_grad_(False)._place(to, offload)
         if compile:
             backbone.compile_parts(compile if isinstance(compile, str) else "inductor")
         return backbone
@@ -149,25 +166,58 @@ class DiffusersBackbone(DeclaredBackbone):
         block: int | None = None,
         dtype: torch.dtype = torch.bfloat16,
         architecture: Mapping[str, Mapping[str, Any]] | None = None,
+        config: str | Path | None = None,
         **hub: Any,
     ) -> LoadingPlan:
         """Work out what `from_pretrained` would download and hold, before it does.
 
         Args:
-            source: a hub id or a local folder.
+            source: a hub id, a local folder or a single file, as `from_pretrained` takes it.
             block: the last block to load; None is all.
             dtype: of the transformer.
             architecture: configurations to fall back to; see `plan.plan_loading`.
+            config: as for `from_pretrained`.
             hub: `revision`, `token`, `cache_dir`, `local_files_only`, `variant`.
         """
+        file = cls._open_file(source, config)
+        checkpoint = Checkpoint(source if file is None else str(config), **hub)
+        known = None if file is None else cls._file_config(file, checkpoint, architecture)
         return plan_loading(
-            Checkpoint(source, **hub),
+            checkpoint,
             cls.layout(),
             last_block=block,
             dtype=dtype,
             architecture=architecture,
             vae_class=cls.vae_class,
+            file=None if file is None or known is None else (file, known),
         )
+
+    @classmethod
+    def _open_file(cls, source: str | Path, config: str | Path | None) -> WeightFile | None:
+        path = as_file(source)
+        if path is None:
+            if config is not None:
+                raise InvalidArgumentError(
+                    f"config says what belongs to a single file, and {source} is none; leave it out"
+                )
+            return None
+        if config is None:
+            raise InvalidArgumentError(
+                f"{path} holds a transformer alone; give config=... with the folder or hub id of "
+                "its configurations, VAE and text encoders"
+            )
+        return WeightFile(path)
+
+    @classmethod
+    def _file_config(
+        cls,
+        file: WeightFile,
+        checkpoint: Checkpoint,
+        architecture: Mapping[str, Mapping[str, Any]] | None,
+    ) -> dict[str, Any]:
+        known = [architecture["transformer"]] if architecture else []
+        found = infer_config(file, cls.layout(), cls.blocks_from, known) if known else None
+        return found or checkpoint.json("transformer/config.json")
 
     @classmethod
     def layout(cls) -> Layout:
