@@ -15,6 +15,7 @@ from .adapters.opencv import (
 from .backbones.base import Backbone
 from .backbones.diffusers_backbone import DiffusersBackbone
 from .backbones.spec import BackboneSpec
+from .backbones.video import VideoBackbone
 from .config import DiTFConfig
 from .datasets.pairs import Pair, PairDataset
 from .datasets.sequences import FrameSequence, SequenceDataset
@@ -82,6 +83,8 @@ from .treatments import (
 )
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
 from .utils.picture import Picture, save_picture
+from .video.describe import VideoDiTF, describe_video
+from .video.frames import VideoFrame, read_frames
 from .viz.matches import draw_matches
 from .viz.pca import draw_pca
 from .viz.similarity import draw_similarity
@@ -136,6 +139,9 @@ __all__ = [
     "Treatment",
     "TreatmentSpec",
     "Verification",
+    "VideoBackbone",
+    "VideoDiTF",
+    "VideoFrame",
     "ViewedImage",
     "WindowSoftArgmax",
     "align_matches",
@@ -147,6 +153,7 @@ __all__ = [
     "create_matcher",
     "dense_flow",
     "describe_channels",
+    "describe_video",
     "descriptor_entry",
     "discard_channels",
     "draw_matches",
@@ -186,6 +193,7 @@ __all__ = [
     "prepare_target",
     "propagate_masks",
     "propagate_points",
+    "read_frames",
     "read_image",
     "refine",
     "save_onnx",

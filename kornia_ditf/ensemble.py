@@ -28,8 +28,9 @@ def mean_taps(
 
     Args:
         backbone: what to run.
-        latent: clean latents, shape (B, C, h, w).
-        noise: each image's draws, shape (B, E, C, h, w), or (E, C, h, w) for all images.
+        latent: clean latents, shape (B, C, h, w), or (B, C, F, h, w) of clips.
+        noise: each image's draws, shape (B, E, C, h, w), or (E, C, h, w) for all images; of clips
+            with an axis F likewise.
         timestep: the paper's timestep in [0, 1000].
         conditioning: B rows.
         blocks: which blocks to capture.
@@ -40,7 +41,7 @@ def mean_taps(
     Returns:
         one tap per block with B rows, float32.
     """
-    noise = noise.expand(len(latent), *noise.shape[-4:])
+    noise = noise.expand(len(latent), *noise.shape[-latent.ndim :])
     rows = rows or len(latent) * noise.shape[1]
     while True:
         try:

@@ -35,11 +35,14 @@ class DiffusersBackbone(DeclaredBackbone):
     """
 
     @classmethod
-    def spec(cls, *, pixels_per_token: int = 16, **known: Any) -> BackboneSpec:
+    def spec(
+        cls, *, pixels_per_token: int = 16, long_side: int = 1024, **known: Any
+    ) -> BackboneSpec:
         """Describe a published model of this family, as a plugin registers it.
 
         Args:
             pixels_per_token: side of the square of pixels that one token covers.
+            long_side: the resolution at which the model was trained.
             known: the other fields of `BackboneSpec`; what the class itself knows may be left out.
                 Without a `block`, the spec is an uncalibrated one with the neutral preset.
 
@@ -60,7 +63,8 @@ class DiffusersBackbone(DeclaredBackbone):
             "blocks_from": cls.blocks_from,
             "width_from": cls.width_from,
         }
-        return make(**{**family, "pixels_per_token": pixels_per_token, **known})
+        sizes = {"pixels_per_token": pixels_per_token, "long_side": long_side}
+        return make(**family | sizes | known)
 
     @classmethod
     def from_pretrained(

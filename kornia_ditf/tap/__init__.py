@@ -7,25 +7,31 @@ from kornia_ditf.tap.capture import (
     checking_every_capture,
     count_blocks,
     facet_width,
-    first_tensor,
     modulation_error,
     read_norm,
 )
 from kornia_ditf.tap.declarations import (
     ArgumentModulation,
+    BlockCall,
     BlockStream,
+    ChunkedModulation,
     Facet,
     LinearModulation,
     Modulation,
+    NoModulation,
     TableModulation,
+    first_tensor,
 )
 
 __all__ = [
     "ArgumentModulation",
+    "BlockCall",
     "BlockStream",
+    "ChunkedModulation",
     "Facet",
     "LinearModulation",
     "Modulation",
+    "NoModulation",
     "TableModulation",
     "block_list",
     "capture_blocks",

@@ -21,7 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from kornia_ditf.errors import CaptureError, InvalidArgumentError
-from kornia_ditf.tap.declarations import BlockCall, BlockStream, Facet
+from kornia_ditf.tap.declarations import (
+    BlockCall,
+    BlockStream,
+    ChunkedModulation,
+    Facet,
+    first_tensor,
+)
 from kornia_ditf.treatments import modulate
 from kornia_ditf.types import Tap, TokenNorm
 from kornia_ditf.utils.hooks import Hook, StopForward, run_with_hooks
@@ -157,7 +163,7 @@ class _Recorder:
 
         def enter_norm(args: Any, kwargs: Any) -> None:
             if self.x is None:  # CogVideoX calls its norm again for the text
-                self.x = self._image_tokens(first_tensor(args, kwargs))
+                self.x = self._image_tokens(self.stream.norm_input(args, kwargs))
 
         def enter_attention(args: Any, kwargs: Any) -> None:
             if self.captured is None:  # at once: later, offloaded weights are gone again
@@ -170,7 +176,8 @@ class _Recorder:
 
     def after(self, stop: bool) -> list[Hook]:
         def leave_module(_: Any, output: Tensor) -> None:
-            self.output = output
+            # FIBO 2 calls it again for what is not noisy.
+            self.output = output if self.output is None else self.output
 
         def leave_projection(_: Any, output: Tensor) -> None:
             if self.projected is None:
@@ -196,20 +203,23 @@ class _Recorder:
         return self._finite(Tap(self.projected, None, None, self.grid))
 
     def gates(self) -> Tensor:
-        if self.read_gates is None:
-            raise CaptureError(f"block {self.number} never reached its attention")
-        return self.read_gates
+        if self.read_gates is not None:
+            return self.read_gates
+        return torch.empty(0, self.tap().x.shape[-1])  # the family has none
 
     def _capture(self, attended: Tensor) -> Tap:
         if self.x is None:
             raise CaptureError(f"block {self.number} never normalised its input")
         call = BlockCall(self.block, self.arguments, self.output)
         modulation, width = self.stream.modulation, self.x.shape[-1]
-        shift, scale = modulation.read(call, width)
-        if self.with_gates:
-            self.read_gates = modulation.read_gates(call, width)
+        # Rows past the batch are for text or a reference image, at another time.
+        read = modulation.read(call, width)
+        shift, scale = (None if value is None else value[: len(self.x)] for value in read)
+        if self.with_gates and isinstance(modulation, ChunkedModulation):
+            self.read_gates = modulation.read_gates(call, width, len(self.x))
         x = self.x.to(attended.dtype)  # Wan makes float32 of it to normalise
-        tap = self._finite(Tap(x, shift, scale, self.grid, read_norm(self.norm)))
+        norm = read_norm(self.norm, zero_centred=self.stream.zero_centred)
+        tap = self._finite(Tap(x, shift, scale, self.grid, norm))
         if values_are_checked():
             self._check_modulation(tap, attended)
         return tap
@@ -270,12 +280,18 @@ def facet_width(
     return int(getattr(layer, "out_features", 0) or layer.get_parameter("weight").shape[0])
 
 
-def read_norm(module: nn.Module) -> TokenNorm:
-    """Describe a normalisation module of a block as a value."""
+def read_norm(module: nn.Module, *, zero_centred: bool = False) -> TokenNorm:
+    """Describe a normalisation module of a block as a value.
+
+    Args:
+        module: a LayerNorm or an RMSNorm.
+        zero_centred: whether its weight is the gain's difference from 1.
+    """
     kind: Literal["layer", "rms"] = "layer" if isinstance(module, nn.LayerNorm) else "rms"
     if kind == "rms" and "RMSNorm" not in type(module).__name__:
         raise CaptureError(f"{type(module).__name__} is neither a LayerNorm nor an RMSNorm")
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    weight = weight + 1 if weight is not None and zero_centred else weight
     return TokenNorm(kind, float(getattr(module, "eps", None) or 0.0), weight, bias)
 
 
@@ -331,11 +347,3 @@ def _locate(
         position -= len(blocks)
     count = count_blocks(transformer, streams)
     raise InvalidArgumentError(f"block must lie in [0, {count - 1}], got {block}")
-
-
-def first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """Take the first argument of a module's call, which is the stream, whatever its name."""
-    value = args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values()), None))
-    if not isinstance(value, Tensor):
-        raise CaptureError(f"expected a tensor as first argument, got {type(value).__name__}")
-    return value

@@ -23,6 +23,10 @@ from kornia_ditf.utils.checks import did_you_mean
 Value = TypeVar("Value")
 
 
+_MAX_CONFIGURATIONS = 10_000
+_MAX_LEVELS = 100
+
+
 def _as_list(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
@@ -31,10 +35,29 @@ def _as_named(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _one_for_each_level(value: object) -> object:
+    """Repeat a data set for each level of a corruption, with the level in its label."""
+    if not isinstance(value, list):
+        return value
+    found: list[object] = []
+    for each in value:
+        change: Any = each.get("corrupt") if isinstance(each, dict) else None
+        levels = change.get("level") if isinstance(change, dict) else None
+        if not isinstance(levels, list) or len(levels) > _MAX_LEVELS:
+            found.append(each)
+            continue
+        label = each.get("label") or " ".join(
+            str(each[key]) for key in ("name", "split") if each.get(key)
+        )
+        for level in levels:
+            shown = f"{label}, {change.get('kind')} {level}"
+            found.append({**each, "label": shown, "corrupt": {**change, "level": level}})
+    return found
+
+
 Sweep = Annotated[list[Value], BeforeValidator(_as_list), Field(min_length=1)]
 Options = dict[str, JsonValue]
 
-_MAX_CONFIGURATIONS = 10_000
 _MAX_TOLD = 12
 _SWEPT = ("block", "timestep", "treatment", "facet", "ensemble", "prompt", "long_side", "seed")
 
@@ -104,6 +127,14 @@ Protocols = Annotated[
 ]
 
 
+class CorruptionChoice(_Strict):
+    """A change of second images; a list of levels makes as many data sets."""
+
+    kind: str
+    level: float
+    seed: int = Field(default=0, ge=0)
+
+
 class DatasetChoice(_Strict):
     """A data set; `limit` draws pairs by `seed`, and `protocols` replace the study's.
 
@@ -119,6 +150,7 @@ class DatasetChoice(_Strict):
     seed: int = 0
     captions: str | None = Field(default=None, min_length=1)
     options: Options = {}
+    corrupt: CorruptionChoice | None = None
     protocols: Protocols | None = None
 
 
@@ -150,7 +182,9 @@ class Study(_Strict):
     name: str
     descriptors: list[DescriptorChoice] = []
     matchers: list[Annotated[MatcherChoice, BeforeValidator(_as_named)]] = []
-    datasets: Annotated[list[DatasetChoice], Field(min_length=1)]
+    datasets: Annotated[
+        list[DatasetChoice], BeforeValidator(_one_for_each_level), Field(min_length=1)
+    ]
     protocols: Protocols | None = None
     reported: list[Reported] = []
     cache_dtype: Literal["float32", "float16"] = "float32"
