@@ -14,6 +14,7 @@ from .adapters.opencv import (
 )
 from .backbones.base import Backbone
 from .backbones.diffusers_backbone import DiffusersBackbone
+from .backbones.module import ModuleBackbone
 from .backbones.spec import BackboneSpec
 from .backbones.video import VideoBackbone
 from .config import DiTFConfig
@@ -123,6 +124,7 @@ __all__ = [
     "LoggerSpec",
     "MatcherSpec",
     "Matches",
+    "ModuleBackbone",
     "OpenCVFeature",
     "Pair",
     "PairDataset",

@@ -261,7 +261,8 @@ class Worker:
                 outcome.image_seconds += found.image_seconds
                 outcome.seconds.append(found.pair_seconds)
                 for name, value in found.costs.items():
-                    outcome.costs[name] = max(value, outcome.costs.get(name, 0.0))
+                    join = sum if name == "joules" else max
+                    outcome.costs[name] = join((value, outcome.costs.get(name, 0.0)))
         except MatcherError as error:
             outcome.failures.append(str(error))
             if isinstance(error, HungError):
