@@ -181,7 +181,7 @@ class DeclaredBackbone(Backbone):
         blocks: Sequence[int],
         facet: Facet = "input",
     ) -> dict[int, Tap]:
-        with self._inputs(latent, timestep, conditioning) as (inputs, grid):
+        with self._placed_inputs(latent, timestep, conditioning) as (inputs, grid):
             capture = partial(capture_blocks, self.transformer, self.streams, blocks, inputs)
             return self._compiled.run(partial(capture, grid=grid, facet=facet))
 
@@ -193,11 +193,11 @@ class DeclaredBackbone(Backbone):
     def gates(self, timestep: float, conditioning: Conditioning, *, block: int) -> Tensor:
         side = 4 * self.patch_size  # any latent will do
         latent = torch.zeros(1, self.latent_channels, side, side)
-        with self._inputs(latent, timestep, conditioning) as (inputs, grid):
+        with self._placed_inputs(latent, timestep, conditioning) as (inputs, grid):
             return capture_gates(self.transformer, self.streams, block, inputs, grid=grid)
 
     @contextmanager
-    def _inputs(
+    def _placed_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Iterator[tuple[Mapping[str, Any], tuple[int, int]]]:
         """Place the inputs of a forward, which runs meanwhile alone, and name their grid."""
