@@ -14,6 +14,7 @@ from .adapters.opencv import (
 )
 from .backbones.base import Backbone
 from .backbones.diffusers_backbone import DiffusersBackbone
+from .backbones.module import ModuleBackbone
 from .backbones.spec import BackboneSpec
 from .backbones.video import VideoBackbone
 from .config import DiTFConfig
@@ -25,7 +26,7 @@ from .descriptor import DiTF
 from .errors import DiTFError
 from .export import export_descriptor, save_onnx
 from .fusion import FusedDescriptor
-from .massive import describe_channels, discard_channels, find_massive_channels
+from .massive import channels_of_gates, describe_channels, discard_channels, find_massive_channels
 from .matchers.base import ImageMatcher, MatcherSpec
 from .matching.flow import Flow, dense_flow
 from .matching.keypoints import (
@@ -123,6 +124,7 @@ __all__ = [
     "LoggerSpec",
     "MatcherSpec",
     "Matches",
+    "ModuleBackbone",
     "OpenCVFeature",
     "Pair",
     "PairDataset",
@@ -147,6 +149,7 @@ __all__ = [
     "align_matches",
     "apply_treatment",
     "as_image",
+    "channels_of_gates",
     "create_descriptor",
     "create_ditf",
     "create_matcher",

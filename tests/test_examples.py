@@ -38,6 +38,14 @@ def test_two_photographs_are_matched_and_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_mask_and_a_point_are_followed_through_a_video_file(tmp_path: Path) -> None:
+    lines = run("follow_a_mask.py", tmp_path).splitlines()
+    overlaps = [int(line.split()[-1].rstrip("%")) for line in lines[:-1]]
+    assert len(overlaps) == 6 and min(overlaps) >= 50
+    assert lines[-1].startswith("the point moved from [40.0, 72.0] to [8")
+
+
+@pytest.mark.slow
 def test_each_steps_worth_is_printed_for_every_treatment(tmp_path: Path) -> None:
     lines = run("worth_of_each_step.py", tmp_path).splitlines()
     assert [line.split()[0] for line in lines[1:]] == [

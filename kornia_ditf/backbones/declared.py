@@ -24,7 +24,15 @@ from kornia_ditf.loading.latents import (
 )
 from kornia_ditf.loading.weights import load_vae_encoder
 from kornia_ditf.noise import NoiseSchedule, RectifiedFlow
-from kornia_ditf.tap import BlockStream, block_list, capture_blocks, count_blocks
+from kornia_ditf.tap import (
+    BlockStream,
+    Facet,
+    block_list,
+    capture_blocks,
+    capture_gates,
+    count_blocks,
+    facet_width,
+)
 from kornia_ditf.types import Conditioning, Tap
 from kornia_ditf.utils.checks import check_one_of
 from kornia_ditf.utils.compilation import CompiledModules
@@ -167,17 +175,41 @@ class DeclaredBackbone(Backbone):
         return self.prompt_encoder(prompts)
 
     def taps(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning, *, blocks: Sequence[int]
+        self,
+        latent: Tensor,
+        timestep: float,
+        conditioning: Conditioning,
+        *,
+        blocks: Sequence[int],
+        facet: Facet = "input",
     ) -> dict[int, Tap]:
+        with self._placed_inputs(latent, timestep, conditioning) as (inputs, grid):
+            capture = partial(capture_blocks, self.transformer, self.streams, blocks, inputs)
+            return self._compiled.run(partial(capture, grid=grid, facet=facet))
+
+    def facet_width(self, block: int, facet: Facet) -> int:
+        if facet == "input":
+            return self.width
+        return facet_width(self.transformer, self.streams, block, facet)
+
+    def gates(self, timestep: float, conditioning: Conditioning, *, block: int) -> Tensor:
+        side = 4 * self.patch_size  # any latent will do
+        latent = torch.zeros(1, self.latent_channels, side, side)
+        with self._placed_inputs(latent, timestep, conditioning) as (inputs, grid):
+            return capture_gates(self.transformer, self.streams, block, inputs, grid=grid)
+
+    @contextmanager
+    def _placed_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Iterator[tuple[Mapping[str, Any], tuple[int, int]]]:
+        """Place the inputs of a forward, which runs meanwhile alone, and name their grid."""
         self.schedule.check(timestep)
         grid = self._token_grid(latent)
         device, dtype = execution_place(self.transformer)
         conditioning = conditioning.expand(len(latent)).to(device, dtype)
         latent = latent.to(device, dtype)
         with isolated(self.transformer), _named(self.transformer):
-            inputs = self.transformer_inputs(latent, timestep, conditioning)
-            capture = partial(capture_blocks, self.transformer, self.streams, blocks, inputs)
-            return self._compiled.run(partial(capture, grid=grid))
+            yield self.transformer_inputs(latent, timestep, conditioning), grid
 
     def loaded_blocks(self) -> list[nn.Module]:
         """Return the blocks that were loaded, all lists together."""

@@ -128,7 +128,7 @@ def describe_loaded(loaded: LoadedModel, specs: Iterable[AnySpec]) -> Any:
     if not fitting:
         raise UnknownBackboneError(
             f"no installed family has a {loaded.class_names[0]}; known: {', '.join(sorted(known))}."
-            " To declare another, derive a class from DiffusersBackbone and use its from_loaded: "
+            " Declare another with DiffusersBackbone and its from_loaded, or with ModuleBackbone: "
             "docs/own-backbones.md"
         )
     published = [spec for spec in fitting if spec.repo and spec.repo == loaded.name]
