@@ -189,3 +189,10 @@ def test_a_scene_is_reconstructed_from_its_views(tmp_path: Path) -> None:
     found = dict(zip(heading.split()[:3], row.split(), strict=False))
     assert found["registered"] == "4/4" and int(found["points"]) > 300
     assert float(row.split()[4]) < 0.5 and float(row.split()[6]) < 1
+
+
+@pytest.mark.slow
+def test_the_loss_of_8_bit_weights_is_printed(tmp_path: Path) -> None:
+    lines = run("quantised_loss.py", tmp_path).splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["float32", "int8", "fp8", "bfloat16"]
+    assert all("PCK 0.833, 0.986" in line for line in lines)
