@@ -18,7 +18,7 @@ from kornia_ditf.metrics.statistics import Interval, bootstrap, interval
 from kornia_ditf.treatments import parse_treatment
 
 TOLERANCE = 0.0075
-"""Scores that differ by less, three quarters of a point, are tied: the cheapest forward is taken."""
+"""Scores that differ by less (three quarters of a point) are tied; the cheapest forward wins."""
 
 CONFIDENCE = 0.95
 _WORTH_DRAWS = 0.02  # a noisy forward that trails the best by more is not tried with more draws
