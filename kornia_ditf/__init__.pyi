@@ -14,7 +14,9 @@ from .adapters.opencv import (
 )
 from .backbones.base import Backbone
 from .backbones.diffusers_backbone import DiffusersBackbone
+from .backbones.module import ModuleBackbone
 from .backbones.spec import BackboneSpec
+from .backbones.video import VideoBackbone
 from .config import DiTFConfig
 from .datasets.pairs import Pair, PairDataset
 from .datasets.sequences import FrameSequence, SequenceDataset
@@ -24,7 +26,7 @@ from .descriptor import DiTF
 from .errors import DiTFError
 from .export import export_descriptor, save_onnx
 from .fusion import FusedDescriptor
-from .massive import describe_channels, discard_channels, find_massive_channels
+from .massive import channels_of_gates, describe_channels, discard_channels, find_massive_channels
 from .matchers.base import ImageMatcher, MatcherSpec
 from .matching.flow import Flow, dense_flow
 from .matching.keypoints import (
@@ -67,6 +69,7 @@ from .registry.lookup import (
 )
 from .registry.matchers import find_matcher, list_matchers, load_matcher
 from .registry.treatments import find_treatment, list_treatments
+from .search.alignment import align_matches
 from .search.verified import Attempt, ImageMatches, match_images
 from .sfm.folder import FolderMatches, match_folder
 from .sfm.graph import CorrespondenceGraph, ImagePair, ViewedImage
@@ -81,6 +84,8 @@ from .treatments import (
 )
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
 from .utils.picture import Picture, save_picture
+from .video.describe import VideoDiTF, describe_video
+from .video.frames import VideoFrame, read_frames
 from .viz.matches import draw_matches
 from .viz.pca import draw_pca
 from .viz.similarity import draw_similarity
@@ -119,6 +124,7 @@ __all__ = [
     "LoggerSpec",
     "MatcherSpec",
     "Matches",
+    "ModuleBackbone",
     "OpenCVFeature",
     "Pair",
     "PairDataset",
@@ -135,15 +141,21 @@ __all__ = [
     "Treatment",
     "TreatmentSpec",
     "Verification",
+    "VideoBackbone",
+    "VideoDiTF",
+    "VideoFrame",
     "ViewedImage",
     "WindowSoftArgmax",
+    "align_matches",
     "apply_treatment",
     "as_image",
+    "channels_of_gates",
     "create_descriptor",
     "create_ditf",
     "create_matcher",
     "dense_flow",
     "describe_channels",
+    "describe_video",
     "descriptor_entry",
     "discard_channels",
     "draw_matches",
@@ -183,6 +195,7 @@ __all__ = [
     "prepare_target",
     "propagate_masks",
     "propagate_points",
+    "read_frames",
     "read_image",
     "refine",
     "save_onnx",

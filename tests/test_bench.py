@@ -27,13 +27,15 @@ def test_every_case_runs_and_all_find_the_same(
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert {"command", "commit", "date", "hardware", "threads", "torch"} <= set(figures["about"])
     groups = {case["group"] for case in figures["cases"]}
-    assert len(groups) == 5
+    assert len(groups) == 7
     told = capsys.readouterr().out
     for case in figures["cases"]:
         assert case["name"] in told
         for row in case["contestants"].values():
             assert min(row["seconds"]) >= 0
             assert "other" not in (row["exactness"] or "")
+            if "cosine" in (row["exactness"] or ""):
+                assert float(row["exactness"].rpartition(" ")[2]) > 0.9999
     assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
     text = page.read_text("utf-8")
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text

@@ -39,6 +39,14 @@ def test_two_photographs_are_matched_and_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_mask_and_a_point_are_followed_through_a_video_file(tmp_path: Path) -> None:
+    lines = run("follow_a_mask.py", tmp_path).splitlines()
+    overlaps = [int(line.split()[-1].rstrip("%")) for line in lines[:-1]]
+    assert len(overlaps) == 6 and min(overlaps) >= 50
+    assert lines[-1].startswith("the point moved from [40.0, 72.0] to [8")
+
+
+@pytest.mark.slow
 def test_each_steps_worth_is_printed_for_every_treatment(tmp_path: Path) -> None:
     lines = run("worth_of_each_step.py", tmp_path).splitlines()
     assert [line.split()[0] for line in lines[1:]] == [
@@ -196,3 +204,9 @@ def test_two_calibrations_are_compared(tmp_path: Path) -> None:
     printed = run("calibration_agreement.py", tmp_path, ".", ".")
     assert "rank correlation 1.00 over 4 settings" in printed and "5.0% of its grid" in printed
     assert "it scores 10.0 % on same-scene" in printed and "20.0 points less" in printed
+
+
+def test_the_loss_of_8_bit_weights_is_printed(tmp_path: Path) -> None:
+    lines = run("quantised_loss.py", tmp_path).splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["float32", "int8", "fp8", "bfloat16"]
+    assert all("PCK 0.833, 0.986" in line for line in lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from kornia_ditf.backbones.base import Backbone
-from kornia_ditf.backbones.inputs import pad_prompt
+from kornia_ditf.backbones.eight_bit import FORMATS, quantise_linears
+from kornia_ditf.backbones.inputs import Time, batch_time, pack, pad_prompt
 from kornia_ditf.errors import CaptureError, DiTFError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.latents import (
@@ -24,7 +24,15 @@ from kornia_ditf.loading.latents import (
 )
 from kornia_ditf.loading.weights import load_vae_encoder
 from kornia_ditf.noise import NoiseSchedule, RectifiedFlow
-from kornia_ditf.tap import BlockStream, block_list, capture_blocks, count_blocks
+from kornia_ditf.tap import (
+    BlockStream,
+    Facet,
+    block_list,
+    capture_blocks,
+    capture_gates,
+    count_blocks,
+    facet_width,
+)
 from kornia_ditf.types import Conditioning, Tap
 from kornia_ditf.utils.checks import check_one_of
 from kornia_ditf.utils.compilation import CompiledModules
@@ -32,6 +40,13 @@ from kornia_ditf.utils.isolation import isolated
 
 Posterior = Literal["mode", "sample"]
 PromptEncoder = Callable[[Sequence[str]], Conditioning]
+Inputs = Mapping[str, Any]
+"""Keyword arguments of a transformer's forward."""
+MASKED_TEXT: Mapping[str, str] = {
+    "encoder_hidden_states": "prompt_embeds",
+    "encoder_attention_mask": "prompt_attention_mask",
+}
+"""The `prompt_inputs` of families that read padded text with its mask."""
 
 
 class DeclaredBackbone(Backbone):
@@ -53,25 +68,35 @@ class DeclaredBackbone(Backbone):
     """Name of the transformer's class in diffusers."""
     transformer_module: ClassVar[type[nn.Module] | None] = None
     """A class with the same arithmetic and names, to use in its place; None takes diffusers'."""
-    pipeline_class: ClassVar[str | None] = None
-    """Name of the diffusers pipeline that encodes prompts; None where there are none."""
     blocks_from: ClassVar[tuple[str, ...]] = ("num_layers", "num_single_layers")
     """Keys of the transformer's configuration whose sum is the number of blocks."""
     width_from: ClassVar[tuple[str, ...]] = ("num_attention_heads", "attention_head_dim")
     """Keys of the transformer's configuration whose product is the width."""
     streams: ClassVar[tuple[BlockStream, ...]]
     """Where the blocks keep norm, modulation and attention, list by list as they run."""
-    vae_class: ClassVar[str] = "AutoencoderKL"
-    """Name of the VAE's class in diffusers."""
     head: ClassVar[tuple[str, ...]] = ("norm_out", "proj_out")
     """Modules after the last block, never reached and so never loaded."""
+    packed: ClassVar[int | None] = None
+    """Side of the square of latent cells that the pipeline packs into a token, 1 where it only
+    flattens the latent; None where the transformer makes its tokens itself."""
+    time: ClassVar[Time] = "t / 1000"
+    """What the transformer is given for the paper's timestep t."""
+    schedule: NoiseSchedule = RectifiedFlow()
+    """How the family mixes latents with noise."""
+    vae_class: ClassVar[str] = "AutoencoderKL"
+    """Name of the VAE's class in diffusers."""
+    patch_first: ClassVar[bool] = False
+    """Whether the packed channels of a VAE that packs them run cell by cell."""
+    pipeline_class: ClassVar[str | None] = None
+    """Name of the diffusers pipeline that encodes prompts; None where there are none."""
     prompt_outputs: ClassVar[tuple[str | None, ...]] = ()
     """Names for what the pipeline's `encode_prompt` returns, in its order; None where unused."""
     prompt_options: ClassVar[Mapping[str, Any]] = {"do_classifier_free_guidance": False}
     """Keyword arguments of the pipeline's `encode_prompt`."""
     prompt_length: ClassVar[int | None] = None
     """Tokens to pad every prompt to, where the pipeline pads none itself."""
-    schedule: NoiseSchedule = RectifiedFlow()
+    prompt_inputs: ClassVar[Mapping[str, str]] = {"encoder_hidden_states": "prompt_embeds"}
+    """Arguments of the transformer that are tensors of the conditioning, and their names there."""
 
     def __init__(
         self,
@@ -87,6 +112,7 @@ class DeclaredBackbone(Backbone):
         if posterior not in get_args(Posterior):
             raise InvalidArgumentError(f"posterior must be 'mode' or 'sample', got {posterior!r}")
         self.transformer, self.vae = transformer, vae
+        self.quantized: str | None = None
         self._compiled = CompiledModules([])
         self.prompt_encoder, self.posterior, self.seed = prompt_encoder, posterior, seed
         if schedule is not None:
@@ -108,7 +134,7 @@ class DeclaredBackbone(Backbone):
     @property
     def patch_size(self) -> int:
         """Side of the square of latent cells that one token covers."""
-        return int(self.config.patch_size)
+        return self.packed or int(self.config.patch_size)
 
     @property
     def pixels_per_token(self) -> int:
@@ -125,7 +151,7 @@ class DeclaredBackbone(Backbone):
         return None
 
     def settings(self) -> str:
-        quantized = getattr(self.config, "quantization_config", None)
+        quantized = self.quantized or getattr(self.config, "quantization_config", None)
         dtype = execution_place(self.transformer)[1]
         compiled = " compiled" if self._compiled.modules else ""
         return (
@@ -138,7 +164,7 @@ class DeclaredBackbone(Backbone):
         sample = self.posterior == "sample"
         with _named(self.vae):
             encode = partial(encode_images, self.vae, image, sample=sample, seed=self.seed)
-            return self._compiled.run(encode)
+            return self._compiled.run(partial(encode, patch_first=self.patch_first))
 
     def condition(self, prompts: Sequence[str]) -> Conditioning:
         if self.prompt_encoder is None:
@@ -149,32 +175,59 @@ class DeclaredBackbone(Backbone):
         return self.prompt_encoder(prompts)
 
     def taps(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning, *, blocks: Sequence[int]
+        self,
+        latent: Tensor,
+        timestep: float,
+        conditioning: Conditioning,
+        *,
+        blocks: Sequence[int],
+        facet: Facet = "input",
     ) -> dict[int, Tap]:
+        with self._placed_inputs(latent, timestep, conditioning) as (inputs, grid):
+            capture = partial(capture_blocks, self.transformer, self.streams, blocks, inputs)
+            return self._compiled.run(partial(capture, grid=grid, facet=facet))
+
+    def facet_width(self, block: int, facet: Facet) -> int:
+        if facet == "input":
+            return self.width
+        return facet_width(self.transformer, self.streams, block, facet)
+
+    def gates(self, timestep: float, conditioning: Conditioning, *, block: int) -> Tensor:
+        side = 4 * self.patch_size  # any latent will do
+        latent = torch.zeros(1, self.latent_channels, side, side)
+        with self._placed_inputs(latent, timestep, conditioning) as (inputs, grid):
+            return capture_gates(self.transformer, self.streams, block, inputs, grid=grid)
+
+    @contextmanager
+    def _placed_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Iterator[tuple[Mapping[str, Any], tuple[int, int]]]:
+        """Place the inputs of a forward, which runs meanwhile alone, and name their grid."""
         self.schedule.check(timestep)
-        patch, channels = self.patch_size, self.latent_channels
-        if latent.ndim != 4 or latent.shape[1] != channels or not latent.numel():
-            raise InvalidArgumentError(
-                f"latent must have the shape (B, {channels}, h, w), got {tuple(latent.shape)}"
-            )
-        height, width = latent.shape[2:]
-        if height % patch or width % patch:
-            raise InvalidArgumentError(
-                f"latent sides must be multiples of {patch}, got {height} x {width}"
-            )
-        if self.max_cells is not None and max(height, width) > self.max_cells:
-            raise InvalidArgumentError(
-                f"this model has positions for latents of up to {self.max_cells} x "
-                f"{self.max_cells} cells, got {height} x {width}; give a smaller long_side"
-            )
+        grid = self._token_grid(latent)
         device, dtype = execution_place(self.transformer)
         conditioning = conditioning.expand(len(latent)).to(device, dtype)
         latent = latent.to(device, dtype)
-        grid = (height // patch, width // patch)
         with isolated(self.transformer), _named(self.transformer):
-            inputs = self.transformer_inputs(latent, timestep, conditioning)
-            capture = partial(capture_blocks, self.transformer, self.streams, blocks, inputs)
-            return self._compiled.run(partial(capture, grid=grid))
+            yield self.transformer_inputs(latent, timestep, conditioning), grid
+
+    def loaded_blocks(self) -> list[nn.Module]:
+        """Return the blocks that were loaded, all lists together."""
+        lists = (block_list(self.transformer, stream) for stream in self.streams)
+        return [block for block in chain.from_iterable(lists) if not isinstance(block, nn.Identity)]
+
+    def quantise(self, kind: str) -> None:
+        """Keep the weights of the blocks' linear layers in 8 bits; they compute as before.
+
+        Args:
+            kind: `int8` or `fp8`.
+
+        Raises:
+            InvalidArgumentError: there is no such kind.
+        """
+        check_one_of("quantize", kind, FORMATS)
+        quantise_linears(self.loaded_blocks(), kind)
+        self.quantized = kind
 
     def compile_parts(self, backend: str = "inductor") -> None:
         """Compile the blocks, each by itself, and the VAE's encoder, when they first run.
@@ -189,30 +242,60 @@ class DeclaredBackbone(Backbone):
             InvalidArgumentError: there is no such backend.
         """
         check_one_of("compile", backend, torch.compiler.list_backends(exclude_tags=()))
-        blocks = chain.from_iterable(
-            block_list(self.transformer, stream) for stream in self.streams
-        )
-        modules = [block for block in blocks if not isinstance(block, nn.Identity)]
+        modules = self.loaded_blocks()
         if self.vae is not None:
             modules.append(self.vae.get_submodule("encoder"))
         self._compiled = CompiledModules(modules, backend)
 
+    def _token_grid(self, latent: Tensor) -> tuple[int, int]:
+        patch, channels = self.patch_size, self.latent_channels
+        if latent.ndim != 4 or latent.shape[1] != channels or not latent.numel():
+            raise InvalidArgumentError(
+                f"latent must have the shape (B, {channels}, h, w), got {tuple(latent.shape)}"
+            )
+        height, width = latent.shape[-2:]
+        if height % patch or width % patch:
+            raise InvalidArgumentError(
+                f"latent sides must be multiples of {patch}, got {height} x {width}"
+            )
+        if self.max_cells is not None and max(height, width) > self.max_cells:
+            raise InvalidArgumentError(
+                f"this model has positions for latents of up to {self.max_cells} x "
+                f"{self.max_cells} cells, got {height} x {width}; give a smaller long_side"
+            )
+        return height // patch, width // patch
+
     @property
     def latent_channels(self) -> int:
-        """Channels of the latent that the transformer takes."""
-        return int(self.config.in_channels)
+        """Channels of the latent, before they are packed."""
+        return int(self.config.in_channels) // (self.packed or 1) ** 2
 
-    @abstractmethod
+    def arrange(self, latent: Tensor) -> Tensor:
+        """Arrange a latent as the transformer takes it, packed where the family declares so."""
+        return latent if self.packed is None else pack(latent, self.packed)
+
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
+    ) -> Inputs:
         """Return the arguments of the transformer's forward, as the family's pipeline does.
+
+        They are the latent, the time and the prompt, as `packed`, `time` and `prompt_inputs`
+        declare; a family with more adds it to them.
 
         Args:
             latent: noisy latents (B, C, h, w) in the transformer's dtype, on its device.
             timestep: the paper's timestep in [0, 1000].
             conditioning: B rows, on the transformer's device.
         """
+        told = {argument: conditioning[name] for argument, name in self.prompt_inputs.items()}
+        # Some transformers index with their masks, and all take booleans.
+        masks = {n: v.bool() for n, v in told.items() if self.prompt_inputs[n].endswith("_mask")}
+        return {
+            "hidden_states": self.arrange(latent),
+            "timestep": batch_time(latent, timestep, self.time),
+            **told,
+            **masks,
+        }
 
     @classmethod
     def load_vae(cls, checkpoint: Checkpoint) -> nn.Module | None:

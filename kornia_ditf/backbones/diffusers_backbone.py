@@ -20,6 +20,8 @@ from kornia_ditf.loading.latents import (
 from kornia_ditf.loading.memory import LoadedModel, LoadedPromptEncoder
 from kornia_ditf.loading.plan import LoadingPlan, plan_loading
 from kornia_ditf.loading.prompts import CachedPromptEncoder
+from kornia_ditf.loading.single_file import infer_config, load_single_file
+from kornia_ditf.loading.weight_file import WeightFile, as_file
 from kornia_ditf.loading.weights import Layout, load_transformer
 from kornia_ditf.noise import VariancePreserving
 from kornia_ditf.types import Conditioning
@@ -33,11 +35,14 @@ class DiffusersBackbone(DeclaredBackbone):
     """
 
     @classmethod
-    def spec(cls, *, pixels_per_token: int = 16, **known: Any) -> BackboneSpec:
+    def spec(
+        cls, *, pixels_per_token: int = 16, long_side: int = 1024, **known: Any
+    ) -> BackboneSpec:
         """Describe a published model of this family, as a plugin registers it.
 
         Args:
             pixels_per_token: side of the square of pixels that one token covers.
+            long_side: the resolution at which the model was trained.
             known: the other fields of `BackboneSpec`; what the class itself knows may be left out.
                 Without a `block`, the spec is an uncalibrated one with the neutral preset.
 
@@ -58,7 +63,8 @@ class DiffusersBackbone(DeclaredBackbone):
             "blocks_from": cls.blocks_from,
             "width_from": cls.width_from,
         }
-        return make(**{**family, "pixels_per_token": pixels_per_token, **known})
+        sizes = {"pixels_per_token": pixels_per_token, "long_side": long_side}
+        return make(**family | sizes | known)
 
     @classmethod
     def from_pretrained(
@@ -70,13 +76,17 @@ class DiffusersBackbone(DeclaredBackbone):
         device: str | torch.device = "cpu",
         offload: bool = False,
         quantization_config: object = None,
+        config: str | Path | None = None,
+        architecture: Mapping[str, Mapping[str, Any]] | None = None,
+        quantize: str | None = None,
         compile: bool | str = False,  # noqa: A002 - what torch calls it
         **options: Any,
     ) -> Self:
         """Load what a checkpoint in the diffusers layout needs up to a block, and no more.
 
         Args:
-            source: a hub id or a local folder.
+            source: a hub id or a local folder; or a single file of the transformer's weights,
+                safetensors or GGUF, in diffusers' names or the original ones.
             block: the last block whose input will be asked for; None loads all.
             dtype: of the transformer; None is bfloat16 on an accelerator, float32 on a CPU. The
                 VAE's encoder stays in float32: some overflow float16.
@@ -84,6 +94,11 @@ class DiffusersBackbone(DeclaredBackbone):
             offload: keep the transformer's weights on the CPU and bring each layer to the device
                 only while it runs (accelerate's cpu_offload).
             quantization_config: one of diffusers' quantisation configurations.
+            config: for a single file, the folder or hub id that holds its configurations, VAE and
+                text encoders.
+            architecture: for a single file, configurations by part that are tried before those.
+            quantize: keep the weights of the blocks' linear layers in 8 bits, as `int8` or `fp8`;
+                they compute in `dtype` as before.
             compile: compile the blocks, each by itself, and the VAE's encoder with
                 `torch.compile`; or the name of one of its backends. The first image of a size
                 takes longer; descriptors are the same up to rounding.
@@ -95,21 +110,36 @@ class DiffusersBackbone(DeclaredBackbone):
             HubError: the hub does not give a file.
             InvalidArgumentError: an option is wrong, or the block is out of range.
         """
-        place, dtype = read_placement(device, dtype)
-        checkpoint = Checkpoint(source, **take_hub_options(options))
-        own_options = cls.checkpoint_options(checkpoint)  # first: a model may be refused by them
-        transformer = load_transformer(
-            checkpoint,
-            cls.layout(),
-            last_block=block,
-            dtype=dtype,
-            quantization_config=quantization_config,
+        if quantize is not None and (offload or quantization_config is not None):
+            raise InvalidArgumentError(
+                "quantize goes with neither offload nor quantization_config: leave one of them out"
+            )
+        to, dtype = read_placement(device, dtype)
+        file = cls._open_file(source, config)
+        checkpoint = Checkpoint(
+            source if file is None else str(config), **take_hub_options(options)
         )
+        own_options = cls.checkpoint_options(checkpoint)  # first: a model may be refused by them
+        if file is None:
+            transformer = load_transformer(
+                checkpoint,
+                cls.layout(),
+                last_block=block,
+                dtype=dtype,
+                quantization_config=quantization_config,
+            )
+        else:
+            own = cls._file_config(file, checkpoint, architecture)
+            transformer = load_single_file(file, cls.layout(), own, last_block=block, dtype=dtype)
         vae = cls.load_vae(checkpoint)
-        encoder = cls._cached_prompts(checkpoint, dtype, place)
+        encoder = cls._cached_prompts(checkpoint, dtype, to)
         backbone = cls(transformer, vae, **{"prompt_encoder": encoder, **own_options, **options})
         backbone.identity = checkpoint.identity
-        backbone.eval().requires_grad_(False)._place(place, offload)
+        if file is not None:
+            backbone.identity = f"{file.identity} {backbone.identity}"
+        if quantize is not None:
+            backbone.quantise(quantize)
+        backbone.eval().requires_grad_(False)._place(to, offload)
         if compile:
             backbone.compile_parts(compile if isinstance(compile, str) else "inductor")
         return backbone
@@ -149,25 +179,58 @@ class DiffusersBackbone(DeclaredBackbone):
         block: int | None = None,
         dtype: torch.dtype = torch.bfloat16,
         architecture: Mapping[str, Mapping[str, Any]] | None = None,
+        config: str | Path | None = None,
         **hub: Any,
     ) -> LoadingPlan:
         """Work out what `from_pretrained` would download and hold, before it does.
 
         Args:
-            source: a hub id or a local folder.
+            source: a hub id, a local folder or a single file, as `from_pretrained` takes it.
             block: the last block to load; None is all.
             dtype: of the transformer.
             architecture: configurations to fall back to; see `plan.plan_loading`.
+            config: as for `from_pretrained`.
             hub: `revision`, `token`, `cache_dir`, `local_files_only`, `variant`.
         """
+        file = cls._open_file(source, config)
+        checkpoint = Checkpoint(source if file is None else str(config), **hub)
+        known = None if file is None else cls._file_config(file, checkpoint, architecture)
         return plan_loading(
-            Checkpoint(source, **hub),
+            checkpoint,
             cls.layout(),
             last_block=block,
             dtype=dtype,
             architecture=architecture,
             vae_class=cls.vae_class,
+            file=None if file is None or known is None else (file, known),
         )
+
+    @classmethod
+    def _open_file(cls, source: str | Path, config: str | Path | None) -> WeightFile | None:
+        path = as_file(source)
+        if path is None:
+            if config is not None:
+                raise InvalidArgumentError(
+                    f"config says what belongs to a single file, and {source} is none; leave it out"
+                )
+            return None
+        if config is None:
+            raise InvalidArgumentError(
+                f"{path} holds a transformer alone; give config=... with the folder or hub id of "
+                "its configurations, VAE and text encoders"
+            )
+        return WeightFile(path)
+
+    @classmethod
+    def _file_config(
+        cls,
+        file: WeightFile,
+        checkpoint: Checkpoint,
+        architecture: Mapping[str, Mapping[str, Any]] | None,
+    ) -> dict[str, Any]:
+        known = [architecture["transformer"]] if architecture else []
+        found = infer_config(file, cls.layout(), cls.blocks_from, known) if known else None
+        return found or checkpoint.json("transformer/config.json")
 
     @classmethod
     def layout(cls) -> Layout:

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kornia_ditf.backbones import configs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone, read_schedule
-from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
@@ -39,6 +38,8 @@ class DiTBackbone(DiffusersBackbone):
         ),
     )
     head = ("norm_out", "proj_out_1", "proj_out_2")
+    time = "int(t)"
+    prompt_inputs = {"class_labels": "class_labels"}
 
     def __init__(
         self,
@@ -81,15 +82,6 @@ class DiTBackbone(DiffusersBackbone):
                 f"{did_you_mean(prompt, self.labels)}"
             )
         return self.labels[prompt]
-
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
-        return {
-            "hidden_states": latent,
-            "timestep": full_batch(latent, int(timestep), torch.long),
-            "class_labels": conditioning["class_labels"],
-        }
 
 
 def _spec(side: int) -> BackboneSpec:

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from kornia_ditf.backbones import configs
+from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.backbones.inputs import full_batch, grid_positions, pack
+from kornia_ditf.backbones.inputs import full_batch, grid_positions
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, LinearModulation, Modulation
 from kornia_ditf.types import Conditioning
 
+_DOUBLE, _SINGLE = LinearModulation("norm1.linear"), LinearModulation("norm.linear")
+
 
 def flux_streams(
-    double: Modulation, single: Modulation, *, norms: tuple[str, str] = ("norm1.norm", "norm.norm")
+    double: Modulation = _DOUBLE,
+    single: Modulation = _SINGLE,
+    *,
+    norms: tuple[str, str] = ("norm1.norm", "norm.norm"),
+    tokens: Literal["first", "last"] = "last",
 ) -> tuple[BlockStream, BlockStream]:
-    """Declare FLUX's two lists of blocks, with the modulation and the norm of each."""
+    """Declare FLUX's two lists of blocks.
+
+    Args:
+        double: modulation of the double-stream blocks, whose text has a stream of its own.
+        single: modulation of the single-stream blocks.
+        norms: the first norm of a block of either list.
+        tokens: where the image's tokens stand in the single stream.
+    """
     return (
         BlockStream(
             blocks="transformer_blocks", norm=norms[0], attention="attn", modulation=double
@@ -29,7 +42,7 @@ def flux_streams(
             norm=norms[1],
             attention="attn",
             modulation=single,
-            tokens="last",
+            tokens=tokens,
         ),
     )
 
@@ -60,41 +73,31 @@ class GuidedBackbone(DiffusersBackbone):
     def settings(self) -> str:
         return f"{super().settings()} guidance={self.guidance}"
 
-    def guidance_of(self, latent: Tensor) -> Tensor | None:
-        """Return the guidance of a batch of latents; None where the model has no embedding."""
-        return full_batch(latent, self.guidance) if self.config.guidance_embeds else None
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Inputs:
+        guided = self.config.guidance_embeds
+        return {
+            **super().transformer_inputs(latent, timestep, conditioning),
+            "guidance": full_batch(latent, self.guidance) if guided else None,
+        }
 
 
 class FluxLikeBackbone(DiffusersBackbone):
     """A family with FLUX's blocks, whose pipeline packs 2 x 2 cells of the latent into a token."""
 
-    streams = flux_streams(LinearModulation("norm1.linear"), LinearModulation("norm.linear"))
+    streams = flux_streams()
+    packed = 2  # the configuration's patch_size is 1
     prompt_outputs: ClassVar[tuple[str | None, ...]] = ("prompt_embeds",)
-    time_unit: ClassVar[float] = 1000
-    """The paper's timestep is divided by this."""
-
-    @property
-    def patch_size(self) -> int:
-        return 2  # the configuration says 1
-
-    @property
-    def latent_channels(self) -> int:
-        return int(self.config.in_channels) // 4
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
-        text = conditioning["prompt_embeds"]
-        rows, columns = latent.shape[2] // 2, latent.shape[3] // 2
+    ) -> Inputs:
+        rows, columns = (side // self.patch_size for side in latent.shape[2:])
         cells = grid_positions(rows, columns, device=latent.device)
-        words, cells = self.positions(text.shape[1], cells)
-        return {
-            "hidden_states": pack(latent),
-            "encoder_hidden_states": text,
-            "timestep": full_batch(latent, timestep / self.time_unit),
-            "img_ids": cells,
-            "txt_ids": words,
-        }
+        words, cells = self.positions(conditioning["prompt_embeds"].shape[1], cells)
+        told = super().transformer_inputs(latent, timestep, conditioning)
+        return {**told, "img_ids": cells, "txt_ids": words}
 
     def positions(self, words: int, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Return the positions (N, 3) of a number of words, and those of the image's tokens."""
@@ -111,17 +114,12 @@ class FluxBackbone(GuidedBackbone, FluxLikeBackbone):
     transformer_class = "FluxTransformer2DModel"
     pipeline_class = "FluxPipeline"
     prompt_outputs = ("prompt_embeds", "pooled_prompt_embeds")
-    prompt_options: ClassVar[Mapping[str, Any]] = {"prompt_2": None}
+    prompt_options = {"prompt_2": None}
+    prompt_inputs = {
+        "encoder_hidden_states": "prompt_embeds",
+        "pooled_projections": "pooled_prompt_embeds",
+    }
     default_guidance = 3.5
-
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
-        return {
-            **super().transformer_inputs(latent, timestep, conditioning),
-            "pooled_projections": conditioning["pooled_prompt_embeds"],
-            "guidance": self.guidance_of(latent),
-        }
 
 
 FLUX_DEV = FluxBackbone.spec(
@@ -170,7 +168,6 @@ FLUX_SCHNELL = FluxBackbone.spec(
     architecture=configs.flux(guidance=False),
     blocks=57,
     width=3072,
-    long_side=1024,
     license="Apache-2.0",
 )
 

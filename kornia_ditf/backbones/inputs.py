@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,10 +11,32 @@ from torch.nn import functional as F
 
 from kornia_ditf.errors import InvalidArgumentError
 
+Time = Literal["t", "int(t)", "t / 1000", "1 - t / 1000", "1000 - t"]
+"""How a transformer counts time, from the paper's timestep t: as it is, as an index of a DDPM
+schedule, as a share of noise, or backwards."""
+
 
 def full_batch(latent: Tensor, value: float, dtype: torch.dtype = torch.float32) -> Tensor:
     """Repeat a time, a guidance scale or the like for every latent of a batch, shape (B,)."""
     return torch.full((len(latent),), value, dtype=dtype, device=latent.device)
+
+
+def batch_time(latent: Tensor, timestep: float, time: Time) -> Tensor:
+    """Convert the paper's timestep to a transformer's own count of time, shape (B,).
+
+    In float32, whatever the latent's dtype: bfloat16 has no 261.
+    """
+    match time:
+        case "t":
+            return full_batch(latent, timestep)
+        case "int(t)":
+            return full_batch(latent, int(timestep), torch.long)
+        case "t / 1000":
+            return full_batch(latent, timestep / 1000)
+        case "1 - t / 1000":
+            return full_batch(latent, 1 - timestep / 1000)
+        case "1000 - t":
+            return full_batch(latent, 1000 - timestep)
 
 
 def pack(latent: Tensor, patch: int = 2) -> Tensor:
@@ -42,6 +64,8 @@ def grid_positions(
 def pad_prompt(encoded: Mapping[str, Any], length: int) -> dict[str, Tensor]:
     """Pad the tokens of one prompt with zeros to a length, so that prompts can be joined.
 
+    Padding that is masked already is removed first, wherever it stands.
+
     Args:
         encoded: `prompt_embeds` (1, L, D), or a list of one (L, D); and perhaps
             `prompt_attention_mask` (1, L), without which all L tokens are real.
@@ -55,14 +79,15 @@ def pad_prompt(encoded: Mapping[str, Any], length: int) -> dict[str, Tensor]:
     """
     text = encoded["prompt_embeds"]
     text = text if isinstance(text, Tensor) else torch.stack(list(text))
+    mask = encoded.get("prompt_attention_mask")
+    if mask is None:
+        mask = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
+    text, mask = (value[:, mask[0].bool()] for value in (text, mask))
     missing = length - text.shape[1]
     if missing < 0:
         raise InvalidArgumentError(
             f"a prompt may have up to {length} tokens, got {text.shape[1]}; shorten it"
         )
-    mask = encoded.get("prompt_attention_mask")
-    if mask is None:
-        mask = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
     padded = {
         "prompt_embeds": F.pad(text, (0, 0, 0, missing)),
         "prompt_attention_mask": F.pad(mask, (0, missing)),

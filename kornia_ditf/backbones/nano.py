@@ -8,15 +8,13 @@ can and cannot do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.nano_transformer import NanoTransformer
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import InvalidArgumentError
@@ -40,6 +38,7 @@ class NanoBackbone(DiffusersBackbone):
             modulation=TableModulation(),
         ),
     )
+    time = "t"
 
     @classmethod
     def load_vae(cls, checkpoint: Checkpoint) -> nn.Module | None:
@@ -53,15 +52,6 @@ class NanoBackbone(DiffusersBackbone):
             raise InvalidArgumentError(f"nano takes no prompts, got {list(prompts)}")
         null = torch.zeros(len(prompts), 1, self.config.caption_channels)
         return Conditioning({"prompt_embeds": null})
-
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
-        return {
-            "hidden_states": latent,
-            "encoder_hidden_states": conditioning["prompt_embeds"],
-            "timestep": full_batch(latent, timestep),
-        }
 
 
 NANO = NanoBackbone.spec(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kornia_ditf.backbones import configs
+from kornia_ditf.backbones.declared import MASKED_TEXT, Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone, read_schedule
-from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, TableModulation
@@ -30,7 +29,9 @@ class PixArtBackbone(DiffusersBackbone):
             modulation=TableModulation(),
         ),
     )
+    time = "int(t)"
     prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
+    prompt_inputs = MASKED_TEXT  # unmasked padding moves the features by several percent
 
     @classmethod
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -38,15 +39,9 @@ class PixArtBackbone(DiffusersBackbone):
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
-        return {
-            "hidden_states": latent,
-            "encoder_hidden_states": conditioning["prompt_embeds"],
-            # Padding that is not masked moves the features by several percent.
-            "encoder_attention_mask": conditioning["prompt_attention_mask"],
-            "timestep": full_batch(latent, int(timestep), torch.long),
-            "added_cond_kwargs": self._size_conditions(latent),
-        }
+    ) -> Inputs:
+        told = super().transformer_inputs(latent, timestep, conditioning)
+        return {**told, "added_cond_kwargs": self._size_conditions(latent)}
 
     def _size_conditions(self, latent: Tensor) -> dict[str, Tensor | None]:
         if not self.transformer.use_additional_conditions:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import Any
 
 from kornia_ditf.backbones import configs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.spec import NEUTRAL_RULE, BackboneSpec
 from kornia_ditf.tap import BlockStream, LinearModulation
-from kornia_ditf.types import Conditioning
 
 
 class SD3Backbone(DiffusersBackbone):
@@ -29,8 +24,13 @@ class SD3Backbone(DiffusersBackbone):
             modulation=LinearModulation("norm1.linear"),
         ),
     )
+    time = "t"
     prompt_outputs = ("prompt_embeds", None, "pooled_prompt_embeds")
-    prompt_options: ClassVar[Mapping[str, Any]] = {
+    prompt_inputs = {
+        "encoder_hidden_states": "prompt_embeds",
+        "pooled_projections": "pooled_prompt_embeds",
+    }
+    prompt_options = {
         "prompt_2": None,
         "prompt_3": None,
         "do_classifier_free_guidance": False,
@@ -39,16 +39,6 @@ class SD3Backbone(DiffusersBackbone):
     @property
     def max_cells(self) -> int:
         return int(self.config.pos_embed_max_size) * self.patch_size
-
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
-        return {
-            "hidden_states": latent,
-            "encoder_hidden_states": conditioning["prompt_embeds"],
-            "pooled_projections": conditioning["pooled_prompt_embeds"],
-            "timestep": full_batch(latent, timestep),
-        }
 
 
 def _spec(name: str, blocks: int, architecture: configs.Architecture, **known: Any) -> BackboneSpec:
@@ -59,7 +49,6 @@ def _spec(name: str, blocks: int, architecture: configs.Architecture, **known: A
         architecture=architecture,
         blocks=blocks,
         width=64 * blocks,
-        long_side=1024,
         license="Stability AI Community License",
         **known,
     )

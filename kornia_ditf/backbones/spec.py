@@ -45,6 +45,7 @@ class BackboneSpec:
         source: where these numbers come from.
         license: licence of the weights.
         architecture: the configurations of `transformer` and `vae`, for planning without network.
+        base: hub id or folder of what a single file of weights lacks; empty where that is `repo`.
         blocks_from: keys of the transformer's configuration whose sum is the number of blocks, and
         width_from: keys whose product is the width; by them a folder is described that is no
             published one. A key that is missing counts as 0 blocks.
@@ -74,6 +75,7 @@ class BackboneSpec:
     source: str
     license: str
     architecture: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    base: str = ""
     blocks_from: tuple[str, ...] = ("num_layers", "num_single_layers")
     width_from: tuple[str, ...] = ("num_attention_heads", "attention_head_dim")
 

@@ -2,57 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.tap import Facet
 from kornia_ditf.types import Conditioning, Tap
 
 
 class TrimmedPromptBackbone(DiffusersBackbone):
     """A family whose forward takes a prompt at its own length.
 
-    Conditioning is padded (`prompt_length`), so that prompts can be joined. `transformer_inputs`
-    begins with `trim`, which removes the padding, and images whose prompts differ in length are
-    run one length after another. So no image depends on another's prompt.
+    Conditioning is padded (`prompt_length`), so that prompts can be joined. Images whose prompts
+    differ in length are run one length after another, and `transformer_inputs` is given no
+    padding. So no image depends on another's prompt.
     """
 
     padded: ClassVar[tuple[str, ...]] = ("prompt_embeds", "prompt_attention_mask")
-    """The tensors of the conditioning that are padded, the mask last."""
+    """The tensors of the conditioning that are padded at their end, the mask last."""
 
     def taps(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning, *, blocks: Sequence[int]
+        self,
+        latent: Tensor,
+        timestep: float,
+        conditioning: Conditioning,
+        *,
+        blocks: Sequence[int],
+        facet: Facet = "input",
     ) -> dict[int, Tap]:
         given = conditioning.expand(len(latent))
-        lengths = given[self.padded[-1]].bool().sum(1).cpu()
-        groups = [(lengths == length).nonzero()[:, 0] for length in sorted(set(lengths.tolist()))]
-        if not groups:
-            return super().taps(latent, timestep, given, blocks=blocks)
-        parts = [
-            super(TrimmedPromptBackbone, self).taps(
-                latent[rows.to(latent.device)], timestep, _take(given, rows), blocks=blocks
-            )
-            for rows in groups
-        ]
-        order = torch.cat(groups).argsort()
-        return {block: _reorder(Tap.cat([p[block] for p in parts]), order) for block in parts[0]}
+        parts, places = [], []
+        for rows, told in self.trim(given):
+            part = latent[rows.to(latent.device)]
+            parts.append(super().taps(part, timestep, told, blocks=blocks, facet=facet))
+            places.append(rows)
+        if not parts:
+            return super().taps(latent, timestep, given, blocks=blocks, facet=facet)
+        order = torch.cat(places).argsort()
+        return {block: Tap.cat([p[block] for p in parts]).take(order) for block in parts[0]}
 
-    def trim(self, conditioning: Conditioning) -> Conditioning:
-        """Remove what is padding in every row."""
-        length = int(conditioning[self.padded[-1]].bool().sum(1).max())
-        cut = {name: conditioning[name][:, :length].contiguous() for name in self.padded}
-        return Conditioning({**conditioning.tensors, **cut})
-
-
-def _take(conditioning: Conditioning, rows: Tensor) -> Conditioning:
-    return Conditioning({n: v[rows.to(v.device)] for n, v in conditioning.tensors.items()})
-
-
-def _reorder(tap: Tap, order: Tensor) -> Tap:
-    order = order.to(tap.x.device)
-    shift, scale = (None if v is None else v[order] for v in (tap.shift, tap.scale))
-    return replace(tap, x=tap.x[order], shift=shift, scale=scale)
+    def trim(self, conditioning: Conditioning) -> Iterator[tuple[Tensor, Conditioning]]:
+        """Remove the padding: yield, length by length, the numbers of its rows and those rows."""
+        # A prompt encoder gives its tensors on the CPU, so that no device is waited for.
+        lengths = conditioning[self.padded[-1]].bool().sum(1).tolist()
+        for length in sorted(set(lengths)):
+            rows = torch.tensor([row for row, own in enumerate(lengths) if own == length])
+            told = {name: v[rows.to(v.device)] for name, v in conditioning.tensors.items()}
+            cut = {name: told[name][:, :length].contiguous() for name in self.padded}
+            yield rows, Conditioning({**told, **cut})

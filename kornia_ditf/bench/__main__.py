@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
 
-from kornia_ditf.bench import cases, peers, report
+from kornia_ditf.bench import cases, models, peers, report
 from kornia_ditf.bench.timing import time_in_turns
 from kornia_ditf.utils.checks import read_device
 
@@ -33,12 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_float32_matmul_precision("highest")
     about = {**report.circumstances(device, options.threads), "note": options.note}
     done = []
-    for make in cases.all_cases(device, quick=options.quick):
+    of_models = models.model_cases(device, quick=options.quick)
+    for make in chain(cases.all_cases(device, quick=options.quick), of_models):
         case = make()
         if options.only.lower() not in f"{case.group}: {case.name}".lower():
             continue
         timings, results = time_in_turns(
-            case.contestants, rounds=options.rounds, device=device, slow=case.slow
+            case.contestants,
+            rounds=options.rounds,
+            device=device,
+            slow=case.slow,
+            wall=case.wall,
         )
         done.append(report.read_case(case, timings, results))
         sys.stdout.write(_tell(done[-1]))

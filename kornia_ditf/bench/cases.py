@@ -32,6 +32,7 @@ class Case:
         missing: peers that are not installed.
         flops: of its matrix product, for a roofline; 0 where there is none.
         reference: the contestant that is this product alone; empty where there is none.
+        wall: timed by the clock and not the processor's: contestants use several threads.
     """
 
     group: str
@@ -42,6 +43,7 @@ class Case:
     missing: tuple[str, ...] = ()
     flops: float = 0.0
     reference: str = ""
+    wall: bool = False
 
 
 def all_cases(device: torch.device, *, quick: bool = False) -> Iterator[Callable[[], Case]]:

@@ -19,7 +19,7 @@ class Timing:
     """What one contestant needed.
 
     Args:
-        seconds: of every round, of the processor; on a GPU, of the clock.
+        seconds: of every round, of the processor; on a GPU or where asked for, of the clock.
         peak_mb: the most memory beyond what was held before, in MB; None where it is not known.
     """
 
@@ -44,7 +44,12 @@ class Timing:
 
 
 def time_in_turns(
-    contestants: Mapping[str, Work], *, rounds: int, device: torch.device, slow: frozenset[str]
+    contestants: Mapping[str, Work],
+    *,
+    rounds: int,
+    device: torch.device,
+    slow: frozenset[str] = frozenset(),
+    wall: bool = False,
 ) -> tuple[dict[str, Timing], dict[str, object]]:
     """Let contestants do their work in turns.
 
@@ -54,6 +59,7 @@ def time_in_turns(
             watched, which makes it slower.
         device: where they work.
         slow: those who get one turn in all.
+        wall: time by the clock and not the processor's, as on a GPU always.
 
     Returns:
         the timings and the last results, by name.
@@ -69,9 +75,9 @@ def time_in_turns(
             if watched:
                 gc.collect()
                 before = _reset_peak(device)
-            started = _clock(device)
+            started = _clock(device, wall)
             results[name] = work()
-            taken = _clock(device) - started
+            taken = _clock(device, wall) - started
             if watched:
                 peaks[name] = _peak(device, before)
             if turn > 1 or name in slow:
@@ -79,11 +85,10 @@ def time_in_turns(
     return {name: Timing(tuple(seconds[name]), peaks[name]) for name in contestants}, results
 
 
-def _clock(device: torch.device) -> float:
+def _clock(device: torch.device, wall: bool) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return time.process_time()
+    return time.perf_counter() if wall or device.type == "cuda" else time.process_time()
 
 
 def _reset_peak(device: torch.device) -> float | None:

@@ -98,8 +98,15 @@ def _table_of_descriptors(specs: Sequence[DescriptorSpec], sources: list[str]) -
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER|FILE", show_default=False)],
     source: options.Source = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|REPO",
+            help="For a single file of weights, what holds its configurations, VAE and text.",
+        ),
+    ] = None,
     block: options.Block = None,
     preset: options.Preset = None,
     dtype: Annotated[
@@ -115,10 +122,12 @@ def show(
     from kornia_ditf.calibration.store import with_preset
     from kornia_ditf.dense import DescriptorSpec
     from kornia_ditf.errors import HubUnreachableError, InvalidArgumentError
+    from kornia_ditf.registry.families import file_options
     from kornia_ditf.registry.lookup import find_descriptor
     from kornia_ditf.utils.checks import read_dtype
 
-    spec = find_descriptor(name)
+    given = {} if config is None else {"config": config}
+    spec = find_descriptor(name, **given if source is None else {})
     if isinstance(spec, DescriptorSpec):
         _show_descriptor(spec, as_json)
         return
@@ -131,7 +140,10 @@ def show(
     if spec.plan is not None:
         try:
             plan = spec.plan(
-                place, block=chosen, dtype=read_dtype(dtype), architecture=spec.architecture
+                place,
+                block=chosen,
+                dtype=read_dtype(dtype),
+                **{"architecture": spec.architecture, **file_options(spec, place), **given},
             )
         except HubUnreachableError as error:
             unknown = str(error)
@@ -224,5 +236,5 @@ def _channels(spec: BackboneSpec) -> str:
 
 
 def _as_values(spec: BackboneSpec | DescriptorSpec) -> dict[str, Any]:
-    left_out = ("load", "plan", "in_memory", "architecture")
+    left_out = ("load", "plan", "in_memory", "architecture", "base")
     return {f.name: getattr(spec, f.name) for f in fields(spec) if f.name not in left_out}

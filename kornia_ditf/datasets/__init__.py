@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from kornia_ditf.datasets import (
     ap10k,
+    cub,
     davis,
     folder,
     hpatches,
+    jhmdb,
     posed,
     proposalflow,
     spair,
     synthetic,
+    tss,
 )
 from kornia_ditf.datasets.spec import DatasetSpec
 
 SPECS: tuple[DatasetSpec, ...] = (
     spair.SPEC,
+    spair.UNSEEN_SPEC,
     ap10k.SPEC,
     proposalflow.PASCAL_SPEC,
     proposalflow.WILLOW_SPEC,
+    tss.SPEC,
+    cub.SPEC,
+    jhmdb.SPEC,
     hpatches.SPEC,
     davis.SPEC,
     posed.SPEC,

@@ -12,6 +12,7 @@ import torch
 from kornia_ditf.datasets.files import (
     annotated_image,
     find_root,
+    given_folder,
     path_inside,
     read_json,
     read_text,
@@ -21,6 +22,10 @@ from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
 
 _HOW = "Get SPair-71k.tar.gz from https://cvlab.postech.ac.kr/research/SPair-71k and unpack it"
+_HOW_UNSEEN = (
+    "Get SPair-U, keypoints that SPair-71k does not annotate, from its publisher (Mariotti et al., "
+    "arXiv 2506.08220)"
+)
 _KEYS = {
     "src_imname": str,
     "trg_imname": str,
@@ -39,9 +44,12 @@ _NAME = re.compile(r"(\d+-.+)(?::|\uf03a|%3[aA]|_)([a-z]+)")
 class SPair(PairDataset):
     """One split of SPair-71k, in the order of the pairs' numbers."""
 
-    def __init__(self, root: Path, split: str, names: list[tuple[str, str]]) -> None:
-        super().__init__("spair-71k", root, split)
+    def __init__(
+        self, name: str, root: Path, split: str, names: list[tuple[str, str]], images: Path
+    ) -> None:
+        super().__init__(name, root, split)
         self._names, self._folder = names, root / "PairAnnotation" / split
+        self._images = images
 
     def __len__(self) -> int:
         return len(self._names)
@@ -70,7 +78,7 @@ class SPair(PairDataset):
                 f"it has {len(points_a)} src_kps, {len(points_b)} trg_kps and "
                 f"{len(identifiers)} kps_ids, which must be as many",
             )
-        folder = self.root / "JPEGImages" / category
+        folder = self._images / category
         images = [
             annotated_image(path_inside(folder, values[f"{side}_imname"], path), size, _HOW)
             for side, size in zip(_SIDES, sizes, strict=True)
@@ -130,8 +138,32 @@ def load(root: str | Path, *, split: str = "test", layout: str | None = None) ->
         DatasetError: a folder or list is missing or malformed.
     """
     place = find_root(root, SPEC.folder, SPEC.inside, _HOW)
+    return _load(SPEC, place, place / "JPEGImages", split, layout)
+
+
+def load_unseen(root: str | Path, *, split: str = "test", images: str | None = None) -> SPair:
+    """Read the list of SPair-U, which has other keypoints on the images of SPair-71k.
+
+    Args:
+        root: SPair-U, or the folder that holds it and SPair-71k.
+        split: test, val or trn.
+        images: folder of JPEGImages; None takes its own, or those of SPair-71k beside it.
+
+    Raises:
+        DatasetError: a folder or list is missing or malformed.
+    """
+    place = find_root(root, UNSEEN_SPEC.folder, UNSEEN_SPEC.inside, _HOW_UNSEEN)
+    known = [place / "JPEGImages", place.parent / "SPair-71k" / "JPEGImages"]
+    given = known if images is None else [given_folder(images)]
+    found = next((path for path in given if path.is_dir()), None)
+    if found is None:
+        raise DatasetError(given[0], f"there is no such folder. {_HOW}")
+    return _load(UNSEEN_SPEC, place, found, split, None)
+
+
+def _load(spec: DatasetSpec, place: Path, images: Path, split: str, layout: str | None) -> SPair:
     folder = place / "PairAnnotation" / split
-    SPEC.check_split(split, place)
+    spec.check_split(split, place)
     if not folder.is_dir():
         raise DatasetError(folder, f"there is no such folder. {_HOW}")
     if layout is None:
@@ -147,7 +179,7 @@ def load(root: str | Path, *, split: str = "test", layout: str | None = None) ->
         names.append((name, match[2]))
     if not names:
         raise DatasetError(origin, f"it names no pair. {_HOW}")
-    return SPair(place, split, names)
+    return SPair(spec.name, place, split, names, images)
 
 
 SPEC = DatasetSpec(
@@ -159,6 +191,18 @@ SPEC = DatasetSpec(
     license="see its publisher; images from PASCAL VOC 2012 and PASCAL3D+",
     folder="SPair-71k",
     inside=("JPEGImages", "PairAnnotation"),
+    splits=("test", "val", "trn"),
+    split_path="PairAnnotation/{split}",
+)
+UNSEEN_SPEC = DatasetSpec(
+    name="spair-u",
+    load=load_unseen,
+    layout="PairAnnotation/{test,val,trn}/*.json in SPair-71k's form, and JPEGImages here or in "
+    "SPair-71k beside it",
+    source=_HOW_UNSEEN,
+    license="see its publisher; images from PASCAL VOC 2012 and PASCAL3D+",
+    folder="SPair-U",
+    inside=("PairAnnotation",),
     splits=("test", "val", "trn"),
     split_path="PairAnnotation/{split}",
 )

@@ -390,8 +390,8 @@ def _is_refusal(error: Any) -> bool:
 
 
 def hub_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those options that a `Checkpoint` takes."""
-    return {name: options[name] for name in HUB_OPTIONS if name in options}
+    """Return those options that say which of a model's files are meant."""
+    return {name: options[name] for name in (*HUB_OPTIONS, "config") if name in options}
 
 
 def take_hub_options(options: dict[str, Any]) -> dict[str, Any]:

@@ -14,29 +14,38 @@ from kornia_ditf.utils.borrowing import borrowed, execution_device
 from kornia_ditf.utils.isolation import isolated
 
 
-def encode_images(vae: nn.Module, images: Tensor, *, sample: bool = False, seed: int = 0) -> Tensor:
+def encode_images(
+    vae: nn.Module,
+    images: Tensor,
+    *,
+    sample: bool = False,
+    seed: int = 0,
+    patch_first: bool = False,
+) -> Tensor:
     """Encode images, and shift and scale the latents as the family's pipeline does.
 
-    A video VAE is given each image as one frame. The VAE of FLUX.2 gives its latents packed, 2 x 2
-    cells in the channels, since it is the packed ones that it normalises.
+    A video VAE is given each image as one frame, and clips as they are. The VAE of FLUX.2 gives
+    its latents packed, 2 x 2 cells in the channels, since it is the packed ones that it normalises.
 
     Args:
         vae: a diffusers VAE, whole or its encoder alone.
-        images: shape (B, 3, H, W) in [0, 1].
+        images: shape (B, 3, H, W) in [0, 1]; or clips (B, 3, T, H, W), for video VAEs.
         sample: take a seeded sample of the posterior instead of its mode.
         seed: of that sample, combined with a hash of each image.
+        patch_first: whether packed channels run cell by cell, as in Ideogram 4, and not channel
+            by channel.
 
     Returns:
-        latents (B, C, h, w), float32.
+        latents (B, C, h, w), of clips (B, C, F, h, w), float32.
 
     Raises:
         InvalidArgumentError: a sample is wanted of a VAE that has no posterior.
     """
     device, dtype = execution_place(vae)
     pixels = (2 * images - 1).to(device, dtype)
-    frames = _takes_frames(vae)
+    image_of_video = images.ndim == 4 and _takes_frames(vae)
     with isolated(vae), borrowed(vae):
-        encoded = _any(vae).encode(pixels.unsqueeze(2) if frames else pixels)
+        encoded = _any(vae).encode(pixels.unsqueeze(2) if image_of_video else pixels)
     posterior = getattr(encoded, "latent_dist", None)
     if posterior is None:
         if sample:
@@ -50,7 +59,7 @@ def encode_images(vae: nn.Module, images: Tensor, *, sample: bool = False, seed:
             shape = (1, *latent.shape[1:])
             draw = draw_image_noise(images, shape, seed=seed, purpose="posterior").squeeze(1)
             latent = posterior.mean + posterior.std * draw.to(latent)
-    return _normalise(vae, (latent.squeeze(2) if frames else latent).float())
+    return _normalise(vae, (latent.squeeze(2) if image_of_video else latent).float(), patch_first)
 
 
 def pixels_per_cell(vae: nn.Module) -> int:
@@ -77,12 +86,16 @@ def execution_place(module: nn.Module) -> tuple[torch.device, torch.dtype]:
     return device, getattr(module, "dtype", None) or parameter.dtype
 
 
-def _normalise(vae: nn.Module, latent: Tensor) -> Tensor:
+def _normalise(vae: nn.Module, latent: Tensor, patch_first: bool) -> Tensor:
     config = _any(vae).config
     if _is_packed(vae):
         norm = _any(vae).bn
         mean, variance = _channels(norm.running_mean, latent), _channels(norm.running_var, latent)
         packed: Tensor = F.pixel_unshuffle(latent, 2)
+        if patch_first:
+            batch, channels, rows, columns = packed.shape
+            cells = packed.reshape(batch, channels // 4, 4, rows, columns)
+            packed = cells.transpose(1, 2).flatten(1, 2)
         return (packed - mean) / (variance + float(config.batch_norm_eps)).sqrt()
     stored = dict(vae.named_buffers())  # where LTX keeps what others have in their configuration
     means, stds = (
@@ -96,7 +109,9 @@ def _normalise(vae: nn.Module, latent: Tensor) -> Tensor:
 
 def _takes_frames(vae: nn.Module) -> bool:
     layers = _any(vae).encoder.modules()
-    return isinstance(next(m for m in layers if isinstance(m, nn.Conv2d | nn.Conv3d)), nn.Conv3d)
+    first = next(m for m in layers if isinstance(m, nn.Conv2d | nn.Conv3d))
+    # Qwen-Image 2.1 names a convolution over frames so that is none inside.
+    return isinstance(first, nn.Conv3d) or "3d" in type(first).__name__
 
 
 def _is_packed(vae: nn.Module) -> bool:
@@ -104,7 +119,9 @@ def _is_packed(vae: nn.Module) -> bool:
 
 
 def _channels(values: Any, latent: Tensor) -> Tensor:
-    return torch.as_tensor(values, dtype=latent.dtype, device=latent.device).reshape(1, -1, 1, 1)
+    return torch.as_tensor(values, dtype=latent.dtype, device=latent.device).reshape(
+        1, -1, *[1] * (latent.ndim - 2)
+    )
 
 
 def _any(vae: nn.Module) -> Any:

@@ -12,6 +12,8 @@ from torch import nn
 
 from kornia_ditf.errors import HubError
 from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.loading.single_file import plan_single_file
+from kornia_ditf.loading.weight_file import WeightFile
 from kornia_ditf.loading.weights import (
     Layout,
     build_empty,
@@ -61,6 +63,7 @@ def plan_loading(
     dtype: torch.dtype = torch.bfloat16,
     architecture: Mapping[str, Mapping[str, Any]] | None = None,
     vae_class: str = "AutoencoderKL",
+    file: tuple[WeightFile, dict[str, Any]] | None = None,
 ) -> LoadingPlan:
     """Work out what loading would download and hold; reads configurations, no weights.
 
@@ -72,6 +75,8 @@ def plan_loading(
         architecture: configurations by part (`transformer`, `vae`), used where the checkpoint's
             own cannot be had.
         vae_class: the VAE's class in diffusers.
+        file: a single file that holds the transformer, and the transformer's configuration; the
+            checkpoint then holds the rest. Of GGUF the bytes in the file count.
 
     Raises:
         CheckpointError: a local folder lacks a file or holds a damaged one.
@@ -88,13 +93,19 @@ def plan_loading(
             raise
         configs = architecture
         source = f"the architecture alone; no file was looked at ({error})"
-    transformer = build_empty(
-        dict(configs["transformer"]), layout.class_name, dtype, layout.model_class
-    )
-    whole = _bytes(transformer, dtype)
-    leave_out(transformer, layout.block_lists, layout.unused, last_block)
+    needed: dict[str, set[str]] = {}
+    if file is None:
+        transformer = build_empty(
+            dict(configs["transformer"]), layout.class_name, dtype, layout.model_class
+        )
+        whole = _bytes(transformer, dtype)
+        leave_out(transformer, layout.block_lists, layout.unused, last_block)
+        needed["transformer"] = set(transformer.state_dict())
+        held = _bytes(transformer, dtype)
+    else:
+        source = f"{file[0].path} and {source}"
+        held, whole = (_bytes_of_file(*file, layout, block, dtype) for block in (last_block, None))
     vae_held = vae_whole = 0
-    needed = {"transformer": set(transformer.state_dict())}
     if "vae" in configs:
         vae = build_empty(dict(configs["vae"]), vae_class, torch.float32)
         vae_whole = _bytes(vae, torch.float32)
@@ -102,7 +113,7 @@ def plan_loading(
         vae_held = _bytes(vae, torch.float32)
         needed["vae"] = set(vae.state_dict())
     return LoadingPlan(
-        transformer_held=_bytes(transformer, dtype),
+        transformer_held=held,
         transformer_whole=whole,
         vae_held=vae_held,
         vae_whole=vae_whole,
@@ -122,6 +133,19 @@ def _bytes(model: nn.Module, dtype: torch.dtype) -> int:
         value.numel() * tensor_dtype(model, name, dtype).itemsize
         for name, value in model.state_dict().items()
     )
+
+
+def _bytes_of_file(
+    file: WeightFile,
+    config: dict[str, Any],
+    layout: Layout,
+    last_block: int | None,
+    dtype: torch.dtype,
+) -> int:
+    model, needed = plan_single_file(file, layout, config, last_block=last_block, dtype=dtype)
+    if file.is_gguf:
+        return sum(file.stored_bytes(name) for name in needed)
+    return _bytes(model, dtype)
 
 
 def _downloads(checkpoint: Checkpoint, needed: Mapping[str, set[str]]) -> dict[str, int] | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+from torch import Tensor
+
 from kornia_ditf.errors import CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.header import Header, read_header
@@ -20,6 +22,7 @@ _PARTS = re.compile(
     r"smooth(_\w+)?|wtscale",
     re.IGNORECASE,
 )
+_TILE = 128
 _ADVICE = (
     "name the model's unquantised weights; quantization_config=... quantises them while they are "
     "loaded"
@@ -56,6 +59,39 @@ def refuse_quantised(file: str, header: Header, *, known: Collection[str] = ()) 
     if sign is not None:
         raise CheckpointError(f"{file} holds quantised weights ({sign}); {_ADVICE}")
     return extra
+
+
+def find_scales(header: Header) -> dict[str, str]:
+    """Find the float8 weights of a file that have a scale of their own: weight to scale."""
+    scales = {}
+    for name in header.dtypes:
+        base = name.removesuffix("weight")
+        for beside in (f"{name}_scale", f"{base}scale_weight", f"{base}weight_scale_inv"):
+            if name != base and header.dtypes[name].startswith("F8") and beside in header.dtypes:
+                scales[name] = beside
+    return scales
+
+
+def rescale(weight: Tensor, scale: Tensor) -> Tensor:
+    """Return a float8 weight in float32, multiplied by its scale: one, one per row, or per tile.
+
+    Raises:
+        CheckpointError: the scale's shape is none of these.
+    """
+    scale = scale.float()
+    if scale.ndim == 1 and len(scale) == len(weight) > 1:
+        scale = scale[:, None]
+    tiles = tuple(-(-side // _TILE) for side in weight.shape)
+    if scale.shape == tiles and scale.numel() > 1:
+        for axis, side in enumerate(weight.shape):
+            scale = scale.repeat_interleave(_TILE, axis).narrow(axis, 0, side)
+    try:
+        return weight.float() * scale
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"a float8 weight of {tuple(weight.shape)} has a scale of {tuple(scale.shape)}, which "
+            f"is neither one number, nor one per row, nor one per tile of 128 x 128; {_ADVICE}"
+        ) from error
 
 
 def check_plain(checkpoint: Checkpoint, subfolder: str, stem: str = "model") -> None:

@@ -8,7 +8,7 @@ wrong: the last block of SD3 has another shape, and some families scale by depth
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.header import damaged, read_header
-from kornia_ditf.loading.quantisation import refuse_quantised
+from kornia_ditf.loading.quantisation import find_scales, refuse_quantised, rescale
+from kornia_ditf.utils.borrowing import is_aligned
 from kornia_ditf.utils.isolation import SharedSetting, building, quiet
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,9 @@ def load_transformer(
         leave_out(model, layout.block_lists, layout.unused, last_block)
         return model.eval().requires_grad_(False)
     leave_out(model, layout.block_lists, layout.unused, last_block)
-    return _fill(model, checkpoint, subfolder, dtype)
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    stored = _read(checkpoint, subfolder, shapes)
+    return fill(model, ((n, v if is_aligned(v) else v.clone()) for n, v in stored), dtype)
 
 
 def load_vae_encoder(
@@ -123,7 +126,8 @@ def load_vae_encoder(
         leave_out_decoder(model)
         return model.eval().requires_grad_(False)
     leave_out_decoder(model)
-    return _fill(model, checkpoint, subfolder, dtype)
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    return fill(model, _read(checkpoint, subfolder, shapes), dtype)
 
 
 def build_empty(
@@ -226,13 +230,11 @@ def leave_out_decoder(vae: nn.Module) -> None:
     leave_out(vae, (), [name for name in ("decoder", "post_quant_conv") if name in children])
 
 
-def _fill(
-    model: nn.Module, checkpoint: Checkpoint, subfolder: str, dtype: torch.dtype
-) -> nn.Module:
+def fill(model: nn.Module, values: Iterable[tuple[str, Tensor]], dtype: torch.dtype) -> nn.Module:
+    """Give an empty model its tensors, by name, and return it for evaluation."""
     from accelerate.utils import set_module_tensor_to_device
 
-    shapes = {name: value.shape for name, value in model.state_dict().items()}
-    for name, value in _read(checkpoint, subfolder, shapes):
+    for name, value in values:
         if value.is_floating_point():
             value = value.to(tensor_dtype(model, name, dtype))
         set_module_tensor_to_device(model, name, "cpu", value=value, dtype=value.dtype)
@@ -256,7 +258,8 @@ def _read(
     for file, names in wanted.items():
         path = checkpoint.file(file)
         header = read_header(path)
-        extra = refuse_quantised(str(path), header, known=read)
+        scales = find_scales(header)
+        extra = refuse_quantised(str(path), header, known={*read, *scales.values()})
         if extra:
             logger.warning(
                 "%s has a tensor %r that the configuration has no place for; it is ignored",
@@ -267,6 +270,8 @@ def _read(
             with safe_open(path, "pt") as tensors:
                 for name, found in names:
                     value = tensors.get_tensor(found)
+                    if found in scales:
+                        value = rescale(value, tensors.get_tensor(scales[found]))
                     if value.shape != shapes[name]:
                         raise CheckpointError(
                             f"{path}: {found!r} has the shape {tuple(value.shape)}, but the "

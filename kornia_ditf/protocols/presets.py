@@ -17,7 +17,7 @@ _DIFT_PROMPT = "a photo of a {label}"
 _DITF_SPAIR = Protocol(
     name="ditf-spair",
     source=f"{_DITF}, eval_spair.py",
-    datasets=("spair-71k",),
+    datasets=("spair-71k", "spair-u"),
     fit=Fit(kind="long-side", side=640, multiple=16, upright=False),
     hints={
         "timestep": 260,
@@ -30,7 +30,7 @@ _DITF_SPAIR = Protocol(
 _GEOAWARE_SPAIR = Protocol(
     name="geoaware-spair",
     source=f"{_GEOAWARE}, window soft-argmax of trained descriptors",
-    datasets=("spair-71k",),
+    datasets=("spair-71k", "spair-u"),
     fit=Fit(kind="pad", side=840, upright=False),
     decode=Decode(kind="window", beta=0.02, radius=7),
     comparison="<",
@@ -135,7 +135,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
     Protocol(
         name="dift-spair",
         source=f"{_DIFT}, eval_spair.py",
-        datasets=("spair-71k",),
+        datasets=("spair-71k", "spair-u"),
         fit=Fit(kind="squash", side=768, upright=False),
         hints={"timestep": 261, "up_block": 1, "ensemble": 8, "prompt": _DIFT_PROMPT},
     ),
@@ -149,7 +149,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
     Protocol(
         name="sd-dino-spair",
         source="sd-dino, arXiv 2305.15347, pck_spair_pascal.py: 20 pairs a category, its default",
-        datasets=("spair-71k",),
+        datasets=("spair-71k", "spair-u"),
         fit=Fit(kind="pad", side=840, upright=False),
         decode=Decode(kind="tokens", offset=-0.5),
         comparison="<",
@@ -198,6 +198,29 @@ PROTOCOLS: tuple[Protocol, ...] = (
         name="pf-willow-padded",
         source="dhpf and CATs, threshold `bbox`: inflated by keypoints that are none",
         compat=frozenset({"willow-padding"}),
+    ),
+    Protocol(
+        name="tss",
+        source="TSS, Taniai et al., CVPR 2016: 5 px where the longer side has 100, here of image B",
+        datasets=("tss",),
+        fit=Fit(upright=False),
+        base="image",
+        alphas=(0.05,),
+    ),
+    Protocol(
+        name="cub",
+        source="kornia_ditf: PCK relative to the box; no list of pairs is shared",
+        datasets=("cub",),
+        fit=Fit(upright=False),
+        alphas=(0.1, 0.05),
+    ),
+    Protocol(
+        name="jhmdb-frames",
+        source="kornia_ditf: joints of a later frame, labels not propagated",
+        datasets=("jhmdb",),
+        fit=Fit(upright=False),
+        base="points",
+        alphas=(0.2, 0.1),
     ),
     Protocol(
         name="dift-hpatches",

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.dense import DescriptorSpec
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError, UnknownBackboneError
 from kornia_ditf.loading.checkpoint import HUB_OPTIONS, Checkpoint
 from kornia_ditf.loading.memory import LoadedModel, refuse_loading_options
+from kornia_ditf.loading.single_file import converts, infer_config
+from kornia_ditf.loading.weight_file import WeightFile, as_file
 from kornia_ditf.registry.catalogue import AnySpec
+from kornia_ditf.registry.options import known_options
 
 _LARGEST = 2**20  # no model has as many blocks or channels
 
@@ -31,6 +36,10 @@ def describe_checkpoint(
         CheckpointError: it holds no model of these families, or says neither depth nor width.
         HubError: the hub does not give the configurations.
     """
+    if hub.pop("config", None) is not None:
+        raise InvalidArgumentError(
+            f"config says what belongs to a single file, and {source} is none; leave it out"
+        )
     checkpoint = Checkpoint(source, **hub)
     index = checkpoint.json("model_index.json")
     pipeline, vae = str(index.get("_class_name")), index.get("vae")
@@ -50,6 +59,45 @@ def describe_checkpoint(
         f"{source} holds a {pipeline}, which no installed family knows; "
         f"known: {', '.join(sorted(known))}"
     )
+
+
+def describe_file(
+    path: Path, families: Iterable[BackboneSpec], *, config: str | Path | None = None, **hub: Any
+) -> BackboneSpec:
+    """Describe a single file of weights as one of the families with the neutral rule.
+
+    Args:
+        path: the file.
+        families: specs; without `config`, those whose published architecture fits its tensors.
+        config: folder or hub id of its configurations.
+        hub: options of `Checkpoint`, for reading them.
+
+    Raises:
+        CheckpointError: it holds no transformer of these families; the message says what it holds.
+        HubError: the hub does not give the configurations.
+    """
+    if config is not None:
+        spec = describe_checkpoint(config, families, **hub)
+        return replace(spec, name=str(path), repo=str(path), base=str(config))
+    file, likely = WeightFile(path), ""
+    for spec in families:
+        owner = getattr(spec.load, "__self__", None)
+        if not isinstance(owner, type) or not issubclass(owner, DiffusersBackbone):
+            continue
+        if "transformer" in spec.architecture:
+            known = [spec.architecture["transformer"]]
+            found = infer_config(file, owner.layout(), owner.blocks_from, known)
+            if found is not None:
+                own = {**spec.architecture, "transformer": found}
+                described = _with_neutral_rule(spec, str(path), found)
+                return replace(described, architecture=own, base=spec.base or spec.repo)
+        likely = likely or (spec.repo if converts(file, owner.layout()) else "")
+    if likely:
+        raise CheckpointError(
+            f"{path} holds a transformer in the manner of {likely}, of a shape that is not known; "
+            "give config=... with the folder or hub id of its configurations"
+        )
+    raise CheckpointError(file.explain())
 
 
 def describe_loaded(loaded: LoadedModel, specs: Iterable[AnySpec]) -> Any:
@@ -80,7 +128,7 @@ def describe_loaded(loaded: LoadedModel, specs: Iterable[AnySpec]) -> Any:
     if not fitting:
         raise UnknownBackboneError(
             f"no installed family has a {loaded.class_names[0]}; known: {', '.join(sorted(known))}."
-            " To declare another, derive a class from DiffusersBackbone and use its from_loaded: "
+            " Declare another with DiffusersBackbone and its from_loaded, or with ModuleBackbone: "
             "docs/own-backbones.md"
         )
     published = [spec for spec in fitting if spec.repo and spec.repo == loaded.name]
@@ -109,6 +157,13 @@ def check_fits(
         )
     refuse_loading_options(options, HUB_OPTIONS)
     return spec.in_memory.make
+
+
+def file_options(spec: BackboneSpec, source: str | Path) -> dict[str, Any]:
+    """Return what a loader must know of a single file besides: nothing where it is none."""
+    if "config" not in known_options(spec.load) or as_file(source) is None:
+        return {}
+    return {"config": spec.base or spec.repo, "architecture": spec.architecture}
 
 
 def _likeness(spec: BackboneSpec | DescriptorSpec, loaded: LoadedModel) -> tuple[bool, ...]:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeAlias, TypeVar
@@ -33,13 +33,21 @@ from kornia_ditf.errors import (
     PluginError,
     UnknownBackboneError,
 )
-from kornia_ditf.fusion import FUSIONS, Fusion, load_fusion
+from kornia_ditf.fusion import FUSIONS
 from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.loading.memory import LoadedModel, is_in_memory, take_apart
 from kornia_ditf.loading.source import as_folder, explain, is_hub_id, is_path, near_folder
+from kornia_ditf.loading.weight_file import as_file
 from kornia_ditf.registry import hookspecs
 from kornia_ditf.registry.catalogue import KINDS, AnySpec, Catalogue
-from kornia_ditf.registry.families import check_fits, describe_checkpoint, describe_loaded
+from kornia_ditf.registry.families import (
+    check_fits,
+    describe_checkpoint,
+    describe_file,
+    describe_loaded,
+    file_options,
+)
+from kornia_ditf.registry.fusions import describe_fusion, fusion_spec
 from kornia_ditf.registry.loggers import forget_loggers, list_loggers
 from kornia_ditf.registry.options import known_options, no_such_option
 from kornia_ditf.registry.plugins import Plugin, describe_error, installed_plugins
@@ -84,6 +92,9 @@ def find_backbone(name: str | Path, **hub: Any) -> BackboneSpec:
         raise UnknownBackboneError(
             "the name of a backbone is empty; name one that is installed, a hub id or a folder"
         )
+    path = as_file(name)
+    if path is not None:
+        return describe_file(path, list_specs_of(BackboneSpec), **hub)
     if as_folder(name) is not None:
         return describe_checkpoint(name, list_specs_of(BackboneSpec), **hub)
     if is_path(text):
@@ -173,7 +184,8 @@ def find_descriptor(name: str | Path, **hub: Any) -> Spec:
         return found
     parts = str(name).split("+")
     if len(parts) > 1 and as_folder(name) is None:
-        return _describe_fusion(str(name), tuple(parts), hub)
+        specs = [find_descriptor(part, **hub) for part in parts]
+        return describe_fusion(str(name), tuple(parts), specs, _create_part)
     return find_backbone(name, **hub)
 
 
@@ -253,13 +265,16 @@ def _create_ditf(
     changes = {key: value for key, value in options.items() if key in names}
     loading = {k: value for k, value in options.items() if k not in {*names, "preset"}}
     config = read_config(spec, changes)
-    if config.block >= spec.blocks:
+    last = max(config.all_blocks)
+    if last >= spec.blocks:
         raise InvalidArgumentError(
-            f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={config.block}"
+            f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={last}"
         )
-    if not isinstance(source, LoadedModel):
-        loading["block"] = config.block
-    backbone = load_spec(spec, (spec.repo if source is None else source,), loading)
+    place = spec.repo if source is None else source
+    if not isinstance(place, LoadedModel):
+        loading["block"] = last
+        loading = {**file_options(spec, place), **loading}
+    backbone = load_spec(spec, (place,), loading)
     ditf = DiTF(_check_made(spec, backbone, Backbone), config)
     ditf.preset = spec.source
     if "massive_channels" not in changes:
@@ -277,31 +292,6 @@ def _check_source(source: Any) -> str | Path | LoadedModel:
             "backbone's own weights"
         )
     return path
-
-
-def _describe_fusion(name: str, parts: tuple[str, ...], hub: Mapping[str, Any]) -> DescriptorSpec:
-    specs = [find_descriptor(part, **hub) for part in parts]
-    return _fusion_spec(
-        Fusion(
-            name=name,
-            parts=parts,
-            width=sum(spec.width for spec in specs),
-            pixels_per_token=min(spec.pixels_per_token for spec in specs),
-            source="; ".join(f"{spec.name}: {spec.source}" for spec in specs),
-            license="; ".join(dict.fromkeys(spec.license for spec in specs)),
-        )
-    )
-
-
-def _fusion_spec(fusion: Fusion) -> DescriptorSpec:
-    return DescriptorSpec(
-        name=fusion.name,
-        load=partial(load_fusion, fusion, _create_part),
-        width=fusion.width,
-        pixels_per_token=fusion.pixels_per_token,
-        source=fusion.source,
-        license=fusion.license,
-    )
 
 
 def _create_part(name: str, plugin: str | None, **options: Any) -> DenseDescriptor:
@@ -373,7 +363,7 @@ _MAKING = Lock()
 
 @cache
 def _make_catalogue() -> Catalogue[AnySpec]:
-    fusions = (_fusion_spec(fusion) for fusion in FUSIONS)
+    fusions = (fusion_spec(fusion, _create_part) for fusion in FUSIONS)
     return Catalogue(
         (*backbones.SPECS, *fusions, *datasets.SPECS, *matchers.SPECS), installed_plugins(), KINDS
     )

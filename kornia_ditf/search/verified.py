@@ -20,8 +20,10 @@ from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.matching.match import match
 from kornia_ditf.matching.refinement import refine
 from kornia_ditf.matching.verification import Geometry, Verification, verify
+from kornia_ditf.metrics.functional import project
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, create_descriptor
+from kornia_ditf.search.alignment import align_matches
 from kornia_ditf.search.views import View, bounding_box
 from kornia_ditf.types import DescriptorMap, Matches
 
@@ -53,6 +55,9 @@ _SURE = 0.3, 40
 
 _LIKELY = 0.12, 24
 """Those with which a variant is matched again at full size."""
+
+_WINDOWS = (31, 21)
+"""Sides in pixels of the squares by which matches are aligned, one after the other."""
 
 _STRAIGHT = 20.0
 """Degrees of a turn that descriptors bear without being turned for it."""
@@ -143,7 +148,8 @@ def match_images(
         geometry: of `verification`: `homography` or `fundamental`.
         min_score: discard matches of a lower cosine, in [-1, 1].
         ratio: discard matches that are not distinctive, in (0, 1]; see `match`.
-        refined: move the points of B between tokens, to where the cosine peaks; see `refine`.
+        refined: move the points of B between tokens, to where the cosine peaks (`refine`), and
+            from there to where the pixels of the two images agree best (`align_matches`).
 
     Returns:
         the matches in pixels of both images, their geometry, and what was tried.
@@ -183,17 +189,40 @@ def match_images(
         fine = pair.compare_again(best)
         fallback = best if best.attempt.reaches(_SURE) else plain
         best = fine if fine.attempt.reaches(_LIKELY) else fallback
-    verification = best.verification
+    matches, verification = best.matches, best.verification
+    if refined:
+        matches, verification = _align(images, best)
     if geometry != "homography":
-        verification = verify(best.matches, geometry, threshold=best.threshold)
+        verification = verify(matches, geometry, threshold=best.threshold)
     return ImageMatches(
-        best.matches,
+        matches,
         verification,
         best.threshold,
         tuple(pair.attempts),
         pair.attempts.index(best.attempt),
         (maps[0], maps[1]),
     )
+
+
+def _align(images: tuple[Tensor, Tensor], found: _Found) -> tuple[Matches, Verification]:
+    """Align the matches by the pixels around them, and the homography by those that could be."""
+    matches, verification = found.matches, found.verification
+    for window in _WINDOWS:  # the better homography of the first reaches more of them
+        if verification.matrix is None or not bool(verification.inliers.any()):
+            break
+        matches, moved = align_matches(
+            *images, matches, verification.matrix, reach=found.threshold, window=window
+        )
+        precise = Matches(matches.points_a[moved], matches.points_b[moved], matches.scores[moved])
+        exact = verify(precise, threshold=found.threshold / 4)
+        if exact.matrix is None:
+            break
+        errors = project(exact.matrix, matches.points_a.cpu()) - matches.points_b.cpu()
+        inliers = (errors.norm(dim=-1) <= found.threshold).to(matches.scores.device)
+        if int(inliers.sum()) < 0.9 * int(verification.inliers.sum()):
+            break
+        verification = Verification("homography", exact.matrix, inliers, matches)
+    return matches, verification
 
 
 def check_search(search: str) -> Kind:

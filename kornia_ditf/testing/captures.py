@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.loading.weights import without_deprecations, without_progress_bars
 from kornia_ditf.tap import BlockStream, first_tensor
 from kornia_ditf.testing.loaded import GRID, TIMESTEP, Loaded, numbered_blocks
@@ -97,11 +98,14 @@ def modulation_is_what_the_block_applies(subject: Loaded) -> None:
     latent = subject.latents(2)
     seen: dict[tuple[int, str], Tensor] = {}
     for number, block, stream in numbered_blocks(undisturbed):
-        for part, path in (("norm", stream.norm), ("attention", stream.attention)):
-            _watch(block.get_submodule(path), seen, (number, part))
+        _watch(block.get_submodule(stream.norm), seen, (number, "norm"), stream.norm_input)
+        _watch(block.get_submodule(stream.attention), seen, (number, "attention"), first_tensor)
     device = next(backbone.transformer.parameters()).device
+    told = subject.told(2)
+    if isinstance(backbone, TrimmedPromptBackbone):
+        ((_, told),) = backbone.trim(told)
     inputs = undisturbed.transformer_inputs(
-        latent.to(device, subject.dtype), TIMESTEP, subject.told(2).to(device, subject.dtype)
+        latent.to(device, subject.dtype), TIMESTEP, told.to(device, subject.dtype)
     )
     undisturbed.transformer(**inputs)
     taps = backbone.taps(latent, TIMESTEP, subject.told(2), blocks=range(backbone.blocks))
@@ -236,9 +240,14 @@ def _whole_transformer(subject: Loaded, backbone: DiffusersBackbone) -> nn.Modul
     return whole.eval()
 
 
-def _watch(module: nn.Module, seen: dict[tuple[int, str], Tensor], key: tuple[int, str]) -> None:
+def _watch(
+    module: nn.Module,
+    seen: dict[tuple[int, str], Tensor],
+    key: tuple[int, str],
+    take: Callable[[Any, Any], Tensor],
+) -> None:
     def note(_: nn.Module, args: Any, kwargs: Any) -> None:
-        seen.setdefault(key, first_tensor(args, kwargs))
+        seen.setdefault(key, take(args, kwargs))
 
     module.register_forward_pre_hook(note, with_kwargs=True)
 

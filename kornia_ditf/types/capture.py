@@ -133,6 +133,10 @@ class Tap:
         """Join the images of several taps of one block."""
         return taps[0] if len(taps) == 1 else Tap._combine(taps, torch.cat)
 
+    def take(self, index: Tensor) -> Tap:
+        """Take some of the images, in any order and as often as they are named."""
+        return self._map(lambda value: value[index.to(value.device)])
+
     def rows(self) -> list[Tap]:
         """Split into one tap per image."""
         columns = (self.x, self.shift, self.scale)

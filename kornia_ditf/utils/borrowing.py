@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+_ALIGNMENT = 64
 
 
 @contextmanager
@@ -53,6 +55,49 @@ def _wanting_gradients(modules: list[nn.Module]) -> Iterator[tuple[Any, str]]:
         for name, parameter in module._parameters.items():
             if parameter is not None and parameter.requires_grad:
                 yield module, name
+
+
+def is_aligned(value: Tensor) -> bool:
+    """Whether a tensor's memory starts where it does not change how products of it are rounded.
+
+    Weights that are mapped from a file start anywhere in it, and the CPU's library for float32
+    then adds up in another order than for the same weights elsewhere.
+    """
+    mapped = value.device.type == "cpu" and value.dtype == torch.float32
+    return not mapped or value.data_ptr() % _ALIGNMENT == 0
+
+
+@contextmanager
+def aligned(model: nn.Module) -> Iterator[None]:
+    """Run each layer of a model with aligned copies of its weights, one layer's at a time.
+
+    So a model in memory gives the numbers of the one that was loaded from its files. Where
+    gradients are on, layers keep their own weights.
+    """
+    with ExitStack() as hooks:
+        for module in () if torch.is_grad_enabled() else model.modules():
+            own = {n: p for n, p in module._parameters.items() if p is not None}
+            if not all(map(is_aligned, own.values())):
+                hooks.callback(module.register_forward_pre_hook(_align).remove)
+                restore = _Restore(own)
+                hooks.callback(module.register_forward_hook(restore, always_call=True).remove)
+        yield
+
+
+def _align(module: nn.Module, _: Any) -> None:
+    for name, value in module._parameters.items():
+        if value is not None and not is_aligned(value):
+            module._parameters[name] = nn.Parameter(value.detach().clone(), requires_grad=False)
+
+
+class _Restore:
+    """Gives a layer its own weights back after it ran."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
+        self.parameters = parameters
+
+    def __call__(self, module: nn.Module, *_: Any) -> None:
+        module._parameters.update(self.parameters)
 
 
 def execution_device(model: nn.Module) -> torch.device | None:

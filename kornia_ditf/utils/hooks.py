@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from kornia_ditf.utils.borrowing import borrowed
+from kornia_ditf.utils.borrowing import aligned, borrowed
 from kornia_ditf.utils.isolation import eager, isolated
 
 
@@ -60,7 +60,7 @@ def run_with_hooks(
     Returns:
         whether a hook ended the forward by raising `StopForward`.
     """
-    with isolated(model), borrowed(model), ExitStack() as hooks:
+    with isolated(model), borrowed(model), aligned(model), ExitStack() as hooks:
         hooks.enter_context(_uncompiled(model, {module for module, _ in (*before, *after)}))
         for module, function in before:
             handle = module.register_forward_pre_hook(_OwnHook(function), with_kwargs=True)

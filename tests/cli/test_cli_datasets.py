@@ -76,7 +76,7 @@ def test_a_data_set_can_be_named(run: Run, tmp_path: Path) -> None:
     [
         (("absent",), 6, "there is no such folder"),
         ((".",), 6, "layout of no known data set; name one with --dataset"),
-        ((".", "--dataset", "spair"), 2, "did you mean 'spair-71k'"),
+        ((".", "--dataset", "spair"), 2, "did you mean 'spair-u'"),
     ],
 )
 def test_what_cannot_be_checked_is_one_line(

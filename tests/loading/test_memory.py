@@ -194,7 +194,7 @@ def test_an_unknown_class_is_told_what_is_known_and_how_to_declare_one() -> None
     class OwnTransformer(nn.Linear):
         pass
 
-    told = r"OwnTransformer; known: .*FluxTransformer2DModel.*DiffusersBackbone.*from_loaded"
+    told = r"OwnTransformer; known: .*FluxTransformer2DModel.*DiffusersBackbone.*ModuleBackbone"
     with pytest.raises(UnknownBackboneError, match=told):
         kd.create_descriptor((OwnTransformer(2, 2), None))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
+from kornia_ditf.datasets.corruption import CorruptedPairs, Corruption
 from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
 from kornia_ditf.errors import DatasetError, InvalidArgumentError
@@ -153,7 +154,14 @@ def open_dataset(choice: DatasetChoice) -> PairDataset | SequenceDataset:
     loaded: Any = load_dataset(choice.name, choice.root, **options)
     if not len(loaded):
         raise DatasetError(choice.root, f"{choice.name} has no pair there")
-    return loaded  # type: ignore[no-any-return]
+    if choice.corrupt is None:
+        return loaded  # type: ignore[no-any-return]
+    if isinstance(loaded, SequenceDataset):
+        raise InvalidArgumentError(f"corrupt changes pairs, and {choice.name!r} has videos")
+    change = choice.corrupt
+    return CorruptedPairs(
+        loaded, Corruption(kind=change.kind, level=change.level, seed=change.seed)
+    )
 
 
 def read_captions(choice: DatasetChoice) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.study.define.spec import (
+    CorruptionChoice,
     DatasetChoice,
     DescriptorChoice,
     MatcherChoice,
@@ -177,6 +178,7 @@ _MODELS: dict[tuple[str, ...], type[BaseModel]] = {
     ("datasets",): DatasetChoice,
     ("protocols",): ProtocolChoice,
     ("datasets", "protocols"): ProtocolChoice,
+    ("datasets", "corrupt"): CorruptionChoice,
     ("reported",): Reported,
     ("report",): ReportChoice,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -76,6 +77,13 @@ class StudyResult(_Lenient):
     costs: dict[str, dict[str, int | float | None]] = {}
 
 
+def protocol_values(protocol: Protocol) -> dict[str, Any]:
+    """Return a protocol as study.json has it."""
+    values = {**asdict(protocol), "compat": sorted(protocol.compat)}
+    read: dict[str, Any] = json.loads(json.dumps(values))
+    return read
+
+
 def parse_results(text: str, name: str) -> dict[str, Any]:
     """Read and check the text of a study.json.
 
@@ -94,7 +102,12 @@ def parse_results(text: str, name: str) -> dict[str, Any]:
         # Names of files may hold lone surrogates, which JSON's escapes can and pydantic cannot.
         clean = json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
         found = StudyResult.model_validate_json(clean)
+        # As this version writes them, so that those of other versions can be compared.
         document["study"] = found.study.model_dump(mode="json")
+        for each in document["study"]["datasets"] if "bundle" in document else ():
+            each |= {"root": None, "captions": None}  # nothing of this machine is read for it
+        for written, each in zip(document["experiments"], found.experiments, strict=True):
+            written["protocol"] = protocol_values(each.protocol)
         labels = dataset_labels(found.study)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

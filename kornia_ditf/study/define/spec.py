@@ -23,6 +23,10 @@ from kornia_ditf.utils.checks import did_you_mean
 Value = TypeVar("Value")
 
 
+_MAX_CONFIGURATIONS = 10_000
+_MAX_LEVELS = 100
+
+
 def _as_list(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
@@ -31,12 +35,31 @@ def _as_named(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _one_for_each_level(value: object) -> object:
+    """Repeat a data set for each level of a corruption, with the level in its label."""
+    if not isinstance(value, list):
+        return value
+    found: list[object] = []
+    for each in value:
+        change: Any = each.get("corrupt") if isinstance(each, dict) else None
+        levels = change.get("level") if isinstance(change, dict) else None
+        if not isinstance(levels, list) or len(levels) > _MAX_LEVELS:
+            found.append(each)
+            continue
+        label = each.get("label") or " ".join(
+            str(each[key]) for key in ("name", "split") if each.get(key)
+        )
+        for level in levels:
+            shown = f"{label}, {change.get('kind')} {level}"
+            found.append({**each, "label": shown, "corrupt": {**change, "level": level}})
+    return found
+
+
 Sweep = Annotated[list[Value], BeforeValidator(_as_list), Field(min_length=1)]
 Options = dict[str, JsonValue]
 
-_MAX_CONFIGURATIONS = 10_000
 _MAX_TOLD = 12
-_SWEPT = ("block", "timestep", "treatment", "ensemble", "prompt", "long_side", "seed")
+_SWEPT = ("block", "timestep", "treatment", "facet", "ensemble", "prompt", "long_side", "seed")
 
 
 class _Strict(BaseModel):
@@ -47,8 +70,8 @@ class DescriptorChoice(_Strict):
     """A descriptor and its settings; a setting that is a list is swept.
 
     `name` is what `create_descriptor` takes; `label` is what tables call it. `prompt` may hold
-    `{label}` (or `{category}`), which is what an image shows. `options` go to the loader (dtype,
-    device ...).
+    `{label}` (or `{category}`), which is what an image shows. `timesteps` are averaged and `blocks`
+    joined, and not swept. `options` go to the loader (dtype, device ...).
     """
 
     name: str
@@ -57,11 +80,14 @@ class DescriptorChoice(_Strict):
     block: Sweep[int] | None = None
     timestep: Sweep[float] | None = None
     treatment: Sweep[str] | None = None
+    facet: Sweep[str] | None = None
     ensemble: Sweep[int] | None = None
     prompt: Sweep[str] | None = None
     long_side: Sweep[int] | None = None
     seed: Sweep[int] | None = None
-    massive_channels: list[int] | None = None
+    massive_channels: list[int] | Literal["gates"] | None = None
+    timesteps: Annotated[list[float], Field(min_length=1)] | None = None
+    blocks: Annotated[list[int], Field(min_length=1)] | None = None
     options: Options = {}
 
     @property
@@ -101,6 +127,14 @@ Protocols = Annotated[
 ]
 
 
+class CorruptionChoice(_Strict):
+    """A change of second images; a list of levels makes as many data sets."""
+
+    kind: str
+    level: float
+    seed: int = Field(default=0, ge=0)
+
+
 class DatasetChoice(_Strict):
     """A data set; `limit` draws pairs by `seed`, and `protocols` replace the study's.
 
@@ -116,6 +150,7 @@ class DatasetChoice(_Strict):
     seed: int = 0
     captions: str | None = Field(default=None, min_length=1)
     options: Options = {}
+    corrupt: CorruptionChoice | None = None
     protocols: Protocols | None = None
 
 
@@ -147,7 +182,9 @@ class Study(_Strict):
     name: str
     descriptors: list[DescriptorChoice] = []
     matchers: list[Annotated[MatcherChoice, BeforeValidator(_as_named)]] = []
-    datasets: Annotated[list[DatasetChoice], Field(min_length=1)]
+    datasets: Annotated[
+        list[DatasetChoice], BeforeValidator(_one_for_each_level), Field(min_length=1)
+    ]
     protocols: Protocols | None = None
     reported: list[Reported] = []
     cache_dtype: Literal["float32", "float16"] = "float32"
@@ -178,8 +215,10 @@ class Study(_Strict):
                 if getattr(choice, name) is not None
             }
             fixed: dict[str, Any] = dict(choice.options)
-            if choice.massive_channels is not None:
-                fixed["massive_channels"] = tuple(choice.massive_channels)
+            for name in ("massive_channels", "timesteps", "blocks"):
+                value = getattr(choice, name)
+                if value is not None:
+                    fixed[name] = value if isinstance(value, str) else tuple(value)
             for values in product(*swept.values()):
                 settings = dict(zip(swept, values, strict=True))
                 varied = [f"{n} {_short(settings[n])}" for n in swept if len(swept[n]) > 1]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from kornia_ditf.errors import DamagedFileError, StudyError
 from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.registry.lookup import find_descriptor
-from kornia_ditf.study.define.results import parse_results
+from kornia_ditf.study.define.results import parse_results, protocol_values
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.run.contestants import MatcherExperiment, matcher_values
 from kornia_ditf.study.run.experiments import Experiment
@@ -118,13 +117,11 @@ def read_finished(folder: Path) -> dict[str, Any]:
 
 
 def _result(experiment: Experiment | MatcherExperiment) -> dict[str, Any]:
-    protocol = asdict(experiment.protocol)
-    protocol["compat"] = sorted(protocol["compat"])
     label, dataset, _ = experiment.cell
     return {
         "descriptor": label,
         "dataset": dataset,
-        "protocol": protocol,
+        "protocol": protocol_values(experiment.protocol),
         "pairs": len(experiment.samples),
         "content": [content_key(pairs=[sample.key for sample in experiment.samples])],
         "root": experiment.listed.choice.root,

@@ -146,7 +146,7 @@ def _experiments(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[A
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "study"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())[:40].strip("-") or "study"
 
 
 def _digest(content: bytes) -> str:

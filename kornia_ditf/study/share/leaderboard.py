@@ -41,7 +41,7 @@ class Entry:
         values: its scores.
         license: of its weights; empty where the bundle does not say.
         cost: medians.
-        weights_gb: what its weights hold in memory.
+        weights_gb: what its weights hold in memory; None where nobody measured it.
         device: where it ran.
         bundle: name of the bundle.
         study: its summary.
@@ -51,7 +51,7 @@ class Entry:
     values: tuple[Interval, ...]
     license: str
     cost: Cost
-    weights_gb: float
+    weights_gb: float | None
     device: str
     bundle: str
     study: Mapping[str, Any]
@@ -200,7 +200,7 @@ def _entry(
         ),
         license=experiment.get("license") or "not known",
         cost=costs.get(cost_key(experiment["identity"]), Cost()),
-        weights_gb=experiment["bytes_held"] / 1e9,
+        weights_gb=experiment["bytes_held"] / 1e9 or None,
         device=experiment["device"],
         bundle=bundle.name,
         study=summary,

@@ -3,7 +3,6 @@
 from math import sqrt
 
 from kornia_ditf import DiffusersBackbone
-from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.tap import BlockStream, LinearModulation
 
 
@@ -24,7 +23,12 @@ class LuminaNextBackbone(DiffusersBackbone):
     )
     head = ("norm_out",)
     prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
+    prompt_inputs = {
+        "encoder_hidden_states": "prompt_embeds",
+        "encoder_mask": "prompt_attention_mask",
+    }
     prompt_length = 256
+    time = "1 - t / 1000"  # from noise to image: 0 is noise, 1 is clean
 
     def transformer_inputs(self, latent, timestep, conditioning):
         from diffusers.models.embeddings import get_2d_rotary_pos_embed_lumina
@@ -38,11 +42,7 @@ class LuminaNextBackbone(DiffusersBackbone):
             linear_factor=sqrt(height * width) / self.config.sample_size,
         )
         return {
-            "hidden_states": latent,
-            # Lumina counts from noise to image: 0 is noise, 1 is clean.
-            "timestep": full_batch(latent, 1 - timestep / 1000),
-            "encoder_hidden_states": conditioning["prompt_embeds"],
-            "encoder_mask": conditioning["prompt_attention_mask"],
+            **super().transformer_inputs(latent, timestep, conditioning),
             "image_rotary_emb": positions.to(latent.device),
             "cross_attention_kwargs": {},
         }
@@ -53,6 +53,5 @@ LUMINA_NEXT = LuminaNextBackbone.spec(
     repo="Alpha-VLLM/Lumina-Next-SFT-diffusers",
     blocks=24,
     width=2304,
-    long_side=1024,
     license="Apache-2.0",
 )

@@ -5,16 +5,10 @@ LayerNorm without gain, scale and shift: `adaln` is the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import isqrt
-from typing import Any
-
-from torch import Tensor
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.tap import BlockStream, LinearModulation
-from kornia_ditf.types import Conditioning
 
 
 class AuraFlowBackbone(DiffusersBackbone):
@@ -45,15 +39,6 @@ class AuraFlowBackbone(DiffusersBackbone):
     def max_cells(self) -> int:
         return isqrt(int(self.config.pos_embed_max_size)) * self.patch_size
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
-        return {
-            "hidden_states": latent,
-            "encoder_hidden_states": conditioning["prompt_embeds"],
-            "timestep": full_batch(latent, timestep / 1000),
-        }
-
 
 SPECS = (
     AuraFlowBackbone.spec(
@@ -61,7 +46,6 @@ SPECS = (
         repo="fal/AuraFlow-v0.3",
         blocks=36,
         width=3072,
-        long_side=1024,
         license="Apache-2.0",
     ),
 )

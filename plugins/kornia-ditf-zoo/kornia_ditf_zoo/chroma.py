@@ -5,15 +5,9 @@ LayerNorm without gain, scale and shift: `adaln` is the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from torch import Tensor
-
 from kornia_ditf.backbones.flux import FluxLikeBackbone, flux_streams
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.tap import ArgumentModulation
-from kornia_ditf.types import Conditioning
 
 
 class ChromaBackbone(TrimmedPromptBackbone, FluxLikeBackbone):
@@ -29,11 +23,6 @@ class ChromaBackbone(TrimmedPromptBackbone, FluxLikeBackbone):
     streams = flux_streams(ArgumentModulation("temb"), ArgumentModulation("temb"))
     prompt_outputs = ("prompt_embeds", None, "prompt_attention_mask")
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
-        return super().transformer_inputs(latent, timestep, self.trim(conditioning))
-
 
 SPECS = (
     ChromaBackbone.spec(
@@ -41,7 +30,6 @@ SPECS = (
         repo="lodestones/Chroma1-HD",
         blocks=57,
         width=3072,
-        long_side=1024,
         license="Apache-2.0",
     ),
 )

@@ -6,14 +6,12 @@ the block's own gain and bias inside norm; `discard+layernorm` keeps them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.backbones.inputs import full_batch
+from kornia_ditf.backbones.declared import Inputs
+from kornia_ditf.backbones.video import VideoBackbone, as_clip
 from kornia_ditf.errors import CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, LinearModulation
@@ -21,7 +19,7 @@ from kornia_ditf.types import Conditioning
 from kornia_ditf_zoo.family import fit_grid, read_own_schedule
 
 
-class CogVideoXBackbone(DiffusersBackbone):
+class CogVideoXBackbone(VideoBackbone):
     """CogVideoX; its schedule is the checkpoint's own, shifted. Version 1.5 is refused."""
 
     transformer_class = "CogVideoXTransformer3DModel"
@@ -35,6 +33,8 @@ class CogVideoXBackbone(DiffusersBackbone):
             modulation=LinearModulation("norm1.linear"),
         ),
     )
+    frame_axis = 1
+    time = "int(t)"
     head = ("norm_final", "norm_out", "proj_out")
     prompt_outputs = ("prompt_embeds",)
 
@@ -49,13 +49,9 @@ class CogVideoXBackbone(DiffusersBackbone):
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
-        return {
-            "hidden_states": latent.unsqueeze(1),
-            "encoder_hidden_states": conditioning["prompt_embeds"],
-            "timestep": full_batch(latent, int(timestep), torch.long),
-            "image_rotary_emb": self._rotations(latent),
-        }
+    ) -> Inputs:
+        told = super().transformer_inputs(latent, timestep, conditioning)
+        return {**told, "image_rotary_emb": self._rotations(latent)}
 
     def _rotations(self, latent: Tensor) -> tuple[Tensor, Tensor] | None:
         config = self.config
@@ -64,10 +60,14 @@ class CogVideoXBackbone(DiffusersBackbone):
         from diffusers.models.embeddings import get_3d_rotary_pos_embed
 
         patch = self.patch_size
-        grid = (latent.shape[2] // patch, latent.shape[3] // patch)
+        grid = (latent.shape[-2] // patch, latent.shape[-1] // patch)
         base = (config.sample_height // patch, config.sample_width // patch)
         cosines, sines = get_3d_rotary_pos_embed(
-            config.attention_head_dim, fit_grid(grid, base), grid, 1, device=latent.device
+            config.attention_head_dim,
+            fit_grid(grid, base),
+            grid,
+            as_clip(latent).shape[2],
+            device=latent.device,
         )
         return cosines, sines
 

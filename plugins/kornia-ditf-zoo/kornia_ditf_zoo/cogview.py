@@ -5,13 +5,12 @@ LayerNorm without gain, scale and shift: `adaln` is the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
+from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, LinearModulation
@@ -32,8 +31,9 @@ class CogView3PlusBackbone(DiffusersBackbone):
             modulation=LinearModulation("norm1.linear"),
         ),
     )
+    time = "t"
     prompt_outputs = ("prompt_embeds",)
-    prompt_options: ClassVar[Mapping[str, Any]] = {
+    prompt_options = {
         "do_classifier_free_guidance": False,
         "max_sequence_length": 224,
     }
@@ -48,13 +48,11 @@ class CogView3PlusBackbone(DiffusersBackbone):
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
+    ) -> Inputs:
         pixels = [float(side * self.pixels_per_cell) for side in latent.shape[2:]]
         size = latent.new_tensor(pixels).repeat(len(latent), 1)
         return {
-            "hidden_states": latent,
-            "encoder_hidden_states": conditioning["prompt_embeds"],
-            "timestep": full_batch(latent, timestep),
+            **super().transformer_inputs(latent, timestep, conditioning),
             "original_size": size,
             "target_size": size,
             "crop_coords": 0 * size,
@@ -71,10 +69,11 @@ class CogView4Backbone(TrimmedPromptBackbone, CogView3PlusBackbone):
             blocks="transformer_blocks",
             norm="norm1.norm",
             attention="attn1",
-            modulation=LinearModulation("norm1.linear", scale=2),  # the text's stand in between
+            # The text's chunks stand in between.
+            modulation=LinearModulation("norm1.linear", scale=2, gates=(4, 10)),
         ),
     )
-    prompt_options: ClassVar[Mapping[str, Any]] = {"do_classifier_free_guidance": False}
+    prompt_options = {"do_classifier_free_guidance": False}
     prompt_length = 1024
 
     @property
@@ -85,11 +84,6 @@ class CogView4Backbone(TrimmedPromptBackbone, CogView3PlusBackbone):
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         return {}
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
-        return super().transformer_inputs(latent, timestep, self.trim(conditioning))
-
 
 SPECS = (
     CogView3PlusBackbone.spec(
@@ -97,7 +91,6 @@ SPECS = (
         repo="THUDM/CogView3-Plus-3B",
         blocks=30,
         width=2560,
-        long_side=1024,
         license="Apache-2.0",
     ),
     CogView4Backbone.spec(
@@ -105,7 +98,6 @@ SPECS = (
         repo="THUDM/CogView4-6B",
         blocks=28,
         width=4096,
-        long_side=1024,
         license="Apache-2.0",
     ),
 )

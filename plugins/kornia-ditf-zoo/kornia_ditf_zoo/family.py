@@ -1,12 +1,39 @@
-"""Grids fitted as pipelines fit them, and noise schedules that their own schedulers work out."""
+"""What several families need: grids, noise schedules, tokenizers, and quiet."""
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-from kornia_ditf.backbones.diffusers_backbone import read_schedule
+from torch import Tensor
+
+from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone, read_schedule
+from kornia_ditf.errors import CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.noise import VariancePreserving
+from kornia_ditf.tap import Facet
+from kornia_ditf.types import Conditioning, Tap
+
+
+class QuietBackbone(DiffusersBackbone):
+    """A family whose transformer warns of what it does on purpose."""
+
+    ignored_warning: ClassVar[str]
+    """How the warning begins."""
+
+    def taps(
+        self,
+        latent: Tensor,
+        timestep: float,
+        conditioning: Conditioning,
+        *,
+        blocks: Sequence[int],
+        facet: Facet = "input",
+    ) -> dict[int, Tap]:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", self.ignored_warning)
+            return super().taps(latent, timestep, conditioning, blocks=blocks, facet=facet)
 
 
 def fit_grid(
@@ -40,3 +67,46 @@ def _own_schedule(config: dict[str, Any]) -> VariancePreserving:
     schedulers: Any = diffusers
     scheduler = getattr(schedulers, config["_class_name"]).from_config(config)
     return VariancePreserving(scheduler.alphas_cumprod)
+
+
+def read_tokenizer(checkpoint: Checkpoint, folder: str) -> Any:
+    """Read a tokenizer from a folder of a checkpoint.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    from transformers import AutoTokenizer
+
+    options = checkpoint.pretrained_options()
+    source = options.pop("pretrained_model_name_or_path")
+    try:
+        return AutoTokenizer.from_pretrained(source, subfolder=folder, **options)
+    except Exception as error:  # transformers raises all kinds
+        raise CheckpointError(
+            f"{checkpoint.source}/{folder} gives no tokenizer ({error}); download it again"
+        ) from error
+
+
+def text_processor(checkpoint: Checkpoint) -> Any:
+    """Read the text half of a checkpoint's multimodal processor; the other half needs torchvision.
+
+    Raises:
+        CheckpointError: its tokenizer is missing or damaged.
+    """
+    import transformers
+
+    base: Any = transformers.ProcessorMixin  # which pipelines ask for
+
+    class TextProcessor(base):  # type: ignore[misc]
+        def __init__(self, tokenizer: Any) -> None:
+            self.tokenizer = tokenizer
+
+        def __call__(self, text: list[str], **options: Any) -> Any:
+            return self.tokenizer(text, **options)
+
+        def apply_chat_template(self, messages: list[Any], **options: Any) -> Any:
+            found = self.tokenizer.apply_chat_template(messages, **options)
+            # A processor gives a list of token lists, a tokenizer the tokens of one conversation.
+            return [found] if options.get("tokenize") else found
+
+    return TextProcessor(read_tokenizer(checkpoint, "processor"))

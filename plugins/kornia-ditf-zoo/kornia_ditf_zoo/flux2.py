@@ -6,15 +6,13 @@ their modulation does not change it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.flux import GuidedBackbone, flux_streams
-from kornia_ditf.backbones.inputs import full_batch, grid_positions, pack
+from kornia_ditf.backbones.inputs import grid_positions
 from kornia_ditf.tap import ArgumentModulation
 from kornia_ditf.types import Conditioning
 
@@ -28,24 +26,22 @@ class Flux2Backbone(GuidedBackbone):
     streams = flux_streams(
         ArgumentModulation("temb_mod_img"), ArgumentModulation("temb_mod"), norms=("norm1", "norm")
     )
+    packed = 1
     prompt_outputs = ("prompt_embeds",)
-    prompt_options: ClassVar[Mapping[str, Any]] = {}
+    prompt_options = {}
     default_guidance = 4.0
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
-        text = conditioning["prompt_embeds"]
+    ) -> Inputs:
+        length = conditioning["prompt_embeds"].shape[1]
         places = grid_positions(latent.shape[2], latent.shape[3], device=latent.device)
-        words = torch.zeros(text.shape[1], 4, device=latent.device)
-        words[:, 3] = torch.arange(text.shape[1])
+        words = torch.zeros(length, 4, device=latent.device)
+        words[:, 3] = torch.arange(length)
         return {
-            "hidden_states": pack(latent, 1),
-            "encoder_hidden_states": text,
-            "timestep": full_batch(latent, timestep / 1000),
+            **super().transformer_inputs(latent, timestep, conditioning),
             "img_ids": functional.pad(places, (0, 1)),
             "txt_ids": words,
-            "guidance": self.guidance_of(latent),
         }
 
 
@@ -61,7 +57,6 @@ SPECS = (
         repo="black-forest-labs/FLUX.2-dev",
         blocks=56,
         width=6144,
-        long_side=1024,
         license="FLUX [dev] Non-Commercial License",
     ),
     Flux2KleinBackbone.spec(
@@ -69,7 +64,6 @@ SPECS = (
         repo="black-forest-labs/FLUX.2-klein-4B",
         blocks=25,
         width=3072,
-        long_side=1024,
         license="Apache-2.0",
     ),
     Flux2KleinBackbone.spec(
@@ -77,7 +71,6 @@ SPECS = (
         repo="black-forest-labs/FLUX.2-klein-9B",
         blocks=32,
         width=4096,
-        long_side=1024,
         license="see its publisher",
     ),
 )

@@ -1,19 +1,25 @@
-"""BRIA 3.2, Ovis-Image and LongCat-Image: FLUX's blocks, each with its own text and positions.
+"""FLUX.1 Kontext, BRIA 3.2, Ovis-Image and LongCat-Image: FLUX's blocks, each with its own text.
 
 LayerNorm without gain, scale and shift: `adaln` is the paper's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from kornia_ditf.backbones.flux import FluxLikeBackbone
+from kornia_ditf.backbones.flux import FluxBackbone, FluxLikeBackbone
 from kornia_ditf.loading.checkpoint import Checkpoint
+
+
+class FluxKontextBackbone(FluxBackbone):
+    """FLUX.1 Kontext, called without a reference image."""
+
+    pipeline_class = "FluxKontextPipeline"
 
 
 class OvisImageBackbone(FluxLikeBackbone):
@@ -33,7 +39,7 @@ class BriaBackbone(FluxLikeBackbone):
 
     transformer_class = "BriaTransformer2DModel"
     pipeline_class = "BriaPipeline"
-    time_unit = 1
+    time = "t"
 
     @classmethod
     def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
@@ -52,7 +58,7 @@ class LongCatImageBackbone(OvisImageBackbone):
 
     transformer_class = "LongCatImageTransformer2DModel"
     pipeline_class = "LongCatImagePipeline"
-    prompt_options: ClassVar[Mapping[str, Any]] = {}
+    prompt_options = {}
 
     def positions(self, words: int, cells: Tensor) -> tuple[Tensor, Tensor]:
         behind = torch.tensor([1, 512, 512], device=cells.device)  # the first axis: an image
@@ -64,12 +70,18 @@ class LongCatImageBackbone(OvisImageBackbone):
 
 
 SPECS = (
+    FluxKontextBackbone.spec(
+        name="flux.1-kontext-dev",
+        repo="black-forest-labs/FLUX.1-Kontext-dev",
+        blocks=57,
+        width=3072,
+        license="FLUX.1 [dev] Non-Commercial License",
+    ),
     OvisImageBackbone.spec(
         name="ovis-image",
         repo="AIDC-AI/Ovis-Image-7B",
         blocks=33,
         width=3072,
-        long_side=1024,
         license="Apache-2.0",
     ),
     BriaBackbone.spec(
@@ -77,7 +89,6 @@ SPECS = (
         repo="briaai/BRIA-3.2",
         blocks=57,
         width=3072,
-        long_side=1024,
         license="see its publisher",
     ),
     LongCatImageBackbone.spec(
@@ -85,7 +96,6 @@ SPECS = (
         repo="meituan-longcat/LongCat-Image",
         blocks=57,
         width=3072,
-        long_side=1024,
         license="Apache-2.0",
     ),
 )

@@ -5,13 +5,14 @@ LayerNorm without gain, scale and shift: `adaln` is the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.spec import BackboneSpec
@@ -49,7 +50,7 @@ class HiDreamBackbone(DiffusersBackbone):
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
+    ) -> Inputs:
         tokens = latent.shape[2] * latent.shape[3] // self.patch_size**2
         most = prod(self.config.max_resolution) // self.patch_size**2
         if tokens > most:
@@ -95,7 +96,6 @@ def _spec(kind: str) -> BackboneSpec:
         repo=f"HiDream-ai/HiDream-I1-{kind}",
         blocks=48,
         width=2560,
-        long_side=1024,
         license="MIT",
     )
 

@@ -6,12 +6,13 @@ norm(x) + shift, with no scale; `discard+layernorm` keeps the gain and bias.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone, read_schedule
 from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.loading.checkpoint import Checkpoint
@@ -37,13 +38,20 @@ class HunyuanDiTBackbone(DiffusersBackbone):
         ),
     )
 
+    prompt_inputs = {
+        "encoder_hidden_states": "prompt_embeds",
+        "text_embedding_mask": "prompt_attention_mask",
+        "encoder_hidden_states_t5": "prompt_embeds_2",
+        "text_embedding_mask_t5": "prompt_attention_mask_2",
+    }
+
     @classmethod
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         return {"schedule": read_schedule(checkpoint)}
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
+    ) -> Inputs:
         from diffusers.models.embeddings import get_2d_rotary_pos_embed
 
         height, width = (side * self.pixels_per_cell for side in latent.shape[2:])
@@ -57,13 +65,9 @@ class HunyuanDiTBackbone(DiffusersBackbone):
             output_type="pt",
         )
         return {
-            "hidden_states": latent,
+            **super().transformer_inputs(latent, timestep, conditioning),
             # Its dtype becomes that of all that the time is mixed with.
             "timestep": full_batch(latent, int(timestep), latent.dtype),
-            "encoder_hidden_states": conditioning["prompt_embeds"],
-            "text_embedding_mask": conditioning["prompt_attention_mask"],
-            "encoder_hidden_states_t5": conditioning["prompt_embeds_2"],
-            "text_embedding_mask_t5": conditioning["prompt_attention_mask_2"],
             "image_meta_size": sizes.to(latent.dtype).repeat(len(latent), 1),
             "style": full_batch(latent, 0, torch.long),
             "image_rotary_emb": rotary,
@@ -95,7 +99,6 @@ SPECS = (
         repo="Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers",
         blocks=40,
         width=1408,
-        long_side=1024,
         license="Tencent Hunyuan Community License",
     ),
 )

@@ -6,20 +6,17 @@ the channels is not subtracted, in `discard+layernorm` neither, which is the pla
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import Tensor
 
-from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.backbones.inputs import full_batch, pack
+from kornia_ditf.backbones.declared import MASKED_TEXT, Inputs
+from kornia_ditf.backbones.video import VideoBackbone, as_clip
 from kornia_ditf.tap import BlockStream, TableModulation
 from kornia_ditf.types import Conditioning
 
 _FRAMES_PER_SECOND = 25  # the pipeline's own; positions are seconds and pixels
 
 
-class LTXBackbone(DiffusersBackbone):
+class LTXBackbone(VideoBackbone):
     """LTX-Video."""
 
     transformer_class = "LTXVideoTransformer3DModel"
@@ -33,26 +30,23 @@ class LTXBackbone(DiffusersBackbone):
             modulation=TableModulation("temb"),
         ),
     )
+    time = "t"
+    prompt_inputs = MASKED_TEXT
     prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
+
+    def arrange(self, latent: Tensor) -> Tensor:
+        return as_clip(latent).flatten(2).transpose(1, 2)
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
-        vae: Any = self.vae
-        frames = 8 if vae is None else vae.temporal_compression_ratio
+    ) -> Inputs:
+        seconds = self.frames_per_latent / _FRAMES_PER_SECOND
         return {
-            "hidden_states": pack(latent, 1),
-            "encoder_hidden_states": conditioning["prompt_embeds"],
-            "timestep": full_batch(latent, timestep),
-            "encoder_attention_mask": conditioning["prompt_attention_mask"],
-            "num_frames": 1,
-            "height": latent.shape[2],
-            "width": latent.shape[3],
-            "rope_interpolation_scale": (
-                frames / _FRAMES_PER_SECOND,
-                self.pixels_per_cell,
-                self.pixels_per_cell,
-            ),
+            **super().transformer_inputs(latent, timestep, conditioning),
+            "num_frames": as_clip(latent).shape[2],
+            "height": latent.shape[-2],
+            "width": latent.shape[-1],
+            "rope_interpolation_scale": (seconds, self.pixels_per_cell, self.pixels_per_cell),
         }
 
 

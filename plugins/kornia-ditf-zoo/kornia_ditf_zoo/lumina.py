@@ -6,17 +6,9 @@ gain is the block's own; `discard+layernorm` is the norm with its gain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from torch import Tensor
-
-from kornia_ditf.backbones.inputs import full_batch
+from kornia_ditf.backbones.declared import MASKED_TEXT
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.tap import BlockStream, LinearModulation
-from kornia_ditf.types import Conditioning
-
-_SCALE_ONLY = LinearModulation("norm1.linear", shift=None, scale=0)
 
 
 class Lumina2Backbone(TrimmedPromptBackbone):
@@ -30,27 +22,18 @@ class Lumina2Backbone(TrimmedPromptBackbone):
             blocks="layers",
             norm="norm1.norm",
             attention="attn",
-            modulation=_SCALE_ONLY,
+            modulation=LinearModulation("norm1.linear", shift=None, scale=0, gates=(1, 3)),
             tokens="last",
         ),
     )
     head = ("norm_out",)
+    time = "1 - t / 1000"
     prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
+    prompt_inputs = MASKED_TEXT
 
     @property
     def max_cells(self) -> int:
         return int(min(self.config.axes_lens[1:])) * self.patch_size
-
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
-        given = self.trim(conditioning)
-        return {
-            "hidden_states": latent,
-            "timestep": full_batch(latent, 1 - timestep / 1000),
-            "encoder_hidden_states": given["prompt_embeds"],
-            "encoder_attention_mask": given["prompt_attention_mask"].bool(),
-        }
 
 
 SPECS = (
@@ -59,7 +42,6 @@ SPECS = (
         repo="Alpha-VLLM/Lumina-Image-2.0",
         blocks=26,
         width=2304,
-        long_side=1024,
         license="Apache-2.0",
     ),
 )

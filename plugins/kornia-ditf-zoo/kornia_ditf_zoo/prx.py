@@ -1,20 +1,17 @@
-"""PRX: a stream of the image alone, whose attention reads the text besides.
+"""PRX on latents and on pixels: a stream of the image alone, whose attention reads the text.
 
 LayerNorm without gain, scale and shift: `adaln` is the paper's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from torch import Tensor
+from torch import Tensor, nn
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.noise import RectifiedFlow
 from kornia_ditf.tap import BlockStream, LinearModulation
-from kornia_ditf.types import Conditioning
 
 
 class PRXBackbone(DiffusersBackbone):
@@ -34,22 +31,38 @@ class PRXBackbone(DiffusersBackbone):
     )
     head = ("final_layer",)
     prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
-
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
-        return {
-            "hidden_states": latent,
-            "timestep": full_batch(latent, timestep / 1000),
-            "encoder_hidden_states": conditioning["prompt_embeds"],
-            "attention_mask": conditioning["prompt_attention_mask"].bool(),
-        }
+    prompt_inputs = {
+        "encoder_hidden_states": "prompt_embeds",
+        "attention_mask": "prompt_attention_mask",
+    }
 
 
 class PRXDCBackbone(PRXBackbone):
     """PRX on the latents of the deep-compression VAE that Sana uses."""
 
     vae_class = "AutoencoderDC"
+
+
+class _StrongNoise(RectifiedFlow):
+    """The straight path, with twice the noise at every timestep."""
+
+    def weights(self, timestep: float) -> tuple[float, float]:
+        signal, spread = super().weights(timestep)
+        return signal, 2 * spread
+
+
+class PRXPixelBackbone(PRXBackbone):
+    """PRX on pixels: its latent is the image itself, in [-1, 1]."""
+
+    pipeline_class = "PRXPixelPipeline"
+    schedule = _StrongNoise()
+
+    @classmethod
+    def load_vae(cls, checkpoint: Checkpoint) -> nn.Module | None:
+        return None
+
+    def encode(self, image: Tensor) -> Tensor:
+        return 2 * image - 1
 
 
 def _spec(
@@ -70,4 +83,11 @@ SPECS = (
     _spec(PRXBackbone, 256),
     _spec(PRXBackbone, 512),
     _spec(PRXDCBackbone, 512, suffix="-dc-ae", pixels_per_token=32),
+    PRXPixelBackbone.spec(
+        name="prx-pixel",
+        repo="Photoroom/prxpixel-t2i",
+        blocks=24,
+        width=3584,
+        license="see its publisher",
+    ),
 )

@@ -1,25 +1,31 @@
-"""Qwen-Image: text in a stream of its own, latents of a video VAE, one frame.
+"""Qwen-Image, its editing model called without a reference image, and Qwen-Image 2.1.
 
-LayerNorm without gain, scale and shift: `adaln` is the paper's.
+Qwen-Image has LayerNorm without gain, scale and shift: `adaln` is the paper's. Version 2.1 scales
+and does not shift: `adaln` is (1 + scale) * norm(x).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from kornia_ditf.backbones.inputs import full_batch, pack
+from kornia_ditf.backbones.declared import Inputs
+from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
-from kornia_ditf.tap import BlockStream, LinearModulation
-from kornia_ditf.types import Conditioning
-
-_TOKENS = 512
+from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.tap import ArgumentModulation, BlockStream, Facet, LinearModulation
+from kornia_ditf.types import Conditioning, Tap
+from kornia_ditf_zoo.family import text_processor
 
 
 class QwenImageBackbone(TrimmedPromptBackbone):
-    """Qwen-Image."""
+    """Qwen-Image; text in a stream of its own, latents of a video VAE, one frame."""
 
     transformer_class = "QwenImageTransformer2DModel"
     pipeline_class = "QwenImagePipeline"
@@ -32,34 +38,110 @@ class QwenImageBackbone(TrimmedPromptBackbone):
             modulation=LinearModulation("img_mod.1"),
         ),
     )
+    packed = 2
     prompt_outputs = ("prompt_embeds",)
-    prompt_length = _TOKENS
-    prompt_options: ClassVar[Mapping[str, Any]] = {"max_sequence_length": _TOKENS}
-
-    @property
-    def latent_channels(self) -> int:
-        return int(self.config.in_channels) // self.patch_size**2
+    prompt_length = 512
+    prompt_options = {"max_sequence_length": 512}
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
-        given = self.trim(conditioning)
+    ) -> Inputs:
         rows, columns = (side // self.patch_size for side in latent.shape[2:])
-        return {
-            "hidden_states": pack(latent, self.patch_size),
-            "encoder_hidden_states": given["prompt_embeds"],
-            "timestep": full_batch(latent, timestep / 1000),
-            "img_shapes": [[(1, rows, columns)]] * len(latent),
-        }
+        told = super().transformer_inputs(latent, timestep, conditioning)
+        return {**told, "img_shapes": [[(1, rows, columns)]] * len(latent)}
 
 
-SPECS = (
-    QwenImageBackbone.spec(
-        name="qwen-image",
-        repo="Qwen/Qwen-Image",
+class QwenImage21Backbone(QwenImageBackbone):
+    """Qwen-Image 2.1; image tokens behind the prompt's, whose modulation is that of time 0."""
+
+    transformer_class = "QwenImage21Transformer2DModel"
+    pipeline_class = "QwenImage21Pipeline"
+    vae_class = "AutoencoderKLQwenImage21"
+    streams = (
+        BlockStream(
+            blocks="transformer_blocks",
+            norm="img_norm1",
+            attention="attn",
+            modulation=ArgumentModulation("modulation", shift=None, scale=0),
+            tokens="last",
+        ),
+    )
+    packed = 1
+    prompt_options = {}
+
+    def __init__(
+        self, transformer: nn.Module, vae: nn.Module | None = None, **options: Any
+    ) -> None:
+        super().__init__(transformer, vae, **options)
+        # The forward asks every block how it attends, those that were not loaded too.
+        blocks: Any = transformer.transformer_blocks
+        left_out: list[Any] = [block for block in blocks if isinstance(block, nn.Identity)]
+        for block in left_out:
+            block.attn = SimpleNamespace(processor=blocks[0].attn.processor)
+
+    def encode(self, image: Tensor) -> Tensor:
+        opaque = torch.ones_like(image[:, :1])  # the VAE takes the four channels of RGBA
+        return super().encode(torch.cat([image, opaque], 1))
+
+    def taps(
+        self,
+        latent: Tensor,
+        timestep: float,
+        conditioning: Conditioning,
+        *,
+        blocks: Sequence[int],
+        facet: Facet = "input",
+    ) -> dict[int, Tap]:
+        # The forward counts image tokens in fours, so sides are filled up to be even.
+        rows, columns = latent.shape[-2:]
+        even = F.pad(latent, (0, columns % 2, 0, rows % 2), mode="replicate")
+        found = super().taps(even, timestep, conditioning, blocks=blocks, facet=facet)
+        return {block: _crop(tap, rows, columns) for block, tap in found.items()}
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Inputs:
+        told = super().transformer_inputs(latent, timestep, conditioning)
+        words = told["encoder_hidden_states"].shape[1]
+        slots = torch.ones(len(latent), words + told["hidden_states"].shape[1] // 4)
+        slots[:, :words] = 0
+        return {**told, "img_mask": slots.bool().to(latent.device)}
+
+    @classmethod
+    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
+        processor = text_processor(checkpoint)
+        return {**super().pipeline_modules(checkpoint, dtype), "processor": processor}
+
+
+def _crop(tap: Tap, rows: int, columns: int) -> Tap:
+    if tap.grid == (rows, columns):
+        return tap
+    x = tap.x.reshape(len(tap.x), *tap.grid, -1)[:, :rows, :columns].flatten(1, 2)
+    return replace(tap, x=x, grid=(rows, columns))
+
+
+def _spec(name: str, repo: str, **known: Any) -> BackboneSpec:
+    return QwenImageBackbone.spec(
+        name=name,
+        repo=f"Qwen/{repo}",
         blocks=60,
         width=3072,
         long_side=1328,
         license="Apache-2.0",
+        **known,
+    )
+
+
+SPECS = (
+    _spec("qwen-image", "Qwen-Image"),
+    _spec("qwen-image-2512", "Qwen-Image-2512"),
+    _spec("qwen-image-edit", "Qwen-Image-Edit", pipeline="QwenImageEditPipeline"),
+    _spec("qwen-image-edit-2509", "Qwen-Image-Edit-2509", pipeline="QwenImageEditPlusPipeline"),
+    QwenImage21Backbone.spec(
+        name="qwen-image-2.1",
+        repo="Qwen/Qwen-Image-2.1",
+        blocks=32,
+        width=4096,
+        license="see its publisher",
     ),
 )

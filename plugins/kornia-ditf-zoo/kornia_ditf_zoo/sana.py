@@ -6,13 +6,13 @@ LayerNorm without gain, scale and shift by adaLN-single: `adaln` is the paper's.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
+from kornia_ditf.backbones.declared import MASKED_TEXT, Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, TableModulation
 from kornia_ditf.types import Conditioning
@@ -32,16 +32,14 @@ class SanaBackbone(DiffusersBackbone):
             modulation=TableModulation(),
         ),
     )
+    time = "t"
+    prompt_inputs = MASKED_TEXT
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
-        return {
-            "hidden_states": latent,
-            "encoder_hidden_states": conditioning["prompt_embeds"],
-            "encoder_attention_mask": conditioning["prompt_attention_mask"],
-            "timestep": full_batch(latent, timestep * float(self.config.timestep_scale)),
-        }
+    ) -> Inputs:
+        told = super().transformer_inputs(latent, timestep, conditioning)
+        return {**told, "timestep": told["timestep"] * float(self.config.timestep_scale)}
 
     @classmethod
     def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:

@@ -5,22 +5,18 @@ LayerNorm without gain, scale and shift by adaLN-single, all in float32: `adaln`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.backbones.video import VideoBackbone
 from kornia_ditf.errors import CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, TableModulation
-from kornia_ditf.types import Conditioning
 
 
-class WanBackbone(DiffusersBackbone):
+class WanBackbone(VideoBackbone):
     """Wan with one text-to-video transformer; Wan 2.2 A14B has two, and is refused."""
 
     transformer_class = "WanTransformer3DModel"
@@ -34,8 +30,9 @@ class WanBackbone(DiffusersBackbone):
             modulation=TableModulation("temb"),
         ),
     )
+    time = "t"
     prompt_outputs = ("prompt_embeds",)
-    prompt_options: ClassVar[Mapping[str, Any]] = {
+    prompt_options = {
         "do_classifier_free_guidance": False,
         "max_sequence_length": 512,
     }
@@ -57,15 +54,6 @@ class WanBackbone(DiffusersBackbone):
     @property
     def max_cells(self) -> int:
         return int(self.config.rope_max_seq_len) * self.patch_size
-
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
-        return {
-            "hidden_states": latent.unsqueeze(2),
-            "timestep": full_batch(latent, timestep),
-            "encoder_hidden_states": conditioning["prompt_embeds"],
-        }
 
     @classmethod
     def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:

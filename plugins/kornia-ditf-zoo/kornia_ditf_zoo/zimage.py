@@ -6,13 +6,12 @@ gain is the block's own; `discard+layernorm` is the norm with its gain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
 from torch import Tensor
 
+from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.backbones.inputs import full_batch
+from kornia_ditf.backbones.inputs import batch_time
+from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
 
@@ -31,14 +30,14 @@ class ZImageBackbone(DiffusersBackbone):
             blocks="layers",
             norm="attention_norm1",
             attention="attention",
-            modulation=LinearModulation("adaLN_modulation.0", shift=None, scale=0),
+            modulation=LinearModulation("adaLN_modulation.0", shift=None, scale=0, gates=(1, 3)),
             tokens="first",
         ),
     )
     head = ("all_final_layer",)
     prompt_outputs = ("prompt_embeds",)
     prompt_length = _TOKENS
-    prompt_options: ClassVar[Mapping[str, Any]] = {
+    prompt_options = {
         "do_classifier_free_guidance": False,
         "max_sequence_length": _TOKENS,
     }
@@ -53,24 +52,25 @@ class ZImageBackbone(DiffusersBackbone):
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Mapping[str, Any]:
+    ) -> Inputs:
         masks = conditioning["prompt_attention_mask"].bool()
         texts = conditioning["prompt_embeds"]
         return {
             "x": list(latent.unsqueeze(2)),
-            "t": full_batch(latent, 1 - timestep / 1000),
+            "t": batch_time(latent, timestep, "1 - t / 1000"),
             "cap_feats": [text[mask] for text, mask in zip(texts, masks, strict=True)],
             "patch_size": self.patch_size,
         }
 
 
-SPECS = (
-    ZImageBackbone.spec(
-        name="z-image-turbo",
-        repo="Tongyi-MAI/Z-Image-Turbo",
+def _spec(name: str) -> BackboneSpec:
+    return ZImageBackbone.spec(
+        name=name.lower(),
+        repo=f"Tongyi-MAI/{name}",
         blocks=30,
         width=3840,
-        long_side=1024,
         license="Apache-2.0",
-    ),
-)
+    )
+
+
+SPECS = (_spec("Z-Image-Turbo"), _spec("Z-Image"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_zoo import save_tiny
+
+for _group in ("cross", "flux", "joint", "single", "video"):
+    import_module(f"tiny_{_group}")  # where each family's saver is noted
 
 
 @pytest.fixture(scope="session")

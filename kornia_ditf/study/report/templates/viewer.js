@@ -69,9 +69,9 @@ function start(root) {
     const [a, b] = canvases, u = unit(0);
     points.forEach((point, place) => {
       const full = point.right === point.of, none = point.right === 0;
-      a.append(svg("circle", { cx: point.place[0], cy: point.place[1], r: (place === chosen ? 2.6 : 1.3) * u,
+      a.append(svg("circle", { cx: point.place[0], cy: point.place[1], r: (place === chosen ? 2.6 : points.length > 120 ? 0.8 : 1.3) * u,
         fill: none ? "#fff" : full ? "#1d8f47" : "#d58a00", "fill-opacity": none ? 0.6 : 0.9,
-        stroke: none ? "#cf3a2f" : "#fff", "stroke-width": 0.5 * u }));
+        stroke: none ? "#cf3a2f" : "#fff", "stroke-width": (points.length > 120 ? 0.3 : 0.5) * u }));
     });
     const point = points[chosen].place;
     a.append(svg("circle", { cx: point[0], cy: point[1], r: 4.5 * u, fill: "none", stroke: "#fff", "stroke-width": 1.4 * u }));

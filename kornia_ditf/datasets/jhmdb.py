@@ -1,0 +1,119 @@
+"""JHMDB: videos of people with 15 joints (Jhuang et al., ICCV 2013), as pairs of frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kornia_ditf.datasets.files import find_root, folders, image_size, read_text
+from kornia_ditf.datasets.matfile import read_mat
+from kornia_ditf.datasets.pairs import Pair, PairDataset, as_points
+from kornia_ditf.datasets.spec import DatasetSpec
+from kornia_ditf.errors import DatasetError
+from kornia_ditf.utils.checks import check_integer
+
+_HOW = (
+    "Get Rename_Images.tar.gz, joint_positions.zip and splits.zip from "
+    "http://jhmdb.is.tue.mpg.de and unpack them into one folder"
+)
+_JOINTS = 15
+
+
+class JHMDB(PairDataset):
+    """Each video's first frame with a later one; category is the action."""
+
+    def __init__(self, root: Path, split: str, videos: list[str], apart: int) -> None:
+        super().__init__("jhmdb", root, split)
+        self._videos, self._apart = videos, apart
+
+    def __len__(self) -> int:
+        return len(self._videos)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return tuple(sorted({self.category(index) for index in range(len(self))}))
+
+    def category(self, index: int) -> str:
+        return self._videos[index].partition("/")[0]
+
+    def read(self, index: int) -> Pair:
+        video = self._videos[index]
+        file = self.root / "joint_positions" / video / "joint_positions.mat"
+        joints = read_mat(file, _HOW).get("pos_img")
+        if joints is None or joints.shape[:2] != (2, _JOINTS) or joints.ndim != 3:
+            raise DatasetError(file, f"it must hold pos_img of shape (2, {_JOINTS}, T). {_HOW}")
+        folder = self.root / "Rename_Images" / video
+        frames = sorted(folder.glob("*.png"))[: joints.shape[2]]
+        if len(frames) < 2:
+            raise DatasetError(folder, f"it must hold at least two frames *.png. {_HOW}")
+        later = min(self._apart, len(frames) - 1)
+        sizes = [image_size(frames[number], _HOW) for number in (0, later)]
+        # MATLAB counts pixels from 1.
+        places = [joints[:, :, number].T - 1 for number in (0, later)]
+        points = [as_points(np.nan_to_num(each), file, "pos_img") for each in places]
+        seen = [
+            torch.from_numpy(
+                ((each >= 0) & (each <= np.array(size[::-1]) - 1)).all(1).astype(np.float64)
+            )
+            for each, size in zip(places, sizes, strict=True)
+        ]
+        return Pair(
+            name=f"{video}/{frames[0].stem}-{frames[later].stem}",
+            category=self.category(index),
+            image_a=frames[0],
+            image_b=frames[later],
+            size_a=sizes[0],
+            size_b=sizes[1],
+            points_a=points[0],
+            points_b=points[1],
+            visibility_a=seen[0],
+            visibility_b=seen[1],
+            label_a="person",
+            label_b="person",
+        )
+
+
+def load(root: str | Path, *, split: str = "test", part: int = 1, apart: int = 20) -> JHMDB:
+    """List the videos of a split.
+
+    Args:
+        root: the folder that holds Rename_Images, joint_positions and splits.
+        split: test or train.
+        part: which of the three splits.
+        apart: number of frames between the two of a pair; the last one of a shorter video.
+
+    Raises:
+        DatasetError: a file is missing or malformed.
+    """
+    check_integer("part", part, 1, 3)
+    check_integer("apart", apart, 1)
+    place = find_root(root, SPEC.folder, SPEC.inside, _HOW)
+    SPEC.check_split(split, place)
+    wanted = {"train": "1", "test": "2"}[split]
+    videos = []
+    for action in folders(place / "joint_positions"):
+        file = place / "splits" / f"{action}_test_split{part}.txt"
+        for number, line in enumerate(read_text(file, _HOW).splitlines(), 1):
+            words = line.split()
+            if words and (len(words) != 2 or "/" in words[0]):
+                raise DatasetError(file, f"line {number} must be VIDEO NUMBER. {_HOW}")
+            if words and words[1] == wanted:
+                videos.append(f"{action}/{words[0].removesuffix('.avi')}")
+    if not videos:
+        raise DatasetError(place / "splits", f"they list no video of {split}. {_HOW}")
+    return JHMDB(place, split, videos, apart)
+
+
+SPEC = DatasetSpec(
+    name="jhmdb",
+    load=load,
+    layout="Rename_Images/<action>/<video>/*.png, joint_positions/<action>/<video>/"
+    "joint_positions.mat and splits/<action>_test_split<1-3>.txt",
+    source=_HOW,
+    license="see its publisher",
+    folder="JHMDB",
+    inside=("Rename_Images", "joint_positions"),
+    splits=("test", "train"),
+)

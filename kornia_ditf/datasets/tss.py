@@ -1,0 +1,133 @@
+"""TSS: pairs of objects with dense flow (Taniai et al., CVPR 2016)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from kornia_ditf.datasets.files import find_root, folders, image_size
+from kornia_ditf.datasets.pairs import Pair, PairDataset
+from kornia_ditf.datasets.spec import DatasetSpec
+from kornia_ditf.errors import DatasetError
+from kornia_ditf.utils.checks import check_integer
+
+_HOW = "Get TSS_CVPR2016.zip from https://taniai.space/projects/cvpr16_dccs and unpack it"
+_SUBSETS = ("FG3DCar", "JODS", "PASCAL")
+_MAGIC = 202021.25
+_UNKNOWN = 1e9
+_LONGEST = 20_000
+
+
+class TSS(PairDataset):
+    """Pairs whose points are pixels of image1.png with a known place in image2.png."""
+
+    def __init__(self, root: Path, split: str, names: list[str], points: int) -> None:
+        super().__init__("tss", root, split)
+        self._names, self._points = names, points
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return tuple(sorted({self.category(index) for index in range(len(self))}))
+
+    def category(self, index: int) -> str:
+        return self._names[index].partition("/")[0]
+
+    def read(self, index: int) -> Pair:
+        folder = self.root / self._names[index]
+        images = [folder / f"image{number}.png" for number in (1, 2)]
+        sizes = [image_size(path, _HOW) for path in images]
+        flow = read_flow(folder / "flow1.flo")
+        if flow.shape[:2] != sizes[0]:
+            raise DatasetError(
+                folder / "flow1.flo", f"it has {flow.shape[:2]} rows and columns, not {sizes[0]}"
+            )
+        points = np.argwhere(np.abs(flow).max(2) < _UNKNOWN)[:, ::-1]
+        moved = points + flow[points[:, 1], points[:, 0]]
+        inside = ((moved >= 0) & (moved <= np.array(sizes[1][::-1]) - 1)).all(1)
+        points, moved = points[inside], moved[inside]
+        if len(points) > self._points:
+            kept = np.linspace(0, len(points) - 1, self._points).round().astype(int)
+            points, moved = points[kept], moved[kept]
+        seen = torch.ones(len(points), dtype=torch.float64)
+        return Pair(
+            name=self._names[index],
+            category=self.category(index),
+            image_a=images[0],
+            image_b=images[1],
+            size_a=sizes[0],
+            size_b=sizes[1],
+            points_a=torch.from_numpy(points.astype(np.float64)),
+            points_b=torch.from_numpy(moved.astype(np.float64)),
+            visibility_a=seen,
+            visibility_b=seen,
+        )
+
+
+def read_flow(path: Path) -> npt.NDArray[np.float32]:
+    """Read a flow file of Middlebury's format.
+
+    Returns:
+        (x, y) by which each pixel moves, shape (H, W, 2); where it is not known, values from 1e9.
+
+    Raises:
+        DatasetError: it is missing, or no such file.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(path, f"it cannot be read ({error.strerror}). {_HOW}") from error
+    if len(content) < 12 or np.frombuffer(content[:4], "<f4")[0] != np.float32(_MAGIC):
+        raise DatasetError(path, f"it is no flow file (.flo). {_HOW}")
+    width, height = (int(side) for side in np.frombuffer(content[4:12], "<i4"))
+    fits = 0 < width < _LONGEST and 0 < height < _LONGEST
+    if not fits or len(content) != 12 + 8 * width * height:
+        raise DatasetError(
+            path, f"it says {width} x {height} pixels and has {len(content)} bytes. {_HOW}"
+        )
+    flow = np.frombuffer(content[12:], "<f4").reshape(height, width, 2)
+    return np.asarray(np.nan_to_num(flow, nan=np.inf, posinf=np.inf, neginf=np.inf), np.float32)
+
+
+def load(root: str | Path, *, split: str = "all", points: int = 1000) -> TSS:
+    """List the pairs.
+
+    Args:
+        root: the folder with FG3DCar, JODS and PASCAL, or the folder that holds it.
+        split: all, FG3DCar, JODS or PASCAL.
+        points: at most so many of the pixels with flow are taken, evenly spread.
+
+    Raises:
+        DatasetError: a folder is missing, or holds no pair.
+    """
+    check_integer("points", points, 1)
+    place = find_root(root, SPEC.folder, SPEC.inside, _HOW)
+    SPEC.check_split(split, place)
+    names = [
+        f"{subset}/{name}"
+        for subset in (_SUBSETS if split == "all" else (split,))
+        if (place / subset).is_dir()
+        for name in folders(place / subset)
+        if (place / subset / name / "flow1.flo").is_file()
+    ]
+    if not names:
+        raise DatasetError(place, f"it holds no {split} pair with flow1.flo. {_HOW}")
+    return TSS(place, split, names, points)
+
+
+SPEC = DatasetSpec(
+    name="tss",
+    load=load,
+    layout="{FG3DCar,JODS,PASCAL}/<pair>/image1.png, image2.png and flow1.flo (from image1 to "
+    "image2); flip_gt.txt is not applied",
+    source=_HOW,
+    license="see its publisher",
+    folder="TSS_CVPR2016",
+    inside=("*/*/flow1.flo",),
+    splits=("all", *_SUBSETS),
+)

@@ -1,0 +1,195 @@
+"""Subpixel alignment of matches: the pixels around each match are compared, not its tokens.
+
+A descriptor says where a point lies to a fraction of a token. Once most matches agree on a
+homography, image B is warped by it so that it looks like A, and Lucas and Kanade's method moves
+each point to where the two images' pixels agree best: to about a tenth of a pixel.
+
+Source: Lucas and Kanade (1981), with image pyramids as in Bouguet (2001); the check that a point
+returns is Kalal, Mikolajczyk and Matas's forward-backward error (ICPR 2010).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.preprocess import ImageLike, as_image
+from kornia_ditf.types import Matches
+from kornia_ditf.utils.checks import check_integer
+
+_RETURN_PX = 0.7
+"""How far from where it began a point may return to."""
+
+_LONG_SIDE = 2048
+"""Larger images are aligned at this size, so that time and memory stay bounded."""
+
+_CONTRAST_SIGMA = 8.0
+"""Of the neighbourhood whose mean and contrast are taken out: light differs between images."""
+
+_Array = NDArray[Any]
+
+
+def align_matches(
+    image_a: ImageLike,
+    image_b: ImageLike,
+    matches: Matches,
+    homography: Tensor | None = None,
+    *,
+    reach: float = 16.0,
+    window: int = 21,
+) -> tuple[Matches, Tensor]:
+    """Move the points of image B to where its pixels agree with those around the points of A.
+
+    Args:
+        image_a: one image, as for `as_image`.
+        image_b: likewise; its size may differ.
+        matches: points in the pixels of the two images, shape (K, 2) each.
+        homography: takes points of A roughly to B, shape (3, 3), such as
+            `Verification.matrix`; None for images that differ by a small motion alone.
+        reach: the farthest that a point is moved, in pixels of B, above 0.
+        window: side in pixels of the square that is compared around a point, at least 5. A
+            larger one is more exact on planes, a smaller one where depth changes.
+
+    Returns:
+        the matches with other points_b, and which of them were moved, bool, shape (K,). A point
+        stays where it is if its surroundings have no texture or do not agree: if it would move
+        farther than `reach`, or does not return to its point of A when it is sought from B.
+
+    Raises:
+        InvalidArgumentError: a wrong shape or number, or points that are not finite.
+        ImageError: an image cannot be read.
+
+    Example:
+        >>> image = torch.nn.functional.interpolate(torch.rand(1, 3, 24, 24), size=192)
+        >>> points = torch.tensor([[60.0, 60.0], [120.0, 99.0]])
+        >>> rough = Matches(points, points + 3, torch.ones(2))
+        >>> aligned, moved = align_matches(image, image, rough)
+        >>> bool(moved.all()), bool((aligned.points_b - points).abs().max() < 0.05)
+        (True, True)
+    """
+    if not reach > 0:
+        raise InvalidArgumentError(f"reach must be above 0 pixels, got {reach!r}")
+    check_integer("window", window, minimum=5)
+    matrix = np.eye(3) if homography is None else homography.detach().cpu().double().numpy()
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not abs(np.linalg.det(matrix)):
+        raise InvalidArgumentError("homography must be a finite, invertible matrix (3, 3)")
+    for side in ("points_a", "points_b"):
+        points = getattr(matches, side)
+        if points.ndim != 2 or points.shape[1:] != (2,) or not bool(torch.isfinite(points).all()):
+            raise InvalidArgumentError(f"{side} must be finite, of the shape (K, 2)")
+    pixels_a, zoom_a = _read(image_a)
+    pixels_b, zoom_b = _read(image_b)
+    none = torch.zeros(len(matches), dtype=torch.bool, device=matches.scores.device)
+    if not len(matches):
+        return matches, none
+    resized = zoom_b @ matrix @ np.linalg.inv(zoom_a)
+    a = _project(zoom_a, matches.points_a.detach().cpu().double().numpy())
+    b = _project(zoom_b, matches.points_b.detach().cpu().double().numpy())
+    found, moved = _align((pixels_a, pixels_b), (a, b), resized, reach * zoom_b[0, 0], window)
+    points = matches.points_b.clone()
+    kept = torch.from_numpy(moved).to(none.device)
+    there = torch.from_numpy(_project(np.linalg.inv(zoom_b), found)).to(points)
+    points[kept] = there[kept]
+    return Matches(matches.points_a, points, matches.scores), kept
+
+
+def _align(
+    pixels: tuple[_Array, _Array],
+    points: tuple[_Array, _Array],
+    matrix: _Array,
+    reach: float,
+    window: int,
+) -> tuple[_Array, _Array]:
+    """Return the aligned points of B, and which of them are."""
+    (pixels_a, pixels_b), (a, b) = pixels, points
+    import cv2
+
+    size = pixels_a.shape[1::-1]
+    scale = _scale(matrix, np.median(a, axis=0))
+    if not np.isfinite(scale) or scale < 1e-3:
+        return b, np.zeros(len(a), bool)
+    # The sharper image is blurred to the resolution of the other.
+    blur = 0.5 * np.sqrt(max(scale, 1 / scale) ** 2 - 1)
+    if blur > 0.1:
+        blurred = cv2.GaussianBlur(pixels_b if scale > 1 else pixels_a, (0, 0), blur)
+        pixels_a, pixels_b = (pixels_a, blurred) if scale > 1 else (blurred, pixels_b)
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpPerspective(pixels_b, matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT)
+    images = _flatten_light(pixels_a), _flatten_light(warped)
+    start = _project(np.linalg.inv(matrix), b)
+    radius = reach / scale
+    usable: _Array = np.asarray((np.abs(start) < 1e6).all(1))  # which NaN is not
+    levels = max(0, int(np.ceil(np.log2(max(1.0, 2 * radius / window)))))
+    there, found = _track(*images, a, np.where(usable[:, None], start, a), levels, window)
+    back, returned = _track(*images[::-1], there, a, levels, window)
+    moved = usable & found & returned
+    moved &= np.linalg.norm(back - a, axis=1) < _RETURN_PX
+    moved &= np.linalg.norm(there - start, axis=1) <= radius
+    return _project(matrix, there), moved
+
+
+def _track(
+    image: _Array, other: _Array, points: _Array, start: _Array, levels: int, window: int
+) -> tuple[_Array, _Array]:
+    import cv2
+
+    found, status, _ = cv2.calcOpticalFlowPyrLK(
+        image,
+        other,
+        np.ascontiguousarray(points[:, None], np.float32),
+        np.ascontiguousarray(start[:, None], np.float32),
+        winSize=(window, window),
+        maxLevel=levels,
+        criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.01),
+        flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
+    )
+    return np.asarray(found[:, 0], np.float64), np.asarray(status[:, 0] == 1)
+
+
+def _flatten_light(pixels: _Array) -> _Array:
+    """Take the local mean and contrast out of grey pixels, to uint8."""
+    import cv2
+
+    mean = cv2.GaussianBlur(pixels, (0, 0), _CONTRAST_SIGMA)
+    variance = cv2.GaussianBlur((pixels - mean) ** 2, (0, 0), _CONTRAST_SIGMA)
+    contrast = np.sqrt(np.maximum(variance, 0)) + 4  # grey levels; less than that is noise
+    return np.asarray(((pixels - mean) * (40 / contrast) + 128).clip(0, 255).astype(np.uint8))
+
+
+def _scale(matrix: _Array, point: _Array) -> float:
+    """Return how many pixels of B one pixel of A becomes at a point of A."""
+    u, v, w = matrix @ [*point, 1.0]
+    if not w:
+        return np.nan
+    jacobian = (matrix[:2, :2] - np.outer([u / w, v / w], matrix[2, :2])) / w
+    return float(abs(np.linalg.det(jacobian)) ** 0.5)
+
+
+def _read(image: ImageLike) -> tuple[_Array, _Array]:
+    """Return grey pixels in [0, 255], float32, and the matrix that took the image's to them."""
+    import cv2
+
+    batch = as_image(image)
+    if len(batch) != 1:
+        raise InvalidArgumentError(f"align one pair of images, got a batch of {len(batch)}")
+    weights = batch.new_tensor([0.299, 0.587, 0.114])
+    grey = torch.einsum("c,chw->hw", weights, batch[0].detach()).cpu().float().numpy() * 255
+    zoom = min(1.0, _LONG_SIDE / max(grey.shape))
+    if zoom == 1:
+        return grey, np.eye(3)
+    size = [max(1, round(side * zoom)) for side in grey.shape[::-1]]
+    factors = np.array(size) / grey.shape[::-1]
+    matrix = np.diag([*factors, 1.0])
+    matrix[:2, 2] = (factors - 1) / 2  # pixel edges map linearly, and their centres with them
+    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA), matrix
+
+
+def _project(matrix: _Array, points: _Array) -> _Array:
+    import cv2
+
+    return np.asarray(cv2.perspectiveTransform(points[None].astype(np.float64), matrix)[0])

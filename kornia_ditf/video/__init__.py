@@ -1,0 +1,1 @@
+"""Videos: their frames read one by one, and described alone or as clips."""

@@ -1,0 +1,87 @@
+"""ERNIE-Image: one stream of image and text, RMS norms with gain, one modulation for all blocks.
+
+`adaln` is (1 + scale) * gain * x / rms(x) + shift: the mean over the channels is not subtracted.
+The norm's gain is the block's own; `discard+layernorm` is the norm with its gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.backbones.declared import Inputs
+from kornia_ditf.backbones.inputs import full_batch, pad_prompt
+from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
+from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.tap import BlockCall, BlockStream
+from kornia_ditf.types import Conditioning
+
+
+@dataclass(frozen=True)
+class _TokenFirstModulation:
+    """The modulation of every token (N, B, D), as a list of its six parts."""
+
+    module: None = None
+
+    def read(self, call: BlockCall, width: int) -> tuple[Tensor, Tensor]:
+        shift, scale = call.arguments["temb"][:2]
+        return shift[0], scale[0]
+
+
+class ErnieImageBackbone(TrimmedPromptBackbone):
+    """ERNIE-Image; its prompts are not enhanced by a language model first."""
+
+    transformer_class = "ErnieImageTransformer2DModel"
+    pipeline_class = "ErnieImagePipeline"
+    vae_class = "AutoencoderKLFlux2"
+    width_from = ("hidden_size",)
+    streams = (
+        BlockStream(
+            blocks="layers",
+            norm="adaLN_sa_ln",
+            attention="self_attention",
+            modulation=_TokenFirstModulation(),
+            tokens="first",
+            sequence_first=True,
+        ),
+    )
+    head = ("final_norm", "final_linear")
+    time = "t"
+    prompt_length = 512
+    prompt_inputs = {"text_bth": "prompt_embeds"}
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Inputs:
+        told = super().transformer_inputs(latent, timestep, conditioning)
+        words = full_batch(latent, told["text_bth"].shape[1], torch.long)
+        return {**told, "text_lens": words}
+
+    @classmethod
+    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
+        unused = {"pe": None, "pe_tokenizer": None}
+        return {**super().pipeline_modules(checkpoint, dtype), **unused}
+
+    @classmethod
+    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+        texts = pipeline.encode_prompt(list(prompts), pipeline.text_encoder.device)
+        rows = [pad_prompt({"prompt_embeds": text[None]}, cls.prompt_length) for text in texts]
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+
+def _spec(name: str) -> BackboneSpec:
+    return ErnieImageBackbone.spec(
+        name=name.lower(),
+        repo=f"baidu/{name}",
+        blocks=24,
+        width=3072,
+        license="Apache-2.0",
+    )
+
+
+SPECS = (_spec("ERNIE-Image"), _spec("ERNIE-Image-Turbo"))
