@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from kornia_ditf.errors import InvalidArgumentError
 
-Time = Literal["t", "int(t)", "t / 1000", "1 - t / 1000"]
+Time = Literal["t", "int(t)", "t / 1000", "1 - t / 1000", "1000 - t"]
 """How a transformer counts time, from the paper's timestep t: as it is, as an index of a DDPM
-schedule, as a share of noise, or as a share of the image."""
+schedule, as a share of noise, or backwards."""
 
 
 def full_batch(latent: Tensor, value: float, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -35,6 +35,8 @@ def batch_time(latent: Tensor, timestep: float, time: Time) -> Tensor:
             return full_batch(latent, timestep / 1000)
         case "1 - t / 1000":
             return full_batch(latent, 1 - timestep / 1000)
+        case "1000 - t":
+            return full_batch(latent, 1000 - timestep)
 
 
 def pack(latent: Tensor, patch: int = 2) -> Tensor:

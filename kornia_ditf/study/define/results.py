@@ -104,6 +104,8 @@ def parse_results(text: str, name: str) -> dict[str, Any]:
         found = StudyResult.model_validate_json(clean)
         # As this version writes them, so that those of other versions can be compared.
         document["study"] = found.study.model_dump(mode="json")
+        for each in document["study"]["datasets"] if "bundle" in document else ():
+            each |= {"root": None, "captions": None}  # nothing of this machine is read for it
         for written, each in zip(document["experiments"], found.experiments, strict=True):
             written["protocol"] = protocol_values(each.protocol)
         labels = dataset_labels(found.study)

@@ -20,7 +20,7 @@ from kornia_ditf.metrics.statistics import (
     paired_permutation,
     ratio,
 )
-from kornia_ditf.study.report.scores import ExperimentScores, Score, read_experiment
+from kornia_ditf.study.report.scores import ExperimentScores, Score, checking, read_experiment
 from kornia_ditf.study.run.costs import Cost, cost_key, known_costs
 from kornia_ditf.study.store.records import RECORDS
 
@@ -123,17 +123,17 @@ def analyse(out: Path, summary: Mapping[str, Any]) -> list[Section]:
         groups.setdefault(cell_of(experiment), []).append(experiment)
     costs = known_costs(out, summary)
     choice = summary["study"]["report"]
-    return [
-        replace(
-            _section(out / RECORDS, experiments, costs, choice),
-            failed=tuple(
-                (each["descriptor"], each["reason"])
-                for each in summary.get("failed", ())
-                if (each["dataset"], each["protocol"]) == cell
-            ),
+    sections = []
+    for cell, experiments in groups.items():
+        failed = tuple(
+            (each["descriptor"], each["reason"])
+            for each in summary.get("failed", ())
+            if (each["dataset"], each["protocol"]) == cell
         )
-        for cell, experiments in groups.items()
-    ]
+        with checking(out / RECORDS, experiments[0]):
+            section = _section(out / RECORDS, experiments, costs, choice)
+        sections.append(replace(section, failed=failed))
+    return sections
 
 
 def cell_of(experiment: Mapping[str, Any]) -> tuple[str, str]:

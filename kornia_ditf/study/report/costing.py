@@ -38,3 +38,15 @@ def cost_columns(rows: Sequence[Row]) -> tuple[CostColumn, ...]:
             shown = ("-" if value is None else f"{value * unit:.3g}" for value in values)
             found.append(CostColumn(name, tuple(shown)))
     return tuple(found)
+
+
+def pair_seconds(row: Row) -> float | None:
+    """Return what describing both images of a pair and matching them takes."""
+    image, pair = row.cost.seconds_per_image, row.cost.seconds_per_pair
+    return None if image is None or pair is None else 2 * image + pair
+
+
+def peak_gigabytes(row: Row) -> float | None:
+    """Return the largest peak of memory, that of the host and of its accelerator together."""
+    host, device = row.cost.peak_bytes, row.cost.device_peak_bytes
+    return None if host is None else (host + (device or 0.0)) / 1e9

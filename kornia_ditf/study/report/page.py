@@ -15,7 +15,7 @@ from kornia_ditf.study.define.listing import dataset_labels
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.report import charts
 from kornia_ditf.study.report.analysis import FEW_PAIRS, Section, analyse
-from kornia_ditf.study.report.costing import CostColumn, cost_columns
+from kornia_ditf.study.report.costing import CostColumn, cost_columns, pair_seconds, peak_gigabytes
 from kornia_ditf.study.report.exports import bibliography, scores_csv, tests_csv
 from kornia_ditf.study.report.pictures import PairImages, PairPicture, draw_pairs
 from kornia_ditf.study.report.scores import checking
@@ -123,15 +123,11 @@ def _show(out: Path, section: Section, summary: Mapping[str, Any]) -> Shown:
         ("Over timesteps", charts.draw_curves(section, "timestep")),
         (
             "Accuracy against time",
-            charts.draw_cost(
-                section, lambda row: row.cost.seconds_per_image, "seconds per image, described"
-            ),
+            charts.draw_cost(section, pair_seconds, "seconds for a pair of new images"),
         ),
         (
             "Accuracy against memory",
-            charts.draw_cost(
-                section, lambda row: row.experiment["bytes_held"] / 1e9, "GB of weights held"
-            ),
+            charts.draw_cost(section, peak_gigabytes, "GB, peak of host and device"),
         ),
     ]
     study = Study.model_validate(summary["study"])

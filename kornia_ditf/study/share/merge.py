@@ -273,6 +273,7 @@ def _merged_study(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         **studies[0],
         "name": " + ".join(dict.fromkeys(study["name"] for study in studies)),
         "descriptors": _unique(each for study in studies for each in study["descriptors"]),
+        "matchers": _unique(each for study in studies for each in study.get("matchers", ())),
         "datasets": list(datasets.values()),
         "reported": _unique(each for study in studies for each in study["reported"]),
     }

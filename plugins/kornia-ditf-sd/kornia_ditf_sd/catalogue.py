@@ -44,6 +44,7 @@ def _spec(
     width: int = 1280,
     pixels: int = 16,
     licence: str = "CreativeML OpenRAIL++-M",
+    protocol: str = "",
     **preset: Any,
 ) -> DescriptorSpec:
     text = {_SD15: 768, _SD21: 1024, _SDXL: 2048}[repo]
@@ -62,6 +63,7 @@ def _spec(
         pixels_per_token=pixels,
         source=source,
         license=licence,
+        protocol=protocol,
     )
 
 
@@ -92,6 +94,7 @@ SPECS = (
         "sd2.1",
         _SD21,
         _DIFT.format("SPair-71k") + "; it tells the model 'a photo of a CATEGORY'",
+        protocol="dift-spair",
         up_ft_index=1,
         timestep=261,
         ensemble=8,
@@ -101,6 +104,7 @@ SPECS = (
         "sd2.1-hpatches",
         _SD21,
         _DIFT.format("HPatches"),
+        protocol="dift-hpatches",
         width=640,
         pixels=8,
         up_ft_index=2,
@@ -112,6 +116,7 @@ SPECS = (
         "sd2.1-davis",
         _SD21,
         _DIFT.format("DAVIS-2017") + "; it squashes 854 x 480 frames with size=(480, 832)",
+        protocol="davis-dift",
         width=640,
         pixels=8,
         up_ft_index=2,

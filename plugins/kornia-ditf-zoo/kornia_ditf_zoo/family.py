@@ -1,13 +1,39 @@
-"""Grids fitted as pipelines fit them, and noise schedules that their own schedulers work out."""
+"""What several families need: grids, noise schedules, tokenizers, and quiet."""
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-from kornia_ditf.backbones.diffusers_backbone import read_schedule
+from torch import Tensor
+
+from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone, read_schedule
 from kornia_ditf.errors import CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.noise import VariancePreserving
+from kornia_ditf.tap import Facet
+from kornia_ditf.types import Conditioning, Tap
+
+
+class QuietBackbone(DiffusersBackbone):
+    """A family whose transformer warns of what it does on purpose."""
+
+    ignored_warning: ClassVar[str]
+    """How the warning begins."""
+
+    def taps(
+        self,
+        latent: Tensor,
+        timestep: float,
+        conditioning: Conditioning,
+        *,
+        blocks: Sequence[int],
+        facet: Facet = "input",
+    ) -> dict[int, Tap]:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", self.ignored_warning)
+            return super().taps(latent, timestep, conditioning, blocks=blocks, facet=facet)
 
 
 def fit_grid(

@@ -5,19 +5,17 @@ LayerNorm without gain, scale and shift in float32: `adaln` is the paper's.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.tap import BlockStream, LinearModulation
-from kornia_ditf.types import Conditioning, Tap
+from kornia_ditf.types import Conditioning
+from kornia_ditf_zoo.family import QuietBackbone
 
 
-class Kandinsky5Backbone(TrimmedPromptBackbone):
+class Kandinsky5Backbone(QuietBackbone, TrimmedPromptBackbone):
     """Kandinsky 5 text-to-image; its latents have their channels last."""
 
     transformer_class = "Kandinsky5Transformer3DModel"
@@ -34,6 +32,8 @@ class Kandinsky5Backbone(TrimmedPromptBackbone):
     )
     head = ("out_layer",)
     time = "t"
+    # Its attention normalises float32 with weights of another dtype.
+    ignored_warning = "Mismatch dtype between input and weight"
     prompt_outputs = ("prompt_embeds", "pooled_prompt_embeds")
     prompt_options = {}
     prompt_length = 512
@@ -53,14 +53,6 @@ class Kandinsky5Backbone(TrimmedPromptBackbone):
     @property
     def max_cells(self) -> int:
         return 128 * self.patch_size  # of the rotary embedding, which is not configured
-
-    def taps(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning, *, blocks: Sequence[int]
-    ) -> dict[int, Tap]:
-        with warnings.catch_warnings():
-            # Its attention normalises float32 with weights of another dtype.
-            warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
-            return super().taps(latent, timestep, conditioning, blocks=blocks)
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning

@@ -35,6 +35,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "WanPipeline": {"num_frames": 1},
     "LTXPipeline": {"num_frames": 1},
     "CogVideoXPipeline": {"num_frames": 1},
+    "HunyuanVideoPipeline": {"num_frames": 1, "guidance_scale": 6.0},
+    "MochiPipeline": {"num_frames": 1},
     "QwenImagePipeline": {"true_cfg_scale": 1.0},
     "ZImagePipeline": {"guidance_scale": 0.0},
     "Flux2Pipeline": {"guidance_scale": 4.0},
@@ -65,7 +67,7 @@ def packed(pipeline: Any, latent: Tensor) -> Tensor:
         return pipeline._pack_latents(latent, *latent.shape)
     if name == "LTXPipeline":
         return pipeline._pack_latents(as_clip(latent))
-    if name == "WanPipeline":
+    if name in ("HunyuanVideoPipeline", "MochiPipeline", "WanPipeline"):
         return as_clip(latent)
     if name == "CogVideoXPipeline":
         return as_clip(latent).transpose(1, 2)
@@ -126,8 +128,9 @@ def calls_of(
     if isinstance(backbone, TrimmedPromptBackbone):
         ((_, conditioning),) = backbone.trim(conditioning)
     timestep = float(pipeline.scheduler.timesteps[0])
-    if backbone.time == "1 - t / 1000" and pipeline.scheduler.config.invert_sigmas:
-        timestep = 1000 * (1 - timestep)  # OmniGen's scheduler counts as its transformer does
+    if pipeline.scheduler.config.get("invert_sigmas"):  # it counts as its transformer does
+        counted = timestep * 1000 / pipeline.scheduler.config.num_train_timesteps
+        timestep = 1000 - counted
     return dict(backbone.transformer_inputs(latent, timestep, conditioning)), expected
 
 

@@ -19,7 +19,7 @@ from kornia_ditf.noise import draw_image_noise
 
 SPEC = {spec.name: spec for spec in SPECS}
 Checkpoints = Callable[[str], Path]
-VIDEO = ("cogvideox-2b", "cogvideox-5b", "wan2.1-1.3b", "ltx-video")
+VIDEO = ("cogvideox-2b", "cogvideox-5b", "wan2.1-1.3b", "ltx-video", "hunyuanvideo", "mochi-1")
 
 
 @pytest.fixture
@@ -62,6 +62,7 @@ def test_a_clip_is_told_to_the_transformer_as_its_pipeline_tells_it(
         compare(argument, value, expected[argument])
 
 
+@pytest.mark.filterwarnings("ignore:In CPU autocast")  # Mochi's own
 @pytest.mark.parametrize("name", VIDEO)
 @torch.no_grad()
 def test_the_maps_of_frames_are_what_a_direct_call_of_the_transformer_normalises(

@@ -30,6 +30,7 @@ Checkpoints = Callable[[str], Path]
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # Kandinsky's own
+@pytest.mark.filterwarnings("ignore:In CPU autocast")  # Mochi's
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", SAVERS)
 def test_every_rule_of_backbones_is_kept(name: str, dtype: str, tiny_zoo: Checkpoints) -> None:

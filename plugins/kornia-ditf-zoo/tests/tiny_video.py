@@ -7,8 +7,10 @@ from pathlib import Path
 from tiny_zoo import (
     CHANNELS,
     HEADS,
+    ROTARY,
     TEXT,
     VIDEO,
+    encoder,
     saver,
     t5,
     transformer,
@@ -104,3 +106,60 @@ def _cogvideox_2b(folder: Path) -> None:
 @saver("cogvideox-5b")
 def _cogvideox_5b(folder: Path) -> None:
     _cogvideox(folder, rotary=True)
+
+
+@saver("hunyuanvideo")
+def _hunyuanvideo(folder: Path) -> None:
+    transformer(
+        folder,
+        "HunyuanVideoTransformer3DModel",
+        **HEADS,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        num_single_layers=2,
+        num_refiner_layers=1,
+        text_embed_dim=TEXT,
+        pooled_projection_dim=16,
+        rope_axes_dim=ROTARY,
+    )
+    vae(
+        folder,
+        "AutoencoderKLHunyuanVideo",
+        latent_channels=4,
+        block_out_channels=(8,) * 4,
+        layers_per_block=1,
+        norm_num_groups=4,
+    )
+    tiny.save_scheduler(folder)
+    tiny.save_letters(folder)
+    encoder(folder, "LlamaModel", num_hidden_layers=3)
+    tiny.save_clip(folder, "_2")
+    tiny.save_index(folder, "HunyuanVideoPipeline")
+
+
+@saver("mochi-1")
+def _mochi(folder: Path) -> None:
+    transformer(
+        folder,
+        "MochiTransformer3DModel",
+        num_attention_heads=8,  # as many as pool its text
+        attention_head_dim=4,
+        pooled_projection_dim=16,
+        in_channels=4,
+        num_layers=3,
+        text_embed_dim=TEXT,
+        time_embed_dim=16,
+    )
+    vae(
+        folder,
+        "AutoencoderKLMochi",
+        latent_channels=4,
+        encoder_block_out_channels=(32,) * 4,
+        decoder_block_out_channels=(32,) * 4,
+        layers_per_block=(1,) * 5,
+        **CHANNELS,
+    )
+    tiny.save_scheduler(folder, invert_sigmas=True)
+    t5(folder)
+    tiny.save_index(folder, "MochiPipeline")

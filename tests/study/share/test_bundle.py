@@ -75,6 +75,15 @@ def test_bundles_are_merged_and_reported_as_the_studies_are(
     assert read_bundle(copied)["costs"].keys() <= read_bundle(bundle)["costs"].keys()
 
 
+def test_a_report_of_a_bundle_reads_nothing_of_this_machine(
+    studies: Any, bundle: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / bundle.name))
+    root = studies.study().datasets[0].root
+    change(lambda document: document["study"]["datasets"][0].update(root=root))(folder)
+    assert "data:image/jpeg" not in write_report(folder)[0].read_text("utf-8")
+
+
 def change(edit: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
     """Change a bundle as someone would who also puts its checksums right."""
 
@@ -153,6 +162,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "another number of pairs": (
         change(lambda d: d["experiments"][0].update(pairs=2**40)),
         r"experiments\.0\.pairs",
+    ),
+    "a block that is no number": (
+        change(lambda d: d["experiments"][0]["settings"].update(block="x")),
+        "could not convert string to float",
     ),
     "twice the same": (
         change(lambda d: d["experiments"].append(d["experiments"][0])),
