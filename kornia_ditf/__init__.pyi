@@ -26,7 +26,7 @@ from .descriptor import DiTF
 from .errors import DiTFError
 from .export import export_descriptor, save_onnx
 from .fusion import FusedDescriptor
-from .massive import describe_channels, discard_channels, find_massive_channels
+from .massive import channels_of_gates, describe_channels, discard_channels, find_massive_channels
 from .matchers.base import ImageMatcher, MatcherSpec
 from .matching.flow import Flow, dense_flow
 from .matching.keypoints import (
@@ -151,6 +151,7 @@ __all__ = [
     "align_matches",
     "apply_treatment",
     "as_image",
+    "channels_of_gates",
     "create_descriptor",
     "create_ditf",
     "create_matcher",

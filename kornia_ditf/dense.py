@@ -11,11 +11,12 @@ from itertools import chain, repeat
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_ditf.errors import CaptureError, DiTFError, ImageError, InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike, as_image
-from kornia_ditf.types import DescriptorMap, Frame
+from kornia_ditf.types import DescriptorMap, Discarded, Frame
 from kornia_ditf.utils.checks import check_integer, check_spec
 from kornia_ditf.utils.isolation import eager
 from kornia_ditf.utils.pipeline import readers, run_in_groups
@@ -263,6 +264,73 @@ def _named(error: DiTFError, image: ImageLike, number: int) -> DiTFError:
     return named
 
 
+def fuse(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Divide each part by its length at every token, weigh it, and join the channels.
+
+    A token of zeros stays one.
+
+    Args:
+        parts: descriptors, each of shape (B, D_i, rows, columns).
+        weights: one number per part.
+
+    Returns:
+        fused descriptors, shape (B, sum of D_i, rows, columns), float32.
+
+    Example:
+        >>> parts = [torch.tensor([3.0, 4.0]), torch.tensor([0.0, 2.0])]
+        >>> fuse([part.view(1, 2, 1, 1) for part in parts], [1.0, 0.5]).flatten()
+        tensor([0.6000, 0.8000, 0.0000, 0.5000])
+    """
+    tiny = torch.finfo(torch.float32).tiny
+    units = [F.normalize(part.float(), dim=1, eps=tiny) for part in parts]
+    return torch.cat([w * unit for w, unit in zip(weights, units, strict=True)], dim=1)
+
+
+def join_maps(
+    maps: Sequence[DescriptorMap], weights: Sequence[float] | None = None
+) -> DescriptorMap:
+    """Scale each map's descriptors to unit length, weigh them, and join their channels.
+
+    Args:
+        maps: of the same images on one grid; the first one's frame is kept.
+        weights: one number per map; None weighs all alike.
+    """
+    data = fuse([each.data for each in maps], weights or [1.0] * len(maps))
+    return DescriptorMap(data, maps[0].frame, _join_discarded(maps))
+
+
+def mean_maps(maps: Sequence[DescriptorMap]) -> DescriptorMap:
+    """Average maps of the same images on one grid."""
+    if len(maps) == 1:
+        return maps[0]
+    discarded = [
+        Discarded(
+            tuple(sorted({channel for one in image for channel in one.channels})),
+            "; ".join(dict.fromkeys(one.source for one in image)),
+        )
+        for image in zip(*(each.discarded for each in maps), strict=True)
+    ]
+    data = torch.stack([each.data.float() for each in maps]).mean(0)
+    return DescriptorMap(data, maps[0].frame, tuple(discarded))
+
+
+def _join_discarded(maps: Sequence[DescriptorMap]) -> tuple[Discarded, ...]:
+    """Number each map's channels as they are in the joined descriptor."""
+    joined = []
+    for image in range(len(maps[0])):
+        channels: list[int] = []
+        sources: list[str] = []
+        offset = 0
+        for each in maps:
+            for discarded in each.discarded[image : image + 1]:
+                channels += [offset + channel for channel in discarded.channels]
+                sources.append(discarded.source)
+            offset += each.data.shape[1]
+        if sources:
+            joined.append(Discarded(tuple(channels), "; ".join(dict.fromkeys(sources))))
+    return tuple(joined)
+
+
 def one_prompt_each(prompts: str | Sequence[str] | None, images: int) -> list[str | None]:
     """Repeat one prompt, or none, for every image; several must be as many as the images.
 
@@ -287,8 +355,7 @@ class InMemory:
     Args:
         model: name of the class of its transformer or UNet.
         make: makes it; called with a `kornia_ditf.loading.memory.LoadedModel` and options.
-        pipeline: name of its pipeline's class. This, the VAE and the values tell apart several
-            with the same class of model.
+        pipeline: name of its pipeline's class; with the next two it tells models apart.
         vae: name of its VAE's class.
         config: values that the model's configuration has.
     """
@@ -306,14 +373,14 @@ class DescriptorSpec:
 
     Args:
         name: what the user types.
-        load: makes the descriptor; called with the options that the user gave: `source`, `dtype`
-            and `device` by convention, and those that the descriptor has besides.
+        load: makes it; called with the user's options, among them `source`, `dtype`, `device`.
         width: channels D of the descriptors, with the preset's options.
         pixels_per_token: side of the square of pixels that one token covers.
         source: where the preset's numbers come from.
         license: licence of the weights.
         repo: hub id of the weights; empty where there are several, or none.
         in_memory: how it is made of a model in memory; None where it is not.
+        protocol: name of the evaluation protocol that the preset was published for.
     """
 
     name: str
@@ -324,6 +391,7 @@ class DescriptorSpec:
     license: str
     repo: str = ""
     in_memory: InMemory | None = None
+    protocol: str = ""
 
     def __post_init__(self) -> None:
         check_spec(self, ("name", "source", "license"))

@@ -14,16 +14,18 @@ from torch import Tensor
 
 from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.config import DiTFConfig
-from kornia_ditf.dense import DenseDescriptor, PreparedImage, one_prompt_each
+from kornia_ditf.dense import (
+    PreparedImage,
+    join_maps,
+    mean_maps,
+    one_prompt_each,
+)
+from kornia_ditf.discarding import DiscardingDescriptor
 from kornia_ditf.ensemble import mean_taps
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.loading import calibration
 from kornia_ditf.loading.learned import learned_tensors
 from kornia_ditf.massive import (
-    ChannelRecorder,
-    ChannelStatistics,
     find_massive_channels,
-    warn_of_doubts,
 )
 from kornia_ditf.noise import draw_image_noise, exact_pixels
 from kornia_ditf.preprocess import ImageLike, as_image, fit_image
@@ -41,7 +43,7 @@ _TOKENS = {"cpu": 1200, "cuda": 1 << 15}
 """Tokens in a forward pass from which on larger batches gain nothing."""
 
 
-class DiTF(DenseDescriptor):
+class DiTF(DiscardingDescriptor):
     """Dense descriptors from a Diffusion Transformer.
 
     Args:
@@ -52,21 +54,19 @@ class DiTF(DenseDescriptor):
         InvalidArgumentError: the backbone has no such block or timestep.
     """
 
-    channels_from = "configuration"
-    """Where the configured massive channels come from; `create_ditf` writes `preset`."""
-
     preset = ""
     """Where the configuration's numbers come from; `create_ditf` writes it."""
 
     def __init__(self, backbone: Backbone, config: DiTFConfig) -> None:
-        super().__init__()
-        if config.block >= backbone.blocks:
-            raise InvalidArgumentError(
-                f"block must lie in [0, {backbone.blocks - 1}], got {config.block}"
-            )
-        backbone.schedule.check(config.timestep)
-        self.backbone, self.config = backbone, config
-        self._found: dict[int, Discarded] = {}
+        super().__init__(backbone, config)
+        for block in config.all_blocks:
+            if block >= backbone.blocks:
+                raise InvalidArgumentError(
+                    f"block must lie in [0, {backbone.blocks - 1}], got {block}"
+                )
+        for timestep in config.all_timesteps:
+            backbone.schedule.check(timestep)
+        self._cells: dict[str, DiTF] = {}
 
     def extra_repr(self) -> str:
         changed = {
@@ -80,7 +80,23 @@ class DiTF(DenseDescriptor):
 
     @property
     def width(self) -> int:
-        return self.backbone.width
+        if self.config.facet == "input":
+            return self.backbone.width * len(self.config.all_blocks)
+        return sum(self.backbone.facet_width(b, self.config.facet) for b in self.config.all_blocks)
+
+    def at(self, block: int, timestep: float) -> DiTF:
+        """Return the descriptor at one of several blocks and timesteps, always the same object."""
+        config = self.config.at(block, timestep)
+        if str(config) not in self._cells:
+            cell = self._cells[str(config)] = DiTF(self.backbone, config)
+            cell.channels_from = self.channels_from
+        return self._cells[str(config)]
+
+    def cells(self) -> Sequence[DiTF]:
+        """Return the descriptors at every block and timestep, of which this one is made."""
+        if self.config.single:
+            return [self]
+        return [self.at(b, t) for b in self.config.all_blocks for t in self.config.all_timesteps]
 
     @property
     def identity(self) -> str | None:
@@ -89,6 +105,10 @@ class DiTF(DenseDescriptor):
         While massive channels are not known they are found in each image, and there is no name
         yet: `calibrate` first, or configure them.
         """
+        if not self.config.single:
+            names = [cell.identity for cell in self.cells()]
+            several = f"{self.config.all_blocks} x {self.config.all_timesteps}"
+            return None if None in names else f"blocks x timesteps {several} of {names}"
         channels = self.massive_channels() if self._discards else ()
         if self.backbone.identity is None or channels is None:
             return None
@@ -114,16 +134,18 @@ class DiTF(DenseDescriptor):
             ImageError: a file cannot be read, or an image is too small or too thin.
             CaptureError: the transformer did not behave as its family declares.
         """
-        return self.describe_blocks(image, [self.config.block], prompts)[self.config.block]
+        return self._join(self.describe_blocks(image, self.config.all_blocks, prompts))
 
     @eager
     def describe_blocks(
         self, image: ImageLike, blocks: Sequence[int], prompts: str | Sequence[str] | None = None
     ) -> dict[int, DescriptorMap]:
-        """Describe images at several blocks in one forward pass; arguments as in `forward`."""
+        """Describe images at several blocks in one forward pass; arguments as in `forward`.
+
+        With several timesteps there is a forward for each, and their descriptors are averaged.
+        """
         with deferred_checks() as checks:
-            taps, frame = self.taps(image, blocks, prompts)
-            maps = {block: self.finish(block, tap, frame) for block, tap in taps.items()}
+            maps = self._maps([self.prepare(image)], blocks, prompts)
         return {block: replace(each, checks=checks) for block, each in maps.items()}
 
     @eager
@@ -132,8 +154,11 @@ class DiTF(DenseDescriptor):
     ) -> list[DescriptorMap]:
         """Describe images of any sizes, finding massive channels that are not known in all of them.
 
-        Arguments as in `DenseDescriptor.describe_together`.
+        Arguments as in `DenseDescriptor.describe_together`. With several blocks or timesteps, those
+        channels are found in each image.
         """
+        if not self.config.single:
+            return super().describe_together(images, prompts)
         told = one_prompt_each(prompts, len(images))
         block = self.config.block
         tapped = [self.taps(i, [block], p) for i, p in zip(images, told, strict=True)]
@@ -181,8 +206,8 @@ class DiTF(DenseDescriptor):
     def describe_prepared(
         self, images: Sequence[PreparedImage], prompts: Sequence[str | None]
     ) -> list[DescriptorMap]:
-        block = self.config.block
-        return [maps[block] for maps in self.describe_prepared_blocks(images, [block], prompts)]
+        blocks = self.config.all_blocks
+        return [self._join(m) for m in self.describe_prepared_blocks(images, blocks, prompts)]
 
     @eager
     def describe_prepared_blocks(
@@ -193,13 +218,33 @@ class DiTF(DenseDescriptor):
     ) -> list[dict[int, DescriptorMap]]:
         """Describe prepared images of one size together at several blocks, a dictionary each."""
         with deferred_checks() as checks:
-            taps = self.prepared_taps(images, blocks, prompts)
-            maps = {b: self.finish(b, tap, images[0].frame) for b, tap in taps.items()}
+            maps = self._maps(images, blocks, prompts)
         checks += [check for image in images for check in image.checks]
         return [
             {b: replace(m[row], frame=image.frame, checks=checks) for b, m in maps.items()}
             for row, image in enumerate(images)
         ]
+
+    def _maps(
+        self,
+        images: Sequence[PreparedImage],
+        blocks: Sequence[int],
+        prompts: str | Sequence[str | None] | None,
+    ) -> dict[int, DescriptorMap]:
+        found: dict[int, list[DescriptorMap]] = {block: [] for block in blocks}
+        for timestep in self.config.all_timesteps:
+            single = self.config.single
+            cells = {block: self if single else self.at(block, timestep) for block in blocks}
+            taps = cells[blocks[0]].prepared_taps(images, blocks, prompts)
+            for block, tap in taps.items():
+                found[block].append(cells[block].finish(block, tap, images[0].frame))
+        return {block: mean_maps(maps) for block, maps in found.items()}
+
+    def _join(self, maps: Mapping[int, DescriptorMap]) -> DescriptorMap:
+        if self.config.blocks is None:
+            return maps[self.config.block]
+        joined = join_maps([maps[block] for block in self.config.blocks])
+        return replace(joined, checks=maps[self.config.blocks[0]].checks)
 
     def batch_of(self, image: PreparedImage, batch: int | None = None) -> int:
         tokens = image.pixels[0, 0].numel() // self.backbone.pixels_per_token**2
@@ -222,70 +267,10 @@ class DiTF(DenseDescriptor):
             prepared = self.prepare(image)
             return self._noise([prepared], self.backbone.encode(prepared.pixels))
 
-    def massive_channels(self, block: int | None = None) -> tuple[int, ...] | None:
-        """Return the channels that are discarded at a block; None while they are not known."""
-        known = self.known_channels(block)
-        return None if known is None else known.channels
-
-    def known_channels(self, block: int | None = None) -> Discarded | None:
-        """Return the channels that are discarded at a block and their source; None if not known.
-
-        They are, in this order: the configuration's, at its block; those that `calibrate` or
-        `describe_together` of this object found; those that `calibrate` kept on disk for these
-        weights, this block and this timestep. While there are none, each image is searched by
-        itself, so that no descriptor depends on another image.
-        """
-        block = self.config.block if block is None else block
-        if block == self.config.block and self.config.massive_channels is not None:
-            return Discarded(tuple(sorted(self.config.massive_channels)), self.channels_from)
-        if block not in self._found and self.backbone.identity is not None:
-            kept = calibration.load(self.backbone.identity, block, self.config.timestep)
-            if kept is not None:
-                self._found[block] = Discarded(kept, "calibration file")
-        return self._found.get(block)
-
-    def calibrate(
-        self, images: Sequence[ImageLike], *, block: int | None = None, keep: bool = True
-    ) -> ChannelStatistics:
-        """Measure a block's channels on a few images, and discard the massive ones from now on.
-
-        Channels that the configuration names stay in force at its block.
-
-        Args:
-            images: any that `forward` takes.
-            block: which block; None is the configured one.
-            keep: also keep the result on disk for these weights, this block and timestep.
-
-        Returns:
-            statistics of every channel over all tokens, images and noise draws.
-
-        Raises:
-            InvalidArgumentError: no images.
-
-        Warns:
-            MassiveChannelsWarning: unusually many are massive, or images disagree.
-        """
-        block = self.config.block if block is None else block
-        recorder = ChannelRecorder()
-        with torch.no_grad():
-            for image in images:
-                for tokens in self._drawn_tokens(image, block):
-                    recorder.update(tokens)
-        statistics = warn_of_doubts(recorder.compute())
-        self._found[block] = Discarded(statistics.massive(), "calibration")
-        identity = self.backbone.identity
-        if keep and identity is not None:
-            calibration.save(identity, block, self.config.timestep, statistics.massive())
-        return statistics
-
     @property
     def has_noise(self) -> bool:
         """Whether the configured timestep mixes any noise into the image."""
         return self.backbone.schedule.weights(self.config.timestep)[1] > 0
-
-    @property
-    def _discards(self) -> bool:
-        return self.config.steps.discards
 
     def finish(self, block: int, tap: Tap, frame: Frame) -> DescriptorMap:
         """Turn a block's tap into descriptors: discard, treat, and lay out on the grid.
@@ -375,10 +360,11 @@ class DiTF(DenseDescriptor):
             self.config.timestep,
             conditioning,
             blocks=blocks,
+            facet=self.config.facet,
             rows=self.config.rows_per_forward,
         )
 
-    def _drawn_tokens(self, image: ImageLike, block: int) -> Iterator[Tensor]:
+    def drawn_tokens(self, image: ImageLike, block: int) -> Iterator[Tensor]:
         prepared = self.prepare(image)
         latent = self.backbone.encode(prepared.pixels)
         conditioning = self._condition(None, len(latent))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.base import Backbone
+from kornia_ditf.tap import Facet
 from kornia_ditf.types import Conditioning, Tap
 
 
@@ -19,6 +21,7 @@ def mean_taps(
     conditioning: Conditioning,
     *,
     blocks: Sequence[int],
+    facet: Facet = "input",
     rows: int | None = None,
 ) -> dict[int, Tap]:
     """Capture blocks for every noise draw and average over the draws.
@@ -31,6 +34,7 @@ def mean_taps(
         timestep: the paper's timestep in [0, 1000].
         conditioning: B rows.
         blocks: which blocks to capture.
+        facet: what of them, see `Backbone.taps`.
         rows: how many noisy latents run together; None tries all B * E, and halves while
             the device's memory does not suffice. Rounding apart, the result is the same.
 
@@ -41,7 +45,7 @@ def mean_taps(
     rows = rows or len(latent) * noise.shape[1]
     while True:
         try:
-            return _in_pieces(backbone, latent, noise, timestep, conditioning, blocks, rows)
+            return _in_pieces(backbone, latent, noise, timestep, conditioning, blocks, facet, rows)
         except torch.OutOfMemoryError:
             if rows == 1:
                 raise
@@ -55,8 +59,10 @@ def _in_pieces(
     timestep: float,
     conditioning: Conditioning,
     blocks: Sequence[int],
+    facet: Facet,
     rows: int,
 ) -> dict[int, Tap]:
+    facets: dict[str, Any] = {} if facet == "input" else {"facet": facet}
     pieces: dict[int, list[Tap]] = {block: [] for block in blocks}
     for start in range(0, len(latent), rows):
         images, told = latent[start : start + rows], conditioning.rows(start, start + rows)
@@ -66,7 +72,8 @@ def _in_pieces(
             noisy = backbone.schedule.mix(
                 images.repeat_interleave(members, 0), draws.flatten(0, 1), timestep
             )
-            taps = backbone.taps(noisy, timestep, told.expand(len(images) * members), blocks=blocks)
+            prompts = told.expand(len(images) * members)
+            taps = backbone.taps(noisy, timestep, prompts, blocks=blocks, **facets)
             for block, tap in taps.items():
                 share = tap.mean(members) * (members / noise.shape[1])
                 sums[block] = sums[block] + share if block in sums else share

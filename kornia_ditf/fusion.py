@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kornia_ditf.dense import DenseDescriptor
+from kornia_ditf.dense import DenseDescriptor, join_maps
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike
-from kornia_ditf.types import DescriptorMap, Discarded, Frame
+from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.utils.checks import check_integer
 
 Grid = Literal["finest", "first"] | tuple[int, int]
@@ -120,10 +119,10 @@ class FusedDescriptor(DenseDescriptor):
 
     def _fuse(self, maps: Sequence[DescriptorMap]) -> DescriptorMap:
         grid = self._choose_grid(maps)
-        fused = fuse([resample(each.data, grid) for each in maps], self.weights)
         seen = next((each.frame for each in maps if each.grid == grid), maps[0].frame)
         frame = Frame(maps[0].frame.image_size, seen.model_size)
-        return DescriptorMap(fused, frame, _join_discarded(maps))
+        resampled = [replace(each, data=resample(each.data, grid), frame=frame) for each in maps]
+        return join_maps(resampled, self.weights)
 
     def _choose_grid(self, maps: Sequence[DescriptorMap]) -> tuple[int, int]:
         if isinstance(self.grid, tuple):
@@ -131,33 +130,6 @@ class FusedDescriptor(DenseDescriptor):
         if self.grid == "first":
             return maps[0].grid
         return max((each.grid for each in maps), key=math.prod)
-
-
-def fuse(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Divide each part by its length at every token, weigh it, and join the channels.
-
-    A token of zeros stays one.
-
-    Args:
-        parts: descriptors, each of shape (B, D_i, rows, columns).
-        weights: one number per part.
-
-    Returns:
-        fused descriptors, shape (B, sum of D_i, rows, columns), float32.
-
-    Example:
-        >>> parts = [torch.tensor([3.0, 4.0]), torch.tensor([0.0, 2.0])]
-        >>> fuse([part.view(1, 2, 1, 1) for part in parts], [1.0, 0.5]).flatten()
-        tensor([0.6000, 0.8000, 0.0000, 0.5000])
-    """
-    tiny = torch.finfo(torch.float32).tiny
-    return torch.cat(
-        [
-            w * F.normalize(part.float(), dim=1, eps=tiny)
-            for part, w in zip(parts, weights, strict=True)
-        ],
-        dim=1,
-    )
 
 
 def resample(data: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -265,23 +237,6 @@ FUSIONS = (
         license="FLUX.1 [dev] Non-Commercial License; Apache-2.0",
     ),
 )
-
-
-def _join_discarded(maps: Sequence[DescriptorMap]) -> tuple[Discarded, ...]:
-    """Number each part's channels as they are in the fused descriptor."""
-    joined = []
-    for image in range(len(maps[0])):
-        channels: list[int] = []
-        sources: list[str] = []
-        offset = 0
-        for each in maps:
-            for discarded in each.discarded[image : image + 1]:
-                channels += [offset + channel for channel in discarded.channels]
-                sources.append(discarded.source)
-            offset += each.data.shape[1]
-        if sources:
-            joined.append(Discarded(tuple(channels), "; ".join(dict.fromkeys(sources))))
-    return tuple(joined)
 
 
 def _check_weights(weights: Sequence[float] | None, parts: int) -> tuple[float, ...]:

@@ -226,6 +226,31 @@ def find_massive_channels(
     return warn_of_doubts(_record(tokens, recorder)).massive()
 
 
+def channels_of_gates(gates: Tensor, *, min_ratio: float = MIN_RATIO) -> tuple[int, ...]:
+    """Find the massive channels of a block from the residual gates of the blocks before it.
+
+    A residual gate multiplies what a block adds to the stream. A channel is massive where a gate is
+    far above the median channel's and a gap separates it from the bulk, as with tokens' magnitudes.
+
+    Args:
+        gates: magnitudes, shape (gates, D), see `Backbone.gates`.
+        min_ratio: how far above the median channel's gate a massive channel's stands.
+
+    Returns:
+        channels that any gate marks, in ascending order.
+
+    Example:
+        >>> gates = torch.rand(4, 64) + 0.5; gates[2, 7] = 40.0
+        >>> channels_of_gates(gates)
+        (7,)
+    """
+    found: set[int] = set()
+    for gate in gates.detach().float().abs().cpu():
+        large = (gate >= min_ratio * gate.median()) & (gate > 0)
+        found |= set((large & _stands_apart(gate)).nonzero().flatten().tolist())
+    return tuple(sorted(found))
+
+
 def warn_of_doubts(statistics: ChannelStatistics) -> ChannelStatistics:
     """Warn where massive channels that are about to be discarded should be looked at first."""
     for doubt in statistics.doubts():

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.noise import NoiseSchedule
+from kornia_ditf.tap import Facet
 from kornia_ditf.types import Conditioning, Tap
 
 
@@ -49,7 +51,13 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def taps(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning, *, blocks: Sequence[int]
+        self,
+        latent: Tensor,
+        timestep: float,
+        conditioning: Conditioning,
+        *,
+        blocks: Sequence[int],
+        facet: Facet = "input",
     ) -> dict[int, Tap]:
         """Capture the inputs of several blocks in one forward pass that stops at the last.
 
@@ -58,10 +66,28 @@ class Backbone(nn.Module, ABC):
             timestep: the paper's timestep in [0, 1000].
             conditioning: one row, or one per image.
             blocks: which blocks, counted from 0.
+            facet: the blocks' `input`, or their attention's `query`, `key` or `value`. Given only
+                where it is not `input`, so a backbone without facets need not take it.
 
         Returns:
             one tap per block.
         """
+
+    def facet_width(self, block: int, facet: Facet) -> int:
+        """Return the channels of a facet of a block."""
+        return self.width
+
+    def gates(self, timestep: float, conditioning: Conditioning, *, block: int) -> Tensor:
+        """Return the magnitudes of the residual gates of all blocks before one, shape (gates, D).
+
+        They follow from the weights, the timestep and the prompt alone.
+
+        Raises:
+            InvalidArgumentError: the backbone does not show its gates.
+        """
+        raise InvalidArgumentError(
+            f"{type(self).__name__} does not show residual gates; find massive channels in images"
+        )
 
     def tap(
         self, latent: Tensor, timestep: float, conditioning: Conditioning, *, block: int

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kornia_ditf.backbones.base import Backbone
+from kornia_ditf.backbones.eight_bit import FORMATS, quantise_linears
 from kornia_ditf.backbones.inputs import Time, batch_time, pack, pad_prompt
 from kornia_ditf.errors import CaptureError, DiTFError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
@@ -23,7 +24,15 @@ from kornia_ditf.loading.latents import (
 )
 from kornia_ditf.loading.weights import load_vae_encoder
 from kornia_ditf.noise import NoiseSchedule, RectifiedFlow
-from kornia_ditf.tap import BlockStream, block_list, capture_blocks, count_blocks
+from kornia_ditf.tap import (
+    BlockStream,
+    Facet,
+    block_list,
+    capture_blocks,
+    capture_gates,
+    count_blocks,
+    facet_width,
+)
 from kornia_ditf.types import Conditioning, Tap
 from kornia_ditf.utils.checks import check_one_of
 from kornia_ditf.utils.compilation import CompiledModules
@@ -103,6 +112,7 @@ class DeclaredBackbone(Backbone):
         if posterior not in get_args(Posterior):
             raise InvalidArgumentError(f"posterior must be 'mode' or 'sample', got {posterior!r}")
         self.transformer, self.vae = transformer, vae
+        self.quantized: str | None = None
         self._compiled = CompiledModules([])
         self.prompt_encoder, self.posterior, self.seed = prompt_encoder, posterior, seed
         if schedule is not None:
@@ -141,7 +151,7 @@ class DeclaredBackbone(Backbone):
         return None
 
     def settings(self) -> str:
-        quantized = getattr(self.config, "quantization_config", None)
+        quantized = self.quantized or getattr(self.config, "quantization_config", None)
         dtype = execution_place(self.transformer)[1]
         compiled = " compiled" if self._compiled.modules else ""
         return (
@@ -165,17 +175,59 @@ class DeclaredBackbone(Backbone):
         return self.prompt_encoder(prompts)
 
     def taps(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning, *, blocks: Sequence[int]
+        self,
+        latent: Tensor,
+        timestep: float,
+        conditioning: Conditioning,
+        *,
+        blocks: Sequence[int],
+        facet: Facet = "input",
     ) -> dict[int, Tap]:
+        with self._placed_inputs(latent, timestep, conditioning) as (inputs, grid):
+            capture = partial(capture_blocks, self.transformer, self.streams, blocks, inputs)
+            return self._compiled.run(partial(capture, grid=grid, facet=facet))
+
+    def facet_width(self, block: int, facet: Facet) -> int:
+        if facet == "input":
+            return self.width
+        return facet_width(self.transformer, self.streams, block, facet)
+
+    def gates(self, timestep: float, conditioning: Conditioning, *, block: int) -> Tensor:
+        side = 4 * self.patch_size  # any latent will do
+        latent = torch.zeros(1, self.latent_channels, side, side)
+        with self._placed_inputs(latent, timestep, conditioning) as (inputs, grid):
+            return capture_gates(self.transformer, self.streams, block, inputs, grid=grid)
+
+    @contextmanager
+    def _placed_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Iterator[tuple[Mapping[str, Any], tuple[int, int]]]:
+        """Place the inputs of a forward, which runs meanwhile alone, and name their grid."""
         self.schedule.check(timestep)
         grid = self._token_grid(latent)
         device, dtype = execution_place(self.transformer)
         conditioning = conditioning.expand(len(latent)).to(device, dtype)
         latent = latent.to(device, dtype)
         with isolated(self.transformer), _named(self.transformer):
-            inputs = self.transformer_inputs(latent, timestep, conditioning)
-            capture = partial(capture_blocks, self.transformer, self.streams, blocks, inputs)
-            return self._compiled.run(partial(capture, grid=grid))
+            yield self.transformer_inputs(latent, timestep, conditioning), grid
+
+    def loaded_blocks(self) -> list[nn.Module]:
+        """Return the blocks that were loaded, all lists together."""
+        lists = (block_list(self.transformer, stream) for stream in self.streams)
+        return [block for block in chain.from_iterable(lists) if not isinstance(block, nn.Identity)]
+
+    def quantise(self, kind: str) -> None:
+        """Keep the weights of the blocks' linear layers in 8 bits; they compute as before.
+
+        Args:
+            kind: `int8` or `fp8`.
+
+        Raises:
+            InvalidArgumentError: there is no such kind.
+        """
+        check_one_of("quantize", kind, FORMATS)
+        quantise_linears(self.loaded_blocks(), kind)
+        self.quantized = kind
 
     def compile_parts(self, backend: str = "inductor") -> None:
         """Compile the blocks, each by itself, and the VAE's encoder, when they first run.
@@ -190,10 +242,7 @@ class DeclaredBackbone(Backbone):
             InvalidArgumentError: there is no such backend.
         """
         check_one_of("compile", backend, torch.compiler.list_backends(exclude_tags=()))
-        blocks = chain.from_iterable(
-            block_list(self.transformer, stream) for stream in self.streams
-        )
-        modules = [block for block in blocks if not isinstance(block, nn.Identity)]
+        modules = self.loaded_blocks()
         if self.vae is not None:
             modules.append(self.vae.get_submodule("encoder"))
         self._compiled = CompiledModules(modules, backend)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
+from kornia_ditf.tap import Facet
 from kornia_ditf.types import Conditioning, Tap
 
 
@@ -24,16 +25,22 @@ class TrimmedPromptBackbone(DiffusersBackbone):
     """The tensors of the conditioning that are padded at their end, the mask last."""
 
     def taps(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning, *, blocks: Sequence[int]
+        self,
+        latent: Tensor,
+        timestep: float,
+        conditioning: Conditioning,
+        *,
+        blocks: Sequence[int],
+        facet: Facet = "input",
     ) -> dict[int, Tap]:
         given = conditioning.expand(len(latent))
         parts, places = [], []
         for rows, told in self.trim(given):
             part = latent[rows.to(latent.device)]
-            parts.append(super().taps(part, timestep, told, blocks=blocks))
+            parts.append(super().taps(part, timestep, told, blocks=blocks, facet=facet))
             places.append(rows)
         if not parts:
-            return super().taps(latent, timestep, given, blocks=blocks)
+            return super().taps(latent, timestep, given, blocks=blocks, facet=facet)
         order = torch.cat(places).argsort()
         return {block: Tap.cat([p[block] for p in parts]).take(order) for block in parts[0]}
 

@@ -179,7 +179,7 @@ def load_ditf(
     options = _read(given)
     names = {field.name for field in fields(DiTFConfig)}
     config = read_config(spec, {key: value for key, value in options.items() if key in names})
-    options["block"] = max(reach, config.block)
+    options["block"] = max(reach, *config.all_blocks)
     return DiTF(create_ditf(spec.name, source=source, **options).backbone, config)
 
 

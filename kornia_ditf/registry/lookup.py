@@ -274,13 +274,14 @@ def _create_ditf(
     changes = {key: value for key, value in options.items() if key in names}
     loading = {k: value for k, value in options.items() if k not in {*names, "preset"}}
     config = read_config(spec, changes)
-    if config.block >= spec.blocks:
+    last = max(config.all_blocks)
+    if last >= spec.blocks:
         raise InvalidArgumentError(
-            f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={config.block}"
+            f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={last}"
         )
     place = spec.repo if source is None else source
     if not isinstance(place, LoadedModel):
-        loading["block"] = config.block
+        loading["block"] = last
         loading = {**file_options(spec, place), **loading}
     backbone = load_spec(spec, (place,), loading)
     ditf = DiTF(_check_made(spec, backbone, Backbone), config)

@@ -56,7 +56,8 @@ def read_config(spec: BackboneSpec, changes: Mapping[str, Any]) -> DiTFConfig:
     Raises:
         InvalidArgumentError: a value is out of range.
     """
-    treatment = changes.get("treatment", spec.treatment)
+    preset = spec.treatment if changes.get("facet", "input") == "input" else "raw"
+    treatment = changes.get("treatment", preset)
     if isinstance(treatment, str):
         changes = {**changes, "treatment": find_treatment(treatment)}
     return DiTFConfig.from_spec(spec, **changes)

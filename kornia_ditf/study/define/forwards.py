@@ -94,9 +94,10 @@ def member_config(member: Configuration, fit: Fit) -> DiTFConfig:
     if fit.kind != "whole":
         settings["long_side"] = None
     config = read_config(spec, settings)
-    if config.block >= spec.blocks:
+    last = max(config.all_blocks)
+    if last >= spec.blocks:
         raise InvalidArgumentError(
-            f"{member.label}: {member.name} has blocks 0 to {spec.blocks - 1}, got {config.block}"
+            f"{member.label}: {member.name} has blocks 0 to {spec.blocks - 1}, got {last}"
         )
     return config
 
@@ -110,7 +111,7 @@ def last_blocks(groups: Iterable[ForwardGroup]) -> dict[str, int]:
     reach: dict[str, int] = {}
     for group in groups:
         if isinstance(find_descriptor(group.name, **hub_options(group.loading)), BackboneSpec):
-            blocks = [member_config(member, Fit()).block for member in group.members]
+            blocks = [max(member_config(m, Fit()).all_blocks) for m in group.members]
             reach[group.weights] = max(reach.get(group.weights, 0), *blocks)
     return reach
 

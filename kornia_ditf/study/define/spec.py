@@ -59,7 +59,7 @@ Sweep = Annotated[list[Value], BeforeValidator(_as_list), Field(min_length=1)]
 Options = dict[str, JsonValue]
 
 _MAX_TOLD = 12
-_SWEPT = ("block", "timestep", "treatment", "ensemble", "prompt", "long_side", "seed")
+_SWEPT = ("block", "timestep", "treatment", "facet", "ensemble", "prompt", "long_side", "seed")
 
 
 class _Strict(BaseModel):
@@ -70,8 +70,8 @@ class DescriptorChoice(_Strict):
     """A descriptor and its settings; a setting that is a list is swept.
 
     `name` is what `create_descriptor` takes; `label` is what tables call it. `prompt` may hold
-    `{label}` (or `{category}`), which is what an image shows. `options` go to the loader (dtype,
-    device ...).
+    `{label}` (or `{category}`), which is what an image shows. `timesteps` are averaged and `blocks`
+    joined, and not swept. `options` go to the loader (dtype, device ...).
     """
 
     name: str
@@ -80,11 +80,14 @@ class DescriptorChoice(_Strict):
     block: Sweep[int] | None = None
     timestep: Sweep[float] | None = None
     treatment: Sweep[str] | None = None
+    facet: Sweep[str] | None = None
     ensemble: Sweep[int] | None = None
     prompt: Sweep[str] | None = None
     long_side: Sweep[int] | None = None
     seed: Sweep[int] | None = None
-    massive_channels: list[int] | None = None
+    massive_channels: list[int] | Literal["gates"] | None = None
+    timesteps: Annotated[list[float], Field(min_length=1)] | None = None
+    blocks: Annotated[list[int], Field(min_length=1)] | None = None
     options: Options = {}
 
     @property
@@ -212,8 +215,10 @@ class Study(_Strict):
                 if getattr(choice, name) is not None
             }
             fixed: dict[str, Any] = dict(choice.options)
-            if choice.massive_channels is not None:
-                fixed["massive_channels"] = tuple(choice.massive_channels)
+            for name in ("massive_channels", "timesteps", "blocks"):
+                value = getattr(choice, name)
+                if value is not None:
+                    fixed[name] = value if isinstance(value, str) else tuple(value)
             for values in product(*swept.values()):
                 settings = dict(zip(swept, values, strict=True))
                 varied = [f"{n} {_short(settings[n])}" for n in swept if len(swept[n]) > 1]

@@ -104,7 +104,7 @@ class Worker:
         unknown = {
             config.block
             for config in configs.values()
-            if config.steps.discards and config.massive_channels is None
+            if config.single and config.steps.discards and config.massive_channels is None
         }
         recorders = {block: ChannelRecorder() for block in sorted(unknown)}
         ditf: Any = self._descriptor(job.group)
@@ -117,10 +117,19 @@ class Worker:
         channels: dict[str, tuple[int, ...] | None] = {}
         doubts: dict[str, tuple[str, ...]] = {}
         for label, config in configs.items():
-            channels[label] = config.massive_channels if config.steps.discards else None
-            if config.steps.discards and config.massive_channels is None:
+            channels[label] = None
+            if not config.steps.discards:
+                continue
+            member = DiTF(ditf.backbone, config)
+            if config.massive_channels is not None:
+                channels[label] = member.massive_channels()
+            elif config.single:
                 channels[label] = measured[config.block].massive()
                 doubts[label] = measured[config.block].doubts()
+            else:  # those of any block and timestep are discarded at all
+                images = [prepare_image(path, job.fit) for path in job.images]
+                found = [cell.calibrate(images, keep=False).massive() for cell in member.cells()]
+                channels[label] = tuple(sorted(set().union(*found)))
         return channels, doubts
 
     def _describe(self, job: Describe) -> Outcome:
@@ -167,13 +176,24 @@ class Worker:
                     dict.fromkeys(labels, one)
                     for one in prepares.describe_prepared(images, prompts)
                 ]
-            blocks = sorted({members[label].block for label in labels})
-            taps = prepares.prepared_taps(images, blocks, prompts)
+            known = {
+                label: replace(members[label], massive_channels=job.channels.get(label) or ())
+                for label in labels
+            }
+            if not all(config.single for config in known.values()):
+                several = {label: DiTF(prepares.backbone, c) for label, c in known.items()}
+                described = {n: d.describe_prepared(images, prompts) for n, d in several.items()}
+                return [
+                    {label: maps[row] for label, maps in described.items()}
+                    for row in range(len(images))
+                ]
+            taps = prepares.prepared_taps(
+                images, sorted({c.block for c in known.values()}), prompts
+            )
             maps = {}
-            for label in labels:
-                known = replace(members[label], massive_channels=job.channels.get(label) or ())
-                ditf = DiTF(prepares.backbone, known)
-                maps[label] = ditf.finish(known.block, taps[known.block], images[0].frame)
+            for label, config in known.items():
+                ditf = DiTF(prepares.backbone, config)
+                maps[label] = ditf.finish(config.block, taps[config.block], images[0].frame)
             return [
                 {label: replace(each[row], frame=image.frame) for label, each in maps.items()}
                 for row, image in enumerate(images)

@@ -69,7 +69,8 @@ class CogView4Backbone(TrimmedPromptBackbone, CogView3PlusBackbone):
             blocks="transformer_blocks",
             norm="norm1.norm",
             attention="attn1",
-            modulation=LinearModulation("norm1.linear", scale=2),  # the text's stand in between
+            # The text's chunks stand in between.
+            modulation=LinearModulation("norm1.linear", scale=2, gates=(4, 10)),
         ),
     )
     prompt_options = {"do_classifier_free_guidance": False}

@@ -12,6 +12,7 @@ from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone, read_sch
 from kornia_ditf.errors import CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.noise import VariancePreserving
+from kornia_ditf.tap import Facet
 from kornia_ditf.types import Conditioning, Tap
 
 
@@ -22,11 +23,17 @@ class QuietBackbone(DiffusersBackbone):
     """How the warning begins."""
 
     def taps(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning, *, blocks: Sequence[int]
+        self,
+        latent: Tensor,
+        timestep: float,
+        conditioning: Conditioning,
+        *,
+        blocks: Sequence[int],
+        facet: Facet = "input",
     ) -> dict[int, Tap]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", self.ignored_warning)
-            return super().taps(latent, timestep, conditioning, blocks=blocks)
+            return super().taps(latent, timestep, conditioning, blocks=blocks, facet=facet)
 
 
 def fit_grid(

@@ -22,7 +22,7 @@ class Lumina2Backbone(TrimmedPromptBackbone):
             blocks="layers",
             norm="norm1.norm",
             attention="attn",
-            modulation=LinearModulation("norm1.linear", shift=None, scale=0),
+            modulation=LinearModulation("norm1.linear", shift=None, scale=0, gates=(1, 3)),
             tokens="last",
         ),
     )

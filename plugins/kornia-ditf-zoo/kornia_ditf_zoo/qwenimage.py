@@ -19,7 +19,7 @@ from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.tap import ArgumentModulation, BlockStream, LinearModulation
+from kornia_ditf.tap import ArgumentModulation, BlockStream, Facet, LinearModulation
 from kornia_ditf.types import Conditioning, Tap
 from kornia_ditf_zoo.family import text_processor
 
@@ -84,12 +84,18 @@ class QwenImage21Backbone(QwenImageBackbone):
         return super().encode(torch.cat([image, opaque], 1))
 
     def taps(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning, *, blocks: Sequence[int]
+        self,
+        latent: Tensor,
+        timestep: float,
+        conditioning: Conditioning,
+        *,
+        blocks: Sequence[int],
+        facet: Facet = "input",
     ) -> dict[int, Tap]:
         # The forward counts image tokens in fours, so sides are filled up to be even.
         rows, columns = latent.shape[-2:]
         even = F.pad(latent, (0, columns % 2, 0, rows % 2), mode="replicate")
-        found = super().taps(even, timestep, conditioning, blocks=blocks)
+        found = super().taps(even, timestep, conditioning, blocks=blocks, facet=facet)
         return {block: _crop(tap, rows, columns) for block, tap in found.items()}
 
     def transformer_inputs(

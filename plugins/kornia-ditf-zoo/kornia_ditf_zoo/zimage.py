@@ -30,7 +30,7 @@ class ZImageBackbone(DiffusersBackbone):
             blocks="layers",
             norm="attention_norm1",
             attention="attention",
-            modulation=LinearModulation("adaLN_modulation.0", shift=None, scale=0),
+            modulation=LinearModulation("adaLN_modulation.0", shift=None, scale=0, gates=(1, 3)),
             tokens="first",
         ),
     )

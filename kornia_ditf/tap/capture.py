@@ -1,4 +1,4 @@
-"""A diffusers transformer and its inputs in, the inputs of chosen blocks out, by forward hooks.
+"""The inputs of chosen blocks of a diffusers transformer, captured by forward hooks.
 
 No forward is rewritten. At block k three things are seen: the tokens that enter the block's first
 normalisation, the shift and scale that the block itself computes, and the modulated stream that
@@ -14,142 +14,24 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from kornia_ditf.errors import CaptureError, InvalidArgumentError
+from kornia_ditf.tap.declarations import (
+    BlockCall,
+    BlockStream,
+    ChunkedModulation,
+    Facet,
+    first_tensor,
+)
 from kornia_ditf.treatments import modulate
 from kornia_ditf.types import Tap, TokenNorm
 from kornia_ditf.utils.hooks import Hook, StopForward, run_with_hooks
 from kornia_ditf.utils.values import require, values_are_checked
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BlockCall:
-    """One call of a block, as its modulation is read from it."""
-
-    block: nn.Module
-    arguments: Mapping[str, Any]
-    output: Tensor | None  # of the module that the modulation names
-
-
-class Modulation(Protocol):
-    """Where a block keeps the shift and scale of its first AdaLN."""
-
-    @property
-    def module(self) -> str | None:
-        """The submodule of the block whose output is needed, if one is."""
-
-    def read(self, call: BlockCall, width: int) -> tuple[Tensor | None, Tensor | None]:
-        """Return shift and scale, each (B, width), (B, N, width) or None."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinearModulation:
-    """A linear layer of the block gives all its modulation in chunks of the block's width.
-
-    Args:
-        module: path of the linear layer inside the block.
-        shift: index of the shift's chunk, None where the family has none.
-        scale: index of the scale's chunk, None where the family has none.
-    """
-
-    module: str
-    shift: int | None = 0
-    scale: int | None = 1
-
-    def read(self, call: BlockCall, width: int) -> tuple[Tensor | None, Tensor | None]:
-        if call.output is None:
-            raise CaptureError(f"{self.module!r} did not run before the block's attention")
-        chunks = call.output.reshape(*call.output.shape[:-1], -1, width)
-        return _chunk(chunks, self.shift), _chunk(chunks, self.scale)
-
-
-@dataclass(frozen=True, slots=True)
-class TableModulation:
-    """A table of the block plus an embedding shared by all blocks (adaLN-single).
-
-    Args:
-        argument: name of the block's argument that holds the embedding, (B, chunks * width),
-            (B, chunks, width) or, for each token, (B, N, chunks * width).
-        table: name of the block's table, (chunks, width).
-        shift: index of the shift's row, None where the family has none.
-        scale: index of the scale's row, None where the family has none.
-    """
-
-    argument: str = "timestep"
-    table: str = "scale_shift_table"
-    shift: int | None = 0
-    scale: int | None = 1
-    module: None = None
-
-    def read(self, call: BlockCall, width: int) -> tuple[Tensor | None, Tensor | None]:
-        table: Tensor = getattr(call.block, self.table)
-        rows = table.reshape(1, -1, width) + _argument_rows(call, self.argument, width)
-        return _chunk(rows, self.shift), _chunk(rows, self.scale)
-
-
-@dataclass(frozen=True, slots=True)
-class ArgumentModulation:
-    """An argument of the block is the modulation itself, as one for all blocks is passed on.
-
-    Args:
-        argument: name of the block's argument, (B, chunks * width), (B, chunks, width) or, for
-            each token, (B, N, chunks * width).
-        shift: index of the shift's chunk, None where the family has none.
-        scale: index of the scale's chunk, None where the family has none.
-    """
-
-    argument: str
-    shift: int | None = 0
-    scale: int | None = 1
-    module: None = None
-
-    def read(self, call: BlockCall, width: int) -> tuple[Tensor | None, Tensor | None]:
-        rows = _argument_rows(call, self.argument, width)
-        return _chunk(rows, self.shift), _chunk(rows, self.scale)
-
-
-@dataclass(frozen=True, slots=True)
-class NoModulation:
-    """The block normalises its stream and neither scales nor shifts it: it has no AdaLN."""
-
-    module: None = None
-
-    def read(self, call: BlockCall, width: int) -> tuple[None, None]:
-        return None, None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockStream:
-    """Where the blocks of one list keep what is captured; paths are relative to the block.
-
-    Args:
-        blocks: the transformer's attribute that holds the list.
-        norm: the first AdaLN's normalisation, whose input is the block's raw stream.
-        attention: the module whose first argument is the modulated stream.
-        modulation: where shift and scale are.
-        tokens: where the image tokens stand in the stream: all of it, or first or last after text.
-        sequence_first: whether the norm receives (N, B, D).
-        zero_centred: whether the norm keeps its gain as its difference from 1.
-    """
-
-    blocks: str
-    norm: str
-    attention: str
-    modulation: Modulation
-    tokens: Literal["all", "first", "last"] = "all"
-    sequence_first: bool = False
-    zero_centred: bool = False
-
-    def norm_input(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-        """Take the raw stream (B, N, D) from a call of the norm."""
-        raw = first_tensor(args, kwargs)
-        return raw.transpose(0, 1) if self.sequence_first else raw
 
 
 def count_blocks(transformer: nn.Module, streams: Sequence[BlockStream]) -> int:
@@ -164,6 +46,7 @@ def capture_blocks(
     inputs: Mapping[str, Any],
     *,
     grid: tuple[int, int],
+    facet: Facet = "input",
 ) -> dict[int, Tap]:
     """Run a transformer up to the last of some blocks and capture each one's input.
 
@@ -173,6 +56,8 @@ def capture_blocks(
         blocks: which blocks to capture, counted from 0.
         inputs: arguments of the transformer's forward.
         grid: rows and columns of the image tokens.
+        facet: take the output of the attention's `to_q`, `to_k` or `to_v` in place of the block's
+            input; such a tap has no modulation.
 
     Returns:
         one tap per block, in the transformer's dtype.
@@ -184,15 +69,51 @@ def capture_blocks(
     """
     if not blocks:
         raise InvalidArgumentError("name at least one block to capture")
+    recorders = _record(transformer, streams, blocks, inputs, grid=grid, facet=facet)
+    return {block: recorder.tap() for block, recorder in recorders.items()}
+
+
+def capture_gates(
+    transformer: nn.Module,
+    streams: Sequence[BlockStream],
+    block: int,
+    inputs: Mapping[str, Any],
+    *,
+    grid: tuple[int, int],
+) -> Tensor:
+    """Return the magnitudes of the residual gates of all blocks before one, shape (gates, D).
+
+    Arguments and errors as for `capture_blocks`. Gates follow from timestep and prompt alone, so
+    any latent will do. There are no rows for the first block.
+    """
+    _locate(transformer, streams, block)
+    if not block:
+        return torch.empty(0, 0)
+    recorders = _record(transformer, streams, range(block), inputs, grid=grid, gates=True)
+    return torch.cat([recorder.gates() for recorder in recorders.values()])
+
+
+def _record(
+    transformer: nn.Module,
+    streams: Sequence[BlockStream],
+    blocks: Sequence[int],
+    inputs: Mapping[str, Any],
+    *,
+    grid: tuple[int, int],
+    facet: Facet = "input",
+    gates: bool = False,
+) -> dict[int, _Recorder]:
     recorders = {
-        block: _Recorder(block, *_locate(transformer, streams, block), grid=grid)
+        block: _Recorder(
+            block, *_locate(transformer, streams, block), grid=grid, facet=facet, gates=gates
+        )
         for block in sorted(set(blocks))
     }
     last = max(recorders)
     before = [hook for block, each in recorders.items() for hook in each.before(block == last)]
-    after = [hook for each in recorders.values() for hook in each.after()]
+    after = [hook for block, each in recorders.items() for hook in each.after(block == last)]
     if run_with_hooks(transformer, inputs, before=before, after=after):
-        return {block: recorder.tap() for block, recorder in recorders.items()}
+        return recorders
     raise CaptureError(f"the forward of {type(transformer).__name__} never reached block {last}")
 
 
@@ -215,9 +136,20 @@ class _Recorder:
     """Collects what one block shows to its hooks."""
 
     def __init__(
-        self, number: int, block: nn.Module, stream: BlockStream, *, grid: tuple[int, int]
+        self,
+        number: int,
+        block: nn.Module,
+        stream: BlockStream,
+        *,
+        grid: tuple[int, int],
+        facet: Facet,
+        gates: bool,
     ) -> None:
         self.number, self.block, self.stream, self.grid = number, block, stream, grid
+        self.projection = None if facet == "input" else facet_module(number, block, stream, facet)
+        self.projected: Tensor | None = None
+        self.with_gates = gates
+        self.read_gates: Tensor | None = None
         self.norm = _submodule(block, stream.norm)
         self.x: Tensor | None = None
         self.captured: Tap | None = None
@@ -236,38 +168,65 @@ class _Recorder:
         def enter_attention(args: Any, kwargs: Any) -> None:
             if self.captured is None:  # at once: later, offloaded weights are gone again
                 self.captured = self._capture(self._image_tokens(first_tensor(args, kwargs)))
-            if stop:
+            if stop and self.projection is None:
                 raise StopForward
 
         attention = _submodule(self.block, self.stream.attention)
         return [(self.block, enter_block), (self.norm, enter_norm), (attention, enter_attention)]
 
-    def after(self) -> list[Hook]:
+    def after(self, stop: bool) -> list[Hook]:
         def leave_module(_: Any, output: Tensor) -> None:
             # FIBO 2 calls it again for what is not noisy.
             self.output = output if self.output is None else self.output
 
+        def leave_projection(_: Any, output: Tensor) -> None:
+            if self.projected is None:
+                self.projected = self._image_tokens(output)
+            if stop:
+                raise StopForward
+
         path = self.stream.modulation.module
-        return [] if path is None else [(_submodule(self.block, path), leave_module)]
+        hooks: list[Hook] = []
+        if path is not None:
+            hooks.append((_submodule(self.block, path), leave_module))
+        if self.projection is not None:
+            hooks.append((self.projection, leave_projection))
+        return hooks
 
     def tap(self) -> Tap:
         if self.captured is None:
             raise CaptureError(f"block {self.number} never reached its attention")
-        return self.captured
+        if self.projection is None:
+            return self.captured
+        if self.projected is None:
+            raise CaptureError(f"the attention of block {self.number} never projected its input")
+        return self._finite(Tap(self.projected, None, None, self.grid))
+
+    def gates(self) -> Tensor:
+        if self.read_gates is not None:
+            return self.read_gates
+        return torch.empty(0, self.tap().x.shape[-1])  # the family has none
 
     def _capture(self, attended: Tensor) -> Tap:
         if self.x is None:
             raise CaptureError(f"block {self.number} never normalised its input")
         call = BlockCall(self.block, self.arguments, self.output)
-        read = self.stream.modulation.read(call, self.x.shape[-1])
+        modulation, width = self.stream.modulation, self.x.shape[-1]
         # Rows past the batch are for text or a reference image, at another time.
+        read = modulation.read(call, width)
         shift, scale = (None if value is None else value[: len(self.x)] for value in read)
+        if self.with_gates and isinstance(modulation, ChunkedModulation):
+            self.read_gates = modulation.read_gates(call, width, len(self.x))
         x = self.x.to(attended.dtype)  # Wan makes float32 of it to normalise
         norm = read_norm(self.norm, zero_centred=self.stream.zero_centred)
-        tap = Tap(x, shift, scale, self.grid, norm)
+        tap = self._finite(Tap(x, shift, scale, self.grid, norm))
+        if values_are_checked():
+            self._check_modulation(tap, attended)
+        return tap
+
+    def _finite(self, tap: Tap) -> Tap:
         if values_are_checked():
             require(torch.isfinite(tap.x).all(), lambda: _not_finite(tap, self.number))
-            self._check_modulation(tap, attended)
         return tap
 
     def _check_modulation(self, tap: Tap, attended: Tensor) -> None:
@@ -295,6 +254,30 @@ class _Recorder:
                 f"which does not fit an image grid of {self.grid[0]} x {self.grid[1]}"
             )
         return stream[:, :count] if self.stream.tokens == "first" else stream[:, text:]
+
+
+def facet_module(number: int, block: nn.Module, stream: BlockStream, facet: Facet) -> nn.Module:
+    """Return the layer of a block's attention that projects a facet.
+
+    Raises:
+        InvalidArgumentError: the attention has none of its own.
+    """
+    attention = _submodule(block, stream.attention)
+    layer = getattr(attention, f"to_{facet[0]}", None)
+    if not isinstance(layer, nn.Module):
+        raise InvalidArgumentError(
+            f"block {number} has no {facet} of its own (no to_{facet[0]} in its "
+            f"{type(attention).__name__}); take facet='input'"
+        )
+    return layer
+
+
+def facet_width(
+    transformer: nn.Module, streams: Sequence[BlockStream], block: int, facet: Facet
+) -> int:
+    """Return the channels of a facet."""
+    layer = facet_module(block, *_locate(transformer, streams, block), facet)
+    return int(getattr(layer, "out_features", 0) or layer.get_parameter("weight").shape[0])
 
 
 def read_norm(module: nn.Module, *, zero_centred: bool = False) -> TokenNorm:
@@ -364,28 +347,3 @@ def _locate(
         position -= len(blocks)
     count = count_blocks(transformer, streams)
     raise InvalidArgumentError(f"block must lie in [0, {count - 1}], got {block}")
-
-
-def _argument_rows(call: BlockCall, name: str, width: int) -> Tensor:
-    value = call.arguments.get(name)
-    if not isinstance(value, Tensor):
-        raise CaptureError(
-            f"the block {type(call.block).__name__} was not called with a tensor {name!r}; "
-            f"its arguments: {', '.join(call.arguments)}"
-        )
-    if value.shape[-1] == width and value.ndim > 2:
-        return value
-    rows = value.reshape(*value.shape[:-1], -1, width)
-    return rows.squeeze(1) if value.ndim == 3 and value.shape[1] == 1 else rows
-
-
-def _chunk(chunks: Tensor, index: int | None) -> Tensor | None:
-    return None if index is None else chunks[..., index, :]
-
-
-def first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """Take the first argument of a module's call, which is the stream, whatever its name."""
-    value = args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values()), None))
-    if not isinstance(value, Tensor):
-        raise CaptureError(f"expected a tensor as first argument, got {type(value).__name__}")
-    return value

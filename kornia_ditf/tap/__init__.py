@@ -1,0 +1,45 @@
+"""Capture of a block's input, and of what its attention projects of it."""
+
+from kornia_ditf.tap.capture import (
+    block_list,
+    capture_blocks,
+    capture_gates,
+    checking_every_capture,
+    count_blocks,
+    facet_width,
+    modulation_error,
+    read_norm,
+)
+from kornia_ditf.tap.declarations import (
+    ArgumentModulation,
+    BlockCall,
+    BlockStream,
+    ChunkedModulation,
+    Facet,
+    LinearModulation,
+    Modulation,
+    NoModulation,
+    TableModulation,
+    first_tensor,
+)
+
+__all__ = [
+    "ArgumentModulation",
+    "BlockCall",
+    "BlockStream",
+    "ChunkedModulation",
+    "Facet",
+    "LinearModulation",
+    "Modulation",
+    "NoModulation",
+    "TableModulation",
+    "block_list",
+    "capture_blocks",
+    "capture_gates",
+    "checking_every_capture",
+    "count_blocks",
+    "facet_width",
+    "first_tensor",
+    "modulation_error",
+    "read_norm",
+]
