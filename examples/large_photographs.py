@@ -1,8 +1,9 @@
 """What tiles and a closer look are worth: a large image and its warp by a planted homography.
 
-    python examples/large_photographs.py [--zoom 2,4,6] [--tiles 2,4]
+    python examples/large_photographs.py [--zoom 2,4] [--tiles 2]
 
 The image is a mosaic of the shipped photographs, where each point's place in the other is known.
+Points are not aligned by pixels afterwards (`refined=False`), which a plane makes all but exact.
 """
 
 import argparse
@@ -28,8 +29,8 @@ def mosaic(size):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--zoom", default="2,4,6")
-    parser.add_argument("--tiles", default="2,4")
+    parser.add_argument("--zoom", default="2,4")
+    parser.add_argument("--tiles", default="2")
     parser.add_argument("--side", type=int, default=640, help="width of each photograph in pixels")
     arguments = parser.parse_args()
     image_a = mosaic((arguments.side, arguments.side * 4 // 5))
@@ -43,7 +44,7 @@ def main():
     for name, options, zoom in ways:
         descriptor = kd.create_descriptor("nano", **options)
         begin = time.process_time()
-        found = kd.match_images(*images, descriptor, search="none", zoom=zoom)
+        found = kd.match_images(*images, descriptor, search="none", refined=False, zoom=zoom)
         seconds = time.process_time() - begin
         points_a, points_b, _ = found.matches.numpy()
         there = cv2.perspectiveTransform(points_a[None].astype(float), MATRIX)[0]
