@@ -87,6 +87,8 @@ class DiTFConfig:
                 check_integer("massive_channels", channel, minimum=0)
         if not isinstance(self.prompt, str):
             raise InvalidArgumentError(f"prompt must be a string, got {self.prompt!r}")
+        if not isinstance(self.gradients, bool):
+            raise InvalidArgumentError(f"gradients must be True or False, got {self.gradients!r}")
         if self.checks not in ("first", "always"):
             raise InvalidArgumentError(f"checks must be 'first' or 'always', got {self.checks!r}")
         object.__setattr__(self, "treatment", parse_treatment(self.treatment))

@@ -355,8 +355,7 @@ class InMemory:
     Args:
         model: name of the class of its transformer or UNet.
         make: makes it; called with a `kornia_ditf.loading.memory.LoadedModel` and options.
-        pipeline: name of its pipeline's class. This, the VAE and the values tell apart several
-            with the same class of model.
+        pipeline: name of its pipeline's class; with the next two it tells models apart.
         vae: name of its VAE's class.
         config: values that the model's configuration has.
     """
@@ -374,14 +373,14 @@ class DescriptorSpec:
 
     Args:
         name: what the user types.
-        load: makes the descriptor; called with the options that the user gave: `source`, `dtype`
-            and `device` by convention, and those that the descriptor has besides.
+        load: makes it; called with the user's options, among them `source`, `dtype`, `device`.
         width: channels D of the descriptors, with the preset's options.
         pixels_per_token: side of the square of pixels that one token covers.
         source: where the preset's numbers come from.
         license: licence of the weights.
         repo: hub id of the weights; empty where there are several, or none.
         in_memory: how it is made of a model in memory; None where it is not.
+        protocol: name of the evaluation protocol that the preset was published for.
     """
 
     name: str
@@ -392,6 +391,7 @@ class DescriptorSpec:
     license: str
     repo: str = ""
     in_memory: InMemory | None = None
+    protocol: str = ""
 
     def __post_init__(self) -> None:
         check_spec(self, ("name", "source", "license"))

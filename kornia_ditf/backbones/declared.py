@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kornia_ditf.backbones.base import Backbone
+from kornia_ditf.backbones.eight_bit import FORMATS, quantise_linears
 from kornia_ditf.backbones.inputs import Time, batch_time, pack, pad_prompt
 from kornia_ditf.errors import CaptureError, DiTFError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
@@ -111,6 +112,7 @@ class DeclaredBackbone(Backbone):
         if posterior not in get_args(Posterior):
             raise InvalidArgumentError(f"posterior must be 'mode' or 'sample', got {posterior!r}")
         self.transformer, self.vae = transformer, vae
+        self.quantized: str | None = None
         self._compiled = CompiledModules([])
         self.prompt_encoder, self.posterior, self.seed = prompt_encoder, posterior, seed
         if schedule is not None:
@@ -149,7 +151,7 @@ class DeclaredBackbone(Backbone):
         return None
 
     def settings(self) -> str:
-        quantized = getattr(self.config, "quantization_config", None)
+        quantized = self.quantized or getattr(self.config, "quantization_config", None)
         dtype = execution_place(self.transformer)[1]
         compiled = " compiled" if self._compiled.modules else ""
         return (
@@ -209,6 +211,24 @@ class DeclaredBackbone(Backbone):
         with isolated(self.transformer), _named(self.transformer):
             yield self.transformer_inputs(latent, timestep, conditioning), grid
 
+    def loaded_blocks(self) -> list[nn.Module]:
+        """Return the blocks that were loaded, all lists together."""
+        lists = (block_list(self.transformer, stream) for stream in self.streams)
+        return [block for block in chain.from_iterable(lists) if not isinstance(block, nn.Identity)]
+
+    def quantise(self, kind: str) -> None:
+        """Keep the weights of the blocks' linear layers in 8 bits; they compute as before.
+
+        Args:
+            kind: `int8` or `fp8`.
+
+        Raises:
+            InvalidArgumentError: there is no such kind.
+        """
+        check_one_of("quantize", kind, FORMATS)
+        quantise_linears(self.loaded_blocks(), kind)
+        self.quantized = kind
+
     def compile_parts(self, backend: str = "inductor") -> None:
         """Compile the blocks, each by itself, and the VAE's encoder, when they first run.
 
@@ -222,10 +242,7 @@ class DeclaredBackbone(Backbone):
             InvalidArgumentError: there is no such backend.
         """
         check_one_of("compile", backend, torch.compiler.list_backends(exclude_tags=()))
-        blocks = chain.from_iterable(
-            block_list(self.transformer, stream) for stream in self.streams
-        )
-        modules = [block for block in blocks if not isinstance(block, nn.Identity)]
+        modules = self.loaded_blocks()
         if self.vae is not None:
             modules.append(self.vae.get_submodule("encoder"))
         self._compiled = CompiledModules(modules, backend)

@@ -78,6 +78,7 @@ class DiffusersBackbone(DeclaredBackbone):
         quantization_config: object = None,
         config: str | Path | None = None,
         architecture: Mapping[str, Mapping[str, Any]] | None = None,
+        quantize: str | None = None,
         compile: bool | str = False,  # noqa: A002 - what torch calls it
         **options: Any,
     ) -> Self:
@@ -96,6 +97,8 @@ class DiffusersBackbone(DeclaredBackbone):
             config: for a single file, the folder or hub id that holds its configurations, VAE and
                 text encoders.
             architecture: for a single file, configurations by part that are tried before those.
+            quantize: keep the weights of the blocks' linear layers in 8 bits, as `int8` or `fp8`;
+                they compute in `dtype` as before.
             compile: compile the blocks, each by itself, and the VAE's encoder with
                 `torch.compile`; or the name of one of its backends. The first image of a size
                 takes longer; descriptors are the same up to rounding.
@@ -107,6 +110,10 @@ class DiffusersBackbone(DeclaredBackbone):
             HubError: the hub does not give a file.
             InvalidArgumentError: an option is wrong, or the block is out of range.
         """
+        if quantize is not None and (offload or quantization_config is not None):
+            raise InvalidArgumentError(
+                "quantize goes with neither offload nor quantization_config: leave one of them out"
+            )
         to, dtype = read_placement(device, dtype)
         file = cls._open_file(source, config)
         checkpoint = Checkpoint(
@@ -130,6 +137,8 @@ class DiffusersBackbone(DeclaredBackbone):
         backbone.identity = checkpoint.identity
         if file is not None:
             backbone.identity = f"{file.identity} {backbone.identity}"
+        if quantize is not None:
+            backbone.quantise(quantize)
         backbone.eval().requires_grad_(False)._place(to, offload)
         if compile:
             backbone.compile_parts(compile if isinstance(compile, str) else "inductor")

@@ -231,11 +231,11 @@ def _strips(a: Vectors, b: Vectors) -> Iterator[Tensor]:
     """Yield cosines (B, some, M) of some rows of A with all of B, -inf for what is masked."""
     each = len(b.units) * b.units.shape[1]
     rows = max(1, STRIP.get(a.units.device.type, STRIP["cuda"]) // each)
+    columns, absent = b.units.transpose(1, 2), b.penalty[:, None]
     for units, penalty in zip(
-        torch.split(a.units, rows, 1), torch.split(a.penalty, rows, 1), strict=True
+        torch.split(a.units, rows, 1), torch.split(a.penalty[:, :, None], rows, 1), strict=True
     ):
-        cosines = torch.baddbmm(b.penalty[:, None], units, b.units.transpose(1, 2))
-        yield cosines.add_(penalty[:, :, None])
+        yield torch.baddbmm(absent, units, columns).add_(penalty)
 
 
 def check_all_finite(a: Vectors, b: Vectors) -> None:

@@ -100,14 +100,17 @@ class DescriptorMap:
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> DescriptorMap:
         """Take some images of the batch; a single index gives a map with B = 1."""
         try:
-            rows = torch.arange(len(self))[index]
+            if isinstance(index, int | slice):
+                rows = range(len(self))[index]
+                chosen = [rows] if isinstance(rows, int) else list(rows)
+            else:
+                chosen = torch.arange(len(self))[index].reshape(-1).tolist()
         except IndexError as error:
             raise IndexError(f"image {index} of a batch of {len(self)}") from error
-        chosen = rows.reshape(-1).tolist()
         discarded = tuple(self.discarded[row] for row in chosen) if self.discarded else ()
         # A range of rows shares the memory of the whole.
         adjacent = chosen == list(range(chosen[0], chosen[0] + len(chosen))) if chosen else False
-        part = slice(chosen[0], chosen[-1] + 1) if adjacent else rows.to(self.data.device)
+        part = slice(chosen[0], chosen[-1] + 1) if adjacent else chosen
         return replace(self, data=self.data[part], discarded=discarded)
 
     def __iter__(self) -> Iterator[DescriptorMap]:

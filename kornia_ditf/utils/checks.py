@@ -98,9 +98,10 @@ def read_device(device: object) -> torch.device:
         InvalidArgumentError: there is no such device.
     """
     try:
-        place = torch.device(device) if isinstance(device, str | torch.device) else None
-        if place is None:
-            raise TypeError("expected a name such as 'cpu' or 'cuda'")
+        try:
+            place: torch.device = torch.device(device)  # type: ignore[call-overload]
+        except (RuntimeError, TypeError) as error:  # which lists every kind that torch knows
+            raise TypeError("expected a name such as 'cpu', 'cuda' or 'cuda:0'") from error
         if place.type == "meta":
             raise TypeError("tensors there have no values")
         torch.empty(0, device=place)

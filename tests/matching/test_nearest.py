@@ -98,7 +98,7 @@ def host_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-@pytest.mark.parametrize("options", [{}, {"min_score": 0.2}])
+@pytest.mark.parametrize("options", [{}, {"min_score": 0.2}, {"ratio": 0.9}])
 def test_a_pair_of_5628_tokens_takes_few_operations_and_two_host_reads(
     options: dict[str, float], host_reads: list[int]
 ) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.protocols.presets import find_protocol
 from kornia_ditf.protocols.protocol import Fit, Protocol
-from kornia_ditf.registry.lookup import find_descriptor, list_backbones
+from kornia_ditf.registry.lookup import find_descriptor, list_descriptors
 from kornia_ditf.study.define.listing import ListedSet
 from kornia_ditf.study.define.spec import Configuration, Study
 
-_COMPARED = ("block", "timestep", "ensemble", "prompt")
+_COMPARED = ("block", "up_block", "timestep", "ensemble", "prompt")
+_OTHER_NAMES = {"up_ft_index": "up_block"}
 
 
 def preset_notes(study: Study, sets: Sequence[ListedSet]) -> list[str]:
@@ -33,10 +34,12 @@ def preset_notes(study: Study, sets: Sequence[ListedSet]) -> list[str]:
 def _note(configuration: Configuration, protocol: Protocol) -> str:
     spec = find_descriptor(configuration.name, **hub_options(configuration.settings))
     published = getattr(spec, "protocol", "")
-    if not published or "block" not in protocol.hints:
+    own = find_protocol(published) if published else protocol
+    layer = "block" if "block" in own.hints else "up_block"
+    if not published or layer not in protocol.hints:  # of another method
         return ""
-    own = find_protocol(published)
-    settings = {**own.hints, "prompt": getattr(spec, "prompt", ""), **configuration.settings}
+    given = {_OTHER_NAMES.get(name, name): v for name, v in configuration.settings.items()}
+    settings = {"ensemble": 1, **own.hints, "prompt": getattr(spec, "prompt", ""), **given}
     differing = [
         f"{name} {settings[name]!r} instead of {protocol.hints[name]!r}"
         for name in _COMPARED
@@ -46,7 +49,7 @@ def _note(configuration: Configuration, protocol: Protocol) -> str:
         differing.append(f"{_size(protocol.fit)} instead of its own {_size(own.fit)}")
     if not differing:
         return ""
-    presets = [each.name for each in list_backbones().values() if each.protocol == protocol.name]
+    presets = [each.name for each in list_descriptors().values() if each.protocol == protocol.name]
     advice = (
         f"; its preset is {presets[0]}" if presets and configuration.name not in presets else ""
     )

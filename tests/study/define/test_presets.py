@@ -49,6 +49,16 @@ def test_a_preset_that_meets_another_protocol_is_named_with_what_differs(tmp_pat
     assert "timestep 90 instead of 260" in swept
 
 
+def test_presets_of_dift_belong_to_protocols_of_dift(tmp_path: Path) -> None:
+    root = spair(tmp_path)
+    assert notes(root, "dift-spair", name="sd2.1", prompt=PROMPT) == []
+    assert notes(root, "ditf-spair", name="sd2.1", prompt=PROMPT) == []  # another method's
+    [note] = notes(root, "dift-spair", name="sd2.1", options={"up_ft_index": 2})
+    assert note.startswith("sd2.1 with dift-spair: up_block 2 instead of 1, prompt ''")
+    [note] = notes(root, "dift-spair", name="sd2.1-davis", prompt=PROMPT)
+    assert "timestep 51 instead of 261" in note and note.endswith("its preset is sd2.1")
+
+
 def test_the_davis_preset_belongs_to_the_davis_protocol(tmp_path: Path) -> None:
     root = davis(tmp_path)
     assert notes(root, "davis-ditf", name="flux.1-dev-davis") == []
