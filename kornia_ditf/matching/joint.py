@@ -74,9 +74,10 @@ def joint_pca(
     joined = torch.cat([map_a.tokens[0], map_b.tokens[0]]).float()
     reduced = [
         _reduce(tokens, kept, method)
-        for tokens, kept in zip(joined.split(sizes, dim=1), widths, strict=True)
+        for tokens, kept in zip(torch.split(joined, sizes, dim=1), widths, strict=True)
     ]
-    halves = torch.cat(reduced, 1).split([len(map_a.tokens[0]), len(map_b.tokens[0])])
+    counts = [len(map_a.tokens[0]), len(map_b.tokens[0])]
+    halves = torch.split(torch.cat(reduced, 1), counts)
     a, b = (
         replace(each, data=half.T.reshape(1, -1, *each.grid), discarded=())
         for each, half in zip((map_a, map_b), halves, strict=True)
@@ -88,8 +89,8 @@ def _reduce(tokens: Tensor, width: int, method: str) -> Tensor:
     centred = tokens - tokens.mean(0)
     width = min(width, *centred.shape)
     if method == "exact":
-        axes = torch.linalg.svd(centred, full_matrices=False).Vh[:width].T
-        return centred @ axes
+        directions: Tensor = torch.linalg.svd(centred, full_matrices=False).Vh
+        return centred @ directions[:width].T
     with torch.random.fork_rng(devices=[tokens.device] if tokens.is_cuda else []):
         torch.manual_seed(_SEED)
         _, _, axes = torch.pca_lowrank(centred, q=width, center=False)
