@@ -74,6 +74,7 @@ from .search.verified import Attempt, ImageMatches, match_images
 from .sfm.folder import FolderMatches, match_folder
 from .sfm.graph import CorrespondenceGraph, ImagePair, ViewedImage
 from .sfm.tracks import merge_keypoints
+from .tiled import TiledDescriptor
 from .treatments import (
     TREATMENTS,
     Treatment,
@@ -137,6 +138,7 @@ __all__ = [
     "SequenceResult",
     "Tap",
     "Target",
+    "TiledDescriptor",
     "TopK",
     "Treatment",
     "TreatmentSpec",

@@ -339,8 +339,7 @@ class InMemory:
     Args:
         model: name of the class of its transformer or UNet.
         make: makes it; called with a `kornia_ditf.loading.memory.LoadedModel` and options.
-        pipeline: name of its pipeline's class. This, the VAE and the values tell apart several
-            with the same class of model.
+        pipeline: name of its pipeline's class; with the next two it tells models apart.
         vae: name of its VAE's class.
         config: values that the model's configuration has.
     """
@@ -358,8 +357,7 @@ class DescriptorSpec:
 
     Args:
         name: what the user types.
-        load: makes the descriptor; called with the options that the user gave: `source`, `dtype`
-            and `device` by convention, and those that the descriptor has besides.
+        load: makes it; called with the user's options, among them `source`, `dtype`, `device`.
         width: channels D of the descriptors, with the preset's options.
         pixels_per_token: side of the square of pixels that one token covers.
         source: where the preset's numbers come from.

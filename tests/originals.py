@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 Weights = dict[str, Tensor]
@@ -109,3 +112,25 @@ def as_sd3(weights: Mapping[str, Tensor]) -> Weights:
             new.move(f"{old}{feed}.net.0.proj", f"{own}{name}.mlp.fc1")
             new.move(f"{old}{feed}.net.2", f"{own}{name}.mlp.fc2")
     return new.made
+
+
+def weights_of(folder: Path) -> Weights:
+    found: Weights = {}
+    for shard in (folder / "transformer").glob("*.safetensors"):
+        found |= load_file(shard)
+    return found
+
+
+def gguf_file(weights: Mapping[str, Tensor], path: Path, *, architecture: str = "sd3") -> Path:
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(path, architecture)
+    for name, value in weights.items():
+        kind = gguf.GGMLQuantizationType.Q8_0
+        fits = value.ndim == 2 and value.shape[1] % 32 == 0
+        data = gguf.quants.quantize(value.numpy(), kind) if fits else value.numpy()
+        writer.add_tensor(name, data, raw_dtype=kind if fits else None)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

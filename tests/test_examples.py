@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import runpy
@@ -192,6 +193,25 @@ def test_a_scene_is_reconstructed_from_its_views(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_closer_look_lowers_the_error(tmp_path: Path) -> None:
+    options = ("--side", "200", "--zoom", "2", "--tiles", "")
+    _, plain, closer = run("large_photographs.py", tmp_path, *options).splitlines()
+    assert float(closer.split()[3]) < float(plain.split()[2])
+
+
+def test_two_calibrations_are_compared(tmp_path: Path) -> None:
+    setting = {"timestep": 0, "long_side": 64, "draws": 1, "block": 1, "treatment": "raw"}
+    values = {
+        "settings": {**setting, "ensemble": 1},
+        "measured": {"task": "same-scene", "cost": {"flops": 1, "grid_flops": 20}},
+        "finalists": [{**setting, "block": block, "score": block / 10} for block in range(4)],
+    }
+    (tmp_path / "calibration.json").write_text(json.dumps(values))
+    printed = run("calibration_agreement.py", tmp_path, ".", ".")
+    assert "rank correlation 1.00 over 4 settings" in printed and "5.0% of its grid" in printed
+    assert "it scores 10.0 % on same-scene" in printed and "20.0 points less" in printed
+
+
 def test_the_loss_of_8_bit_weights_is_printed(tmp_path: Path) -> None:
     lines = run("quantised_loss.py", tmp_path).splitlines()
     assert [line.partition(":")[0] for line in lines] == ["float32", "int8", "fp8", "bfloat16"]

@@ -199,6 +199,7 @@ def _finish(
 
     from kornia_ditf.calibration.picture import draw_calibration
     from kornia_ditf.calibration.result import as_values
+    from kornia_ditf.calibration.search import TOLERANCE
     from kornia_ditf.calibration.store import add_preset
     from kornia_ditf.utils.picture import save_picture
 
@@ -226,7 +227,7 @@ def _finish(
         ("treatment", cell.treatment),
         ("discarded", channels if found.channels is not None else "the treatment discards none"),
         ("score", f"{score} % (95 % interval {low} to {high}) on {found.samples} samples"),
-        ("certainty", f"best, or tied within 0.5 points, {sure}"),
+        ("certainty", f"best, or tied within {100 * TOLERANCE:g} points, {sure}"),
         ("forwards", f"{found.forwards}, {found.flops / 1e12:.3g} TFLOP"),
         ("cost", f"{share:.1%} of the whole grid's"),
         *(("refused", reason) for reason in refused),

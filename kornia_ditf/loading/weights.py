@@ -11,13 +11,14 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.errors import CheckpointError, InvalidArgumentError
+from kornia_ditf.errors import CheckpointError, InvalidArgumentError, MissingExtraError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.header import damaged, read_header
 from kornia_ditf.loading.quantisation import find_scales, refuse_quantised, rescale
@@ -32,6 +33,8 @@ _FORMER_NORMS = {
     "ada_norm_zero": "DiTTransformer2DModel",
     "ada_norm_single": "PixArtTransformer2DModel",
 }
+
+_QUANTISERS = {"bitsandbytes": "bitsandbytes", "torchao": "torchao"}
 
 # Attention layers had other names when the oldest VAEs were saved.
 _OLD_NAMES = (
@@ -316,6 +319,14 @@ def _load_quantized(
 ) -> nn.Module:
     import diffusers
 
+    stored = checkpoint.json(f"{subfolder}/config.json").get("quantization_config") or {}
+    method = stored.get("quant_method") if isinstance(stored, dict) else None
+    package = _QUANTISERS.get(str(method))
+    if package is not None and find_spec(package) is None:
+        raise MissingExtraError(
+            f"{checkpoint.source}/{subfolder} is stored quantised by {method}, which needs: "
+            f"pip install {package}"
+        )
     model_class: Any = getattr(diffusers, class_name)
     given = {} if quantization_config is None else {"quantization_config": quantization_config}
     try:

@@ -8,7 +8,7 @@ import pytest
 from kornia_ditf.calibration.grid import Grid
 from kornia_ditf.calibration.measure import Measurer, Records
 from kornia_ditf.calibration.samples import Task, same_scene, semantic
-from kornia_ditf.calibration.search import Calibration, calibrate
+from kornia_ditf.calibration.search import TOLERANCE, Calibration, calibrate
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError
 
@@ -44,7 +44,7 @@ def test_the_interval_holds_the_score_and_the_choice_is_as_sure_as_said(
     found = search(ditf, same_scene(photographs, warps=1, alpha=0.15), grid)
     assert 0 <= found.score.low <= found.score.value <= found.score.high <= 1
     assert 0 < found.certainty <= 1
-    assert found.score.value >= max(found.finalists.values()) - 0.005
+    assert found.score.value >= max(found.finalists.values()) - TOLERANCE
 
 
 def test_an_interrupted_run_goes_on_and_chooses_as_an_undisturbed_one(

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from originals import Weights, as_flux, as_sd3
+from originals import Weights, as_flux, as_sd3, gguf_file, weights_of
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 import kornia_ditf as kd
@@ -30,13 +30,6 @@ ORIGINALS: dict[str, Callable[[Mapping[str, Tensor]], Weights]] = {
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KORNIA_DITF_CACHE", str(tmp_path / "cache"))
-
-
-def weights_of(folder: Path) -> Weights:
-    found: Weights = {}
-    for shard in (folder / "transformer").glob("*.safetensors"):
-        found |= load_file(shard)
-    return found
 
 
 def save(weights: Mapping[str, Tensor], path: Path, **metadata: str) -> Path:
@@ -90,21 +83,6 @@ def test_a_plan_is_what_is_held(tiny_checkpoint: Checkpoints, tmp_path: Path) ->
     held = sum(value.numel() * value.itemsize for value in transformer.state_dict().values())
     assert plan.transformer_held == held < plan.transformer_whole
     assert plan.download == {} and str(path) in plan.source and plan.vae_held > 0
-
-
-def gguf_file(weights: Mapping[str, Tensor], path: Path, *, architecture: str = "sd3") -> Path:
-    gguf = pytest.importorskip("gguf")
-    writer = gguf.GGUFWriter(path, architecture)
-    for name, value in weights.items():
-        kind = gguf.GGMLQuantizationType.Q8_0
-        fits = value.ndim == 2 and value.shape[1] % 32 == 0
-        data = gguf.quants.quantize(value.numpy(), kind) if fits else value.numpy()
-        writer.add_tensor(name, data, raw_dtype=kind if fits else None)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 def test_gguf_gives_what_diffusers_own_loader_gives(

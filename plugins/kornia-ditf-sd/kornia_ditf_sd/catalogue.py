@@ -27,7 +27,8 @@ def _load(repo: str, preset: Mapping[str, Any], **given: Any) -> DenseDescriptor
 def _use(preset: Mapping[str, Any], loaded: Any, **given: Any) -> DenseDescriptor:
     from kornia_ditf_sd.loading import use_loaded
 
-    return use_loaded(loaded, **_changed(preset, given))
+    own = {name: value for name, value in preset.items() if name != "weights"}
+    return use_loaded(loaded, **_changed(own, given))
 
 
 def _changed(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,6 +64,28 @@ def _spec(
         source=source,
         license=licence,
         protocol=protocol,
+    )
+
+
+def _clean(
+    base: str,
+    repo: str,
+    licence: str = "MIT (its model card); base: CreativeML OpenRAIL++-M",
+    **preset: Any,
+) -> DescriptorSpec:
+    return _spec(
+        f"cleandift-{base}",
+        repo,
+        "CleanDIFT (arXiv 2412.03439), its notebook on correspondence: the clean latent, the "
+        "second up block; the timestep is the one its training began with, since the learned one "
+        "is not in the file of the UNet (second-hand: public copies of its code and model card)",
+        licence=licence,
+        weights=f"CompVis/cleandift/cleandift_{base.replace('.', '')}_unet.safetensors",
+        up_ft_index=1,
+        timestep=261,
+        ensemble=1,
+        clean=True,
+        **preset,
     )
 
 
@@ -122,5 +145,9 @@ SPECS = (
         timestep=250,
         ensemble=1,
         long_side=1024,
+    ),
+    _clean("sd2.1", _SD21, size=(768, 768)),
+    _clean(
+        "sd1.5", _SD15, licence="MIT (its model card); base: CreativeML OpenRAIL-M", size=(512, 512)
     ),
 )

@@ -28,6 +28,8 @@ class DIFTConfig:
         up_ft_index: whose output is taken, counted from 0: the UNet's up block.
         timestep: an integer that the model was trained at; 0 is clean.
         ensemble: number of noise draws whose features are averaged.
+        clean: give the UNet the latent without noise, as weights of CleanDIFT want it; the
+            timestep is then what its time embedding is told alone.
         prompt: what the model is told when the caller gives no prompt.
         seed: of the noise draws.
         size: height and width to squash images to, multiples of 8; None keeps their aspect.
@@ -51,6 +53,7 @@ class DIFTConfig:
     up_ft_index: int = 1
     timestep: int = 261
     ensemble: int = 8
+    clean: bool = False
     prompt: str = ""
     seed: int = 0
     size: tuple[int, int] | None = None
@@ -66,6 +69,10 @@ class DIFTConfig:
         for name in ("long_side", "rows_per_forward"):
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), minimum=1)
+        if self.clean and self.ensemble != 1:
+            raise InvalidArgumentError(
+                f"clean=True draws no noise to average: ensemble must be 1, got {self.ensemble}"
+            )
         if not isinstance(self.prompt, str):
             raise InvalidArgumentError(f"prompt must be a string, got {self.prompt!r}")
         if self.posterior not in get_args(Posterior):
@@ -183,7 +190,9 @@ class DIFT(DenseDescriptor):
         pairs = [(image, draw) for image in range(len(latent)) for draw in range(noise.shape[1])]
         for start in range(0, len(pairs), rows):
             images, draws = map(list, zip(*pairs[start : start + rows], strict=True))
-            noisy = self.schedule.mix(latent[images], noise[images, draws], self.config.timestep)
+            noisy = latent[images]
+            if not self.config.clean:
+                noisy = self.schedule.mix(noisy, noise[images, draws], self.config.timestep)
             told = Conditioning(
                 {name: value[images] for name, value in conditioning.tensors.items()}
             )

@@ -14,6 +14,7 @@ from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint, take_hub_options
 from kornia_ditf.loading.memory import LoadedModel, LoadedPromptEncoder
 from kornia_ditf.loading.prompts import CachedPromptEncoder
+from kornia_ditf.loading.weight_file import WeightFile, as_file
 from kornia_ditf.loading.weights import load_vae_encoder
 from kornia_ditf.utils.checks import read_placement
 from kornia_ditf_sd.descriptor import DIFT, DIFTConfig
@@ -35,6 +36,7 @@ def load_dift(
     *,
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
+    weights: str | Path | None = None,
     **options: Any,
 ) -> DIFT:
     """Load a DIFT descriptor: the UNet up to its up block, and the VAE's encoder.
@@ -46,6 +48,8 @@ def load_dift(
         dtype: of the UNet; None is bfloat16 on an accelerator, float32 on a CPU. The VAE's encoder
             stays in float32: SDXL's overflows float16.
         device: where to compute.
+        weights: a safetensors file with the UNet's weights in place of the source's, or such a file
+            on the hub, as owner/name/file.
         options: `revision`, `token`, `cache_dir`, `local_files_only` and `variant` as for
             `kornia_ditf.loading.checkpoint.Checkpoint`; all others are fields of `DIFTConfig`.
 
@@ -61,8 +65,10 @@ def load_dift(
     pipeline = str(checkpoint.json("model_index.json").get("_class_name"))
     if pipeline not in _PIPELINES:
         raise CheckpointError(f"{source} holds a {pipeline}; known are {', '.join(_PIPELINES)}")
+    file = None if weights is None else _open_weights(weights, hub)
+    identity = checkpoint.identity if file is None else f"{file.identity} {checkpoint.identity}"
     descriptor = DIFT(
-        load_unet(checkpoint, config.up_ft_index, dtype),
+        load_unet(checkpoint, config.up_ft_index, dtype, file),
         load_vae_encoder(checkpoint),
         prompt_encoder=CachedPromptEncoder(
             checkpoint,
@@ -74,9 +80,18 @@ def load_dift(
         ),
         schedule=read_schedule(checkpoint),
         config=config,
-        identity=checkpoint.identity,
+        identity=identity,
     )
     return descriptor.eval().requires_grad_(False).to(place)
+
+
+def _open_weights(weights: str | Path, hub: Mapping[str, Any]) -> WeightFile:
+    path = as_file(weights)
+    if path is None:
+        owner, _, name = str(weights).rpartition("/")
+        options = {key: value for key, value in hub.items() if key not in ("revision", "variant")}
+        path = Checkpoint(owner or str(weights), **options).file(name)
+    return WeightFile(path)
 
 
 def use_loaded(loaded: LoadedModel, **options: Any) -> DIFT:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from kornia_ditf.errors import CaptureError, CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.loading.single_file import load_single_file
+from kornia_ditf.loading.weight_file import WeightFile
 from kornia_ditf.loading.weights import Layout, load_transformer
 from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.hooks import StopForward, run_with_hooks
@@ -51,18 +53,29 @@ def capture_up_block(unet: nn.Module, up_ft_index: int, inputs: Mapping[str, Any
     raise CaptureError(f"the forward of {type(unet).__name__} never reached up block {up_ft_index}")
 
 
-def load_unet(checkpoint: Checkpoint, up_ft_index: int, dtype: torch.dtype) -> nn.Module:
+def load_unet(
+    checkpoint: Checkpoint, up_ft_index: int, dtype: torch.dtype, file: WeightFile | None = None
+) -> nn.Module:
     """Load a UNet up to an up block; later blocks are neither read nor held.
+
+    Args:
+        checkpoint: where the UNet's configuration and weights are.
+        up_ft_index: the last up block.
+        dtype: of the weights.
+        file: holds the weights, in place of the checkpoint.
 
     Raises:
         CheckpointError: a file or tensor is missing, damaged, or of another model.
         HubError: the hub does not give a file.
         InvalidArgumentError: the UNet has no such block.
     """
-    blocks = checkpoint.json("unet/config.json").get("up_block_types")
+    config = checkpoint.json("unet/config.json")
+    blocks = config.get("up_block_types")
     if not isinstance(blocks, list):
         raise CheckpointError(f"{checkpoint.source}/unet/config.json names no up_block_types")
     check_integer("up_ft_index", up_ft_index, 0, len(blocks) - 1)
+    if file is not None:
+        return load_single_file(file, _LAYOUT, config, last_block=up_ft_index, dtype=dtype)
     return load_transformer(
         checkpoint,
         _LAYOUT,

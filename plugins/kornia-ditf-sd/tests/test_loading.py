@@ -16,10 +16,12 @@ import torch
 from kornia_ditf_sd.catalogue import SPECS
 from kornia_ditf_sd.descriptor import DIFT, DIFTConfig
 from kornia_ditf_sd.loading import load_dift
+from safetensors.torch import save_file
 from torch import Tensor
 
 import kornia_ditf as kd
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
+from kornia_ditf.loading.latents import encode_images
 from kornia_ditf.loading.memory import take_apart
 from kornia_ditf.registry.families import describe_loaded
 
@@ -118,7 +120,7 @@ class TestPresets:
         numbers = {
             spec.name: (options["up_ft_index"], options["timestep"], options["ensemble"])
             for spec in SPECS
-            if not spec.source.startswith("uncalibrated")
+            if spec.source.startswith("DIFT's")
             for _, options in [spec.load.args]
         }
         assert numbers == {
@@ -129,7 +131,10 @@ class TestPresets:
 
     @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
     def test_their_options_are_valid(self, spec: kd.DescriptorSpec) -> None:
-        DIFTConfig(**spec.load.args[1])
+        preset = dict(spec.load.args[1])
+        assert ("weights" in preset) == preset.get("clean", False)
+        preset.pop("weights", None)
+        DIFTConfig(**preset)
 
     def test_a_long_side_takes_the_place_of_a_presets_size(self, folder: Give) -> None:
         def config(**options: Any) -> Any:
@@ -173,3 +178,33 @@ class TestInMemory:
             model.register_to_config(cross_attention_dim=width)
             found = describe_loaded(take_apart((model, None)), SPECS)
             assert found.name == name
+
+
+class TestCleanWeights:
+    @torch.no_grad()
+    def test_a_file_of_the_unet_sees_the_clean_latent(self, folder: Give, tmp_path: Path) -> None:
+        path = folder("sd2.1")
+        unet: Any = diffusers.UNet2DConditionModel.from_pretrained(path, subfolder="unet").eval()
+        for parameter in unet.parameters():
+            parameter.mul_(1.1)
+        file = tmp_path / "cleandift_sd21_unet.safetensors"
+        save_file(unet.state_dict(), file)
+        options: dict[str, Any] = {"source": path, "weights": file, "size": (64, 128)}
+        clean: Any = kd.create_descriptor("cleandift-sd2.1", **options)
+        found = clean(image(), "a cat")
+        latent = encode_images(clean.vae, image())
+        told = clean.prompt_encoder(["a cat"])["prompt_embeds"]
+        seen: list[Tensor] = []
+        unet.up_blocks[1].register_forward_hook(lambda *args: seen.append(args[-1]))
+        unet(latent, 261, told)
+        torch.testing.assert_close(found.data, seen[0], rtol=0, atol=1e-5)
+        assert len(clean.unet.up_blocks) == 4 and file.name in str(clean.identity)
+        pipe = (clean.unet, clean.vae, diffusers.PNDMScheduler.from_pretrained(path / "scheduler"))
+        given = kd.create_descriptor(
+            "cleandift-sd2.1", source=pipe, prompt_encoder=clean.prompt_encoder, size=(64, 128)
+        )
+        assert torch.equal(given(image(), "a cat").data, found.data)
+
+    def test_there_is_no_noise_to_average(self) -> None:
+        with pytest.raises(InvalidArgumentError, match="ensemble must be 1"):
+            DIFTConfig(clean=True, ensemble=8)
