@@ -29,6 +29,7 @@ from .fusion import FusedDescriptor
 from .massive import channels_of_gates, describe_channels, discard_channels, find_massive_channels
 from .matchers.base import ImageMatcher, MatcherSpec
 from .matching.flow import Flow, dense_flow
+from .matching.joint import joint_pca
 from .matching.keypoints import (
     Argmax,
     Target,
@@ -74,6 +75,7 @@ from .search.verified import Attempt, ImageMatches, match_images
 from .sfm.folder import FolderMatches, match_folder
 from .sfm.graph import CorrespondenceGraph, ImagePair, ViewedImage
 from .sfm.tracks import merge_keypoints
+from .tiled import TiledDescriptor
 from .treatments import (
     TREATMENTS,
     Treatment,
@@ -137,6 +139,7 @@ __all__ = [
     "SequenceResult",
     "Tap",
     "Target",
+    "TiledDescriptor",
     "TopK",
     "Treatment",
     "TreatmentSpec",
@@ -173,6 +176,7 @@ __all__ = [
     "find_treatment",
     "fit_image",
     "hookimpl",
+    "joint_pca",
     "list_backbones",
     "list_datasets",
     "list_descriptors",

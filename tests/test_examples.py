@@ -193,6 +193,12 @@ def test_a_scene_is_reconstructed_from_its_views(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_closer_look_lowers_the_error(tmp_path: Path) -> None:
+    options = ("--side", "200", "--zoom", "2", "--tiles", "")
+    _, plain, closer = run("large_photographs.py", tmp_path, *options).splitlines()
+    assert float(closer.split()[3]) < float(plain.split()[2])
+
+
 def test_two_calibrations_are_compared(tmp_path: Path) -> None:
     setting = {"timestep": 0, "long_side": 64, "draws": 1, "block": 1, "treatment": "raw"}
     values = {

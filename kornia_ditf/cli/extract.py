@@ -40,6 +40,7 @@ def extract(
     timestep: options.Timestep = None,
     treatment: options.TreatmentName = None,
     long_side: options.LongSide = None,
+    tiles: options.Tiles = None,
     ensemble: options.Ensemble = None,
     rows: options.Rows = None,
     prompt: options.Prompt = None,
@@ -89,6 +90,8 @@ def extract(
 
     paths = list({path.resolve(): path for path in images}.values())
     blocks = sorted(set(block or ()))
+    if tiles is not None and len(blocks) > 1:
+        raise InvalidArgumentError("--tiles describes one block; give --block once")
     if export is not None:
         if len(blocks) > 1:
             raise InvalidArgumentError("--export writes one block; give --block once")
@@ -100,6 +103,7 @@ def extract(
         "timestep": timestep,
         "treatment": treatment,
         "long_side": long_side,
+        "tiles": tiles,
         "ensemble": ensemble,
         "rows_per_forward": rows,
         "prompt": prompt,

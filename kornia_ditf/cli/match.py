@@ -34,6 +34,7 @@ def match(
     timestep: options.Timestep = None,
     treatment: options.TreatmentName = None,
     long_side: options.LongSide = None,
+    tiles: options.Tiles = None,
     ensemble: options.Ensemble = None,
     rows: options.Rows = None,
     prompt: Annotated[
@@ -71,6 +72,15 @@ def match(
             "sizes of a third to three times ('scales'), 'both' or 'none'.",
         ),
     ] = "both",
+    refine: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Look closer: find the points of B again in parts of the images, with tokens N "
+            "times smaller.",
+        ),
+    ] = None,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -113,6 +123,8 @@ def match(
         "--source": source,
         "--timestep": timestep,
         "--treatment": treatment,
+        "--tiles": tiles,
+        "--refine": refine,
         "--ensemble": ensemble,
         "--rows": rows,
         "--prompt": prompt,
@@ -161,6 +173,7 @@ def match(
             "timestep": timestep,
             "treatment": treatment,
             "long_side": long_side,
+            "tiles": tiles,
             "ensemble": ensemble,
             "rows_per_forward": rows,
             "prompt": prompts[0] if len(prompts) == 1 else None,
@@ -186,6 +199,7 @@ def match(
             search=kind,
             maps=maps,
             min_score=min_score,
+            zoom=refine,
         )
     found, threshold_px = searched.matches, searched.threshold
     fits = len(found) >= MIN_MATCHES and searched.verification.matrix is not None
@@ -209,6 +223,7 @@ def match(
             "massive_channels_from": origin,
         },
         "min_score": min_score,
+        "refine": refine,
         "search": {
             "kind": kind,
             "chosen": searched.chosen,

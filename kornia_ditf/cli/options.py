@@ -86,6 +86,14 @@ LongSide = Annotated[
         help="Scale images to this longest side; 0 keeps their size.  [default: preset]",
     ),
 ]
+Tiles = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Describe large images in overlapping tiles, at N times the longest side.",
+    ),
+]
 Ensemble = Annotated[
     int | None, typer.Option(metavar="E", help="Average this many noise draws.  [default: preset]")
 ]

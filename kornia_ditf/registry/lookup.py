@@ -52,6 +52,7 @@ from kornia_ditf.registry.loggers import forget_loggers, list_loggers
 from kornia_ditf.registry.options import known_options, no_such_option
 from kornia_ditf.registry.plugins import Plugin, describe_error, installed_plugins
 from kornia_ditf.registry.treatments import forget_treatments, list_treatments, read_config
+from kornia_ditf.tiled import TiledDescriptor
 from kornia_ditf.utils.checks import did_you_mean, read_dtype
 
 DEFAULT_BACKBONE = "nano"
@@ -190,7 +191,11 @@ def find_descriptor(name: str | Path, **hub: Any) -> Spec:
 
 
 def create_descriptor(
-    name: str | Path | Any = DEFAULT_BACKBONE, *, source: str | Path | Any = None, **options: Any
+    name: str | Path | Any = DEFAULT_BACKBONE,
+    *,
+    source: str | Path | Any = None,
+    tiles: int = 1,
+    **options: Any,
 ) -> DenseDescriptor:
     """Load a dense descriptor with its preset: a DiTF on a backbone, or whatever a plugin adds.
 
@@ -202,6 +207,8 @@ def create_descriptor(
             preset is that of the hub id it was loaded from, or else the neutral one.
         source: where a named one's weights are, if not in its own repository: a folder, a hub id,
             or a model in memory.
+        tiles: describe images in tiles, at so many times the preset's longest side; see
+            `TiledDescriptor`.
         options: for a backbone, fields of `DiTFConfig` change the preset (`block`, `timestep` ...),
             `preset` is the file of a calibrated one or `"none"`, and all others go
             to its loader (`dtype`, `device`, `offload`, `revision`, `guidance` ...). For a fusion,
@@ -232,15 +239,17 @@ def create_descriptor(
     else:
         spec = find_descriptor(name, **hub_options(options))
     place = None if source is None else _check_source(source)
+    descriptor: DenseDescriptor
     if isinstance(spec, BackboneSpec):
-        return _create_ditf(spec, place, options)
-    places = () if not isinstance(place, LoadedModel) else (place,)
-    if isinstance(place, str | Path):
-        options["source"] = place
-    descriptor: DenseDescriptor = _check_made(
-        spec, load_spec(spec, places, options), DenseDescriptor
-    )
-    return descriptor
+        descriptor = _create_ditf(spec, place, options)
+    else:
+        places = () if not isinstance(place, LoadedModel) else (place,)
+        if isinstance(place, str | Path):
+            options["source"] = place
+        descriptor = _check_made(spec, load_spec(spec, places, options), DenseDescriptor)
+    if tiles == 1:
+        return descriptor
+    return TiledDescriptor(descriptor, tiles, multiple=spec.pixels_per_token)
 
 
 def create_ditf(

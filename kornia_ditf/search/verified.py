@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-import numpy as np
 from torch import Tensor
 
 from kornia_ditf.dense import DenseDescriptor, one_prompt_each
@@ -24,7 +23,8 @@ from kornia_ditf.metrics.functional import project
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, create_descriptor
 from kornia_ditf.search.alignment import align_matches
-from kornia_ditf.search.views import View, bounding_box
+from kornia_ditf.search.closer import look_closer
+from kornia_ditf.search.views import View, bounding_box, similarity_at, transform_points
 from kornia_ditf.types import DescriptorMap, Matches
 
 Kind = Literal["none", "scales", "turns", "both"]
@@ -126,6 +126,7 @@ def match_images(
     min_score: float | None = None,
     ratio: float | None = None,
     refined: bool = True,
+    zoom: int | None = None,
 ) -> ImageMatches:
     """Match two images, also where one is turned or much larger than the other.
 
@@ -150,6 +151,9 @@ def match_images(
         ratio: discard matches that are not distinctive, in (0, 1]; see `match`.
         refined: move the points of B between tokens, to where the cosine peaks (`refine`), and
             from there to where the pixels of the two images agree best (`align_matches`).
+        zoom: look closer at what was matched: parts of both images are described with tokens so
+            many times smaller, as far as the images have the pixels, and each point of B is found
+            again there, up to a token from where it was. The threshold becomes such a token.
 
     Returns:
         the matches in pixels of both images, their geometry, and what was tried.
@@ -189,6 +193,8 @@ def match_images(
         fine = pair.compare_again(best)
         fallback = best if best.attempt.reaches(_SURE) else plain
         best = fine if fine.attempt.reaches(_LIKELY) else fallback
+    if zoom is not None:
+        best = pair.look_closer(best, zoom)
     matches, verification = best.matches, best.verification
     if refined:
         matches, verification = _align(images, best)
@@ -263,8 +269,7 @@ class _Found:
     verification: Verification
     threshold: float
     attempt: Attempt
-    map_a: DescriptorMap
-    map_b: DescriptorMap
+    token_a: float
 
 
 class _Pair:
@@ -301,7 +306,8 @@ class _Pair:
     def compare_again(self, found: _Found) -> _Found:
         """Compare the parts that both images show, turned alike, at full size."""
         points = found.verification.inlier_matches
-        scale, turn = _similarity(found.verification, points.points_a)
+        assert found.verification.matrix is not None
+        scale, turn = similarity_at(found.verification.matrix.numpy(), points.points_a)
         boxes = [
             bounding_box(each.double().cpu().numpy(), view.size)
             for each, view in zip((points.points_a, points.points_b), self.views, strict=True)
@@ -319,6 +325,24 @@ class _Pair:
             part = (view if box is None else view.crop(box)).shrink(2 * side).turn(turns[index])
             described.append((part, self._run(index, side, part)))
         return self._match(*described[0], *described[1], scale, turn, refined=True)
+
+    def look_closer(self, found: _Found, zoom: int) -> _Found:
+        """Find the points of B again in parts of the images, at a higher resolution."""
+        view_a, view_b = self.views[0], self.views[1].turn(found.attempt.turn)
+        points = transform_points(view_b.matrix, found.matches.points_b)
+        closer, threshold = look_closer(
+            Matches(found.matches.points_a, points, found.matches.scores),
+            view_a,
+            view_b,
+            self.descriptor,
+            (found.token_a, found.threshold),
+            max(self._described[0, self.sides[0], 0.0][1].grid),
+            zoom,
+            self.prompts,
+        )
+        matches = Matches(closer.points_a, view_b.to_image(closer.points_b), closer.scores)
+        verification = verify(matches, threshold=threshold)
+        return replace(found, matches=matches, verification=verification, threshold=threshold)
 
     def _describe(self, index: int, side: int, turn: float) -> tuple[View, DescriptorMap]:
         key = (index, side, turn)
@@ -351,8 +375,7 @@ class _Pair:
             view_a.to_image(found.points_a), view_b.to_image(found.points_b), found.scores
         )
         # One token of B: closer than that, two neighbouring tokens are as good.
-        tokens = zip(view_b.size, map_b.grid, strict=True)
-        threshold = max(pixels / count for pixels, count in tokens) / view_b.magnification
+        threshold = _token(view_b, map_b)
         verification = verify(matches, threshold=threshold)
         attempt = Attempt(
             scale,
@@ -363,17 +386,10 @@ class _Pair:
             int(verification.inliers.sum()),
         )
         self.attempts.append(attempt)
-        return _Found(matches, verification, threshold, attempt, map_a, map_b)
+        return _Found(matches, verification, threshold, attempt, _token(view_a, map_a))
 
 
-def _similarity(verification: Verification, points_a: Tensor) -> tuple[float, float]:
-    """Read the scale of A against B, and the turn that brings B upright, where the inliers are."""
-    assert verification.matrix is not None
-    matrix = verification.matrix.numpy()
-    x, y = points_a.double().mean(0).tolist()
-    u, v, w = matrix @ [x, y, 1.0]
-    jacobian = (matrix[:2, :2] - np.outer([u / w, v / w], matrix[2, :2])) / w
-    turn = math.degrees(
-        math.atan2(jacobian[1, 0] - jacobian[0, 1], jacobian[0, 0] + jacobian[1, 1])
-    )
-    return 1 / max(1e-6, abs(np.linalg.det(jacobian)) ** 0.5), turn
+def _token(view: View, described: DescriptorMap) -> float:
+    """Return the longer side of a token, in pixels of the whole image."""
+    tokens = zip(view.size, described.grid, strict=True)
+    return max(pixels / count for pixels, count in tokens) / view.magnification

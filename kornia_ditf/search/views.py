@@ -102,3 +102,14 @@ def transform_points(matrix: NDArray[Any], points: Tensor) -> Tensor:
     """Apply an affine matrix (3, 3) to points (x, y), shape (..., 2)."""
     affine = torch.from_numpy(matrix[:2]).float().to(points.device)
     return points @ affine[:, :2].T + affine[:, 2]
+
+
+def similarity_at(matrix: NDArray[Any], points: Tensor) -> tuple[float, float]:
+    """Read the scale of A against B, and the turn that brings B upright, where the points are."""
+    x, y = points.double().mean(0).tolist()
+    u, v, w = matrix @ [x, y, 1.0]
+    jacobian = (matrix[:2, :2] - np.outer([u / w, v / w], matrix[2, :2])) / w
+    turn = math.degrees(
+        math.atan2(jacobian[1, 0] - jacobian[0, 1], jacobian[0, 0] + jacobian[1, 1])
+    )
+    return 1 / max(1e-6, abs(np.linalg.det(jacobian)) ** 0.5), turn

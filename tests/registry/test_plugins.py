@@ -338,4 +338,4 @@ def test_every_hook_is_called() -> None:
     from kornia_ditf.registry import hookspecs
 
     assert set(plugins.HOOKS) == {name for name in vars(hookspecs) if name.startswith("register_")}
-    assert {*KINDS, *TREATMENT_KINDS, "register_commands"} == set(plugins.HOOKS)
+    assert {*KINDS, *TREATMENT_KINDS, "register_loggers", "register_commands"} == set(plugins.HOOKS)

@@ -33,10 +33,11 @@ def test_given_limits_make_pictures_comparable() -> None:
 
 
 def test_the_point_is_marked() -> None:
-    plain = draw_similarity(GREY, torch.rand(4, 6))
-    marked = draw_similarity(GREY, torch.rand(4, 6), point=(100.0, 200.0))
-    assert int(marked[200, 100, 0]) - marked[200, 100, 1] > 80
-    assert abs(int(plain[200, 100, 0]) - int(plain[200, 100, 1])) < 80
+    similarity = torch.linspace(0, 1, 24).view(4, 6)
+    plain = draw_similarity(GREY, similarity)
+    marked = draw_similarity(GREY, similarity, point=(100.0, 200.0))
+    assert int(marked[200, 100, 0]) - int(marked[200, 100, 1]) > 80
+    assert int(plain[200, 100, 0]) - int(plain[200, 100, 1]) < 80
 
 
 @pytest.mark.parametrize(

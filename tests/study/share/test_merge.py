@@ -52,6 +52,8 @@ def test_parts_of_the_pairs_give_the_tables_of_the_whole_in_any_order(
 ) -> None:
     parts = [studies(f"part {n}", part=(n, 2)) for n in (1, 2)]
     check_tables(parts[::-1], reported, tmp_path / "merged")
+    for out, told in ((parts[0], True), (tmp_path / "merged", False)):
+        assert ("Part 1 of 2 of the pairs" in write_report(out)[0].read_text("utf-8")) == told
     third = studies("part 3", part=(3, 3))
     for pieces, message in (
         ([parts[0], parts[0]], "part 1/2 of 'nano block 1 treatment raw' on 'folder' is there tw"),
