@@ -29,6 +29,7 @@ from .fusion import FusedDescriptor
 from .massive import channels_of_gates, describe_channels, discard_channels, find_massive_channels
 from .matchers.base import ImageMatcher, MatcherSpec
 from .matching.flow import Flow, dense_flow
+from .matching.joint import joint_pca
 from .matching.keypoints import (
     Argmax,
     Target,
@@ -175,6 +176,7 @@ __all__ = [
     "find_treatment",
     "fit_image",
     "hookimpl",
+    "joint_pca",
     "list_backbones",
     "list_datasets",
     "list_descriptors",

@@ -17,28 +17,12 @@ from torch import Tensor, nn
 from kornia_ditf.errors import CaptureError, DiTFError, ImageError, InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.types import DescriptorMap, Discarded, Frame
+from kornia_ditf.types.prepared import PreparedImage
 from kornia_ditf.utils.checks import check_integer, check_spec
 from kornia_ditf.utils.isolation import eager
 from kornia_ditf.utils.pipeline import readers, run_in_groups
 from kornia_ditf.utils.state import leave_out_frozen
-from kornia_ditf.utils.values import Check, deferred_checks
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PreparedImage:
-    """Images as `DenseDescriptor.prepare` reads them, ready to be described.
-
-    Args:
-        pixels: RGB in [0, 1], shape (B, 3, h, w), of the model's size if the descriptor fits them.
-        frame: how the images' pixels map onto these.
-        exact: the same in float32 on the CPU, as noise is drawn by it.
-        checks: conditions on an accelerator's values that were not read yet.
-    """
-
-    pixels: Tensor
-    frame: Frame
-    exact: Tensor | None = None
-    checks: list[Check] = field(default_factory=list)
+from kornia_ditf.utils.values import deferred_checks
 
 
 class DenseDescriptor(nn.Module, ABC):

@@ -15,7 +15,6 @@ from torch import Tensor
 from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.config import DiTFConfig
 from kornia_ditf.dense import (
-    PreparedImage,
     join_maps,
     mean_maps,
     one_prompt_each,
@@ -32,6 +31,7 @@ from kornia_ditf.preprocess import ImageLike, as_image, fit_image
 from kornia_ditf.tap import checking_every_capture
 from kornia_ditf.treatments import describe_tap, learn_from_blank
 from kornia_ditf.types import Conditioning, DescriptorMap, Discarded, Frame, Tap
+from kornia_ditf.types.prepared import PreparedImage
 from kornia_ditf.utils.isolation import eager
 from kornia_ditf.utils.values import deferred_checks, settle_checks
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kornia_ditf.dense import DenseDescriptor, PreparedImage
+    from kornia_ditf.dense import DenseDescriptor
     from kornia_ditf.types import DescriptorMap
+    from kornia_ditf.types.prepared import PreparedImage
 
 _LONGEST_NAME = 255  # bytes, on common file systems
 # Files that agree in these were made with the same settings.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import chain
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.errors import CheckpointError, InvalidArgumentError, MissingExtraError
+from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.header import damaged, read_header
 from kornia_ditf.loading.quantisation import find_scales, refuse_quantised, rescale
@@ -262,7 +262,9 @@ def _read(
         path = checkpoint.file(file)
         header = read_header(path)
         scales = find_scales(header)
-        extra = refuse_quantised(str(path), header, known={*read, *scales.values()})
+        beside = set(scales.values())
+        plain = {n: d for n, d in header.dtypes.items() if n not in beside}
+        extra = refuse_quantised(str(path), replace(header, dtypes=plain), known=read)
         if extra:
             logger.warning(
                 "%s has a tensor %r that the configuration has no place for; it is ignored",
@@ -323,9 +325,9 @@ def _load_quantized(
     method = stored.get("quant_method") if isinstance(stored, dict) else None
     package = _QUANTISERS.get(str(method))
     if package is not None and find_spec(package) is None:
-        raise MissingExtraError(
-            f"{checkpoint.source}/{subfolder} is stored quantised by {method}, which needs: "
-            f"pip install {package}"
+        raise CheckpointError(
+            f"cannot load {checkpoint.source}/{subfolder} quantised, as which it is stored: "
+            f"{method} is not installed; pip install {package}"
         )
     model_class: Any = getattr(diffusers, class_name)
     given = {} if quantization_config is None else {"quantization_config": quantization_config}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kornia_ditf.backbones.video import VideoBackbone, split_frames
 from kornia_ditf.config import DiTFConfig
-from kornia_ditf.dense import DenseDescriptor, PreparedImage
+from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.massive import find_massive_channels
@@ -19,6 +19,7 @@ from kornia_ditf.noise import draw_image_noise
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.tap import checking_every_capture
 from kornia_ditf.types import DescriptorMap, Discarded, Tap
+from kornia_ditf.types.prepared import PreparedImage
 from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.isolation import eager
 from kornia_ditf.video.frames import VideoFrame, read_frames

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import kornia_ditf as kd
-from kornia_ditf.errors import MissingExtraError
+from kornia_ditf.errors import CheckpointError
 from kornia_ditf.loading import weights
 from kornia_ditf.loading.weights import without_progress_bars
 
@@ -29,7 +29,7 @@ def test_a_folder_names_the_package_that_it_needs(
     stored = {"quantization_config": {"quant_method": package}}
     path.write_text(json.dumps({**json.loads(path.read_text()), **stored}))
     monkeypatch.setattr(weights, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=f"quantised by {package}.*pip install {package}"):
+    with pytest.raises(CheckpointError, match=f"as which it is stored.*pip install {package}"):
         kd.create_descriptor(folder)
 
 

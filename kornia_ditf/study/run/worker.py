@@ -12,7 +12,7 @@ import torch
 
 from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
-from kornia_ditf.dense import DenseDescriptor, PreparedImage
+from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import DamagedFileError, DiTFError, MatcherError
 from kornia_ditf.massive import ChannelRecorder
@@ -38,6 +38,7 @@ from kornia_ditf.study.run.apart import HungError, MatcherProcess
 from kornia_ditf.study.store.cache import MapCache, MapReader
 from kornia_ditf.study.store.records import pair_row, sequence_row, write_part
 from kornia_ditf.types import DescriptorMap
+from kornia_ditf.types.prepared import PreparedImage
 from kornia_ditf.utils.checks import read_dtype
 from kornia_ditf.utils.measuring import Meter, count_flops
 from kornia_ditf.utils.pipeline import readers, run_in_groups

@@ -1,0 +1,97 @@
+"""Joint PCA of two images' tokens, a step between describing and matching.
+
+Source: sd-dino (arXiv 2305.15347), whose released code reduces each block's tokens of both images
+together (`torch.pca_lowrank`, centred); the best rows of DiTF (arXiv 2505.18584) do so as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.types import DescriptorMap
+from kornia_ditf.utils.checks import check_integer, check_one_of
+
+_SEED = 0
+
+
+def joint_pca(
+    map_a: DescriptorMap,
+    map_b: DescriptorMap,
+    width: int | Sequence[int],
+    *,
+    parts: Sequence[int] | None = None,
+    method: Literal["exact", "lowrank"] = "exact",
+) -> tuple[DescriptorMap, DescriptorMap]:
+    """Project two maps onto the principal components of their tokens together.
+
+    The tokens of both images are joined, centred by their mean, and projected onto the first right
+    singular vectors. Where fewer exist than asked for, all are kept.
+
+    Args:
+        map_a: of one image, B = 1.
+        map_b: of the other.
+        width: how many components to keep; several where the channels have parts.
+        parts: numbers of channels, as a descriptor of several blocks or a fusion joins them. Each
+            part is reduced by itself, to its own `width`, and the results are joined (sd-dino).
+        method: `exact` singular vectors, or `lowrank` as published: `torch.pca_lowrank`, which is
+            faster for wide descriptors and approximate. Its random start is always the same.
+
+    Returns:
+        both maps with fewer channels, float32. Channels that were discarded are no longer named.
+
+    Raises:
+        InvalidArgumentError: the maps are not of one image and one width, or the parts do not fit.
+
+    Example:
+        >>> from kornia_ditf.types import Frame
+        >>> frame = Frame((32, 40), (32, 40))
+        >>> a, b = (DescriptorMap(torch.randn(1, 16, 4, 5), frame) for _ in range(2))
+        >>> [each.data.shape[1] for each in joint_pca(a, b, 8)]
+        [8, 8]
+    """
+    channels = map_a.data.shape[1]
+    if len(map_a) != 1 or len(map_b) != 1 or map_b.data.shape[1] != channels:
+        raise InvalidArgumentError(
+            "joint PCA takes two maps of one image each with as many channels, got "
+            f"{tuple(map_a.data.shape)} and {tuple(map_b.data.shape)}"
+        )
+    check_one_of("method", method, ("exact", "lowrank"))
+    sizes = [channels] if parts is None else list(parts)
+    widths = [width] if isinstance(width, int) else list(width)
+    if sum(sizes) != channels or len(widths) != len(sizes):
+        raise InvalidArgumentError(
+            f"parts must add up to {channels} channels and have one width each, got parts="
+            f"{sizes} and widths {widths}"
+        )
+    for each in (*sizes, *widths):
+        check_integer("width", each, minimum=1)
+    joined = torch.cat([map_a.tokens[0], map_b.tokens[0]]).float()
+    reduced = [
+        _reduce(tokens, kept, method)
+        for tokens, kept in zip(torch.split(joined, sizes, dim=1), widths, strict=True)
+    ]
+    counts = [len(map_a.tokens[0]), len(map_b.tokens[0])]
+    halves = torch.split(torch.cat(reduced, 1), counts)
+    a, b = (
+        replace(each, data=half.T.reshape(1, -1, *each.grid), discarded=())
+        for each, half in zip((map_a, map_b), halves, strict=True)
+    )
+    return a, b
+
+
+def _reduce(tokens: Tensor, width: int, method: str) -> Tensor:
+    centred = tokens - tokens.mean(0)
+    width = min(width, *centred.shape)
+    if method == "exact":
+        directions: Tensor = torch.linalg.svd(centred, full_matrices=False).Vh
+        return centred @ directions[:width].T
+    with torch.random.fork_rng(devices=[tokens.device] if tokens.is_cuda else []):
+        torch.manual_seed(_SEED)
+        _, _, axes = torch.pca_lowrank(centred, q=width, center=False)
+    return centred @ axes
