@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from signal import SIGINT
 from subprocess import PIPE, Popen
 from typing import Any
 
@@ -23,15 +22,18 @@ PRESET = ["nano", None, None, "preset", "nothing"]
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Where the command serves the page; at the end Ctrl-C stops it."""
+    """Where the command serves the page; a signal stops it."""
     command = [sys.executable, "-m", "kornia_ditf", "demo", "--long-side", "256"]
     with Popen(command, stdout=PIPE, text=True) as server:
         assert server.stdout is not None
         found = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline())
         assert found is not None
-        yield found[0]
-        server.send_signal(SIGINT)
-        assert server.wait(30) == 0
+        try:
+            yield found[0]
+            server.terminate()  # SIGINT is ignored where the tests run in the background
+            assert server.wait(30) == 0
+        finally:
+            server.kill()
 
 
 def upload(address: str, path: Path) -> dict[str, Any]:
