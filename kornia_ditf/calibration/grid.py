@@ -126,7 +126,7 @@ class CostModel:
 
     Example:
         >>> CostModel(width=100, pixels_per_token=16).flops(Forward(0, 320, 1), block=0)
-        84000000.0
+        108000000.0
     """
 
     width: int

@@ -22,8 +22,8 @@ _SHARED = ("name", "identity", "timestep", "treatment")
 
 
 def is_stored(path: Path) -> bool:
-    """Whether a path names descriptors rather than an image: a file of them, or a folder."""
-    return path.suffix == ".safetensors" or path.is_dir()
+    """Whether a path names stored descriptors rather than an image."""
+    return path.suffix == ".safetensors"
 
 
 def match_stored(

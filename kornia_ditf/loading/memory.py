@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kornia_ditf.errors import CheckpointError, DiTFError, InvalidArgumentError
+from kornia_ditf.loading.prompts import is_component
 from kornia_ditf.types import Conditioning
 from kornia_ditf.utils.borrowing import borrowed
 from kornia_ditf.utils.isolation import isolated
@@ -113,7 +114,11 @@ class LoadedPromptEncoder:
         """Do nothing: the text encoders are in memory already."""
 
     def _embed(self, prompt: str) -> Mapping[str, Tensor]:
-        names = [name for name in self.pipeline.config if name.startswith("text_encoder")]
+        names = [
+            name
+            for name, value in self.pipeline.config.items()
+            if name.startswith("text_encoder") and is_component(value)
+        ]
         encoders = {name: getattr(self.pipeline, name, None) for name in names}
         modules = [each for each in encoders.values() if isinstance(each, nn.Module)]
         try:

@@ -186,7 +186,8 @@ class CachedPromptEncoder:
         checkpoint = self.checkpoint
         with building(self.dtype):
             modules = self.modules(checkpoint, self.dtype)
-        parts = [name for name in checkpoint.json("model_index.json") if name not in modules]
+        index = checkpoint.json("model_index.json")
+        parts = [name for name in index if name not in modules and is_component(index[name])]
         try:
             for part in parts:
                 if part.startswith("text_encoder"):
@@ -206,3 +207,15 @@ class CachedPromptEncoder:
                 f"needs: {error}"
             ) from error
         return pipeline.to(self.device)
+
+
+def is_component(value: Any) -> bool:
+    """Whether an entry of a pipeline's index names a part: its library and class, not a setting.
+
+    Example:
+        >>> is_component(["transformers", "T5EncoderModel"]), is_component([1, 2])
+        (True, False)
+    """
+    return isinstance(value, list | tuple) and all(
+        name is None or isinstance(name, str) for name in value
+    )

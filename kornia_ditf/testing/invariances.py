@@ -14,6 +14,9 @@ from kornia_ditf.testing.rules import (
     rounding,
 )
 
+_PROMPTS = ("a", 'a longer "text"')
+"""Of two lengths, and with quotes: some models read nothing else."""
+
 
 def results_repeat(subject: Loaded) -> None:
     """The same input has the same taps, whatever torch's seed, and after loading again."""
@@ -72,10 +75,10 @@ def prompts_are_rows_of_their_own(subject: Loaded) -> None:
     backbone = subject.backbone
     latent = subject.latents(2)
     try:
-        told = backbone.condition(["a", "a longer text"])
+        told = backbone.condition(list(_PROMPTS))
     except InvalidArgumentError:
         return  # it takes no prompts, or names of classes
-    for index, prompt in enumerate(("a", "a longer text")):
+    for index, prompt in enumerate(_PROMPTS):
         alone = backbone.condition([prompt])
         for name, value in alone.tensors.items():
             expect_equal(

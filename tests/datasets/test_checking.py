@@ -123,7 +123,9 @@ def test_masks_that_are_missing_or_of_another_size_are_named(tmp_path: Path) -> 
 def test_a_copy_that_lacks_a_folder_is_recognised_by_its_name(tmp_path: Path) -> None:
     shutil.rmtree(layouts.spair(tmp_path) / "JPEGImages")
     (defect,) = check(tmp_path / "SPair-71k").defects
-    assert defect.file.endswith("SPair-71k/JPEGImages") and "it is not there" in defect.reason
+    assert (
+        defect.file.endswith("SPair-71k/JPEGImages") and "there is no such folder" in defect.reason
+    )
 
 
 def test_what_is_no_data_set_is_none(tmp_path: Path) -> None:

@@ -118,6 +118,7 @@ def test_what_an_installation_lacks_is_said_before_loading(
     monkeypatch.setattr(kornia_models, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="has no LoFTR"):
         load_matcher("loftr", random_weights=True)
+    monkeypatch.setitem(sys.modules, "vismatch", None)
     with pytest.raises(MissingExtraError, match="pip install vismatch"):
         load_matcher("vismatch:roma")
 

@@ -161,7 +161,7 @@ def test_a_mistyped_path_suggests_no_backbone(name: str) -> None:
         ("varient", "did you mean 'variant'"),
         ("treatmant", "did you mean 'treatment'"),
         ("offlod", "did you mean 'offload'"),
-        ("anything", "options: architecture, block, cache_dir, "),
+        ("anything", "options: architecture, block, blocks, cache_dir, "),
     ],
 )
 def test_an_option_of_another_name_is_told_ours(option: str, told: str) -> None:
