@@ -22,8 +22,8 @@ _SHARED = ("name", "identity", "timestep", "treatment")
 
 
 def is_stored(path: Path) -> bool:
-    """Whether a path names stored descriptors rather than an image."""
-    return path.suffix == ".safetensors"
+    """Whether a path names stored descriptors rather than an image: a file, or a folder of them."""
+    return path.suffix == ".safetensors" or any(path.glob("*.safetensors"))
 
 
 def match_stored(
