@@ -25,7 +25,10 @@ except ImportError as error:
 
 _MAX_FILE = 25 * 1024**2
 _MAX_WAITING = 50
-_CSS = ".gradio-container { max-width: 1280px !important; margin: auto; }"
+_CSS = """
+.gradio-container { width: 100%; max-width: min(1280px, 100vw) !important; margin: auto; }
+.gradio-container .main, .gradio-container .contain { width: 100%; min-width: 0; }
+"""
 _INTRODUCTION = """# kornia_ditf
 Click a point in image A and see where it lands in image B. Every patch of an image is described by
 a [Diffusion Transformer](https://arxiv.org/abs/2505.18584) and compared by cosine.
