@@ -19,6 +19,7 @@ from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike, as_image
+from kornia_ditf.search.views import similarity_at
 from kornia_ditf.types import Matches
 from kornia_ditf.utils.checks import check_integer
 
@@ -110,7 +111,7 @@ def _align(
     import cv2
 
     size = pixels_a.shape[1::-1]
-    scale = _scale(matrix, np.median(a, axis=0))
+    scale = 1 / similarity_at(matrix, torch.from_numpy(a))[0]
     if not np.isfinite(scale) or scale < 1e-3:
         return b, np.zeros(len(a), bool)
     # The sharper image is blurred to the resolution of the other.
@@ -159,15 +160,6 @@ def _flatten_light(pixels: _Array) -> _Array:
     variance = cv2.GaussianBlur((pixels - mean) ** 2, (0, 0), _CONTRAST_SIGMA)
     contrast = np.sqrt(np.maximum(variance, 0)) + 4  # grey levels; less than that is noise
     return np.asarray(((pixels - mean) * (40 / contrast) + 128).clip(0, 255).astype(np.uint8))
-
-
-def _scale(matrix: _Array, point: _Array) -> float:
-    """Return how many pixels of B one pixel of A becomes at a point of A."""
-    u, v, w = matrix @ [*point, 1.0]
-    if not w:
-        return np.nan
-    jacobian = (matrix[:2, :2] - np.outer([u / w, v / w], matrix[2, :2])) / w
-    return float(abs(np.linalg.det(jacobian)) ** 0.5)
 
 
 def _read(image: ImageLike) -> tuple[_Array, _Array]:
