@@ -47,7 +47,16 @@ def extract(
             help="Describe so many images of one size together.  [default: what suits the device]",
         ),
     ] = None,
-    half: Annotated[bool, typer.Option("--half", help="Store float16, not float32.")] = False,
+    store: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Store float32, float16, or int8 with a scale per token, a quarter of float32.",
+        ),
+    ] = "float32",
+    half: Annotated[
+        bool, typer.Option("--half", hidden=True, help="The same as --store float16.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there already.")
     ] = False,
@@ -75,7 +84,9 @@ def extract(
     from kornia_ditf.cli.match_folder import check_exports
     from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import CaptureError, ImageError, InvalidArgumentError
+    from kornia_ditf.types.storage import STORES
     from kornia_ditf.utils import provenance
+    from kornia_ditf.utils.checks import check_one_of
     from kornia_ditf.utils.files import make_folder, sweep
 
     paths = list({path.resolve(): path for path in images}.values())
@@ -88,6 +99,8 @@ def extract(
         if len(blocks) > 1:
             raise InvalidArgumentError("--export writes one block; give --block once")
         check_exports([export], inputs=paths)
+    store = "float16" if half else store
+    check_one_of("--store", store, STORES)
     make_folder(out)
     sweep(out)
     chosen = chosen.but(block=max(blocks) if blocks else None)
@@ -106,7 +119,7 @@ def extract(
         "descriptor_blocks": blocks,
         "massive_channels": channels,
         "massive_channels_from": origin,
-        "stored_as": "float16" if half else "float32",
+        "stored_as": store,
         "versions": provenance.versions(output.LIBRARIES),
     }
     made.pop("block", None)
@@ -118,7 +131,7 @@ def extract(
         fitting=(side, spec.pixels_per_token),
         targets={path: out / name for path, name in name_outputs(paths).items()},
         made=made,
-        half=half,
+        store=store,
         overwrite=overwrite,
         batch=batch,
     )

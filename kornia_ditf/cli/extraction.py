@@ -98,7 +98,7 @@ class Stream:
     fitting: tuple[int | None, int]
     targets: Mapping[Path, Path]
     made: Mapping[str, Any]
-    half: bool
+    store: str
     overwrite: bool
     batch: int | None
     done: Done = field(default_factory=Done)
@@ -155,6 +155,8 @@ class Stream:
         return [replace(w, image=None, maps=m) for w, m in zip(works, described, strict=True)]
 
     def _write(self, described: tuple[Path, _Work | DiTFError]) -> None:
+        from kornia_ditf.types.storage import encode
+
         path, work = described
         if isinstance(work, DiTFError):
             raise work
@@ -164,7 +166,8 @@ class Stream:
         first = next(iter(work.maps.values()))
         first.check()
         tensors = {name: described.data[0] for name, described in work.maps.items()}
-        _write(work.target, _stored(tensors, self.half, path), {**work.about, **first.about()})
+        stored = encode(tensors, self.store, of=f"the descriptors of {path}")
+        _write(work.target, stored, {**work.about, **first.about()})
         self.done.written.append(work.target)
 
 
@@ -184,22 +187,6 @@ def export_features(target: Path | None, files: Sequence[Path]) -> list[str]:
 
     write_features(target, map(read, sorted(files)))
     return [str(target)]
-
-
-def _stored(tensors: Mapping[str, Tensor], half: bool, path: Path) -> dict[str, Tensor]:
-    import torch
-
-    from kornia_ditf.errors import InvalidArgumentError
-
-    stored = {
-        name: data.cpu().to(torch.float16 if half else torch.float32).contiguous()
-        for name, data in tensors.items()
-    }
-    if not all(bool(torch.isfinite(data).all()) for data in stored.values()):
-        raise InvalidArgumentError(
-            f"the descriptors of {path} exceed float16; leave out --half to store float32"
-        )
-    return stored
 
 
 def _write(target: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> None:
