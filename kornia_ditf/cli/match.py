@@ -62,6 +62,14 @@ def match(
             "sizes of a third to three times ('scales'), 'both' or 'none'.",
         ),
     ] = "both",
+    pca: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="Reduce the tokens of both images together to their first N principal "
+            "components; N,N reduces each joined block or descriptor.  [default: preset]",
+        ),
+    ] = None,
     refine: Annotated[
         int | None,
         typer.Option(
@@ -105,7 +113,7 @@ def match(
     from kornia_ditf.utils.picture import save_picture
     from kornia_ditf.viz.matches import draw_matches
 
-    paths = (image_a, image_b)
+    paths, reduced = (image_a, image_b), options.read_pca(pca)
     prompts = _check_arguments(chosen.prompt, picture, json_file, limit, min_score)
     match_folder.check_exports(export or (), inputs=paths)
     if any(map(is_stored, paths)):
@@ -119,6 +127,7 @@ def match(
             block=chosen.block,
             device=chosen.device,
             min_score=min_score,
+            pca=reduced or 0,
             json_file=json_file,
             as_json=as_json,
         )
@@ -127,7 +136,7 @@ def match(
         from kornia_ditf.cli.matchers import match_with
 
         own = chosen.but(device=None, long_side=None, others=None).flags
-        others: dict[str, Any] = {"--min-score": min_score, "--refine": refine}
+        others: dict[str, Any] = {"--min-score": min_score, "--refine": refine, "--pca": pca}
         refuse({**own, **others}, "with --matcher type --option KEY=VALUE")
         given = {"device": chosen.device, "long_side": chosen.long_side or None}
         given = {key: value for key, value in given.items() if value is not None}
@@ -160,6 +169,7 @@ def match(
             maps=maps,
             min_score=min_score,
             zoom=refine,
+            pca=reduced,
         )
     found, threshold_px = searched.matches, searched.threshold
     fits = len(found) >= MIN_MATCHES and searched.verification.matrix is not None
@@ -184,6 +194,7 @@ def match(
         },
         "min_score": min_score,
         "refine": refine,
+        "pca": descriptor.pca if reduced is None else reduced,
         "search": {
             "kind": kind,
             "chosen": searched.chosen,

@@ -406,6 +406,18 @@ def read_others(others: Sequence[str] | None) -> dict[str, Any]:
     return found
 
 
+def read_pca(text: str | None) -> int | tuple[int, ...] | None:
+    """Read the option --pca: a number of components, or one for each part.
+
+    Raises:
+        InvalidArgumentError: it is none.
+    """
+    if text is None:
+        return None
+    numbers = tuple(int(each) for each in read_numbers("--pca", text, int))
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
 def _check_device(name: str) -> None:
     import torch
 

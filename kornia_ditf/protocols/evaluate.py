@@ -13,6 +13,7 @@ from torch import Tensor
 from kornia_ditf.datasets.files import as_pixels, image_size, is_file
 from kornia_ditf.datasets.pairs import Pair
 from kornia_ditf.errors import DatasetError, InvalidArgumentError
+from kornia_ditf.matching.joint import reduce_pair
 from kornia_ditf.matching.keypoints import match_points
 from kornia_ditf.metrics.functional import point_distances, within
 from kornia_ditf.protocols.canvas import find_in_canvas, from_canvas, scale_of, to_canvas
@@ -92,6 +93,7 @@ def evaluate_pair(
     """
     begin = time.perf_counter()
     _check(pair, protocol)
+    map_a, map_b = reduce_pair(map_a, map_b, protocol.pca)
     if protocol.task == "keypoints":
         finder = _in_canvas if protocol.canvas else _in_image
         return _result(finder(map_a, map_b, pair, protocol), pair, protocol, begin)

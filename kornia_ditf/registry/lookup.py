@@ -38,6 +38,7 @@ from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.loading.memory import LoadedModel, is_in_memory, take_apart
 from kornia_ditf.loading.source import as_folder, explain, is_hub_id, is_path, near_folder
 from kornia_ditf.loading.weight_file import as_file
+from kornia_ditf.matching.joint import PCA, check_pca
 from kornia_ditf.registry import hookspecs
 from kornia_ditf.registry.catalogue import KINDS, AnySpec, Catalogue
 from kornia_ditf.registry.families import (
@@ -195,6 +196,7 @@ def create_descriptor(
     *,
     source: str | Path | Any = None,
     tiles: int = 1,
+    pca: PCA | None = None,
     **options: Any,
 ) -> DenseDescriptor:
     """Load a dense descriptor with its preset: a DiTF on a backbone, or whatever a plugin adds.
@@ -209,6 +211,8 @@ def create_descriptor(
             or a model in memory.
         tiles: describe images in tiles, at so many times the preset's longest side; see
             `TiledDescriptor`.
+        pca: joint PCA with which `match_images` and matchers reduce pairs, see `joint_pca`; None
+            takes the preset's, which is 0 (none) but for some fusions.
         options: for a backbone, fields of `DiTFConfig` change the preset (`block`, `timestep` ...),
             `preset` is the file of a calibrated one or `"none"`, and all others go
             to its loader (`dtype`, `device`, `offload`, `revision`, `guidance` ...). For a fusion,
@@ -247,6 +251,8 @@ def create_descriptor(
         if isinstance(place, str | Path):
             options["source"] = place
         descriptor = _check_made(spec, load_spec(spec, places, options), DenseDescriptor)
+    if pca is not None:
+        descriptor.pca = check_pca(pca)
     if tiles == 1:
         return descriptor
     return TiledDescriptor(descriptor, tiles, multiple=spec.pixels_per_token)
