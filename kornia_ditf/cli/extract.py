@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 _CALIBRATION_IMAGES = 4
 
 
+_EachBlock = Annotated[
+    list[int] | None,
+    typer.Option(
+        metavar="K",
+        help="Take this block's input, counted from 0; may be repeated.  [default: preset]",
+    ),
+]
+
+
+@options.describing(block=_EachBlock)
 def extract(
     images: options.Images,
     out: Annotated[
@@ -28,27 +38,7 @@ def extract(
             help="Write here; the folder is made if needed.",
         ),
     ],
-    backbone: options.Backbone = None,
-    source: options.Source = None,
-    block: Annotated[
-        list[int] | None,
-        typer.Option(
-            metavar="K",
-            help="Take this block's input, counted from 0; may be repeated.  [default: preset]",
-        ),
-    ] = None,
-    timestep: options.Timestep = None,
-    treatment: options.TreatmentName = None,
-    long_side: options.LongSide = None,
-    tiles: options.Tiles = None,
-    ensemble: options.Ensemble = None,
-    rows: options.Rows = None,
-    prompt: options.Prompt = None,
-    seed: options.Seed = None,
-    dtype: options.Dtype = None,
-    device: options.Device = None,
-    others: options.Others = None,
-    preset: options.Preset = None,
+    chosen: options.Chosen,
     batch: Annotated[
         int | None,
         typer.Option(
@@ -100,9 +90,11 @@ def extract(
     from kornia_ditf.utils.files import make_folder, sweep
 
     paths = list({path.resolve(): path for path in images}.values())
-    blocks = sorted(set(block or ()))
-    if tiles is not None and len(blocks) > 1:
+    blocks = sorted(set(chosen.block or ()))
+    if chosen.tiles is not None and len(blocks) > 1:
         raise InvalidArgumentError("--tiles describes one block; give --block once")
+    if chosen.blocks is not None and blocks:
+        raise InvalidArgumentError("--blocks joins blocks, and --block stores each; give one")
     if export is not None:
         if len(blocks) > 1:
             raise InvalidArgumentError("--export writes one block; give --block once")
@@ -111,33 +103,19 @@ def extract(
     check_one_of("--store", store, STORES)
     make_folder(out)
     sweep(out)
-    given = {
-        "block": max(blocks) if blocks else None,
-        "timestep": timestep,
-        "treatment": treatment,
-        "long_side": long_side,
-        "tiles": tiles,
-        "ensemble": ensemble,
-        "rows_per_forward": rows,
-        "prompt": prompt,
-        "seed": seed,
-        "dtype": dtype,
-        "device": device,
-        "preset": preset,
-        **options.read_others(others),
-    }
-    spec = options.find_spec(backbone, others, source, preset)
-    side = options.side_in_pixels(long_side, spec)
+    chosen = chosen.but(block=max(blocks) if blocks else None)
+    spec = chosen.spec()
+    side = options.side_in_pixels(chosen.long_side, spec)
     stages = progress.Stages()
     with stages.stage("load"):
-        descriptor = options.load_descriptor(spec, source, given)
+        descriptor = chosen.load(spec)
     if isinstance(descriptor, DiTF):
-        blocks = blocks or [descriptor.config.block]
-    told = settings.told(descriptor, [prompt] if prompt else [])
+        blocks = blocks or list(descriptor.config.all_blocks)
+    told = settings.told(descriptor, [chosen.prompt] if chosen.prompt else [])
     with stages.stage("find massive channels"):
         channels, origin = _agree_on_channels(descriptor, blocks, paths, side)
     made = {
-        **settings.as_values(backbone, spec, descriptor, given),
+        **settings.as_values(chosen, spec, descriptor),
         "descriptor_blocks": blocks,
         "massive_channels": channels,
         "massive_channels_from": origin,
@@ -182,7 +160,7 @@ def extract(
     ]
     facts = output.Facts(
         [
-            *settings.preset_facts(backbone, spec, descriptor),
+            *settings.preset_facts(chosen.backbone, spec, descriptor),
             *found,
             ("written", f"{len(done.written)} of {len(paths)} images, in {out}"),
             *(("exported", each) for each in exported),
@@ -208,7 +186,17 @@ def _agree_on_channels(
     _, origin = known_channels(descriptor)
     if not isinstance(descriptor, DiTF) or not descriptor.config.steps.discards:
         return {}, origin
-    missing = [block for block in blocks if descriptor.massive_channels(block) is None]
+    ditf, several = descriptor, not descriptor.config.single
+    cells = {
+        block: [ditf.at(block, t) for t in ditf.config.all_timesteps] if several else [ditf]
+        for block in blocks
+    }
+    missing = [
+        (cell, block)
+        for block in blocks
+        for cell in cells[block]
+        if cell.massive_channels(block) is None
+    ]
     if missing:
         images: list[Tensor] = []
         for path in paths:
@@ -219,8 +207,12 @@ def _agree_on_channels(
             if len(images) == _CALIBRATION_IMAGES:
                 break
         if images:
-            for block in missing:
-                descriptor.calibrate(images, block=block, keep=False)
+            for cell, block in missing:
+                cell.calibrate(images, block=block, keep=False)
         plural = "s" if len(images) > 1 else ""
         origin = f"found in the first {len(images)} image{plural}" if images else "no image"
-    return {str(block): list(descriptor.massive_channels(block) or ()) for block in blocks}, origin
+    found = {
+        str(block): sorted({c for cell in cells[block] for c in cell.massive_channels(block) or ()})
+        for block in blocks
+    }
+    return found, origin

@@ -26,7 +26,7 @@ _LONGEST_NAME = 255  # bytes, on common file systems
 # Files that agree in these were made with the same settings.
 _SETTINGS = (
     *("name", "image_sha256", "identity", "descriptor_blocks", "timestep", "treatment"),
-    *("long_side", "options", "settings"),
+    *("joined_blocks", "timesteps", "facet", "long_side", "options", "settings"),
     *("ensemble", "prompt", "seed", "dtype", "massive_channels", "stored_as"),
 )
 
@@ -145,7 +145,7 @@ class Stream:
         if not images:
             return list(works)
         described: list[dict[str, DescriptorMap]]
-        if isinstance(self.descriptor, DiTF):
+        if isinstance(self.descriptor, DiTF) and self.descriptor.config.blocks is None:
             name = "descriptors" if len(self.blocks) == 1 else "block_{}"
             by_block = self.descriptor.describe_prepared_blocks(images, self.blocks)
             described = [{name.format(b): maps[b] for b in self.blocks} for maps in by_block]
