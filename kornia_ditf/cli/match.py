@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kornia_ditf.cli import match_folder, options
+from kornia_ditf.cli import match_folder, options, values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,12 +108,13 @@ def match(
     from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.cli.stored import is_stored, match_stored
-    from kornia_ditf.search.verified import check_search, match_images
+    from kornia_ditf.search.variants import check_search
+    from kornia_ditf.search.verified import match_images
     from kornia_ditf.utils import provenance
     from kornia_ditf.utils.picture import save_picture
     from kornia_ditf.viz.matches import draw_matches
 
-    paths, reduced = (image_a, image_b), options.read_pca(pca)
+    paths, reduced = (image_a, image_b), values.read_pca(pca)
     prompts = _check_arguments(chosen.prompt, picture, json_file, limit, min_score)
     match_folder.check_exports(export or (), inputs=paths)
     if any(map(is_stored, paths)):
@@ -140,7 +141,7 @@ def match(
         refuse({**own, **others}, "with --matcher type --option KEY=VALUE")
         given = {"device": chosen.device, "long_side": chosen.long_side or None}
         given = {key: value for key, value in given.items() if value is not None}
-        given |= options.read_others(chosen.others)
+        given |= values.read_others(chosen.others)
         match_with(matcher, paths, given, picture, json_file, limit, export or (), as_json)
         return
     kind = check_search(search)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
 from functools import cache
@@ -125,47 +125,6 @@ def list_descriptors() -> dict[str, Spec]:
     return {
         spec.name: spec for spec in _catalogue() if isinstance(spec, BackboneSpec | DescriptorSpec)
     }
-
-
-def list_datasets() -> dict[str, DatasetSpec]:
-    """List every installed data set by name; reads none."""
-    return {s.name: s for s in list_specs_of(DatasetSpec)}
-
-
-def find_dataset(name: str) -> DatasetSpec:
-    """Find a data set's spec by its name.
-
-    Raises:
-        InvalidArgumentError: no data set has it.
-    """
-    known = list_datasets()
-    if name not in known:
-        raise InvalidArgumentError(
-            f"no data set is named {name!r}{did_you_mean(name, known)} "
-            f"(installed: {', '.join(known)})"
-        )
-    return known[name]
-
-
-def load_dataset(name: str, root: str | Path, **options: Any) -> Sequence[Any]:
-    """Read an installed data set: a `PairDataset`, or a `SequenceDataset` of frames.
-
-    Args:
-        name: an installed data set's.
-        root: the folder that holds it.
-        options: `split`, and those that the set has besides.
-
-    Raises:
-        InvalidArgumentError: there is no such data set, or it has no such option.
-        DatasetError: a file is missing or malformed.
-
-    Example:
-        >>> pairs = load_dataset("folder", "examples/data")
-        >>> len(pairs), pairs[0].size_a
-        (2, (512, 640))
-    """
-    pairs: Sequence[Any] = load_spec(find_dataset(name), (root,), options)
-    return pairs
 
 
 def find_descriptor(name: str | Path, **hub: Any) -> Spec:

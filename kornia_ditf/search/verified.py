@@ -7,10 +7,9 @@ inliers of a homography tell right from wrong where cosines do not.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 from torch import Tensor
 
@@ -25,28 +24,9 @@ from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, create_descriptor
 from kornia_ditf.search.alignment import align_matches
 from kornia_ditf.search.closer import look_closer
+from kornia_ditf.search.variants import Search, read_search
 from kornia_ditf.search.views import View, bounding_box, similarity_at, transform_points
 from kornia_ditf.types import DescriptorMap, Matches
-
-Kind = Literal["none", "scales", "turns", "both"]
-Search = Kind | Sequence[tuple[float, float]]
-
-_Variant = tuple[float, float]
-_QUARTERS = [(1.0, 90.0), (1.0, 180.0), (1.0, 270.0)]
-_DIAGONALS = [(1.0, 45.0), (1.0, 135.0), (1.0, 225.0), (1.0, 315.0)]
-_STAGES: dict[str, list[list[_Variant]]] = {
-    "none": [],
-    "turns": [_QUARTERS, _DIAGONALS],
-    "scales": [[(1 / 2, 0.0)], [(2.0, 0.0)], [(1 / 3, 0.0), (3.0, 0.0)]],
-    "both": [
-        _QUARTERS,
-        [(1 / 2, turn) for turn in (0.0, 90.0, 180.0, 270.0)],
-        [(2.0, turn) for turn in (0.0, 90.0, 180.0, 270.0)],
-        _DIAGONALS,
-        [(1 / 3, 0.0), (3.0, 0.0)],
-    ],
-}
-"""Variants (scale, turn) of B; a search ends with the first stage that finds a sure one."""
 
 _PLAIN = 0.2, 50
 """Share and number of inliers with which the plain comparison is taken."""
@@ -172,7 +152,7 @@ def match_images(
         >>> found.attempts[found.chosen].turn
         270.0
     """
-    stages = _read_search(search)
+    stages = read_search(search)
     if geometry not in ("homography", "fundamental"):
         raise InvalidArgumentError(f"geometry must be homography or fundamental, got {geometry!r}")
     if not isinstance(descriptor, DenseDescriptor):
@@ -234,36 +214,6 @@ def _align(images: tuple[Tensor, Tensor], found: _Found) -> tuple[Matches, Verif
             break
         verification = Verification("homography", exact.matrix, inliers, matches)
     return matches, verification
-
-
-def check_search(search: str) -> Kind:
-    """Raise InvalidArgumentError unless a search of this name is known."""
-    for kind in get_args(Kind):
-        if search == kind:
-            known: Kind = kind
-            return known
-    raise InvalidArgumentError(
-        f"search must be one of {', '.join(get_args(Kind))}, or in Python a list of "
-        f"(scale, turn), got {search!r}"
-    )
-
-
-def _read_search(search: Search) -> list[list[_Variant]]:
-    if isinstance(search, str):
-        return _STAGES[check_search(search)]
-    variants = []
-    for variant in search:
-        try:
-            scale, turn = (float(value) for value in variant)
-        except (TypeError, ValueError):
-            scale, turn = math.nan, math.nan
-        if not 0.1 <= scale <= 10 or not math.isfinite(turn):
-            raise InvalidArgumentError(
-                "search must hold pairs (scale, turn), the scale in [0.1, 10] and the turn in "
-                f"degrees, got {variant!r}"
-            )
-        variants.append((scale, turn))
-    return [variants]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
