@@ -90,11 +90,8 @@ def evaluate_pair(
     if protocol.task == "keypoints":
         return score_points(find_points(map_a, map_b, pair, protocol), pair, protocol)
     check_pair(pair, protocol)
-    sides = [
-        DescriptorMap(each.data, _frame(each.frame, size))
-        for each, size in ((map_a, pair.size_a), (map_b, pair.size_b))
-    ]
-    found = score_matches(*match_pair(*sides, pair, protocol), pair, protocol)
+    framed_a, framed_b = _framed(map_a, pair.size_a), _framed(map_b, pair.size_b)
+    found = score_matches(*match_pair(framed_a, framed_b, pair, protocol), pair, protocol)
     return _result((found, 1.0), pair, protocol)
 
 
@@ -123,11 +120,11 @@ def find_points(
     check_pair(pair, protocol)
     points, side = pair.points_a[pair.visible], protocol.canvas
     if not side:
-        sides = [
-            each if isinstance(each, Target) else DescriptorMap(each.data, _frame(each.frame, size))
+        framed_a, framed_b = (
+            each if isinstance(each, Target) else _framed(each, size)
             for each, size in ((map_a, pair.size_a), (map_b, pair.size_b))
-        ]
-        return match_points(sides[0], points, sides[1]).points_b
+        )
+        return match_points(framed_a, points, framed_b).points_b
     points = to_canvas(points, pair.size_a, side)
     if "visibility-scaling" in protocol.compat:
         points = points * pair.visibility_a[pair.visible, None].float()
@@ -251,9 +248,9 @@ def check_size(path: Path, size: tuple[int, int], protocol: Protocol) -> None:
         )
 
 
-def _frame(fitted: Frame, size: tuple[int, int]) -> Frame:
+def _framed(described: DescriptorMap, size: tuple[int, int]) -> DescriptorMap:
     # The fitted picture covers the same area as the image, so its grid does as well.
-    return Frame(size, fitted.model_size)
+    return DescriptorMap(described.data, Frame(size, described.frame.model_size))
 
 
 def _base(pair: Pair, protocol: Protocol, sources: Tensor) -> float:
