@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 _CALIBRATION_IMAGES = 4
 
 
+_EachBlock = Annotated[
+    list[int] | None,
+    typer.Option(
+        metavar="K",
+        help="Take this block's input, counted from 0; may be repeated.  [default: preset]",
+    ),
+]
+
+
+@options.describing(block=_EachBlock)
 def extract(
     images: options.Images,
     out: Annotated[
@@ -31,27 +41,7 @@ def extract(
             help="Write here; the folder is made if needed.",
         ),
     ],
-    backbone: options.Backbone = None,
-    source: options.Source = None,
-    block: Annotated[
-        list[int] | None,
-        typer.Option(
-            metavar="K",
-            help="Take this block's input, counted from 0; may be repeated.  [default: preset]",
-        ),
-    ] = None,
-    timestep: options.Timestep = None,
-    treatment: options.TreatmentName = None,
-    long_side: options.LongSide = None,
-    tiles: options.Tiles = None,
-    ensemble: options.Ensemble = None,
-    rows: options.Rows = None,
-    prompt: options.Prompt = None,
-    seed: options.Seed = None,
-    dtype: options.Dtype = None,
-    device: options.Device = None,
-    others: options.Others = None,
-    preset: options.Preset = None,
+    chosen: options.Chosen,
     batch: Annotated[
         int | None,
         typer.Option(
@@ -95,7 +85,16 @@ def extract(
             "share its descriptors, at a fraction of the cost.",
         ),
     ] = False,
-    half: Annotated[bool, typer.Option("--half", help="Store float16, not float32.")] = False,
+    store: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Store float32, float16, or int8 with a scale per token, a quarter of float32.",
+        ),
+    ] = "float32",
+    half: Annotated[
+        bool, typer.Option("--half", hidden=True, help="The same as --store float16.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there already.")
     ] = False,
@@ -124,7 +123,9 @@ def extract(
     from kornia_ditf.cli.match_folder import check_exports
     from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import CaptureError, ImageError, InvalidArgumentError
+    from kornia_ditf.types.storage import STORES
     from kornia_ditf.utils import provenance
+    from kornia_ditf.utils.checks import check_one_of
     from kornia_ditf.utils.files import make_folder, sweep
     from kornia_ditf.video.describe import VideoDiTF, for_video
     from kornia_ditf.video.frames import is_video
@@ -132,45 +133,35 @@ def extract(
     paths = list({path.resolve(): path for path in images}.values())
     films = [path for path in paths if is_video(path)]
     picked = {"every": every, "start": start, "end": end, "frames": frames}
-    chosen = {name: value for name, value in picked.items() if value is not None}
-    if chosen and not films:
+    picked = {name: value for name, value in picked.items() if value is not None}
+    if picked and not films:
         raise InvalidArgumentError(
-            f"--{next(iter(chosen))} chooses frames of videos, and there is no video; leave it out"
+            f"--{next(iter(picked))} chooses frames of videos, and there is no video; leave it out"
         )
-    blocks = sorted(set(block or ()))
-    if tiles is not None and len(blocks) > 1:
+    blocks = sorted(set(chosen.block or ()))
+    if chosen.tiles is not None and len(blocks) > 1:
         raise InvalidArgumentError("--tiles describes one block; give --block once")
+    if chosen.blocks is not None and blocks:
+        raise InvalidArgumentError("--blocks joins blocks, and --block stores each; give one")
     if export is not None:
         if len(blocks) > 1:
             raise InvalidArgumentError("--export writes one block; give --block once")
         check_exports([export], inputs=paths)
+    store = "float16" if half else store
+    check_one_of("--store", store, STORES)
     make_folder(out)
     sweep(out)
-    given = {
-        "block": max(blocks) if blocks else None,
-        "timestep": timestep,
-        "treatment": treatment,
-        "long_side": long_side,
-        "tiles": tiles,
-        "ensemble": ensemble,
-        "rows_per_forward": rows,
-        "prompt": prompt,
-        "seed": seed,
-        "dtype": dtype,
-        "device": device,
-        "preset": preset,
-        **options.read_others(others),
-    }
-    spec = options.find_spec(backbone, others, source, preset)
-    side = options.side_in_pixels(long_side, spec)
+    chosen = chosen.but(block=max(blocks) if blocks else None)
+    spec = chosen.spec()
+    side = options.side_in_pixels(chosen.long_side, spec)
     stages = progress.Stages()
     with stages.stage("load"):
-        descriptor = options.load_descriptor(spec, source, given)
+        descriptor = chosen.load(spec)
     if isinstance(descriptor, DiTF):
-        blocks = blocks or [descriptor.config.block]
-    told = settings.told(descriptor, [prompt] if prompt else [])
+        blocks = blocks or list(descriptor.config.all_blocks)
+    told = settings.told(descriptor, [chosen.prompt] if chosen.prompt else [])
     with stages.stage("find massive channels"):
-        channels, origin = _agree_on_channels(descriptor, blocks, paths, side, chosen)
+        channels, origin = _agree_on_channels(descriptor, blocks, paths, side, picked)
     clips = for_video(descriptor, not share) if films else None
     if not isinstance(clips, VideoDiTF):
         clips = None
@@ -180,11 +171,11 @@ def extract(
                 f"clips; {spec.name} sees each frame alone; leave it out"
             )
     made = {
-        **settings.as_values(backbone, spec, descriptor, given),
+        **settings.as_values(chosen, spec, descriptor),
         "descriptor_blocks": blocks,
         "massive_channels": channels,
         "massive_channels_from": origin,
-        "stored_as": "float16" if half else "float32",
+        "stored_as": store,
         "versions": provenance.versions(output.LIBRARIES),
     }
     made.pop("block", None)
@@ -197,10 +188,10 @@ def extract(
         out=out,
         shared=shared_names(paths),
         made=made,
-        half=half,
+        store=store,
         overwrite=overwrite,
         batch=batch,
-        chosen=chosen,
+        picked=picked,
         clips=clips,
         window=1 if clips is None else window or 8,
     )
@@ -230,7 +221,7 @@ def extract(
     ]
     facts = output.Facts(
         [
-            *settings.preset_facts(backbone, spec, descriptor),
+            *settings.preset_facts(chosen.backbone, spec, descriptor),
             *found,
             *([] if clips is None else [("clips", _describe_clips(clips, stream.window))]),
             ("written", f"{_count(len(done.written), many)}, in {out}"),
@@ -267,7 +258,7 @@ def _agree_on_channels(
     blocks: Sequence[int],
     paths: Sequence[Path],
     side: int | None,
-    chosen: Mapping[str, Any],
+    picked: Mapping[str, Any],
 ) -> tuple[dict[str, list[int]], str]:
     """Settle which channels every image of this run does without, by block."""
     from kornia_ditf.cli.images import check_fitting, read_fitting
@@ -279,7 +270,17 @@ def _agree_on_channels(
     _, origin = known_channels(descriptor)
     if not isinstance(descriptor, DiTF) or not descriptor.config.steps.discards:
         return {}, origin
-    missing = [block for block in blocks if descriptor.massive_channels(block) is None]
+    ditf, several = descriptor, not descriptor.config.single
+    cells = {
+        block: [ditf.at(block, t) for t in ditf.config.all_timesteps] if several else [ditf]
+        for block in blocks
+    }
+    missing = [
+        (cell, block)
+        for block in blocks
+        for cell in cells[block]
+        if cell.massive_channels(block) is None
+    ]
     if missing:
         images: list[Tensor] = []
         fitting = (side, descriptor.backbone.pixels_per_token)
@@ -287,14 +288,18 @@ def _agree_on_channels(
             left = _CALIBRATION_IMAGES - len(images)
             with suppress(ImageError):  # it is reported when its turn comes
                 if is_video(path):
-                    for frame in islice(read_frames(path, **chosen), left):
+                    for frame in islice(read_frames(path, **picked), left):
                         check_fitting(path, frame.image, *fitting)
                         images.append(frame.image)
                 elif left:
                     images.append(read_fitting(path, *fitting))
         if images:
-            for block in missing:
-                descriptor.calibrate(images, block=block, keep=False)
+            for cell, block in missing:
+                cell.calibrate(images, block=block, keep=False)
         plural = "s" if len(images) > 1 else ""
         origin = f"found in the first {len(images)} image{plural}" if images else "no image"
-    return {str(block): list(descriptor.massive_channels(block) or ()) for block in blocks}, origin
+    found = {
+        str(block): sorted({c for cell in cells[block] for c in cell.massive_channels(block) or ()})
+        for block in blocks
+    }
+    return found, origin

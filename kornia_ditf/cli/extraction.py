@@ -28,7 +28,8 @@ _LONGEST_NAME = 255  # bytes, on common file systems
 # Files that agree in these were made with the same settings.
 _SETTINGS = (
     *("name", "image_sha256", "identity", "descriptor_blocks", "timestep", "treatment"),
-    *("long_side", "options", "settings", "frame", "clip", "every_frame"),
+    *("joined_blocks", "timesteps", "facet", "long_side", "options", "settings"),
+    *("frame", "clip", "every_frame"),
     *("ensemble", "prompt", "seed", "dtype", "massive_channels", "stored_as"),
 )
 
@@ -121,10 +122,10 @@ class Stream:
     out: Path
     shared: frozenset[Path]
     made: Mapping[str, Any]
-    half: bool
+    store: str
     overwrite: bool
     batch: int | None
-    chosen: Mapping[str, Any] = field(default_factory=dict)
+    picked: Mapping[str, Any] = field(default_factory=dict)
     clips: VideoDiTF | None = None
     window: int = 1
     done: Done = field(default_factory=Done)
@@ -150,7 +151,7 @@ class Stream:
                 yield Given(path)
                 continue
             try:
-                for frames in windows(read_frames(path, **self.chosen), self.window):
+                for frames in windows(read_frames(path, **self.picked), self.window):
                     if any(path == failed for failed, _ in self.done.failed):
                         break
                     yield Given(path, frames)
@@ -214,7 +215,7 @@ class Stream:
         described: Iterator[dict[str, DescriptorMap]]
         clips = self.clips if "clip" in works[0].about else None
         descriptor = clips or self.descriptor
-        if isinstance(descriptor, DiTF):
+        if isinstance(descriptor, DiTF) and descriptor.config.blocks is None:
             name = "descriptors" if len(self.blocks) == 1 else "block_{}"
             by_block = descriptor.describe_prepared_blocks(images, self.blocks)
             described = ({name.format(b): maps[b] for b in self.blocks} for maps in by_block)
@@ -224,6 +225,8 @@ class Stream:
         return [[replace(w, image=None, maps=next(described)) for w in each] for each in some]
 
     def _write(self, described: tuple[Given, Sequence[_Work] | DiTFError]) -> None:
+        from kornia_ditf.types.storage import encode
+
         given, works = described
         if isinstance(works, DiTFError):
             raise works
@@ -234,7 +237,7 @@ class Stream:
             first = next(iter(work.maps.values()))
             first.check()
             tensors = {name: described.data[0] for name, described in work.maps.items()}
-            stored = _stored(tensors, self.half, given.path)
+            stored = encode(tensors, self.store, of=f"the descriptors of {given.path}")
             _write(work.target, stored, {**work.about, **first.about()})
             self.done.written.append(work.target)
 
@@ -255,22 +258,6 @@ def export_features(target: Path | None, files: Sequence[Path]) -> list[str]:
 
     write_features(target, map(read, sorted(files)))
     return [str(target)]
-
-
-def _stored(tensors: Mapping[str, Tensor], half: bool, path: Path) -> dict[str, Tensor]:
-    import torch
-
-    from kornia_ditf.errors import InvalidArgumentError
-
-    stored = {
-        name: data.cpu().to(torch.float16 if half else torch.float32).contiguous()
-        for name, data in tensors.items()
-    }
-    if not all(bool(torch.isfinite(data).all()) for data in stored.values()):
-        raise InvalidArgumentError(
-            f"the descriptors of {path} exceed float16; leave out --half to store float32"
-        )
-    return stored
 
 
 def _write(target: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> None:
