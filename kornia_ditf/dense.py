@@ -371,6 +371,9 @@ class DescriptorSpec:
         repo: hub id of the weights; empty where there are several, or none.
         in_memory: how it is made of a model in memory; None where it is not.
         protocol: name of the evaluation protocol that the preset was published for.
+        options: where `load` passes its options on, returns the function that takes them and the
+            dataclass whose fields the others are, so that names and values can be checked before
+            a weight is loaded.
         pca: the descriptor's `pca`, known before it is loaded.
     """
 
@@ -383,6 +386,7 @@ class DescriptorSpec:
     repo: str = ""
     in_memory: InMemory | None = None
     protocol: str = ""
+    options: Callable[[], tuple[Callable[..., Any], type]] | None = None
     pca: PCA = 0
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -31,6 +32,24 @@ def read_path(text: str | Path) -> Path:
         return Path(text).expanduser()
     except RuntimeError:  # no such user, or no home folder
         return Path(text)
+
+
+def read_seconds(text: str) -> float:
+    """Read a time: seconds, or MINUTES:SECONDS, or HOURS:MINUTES:SECONDS.
+
+    Raises:
+        typer.BadParameter: it is none.
+
+    Example:
+        >>> read_seconds("1:30.5")
+        90.5
+    """
+    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", text):
+        raise typer.BadParameter(f"expected seconds, or MM:SS or HH:MM:SS, got {text!r}")
+    seconds = 0.0
+    for part in text.split(":"):
+        seconds = 60 * seconds + float(part)
+    return seconds
 
 
 Images = Annotated[

@@ -50,7 +50,7 @@ from kornia_ditf.registry.families import (
 )
 from kornia_ditf.registry.fusions import describe_fusion, fusion_spec
 from kornia_ditf.registry.loggers import forget_loggers, list_loggers
-from kornia_ditf.registry.options import known_options, no_such_option
+from kornia_ditf.registry.options import known_options, no_such_option, passed_options
 from kornia_ditf.registry.plugins import Plugin, describe_error, installed_plugins
 from kornia_ditf.registry.treatments import forget_treatments, list_treatments, read_config
 from kornia_ditf.tiled import TiledDescriptor
@@ -284,6 +284,9 @@ def load_spec(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
     taken = set() if isinstance(spec, DatasetSpec) else set(known_options(load))
     if isinstance(spec, BackboneSpec):
         taken |= {each.name for each in fields(DiTFConfig)}
+    passed = passed_options(spec)
+    if passed is not None:
+        taken |= passed[0]
     origin = _catalogue().origin(spec.load)
     built_in = origin == hookspecs.PROJECT
     try:

@@ -67,7 +67,7 @@ def group_configurations(configurations: Iterable[Configuration]) -> list[Forwar
         spec = find_descriptor(each.name, **hub_options(each.settings))
         own = {"prompt", "pca"} | (_DITF_FIELDS if isinstance(spec, BackboneSpec) else set())
         loading = {k: v for k, v in each.settings.items() if k not in own}
-        check_options(each.label, spec.load, loading)
+        check_options(each.label, spec, loading)
         shared = {
             k: v for k, v in each.settings.items() if k in own and k not in _AFTER_THE_FORWARD
         }

@@ -30,6 +30,7 @@ class Experiment:
         pca: joint PCA of each pair's tokens; 0 for none.
         samples: what of it is scored, in its order.
         folder: of its records.
+        device: where it was described.
     """
 
     configuration: Configuration
@@ -41,6 +42,7 @@ class Experiment:
     pca: int | tuple[int, ...]
     samples: tuple[Sample, ...]
     folder: Path
+    device: str
 
     @property
     def cell(self) -> tuple[str, str, str]:
@@ -86,6 +88,7 @@ def list_experiments(
                         pca=pca,
                         samples=samples,
                         folder=records / key,
+                        device=known.device,
                     )
     return [
         found[configuration.label, place, protocol.name]

@@ -301,6 +301,7 @@ class _Run:
                     replace(experiment.protocol, pca=experiment.pca),
                     str(experiment.folder),
                     some,
+                    experiment.device,
                 )
 
     def _do(self, stage: str, jobs: Sequence[Job]) -> list[str]:
