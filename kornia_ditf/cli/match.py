@@ -110,7 +110,8 @@ def match(
     from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.cli.stored import is_stored, match_stored
-    from kornia_ditf.search.verified import check_search, match_images
+    from kornia_ditf.search.variants import check_search
+    from kornia_ditf.search.verified import match_images
     from kornia_ditf.utils import provenance
     from kornia_ditf.utils.picture import save_picture
     from kornia_ditf.viz.matches import draw_matches
