@@ -143,7 +143,7 @@ class WeightFile:
             self._gguf: Mapping[str, Any] = {each.name: each for each in reader.tensors}
             field = reader.fields.get("general.architecture")
             self.kind = "" if field is None else str(field.contents())
-            self.metadata: Mapping[str, str] = {}
+            self.metadata = {}
         except Exception as error:  # of NumPy and of its own
             raise damaged(self.path, error) from error
         self.tensors = {
