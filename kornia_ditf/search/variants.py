@@ -42,7 +42,11 @@ def check_search(search: str) -> Kind:
 
 
 def read_search(search: Search) -> list[Variant]:
-    """Return the variants (scale, turn) of a search."""
+    """Return the variants (scale, turn) of a search.
+
+    Raises:
+        InvalidArgumentError: there is no such search, or a variant is out of range.
+    """
     if isinstance(search, str):
         return _VARIANTS[check_search(search)]
     variants = []

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kornia_ditf.dense import DenseDescriptor, one_prompt_each
 from kornia_ditf.errors import ImageError, InvalidArgumentError
+from kornia_ditf.matching.joint import PCA, check_pca, reduce_pair
 from kornia_ditf.matching.match import match
 from kornia_ditf.matching.refinement import refine
 from kornia_ditf.matching.verification import Geometry, Verification, verify
@@ -110,6 +111,7 @@ def match_images(
     ratio: float | None = None,
     refined: bool = True,
     zoom: int | None = None,
+    pca: PCA | None = None,
 ) -> ImageMatches:
     """Match two images, also where one is turned or much larger than the other.
 
@@ -137,6 +139,8 @@ def match_images(
         zoom: look closer at what was matched: parts of both images are described with tokens so
             many times smaller, as far as the images have the pixels, and each point of B is found
             again there, up to a token from where it was. The threshold becomes such a token.
+        pca: reduce the tokens of both images together before they are compared, see `match`; None
+            takes the descriptor's own, which is 0 (none) but for some presets.
 
     Returns:
         the matches in pixels of both images, their geometry, and what was tried.
@@ -161,6 +165,7 @@ def match_images(
         maps = descriptor.describe_together(images, prompts)
     pair = _Pair(descriptor, images, maps, one_prompt_each(prompts, 2))
     pair.options, pair.refined = {"min_score": min_score, "ratio": ratio}, refined
+    pair.pca = check_pca(descriptor.pca if pca is None else pca)
     best = plain = pair.compare(1.0, 0.0)
     if variants and not plain.attempt.reaches(_PLAIN):
         weak = plain.attempt.reaches(_WEAK)
@@ -235,6 +240,7 @@ class _Pair:
         self.descriptor, self.prompts = descriptor, prompts
         self.options: dict[str, Any] = {}
         self.refined = True
+        self.pca: PCA = 0
         self.attempts: list[Attempt] = []
         self._described = {
             (index, self.sides[index], 0.0): (self.views[index], maps[index]) for index in (0, 1)
@@ -300,6 +306,7 @@ class _Pair:
             max(self._described[0, self.sides[0], 0.0][1].grid),
             zoom,
             self.prompts,
+            self.pca,
         )
         matches = Matches(closer.points_a, view_b.to_image(closer.points_b), closer.scores)
         verification = verify(matches, threshold=threshold)
@@ -331,6 +338,7 @@ class _Pair:
         *,
         refined: bool,
     ) -> _Found:
+        map_a, map_b = reduce_pair(map_a, map_b, self.pca)
         found = match(map_a, map_b, mask_a=view_a.inside, mask_b=view_b.inside, **self.options)
         if refined and self.refined:
             found = refine(found, map_a, map_b)
