@@ -13,8 +13,9 @@ from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.datasets.pairs import Pair
 from kornia_ditf.errors import DiTFError
 from kornia_ditf.loading.checkpoint import hub_options
+from kornia_ditf.projection.stored import Projection
 from kornia_ditf.protocols.protocol import Fit, Protocol
-from kornia_ditf.registry.lookup import find_descriptor
+from kornia_ditf.registry.lookup import Spec, find_descriptor
 from kornia_ditf.registry.matchers import find_matcher, missing_for
 from kornia_ditf.study.define.forwards import (
     ForwardGroup,
@@ -208,7 +209,8 @@ def _plan_group(
         listed = sets[task.place]
         if isinstance(spec, BackboneSpec):
             configs = [member_config(member, task.fit) for member in group.members]
-            draws, long_side = configs[0].ensemble, configs[0].long_side
+            timesteps = {timestep for config in configs for timestep in config.all_timesteps}
+            draws, long_side = configs[0].ensemble * len(timesteps), configs[0].long_side
             unknown = any(c.steps.discards and c.massive_channels is None for c in configs)
             calibration += len(listed.calibration) * draws if unknown else 0
         fitted = [each for each in listed.protocols if each[0].fit == task.fit]
@@ -244,12 +246,19 @@ def _plan_group(
         configurations=len(group.members),
         images=images_total,
         forwards=forwards,
-        cache_bytes=tokens * spec.width * itemsize * len(group.members),
+        cache_bytes=tokens * itemsize * sum(_widths(group, spec)),
         weights_bytes=held,
         seconds=seconds,
         scoring_seconds=scoring,
         scoring_measured=measured,
     )
+
+
+def _widths(group: ForwardGroup, spec: Spec) -> Iterator[int]:
+    for member in group.members:
+        file = member.settings.get("projection")
+        joined = len(member.settings.get("blocks", (0,)))
+        yield spec.width * joined if file is None else Projection.load(file).width
 
 
 def _scoring(
@@ -281,7 +290,7 @@ def _weights_bytes(group: ForwardGroup) -> int | None:
     spec = find_descriptor(group.name, **hub_options(group.loading))
     if not isinstance(spec, BackboneSpec) or spec.plan is None:
         return None
-    block = max(member_config(member, Fit()).block for member in group.members)
+    block = max(max(member_config(member, Fit()).all_blocks) for member in group.members)
     try:
         return spec.plan(
             group.source or spec.repo,
