@@ -78,6 +78,10 @@ class FusedDescriptor(DenseDescriptor):
         return f"fused {self.weights} {self.grid} of {names}"
 
     @property
+    def token_norm(self) -> float:
+        return math.hypot(*self.weights)
+
+    @property
     def _parts(self) -> list[DenseDescriptor]:
         return [part for part in self.parts if isinstance(part, DenseDescriptor)]
 

@@ -41,6 +41,7 @@ def extract(
     treatment: options.TreatmentName = None,
     long_side: options.LongSide = None,
     tiles: options.Tiles = None,
+    upsample: options.Upsample = None,
     ensemble: options.Ensemble = None,
     rows: options.Rows = None,
     prompt: options.Prompt = None,
@@ -90,8 +91,9 @@ def extract(
 
     paths = list({path.resolve(): path for path in images}.values())
     blocks = sorted(set(block or ()))
-    if tiles is not None and len(blocks) > 1:
-        raise InvalidArgumentError("--tiles describes one block; give --block once")
+    for name, given_once in (("--tiles", tiles), ("--upsample", upsample)):
+        if given_once is not None and len(blocks) > 1:
+            raise InvalidArgumentError(f"{name} describes one block; give --block once")
     if export is not None:
         if len(blocks) > 1:
             raise InvalidArgumentError("--export writes one block; give --block once")
@@ -104,6 +106,7 @@ def extract(
         "treatment": treatment,
         "long_side": long_side,
         "tiles": tiles,
+        "upsample": upsample,
         "ensemble": ensemble,
         "rows_per_forward": rows,
         "prompt": prompt,
@@ -118,11 +121,12 @@ def extract(
     stages = progress.Stages()
     with stages.stage("load"):
         descriptor = options.load_descriptor(spec, source, given)
-    if isinstance(descriptor, DiTF):
-        blocks = blocks or [descriptor.config.block]
+    base, _ = settings.unwrapped(descriptor)
+    if isinstance(base, DiTF):
+        blocks = blocks or [base.config.block]
     told = settings.told(descriptor, [prompt] if prompt else [])
     with stages.stage("find massive channels"):
-        channels, origin = _agree_on_channels(descriptor, blocks, paths, side)
+        channels, origin = _agree_on_channels(base, blocks, paths, side)
     made = {
         **settings.as_values(backbone, spec, descriptor, given),
         "descriptor_blocks": blocks,

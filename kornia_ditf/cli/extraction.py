@@ -26,7 +26,7 @@ _LONGEST_NAME = 255  # bytes, on common file systems
 # Files that agree in these were made with the same settings.
 _SETTINGS = (
     *("name", "image_sha256", "identity", "descriptor_blocks", "timestep", "treatment"),
-    *("long_side", "options", "settings"),
+    *("long_side", "options", "settings", "upsample"),
     *("ensemble", "prompt", "seed", "dtype", "massive_channels", "stored_as"),
 )
 

@@ -35,6 +35,7 @@ def match(
     treatment: options.TreatmentName = None,
     long_side: options.LongSide = None,
     tiles: options.Tiles = None,
+    upsample: options.Upsample = None,
     ensemble: options.Ensemble = None,
     rows: options.Rows = None,
     prompt: Annotated[
@@ -124,6 +125,7 @@ def match(
         "--timestep": timestep,
         "--treatment": treatment,
         "--tiles": tiles,
+        "--upsample": upsample,
         "--refine": refine,
         "--ensemble": ensemble,
         "--rows": rows,
@@ -174,6 +176,7 @@ def match(
             "treatment": treatment,
             "long_side": long_side,
             "tiles": tiles,
+            "upsample": upsample,
             "ensemble": ensemble,
             "rows_per_forward": rows,
             "prompt": prompts[0] if len(prompts) == 1 else None,

@@ -10,6 +10,16 @@ if TYPE_CHECKING:
 
     from kornia_ditf.backbones.spec import BackboneSpec
     from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
+    from kornia_ditf.upsamplers import Upsampler
+
+
+def unwrapped(descriptor: DenseDescriptor) -> tuple[DenseDescriptor, Upsampler | None]:
+    """Return a descriptor as it is before its maps are upsampled, and what upsamples them."""
+    from kornia_ditf.upsamplers import UpsampledDescriptor
+
+    if isinstance(descriptor, UpsampledDescriptor):
+        return descriptor.base, descriptor.upsampler
+    return descriptor, None
 
 
 def describe_preset(spec: BackboneSpec | DescriptorSpec) -> str:
@@ -25,10 +35,13 @@ def preset_facts(
     """Return the backbone or descriptor and its settings."""
     from kornia_ditf.descriptor import DiTF
 
+    descriptor, upsampler = unwrapped(descriptor)
+    upsampled = [] if upsampler is None else [("upsampled", str(upsampler))]
     if not isinstance(descriptor, DiTF):
         return [
             ("descriptor", f"{spec.name}, {descriptor.width} channels"),
             ("preset", describe_preset(spec)),
+            *upsampled,
         ]
     config = descriptor.config
     default = "" if name else " (the embedded default; name another with --backbone)"
@@ -38,6 +51,7 @@ def preset_facts(
         ("backbone", f"{spec.name}{default}"),
         ("preset", describe_preset(spec)),
         ("block", f"{block}, timestep {config.timestep:g}{draws}, treatment {config.treatment}"),
+        *upsampled,
     ]
 
 
@@ -54,7 +68,7 @@ def channel_facts(
     """Return which channels a DiTF discarded; nothing for other descriptors."""
     from kornia_ditf.descriptor import DiTF
 
-    if not isinstance(descriptor, DiTF):
+    if not isinstance(unwrapped(descriptor)[0], DiTF):
         return []
     return [("discarded", describe_channels_found(channels, origin))]
 
@@ -63,6 +77,7 @@ def known_channels(descriptor: DenseDescriptor) -> tuple[tuple[int, ...] | None,
     """Return the channels that are known before any image is seen, and their source."""
     from kornia_ditf.descriptor import DiTF
 
+    descriptor, _ = unwrapped(descriptor)
     if not isinstance(descriptor, DiTF):
         return (), "it is no DiTF, and does not tell"
     if not descriptor.config.steps.discards:
@@ -83,7 +98,7 @@ def told(descriptor: DenseDescriptor, prompts: Sequence[str]) -> str | list[str]
 
     if len(prompts) > 1:
         return list(prompts)
-    return None if isinstance(descriptor, DiTF) or not prompts else prompts[0]
+    return None if isinstance(unwrapped(descriptor)[0], DiTF) or not prompts else prompts[0]
 
 
 def as_values(
@@ -95,13 +110,16 @@ def as_values(
     """Return the settings of a descriptor as JSON values, enough to reproduce its results."""
     from kornia_ditf.descriptor import DiTF
 
-    about = {
+    about: dict[str, Any] = {
         "name": spec.name,
         "embedded_default": name is None,
         "license": spec.license,
         "preset_source": spec.source,
         "width": descriptor.width,
     }
+    descriptor, upsampler = unwrapped(descriptor)
+    if upsampler is not None:
+        about["upsample"] = str(upsampler)
     if not isinstance(descriptor, DiTF):
         options = {key: value for key, value in given.items() if value is not None}
         return {

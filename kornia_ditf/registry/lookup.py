@@ -11,9 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
-from functools import cache
 from pathlib import Path
-from threading import Lock
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -38,8 +36,8 @@ from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.loading.memory import LoadedModel, is_in_memory, take_apart
 from kornia_ditf.loading.source import as_folder, explain, is_hub_id, is_path, near_folder
 from kornia_ditf.loading.weight_file import as_file
-from kornia_ditf.registry import hookspecs
-from kornia_ditf.registry.catalogue import KINDS, AnySpec, Catalogue
+from kornia_ditf.registry import hookspecs, loggers, treatments, upsamplers
+from kornia_ditf.registry.catalogue import KINDS, AnySpec, Catalogue, LateCatalogue
 from kornia_ditf.registry.families import (
     check_fits,
     describe_checkpoint,
@@ -48,11 +46,12 @@ from kornia_ditf.registry.families import (
     file_options,
 )
 from kornia_ditf.registry.fusions import describe_fusion, fusion_spec
-from kornia_ditf.registry.loggers import forget_loggers, list_loggers
 from kornia_ditf.registry.options import known_options, no_such_option
 from kornia_ditf.registry.plugins import Plugin, describe_error, installed_plugins
-from kornia_ditf.registry.treatments import forget_treatments, list_treatments, read_config
+from kornia_ditf.registry.treatments import read_config
+from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.tiled import TiledDescriptor
+from kornia_ditf.upsamplers import UpsampledDescriptor
 from kornia_ditf.utils.checks import did_you_mean, read_dtype
 
 DEFAULT_BACKBONE = "nano"
@@ -195,6 +194,7 @@ def create_descriptor(
     *,
     source: str | Path | Any = None,
     tiles: int = 1,
+    upsample: Any = None,
     **options: Any,
 ) -> DenseDescriptor:
     """Load a dense descriptor with its preset: a DiTF on a backbone, or whatever a plugin adds.
@@ -209,6 +209,8 @@ def create_descriptor(
             or a model in memory.
         tiles: describe images in tiles, at so many times the preset's longest side; see
             `TiledDescriptor`.
+        upsample: give maps on a finer grid: `"bilinear(4)"`, `"joint_bilateral(2px)"` or another
+            upsampler (see `parse_upsampler`), an `Upsampler`, or a module such as AnyUp's.
         options: for a backbone, fields of `DiTFConfig` change the preset (`block`, `timestep` ...),
             `preset` is the file of a calibrated one or `"none"`, and all others go
             to its loader (`dtype`, `device`, `offload`, `revision`, `guidance` ...). For a fusion,
@@ -239,6 +241,7 @@ def create_descriptor(
     else:
         spec = find_descriptor(name, **hub_options(options))
     place = None if source is None else _check_source(source)
+    upsampler = find_upsampler(upsample)  # before anything is loaded
     descriptor: DenseDescriptor
     if isinstance(spec, BackboneSpec):
         descriptor = _create_ditf(spec, place, options)
@@ -247,9 +250,9 @@ def create_descriptor(
         if isinstance(place, str | Path):
             options["source"] = place
         descriptor = _check_made(spec, load_spec(spec, places, options), DenseDescriptor)
-    if tiles == 1:
-        return descriptor
-    return TiledDescriptor(descriptor, tiles, multiple=spec.pixels_per_token)
+    if tiles != 1:
+        descriptor = TiledDescriptor(descriptor, tiles, multiple=spec.pixels_per_token)
+    return descriptor if upsampler is None else UpsampledDescriptor(descriptor, upsampler)
 
 
 def create_ditf(
@@ -363,19 +366,19 @@ def _check_made(spec: Spec, made: Any, kind: type) -> Any:
 
 
 def _catalogue() -> Catalogue[AnySpec]:
-    with _MAKING:  # two threads must not make two, of which each would call half of the plugins
-        return _make_catalogue()
+    return _CATALOGUE.made()
 
 
-_MAKING = Lock()
-
-
-@cache
-def _make_catalogue() -> Catalogue[AnySpec]:
-    fusions = (fusion_spec(fusion, _create_part) for fusion in FUSIONS)
-    return Catalogue(
-        (*backbones.SPECS, *fusions, *datasets.SPECS, *matchers.SPECS), installed_plugins(), KINDS
-    )
+_CATALOGUE: LateCatalogue[AnySpec] = LateCatalogue(
+    (
+        *backbones.SPECS,
+        *(fusion_spec(fusion, _create_part) for fusion in FUSIONS),
+        *datasets.SPECS,
+        *matchers.SPECS,
+    ),
+    KINDS,
+)
+_CATALOGUES = (_CATALOGUE, treatments.CATALOGUE, upsamplers.CATALOGUE, loggers.CATALOGUE)
 
 
 def ask_plugins() -> tuple[Plugin, ...]:
@@ -384,15 +387,13 @@ def ask_plugins() -> tuple[Plugin, ...]:
     Example:
         >>> broken = [plugin.name for plugin in ask_plugins() if plugin.state == "left out"]
     """
-    list(_catalogue())
-    list_treatments()
-    list_loggers()
+    for each in _CATALOGUES:
+        each.specs()
     return installed_plugins()
 
 
 def forget_plugins() -> None:
     """Find and call the plugins anew when they are next needed, as after an installation."""
     installed_plugins.cache_clear()
-    _make_catalogue.cache_clear()
-    forget_treatments()
-    forget_loggers()
+    for each in _CATALOGUES:
+        each.forget()

@@ -14,6 +14,7 @@ from kornia_ditf.errors import DiTFError
 from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.protocols.protocol import Fit
 from kornia_ditf.registry.lookup import find_descriptor
+from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.study.define.forwards import (
     ForwardGroup,
     group_configurations,
@@ -155,6 +156,10 @@ def _plan_group(
                 sizes[path] = read_size(Path(path), upright=task.fit.upright)
             tokens += _tokens(sizes[path], task.fit, long_side, spec.pixels_per_token)
         seen |= shown.keys()
+    times = 0.0  # of the maps, against those before upsampling
+    for member in group.members:
+        upsampler = find_upsampler(member.settings.get("upsample"))
+        times += 1 if upsampler is None else upsampler.times(spec.pixels_per_token)
     held, images = _weights_bytes(group), len(seen)
     forwards = images * draws + calibration
     seconds = None
@@ -166,7 +171,7 @@ def _plan_group(
         configurations=len(group.members),
         images=images,
         forwards=forwards,
-        cache_bytes=tokens * spec.width * itemsize * len(group.members),
+        cache_bytes=round(tokens * spec.width * itemsize * times),
         weights_bytes=held,
         seconds=seconds,
     )
