@@ -18,6 +18,7 @@ from kornia_ditf.errors import CaptureError, DiTFError, ImageError, InvalidArgum
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.types import DescriptorMap, Discarded, Frame
 from kornia_ditf.types.prepared import PreparedImage
+from kornia_ditf.utils.borrowing import execution_device
 from kornia_ditf.utils.checks import check_integer, check_spec
 from kornia_ditf.utils.isolation import eager
 from kornia_ditf.utils.pipeline import readers, run_in_groups
@@ -238,9 +239,9 @@ class DenseDescriptor(nn.Module, ABC):
 
     @property
     def place(self) -> torch.device:
-        """The device of the weights."""
-        held = next(chain(self.parameters(), self.buffers()), None)
-        return torch.device("cpu") if held is None else held.device
+        """The device where it computes."""
+        held = next(chain(self.parameters(), self.buffers()), torch.empty(0, device="cpu"))
+        return execution_device(self) or held.device
 
 
 def _named(error: DiTFError, image: ImageLike, number: int) -> DiTFError:
@@ -370,6 +371,9 @@ class DescriptorSpec:
         repo: hub id of the weights; empty where there are several, or none.
         in_memory: how it is made of a model in memory; None where it is not.
         protocol: name of the evaluation protocol that the preset was published for.
+        options: where `load` passes its options on, returns the function that takes them and the
+            dataclass whose fields the others are, so that names and values can be checked before
+            a weight is loaded.
     """
 
     name: str
@@ -381,6 +385,7 @@ class DescriptorSpec:
     repo: str = ""
     in_memory: InMemory | None = None
     protocol: str = ""
+    options: Callable[[], tuple[Callable[..., Any], type]] | None = None
 
     def __post_init__(self) -> None:
         check_spec(self, ("name", "source", "license"))

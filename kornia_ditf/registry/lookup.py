@@ -37,7 +37,7 @@ from kornia_ditf.loading.memory import LoadedModel, is_in_memory, take_apart
 from kornia_ditf.loading.source import as_folder, explain, is_hub_id, is_path, near_folder
 from kornia_ditf.loading.weight_file import as_file
 from kornia_ditf.registry import hookspecs, loggers, treatments, upsamplers
-from kornia_ditf.registry.catalogue import KINDS, AnySpec, Catalogue, LateCatalogue
+from kornia_ditf.registry.catalogue import KINDS, AnySpec, LateCatalogue
 from kornia_ditf.registry.families import (
     check_fits,
     describe_checkpoint,
@@ -46,7 +46,7 @@ from kornia_ditf.registry.families import (
     file_options,
 )
 from kornia_ditf.registry.fusions import describe_fusion, fusion_spec
-from kornia_ditf.registry.options import known_options, no_such_option
+from kornia_ditf.registry.options import known_options, no_such_option, passed_options
 from kornia_ditf.registry.plugins import Plugin, describe_error, installed_plugins
 from kornia_ditf.registry.treatments import read_config
 from kornia_ditf.registry.upsamplers import find_upsampler
@@ -121,7 +121,9 @@ def list_descriptors() -> dict[str, Spec]:
         160
     """
     return {
-        spec.name: spec for spec in _catalogue() if isinstance(spec, BackboneSpec | DescriptorSpec)
+        spec.name: spec
+        for spec in _CATALOGUE.made()
+        if isinstance(spec, BackboneSpec | DescriptorSpec)
     }
 
 
@@ -237,7 +239,7 @@ def create_descriptor(
                 "give a model in memory alone, or a preset's name with source=the model"
             )
         name, source = "", take_apart(name)
-        spec: Spec = describe_loaded(source, _catalogue())
+        spec: Spec = describe_loaded(source, _CATALOGUE.made())
     else:
         spec = find_descriptor(name, **hub_options(options))
     place = None if source is None else _check_source(source)
@@ -322,7 +324,10 @@ def load_spec(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
     taken = set() if isinstance(spec, DatasetSpec) else set(known_options(load))
     if isinstance(spec, BackboneSpec):
         taken |= {each.name for each in fields(DiTFConfig)}
-    origin = _catalogue().origin(spec.load)
+    passed = passed_options(spec)
+    if passed is not None:
+        taken |= passed[0]
+    origin = _CATALOGUE.made().origin(spec.load)
     built_in = origin == hookspecs.PROJECT
     try:
         with nullcontext() if built_in else redirect_stdout(sys.stderr):
@@ -342,12 +347,12 @@ def load_spec(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
 
 def _find(name: str | Path) -> AnySpec | None:
     # A path or a hub id is no name, so that no plugin need be asked for it.
-    return None if "/" in str(name) else _catalogue().get(str(name))
+    return None if "/" in str(name) else _CATALOGUE.made().get(str(name))
 
 
 def list_specs_of(kind: type[OfKind]) -> Iterator[OfKind]:
     """Go through the specs of a kind, built-in ones first; a plugin is asked in its turn."""
-    return (spec for spec in _catalogue() if isinstance(spec, kind))
+    return (spec for spec in _CATALOGUE.made() if isinstance(spec, kind))
 
 
 def find_spec_of(name: str, kind: type[OfKind]) -> OfKind | None:
@@ -363,10 +368,6 @@ def _check_made(spec: Spec, made: Any, kind: type) -> Any:
             "plugin that registers it is at fault"
         )
     return made
-
-
-def _catalogue() -> Catalogue[AnySpec]:
-    return _CATALOGUE.made()
 
 
 _CATALOGUE: LateCatalogue[AnySpec] = LateCatalogue(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kornia_ditf.errors import DamagedFileError, InvalidArgumentError
 from kornia_ditf.types.frame import Frame
+from kornia_ditf.types.storage import decode, encode
 from kornia_ditf.utils.files import atomic_write, read_sealed, save_sealed
 from kornia_ditf.utils.picture import Picture
 from kornia_ditf.utils.precision import widen
@@ -163,28 +164,40 @@ class DescriptorMap:
         self.check()
         return self.data.detach().cpu().float().numpy()
 
-    def save(self, path: str | Path, about: Mapping[str, Any] | None = None) -> None:
+    def save(
+        self,
+        path: str | Path,
+        about: Mapping[str, Any] | None = None,
+        *,
+        store: str | None = None,
+    ) -> None:
         """Write a safetensors file, whole or not at all; equal maps give equal bytes.
 
-        The file holds `descriptors` (B, D, rows, columns) in the map's own dtype, and in its
-        metadata `image_size`, `model_size`, `grid`, `discarded` and a checksum, as JSON.
+        The file holds `descriptors` (B, D, rows, columns), and in its metadata `image_size`,
+        `model_size`, `grid`, `discarded` and a checksum, as JSON.
         `kornia-ditf extract` writes the same format.
 
         Args:
             path: by convention it ends in .safetensors.
             about: more JSON values for the metadata, such as the image's name.
+            store: `float32`, `float16` or `int8`, which holds a scale per token besides
+                (`descriptors_scale`); None is the map's own dtype.
 
         Raises:
+            InvalidArgumentError: there is no such dtype, or it cannot hold a value.
             OutputError: the file cannot be written.
         """
         self.check()
         tensors = {"descriptors": self.data.detach().cpu().contiguous()}
+        tensors = tensors if store is None else encode(tensors, store)
         with atomic_write(path) as temporary:
             save_sealed(temporary, tensors, {**(about or {}), **self.about()})
 
     @staticmethod
     def load(path: str | Path, *, block: int | None = None) -> DescriptorMap:
         """Read what `save` or `kornia-ditf extract` wrote; the descriptors lie on the CPU.
+
+        Descriptors stored as int8 become float32; other dtypes stay as they are.
 
         Args:
             path: the file.
@@ -295,7 +308,11 @@ class DescriptorMap:
 
 def read_map(path: str | Path, block: int | None = None) -> tuple[DescriptorMap, dict[str, Any]]:
     """Read a map and all that its file says of it; arguments and errors as `DescriptorMap.load`."""
-    tensors, about = read_sealed(path)
+    stored, about = read_sealed(path)
+    try:
+        tensors = decode(stored)
+    except KeyError as error:
+        raise DamagedFileError(Path(path), f"it holds int8 without {error}") from error
     name = "descriptors" if block is None else f"block_{block}"
     if name not in tensors and about.get("descriptor_blocks") == [block]:
         name = "descriptors"

@@ -67,7 +67,11 @@ class Upsampler:
             raise InvalidArgumentError(
                 f"an upsampler is a function or a module, got {type(function).__name__}"
             )
-        bounds = {"factor": (factor, 1), "stride": (stride or 1, 0), "limit_gb": (limit_gb, 0)}
+        bounds = {
+            "factor": (factor, 1),
+            "stride": (1 if stride is None else stride, 0),
+            "limit_gb": (limit_gb, 0),
+        }
         for what, (value, least) in bounds.items():
             if not math.isfinite(value) or value < least or value == 0:
                 raise InvalidArgumentError(

@@ -68,8 +68,8 @@ def group_configurations(configurations: Iterable[Configuration]) -> list[Forwar
         spec = find_descriptor(each.name, **hub_options(each.settings))
         own = {"prompt", "upsample"} | (_DITF_FIELDS if isinstance(spec, BackboneSpec) else set())
         loading = {k: v for k, v in each.settings.items() if k not in own}
-        check_options(each.label, spec.load, loading)
-        find_upsampler(each.settings.get("upsample"))
+        check_options(each.label, spec, loading)
+        find_upsampler(each.settings.get("upsample"))  # an error now, not in a worker
         shared = {
             k: v for k, v in each.settings.items() if k in own and k not in _AFTER_THE_FORWARD
         }

@@ -26,6 +26,7 @@ class Experiment:
         protocol: how it is scored.
         samples: what of it is scored, in its order.
         folder: of its records.
+        device: where it was described.
     """
 
     configuration: Configuration
@@ -36,6 +37,7 @@ class Experiment:
     protocol: Protocol
     samples: tuple[Sample, ...]
     folder: Path
+    device: str
 
     @property
     def cell(self) -> tuple[str, str, str]:
@@ -78,6 +80,7 @@ def list_experiments(
                         protocol=protocol,
                         samples=samples,
                         folder=records / key,
+                        device=known.device,
                     )
     return [
         found[configuration.label, place, protocol.name]

@@ -301,6 +301,7 @@ class _Run:
                     experiment.protocol,
                     str(experiment.folder),
                     some,
+                    experiment.device,
                 )
 
     def _do(self, stage: str, jobs: Sequence[Job]) -> list[str]:
