@@ -23,7 +23,7 @@ WORKING_BYTES = 256_000_000
 """What a filter holds at a time beside its result: it works through the channels in parts."""
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
-_KERNEL, _SIGMA_SPACE = 5, 1.0
+_STEP, _SIGMA_SPACE = 4, 0.5
 _CHUNKED_VALUES = 2**24
 
 
@@ -33,14 +33,14 @@ def bilinear(image: Tensor, features: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def joint_bilateral(
-    image: Tensor, features: Tensor, size: tuple[int, int], sigma_color: float = 0.1
+    image: Tensor, features: Tensor, size: tuple[int, int], sigma_color: float = 0.3
 ) -> Tensor:
     """Upsample so that features change where the image does.
 
-    The grid is doubled until it has the size. After each step a feature becomes the mean of its
-    5 x 5 neighbourhood, weighted by distance and by how alike the image's colours are there. This
-    is joint bilateral upsampling (Kopf et al., SIGGRAPH 2007) in steps of two, as FeatUp stacks
-    it (Fu et al., ICLR 2024), by `kornia.filters.joint_bilateral_blur`.
+    Every pixel of the result is the mean of the tokens around it, weighted by their distance
+    (sigma of half a token) and by how alike the image's colours are: joint bilateral upsampling
+    (Kopf et al., SIGGRAPH 2007), by `kornia.filters.joint_bilateral_blur`. More than four times are
+    reached in several steps, as FeatUp stacks them (Fu et al., ICLR 2024).
 
     Args:
         image: RGB in [0, 1], shape (B, 3, H, W).
@@ -52,22 +52,24 @@ def joint_bilateral(
 
     grids = [tuple(features.shape[2:])]
     while grids[-1] != size:
-        grids.append(tuple(min(2 * side, end) for side, end in zip(grids[-1], size, strict=True)))
-    guides = [(grid, resize(image, grid)) for grid in grids[1:]]
+        pairs = zip(grids[-1], size, strict=True)
+        grids.append(tuple(min(_STEP * side, end) for side, end in pairs))
+    guides = [resize(image, grid) for grid in grids[1:]]
 
     def filtered(part: Tensor) -> Tensor:
-        for grid, guide in guides:
+        for grid, guide in zip(grids[1:], guides, strict=True):
+            y, x = (new / old for new, old in zip(grid, part.shape[2:], strict=True))
             part = joint_bilateral_blur(
-                resize(part, grid),
+                F.interpolate(part, grid, mode="nearest-exact"),
                 guide,
-                _KERNEL,
+                (2 * math.ceil(y) + 1, 2 * math.ceil(x) + 1),
                 sigma_color,
-                (_SIGMA_SPACE, _SIGMA_SPACE),
+                (_SIGMA_SPACE * y, _SIGMA_SPACE * x),
                 border_type="replicate",
             )
         return part
 
-    return _by_channels(features, size, filtered, copies=_KERNEL**2 + 4)
+    return _by_channels(features, size, filtered, copies=(2 * _STEP + 1) ** 2 + 4)
 
 
 def adapt_module(

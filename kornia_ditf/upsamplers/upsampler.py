@@ -67,16 +67,11 @@ class Upsampler:
             raise InvalidArgumentError(
                 f"an upsampler is a function or a module, got {type(function).__name__}"
             )
-        bounds = {
-            "factor": (factor, 1),
-            "stride": (1 if stride is None else stride, 0),
-            "limit_gb": (limit_gb, 0),
-        }
-        for what, (value, least) in bounds.items():
-            if not math.isfinite(value) or value < least or value == 0:
-                raise InvalidArgumentError(
-                    f"{what} must be {'1 or more' if least else 'above 0'}, got {value!r}"
-                )
+        if not 1 <= factor < math.inf:
+            raise InvalidArgumentError(f"factor must be 1 or more, got {factor!r}")
+        for what, value in (("stride", stride), ("limit_gb", limit_gb)):
+            if value is not None and not 0 < value < math.inf:
+                raise InvalidArgumentError(f"{what} must be above 0, got {value!r}")
         self.function = function
         self.factor, self.stride, self.limit_gb, self.name = factor, stride, limit_gb, name
 
@@ -211,7 +206,7 @@ def _bilinear() -> Upsampling:
     return bilinear
 
 
-def _joint_bilateral(sigma_color: float = 0.1) -> Upsampling:
+def _joint_bilateral(sigma_color: float = 0.3) -> Upsampling:
     if not isinstance(sigma_color, int | float) or not 0 < sigma_color < math.inf:
         raise InvalidArgumentError(
             f"sigma_color of joint_bilateral must be above 0, got {sigma_color!r}"
@@ -256,7 +251,7 @@ def parse_upsampler(text: str, specs: Iterable[UpsamplerSpec] = ()) -> Upsampler
 
     Example:
         >>> parse_upsampler("joint_bilateral(4)")
-        Upsampler(joint_bilateral(4, 0.1), factor=4, limit_gb=2)
+        Upsampler(joint_bilateral(4, 0.3), factor=4, limit_gb=2)
         >>> parse_upsampler("bilinear(2px, limit=8)")
         Upsampler(bilinear(2px), stride=2, limit_gb=8)
     """

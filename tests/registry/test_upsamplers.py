@@ -67,4 +67,4 @@ def test_a_plugins_wrong_upsamplers_are_left_out_alone(installed: list[Entry]) -
 
 def test_built_in_upsamplers_ask_no_plugin(installed: list[Entry]) -> None:
     installed.append(Entry("broken", RuntimeError("must not be asked")))
-    assert str(find_upsampler("joint_bilateral(4)")) == "joint_bilateral(4, 0.1)"
+    assert str(find_upsampler("joint_bilateral(4)")) == "joint_bilateral(4, 0.3)"

@@ -51,7 +51,7 @@ def test_a_planted_shift_is_found_on_the_finer_grid() -> None:
     a, b = (fine(Local())(large[..., y : y + 96, y : y + 128]) for y in (0, 8))
     found = match(a, b)
     right = ((found.points_a - found.points_b - 8).abs().amax(1) < 1).float().mean()
-    assert len(found) > 500 and float(right) > 0.9
+    assert len(found) > 450 and float(right) > 0.9
 
 
 def test_create_descriptor_upsamples_by_name_by_value_and_not_at_all() -> None:
