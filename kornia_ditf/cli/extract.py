@@ -139,9 +139,9 @@ def extract(
             f"--{next(iter(picked))} chooses frames of videos, and there is no video; leave it out"
         )
     blocks = sorted(set(chosen.block or ()))
-    for name in ("--tiles", "--upsample"):
+    for name in ("--tiles", "--projection", "--upsample"):
         if name in chosen.flags and len(blocks) > 1:
-            raise InvalidArgumentError(f"{name} describes one block; give --block once")
+            raise InvalidArgumentError(f"{name} is of one block; give --block once")
     if chosen.blocks is not None and blocks:
         raise InvalidArgumentError("--blocks joins blocks, and --block stores each; give one")
     if export is not None:
@@ -158,7 +158,7 @@ def extract(
     stages = progress.Stages()
     with stages.stage("load"):
         descriptor = chosen.load(spec)
-    base, _ = settings.unwrapped(descriptor)
+    base = settings.unwrapped(descriptor)
     if isinstance(base, DiTF):
         blocks = blocks or list(base.config.all_blocks)
     told = settings.told(descriptor, [chosen.prompt] if chosen.prompt else [])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kornia_ditf.cli import failures, options
+from kornia_ditf.cli import failures, options, values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,7 +124,7 @@ def match_folder(
         "upsample": upsample,
     }
     chosen = {key: value for key, value in own.items() if value is not None}
-    chosen |= options.read_others(others)
+    chosen |= values.read_others(others)
     stages = progress.Stages()
     with stages.stage("load"):
         loaded = load_matcher(matcher, **chosen)

@@ -27,7 +27,7 @@ class UpsampledDescriptor(DenseDescriptor):
 
     def __init__(self, base: DenseDescriptor, upsampler: Upsampler) -> None:
         super().__init__()
-        self.base, self.upsampler = base, upsampler
+        self.base, self.upsampler, self.pca = base, upsampler, base.pca
 
     def extra_repr(self) -> str:
         return f"{self.upsampler}, base={self.base!r}"
