@@ -141,7 +141,7 @@ def extract(
     blocks = sorted(set(chosen.block or ()))
     for name in ("--tiles", "--projection", "--upsample"):
         if name in chosen.flags and len(blocks) > 1:
-            raise InvalidArgumentError(f"{name} is of one block; give --block once")
+            raise InvalidArgumentError(f"{name} describes one block; give --block once")
     if chosen.blocks is not None and blocks:
         raise InvalidArgumentError("--blocks joins blocks, and --block stores each; give one")
     if export is not None:
