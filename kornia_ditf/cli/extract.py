@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from kornia_ditf.cli import failures, options, output, progress
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from kornia_ditf.dense import DenseDescriptor
-
-_CALIBRATION_IMAGES = 4
 
 
 def extract(
@@ -79,6 +71,46 @@ def extract(
             ".npz; keypoints alone in a COLMAP database (.db) or .json.",
         ),
     ] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="NAME", help="local (this process), or ray (a cluster).")
+    ] = "local",
+    ray_address: options.RayAddress = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="With --engine ray: at most so many workers.  [default: one per GPU, else CPU]",
+        ),
+    ] = None,
+    cpus: Annotated[
+        float, typer.Option(metavar="X", min=0, help="With --engine ray: CPUs of each worker.")
+    ] = 1.0,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            min=0,
+            help="With --engine ray: GPUs of each worker.  [default: 1 where the cluster has any]",
+        ),
+    ] = None,
+    per_shard: Annotated[
+        int, typer.Option(metavar="N", min=1, help="With --engine ray: about so many images each.")
+    ] = 64,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --engine ray: the column of Parquet files that holds the images.  "
+            "[default: image, or the only one]",
+        ),
+    ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="With --engine ray: say how many images and bytes, and do no more."
+        ),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Write the descriptors of images, one safetensors file each.
@@ -90,12 +122,11 @@ def extract(
     are found on the first four images and discarded in all.
     """
     from kornia_ditf.cli import settings
+    from kornia_ditf.cli.describing import Request
     from kornia_ditf.cli.extraction import KeptError, Stream, export_features, name_outputs
     from kornia_ditf.cli.match_folder import check_exports
-    from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import CaptureError, ImageError, InvalidArgumentError
     from kornia_ditf.types.storage import STORES
-    from kornia_ditf.utils import provenance
     from kornia_ditf.utils.checks import check_one_of
     from kornia_ditf.utils.files import make_folder, sweep
 
@@ -109,8 +140,7 @@ def extract(
         check_exports([export], inputs=paths)
     store = "float16" if half else store
     check_one_of("--store", store, STORES)
-    make_folder(out)
-    sweep(out)
+    check_one_of("--engine", engine, ("local", "ray"))
     given = {
         "block": max(blocks) if blocks else None,
         "timestep": timestep,
@@ -126,36 +156,49 @@ def extract(
         "preset": preset,
         **options.read_others(others),
     }
-    spec = options.find_spec(backbone, others, source, preset)
-    side = options.side_in_pixels(long_side, spec)
+    request = Request(
+        backbone=backbone,
+        source=source,
+        others=others,
+        preset=preset,
+        blocks=blocks,
+        given=given,
+        store=store,
+        batch=batch,
+    )
+    if engine == "ray":
+        from kornia_ditf.cli.extract_ray import Cluster, extract_on_ray
+
+        if export is not None:
+            raise InvalidArgumentError("--export takes files, and --engine ray writes shards")
+        cluster = Cluster(address=ray_address, workers=workers, cpus=cpus, gpus=gpus)
+        extract_on_ray(
+            request,
+            paths,
+            out,
+            cluster,
+            per_shard=per_shard,
+            column=column,
+            overwrite=overwrite,
+            plan_only=plan,
+            as_json=as_json,
+        )
+        return
+    make_folder(out)
+    sweep(out)
+    spec = request.find_spec()
     stages = progress.Stages()
     with stages.stage("load"):
-        descriptor = options.load_descriptor(spec, source, given)
-    if isinstance(descriptor, DiTF):
-        blocks = blocks or [descriptor.config.block]
-    told = settings.told(descriptor, [prompt] if prompt else [])
+        describer = request.load(spec)
+    descriptor, blocks = describer.descriptor, describer.blocks
     with stages.stage("find massive channels"):
-        channels, origin = _agree_on_channels(descriptor, blocks, paths, side)
-    made = {
-        **settings.as_values(backbone, spec, descriptor, given),
-        "descriptor_blocks": blocks,
-        "massive_channels": channels,
-        "massive_channels_from": origin,
-        "stored_as": store,
-        "versions": provenance.versions(output.LIBRARIES),
-    }
-    made.pop("block", None)
-    del made["embedded_default"]
+        describer.find_channels((str(path), None) for path in paths)
+    made = describer.made()
     stream = Stream(
-        descriptor=descriptor,
-        blocks=blocks,
-        told=told,
-        fitting=(side, spec.pixels_per_token),
-        targets={path: out / name for path, name in name_outputs(paths).items()},
+        describer=describer,
         made=made,
-        store=store,
+        targets={path: out / name for path, name in name_outputs(paths).items()},
         overwrite=overwrite,
-        batch=batch,
     )
     done = stream.done
     try:
@@ -176,7 +219,9 @@ def extract(
     found = [
         (
             f"discarded {number}" if len(blocks) > 1 else "discarded",
-            settings.describe_channels_found(channels.get(str(number), []), origin),
+            settings.describe_channels_found(
+                describer.channels.get(str(number), []), describer.origin
+            ),
         )
         for number in blocks
     ]
@@ -194,33 +239,3 @@ def extract(
     if done.failed:
         codes = {failures.exit_code(error) for _, error in done.failed}
         raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
-
-
-def _agree_on_channels(
-    descriptor: DenseDescriptor, blocks: Sequence[int], paths: Sequence[Path], side: int | None
-) -> tuple[dict[str, list[int]], str]:
-    """Settle which channels every image of this run does without, by block."""
-    from kornia_ditf.cli.images import read_fitting
-    from kornia_ditf.cli.settings import known_channels
-    from kornia_ditf.descriptor import DiTF
-    from kornia_ditf.errors import ImageError
-
-    _, origin = known_channels(descriptor)
-    if not isinstance(descriptor, DiTF) or not descriptor.config.steps.discards:
-        return {}, origin
-    missing = [block for block in blocks if descriptor.massive_channels(block) is None]
-    if missing:
-        images: list[Tensor] = []
-        for path in paths:
-            try:
-                images.append(read_fitting(path, side, descriptor.backbone.pixels_per_token))
-            except ImageError:
-                continue  # it is reported when its turn comes
-            if len(images) == _CALIBRATION_IMAGES:
-                break
-        if images:
-            for block in missing:
-                descriptor.calibrate(images, block=block, keep=False)
-        plural = "s" if len(images) > 1 else ""
-        origin = f"found in the first {len(images)} image{plural}" if images else "no image"
-    return {str(block): list(descriptor.massive_channels(block) or ()) for block in blocks}, origin

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,24 +10,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kornia_ditf.errors import DiTFError, OutputError
+from kornia_ditf.cli.describing import Describer, differing
+from kornia_ditf.errors import DamagedFileError, DiTFError, OutputError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from torch import Tensor
-
-    from kornia_ditf.dense import DenseDescriptor
     from kornia_ditf.types import DescriptorMap
     from kornia_ditf.types.prepared import PreparedImage
 
 _LONGEST_NAME = 255  # bytes, on common file systems
-# Files that agree in these were made with the same settings.
-_SETTINGS = (
-    *("name", "image_sha256", "identity", "descriptor_blocks", "timestep", "treatment"),
-    *("long_side", "options", "settings"),
-    *("ensemble", "prompt", "seed", "dtype", "massive_channels", "stored_as"),
-)
 
 
 def name_outputs(paths: Sequence[Path]) -> dict[Path, str]:
@@ -92,70 +83,49 @@ class _Work:
 class Stream:
     """Images read, described and written at the same time, each a step behind the one before."""
 
-    descriptor: DenseDescriptor
-    blocks: list[int]
-    told: Any
-    fitting: tuple[int | None, int]
-    targets: Mapping[Path, Path]
+    describer: Describer
     made: Mapping[str, Any]
-    store: str
+    targets: Mapping[Path, Path]
     overwrite: bool
-    batch: int | None
     done: Done = field(default_factory=Done)
 
     def run(self, paths: Sequence[Path]) -> Iterator[tuple[tuple[Path, Any], Future[None]]]:
         from kornia_ditf.utils.pipeline import ahead_of, readers, run_in_groups
 
+        descriptor = self.describer.descriptor
         described = run_in_groups(
             paths,
             self._read,
             self._describe,
-            self._kind,
-            ahead=self.descriptor.images_ahead(self.batch),
-            workers=readers(self.descriptor.place),
+            lambda work: (None, 1) if work.image is None else self.describer.group(work.image),
+            ahead=descriptor.images_ahead(self.describer.request.batch),
+            workers=readers(descriptor.place),
         )
         return ahead_of(described, self._write)
 
     def _read(self, path: Path) -> _Work:
-        import torch
+        from kornia_ditf.utils.images import read_bytes
 
-        from kornia_ditf.cli.images import read_fitting
-
-        about = {**self.made, "image": path.name, "image_sha256": _digest(path)}
+        content = read_bytes(path)
+        digest = hashlib.sha256(content).hexdigest()
+        about = {**self.made, "image": path.name, "image_sha256": digest}
         target = self.targets[path]
-        if target.exists() and _image_of(target) != about["image_sha256"]:
+        if target.exists() and _metadata(target).get("image_sha256") != digest:
             target = target.with_name(_file_name(path, marked=True))
         if target.exists() and not self.overwrite:
             _check_settings(target, about)
             return _Work(target, about, None)
-        with torch.no_grad():
-            image = self.descriptor.prepare(read_fitting(path, *self.fitting))
-        return _Work(target, about, image)
-
-    def _kind(self, work: _Work) -> tuple[Any, int]:
-        if work.image is None:
-            return None, 1
-        return work.image.pixels.shape, self.descriptor.batch_of(work.image, self.batch)
+        return _Work(target, about, self.describer.prepare(str(path), content))
 
     def _describe(self, works: Sequence[_Work]) -> list[_Work]:
-        """Describe images of one size, and name what is stored of each."""
-        from kornia_ditf.descriptor import DiTF
-
         images = [work.image for work in works if work.image is not None]
         if not images:
             return list(works)
-        described: list[dict[str, DescriptorMap]]
-        if isinstance(self.descriptor, DiTF):
-            name = "descriptors" if len(self.blocks) == 1 else "block_{}"
-            by_block = self.descriptor.describe_prepared_blocks(images, self.blocks)
-            described = [{name.format(b): maps[b] for b in self.blocks} for maps in by_block]
-        else:
-            maps = self.descriptor.describe_prepared(images, [self.told] * len(images))
-            described = [{"descriptors": one} for one in maps]
+        described = self.describer.describe(images)
         return [replace(w, image=None, maps=m) for w, m in zip(works, described, strict=True)]
 
     def _write(self, described: tuple[Path, _Work | DiTFError]) -> None:
-        from kornia_ditf.types.storage import encode
+        from kornia_ditf.utils.files import atomic_write, save_sealed
 
         path, work = described
         if isinstance(work, DiTFError):
@@ -163,11 +133,9 @@ class Stream:
         if not work.maps:
             self.done.skipped.append(work.target)
             return
-        first = next(iter(work.maps.values()))
-        first.check()
-        tensors = {name: described.data[0] for name, described in work.maps.items()}
-        stored = encode(tensors, self.store, of=f"the descriptors of {path}")
-        _write(work.target, stored, {**work.about, **first.about()})
+        tensors, about = self.describer.encode(str(path), work.maps)
+        with atomic_write(work.target) as temporary:
+            save_sealed(temporary, tensors, {**work.about, **about})
         self.done.written.append(work.target)
 
 
@@ -178,7 +146,7 @@ def export_features(target: Path | None, files: Sequence[Path]) -> list[str]:
 
     if target is None or not files:
         return []
-    names = Counter((_metadata(path) or {}).get("image") for path in files)
+    names = Counter(_metadata(path).get("image") for path in files)
 
     def read(path: Path) -> tuple[str, DescriptorMap]:
         described, about = read_map(path)
@@ -189,39 +157,25 @@ def export_features(target: Path | None, files: Sequence[Path]) -> list[str]:
     return [str(target)]
 
 
-def _write(target: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> None:
-    from kornia_ditf.utils.files import atomic_write, save_sealed
-
-    with atomic_write(target) as temporary:
-        save_sealed(temporary, tensors, about)
-
-
-def _metadata(path: Path) -> dict[str, Any] | None:
-    """Read the metadata of a file of descriptors; None where it is no such file."""
-    from safetensors import SafetensorError, safe_open
+def _metadata(path: Path) -> dict[str, Any]:
+    """Read the metadata of a file of descriptors; none where it is no such file."""
+    from kornia_ditf.types.shards import StoredMap
 
     try:
-        with safe_open(path, "pt") as file:
-            return {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
-    except (SafetensorError, OSError, ValueError):
-        return None
-
-
-def _image_of(target: Path) -> Any:
-    """Return the digest of the image that a file describes; None where that is not known."""
-    return (_metadata(target) or {}).get("image_sha256")
+        return StoredMap(path).about()
+    except DamagedFileError:
+        return {}
 
 
 def _check_settings(target: Path, about: Mapping[str, Any]) -> None:
-    found = _metadata(target) or {}
-    other = [name for name in _SETTINGS if found.get(name) != about.get(name)]
-    if other or about["identity"] is None:  # weights without a name may be any
-        names = ", ".join(other) or "weights without an identity"
+    found = _metadata(target)
+    names = differing(found, about)
+    if found.get("image_sha256") != about["image_sha256"]:
+        names.append("image_sha256")
+    if not about["identity"]:
+        names.append("weights without an identity")  # they may be any
+    if names:
         raise KeptError(
-            f"{target} is there, made with other settings ({names}); add --overwrite to replace "
-            "it, or name another --out"
+            f"{target} is there, made with other settings ({', '.join(names)}); add --overwrite to "
+            "replace it, or name another --out"
         )
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

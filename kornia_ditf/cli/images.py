@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def read_fitting(path: Path, long_side: int | None, pixels_per_token: int) -> Tensor:
-    """Read an image and try whether it can be fitted.
+def read_fitting(
+    path: Path | str, long_side: int | None, pixels_per_token: int, content: bytes | None = None
+) -> Tensor:
+    """Read an image, or decode the content of its file, and try whether it can be fitted.
 
     Returns:
         RGB in [0, 1], shape (1, 3, H, W), in the file's own size.
@@ -20,9 +22,10 @@ def read_fitting(path: Path, long_side: int | None, pixels_per_token: int) -> Te
         InvalidArgumentError: the long side is shorter than a token.
     """
     from kornia_ditf.errors import ImageError
-    from kornia_ditf.preprocess import fitted_size, read_image
+    from kornia_ditf.preprocess import fitted_size
+    from kornia_ditf.utils.images import decode_image, read_image
 
-    image = read_image(path)
+    image = read_image(path) if content is None else decode_image(content, path)
     try:
         fitted_size((image.shape[2], image.shape[3]), long_side, pixels_per_token)
     except ImageError as error:

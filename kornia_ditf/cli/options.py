@@ -128,6 +128,15 @@ Preset = Annotated[
         "none.  [default: the preset kept for these weights]",
     ),
 ]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        "--address",
+        metavar="ADDRESS",
+        help="Of the Ray cluster, such as auto or ray://host:10001.  [default: start one here]",
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Write one JSON document to standard output, no text.")
 ]

@@ -118,27 +118,44 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     `safetensors.torch.save_file` orders metadata at random, and makes a private temporary file
     of its own, which stays when the process is killed.
     """
+    with path.open("wb") as file:
+        file.writelines(_pack(tensors, metadata))
+
+
+def _pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes, memoryview]:
+    """Return the header of a safetensors file, and what follows it."""
     from safetensors.torch import save
 
     content = memoryview(save(dict(tensors), dict(metadata)))
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(bytes(content[8:end])), sort_keys=True).encode()
     header += b" " * (-len(header) % 8)
-    with path.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little"))
-        file.write(header)
-        file.write(content[end:])
+    return len(header).to_bytes(8, "little") + header, content[end:]
 
 
 def save_sealed(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write tensors and JSON values about them, with a digest of both; see `read_sealed`."""
+    save_tensors(path, tensors, _seal(tensors, about))
+
+
+def pack_sealed(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
+    """Return the content of the file that `save_sealed` writes."""
+    return b"".join(_pack(tensors, _seal(tensors, about)))
+
+
+def _seal(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> dict[str, str]:
     values = {name: json.dumps(value) for name, value in about.items()}
-    values["sha256"] = json.dumps(_digest(tensors, values))
-    save_tensors(path, tensors, values)
+    return {**values, "sha256": json.dumps(_digest(tensors, values))}
 
 
-def read_sealed(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_sealed(
+    path: str | Path, content: bytes | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_sealed` wrote: the tensors, on the CPU, and the values about them.
+
+    Args:
+        path: the file.
+        content: what `pack_sealed` returned, where that lies elsewhere; errors name the path.
 
     Raises:
         InvalidArgumentError: there is no such file.
@@ -149,7 +166,7 @@ def read_sealed(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     path = Path(path)
     try:
-        content = path.read_bytes()
+        content = path.read_bytes() if content is None else content
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         values: dict[str, str] = header.get("__metadata__", {})

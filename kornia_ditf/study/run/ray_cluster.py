@@ -39,30 +39,11 @@ class RayCluster(Pooled):
         cpus: float = 0.5,
         gpus: float = 0.0,
     ) -> None:
-        # Ray would call home, and warn of a default that will change.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        try:
-            self._ray: Any = import_module("ray")
-        except ImportError as error:
-            raise MissingExtraError(
-                "--engine ray needs ray; type `pip install 'kornia-ditf[study-ray]'`"
-            ) from error
+        self._opened = ExitStack()
+        self._ray: Any = self._opened.enter_context(on_cluster(address))
         self.workers = workers
-        self._started = not self._ray.is_initialized()
-        if self._started:
-            here: Any = {} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}
-            try:
-                self._ray.init(
-                    address or "local", log_to_driver=False, logging_level=logging.ERROR, **here
-                )
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise InvalidArgumentError(
-                    f"there is no Ray cluster at {address!r} ({error}); start one with "
-                    "`ray start --head`, or leave out --address"
-                ) from error
         device = "cuda" if gpus else None
-        actor: Any = self._ray.remote(Worker).options(num_cpus=cpus, num_gpus=gpus)
+        self._actor: Any = self._ray.remote(Worker).options(num_cpus=cpus, num_gpus=gpus)
         self._start: Callable[[], Any] = lambda: actor.remote(setup, device)
         self._actors = [self._start() for _ in range(workers)]
 
@@ -86,5 +67,4 @@ class RayCluster(Pooled):
         for actor in self._actors:
             with suppress(Exception):
                 self._ray.kill(actor)
-        if self._started:
-            self._ray.shutdown()
+        self._opened.close()
