@@ -18,6 +18,7 @@ from kornia_ditf.errors import CaptureError, DiTFError, ImageError, InvalidArgum
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.types import DescriptorMap, Discarded, Frame
 from kornia_ditf.types.prepared import PreparedImage
+from kornia_ditf.utils.borrowing import execution_device
 from kornia_ditf.utils.checks import check_integer, check_spec
 from kornia_ditf.utils.isolation import eager
 from kornia_ditf.utils.pipeline import readers, run_in_groups
@@ -233,9 +234,9 @@ class DenseDescriptor(nn.Module, ABC):
 
     @property
     def place(self) -> torch.device:
-        """The device of the weights."""
-        held = next(chain(self.parameters(), self.buffers()), None)
-        return torch.device("cpu") if held is None else held.device
+        """The device where it computes."""
+        held = next(chain(self.parameters(), self.buffers()), torch.empty(0, device="cpu"))
+        return execution_device(self) or held.device
 
 
 def _named(error: DiTFError, image: ImageLike, number: int) -> DiTFError:

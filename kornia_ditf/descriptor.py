@@ -88,9 +88,12 @@ class DiTF(DiscardingDescriptor):
         """Return the descriptor at one of several blocks and timesteps, always the same object."""
         config = self.config.at(block, timestep)
         if str(config) not in self._cells:
-            cell = self._cells[str(config)] = DiTF(self.backbone, config)
+            cell = self._cells[str(config)] = self._like(config)
             cell.channels_from = self.channels_from
         return self._cells[str(config)]
+
+    def _like(self, config: DiTFConfig) -> DiTF:
+        return DiTF(self.backbone, config)
 
     def cells(self) -> Sequence[DiTF]:
         """Return the descriptors at every block and timestep, of which this one is made."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from kornia_ditf.cli import options, output
-from kornia_ditf.errors import ImageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,105 +20,111 @@ if TYPE_CHECKING:
 _CALIBRATION_IMAGES = 4
 # Files that agree in these were made with the same settings.
 SETTINGS = (
-    *("name", "identity", "descriptor_blocks", "timestep", "treatment", "long_side", "options"),
-    *("settings", "ensemble", "prompt", "seed", "dtype", "massive_channels", "stored_as"),
+    *("name", "identity", "descriptor_blocks", "timestep", "treatment"),
+    *("joined_blocks", "timesteps", "facet", "long_side", "options", "settings"),
+    *("ensemble", "prompt", "seed", "dtype", "massive_channels", "stored_as"),
 )
-
-Encoded = bytes | ImageError | None
-"""The content of an image's file, or why it cannot be read; None where the file is to be read."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What to describe images with, as the command's options say it.
-
-    Args:
-        backbone: the option --backbone.
-        source: the option --source.
-        others: the option --option.
-        preset: the option --preset.
-        blocks: which to describe; the preset's where there are none.
-        given: options of `create_descriptor`; those that are None were not given.
-        store: the format of stored descriptors; see `encode`.
-        batch: how many images of one size to describe together; None for what suits the device.
-    """
-
-    backbone: str | None
-    source: str | None
-    others: Sequence[str] | None
-    preset: str | None
-    blocks: Sequence[int]
-    given: Mapping[str, Any]
-    store: str
-    batch: int | None
-
-    def find_spec(self) -> BackboneSpec | DescriptorSpec:
-        """Find what --backbone names; raises as `options.find_spec`."""
-        return options.find_spec(self.backbone, self.others, self.source, self.preset)
-
-    def load(self, spec: BackboneSpec | DescriptorSpec) -> Describer:
-        """Load the descriptor; raises as `options.load_descriptor`."""
-        from kornia_ditf.cli import settings
-        from kornia_ditf.descriptor import DiTF
-
-        descriptor = options.load_descriptor(spec, self.source, self.given)
-        blocks = list(self.blocks)
-        if isinstance(descriptor, DiTF):
-            blocks = blocks or [descriptor.config.block]
-        prompt = self.given["prompt"]
-        return Describer(
-            spec=spec,
-            descriptor=descriptor,
-            blocks=blocks,
-            told=settings.told(descriptor, [prompt] if prompt else []),
-            side=options.side_in_pixels(self.given["long_side"], spec),
-            request=self,
-        )
 
 
 @dataclass(slots=True, kw_only=True)
 class Describer:
-    """A loaded descriptor: prepares images, describes those of one size together, encodes maps."""
+    """A loaded descriptor, and how its maps are stored.
 
+    Args:
+        chosen: the command's options.
+        spec: of the descriptor.
+        descriptor: itself.
+        blocks: which to store.
+        told: the prompt of each image, where the descriptor does not keep it.
+        store: the format of stored descriptors; see `encode`.
+        batch: how many images of one size to describe together; None for what suits the device.
+        channels: massive channels by block, once `find_channels` has settled them.
+        origin: where those come from.
+    """
+
+    chosen: options.Chosen
     spec: BackboneSpec | DescriptorSpec
     descriptor: DenseDescriptor
     blocks: list[int]
     told: Any
-    side: int | None
-    request: Request
+    store: str
+    batch: int | None
     channels: dict[str, list[int]] = field(default_factory=dict)
     origin: str = ""
 
-    def find_channels(self, images: Iterable[tuple[str, Encoded]]) -> None:
+    @classmethod
+    def load(
+        cls,
+        chosen: options.Chosen,
+        spec: BackboneSpec | DescriptorSpec,
+        *,
+        blocks: Sequence[int],
+        store: str,
+        batch: int | None,
+    ) -> Describer:
+        """Load the descriptor; raises as `Chosen.load`."""
+        from kornia_ditf.cli import settings
+        from kornia_ditf.descriptor import DiTF
+
+        descriptor = chosen.load(spec)
+        found = list(blocks)
+        if isinstance(descriptor, DiTF):
+            found = found or list(descriptor.config.all_blocks)
+        return cls(
+            chosen=chosen,
+            spec=spec,
+            descriptor=descriptor,
+            blocks=found,
+            told=settings.told(descriptor, [chosen.prompt] if chosen.prompt else []),
+            store=store,
+            batch=batch,
+        )
+
+    @property
+    def fitting(self) -> tuple[int | None, int]:
+        """The long side, None for an image's own size, and the pixels of a token's side."""
+        return options.side_in_pixels(self.chosen.long_side, self.spec), self.spec.pixels_per_token
+
+    def batch_of(self, image: PreparedImage) -> int:
+        """Return how many images like this one are described together."""
+        return self.descriptor.batch_of(image, self.batch)
+
+    def find_channels(self, images: Iterable[Tensor]) -> None:
         """Settle which channels every image does without, by block.
 
         Args:
-            images: what messages call each, and its content; channels that are not known are
-                found in the first four that can be read.
+            images: if the channels are not known, they are found in the first four of these.
         """
         from kornia_ditf.cli.settings import known_channels
         from kornia_ditf.descriptor import DiTF
 
-        self.origin = known_channels(self.descriptor)[1]
-        if not isinstance(self.descriptor, DiTF) or not self.descriptor.config.steps.discards:
+        _, self.origin = known_channels(self.descriptor)
+        ditf = self.descriptor
+        if not isinstance(ditf, DiTF) or not ditf.config.steps.discards:
             return
-        missing = [b for b in self.blocks if self.descriptor.massive_channels(b) is None]
+        several = not ditf.config.single
+        cells = {
+            block: [ditf.at(block, t) for t in ditf.config.all_timesteps] if several else [ditf]
+            for block in self.blocks
+        }
+        missing = [
+            (cell, block)
+            for block in self.blocks
+            for cell in cells[block]
+            if cell.massive_channels(block) is None
+        ]
         if missing:
-            found: list[Tensor] = []
-            for label, content in images:
-                try:
-                    found.append(self._decode(label, content))
-                except ImageError:
-                    continue  # it is reported when its turn comes
-                if len(found) == _CALIBRATION_IMAGES:
-                    break
-            for block in missing if found else ():
-                self.descriptor.calibrate(found, block=block, keep=False)
-            plural = "s" if len(found) > 1 else ""
-            first = f"found in the first {len(found)} image{plural}"
-            self.origin = first if found else "no image"
+            first = list(islice(images, _CALIBRATION_IMAGES))
+            for cell, block in missing if first else ():
+                cell.calibrate(first, block=block, keep=False)
+            plural = "s" if len(first) > 1 else ""
+            found = f"found in the first {len(first)} image{plural}"
+            self.origin = found if first else "no image"
         self.channels = {
-            str(block): list(self.descriptor.massive_channels(block) or ()) for block in self.blocks
+            str(block): sorted(
+                {c for cell in cells[block] for c in cell.massive_channels(block) or ()}
+            )
+            for block in self.blocks
         }
 
     def made(self) -> dict[str, Any]:
@@ -126,54 +132,39 @@ class Describer:
         from kornia_ditf.cli import settings
         from kornia_ditf.utils import provenance
 
-        request = self.request
         made = {
-            **settings.as_values(request.backbone, self.spec, self.descriptor, request.given),
+            **settings.as_values(self.chosen, self.spec, self.descriptor),
             "descriptor_blocks": self.blocks,
             "massive_channels": self.channels,
             "massive_channels_from": self.origin,
-            "stored_as": request.store,
+            "stored_as": self.store,
             "versions": provenance.versions(output.LIBRARIES),
         }
         made.pop("block", None)
         del made["embedded_default"]
         return made
 
-    def prepare(self, label: str, content: Encoded) -> PreparedImage:
-        """Decode an image and fit it to the model.
+    def describe(
+        self, images: Sequence[PreparedImage], descriptor: DenseDescriptor | None = None
+    ) -> Iterator[dict[str, DescriptorMap]]:
+        """Describe images of one size, and name what is stored of each.
 
-        Raises:
-            ImageError: it cannot be read or used.
+        Args:
+            images: what the descriptor prepared.
+            descriptor: another in its place, such as one of clips.
         """
-        import torch
-
-        with torch.no_grad():
-            return self.descriptor.prepare(self._decode(label, content))
-
-    def _decode(self, label: str, content: Encoded) -> Tensor:
-        from kornia_ditf.cli.images import read_fitting
-
-        if isinstance(content, ImageError):
-            raise content
-        return read_fitting(label, self.side, self.spec.pixels_per_token, content)
-
-    def group(self, image: PreparedImage) -> tuple[Any, int]:
-        """Return what images that are described together have in common, and how many those are."""
-        return image.pixels.shape, self.descriptor.batch_of(image, self.request.batch)
-
-    def describe(self, images: Sequence[PreparedImage]) -> list[dict[str, DescriptorMap]]:
-        """Describe images of one size, and name what is stored of each."""
         from kornia_ditf.descriptor import DiTF
 
-        if isinstance(self.descriptor, DiTF):
+        descriptor = descriptor or self.descriptor
+        if isinstance(descriptor, DiTF) and descriptor.config.blocks is None:
             name = "descriptors" if len(self.blocks) == 1 else "block_{}"
-            by_block = self.descriptor.describe_prepared_blocks(images, self.blocks)
-            return [{name.format(b): maps[b] for b in self.blocks} for maps in by_block]
-        described = self.descriptor.describe_prepared(images, [self.told] * len(images))
-        return [{"descriptors": one} for one in described]
+            by_block = descriptor.describe_prepared_blocks(images, self.blocks)
+            return ({name.format(b): maps[b] for b in self.blocks} for maps in by_block)
+        maps = descriptor.describe_prepared(images, [self.told] * len(images))
+        return ({"descriptors": one} for one in maps)
 
     def encode(
-        self, label: str, maps: Mapping[str, DescriptorMap]
+        self, maps: Mapping[str, DescriptorMap], label: str
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the tensors that are stored of an image, and what its maps say of them.
 
@@ -187,8 +178,7 @@ class Describer:
         first = next(iter(maps.values()))
         first.check()
         tensors = {name: described.data[0] for name, described in maps.items()}
-        stored = encode(tensors, self.request.store, of=f"the descriptors of {label}")
-        return stored, first.about()
+        return encode(tensors, self.store, of=f"the descriptors of {label}"), first.about()
 
 
 def differing(found: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:

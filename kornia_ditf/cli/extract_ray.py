@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from kornia_ditf import errors
-from kornia_ditf.cli import failures, options, output, progress
+from kornia_ditf.cli import failures, output, progress
 from kornia_ditf.cli.shards import Shard, ShardWriter, differing_in
 
 if TYPE_CHECKING:
-    from kornia_ditf.cli.describing import Request
+    from kornia_ditf.cli.shards import Request
     from kornia_ditf.utils.sources import Piece
 
 _STORE_BYTES = 100 * 2**20  # jobs and results are texts; images and maps never pass through it
@@ -24,7 +25,7 @@ _SAMPLES = 8
 _CALIBRATION_PIECES = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """Where to work.
 
@@ -85,7 +86,6 @@ def extract_on_ray(
     *,
     per_shard: int,
     column: str | None,
-    overwrite: bool,
     plan_only: bool,
     as_json: bool,
 ) -> None:
@@ -115,7 +115,7 @@ def extract_on_ray(
     try:
         with progress.StageProgress() as shown:
             shown.begin("extract", plan.images)
-            for shard in run_pieces(pieces, writer, cluster, overwrite=overwrite):
+            for shard in run_pieces(pieces, writer, cluster):
                 _check(shard, done)
                 for message in () if done else shard.warnings:
                     shown.warn(message)
@@ -130,31 +130,31 @@ def extract_on_ray(
             "the same command goes on",
             failures.interrupt_code(interrupt),
         ) from interrupt
-    if overwrite and done:
+    if request.overwrite and done:
         _remove_others(out, done)
     _show(plan, done, failed, out, as_json=as_json)
 
 
 def make_plan(request: Request, pieces: Sequence[Piece]) -> Plan:
     """Work out what an extraction takes, without loading weights."""
-    from kornia_ditf.cli.images import read_fitting
+    from kornia_ditf.cli.images import check_fitting
+    from kornia_ditf.cli.options import side_in_pixels
     from kornia_ditf.preprocess import fitted_size
     from kornia_ditf.types.storage import STORES
+    from kornia_ditf.utils.images import decode_image
 
-    spec = request.find_spec()
-    side = options.side_in_pixels(request.given["long_side"], spec)
+    spec = request.chosen.spec()
+    fitting = side_in_pixels(request.chosen.long_side, spec), spec.pixels_per_token
     tokens: list[int] = []
     for piece in pieces[:: max(1, len(pieces) // _SAMPLES)]:
-        some = type(piece)(piece.path, piece.items[:1], piece.column, piece.group)
-        for item, content in some.read():
-            try:
-                if isinstance(content, errors.ImageError):
-                    raise content
-                image = read_fitting(piece.label(item), side, spec.pixels_per_token, content)
-            except errors.DiTFError:
+        for item, content in replace(piece, items=piece.items[:1]).read():
+            if isinstance(content, errors.ImageError):
                 continue
-            size = fitted_size((image.shape[2], image.shape[3]), side, spec.pixels_per_token)
-            tokens.append(size[0] * size[1] // spec.pixels_per_token**2)
+            with suppress(errors.ImageError):
+                image = decode_image(content, piece.label(item))
+                check_fitting(piece.label(item), image, *fitting)
+                height, width = fitted_size((image.shape[2], image.shape[3]), *fitting)
+                tokens.append(height * width // spec.pixels_per_token**2)
     count = sum(len(piece.items) for piece in pieces)
     itemsize = STORES[request.store].itemsize
     blocks = max(1, len(request.blocks))
@@ -173,8 +173,6 @@ def run_pieces(
     pieces: Sequence[Piece],
     writer: tuple[Request, Path, Sequence[Piece]],
     cluster: Cluster,
-    *,
-    overwrite: bool = False,
 ) -> Iterator[Shard]:
     """Write the shards of pieces on a cluster, and yield what became of each as it is done."""
     from kornia_ditf.utils.cluster import on_cluster
@@ -187,8 +185,8 @@ def run_pieces(
         fitting = there.get("GPU", 0) / gpus if gpus else there.get("CPU", 1) / (cluster.cpus or 1)
         most = min(cluster.workers or max(1, int(fitting)), max(1, len(pieces)))
         request, out, first = writer
-        if gpus and not request.given["device"]:
-            request = replace(request, given={**request.given, "device": "cuda"})
+        if gpus and request.chosen.device is None:
+            request = replace(request, chosen=request.chosen.but(device="cuda"))
         rows = data.from_items(
             [{"piece": piece.to_json()} for piece in pieces], override_num_blocks=len(pieces)
         )
@@ -197,7 +195,6 @@ def run_pieces(
             batch_size=1,
             compute=data.ActorPoolStrategy(min_size=1, max_size=most),
             fn_constructor_args=(request, out, first),
-            fn_constructor_kwargs={"overwrite": overwrite},
             num_cpus=cluster.cpus,
             num_gpus=gpus,
         )
@@ -271,12 +268,12 @@ def _weights_bytes(request: Request, spec: Any) -> int | None:
 
     if not isinstance(spec, BackboneSpec) or spec.plan is None:
         return None
-    place = request.source or spec.repo
+    place = request.chosen.source or spec.repo
     try:
         planned = spec.plan(
             place,
             block=max(request.blocks, default=spec.block),
-            dtype=read_dtype(request.given["dtype"] or "float32"),
+            dtype=read_dtype(request.chosen.dtype or "float32"),
             **{"architecture": spec.architecture, **file_options(spec, place)},
         )
     except errors.DiTFError:  # loading says what is wrong

@@ -1,4 +1,4 @@
-"""Images read, described and stored at the same time, for `kornia-ditf extract`."""
+"""Images and frames of videos read, described and stored at once, for `kornia-ditf extract`."""
 
 from __future__ import annotations
 
@@ -11,29 +11,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kornia_ditf.cli.describing import Describer, differing
-from kornia_ditf.errors import DamagedFileError, DiTFError, OutputError
+from kornia_ditf.errors import DamagedFileError, DiTFError, ImageError, OutputError
+from kornia_ditf.video.frames import VideoFrame, is_video, read_frames, windows
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from kornia_ditf.types import DescriptorMap
     from kornia_ditf.types.prepared import PreparedImage
+    from kornia_ditf.video.describe import VideoDiTF
 
 _LONGEST_NAME = 255  # bytes, on common file systems
+_OF_IMAGES = ("image_sha256", "frame", "clip", "every_frame")
 
 
-def name_outputs(paths: Sequence[Path]) -> dict[Path, str]:
-    """Choose a file name for each image: the image's own, marked where another image has it too."""
+def shared_names(paths: Sequence[Path]) -> frozenset[Path]:
+    """Find the files whose name, the ending aside, another one has too."""
     counts = Counter(path.stem.casefold() for path in paths)
-    return {path: _file_name(path, marked=counts[path.stem.casefold()] > 1) for path in paths}
+    return frozenset(path for path in paths if counts[path.stem.casefold()] > 1)
 
 
-def _file_name(path: Path, *, marked: bool) -> str:
-    """Return `STEM.safetensors`; where marked or too long, with a part of the path's digest."""
-    name = f"{path.stem}.safetensors"
-    if not marked and len(os.fsencode(name)) <= _LONGEST_NAME:
-        return name
-    end = f"-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}.safetensors"
+def _file_name(path: Path, frame: int | None, *, marked: bool) -> str:
+    """Return `STEM.safetensors` or, of a frame, `STEM-000012.safetensors`.
+
+    Where marked or too long, it has a part of the path's digest.
+    """
+    end = f"{'' if frame is None else f'-{frame:06d}'}.safetensors"
+    if not marked and len(os.fsencode(path.stem + end)) <= _LONGEST_NAME:
+        return path.stem + end
+    end = f"-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}{end}"
     stem = os.fsencode(path.stem)
     if len(stem) + len(end) > _LONGEST_NAME:
         return stem[: _LONGEST_NAME - len(end)].decode("utf-8", "ignore") + end
@@ -52,6 +58,13 @@ class Done:
     skipped: list[Path] = field(default_factory=list)
     failed: list[tuple[Path, DiTFError]] = field(default_factory=list)
 
+    def fail(self, path: Path, error: DiTFError) -> bool:
+        """Note an error; a video counts once, by the first of its frames that fails."""
+        if is_video(path) and any(path == failed for failed, _ in self.failed):
+            return False
+        self.failed.append((path, error))
+        return True
+
     def remarks(self) -> list[tuple[str, str]]:
         remarks = []
         if self.skipped:
@@ -69,6 +82,15 @@ class Done:
         }
 
 
+@dataclass(slots=True)
+class Given:
+    """An image file; or frames of a video, several where a video model sees them as one clip."""
+
+    path: Path
+    frames: list[VideoFrame] = field(default_factory=list)
+    error: DiTFError | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class _Work:
     """An image that was read: what will be said of it, and where; nothing to describe if done."""
@@ -77,6 +99,7 @@ class _Work:
     about: dict[str, Any]
     image: PreparedImage | None
     maps: dict[str, DescriptorMap] = field(default_factory=dict)
+    done: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,58 +108,115 @@ class Stream:
 
     describer: Describer
     made: Mapping[str, Any]
-    targets: Mapping[Path, Path]
+    out: Path
+    shared: frozenset[Path]
     overwrite: bool
+    picked: Mapping[str, Any] = field(default_factory=dict)
+    clips: VideoDiTF | None = None
+    window: int = 1
     done: Done = field(default_factory=Done)
+    _digests: dict[Path, str] = field(default_factory=dict)
 
-    def run(self, paths: Sequence[Path]) -> Iterator[tuple[tuple[Path, Any], Future[None]]]:
+    def run(self, paths: Sequence[Path]) -> Iterator[tuple[tuple[Given, Any], Future[None]]]:
         from kornia_ditf.utils.pipeline import ahead_of, readers, run_in_groups
 
         descriptor = self.describer.descriptor
+        ahead = descriptor.images_ahead(self.describer.batch)
         described = run_in_groups(
-            paths,
+            self._given(paths),
             self._read,
             self._describe,
-            lambda work: (None, 1) if work.image is None else self.describer.group(work.image),
-            ahead=descriptor.images_ahead(self.describer.request.batch),
+            self._kind,
+            ahead=max(1, ahead // self.window),
             workers=readers(descriptor.place),
         )
         return ahead_of(described, self._write)
 
-    def _read(self, path: Path) -> _Work:
-        from kornia_ditf.utils.images import read_bytes
+    def _given(self, paths: Sequence[Path]) -> Iterator[Given]:
+        """Go through images, and through videos while they are decoded."""
+        for path in paths:
+            if not is_video(path):
+                yield Given(path)
+                continue
+            try:
+                for frames in windows(read_frames(path, **self.picked), self.window):
+                    if any(path == failed for failed, _ in self.done.failed):
+                        break
+                    yield Given(path, frames)
+            except ImageError as error:
+                yield Given(path, error=error)
 
-        content = read_bytes(path)
-        digest = hashlib.sha256(content).hexdigest()
-        about = {**self.made, "image": path.name, "image_sha256": digest}
-        target = self.targets[path]
-        if target.exists() and _metadata(target).get("image_sha256") != digest:
-            target = target.with_name(_file_name(path, marked=True))
-        if target.exists() and not self.overwrite:
+    def _read(self, given: Given) -> list[_Work]:
+        import torch
+
+        from kornia_ditf.cli.images import check_fitting, read_fitting
+
+        if given.error is not None:
+            raise given.error
+        frames: Sequence[VideoFrame | None] = given.frames or [None]
+        works = [self._about(given, frame) for frame in frames]
+        if all(work.done for work in works):
+            return works
+        fitting, prepare = self.describer.fitting, self.describer.descriptor.prepare
+        with torch.no_grad():
+            if not given.frames:
+                image = prepare(read_fitting(given.path, *fitting))
+                return [replace(works[0], image=image)]
+            check_fitting(given.path, given.frames[0].image, *fitting)
+            images = [prepare(frame.image) for frame in given.frames]
+        given.frames.clear()  # those that wait hold the prepared ones alone
+        return [replace(work, image=image) for work, image in zip(works, images, strict=True)]
+
+    def _about(self, given: Given, frame: VideoFrame | None) -> _Work:
+        path, number = given.path, None if frame is None else frame.number
+        if path not in self._digests:
+            self._digests[path] = _digest(path)
+        about = {**self.made, "image": path.name, "image_sha256": self._digests[path]}
+        if frame is not None:
+            about |= {"frame": number, "seconds": round(frame.seconds, 6)}
+            if self.clips is not None:
+                about["clip"] = [each.number for each in given.frames]
+                about["every_frame"] = self.clips.every_frame
+        target = self.out / _file_name(path, number, marked=path in self.shared)
+        if target.exists() and _metadata(target).get("image_sha256") != about["image_sha256"]:
+            target = target.with_name(_file_name(path, number, marked=True))
+        there = target.exists() and not self.overwrite
+        if there:
             _check_settings(target, about)
-            return _Work(target, about, None)
-        return _Work(target, about, self.describer.prepare(str(path), content))
+        return _Work(target, about, None, done=there)
 
-    def _describe(self, works: Sequence[_Work]) -> list[_Work]:
+    def _kind(self, works: Sequence[_Work]) -> tuple[Any, int]:
+        first = works[0]
+        if first.image is None:
+            return None, 1
+        if self.clips is not None and "clip" in first.about:
+            return str(first.target), 1
+        return first.image.pixels.shape, self.describer.batch_of(first.image)
+
+    def _describe(self, some: Sequence[Sequence[_Work]]) -> list[list[_Work]]:
+        """Describe images of one size, or the frames of one clip, and name what is stored."""
+        works = [work for each in some for work in each]
         images = [work.image for work in works if work.image is not None]
         if not images:
-            return list(works)
-        described = self.describer.describe(images)
-        return [replace(w, image=None, maps=m) for w, m in zip(works, described, strict=True)]
+            return [list(each) for each in some]
+        clips = self.clips if "clip" in works[0].about else None
+        described = self.describer.describe(images, clips)
+        return [[replace(w, image=None, maps=next(described)) for w in each] for each in some]
 
-    def _write(self, described: tuple[Path, _Work | DiTFError]) -> None:
+    def _write(self, described: tuple[Given, Sequence[_Work] | DiTFError]) -> None:
         from kornia_ditf.utils.files import atomic_write, save_sealed
 
-        path, work = described
-        if isinstance(work, DiTFError):
-            raise work
-        if not work.maps:
-            self.done.skipped.append(work.target)
-            return
-        tensors, about = self.describer.encode(str(path), work.maps)
-        with atomic_write(work.target) as temporary:
-            save_sealed(temporary, tensors, {**work.about, **about})
-        self.done.written.append(work.target)
+        given, works = described
+        if isinstance(works, DiTFError):
+            raise works
+        for work in works:
+            if work.done:
+                self.done.skipped.append(work.target)
+                continue
+            tensors, about = self.describer.encode(work.maps, str(given.path))
+            with atomic_write(work.target) as temporary:
+                save_sealed(temporary, tensors, {**work.about, **about})
+            self.done.written.append(work.target)
 
 
 def export_features(target: Path | None, files: Sequence[Path]) -> list[str]:
@@ -170,8 +250,7 @@ def _metadata(path: Path) -> dict[str, Any]:
 def _check_settings(target: Path, about: Mapping[str, Any]) -> None:
     found = _metadata(target)
     names = differing(found, about)
-    if found.get("image_sha256") != about["image_sha256"]:
-        names.append("image_sha256")
+    names += [name for name in _OF_IMAGES if found.get(name) != about.get(name)]
     if not about["identity"]:
         names.append("weights without an identity")  # they may be any
     if names:
@@ -179,3 +258,8 @@ def _check_settings(target: Path, about: Mapping[str, Any]) -> None:
             f"{target} is there, made with other settings ({', '.join(names)}); add --overwrite to "
             "replace it, or name another --out"
         )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

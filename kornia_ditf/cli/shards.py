@@ -6,13 +6,14 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kornia_ditf.cli import failures
-from kornia_ditf.cli.describing import SETTINGS, Describer, Request, differing
+from kornia_ditf.cli import failures, options
+from kornia_ditf.cli.describing import SETTINGS, Describer, differing
 from kornia_ditf.errors import (
     CaptureError,
     DamagedFileError,
@@ -23,10 +24,34 @@ from kornia_ditf.errors import (
 )
 from kornia_ditf.utils.sources import Item, Piece
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kornia_ditf.types.prepared import PreparedImage
+
 BAD_IMAGE = (ImageError, InvalidArgumentError, CaptureError)
 """Errors of a single image, which the others do not share."""
 
 _Read = tuple[Item, bytes | ImageError]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to describe with, and how to store it.
+
+    Args:
+        chosen: the command's options.
+        blocks: which to store; the preset's where there are none.
+        store: the format of stored descriptors; see `encode`.
+        batch: how many images of one size to describe together; None for what suits the device.
+        overwrite: describe what is there already.
+    """
+
+    chosen: options.Chosen
+    blocks: Sequence[int]
+    store: str
+    batch: int | None = None
+    overwrite: bool = False
 
 
 @dataclass(slots=True)
@@ -62,13 +87,10 @@ class ShardWriter:
         request: what to describe with.
         out: folder of the shards, which all workers see.
         first: the pieces in whose images massive channels are found that nobody names.
-        overwrite: describe what is there already.
     """
 
-    def __init__(
-        self, request: Request, out: Path, first: Sequence[Piece], *, overwrite: bool = False
-    ) -> None:
-        self.request, self.out, self.first, self.overwrite = request, out, first, overwrite
+    def __init__(self, request: Request, out: Path, first: Sequence[Piece]) -> None:
+        self.request, self.out, self.first = request, out, first
         self._loaded: tuple[Describer, dict[str, Any], list[str]] | None = None
 
     def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -91,12 +113,15 @@ class ShardWriter:
     def _load(self) -> tuple[Describer, dict[str, Any], list[str]]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("default")
-            describer = self.request.load(self.request.find_spec())
-            describer.find_channels(
-                (piece.label(item), content)
-                for piece in self.first
-                for item, content in piece.read()
+            asked = self.request
+            describer = Describer.load(
+                asked.chosen,
+                asked.chosen.spec(),
+                blocks=asked.blocks,
+                store=asked.store,
+                batch=asked.batch,
             )
+            describer.find_channels(self._first_images(describer))
         told = [str(one.message) for one in caught if one.category.__module__.startswith("kornia")]
         made = describer.made()
         if not made["identity"]:
@@ -104,9 +129,15 @@ class ShardWriter:
                 f"{made['name']} does not say which weights it has; if they change, name another "
                 "--out"
             )
-        if not self.overwrite:
+        if not self.request.overwrite:
             check_folder(self.out, made)
         return describer, made, told
+
+    def _first_images(self, describer: Describer) -> Iterator[Tensor]:
+        for piece in self.first:
+            for item, content in piece.read():
+                with suppress(ImageError):  # it is reported in its turn
+                    yield decode_fitting(describer, piece.label(item), content)
 
     def _write(self, piece: Piece, describer: Describer, shard: Shard) -> None:
         from kornia_ditf.types.shards import list_stored, member_name, write_shard
@@ -122,7 +153,7 @@ class ShardWriter:
         key = json.dumps([told, sorted(digests.items())], sort_keys=True)
         target = self.out / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.tar"
         held: set[str] = set()
-        if target.exists() and not self.overwrite:
+        if target.exists() and not self.request.overwrite:
             try:
                 held = {stored.member for stored in list_stored(target)}
             except DamagedFileError:
@@ -156,20 +187,21 @@ class _Pieces:
         from kornia_ditf.utils.pipeline import readers, run_in_groups
 
         self.shard.failed.clear()
+        descriptor = self.describer.descriptor
         described = run_in_groups(
             read,
-            lambda one: self.describer.prepare(self.piece.label(one[0]), one[1]),
-            self.describer.describe,
-            self.describer.group,
-            ahead=self.describer.descriptor.images_ahead(self.describer.request.batch),
-            workers=readers(self.describer.descriptor.place),
+            self._prepare,
+            lambda images: list(self.describer.describe(images)),
+            lambda image: (image.pixels.shape, self.describer.batch_of(image)),
+            ahead=descriptor.images_ahead(self.describer.batch),
+            workers=readers(descriptor.place),
         )
         for (item, _), maps in described:
             label = self.piece.label(item)
             try:
                 if isinstance(maps, DiTFError):
                     raise maps
-                tensors, about = self.describer.encode(label, maps)
+                tensors, about = self.describer.encode(maps, label)
             except BAD_IMAGE as error:
                 self.shard.failed.append((label, failures.exit_code(error), str(error)))
                 continue
@@ -178,6 +210,29 @@ class _Pieces:
                 "image_sha256": self.digests[item.name],
             }
             yield item.name, pack_sealed(tensors, {**self.shard.made, **image, **about})
+
+    def _prepare(self, one: _Read) -> PreparedImage:
+        import torch
+
+        with torch.no_grad():
+            image = decode_fitting(self.describer, self.piece.label(one[0]), one[1])
+            return self.describer.descriptor.prepare(image)
+
+
+def decode_fitting(describer: Describer, label: str, content: bytes | ImageError) -> Tensor:
+    """Decode an image that the model can take.
+
+    Raises:
+        ImageError: it could not be read or cannot be used.
+    """
+    from kornia_ditf.cli.images import check_fitting
+    from kornia_ditf.utils.images import decode_image
+
+    if isinstance(content, ImageError):
+        raise content
+    image = decode_image(content, label)
+    check_fitting(label, image, *describer.fitting)
+    return image
 
 
 def check_folder(out: Path, made: Mapping[str, Any]) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from importlib import import_module
+from contextlib import ExitStack, suppress
 from typing import Any
 
-from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
 from kornia_ditf.study.define.jobs import Job, Outcome, Setup
 from kornia_ditf.study.run.engines import Pooled
 from kornia_ditf.study.run.worker import Worker
+from kornia_ditf.utils.cluster import on_cluster
 
 
 class RayCluster(Pooled):
@@ -43,7 +40,7 @@ class RayCluster(Pooled):
         self._ray: Any = self._opened.enter_context(on_cluster(address))
         self.workers = workers
         device = "cuda" if gpus else None
-        self._actor: Any = self._ray.remote(Worker).options(num_cpus=cpus, num_gpus=gpus)
+        actor: Any = self._ray.remote(Worker).options(num_cpus=cpus, num_gpus=gpus)
         self._start: Callable[[], Any] = lambda: actor.remote(setup, device)
         self._actors = [self._start() for _ in range(workers)]
 
