@@ -56,6 +56,7 @@ from .protocols.presets import find_protocol, list_protocols
 from .protocols.protocol import Protocol
 from .protocols.select import select_pairs
 from .protocols.sequences import SequenceResult, evaluate_sequence
+from .registry.datasets import list_datasets, load_dataset
 from .registry.hookspecs import hookimpl
 from .registry.loggers import LoggedRun, LoggerSpec
 from .registry.lookup import (
@@ -64,9 +65,7 @@ from .registry.lookup import (
     find_backbone,
     find_descriptor,
     list_backbones,
-    list_datasets,
     list_descriptors,
-    load_dataset,
 )
 from .registry.matchers import find_matcher, list_matchers, load_matcher
 from .registry.treatments import find_treatment, list_treatments

@@ -58,6 +58,7 @@ class TiledDescriptor(DenseDescriptor):
                 "images: give it a long_side"
             )
         self.base, self.tiles, self.multiple, self.overlap = base, tiles, multiple, overlap
+        self.pca = base.pca
 
     def extra_repr(self) -> str:
         return f"tiles={self.tiles}, overlap={self.overlap}, base={self.base!r}"
@@ -102,6 +103,7 @@ class TiledDescriptor(DenseDescriptor):
         rows, columns = (self._starts(length) for length in fitted.shape[2:])
         data = weight = torch.zeros(0)
         discarded: tuple[Discarded, ...] = ()
+        parts: tuple[int, ...] = ()
         for top in rows:
             for left in columns:
                 tile = fitted[:, :, top : top + self._side, left : left + self._side]
@@ -118,14 +120,14 @@ class TiledDescriptor(DenseDescriptor):
                     grid = [length // pitch for length in fitted.shape[2:]]
                     data = maps.data.new_zeros(len(fitted), maps.data.shape[1], *grid)
                     weight = maps.data.new_zeros(grid)
-                    discarded = maps.discarded
+                    discarded, parts = maps.discarded, maps.parts
                 ramps = [self._ramp(count, pitch) for count in maps.grid]
                 faded = (ramps[0][:, None] * ramps[1]).to(maps.data)
                 y, x = top // pitch, left // pitch
                 place = (slice(y, y + maps.grid[0]), slice(x, x + maps.grid[1]))
                 data[:, :, *place] += maps.data * faded
                 weight[place] += faded
-        return DescriptorMap(data.div_(weight), frame, discarded)
+        return DescriptorMap(data.div_(weight), frame, discarded, parts=parts)
 
     def describe_together(
         self, images: Sequence[ImageLike], prompts: str | Sequence[str] | None = None
@@ -165,7 +167,7 @@ def _settled(
             for part in base.parts
             if isinstance(part, DenseDescriptor)
         ]
-        return FusedDescriptor(parts, weights=base.weights, grid=base.grid)
+        return base.of(parts)
     if not isinstance(base, DiTF) or not base.config.steps.discards:
         return base
     channels = base.massive_channels()

@@ -22,7 +22,7 @@ from kornia_ditf.loading.latents import (
 from kornia_ditf.loading.memory import LoadedModel, LoadedPromptEncoder
 from kornia_ditf.loading.plan import LoadingPlan, plan_loading
 from kornia_ditf.loading.prompts import CachedPromptEncoder
-from kornia_ditf.loading.single_file import infer_config, load_single_file
+from kornia_ditf.loading.single_file import infer_config, load_own_vae, load_single_file
 from kornia_ditf.loading.weight_file import WeightFile, as_file
 from kornia_ditf.loading.weights import Layout, load_transformer
 from kornia_ditf.noise import VariancePreserving
@@ -138,7 +138,8 @@ class DiffusersBackbone(DeclaredBackbone):
         else:
             own = cls._file_config(file, checkpoint, architecture)
             transformer = load_single_file(file, cls.layout(), own, last_block=block, dtype=dtype)
-        vae = cls.load_vae(checkpoint)
+        own_vae = None if file is None else load_own_vae(file, cls.vae_class, checkpoint)
+        vae = cls.load_vae(checkpoint) if own_vae is None else own_vae
         encoder = cls._cached_prompts(checkpoint, dtype, to)
         backbone = cls(transformer, vae, **{"prompt_encoder": encoder, **own_options, **options})
         backbone.identity = checkpoint.identity
@@ -235,8 +236,8 @@ class DiffusersBackbone(DeclaredBackbone):
         checkpoint: Checkpoint,
         architecture: Mapping[str, Mapping[str, Any]] | None,
     ) -> dict[str, Any]:
-        known = [architecture["transformer"]] if architecture else []
-        found = infer_config(file, cls.layout(), cls.blocks_from, known) if known else None
+        known = architecture["transformer"] if architecture else None
+        found = infer_config(file, cls.layout(), cls.blocks_from, known)[0] if known else None
         return found or checkpoint.json("transformer/config.json")
 
     @classmethod

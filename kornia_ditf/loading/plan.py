@@ -15,7 +15,7 @@ from torch import nn
 
 from kornia_ditf.errors import HubError
 from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.loading.single_file import plan_single_file
+from kornia_ditf.loading.single_file import holds_vae, plan_single_file
 from kornia_ditf.loading.weight_file import WeightFile
 from kornia_ditf.loading.weights import (
     Layout,
@@ -138,7 +138,8 @@ def plan_loading(
         vae_whole = _bytes(vae, torch.float32)
         leave_out_decoder(vae)
         vae_held = _bytes(vae, torch.float32)
-        needed["vae"] = set(vae.state_dict())
+        if file is None or not holds_vae(file[0]):
+            needed["vae"] = set(vae.state_dict())
         channels = next((m.out_channels for m in vae.modules() if isinstance(m, _CONVOLUTIONS)), 0)
     return LoadingPlan(
         transformer_held=held,

@@ -14,7 +14,7 @@ from kornia_ditf.dense import DescriptorSpec
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError, UnknownBackboneError
 from kornia_ditf.loading.checkpoint import HUB_OPTIONS, Checkpoint
 from kornia_ditf.loading.memory import LoadedModel, refuse_loading_options
-from kornia_ditf.loading.single_file import converts, infer_config
+from kornia_ditf.loading.single_file import infer_config
 from kornia_ditf.loading.weight_file import WeightFile, as_file
 from kornia_ditf.registry.catalogue import AnySpec
 from kornia_ditf.registry.options import known_options
@@ -79,20 +79,21 @@ def describe_file(
     if config is not None:
         spec = describe_checkpoint(config, families, **hub)
         return replace(spec, name=str(path), repo=str(path), base=str(config))
-    file, likely = WeightFile(path), ""
+    file, likely, most = WeightFile(path), "", 0
     for spec in families:
         owner = getattr(spec.load, "__self__", None)
         if not isinstance(owner, type) or not issubclass(owner, DiffusersBackbone):
             continue
         if "transformer" in spec.architecture:
-            known = [spec.architecture["transformer"]]
-            found = infer_config(file, owner.layout(), owner.blocks_from, known)
+            known = spec.architecture["transformer"]
+            found, fitting = infer_config(file, owner.layout(), owner.blocks_from, known)
             if found is not None:
                 own = {**spec.architecture, "transformer": found}
                 described = _with_neutral_rule(spec, str(path), found)
                 return replace(described, architecture=own, base=spec.base or spec.repo)
-        likely = likely or (spec.repo if converts(file, owner.layout()) else "")
-    if likely:
+            if fitting > most:
+                likely, most = spec.name, fitting
+    if likely and (most > 1 or file.other() is None):
         raise CheckpointError(
             f"{path} holds a transformer in the manner of {likely}, of a shape that is not known; "
             "give config=... with the folder or hub id of its configurations"

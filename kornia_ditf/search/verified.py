@@ -7,15 +7,15 @@ inliers of a homography tell right from wrong where cosines do not.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 from torch import Tensor
 
 from kornia_ditf.dense import DenseDescriptor, one_prompt_each
 from kornia_ditf.errors import ImageError, InvalidArgumentError
+from kornia_ditf.matching.joint import PCA, check_pca, reduce_pair
 from kornia_ditf.matching.match import match
 from kornia_ditf.matching.refinement import refine
 from kornia_ditf.matching.verification import Geometry, Verification, verify
@@ -24,28 +24,9 @@ from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, create_descriptor
 from kornia_ditf.search.alignment import align_matches
 from kornia_ditf.search.closer import look_closer
+from kornia_ditf.search.variants import Search, read_search
 from kornia_ditf.search.views import View, bounding_box, similarity_at, transform_points
 from kornia_ditf.types import DescriptorMap, Matches
-
-Kind = Literal["none", "scales", "turns", "both"]
-Search = Kind | Sequence[tuple[float, float]]
-
-_Variant = tuple[float, float]
-_QUARTERS = [(1.0, 90.0), (1.0, 180.0), (1.0, 270.0)]
-_DIAGONALS = [(1.0, 45.0), (1.0, 135.0), (1.0, 225.0), (1.0, 315.0)]
-_STAGES: dict[str, list[list[_Variant]]] = {
-    "none": [],
-    "turns": [_QUARTERS, _DIAGONALS],
-    "scales": [[(1 / 2, 0.0)], [(2.0, 0.0)], [(1 / 3, 0.0), (3.0, 0.0)]],
-    "both": [
-        _QUARTERS,
-        [(1 / 2, turn) for turn in (0.0, 90.0, 180.0, 270.0)],
-        [(2.0, turn) for turn in (0.0, 90.0, 180.0, 270.0)],
-        _DIAGONALS,
-        [(1 / 3, 0.0), (3.0, 0.0)],
-    ],
-}
-"""Variants (scale, turn) of B; a search ends with the first stage that finds a sure one."""
 
 _PLAIN = 0.2, 50
 """Share and number of inliers with which the plain comparison is taken."""
@@ -127,6 +108,7 @@ def match_images(
     ratio: float | None = None,
     refined: bool = True,
     zoom: int | None = None,
+    pca: PCA | None = None,
 ) -> ImageMatches:
     """Match two images, also where one is turned or much larger than the other.
 
@@ -154,6 +136,8 @@ def match_images(
         zoom: look closer at what was matched: parts of both images are described with tokens so
             many times smaller, as far as the images have the pixels, and each point of B is found
             again there, up to a token from where it was. The threshold becomes such a token.
+        pca: reduce the tokens of both images together before they are compared, see `match`; None
+            takes the descriptor's own, which is 0 (none) but for some presets.
 
     Returns:
         the matches in pixels of both images, their geometry, and what was tried.
@@ -168,7 +152,7 @@ def match_images(
         >>> found.attempts[found.chosen].turn
         270.0
     """
-    stages = _read_search(search)
+    stages = read_search(search)
     if geometry not in ("homography", "fundamental"):
         raise InvalidArgumentError(f"geometry must be homography or fundamental, got {geometry!r}")
     if not isinstance(descriptor, DenseDescriptor):
@@ -178,6 +162,7 @@ def match_images(
         maps = descriptor.describe_together(images, prompts)
     pair = _Pair(descriptor, images, maps, one_prompt_each(prompts, 2))
     pair.options, pair.refined = {"min_score": min_score, "ratio": ratio}, refined
+    pair.pca = check_pca(descriptor.pca if pca is None else pca)
     best = plain = pair.compare(1.0, 0.0)
     for stage in stages:
         if plain.attempt.reaches(_PLAIN) or best.attempt.reaches(_SURE):
@@ -231,36 +216,6 @@ def _align(images: tuple[Tensor, Tensor], found: _Found) -> tuple[Matches, Verif
     return matches, verification
 
 
-def check_search(search: str) -> Kind:
-    """Raise InvalidArgumentError unless a search of this name is known."""
-    for kind in get_args(Kind):
-        if search == kind:
-            known: Kind = kind
-            return known
-    raise InvalidArgumentError(
-        f"search must be one of {', '.join(get_args(Kind))}, or in Python a list of "
-        f"(scale, turn), got {search!r}"
-    )
-
-
-def _read_search(search: Search) -> list[list[_Variant]]:
-    if isinstance(search, str):
-        return _STAGES[check_search(search)]
-    variants = []
-    for variant in search:
-        try:
-            scale, turn = (float(value) for value in variant)
-        except (TypeError, ValueError):
-            scale, turn = math.nan, math.nan
-        if not 0.1 <= scale <= 10 or not math.isfinite(turn):
-            raise InvalidArgumentError(
-                "search must hold pairs (scale, turn), the scale in [0.1, 10] and the turn in "
-                f"degrees, got {variant!r}"
-            )
-        variants.append((scale, turn))
-    return [variants]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Found:
     """The matches of two views, in pixels of the whole images."""
@@ -287,6 +242,7 @@ class _Pair:
         self.descriptor, self.prompts = descriptor, prompts
         self.options: dict[str, Any] = {}
         self.refined = True
+        self.pca: PCA = 0
         self.attempts: list[Attempt] = []
         self._described = {
             (index, self.sides[index], 0.0): (self.views[index], maps[index]) for index in (0, 1)
@@ -339,6 +295,7 @@ class _Pair:
             max(self._described[0, self.sides[0], 0.0][1].grid),
             zoom,
             self.prompts,
+            self.pca,
         )
         matches = Matches(closer.points_a, view_b.to_image(closer.points_b), closer.scores)
         verification = verify(matches, threshold=threshold)
@@ -368,6 +325,7 @@ class _Pair:
         *,
         refined: bool,
     ) -> _Found:
+        map_a, map_b = reduce_pair(map_a, map_b, self.pca)
         found = match(map_a, map_b, mask_a=view_a.inside, mask_b=view_b.inside, **self.options)
         if refined and self.refined:
             found = refine(found, map_a, map_b)

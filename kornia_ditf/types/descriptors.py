@@ -49,6 +49,7 @@ class DescriptorMap:
         discarded: what was discarded from each image, B of them; empty where nothing was, or
             nobody told.
         checks: conditions on an accelerator's values that were not read yet; see `check`.
+        parts: channels of each block or descriptor that was joined; empty where none were.
 
     Raises:
         InvalidArgumentError: data has not four axes, or one is empty.
@@ -64,6 +65,7 @@ class DescriptorMap:
     frame: Frame
     discarded: tuple[Discarded, ...] = ()
     checks: list[Check] = field(default_factory=list, repr=False)
+    parts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.data.ndim != 4 or 0 in self.data.shape:
@@ -237,6 +239,7 @@ class DescriptorMap:
             "model_size": list(self.frame.model_size),
             "grid": list(self.grid),
             "discarded": [[list(each.channels), each.source] for each in self.discarded],
+            **({"parts": list(self.parts)} if self.parts else {}),
         }
 
     @property
@@ -330,9 +333,11 @@ def read_map(
         discarded = tuple(
             Discarded(tuple(channels), source) for channels, source in about.get("discarded", ())
         )
+        parts = tuple(about.get("parts", ()))
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(Path(path), f"it holds no descriptors: {error!r}") from error
-    return DescriptorMap(data if data.ndim == 4 else data[None], frame, discarded), about
+    data = data if data.ndim == 4 else data[None]
+    return DescriptorMap(data, frame, discarded, parts=parts), about
 
 
 def unit_length(vectors: Tensor) -> Tensor:
