@@ -251,6 +251,8 @@ def _show(
         **(dict(done[0].made) if done else {}),
         "plan": asdict(plan),
         "images": images,
+        "worker_seconds": round(sum(shard.seconds for shard in done), 3),
+        "worker_cpu_seconds": round(sum(shard.cpu_seconds for shard in done), 3),
         "written": [str(out / name) for name in written],
         "skipped": [str(out / name) for name in kept],
         "failed": [{"image": label, "error": message} for label, _, message in failed],

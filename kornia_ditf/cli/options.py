@@ -199,7 +199,8 @@ RayAddress = Annotated[
         "--ray-address",
         "--address",
         metavar="ADDRESS",
-        help="Of the Ray cluster, such as auto or ray://host:10001.  [default: start one here]",
+        help="Of the Ray cluster: auto on one of its nodes, or HOST:6379.  "
+        "[default: start one here]",
     ),
 ]
 Json = Annotated[

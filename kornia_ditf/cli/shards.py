@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -66,6 +67,8 @@ class Shard:
         made: the settings that its maps were made with.
         warnings: what was warned of while the descriptor was loaded.
         error: exit code and message of what ended the work altogether.
+        seconds: that the piece took.
+        cpu_seconds: of this process, that it took.
     """
 
     name: str = ""
@@ -75,6 +78,8 @@ class Shard:
     made: Mapping[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     error: tuple[int, str] | None = None
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 class ShardWriter:
@@ -105,7 +110,10 @@ class ShardWriter:
                 self._loaded = self._load()
             describer, made, warned = self._loaded
             shard = Shard(made=made, warnings=warned)
+            begin, cpu = time.perf_counter(), time.process_time()
             self._write(piece, describer, shard)
+            shard.seconds = time.perf_counter() - begin
+            shard.cpu_seconds = time.process_time() - cpu
         except DiTFError as error:
             return Shard(error=(failures.exit_code(error), str(error)))
         return shard

@@ -13,7 +13,7 @@ from typing import Any
 
 from kornia_ditf.errors import DamagedFileError, InvalidArgumentError
 from kornia_ditf.types.descriptors import DescriptorMap, read_map
-from kornia_ditf.utils.files import atomic_write
+from kornia_ditf.utils.files import atomic_write, tar_members
 
 _SUFFIX = ".safetensors"
 _LONGEST_HEADER = 100_000_000  # as safetensors has it
@@ -170,9 +170,8 @@ def first_stored(shard: Path) -> StoredMap | None:
 
 def _each_member(shard: Path) -> Iterator[StoredMap]:
     try:
-        with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                if member.isfile() and member.name.endswith(_SUFFIX):
-                    yield StoredMap(shard, member.name, member.offset_data, member.size)
+        for member in tar_members(shard):
+            if member.isfile() and member.name.endswith(_SUFFIX):
+                yield StoredMap(shard, member.name, member.offset_data, member.size)
     except (tarfile.TarError, OSError) as error:
         raise DamagedFileError(shard, str(error)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -48,13 +49,14 @@ def on_cluster(address: str | None = None, *, store_bytes: int | None = None) ->
     }
     handler = signal.getsignal(signal.SIGTERM)
     try:
+        _knock(address)
         ray.init(
             address or "local",
             log_to_driver=False,
             logging_level=logging.ERROR,
             **({} if address else started),
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise InvalidArgumentError(
             f"there is no Ray cluster at {address!r} ({error}); start one with "
             "`ray start --head`, or leave out --ray-address"
@@ -65,3 +67,10 @@ def on_cluster(address: str | None = None, *, store_bytes: int | None = None) ->
             yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Try whether somebody listens at HOST:PORT, for which Ray itself waits for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from errno import EDQUOT, EFBIG, EIO, ENOSPC, EROFS
@@ -178,6 +179,20 @@ def read_sealed(
         raise InvalidArgumentError(f"there is no file {path}") from error
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise DamagedFileError(path, " ".join(str(error).split())) from error
+
+
+def tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
+    """Go through the members of a tar that is not compressed, in order.
+
+    Raises:
+        tarfile.TarError: it is no such file; or it is cut short, once its members are through.
+        OSError: it cannot be read.
+    """
+    with tarfile.open(path, "r:") as tar, path.open("rb") as file:
+        yield from tar
+        file.seek(tar.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("it is cut short")
 
 
 def _digest(tensors: Mapping[str, Tensor], values: Mapping[str, str]) -> str:

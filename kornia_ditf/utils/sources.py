@@ -14,6 +14,7 @@ from typing import Any
 from zlib import crc32
 
 from kornia_ditf.errors import ImageError, InvalidArgumentError, MissingExtraError
+from kornia_ditf.utils.files import tar_members
 from kornia_ditf.utils.images import read_bytes
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".avif")
@@ -192,15 +193,14 @@ def _members(path: Path) -> tuple[list[Item], ImageError | None]:
     found: list[Item] = []
     names: Counter[str] = Counter()
     try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                name = PurePosixPath(member.name)
-                if not member.isfile() or name.suffix.lower() not in IMAGE_SUFFIXES:
-                    continue
-                names[member.name] += 1  # a tar may hold several files of one name
-                if names[member.name] > 1:
-                    name = name.with_stem(f"{name.stem}~{names[member.name]}")
-                found.append(Item(str(name), member.offset_data, member.size))
+        for member in tar_members(path):
+            name = PurePosixPath(member.name)
+            if not member.isfile() or name.suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            names[member.name] += 1  # a tar may hold several files of one name
+            if names[member.name] > 1:
+                name = name.with_stem(f"{name.stem}~{names[member.name]}")
+            found.append(Item(str(name), member.offset_data, member.size))
     except tarfile.TarError as error:
         advice = "it must be whole and not compressed"
         return found, ImageError(f"cannot read {path}: {error}; {advice}")

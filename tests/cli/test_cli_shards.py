@@ -47,7 +47,7 @@ def write(folder: Path, model: Path, tmp_path: Path) -> Callable[..., list[Any]]
         chosen = Chosen({"backbone": str(model), "long_side": 48, **changes})
         request = Request(chosen, [], "float16", overwrite=overwrite)
         pieces, _ = list_pieces([source], 2)
-        writer = ShardWriter(request, tmp_path / out, pieces[:2])
+        writer = ShardWriter(request, tmp_path / out, pieces[:4])
         rows = {"piece": [piece.to_json() for piece in pieces]}
         return [json.loads(text) for text in writer(rows)["shard"]]
 
