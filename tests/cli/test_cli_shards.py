@@ -45,7 +45,7 @@ def write(folder: Path, model: Path, tmp_path: Path) -> Callable[..., list[Any]]
         overwrite = changes.pop("overwrite", False)
         (tmp_path / out).mkdir(exist_ok=True)
         chosen = Chosen({"backbone": str(model), "long_side": 48, **changes})
-        request = Request(chosen, [], "float16", overwrite=overwrite)
+        request = Request(chosen, [], "float16", batch=1, overwrite=overwrite)
         pieces, _ = list_pieces([source], 2)
         writer = ShardWriter(request, tmp_path / out, pieces[:4])
         rows = {"piece": [piece.to_json() for piece in pieces]}

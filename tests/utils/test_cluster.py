@@ -24,6 +24,7 @@ from kornia_ditf.study.run.runner import Quiet, run_study
 from kornia_ditf.utils.cluster import on_cluster
 from kornia_ditf.utils.sources import list_pieces
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's, of itself
 _STORE = 80 * 2**20
 _FIND_DEAD_NODES_SOON = {
     "health_check_initial_delay_ms": 0,
