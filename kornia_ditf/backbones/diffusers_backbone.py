@@ -142,6 +142,7 @@ class DiffusersBackbone(DeclaredBackbone):
         vae = cls.load_vae(checkpoint) if own_vae is None else own_vae
         encoder = cls._cached_prompts(checkpoint, dtype, to)
         backbone = cls(transformer, vae, **{"prompt_encoder": encoder, **own_options, **options})
+        backbone._check_channels(checkpoint.source)
         backbone.identity = checkpoint.identity
         if file is not None:
             backbone.identity = f"{file.identity} {backbone.identity}"
@@ -170,13 +171,7 @@ class DiffusersBackbone(DeclaredBackbone):
         encoder = cls._prompt_encoder(options.pop("prompt_encoder", loaded.pipeline), loaded)
         known = {"prompt_encoder": encoder, **cls.checkpoint_options(files)}
         made = cls(loaded.model, loaded.vae, **{**known, **options})
-        channels = None if loaded.vae is None else latent_channels(loaded.vae)
-        if channels not in (None, made.latent_channels):
-            raise InvalidArgumentError(
-                f"{loaded.source} takes {made.latent_channels} channels and its VAE gives "
-                f"{channels}: models for inpainting, control or image-to-video read more than an "
-                "image, and are not supported"
-            )
+        made._check_channels(loaded.source)
         return made
 
     @classmethod
@@ -275,6 +270,15 @@ class DiffusersBackbone(DeclaredBackbone):
             device=device,
             modules=cls.pipeline_modules,
         )
+
+    def _check_channels(self, source: str) -> None:
+        channels = None if self.vae is None else latent_channels(self.vae)
+        if channels not in (None, self.latent_channels):
+            raise InvalidArgumentError(
+                f"{source} takes {self.latent_channels} channels and its VAE gives {channels}: "
+                "models for inpainting, control or image-to-video read more than an image, and "
+                "are not supported"
+            )
 
     def _place(self, device: torch.device, offload: bool | str) -> Self:
         if not offload:

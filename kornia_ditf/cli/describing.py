@@ -21,7 +21,7 @@ _CALIBRATION_IMAGES = 4
 # Files that agree in these were made with the same settings.
 SETTINGS = (
     *("name", "identity", "descriptor_blocks", "timestep", "treatment"),
-    *("joined_blocks", "timesteps", "facet", "long_side", "options", "settings"),
+    *("joined_blocks", "timesteps", "facet", "projection", "long_side", "options", "settings"),
     *("ensemble", "prompt", "seed", "dtype", "massive_channels", "stored_as"),
 )
 
@@ -67,9 +67,9 @@ class Describer:
         from kornia_ditf.descriptor import DiTF
 
         descriptor = chosen.load(spec)
-        found = list(blocks)
-        if isinstance(descriptor, DiTF):
-            found = found or list(descriptor.config.all_blocks)
+        found, base = list(blocks), unprojected(descriptor)
+        if isinstance(base, DiTF):
+            found = found or list(base.config.all_blocks)
         return cls(
             chosen=chosen,
             spec=spec,
@@ -98,8 +98,8 @@ class Describer:
         from kornia_ditf.cli.settings import known_channels
         from kornia_ditf.descriptor import DiTF
 
-        _, self.origin = known_channels(self.descriptor)
-        ditf = self.descriptor
+        ditf = unprojected(self.descriptor)
+        _, self.origin = known_channels(ditf)
         if not isinstance(ditf, DiTF) or not ditf.config.steps.discards:
             return
         several = not ditf.config.single
@@ -179,6 +179,13 @@ class Describer:
         first.check()
         tensors = {name: described.data[0] for name, described in maps.items()}
         return encode(tensors, self.store, of=f"the descriptors of {label}"), first.about()
+
+
+def unprojected(descriptor: DenseDescriptor) -> DenseDescriptor:
+    """Return what a projected descriptor is a projection of; others as they are."""
+    from kornia_ditf.projection.descriptor import ProjectedDescriptor
+
+    return descriptor.base if isinstance(descriptor, ProjectedDescriptor) else descriptor
 
 
 def differing(found: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:

@@ -179,6 +179,8 @@ def extract(
     blocks = sorted(set(chosen.block or ()))
     if chosen.tiles is not None and len(blocks) > 1:
         raise InvalidArgumentError("--tiles describes one block; give --block once")
+    if chosen.projection is not None and len(blocks) > 1:
+        raise InvalidArgumentError("--projection is of one block; give --block once")
     if chosen.blocks is not None and blocks:
         raise InvalidArgumentError("--blocks joins blocks, and --block stores each; give one")
     if export is not None:

@@ -140,6 +140,7 @@ def make_plan(request: Request, pieces: Sequence[Piece]) -> Plan:
     from kornia_ditf.cli.images import check_fitting
     from kornia_ditf.cli.options import side_in_pixels
     from kornia_ditf.preprocess import fitted_size
+    from kornia_ditf.projection.stored import Projection
     from kornia_ditf.types.storage import STORES
     from kornia_ditf.utils.images import decode_image
 
@@ -158,7 +159,10 @@ def make_plan(request: Request, pieces: Sequence[Piece]) -> Plan:
     count = sum(len(piece.items) for piece in pieces)
     itemsize = STORES[request.store].itemsize
     blocks = max(1, len(request.blocks))
-    map_bytes = sum(tokens) / len(tokens) * spec.width * itemsize * blocks if tokens else None
+    width = spec.width
+    if request.chosen.projection is not None:
+        width = Projection.load(request.chosen.projection).width
+    map_bytes = sum(tokens) / len(tokens) * width * itemsize * blocks if tokens else None
     return Plan(
         images=count,
         shards=len(pieces),

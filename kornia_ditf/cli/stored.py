@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from kornia_ditf.types.shards import StoredMap
 
 _SUFFIXES = (".safetensors", ".tar")
-_SHARED = (*("name", "identity", "timestep", "timesteps", "treatment", "facet", "joined_blocks"),)
+_SHARED = (
+    *("name", "identity", "timestep", "timesteps", "treatment", "facet", "joined_blocks"),
+    "projection",
+)
 """Metadata that say alike of descriptors that can be compared, as the block and its channels do."""
 
 

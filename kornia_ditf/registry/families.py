@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,16 +45,19 @@ def describe_checkpoint(
     pipeline, vae = str(index.get("_class_name")), index.get("vae")
     config = checkpoint.json("transformer/config.json")
     known: set[str] = set()
-    found: BackboneSpec | None = None
+    alike: list[tuple[int, bool, BackboneSpec]] = []
     for spec in families:
         known.add(spec.pipeline)
-        if spec.pipeline == pipeline:
-            found = found or spec
-            own = None if spec.in_memory is None else spec.in_memory.vae
-            if own is None or not isinstance(vae, list) or own == vae[-1]:
-                return _with_neutral_rule(spec, str(source), config)
-    if found is not None:
-        return _with_neutral_rule(found, str(source), config)
+        own = None if spec.in_memory is None else spec.in_memory.vae
+        same_vae = own is None or not isinstance(vae, list) or own == vae[-1]
+        if spec.pipeline == pipeline and same_vae:
+            return _with_neutral_rule(spec, str(source), config)
+        model = None if spec.in_memory is None else spec.in_memory.model
+        if spec.pipeline == pipeline or model == config.get("_class_name"):
+            alike.append((_stem(spec.pipeline, [pipeline]), same_vae, spec))
+    if alike:  # such as a pipeline for inpainting, which has the same transformer
+        best = max(alike, key=lambda each: each[:2])[2]
+        return _with_neutral_rule(best, str(source), config)
     raise CheckpointError(
         f"{source} holds a {pipeline}, which no installed family knows; "
         f"known: {', '.join(sorted(known))}"
@@ -167,16 +170,22 @@ def file_options(spec: BackboneSpec, source: str | Path) -> dict[str, Any]:
     return {"config": spec.base or spec.repo, "architecture": spec.architecture}
 
 
-def _likeness(spec: BackboneSpec | DescriptorSpec, loaded: LoadedModel) -> tuple[bool, ...]:
+def _likeness(spec: BackboneSpec | DescriptorSpec, loaded: LoadedModel) -> tuple[int, ...]:
     known = spec.in_memory
     if known is None:
         return ()
     config = loaded.json("transformer/config.json")
     return (
-        known.pipeline == loaded.pipeline_class,
+        _stem(known.pipeline, loaded.pipeline_classes),
         known.vae == type(loaded.vae).__name__,
         all(config.get(key) == value for key, value in known.config.items()),
     )
+
+
+def _stem(known: str, names: Sequence[str]) -> int:
+    """Return how much of a pipeline's name others share: FluxKontext of FluxKontextInpaint."""
+    stem = known.removesuffix("Pipeline")
+    return len(stem) if any(name.startswith(stem) for name in names) else 0
 
 
 def _with_neutral_rule(spec: BackboneSpec, name: str, config: Mapping[str, Any]) -> BackboneSpec:
