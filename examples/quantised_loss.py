@@ -1,10 +1,14 @@
-"""Measure what 8-bit weights change: cosines to float32, and PCK on the pairs of examples/data.
+"""Measure what fewer bits change: cosines to float32, and PCK on the pairs of examples/data.
 
-python examples/quantised_loss.py
+    python examples/quantised_loss.py
+
+The first table is of weights, the second of stored descriptors, and the last lines are of tiny
+models in the real architectures, with random weights.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +16,71 @@ import torch
 import torch.nn.functional as F
 
 import kornia_ditf as kd
+from kornia_ditf.bench.models import random_backbone
+from kornia_ditf.types.storage import decode, encode
 
 DATA = Path(__file__).parent / "data"
-KINDS: dict[str, dict[str, Any]] = {
+WEIGHTS: dict[str, dict[str, Any]] = {
     "float32": {},
     "int8": {"quantize": "int8"},
     "fp8": {"quantize": "fp8"},
     "bfloat16": {"dtype": "bfloat16"},
 }
+TREATMENTS = ("adaln+discard", "raw")
+TINY = ("flux.1-dev", "sd3.5-medium", "pixart-sigma-1024")
+
+Describe = Callable[[Any], kd.DescriptorMap]
+
+
+def stored(described: kd.DescriptorMap, store: str) -> kd.DescriptorMap:
+    """Return a map as it is read from a file."""
+    data = decode(encode({"descriptors": described.data}, store))["descriptors"]
+    return kd.DescriptorMap(data.float(), described.frame)
+
+
+def cosines(a: kd.DescriptorMap, b: kd.DescriptorMap) -> torch.Tensor:
+    """Return the cosine of every token."""
+    return F.cosine_similarity(a.data, b.data, dim=1).flatten()
+
+
+def report(name: str, plain: Describe, changed: Describe) -> None:
+    """Print a line: how far descriptors change, and how many points are found."""
+    pairs = kd.load_dataset("folder", root=str(DATA))
+    found, scores = [], []
+    for pair in (pairs[index] for index in range(len(pairs))):
+        images = (pair.image_a, pair.image_b)
+        a, b = (changed(image) for image in images)
+        for image, described in zip(images, (a, b), strict=True):
+            found.append(cosines(plain(image), described))
+        points = kd.match_points(a, pair.points_a[None], b).points_b[0]
+        threshold = 0.05 * max(b.frame.image_size)
+        scores.append((points - pair.points_b).norm(dim=1).le(threshold).float().mean().item())
+    together = torch.cat(found)
+    shown = ", ".join(f"{score:.3f}" for score in scores)
+    print(f"{name}: cosine {together.mean():.5f}, least {together.min():.5f}; PCK {shown}")
 
 
 def main() -> None:
-    """Print a line for each kind of weights."""
-    pairs = kd.load_dataset("folder", root=str(DATA))
+    """Print a line for each kind of weights, and for each way to store descriptors."""
     plain = kd.create_descriptor("nano")
-    for name, options in KINDS.items():
-        descriptor = kd.create_descriptor("nano", **options)
-        cosines, scores = [], []
-        for pair in (pairs[index] for index in range(len(pairs))):
-            a, b = (descriptor(image) for image in (pair.image_a, pair.image_b))
-            for image, described in ((pair.image_a, a), (pair.image_b, b)):
-                cosines.append(F.cosine_similarity(plain(image).data, described.data, dim=1))
-            found = kd.match_points(a, pair.points_a[None], b).points_b[0]
-            threshold = 0.05 * max(b.frame.image_size)
-            scores.append((found - pair.points_b).norm(dim=1).le(threshold).float().mean().item())
-        together = torch.cat([each.flatten() for each in cosines])
-        shown = ", ".join(f"{score:.3f}" for score in scores)
-        print(f"{name}: cosine {together.mean():.5f}, least {together.min():.5f}; PCK {shown}")
+    for name, options in WEIGHTS.items():
+        report(name, plain, kd.create_descriptor("nano", **options))
+    for treatment in TREATMENTS:
+        treated = kd.create_descriptor("nano", treatment=treatment)
+        for store in ("float32", "float16", "int8"):
+            report(
+                f"{treatment}, stored {store}",
+                treated,
+                lambda image, treated=treated, store=store: stored(treated(image), store),
+            )
+    image = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    for name in TINY:
+        torch.manual_seed(0)
+        backbone = random_backbone(name, torch.device("cpu"), torch.float32, tiny=True)
+        described = kd.DiTF(backbone, kd.DiTFConfig(block=2, timestep=250, long_side=96))(image)
+        for store in ("float16", "int8"):
+            least = cosines(described, stored(described, store)).min()
+            print(f"tiny {name}, stored {store}: least cosine {least:.5f}")
 
 
 if __name__ == "__main__":

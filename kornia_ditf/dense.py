@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_ditf.errors import CaptureError, DiTFError, ImageError, InvalidArgumentError
+from kornia_ditf.matching.joint import PCA
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.types import DescriptorMap, Discarded, Frame
 from kornia_ditf.types.prepared import PreparedImage
+from kornia_ditf.utils.borrowing import execution_device
 from kornia_ditf.utils.checks import check_integer, check_spec
 from kornia_ditf.utils.isolation import eager
 from kornia_ditf.utils.pipeline import readers, run_in_groups
@@ -34,6 +36,9 @@ class DenseDescriptor(nn.Module, ABC):
 
     save_frozen: bool = False
     """Whether `state_dict` also holds the parts that are frozen, such as a backbone's weights."""
+
+    pca: PCA = 0
+    """Joint PCA by which `match_images` and studies reduce pairs, see `joint_pca`; 0 for none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -233,9 +238,9 @@ class DenseDescriptor(nn.Module, ABC):
 
     @property
     def place(self) -> torch.device:
-        """The device of the weights."""
-        held = next(chain(self.parameters(), self.buffers()), None)
-        return torch.device("cpu") if held is None else held.device
+        """The device where it computes."""
+        held = next(chain(self.parameters(), self.buffers()), torch.empty(0, device="cpu"))
+        return execution_device(self) or held.device
 
 
 def _named(error: DiTFError, image: ImageLike, number: int) -> DiTFError:
@@ -280,7 +285,8 @@ def join_maps(
         weights: one number per map; None weighs all alike.
     """
     data = fuse([each.data for each in maps], weights or [1.0] * len(maps))
-    return DescriptorMap(data, maps[0].frame, _join_discarded(maps))
+    parts = chain.from_iterable(each.parts or (each.data.shape[1],) for each in maps)
+    return DescriptorMap(data, maps[0].frame, _join_discarded(maps), parts=tuple(parts))
 
 
 def mean_maps(maps: Sequence[DescriptorMap]) -> DescriptorMap:
@@ -295,7 +301,7 @@ def mean_maps(maps: Sequence[DescriptorMap]) -> DescriptorMap:
         for image in zip(*(each.discarded for each in maps), strict=True)
     ]
     data = torch.stack([each.data.float() for each in maps]).mean(0)
-    return DescriptorMap(data, maps[0].frame, tuple(discarded))
+    return DescriptorMap(data, maps[0].frame, tuple(discarded), parts=maps[0].parts)
 
 
 def _join_discarded(maps: Sequence[DescriptorMap]) -> tuple[Discarded, ...]:
@@ -365,6 +371,10 @@ class DescriptorSpec:
         repo: hub id of the weights; empty where there are several, or none.
         in_memory: how it is made of a model in memory; None where it is not.
         protocol: name of the evaluation protocol that the preset was published for.
+        options: where `load` passes its options on, returns the function that takes them and the
+            dataclass whose fields the others are, so that names and values can be checked before
+            a weight is loaded.
+        pca: the descriptor's `pca`, known before it is loaded.
     """
 
     name: str
@@ -376,6 +386,8 @@ class DescriptorSpec:
     repo: str = ""
     in_memory: InMemory | None = None
     protocol: str = ""
+    options: Callable[[], tuple[Callable[..., Any], type]] | None = None
+    pca: PCA = 0
 
     def __post_init__(self) -> None:
         check_spec(self, ("name", "source", "license"))

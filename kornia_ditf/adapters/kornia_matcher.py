@@ -18,7 +18,8 @@ from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.detection import allowed_at, is_filled
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
-from kornia_ditf.search.verified import check_search, match_images
+from kornia_ditf.search.variants import check_search
+from kornia_ditf.search.verified import match_images
 
 _RATIO = {"snn": False, "smnn": True, "fginn": False}  # name -> mutual
 _NAMES = ("nn", "mnn", *_RATIO, "adalam")

@@ -160,7 +160,7 @@ class DeclaredBackbone(Backbone):
 
     def encode(self, image: Tensor) -> Tensor:
         if self.vae is None:
-            raise InvalidArgumentError("this backbone has no VAE; build it with vae=...")
+            raise InvalidArgumentError("this backbone has no VAE; give (transformer, vae)")
         sample = self.posterior == "sample"
         with _named(self.vae):
             encode = partial(encode_images, self.vae, image, sample=sample, seed=self.seed)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
 from kornia_ditf.backbones.declared import DeclaredBackbone
+from kornia_ditf.backbones.offloading import OffloadedBlocks
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.dense import InMemory
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
@@ -20,11 +22,12 @@ from kornia_ditf.loading.latents import (
 from kornia_ditf.loading.memory import LoadedModel, LoadedPromptEncoder
 from kornia_ditf.loading.plan import LoadingPlan, plan_loading
 from kornia_ditf.loading.prompts import CachedPromptEncoder
-from kornia_ditf.loading.single_file import infer_config, load_single_file
+from kornia_ditf.loading.single_file import infer_config, load_own_vae, load_single_file
 from kornia_ditf.loading.weight_file import WeightFile, as_file
 from kornia_ditf.loading.weights import Layout, load_transformer
 from kornia_ditf.noise import VariancePreserving
 from kornia_ditf.types import Conditioning
+from kornia_ditf.utils.borrowing import set_execution_device
 from kornia_ditf.utils.checks import read_placement
 
 
@@ -74,7 +77,7 @@ class DiffusersBackbone(DeclaredBackbone):
         block: int | None = None,
         dtype: torch.dtype | None = None,
         device: str | torch.device = "cpu",
-        offload: bool = False,
+        offload: bool | str = False,
         quantization_config: object = None,
         config: str | Path | None = None,
         architecture: Mapping[str, Mapping[str, Any]] | None = None,
@@ -91,8 +94,10 @@ class DiffusersBackbone(DeclaredBackbone):
             dtype: of the transformer; None is bfloat16 on an accelerator, float32 on a CPU. The
                 VAE's encoder stays in float32: some overflow float16.
             device: where to compute.
-            offload: keep the transformer's weights on the CPU and bring each layer to the device
-                only while it runs (accelerate's cpu_offload).
+            offload: `"layers"` keeps the weights of the blocks on the CPU, and copies each block's
+                to the device while the one before it runs. True keeps all of the transformer's on
+                the CPU, and brings each module's when it runs (accelerate's cpu_offload), which
+                takes the least memory and the most time.
             quantization_config: one of diffusers' quantisation configurations.
             config: for a single file, the folder or hub id that holds its configurations, VAE and
                 text encoders.
@@ -110,9 +115,11 @@ class DiffusersBackbone(DeclaredBackbone):
             HubError: the hub does not give a file.
             InvalidArgumentError: an option is wrong, or the block is out of range.
         """
-        if quantize is not None and (offload or quantization_config is not None):
+        _check_offload(offload, compiles=bool(compile))
+        if quantize is not None and (offload is True or quantization_config is not None):
             raise InvalidArgumentError(
-                "quantize goes with neither offload nor quantization_config: leave one of them out"
+                "quantize goes with neither offload=True nor quantization_config: leave one of "
+                "them out, or take offload='layers'"
             )
         to, dtype = read_placement(device, dtype)
         file = cls._open_file(source, config)
@@ -132,9 +139,11 @@ class DiffusersBackbone(DeclaredBackbone):
         else:
             own = cls._file_config(file, checkpoint, architecture)
             transformer = load_single_file(file, cls.layout(), own, last_block=block, dtype=dtype)
-        vae = cls.load_vae(checkpoint)
+        own_vae = None if file is None else load_own_vae(file, cls.vae_class, checkpoint)
+        vae = cls.load_vae(checkpoint) if own_vae is None else own_vae
         encoder = cls._cached_prompts(checkpoint, dtype, to)
         backbone = cls(transformer, vae, **{"prompt_encoder": encoder, **own_options, **options})
+        backbone._check_channels(checkpoint.source)
         backbone.identity = checkpoint.identity
         if file is not None:
             backbone.identity = f"{file.identity} {backbone.identity}"
@@ -163,13 +172,7 @@ class DiffusersBackbone(DeclaredBackbone):
         encoder = cls._prompt_encoder(options.pop("prompt_encoder", loaded.pipeline), loaded)
         known = {"prompt_encoder": encoder, **cls.checkpoint_options(files)}
         made = cls(loaded.model, loaded.vae, **{**known, **options})
-        channels = None if loaded.vae is None else latent_channels(loaded.vae)
-        if channels not in (None, made.latent_channels):
-            raise InvalidArgumentError(
-                f"{loaded.source} takes {made.latent_channels} channels and its VAE gives "
-                f"{channels}: models for inpainting, control or image-to-video read more than an "
-                "image, and are not supported"
-            )
+        made._check_channels(loaded.source)
         return made
 
     @classmethod
@@ -230,8 +233,8 @@ class DiffusersBackbone(DeclaredBackbone):
         checkpoint: Checkpoint,
         architecture: Mapping[str, Mapping[str, Any]] | None,
     ) -> dict[str, Any]:
-        known = [architecture["transformer"]] if architecture else []
-        found = infer_config(file, cls.layout(), cls.blocks_from, known) if known else None
+        known = architecture["transformer"] if architecture else None
+        found = infer_config(file, cls.layout(), cls.blocks_from, known)[0] if known else None
         return found or checkpoint.json("transformer/config.json")
 
     @classmethod
@@ -270,15 +273,48 @@ class DiffusersBackbone(DeclaredBackbone):
             modules=cls.pipeline_modules,
         )
 
-    def _place(self, device: torch.device, offload: bool) -> Self:
+    def _check_channels(self, source: str) -> None:
+        channels = None if self.vae is None else latent_channels(self.vae)
+        if channels not in (None, self.latent_channels):
+            raise InvalidArgumentError(
+                f"{source} takes {self.latent_channels} channels and its VAE gives {channels}: "
+                "models for inpainting, control or image-to-video read more than an image, and "
+                "are not supported"
+            )
+
+    def _place(self, device: torch.device, offload: bool | str) -> Self:
         if not offload:
             return self.to(device)
-        from accelerate import cpu_offload
+        if offload is True:
+            from accelerate import cpu_offload
 
-        cpu_offload(self.transformer, execution_device=device)
+            cpu_offload(self.transformer, execution_device=device)
+        else:
+            self.offload_blocks(device)
         if self.vae is not None:
             self.vae.to(device)
         return self
+
+    def offload_blocks(self, device: torch.device) -> None:
+        """Keep the blocks' weights on the CPU, and move the rest of the transformer to a device."""
+        blocks = self.loaded_blocks()
+        within = {id(module) for block in blocks for module in block.modules()}
+        self._offloaded = OffloadedBlocks(blocks, device)
+        for module in self.transformer.modules():
+            if id(module) not in within:
+                own = chain(module.parameters(recurse=False), module.buffers(recurse=False))
+                for tensor in own:
+                    tensor.data = tensor.data.to(device)
+        set_execution_device(self.transformer, device)
+
+
+def _check_offload(offload: object, *, compiles: bool) -> None:
+    if not isinstance(offload, bool) and offload != "layers":
+        raise InvalidArgumentError(f"offload must be True, False or 'layers', got {offload!r}")
+    if offload and compiles:
+        raise InvalidArgumentError(
+            "compile=True goes without offload: what is compiled holds on to the weights' place"
+        )
 
 
 def read_schedule(

@@ -11,6 +11,8 @@ import typer
 from kornia_ditf.cli import options, output
 
 if TYPE_CHECKING:
+    import torch
+
     from kornia_ditf.backbones.spec import BackboneSpec
     from kornia_ditf.dense import DescriptorSpec
     from kornia_ditf.loading.plan import LoadingPlan
@@ -112,9 +114,18 @@ def show(
     dtype: Annotated[
         str, typer.Option(metavar="NAME", help="Of the transformer: float32, bfloat16 or float16.")
     ] = "bfloat16",
+    long_side: options.LongSide = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Say which options fit a card of this memory, such as 16GB.  [default: the GPU of "
+            "this machine, or else its main memory]",
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show a backbone's preset, and the download and memory that it would take.
+    """Show a backbone's preset, the download and memory that it takes, and which options fit.
 
     Only configuration files are read. Where the hub cannot be reached, memory is computed from the
     published architecture, if that is known, and the output says so.
@@ -126,6 +137,7 @@ def show(
     from kornia_ditf.registry.lookup import find_descriptor
     from kornia_ditf.utils.checks import read_dtype
 
+    card, size = _memory(memory)
     given = {} if config is None else {"config": config}
     spec = find_descriptor(name, **given if source is None else {})
     if isinstance(spec, DescriptorSpec):
@@ -167,13 +179,94 @@ def show(
         facts += _plan_facts(plan, chosen, dtype)
     elif unknown:
         facts.append(("memory", f"not known: {unknown}"))
-    values = None if plan is None else {**asdict(plan), "held": plan.held}
+    text: list[output.Paragraph] = [output.Facts(facts)]
+    values, fitting = None, []
+    if plan is not None:
+        values = {**asdict(plan), "held": plan.held}
+        side = options.side_in_pixels(long_side, spec) or spec.long_side
+        fitting = _fitting(plan, spec, side, read_dtype(dtype), size, on_card="main" not in card)
+        text += _fitting_text(fitting, side, card, size)
     document = {
         **_as_values(spec),
         "weights": place,
-        "plan": {"block": chosen, "dtype": dtype, "bytes": values},
+        "plan": {"block": chosen, "dtype": dtype, "bytes": values, "options": fitting},
+        "memory": {"of": card, "bytes": size},
     }
-    output.show(output.Result(document, [output.Facts(facts)]), as_json=as_json)
+    output.show(output.Result(document, text), as_json=as_json)
+
+
+def _fitting(
+    plan: LoadingPlan,
+    spec: BackboneSpec,
+    side: int,
+    dtype: torch.dtype,
+    size: int,
+    *,
+    on_card: bool,
+) -> list[dict[str, Any]]:
+    """Compare what each option holds, and one square image beside it, with a memory."""
+    import torch
+
+    rows = []
+    for option, held in plan.by_option.items():
+        if "offload" in option and not on_card:
+            continue  # it saves none of the memory that it moves the weights to
+        own = torch.float32 if "float32" in option else dtype
+        tokens = (side // spec.pixels_per_token) ** 2
+        describing = held + plan.working(tokens, side * side, spec.width, own)
+        rows.append(
+            {"option": option, "held": held, "describing": describing, "fits": describing < size}
+        )
+    return rows
+
+
+def _fitting_text(
+    rows: Sequence[dict[str, Any]], side: int, card: str, size: int
+) -> list[output.Paragraph]:
+    if not rows:
+        return []
+    columns = ("option", "held", "with an image", "fits")
+    cells = [
+        (
+            str(row["option"]),
+            _gigabytes(row["held"]),
+            _gigabytes(row["describing"]),
+            "yes" if row["fits"] else "no",
+        )
+        for row in rows
+    ]
+    image = f"one noisy image of {side} x {side} px"
+    return [
+        "",
+        f"what fits {card}, {_gigabytes(size)}, with {image} (an estimate):",
+        output.Table(columns, cells, right=columns[1:3]),
+        "",
+        "options of create_descriptor; at the command line -o quantize=int8, -o offload=layers",
+    ]
+
+
+def _memory(text: str | None) -> tuple[str, int]:
+    """Read the option --memory; not given is the GPU's memory, or else the machine's."""
+    import os
+    import re
+
+    import torch
+
+    from kornia_ditf.errors import InvalidArgumentError
+
+    if text is not None:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([GM]?)(i?)B?", text.strip(), re.IGNORECASE)
+        if found is None or not float(found[1]):
+            raise InvalidArgumentError(f"--memory must be a size such as 16GB, got {text!r}")
+        unit = (1024 if found[3] else 1000) ** (2 if found[2].upper() == "M" else 3)
+        return "a card", int(float(found[1]) * unit)
+    if torch.cuda.is_available():
+        card = torch.cuda.get_device_properties(0)
+        return card.name, card.total_memory
+    try:
+        return "the main memory", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError) as error:  # Windows
+        raise InvalidArgumentError("give --memory, such as --memory 16GB") from error
 
 
 def _show_descriptor(spec: DescriptorSpec, as_json: bool) -> None:

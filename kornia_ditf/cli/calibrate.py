@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kornia_ditf.cli import options, output
+from kornia_ditf.cli import options, output, values
 from kornia_ditf.cli.progress import StageProgress
 
 if TYPE_CHECKING:
@@ -24,6 +24,26 @@ def _list_option(help_text: str) -> Any:
     return typer.Option(metavar="LIST", help=help_text)
 
 
+_Treatments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--treatment",
+        metavar="NAME",
+        help="Try this treatment; may be repeated.  [default: the paper's, and each step that is "
+        "installed]",
+    ),
+]
+
+
+@options.describing(
+    *("backbone", "block", "timestep", "facet", "tiles", "long_side", "ensemble", "preset"),
+    "projection",
+    blocks=Annotated[
+        str | None, _list_option("Blocks to try, such as 3,5 or 0-8, or all.  [default: all]")
+    ],
+    timesteps=Annotated[str | None, _list_option("Timesteps to try.  [default: 12 from 0 to 800]")],
+    treatment=_Treatments,
+)
 def calibrate(
     backbone: Annotated[str, typer.Argument(metavar="NAME|FOLDER", show_default=False)],
     images: Annotated[
@@ -75,29 +95,12 @@ def calibrate(
         int | None,
         typer.Option(metavar="N", help="Warped copies of each image.  [default: 12 in all]"),
     ] = None,
-    blocks: Annotated[str, _list_option("Blocks to try, such as 3,5 or 0-8.")] = "all",
-    timesteps: Annotated[
-        str | None, _list_option("Timesteps to try.  [default: 12 from 0 to 800]")
-    ] = None,
     long_sides: Annotated[
         str | None, _list_option("Longest sides to try, in pixels.  [default: 1/2 to 3/2 of usual]")
     ] = None,
     draws: Annotated[str, _list_option("Numbers of noise draws to try.")] = "1,2,4,8",
-    treatment: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="Try this treatment; may be repeated.  [default: the paper's, and each step that "
-            "is installed]",
-        ),
-    ] = None,
-    source: options.Source = None,
-    rows: options.Rows = None,
-    prompt: options.Prompt = None,
-    seed: options.Seed = None,
-    dtype: options.Dtype = None,
-    device: options.Device = None,
-    others: options.Others = None,
+    *,
+    chosen: options.Chosen,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what it would take, load nothing, and stop.")
     ] = False,
@@ -131,57 +134,58 @@ def calibrate(
     from kornia_ditf.loading.checkpoint import hub_options
     from kornia_ditf.utils.files import make_folder
 
-    spec = options.find_spec(backbone, others, source, "none")
+    seed = chosen.seed or 0
+    spec = chosen.but(backbone=backbone, preset="none").spec()
     if not isinstance(spec, BackboneSpec):
         raise InvalidArgumentError(
             f"calibrate chooses a block of a Diffusion Transformer, and {spec.name} is none; name "
             "a backbone"
         )
-    grid = _read_grid(spec, blocks, timesteps, long_sides, treatment, draws)
+    grid = _read_grid(spec, chosen, long_sides, draws)
     if (images is None) == (dataset is None):
         raise InvalidArgumentError("name either --images FOLDER or --dataset NAME --root FOLDER")
     if images is not None:
-        chosen = _task_of_images(task, images, warps, alpha, seed or 0)
+        aim = _task_of_images(task, images, warps, alpha, seed)
     else:
-        chosen = _task_of_dataset(
-            str(dataset), root, split, pairs, protocol, alpha, prompt or spec.prompt, seed or 0
+        aim = _task_of_dataset(
+            str(dataset),
+            root,
+            split,
+            pairs,
+            protocol,
+            alpha,
+            chosen.prompt or spec.prompt,
+            seed or 0,
         )
     cost = CostModel(spec.width, spec.pixels_per_token)
-    bound = plan_calibration(chosen, grid, cost)
-    facts = _plan_facts(spec, source, grid, chosen, bound, dtype, device)
+    bound = plan_calibration(aim, grid, cost)
+    facts = _plan_facts(spec, grid, aim, bound, chosen)
     if plan:
         output.show(
-            output.Result(_plan_values(grid, chosen, bound), [output.Facts(facts)]), as_json=as_json
+            output.Result(_plan_values(grid, aim, bound), [output.Facts(facts)]), as_json=as_json
         )
         return
     for label, text in facts:
         output.echo(f"{label}: {text}", error=True)
     if out is not None:
         make_folder(out)
-    given = {
-        "rows_per_forward": rows,
-        "prompt": prompt if prompt is None else prompt.replace("{label}", ""),
-        "seed": seed,
-        "dtype": dtype,
-        "device": device,
-        "preset": "none",
-        **options.read_others(others),
-    }
-    ditf = options.load_ditf(spec, source, given, reach=grid.blocks[-1])
+    told = chosen.prompt if chosen.prompt is None else chosen.prompt.replace("{label}", "")
+    own = chosen.but(prompt=told, preset="none", blocks=None, timesteps=None, treatment=None)
+    ditf = own.load_ditf(spec, reach=grid.blocks[-1])
     records = Records(records_file(ditf))
     output.echo(f"scores are kept in {records.path}; the same command goes on", error=True)
     with StageProgress() as progress:
         found = search(
             Measurer(ditf, records),
-            chosen,
+            aim,
             grid,
-            seed=seed or 0,
+            seed=seed,
             exhaustive=exhaustive,
             progress=progress,
         )
-    hub = hub_options(options.read_others(others))
-    preset = make_preset(identify(spec, source, ditf, hub), spec, ditf, chosen, found)
-    _finish(spec, preset, found, cost, grid, chosen, out, use, as_json)
+    hub = hub_options(values.read_others(chosen.others))
+    preset = make_preset(identify(spec, chosen.source, ditf, hub), spec, ditf, aim, found)
+    _finish(spec, preset, found, cost, grid, aim, out, use, as_json)
 
 
 def _finish(
@@ -238,25 +242,23 @@ def _finish(
 
 
 def _read_grid(
-    spec: BackboneSpec,
-    blocks: str,
-    timesteps: str | None,
-    long_sides: str | None,
-    treatment: list[str] | None,
-    draws: str,
+    spec: BackboneSpec, chosen: options.Chosen, long_sides: str | None, draws: str
 ) -> Grid:
     from kornia_ditf.calibration.grid import Grid
-    from kornia_ditf.cli.inspect import read_blocks
     from kornia_ditf.registry.treatments import find_treatment
 
-    named = tuple(find_treatment(each) for each in treatment) if treatment else _usual_treatments()
+    treatments = [find_treatment(each) for each in chosen.treatment or ()]
+
+    def numbers(option: str, text: str | None, kind: Callable[[str], float]) -> Any:
+        return None if text is None else values.read_numbers(option, text, kind)
+
     return Grid.of(
         spec,
-        blocks=tuple(read_blocks(blocks, spec.blocks)),
-        timesteps=_numbers("--timesteps", timesteps, float),
-        long_sides=_numbers("--long-sides", long_sides, int),
-        treatments=named,
-        draws=_numbers("--draws", draws, int),
+        blocks=tuple(values.read_blocks(chosen.blocks or "all", spec.blocks)),
+        timesteps=numbers("--timesteps", chosen.timesteps, float),
+        long_sides=numbers("--long-sides", long_sides, int),
+        treatments=tuple(treatments) or _usual_treatments(),
+        draws=numbers("--draws", draws, int),
     )
 
 
@@ -275,21 +277,6 @@ def _usual_treatments() -> tuple[str, ...]:
         if name not in ("adaln", "discard", "layernorm"):
             found.append(treatment)
     return tuple(found)
-
-
-def _numbers(
-    option: str, text: str | None, kind: Callable[[str], float]
-) -> tuple[float, ...] | None:
-    from kornia_ditf.errors import InvalidArgumentError
-
-    if text is None:
-        return None
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError as error:
-        raise InvalidArgumentError(
-            f"{option} must be numbers with commas between them, got {text!r}"
-        ) from error
 
 
 def _task_of_images(
@@ -322,7 +309,7 @@ def _task_of_dataset(
     from kornia_ditf.calibration.samples import labelled
     from kornia_ditf.datasets.pairs import PairDataset
     from kornia_ditf.errors import InvalidArgumentError
-    from kornia_ditf.registry.lookup import load_dataset
+    from kornia_ditf.registry.datasets import load_dataset
 
     if root is None:
         raise InvalidArgumentError("--dataset needs --root FOLDER, the folder that holds it")
@@ -340,29 +327,24 @@ def _task_of_dataset(
 
 
 def _plan_facts(
-    spec: BackboneSpec,
-    source: str | None,
-    grid: Grid,
-    task: Task,
-    bound: CalibrationPlan,
-    dtype: str | None,
-    device: str | None,
+    spec: BackboneSpec, grid: Grid, task: Task, bound: CalibrationPlan, chosen: options.Chosen
 ) -> list[tuple[str, str]]:
     from kornia_ditf.errors import DiTFError
     from kornia_ditf.utils.checks import read_dtype
 
     held = "not known before loading"
     if spec.plan is not None:
-        usual = "bfloat16" if device and device != "cpu" else "float32"
+        usual = "float32" if chosen.device in (None, "cpu") else "bfloat16"
+        dtype = chosen.dtype or usual
         try:
-            place = spec.repo if source is None else source
+            place = chosen.source or spec.repo
             needed = spec.plan(
                 place,
                 block=grid.blocks[-1],
-                dtype=read_dtype(dtype or usual),
+                dtype=read_dtype(dtype),
                 architecture=spec.architecture,
             )
-            held = f"{needed.held / 1e9:.2f} GB in {dtype or usual}"
+            held = f"{needed.held / 1e9:.2f} GB in {dtype}"
         except DiTFError as error:
             held = f"not known: {error}"
     settings = (

@@ -1,10 +1,12 @@
-"""`kornia-ditf extract`: descriptors of images, one safetensors file each."""
+"""`kornia-ditf extract`: descriptors of images and of videos' frames, one file each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,10 +16,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kornia_ditf.dense import DenseDescriptor
+    from kornia_ditf.video.describe import VideoDiTF
 
 _CALIBRATION_IMAGES = 4
 
 
+_EachBlock = Annotated[
+    list[int] | None,
+    typer.Option(
+        metavar="K",
+        help="Take this block's input, counted from 0; may be repeated.  [default: preset]",
+    ),
+]
+
+
+@options.describing(block=_EachBlock)
 def extract(
     images: options.Images,
     out: Annotated[
@@ -28,27 +41,7 @@ def extract(
             help="Write here; the folder is made if needed.",
         ),
     ],
-    backbone: options.Backbone = None,
-    source: options.Source = None,
-    block: Annotated[
-        list[int] | None,
-        typer.Option(
-            metavar="K",
-            help="Take this block's input, counted from 0; may be repeated.  [default: preset]",
-        ),
-    ] = None,
-    timestep: options.Timestep = None,
-    treatment: options.TreatmentName = None,
-    long_side: options.LongSide = None,
-    tiles: options.Tiles = None,
-    ensemble: options.Ensemble = None,
-    rows: options.Rows = None,
-    prompt: options.Prompt = None,
-    seed: options.Seed = None,
-    dtype: options.Dtype = None,
-    device: options.Device = None,
-    others: options.Others = None,
-    preset: options.Preset = None,
+    chosen: options.Chosen,
     batch: Annotated[
         int | None,
         typer.Option(
@@ -57,7 +50,51 @@ def extract(
             help="Describe so many images of one size together.  [default: what suits the device]",
         ),
     ] = None,
-    half: Annotated[bool, typer.Option("--half", help="Store float16, not float32.")] = False,
+    every: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Of videos: take each N-th frame alone."),
+    ] = None,
+    start: Annotated[
+        float | None,
+        typer.Option(
+            parser=options.read_seconds,
+            metavar="TIME",
+            help="Of videos: begin here, at 90 or 1:30.",
+        ),
+    ] = None,
+    end: Annotated[
+        float | None,
+        typer.Option(parser=options.read_seconds, metavar="TIME", help="Of videos: end here."),
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Of videos: take at most so many frames.")
+    ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="With a video model: show it so many frames as one clip.  [default: 8]",
+        ),
+    ] = None,
+    share: Annotated[
+        bool,
+        typer.Option(
+            "--share",
+            help="With a video model, which compresses time: let the frames of a latent frame "
+            "share its descriptors, at a fraction of the cost.",
+        ),
+    ] = False,
+    store: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Store float32, float16, or int8 with a scale per token, a quarter of float32.",
+        ),
+    ] = "float32",
+    half: Annotated[
+        bool, typer.Option("--half", hidden=True, help="The same as --store float16.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there already.")
     ] = False,
@@ -72,63 +109,77 @@ def extract(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write the descriptors of images, one safetensors file each.
+    """Write the descriptors of images, one safetensors file each; of videos, one per frame.
 
     A file holds `descriptors` (D, rows, columns), or `block_K` for each of several blocks, and
     says in its metadata how they were made; equal images and settings give equal bytes. Files that
     are there with the same settings are skipped, so the same command goes on where an interrupted
     one stopped; files of other settings are kept and reported. Massive channels that are not known
-    are found on the first four images and discarded in all.
+    are found on the first four images and discarded in all. Videos are decoded as they are
+    described, so they may have any length; frame 12 of clip.mp4 becomes clip-000012.safetensors.
     """
     from kornia_ditf.cli import settings
-    from kornia_ditf.cli.extraction import KeptError, Stream, export_features, name_outputs
+    from kornia_ditf.cli.extraction import KeptError, Stream, export_features, shared_names
     from kornia_ditf.cli.match_folder import check_exports
     from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import CaptureError, ImageError, InvalidArgumentError
+    from kornia_ditf.projection.descriptor import ProjectedDescriptor
+    from kornia_ditf.types.storage import STORES
     from kornia_ditf.utils import provenance
+    from kornia_ditf.utils.checks import check_one_of
     from kornia_ditf.utils.files import make_folder, sweep
+    from kornia_ditf.video.describe import VideoDiTF, for_video
+    from kornia_ditf.video.frames import is_video
 
     paths = list({path.resolve(): path for path in images}.values())
-    blocks = sorted(set(block or ()))
-    if tiles is not None and len(blocks) > 1:
+    films = [path for path in paths if is_video(path)]
+    picked = {"every": every, "start": start, "end": end, "frames": frames}
+    picked = {name: value for name, value in picked.items() if value is not None}
+    if picked and not films:
+        raise InvalidArgumentError(
+            f"--{next(iter(picked))} chooses frames of videos, and there is no video; leave it out"
+        )
+    blocks = sorted(set(chosen.block or ()))
+    if chosen.tiles is not None and len(blocks) > 1:
         raise InvalidArgumentError("--tiles describes one block; give --block once")
+    if chosen.projection is not None and len(blocks) > 1:
+        raise InvalidArgumentError("--projection is of one block; give --block once")
+    if chosen.blocks is not None and blocks:
+        raise InvalidArgumentError("--blocks joins blocks, and --block stores each; give one")
     if export is not None:
         if len(blocks) > 1:
             raise InvalidArgumentError("--export writes one block; give --block once")
         check_exports([export], inputs=paths)
+    store = "float16" if half else store
+    check_one_of("--store", store, STORES)
     make_folder(out)
     sweep(out)
-    given = {
-        "block": max(blocks) if blocks else None,
-        "timestep": timestep,
-        "treatment": treatment,
-        "long_side": long_side,
-        "tiles": tiles,
-        "ensemble": ensemble,
-        "rows_per_forward": rows,
-        "prompt": prompt,
-        "seed": seed,
-        "dtype": dtype,
-        "device": device,
-        "preset": preset,
-        **options.read_others(others),
-    }
-    spec = options.find_spec(backbone, others, source, preset)
-    side = options.side_in_pixels(long_side, spec)
+    chosen = chosen.but(block=max(blocks) if blocks else None)
+    spec = chosen.spec()
+    side = options.side_in_pixels(chosen.long_side, spec)
     stages = progress.Stages()
     with stages.stage("load"):
-        descriptor = options.load_descriptor(spec, source, given)
-    if isinstance(descriptor, DiTF):
-        blocks = blocks or [descriptor.config.block]
-    told = settings.told(descriptor, [prompt] if prompt else [])
+        descriptor = chosen.load(spec)
+    base = descriptor.base if isinstance(descriptor, ProjectedDescriptor) else descriptor
+    if isinstance(base, DiTF):
+        blocks = blocks or list(base.config.all_blocks)
+    told = settings.told(descriptor, [chosen.prompt] if chosen.prompt else [])
     with stages.stage("find massive channels"):
-        channels, origin = _agree_on_channels(descriptor, blocks, paths, side)
+        channels, origin = _agree_on_channels(base, blocks, paths, side, picked)
+    clips = for_video(descriptor, not share) if films else None
+    if not isinstance(clips, VideoDiTF):
+        clips = None
+        if window is not None or share:
+            raise InvalidArgumentError(
+                f"--{'share' if share else 'window'} is of videos that a video model sees as "
+                f"clips; {spec.name} sees each frame alone; leave it out"
+            )
     made = {
-        **settings.as_values(backbone, spec, descriptor, given),
+        **settings.as_values(chosen, spec, descriptor),
         "descriptor_blocks": blocks,
         "massive_channels": channels,
         "massive_channels_from": origin,
-        "stored_as": "float16" if half else "float32",
+        "stored_as": store,
         "versions": provenance.versions(output.LIBRARIES),
     }
     made.pop("block", None)
@@ -138,25 +189,30 @@ def extract(
         blocks=blocks,
         told=told,
         fitting=(side, spec.pixels_per_token),
-        targets={path: out / name for path, name in name_outputs(paths).items()},
+        out=out,
+        shared=shared_names(paths),
         made=made,
-        half=half,
+        store=store,
         overwrite=overwrite,
         batch=batch,
+        picked=picked,
+        clips=clips,
+        window=1 if clips is None else window or 8,
     )
     done = stream.done
+    many = None if films else len(paths)
     try:
-        written = progress.track(stream.run(paths), "extract", len(paths))
-        for (path, _), writing in written:
+        written = progress.track(stream.run(paths), "extract", many)
+        for (given_image, _), writing in written:
             try:
                 writing.result()
             except (ImageError, InvalidArgumentError, CaptureError, KeptError) as error:
-                failures.say_error(str(error))
-                done.failed.append((path, error))
+                if done.fail(given_image.path, error):
+                    failures.say_error(str(error))
     except KeyboardInterrupt as interrupt:
         count = len(done.written) + len(done.skipped)
         raise failures.fail(
-            f"interrupted with {count} of {len(paths)} images done; the same command goes on",
+            f"interrupted with {_count(count, many)} done; the same command goes on",
             failures.interrupt_code(interrupt),
         ) from interrupt
     exported = export_features(export, [*done.written, *done.skipped])
@@ -169,9 +225,10 @@ def extract(
     ]
     facts = output.Facts(
         [
-            *settings.preset_facts(backbone, spec, descriptor),
+            *settings.preset_facts(chosen.backbone, spec, descriptor),
             *found,
-            ("written", f"{len(done.written)} of {len(paths)} images, in {out}"),
+            *([] if clips is None else [("clips", _describe_clips(clips, stream.window))]),
+            ("written", f"{_count(len(done.written), many)}, in {out}"),
             *(("exported", each) for each in exported),
             *done.remarks(),
         ]
@@ -183,31 +240,70 @@ def extract(
         raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
 
 
+def _count(done: int, many: int | None) -> str:
+    """Count images; how many frames a video has is not known before its end."""
+    return f"{done} frames and images" if many is None else f"{done} of {many} images"
+
+
+def _describe_clips(clips: VideoDiTF, window: int) -> str:
+    backbone: Any = clips.backbone
+    ratio = backbone.frames_per_latent
+    own = (
+        f"each shown for the {ratio} that a latent frame covers, so that it has its own "
+        "descriptors (--share is faster)"
+        if clips.every_frame
+        else f"up to {ratio} of which share a latent frame's descriptors"
+    )
+    return f"of {window} frames (--window), {own}"
+
+
 def _agree_on_channels(
-    descriptor: DenseDescriptor, blocks: Sequence[int], paths: Sequence[Path], side: int | None
+    descriptor: DenseDescriptor,
+    blocks: Sequence[int],
+    paths: Sequence[Path],
+    side: int | None,
+    picked: Mapping[str, Any],
 ) -> tuple[dict[str, list[int]], str]:
     """Settle which channels every image of this run does without, by block."""
-    from kornia_ditf.cli.images import read_fitting
+    from kornia_ditf.cli.images import check_fitting, read_fitting
     from kornia_ditf.cli.settings import known_channels
     from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import ImageError
+    from kornia_ditf.video.frames import is_video, read_frames
 
     _, origin = known_channels(descriptor)
     if not isinstance(descriptor, DiTF) or not descriptor.config.steps.discards:
         return {}, origin
-    missing = [block for block in blocks if descriptor.massive_channels(block) is None]
+    ditf, several = descriptor, not descriptor.config.single
+    cells = {
+        block: [ditf.at(block, t) for t in ditf.config.all_timesteps] if several else [ditf]
+        for block in blocks
+    }
+    missing = [
+        (cell, block)
+        for block in blocks
+        for cell in cells[block]
+        if cell.massive_channels(block) is None
+    ]
     if missing:
         images: list[Tensor] = []
+        fitting = (side, descriptor.backbone.pixels_per_token)
         for path in paths:
-            try:
-                images.append(read_fitting(path, side, descriptor.backbone.pixels_per_token))
-            except ImageError:
-                continue  # it is reported when its turn comes
-            if len(images) == _CALIBRATION_IMAGES:
-                break
+            left = _CALIBRATION_IMAGES - len(images)
+            with suppress(ImageError):  # it is reported when its turn comes
+                if is_video(path):
+                    for frame in islice(read_frames(path, **picked), left):
+                        check_fitting(path, frame.image, *fitting)
+                        images.append(frame.image)
+                elif left:
+                    images.append(read_fitting(path, *fitting))
         if images:
-            for block in missing:
-                descriptor.calibrate(images, block=block, keep=False)
+            for cell, block in missing:
+                cell.calibrate(images, block=block, keep=False)
         plural = "s" if len(images) > 1 else ""
         origin = f"found in the first {len(images)} image{plural}" if images else "no image"
-    return {str(block): list(descriptor.massive_channels(block) or ()) for block in blocks}, origin
+    found = {
+        str(block): sorted({c for cell in cells[block] for c in cell.massive_channels(block) or ()})
+        for block in blocks
+    }
+    return found, origin

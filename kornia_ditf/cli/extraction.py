@@ -1,4 +1,4 @@
-"""Images read, described and stored at the same time, for `kornia-ditf extract`."""
+"""Images and frames of videos read, described and stored at once, for `kornia-ditf extract`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kornia_ditf.errors import DiTFError, OutputError
+from kornia_ditf.errors import DiTFError, ImageError, OutputError
+from kornia_ditf.video.frames import VideoFrame, is_video, read_frames, windows
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -21,28 +22,33 @@ if TYPE_CHECKING:
     from kornia_ditf.dense import DenseDescriptor
     from kornia_ditf.types import DescriptorMap
     from kornia_ditf.types.prepared import PreparedImage
+    from kornia_ditf.video.describe import VideoDiTF
 
 _LONGEST_NAME = 255  # bytes, on common file systems
 # Files that agree in these were made with the same settings.
 _SETTINGS = (
     *("name", "image_sha256", "identity", "descriptor_blocks", "timestep", "treatment"),
-    *("long_side", "options", "settings"),
+    *("joined_blocks", "timesteps", "facet", "projection", "long_side", "options", "settings"),
+    *("frame", "clip", "every_frame"),
     *("ensemble", "prompt", "seed", "dtype", "massive_channels", "stored_as"),
 )
 
 
-def name_outputs(paths: Sequence[Path]) -> dict[Path, str]:
-    """Choose a file name for each image: the image's own, marked where another image has it too."""
+def shared_names(paths: Sequence[Path]) -> frozenset[Path]:
+    """Find the files whose name, the ending aside, another one has too."""
     counts = Counter(path.stem.casefold() for path in paths)
-    return {path: _file_name(path, marked=counts[path.stem.casefold()] > 1) for path in paths}
+    return frozenset(path for path in paths if counts[path.stem.casefold()] > 1)
 
 
-def _file_name(path: Path, *, marked: bool) -> str:
-    """Return `STEM.safetensors`; where marked or too long, with a part of the path's digest."""
-    name = f"{path.stem}.safetensors"
-    if not marked and len(os.fsencode(name)) <= _LONGEST_NAME:
-        return name
-    end = f"-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}.safetensors"
+def _file_name(path: Path, frame: int | None, *, marked: bool) -> str:
+    """Return `STEM.safetensors` or, of a frame, `STEM-000012.safetensors`.
+
+    Where marked or too long, it has a part of the path's digest.
+    """
+    end = f"{'' if frame is None else f'-{frame:06d}'}.safetensors"
+    if not marked and len(os.fsencode(path.stem + end)) <= _LONGEST_NAME:
+        return path.stem + end
+    end = f"-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}{end}"
     stem = os.fsencode(path.stem)
     if len(stem) + len(end) > _LONGEST_NAME:
         return stem[: _LONGEST_NAME - len(end)].decode("utf-8", "ignore") + end
@@ -61,6 +67,13 @@ class Done:
     skipped: list[Path] = field(default_factory=list)
     failed: list[tuple[Path, DiTFError]] = field(default_factory=list)
 
+    def fail(self, path: Path, error: DiTFError) -> bool:
+        """Note an error; a video counts once, by the first of its frames that fails."""
+        if is_video(path) and any(path == failed for failed, _ in self.failed):
+            return False
+        self.failed.append((path, error))
+        return True
+
     def remarks(self) -> list[tuple[str, str]]:
         remarks = []
         if self.skipped:
@@ -78,6 +91,15 @@ class Done:
         }
 
 
+@dataclass(slots=True)
+class Given:
+    """An image file; or frames of a video, several where a video model sees them as one clip."""
+
+    path: Path
+    frames: list[VideoFrame] = field(default_factory=list)
+    error: DiTFError | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class _Work:
     """An image that was read: what will be said of it, and where; nothing to describe if done."""
@@ -86,6 +108,7 @@ class _Work:
     about: dict[str, Any]
     image: PreparedImage | None
     maps: dict[str, DescriptorMap] = field(default_factory=dict)
+    done: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,76 +119,127 @@ class Stream:
     blocks: list[int]
     told: Any
     fitting: tuple[int | None, int]
-    targets: Mapping[Path, Path]
+    out: Path
+    shared: frozenset[Path]
     made: Mapping[str, Any]
-    half: bool
+    store: str
     overwrite: bool
     batch: int | None
+    picked: Mapping[str, Any] = field(default_factory=dict)
+    clips: VideoDiTF | None = None
+    window: int = 1
     done: Done = field(default_factory=Done)
+    _digests: dict[Path, str] = field(default_factory=dict)
 
-    def run(self, paths: Sequence[Path]) -> Iterator[tuple[tuple[Path, Any], Future[None]]]:
+    def run(self, paths: Sequence[Path]) -> Iterator[tuple[tuple[Given, Any], Future[None]]]:
         from kornia_ditf.utils.pipeline import ahead_of, readers, run_in_groups
 
         described = run_in_groups(
-            paths,
+            self._given(paths),
             self._read,
             self._describe,
             self._kind,
-            ahead=self.descriptor.images_ahead(self.batch),
+            ahead=max(1, self.descriptor.images_ahead(self.batch) // self.window),
             workers=readers(self.descriptor.place),
         )
         return ahead_of(described, self._write)
 
-    def _read(self, path: Path) -> _Work:
+    def _given(self, paths: Sequence[Path]) -> Iterator[Given]:
+        """Go through images, and through videos while they are decoded."""
+        for path in paths:
+            if not is_video(path):
+                yield Given(path)
+                continue
+            try:
+                for frames in windows(read_frames(path, **self.picked), self.window):
+                    if any(path == failed for failed, _ in self.done.failed):
+                        break
+                    yield Given(path, frames)
+            except ImageError as error:
+                yield Given(path, error=error)
+
+    def _read(self, given: Given) -> list[_Work]:
         import torch
 
-        from kornia_ditf.cli.images import read_fitting
+        from kornia_ditf.cli.images import check_fitting, read_fitting
 
-        about = {**self.made, "image": path.name, "image_sha256": _digest(path)}
-        target = self.targets[path]
-        if target.exists() and _image_of(target) != about["image_sha256"]:
-            target = target.with_name(_file_name(path, marked=True))
-        if target.exists() and not self.overwrite:
-            _check_settings(target, about)
-            return _Work(target, about, None)
+        if given.error is not None:
+            raise given.error
+        frames: Sequence[VideoFrame | None] = given.frames or [None]
+        works = [self._about(given, frame) for frame in frames]
+        if all(work.done for work in works):
+            return works
         with torch.no_grad():
-            image = self.descriptor.prepare(read_fitting(path, *self.fitting))
-        return _Work(target, about, image)
+            if not given.frames:
+                image = self.descriptor.prepare(read_fitting(given.path, *self.fitting))
+                return [replace(works[0], image=image)]
+            check_fitting(given.path, given.frames[0].image, *self.fitting)
+            images = [self.descriptor.prepare(frame.image) for frame in given.frames]
+        given.frames.clear()  # those that wait hold the prepared ones alone
+        return [replace(work, image=image) for work, image in zip(works, images, strict=True)]
 
-    def _kind(self, work: _Work) -> tuple[Any, int]:
-        if work.image is None:
+    def _about(self, given: Given, frame: VideoFrame | None) -> _Work:
+        path, number = given.path, None if frame is None else frame.number
+        if path not in self._digests:
+            self._digests[path] = _digest(path)
+        about = {**self.made, "image": path.name, "image_sha256": self._digests[path]}
+        if frame is not None:
+            about |= {"frame": number, "seconds": round(frame.seconds, 6)}
+            if self.clips is not None:
+                about["clip"] = [each.number for each in given.frames]
+                about["every_frame"] = self.clips.every_frame
+        target = self.out / _file_name(path, number, marked=path in self.shared)
+        if target.exists() and _image_of(target) != about["image_sha256"]:
+            target = target.with_name(_file_name(path, number, marked=True))
+        there = target.exists() and not self.overwrite
+        if there:
+            _check_settings(target, about)
+        return _Work(target, about, None, done=there)
+
+    def _kind(self, works: Sequence[_Work]) -> tuple[Any, int]:
+        first = works[0]
+        if first.image is None:
             return None, 1
-        return work.image.pixels.shape, self.descriptor.batch_of(work.image, self.batch)
+        if self.clips is not None and "clip" in first.about:
+            return str(first.target), 1
+        return first.image.pixels.shape, self.descriptor.batch_of(first.image, self.batch)
 
-    def _describe(self, works: Sequence[_Work]) -> list[_Work]:
-        """Describe images of one size, and name what is stored of each."""
+    def _describe(self, some: Sequence[Sequence[_Work]]) -> list[list[_Work]]:
+        """Describe images of one size, or the frames of one clip, and name what is stored."""
         from kornia_ditf.descriptor import DiTF
 
+        works = [work for each in some for work in each]
         images = [work.image for work in works if work.image is not None]
         if not images:
-            return list(works)
-        described: list[dict[str, DescriptorMap]]
-        if isinstance(self.descriptor, DiTF):
+            return [list(each) for each in some]
+        described: Iterator[dict[str, DescriptorMap]]
+        clips = self.clips if "clip" in works[0].about else None
+        descriptor = clips or self.descriptor
+        if isinstance(descriptor, DiTF) and descriptor.config.blocks is None:
             name = "descriptors" if len(self.blocks) == 1 else "block_{}"
-            by_block = self.descriptor.describe_prepared_blocks(images, self.blocks)
-            described = [{name.format(b): maps[b] for b in self.blocks} for maps in by_block]
+            by_block = descriptor.describe_prepared_blocks(images, self.blocks)
+            described = ({name.format(b): maps[b] for b in self.blocks} for maps in by_block)
         else:
-            maps = self.descriptor.describe_prepared(images, [self.told] * len(images))
-            described = [{"descriptors": one} for one in maps]
-        return [replace(w, image=None, maps=m) for w, m in zip(works, described, strict=True)]
+            maps = descriptor.describe_prepared(images, [self.told] * len(images))
+            described = ({"descriptors": one} for one in maps)
+        return [[replace(w, image=None, maps=next(described)) for w in each] for each in some]
 
-    def _write(self, described: tuple[Path, _Work | DiTFError]) -> None:
-        path, work = described
-        if isinstance(work, DiTFError):
-            raise work
-        if not work.maps:
-            self.done.skipped.append(work.target)
-            return
-        first = next(iter(work.maps.values()))
-        first.check()
-        tensors = {name: described.data[0] for name, described in work.maps.items()}
-        _write(work.target, _stored(tensors, self.half, path), {**work.about, **first.about()})
-        self.done.written.append(work.target)
+    def _write(self, described: tuple[Given, Sequence[_Work] | DiTFError]) -> None:
+        from kornia_ditf.types.storage import encode
+
+        given, works = described
+        if isinstance(works, DiTFError):
+            raise works
+        for work in works:
+            if work.done:
+                self.done.skipped.append(work.target)
+                continue
+            first = next(iter(work.maps.values()))
+            first.check()
+            tensors = {name: described.data[0] for name, described in work.maps.items()}
+            stored = encode(tensors, self.store, of=f"the descriptors of {given.path}")
+            _write(work.target, stored, {**work.about, **first.about()})
+            self.done.written.append(work.target)
 
 
 def export_features(target: Path | None, files: Sequence[Path]) -> list[str]:
@@ -184,22 +258,6 @@ def export_features(target: Path | None, files: Sequence[Path]) -> list[str]:
 
     write_features(target, map(read, sorted(files)))
     return [str(target)]
-
-
-def _stored(tensors: Mapping[str, Tensor], half: bool, path: Path) -> dict[str, Tensor]:
-    import torch
-
-    from kornia_ditf.errors import InvalidArgumentError
-
-    stored = {
-        name: data.cpu().to(torch.float16 if half else torch.float32).contiguous()
-        for name, data in tensors.items()
-    }
-    if not all(bool(torch.isfinite(data).all()) for data in stored.values()):
-        raise InvalidArgumentError(
-            f"the descriptors of {path} exceed float16; leave out --half to store float32"
-        )
-    return stored
 
 
 def _write(target: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -237,4 +295,5 @@ def _check_settings(target: Path, about: Mapping[str, Any]) -> None:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

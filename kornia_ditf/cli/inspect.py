@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kornia_ditf.cli import options
+from kornia_ditf.cli import options, values
 
 if TYPE_CHECKING:
     from kornia_ditf.massive import ChannelStatistics
@@ -16,27 +16,22 @@ if TYPE_CHECKING:
 _COLUMNS = ("block", "massive", "channel", "magnitude", "ratio", "variation", "share", "")
 
 
+_Compared = Annotated[
+    int | None,
+    typer.Option(metavar="K", help="Compare the treatments at this block.  [default: preset]"),
+]
+_Measured = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST", help="Blocks to measure, such as 3,5 or 0-8, or all.  [default: all]"
+    ),
+]
+
+
+@options.describing("timesteps", "tiles", "projection", block=_Compared, blocks=_Measured)
 def inspect(
     images: options.Images,
-    backbone: options.Backbone = None,
-    source: options.Source = None,
-    blocks: Annotated[
-        str, typer.Option(metavar="LIST", help="Blocks to measure, such as 3,5 or 0-8, or all.")
-    ] = "all",
-    block: Annotated[
-        int | None,
-        typer.Option(metavar="K", help="Compare the treatments at this block.  [default: preset]"),
-    ] = None,
-    timestep: options.Timestep = None,
-    long_side: options.LongSide = None,
-    ensemble: options.Ensemble = None,
-    rows: options.Rows = None,
-    prompt: options.Prompt = None,
-    seed: options.Seed = None,
-    dtype: options.Dtype = None,
-    device: options.Device = None,
-    others: options.Others = None,
-    preset: options.Preset = None,
+    chosen: options.Chosen,
     point: Annotated[
         tuple[float, float] | None,
         typer.Option(
@@ -88,40 +83,32 @@ def inspect(
 
     if top < 1:
         raise InvalidArgumentError(f"--top must be at least 1, got {top}")
-    spec = options.find_spec(backbone, others, source, preset)
+    spec = chosen.spec()
     if not isinstance(spec, BackboneSpec):
         raise InvalidArgumentError(
             f"inspect looks into the blocks of a Diffusion Transformer, and {spec.name} is none; "
             "name a backbone"
         )
-    numbers = read_blocks(blocks, spec.blocks)
-    side = options.side_in_pixels(long_side, spec)
+    numbers = values.read_blocks(chosen.blocks or "all", spec.blocks)
+    side = options.side_in_pixels(chosen.long_side, spec)
     pictures = [read_fitting(path, side, spec.pixels_per_token) for path in images]
     if out is not None:
         make_folder(out)
     output.check_output(pca, inputs=images)
-    given = {
-        "block": block,
-        "timestep": timestep,
-        "long_side": long_side,
-        "ensemble": ensemble,
-        "rows_per_forward": rows,
-        "prompt": prompt,
-        "seed": seed,
-        "dtype": dtype,
-        "device": device,
-        "preset": preset,
-        **options.read_others(others),
-    }
     stages = progress.Stages()
     with stages.stage("load"):
-        ditf = options.load_ditf(spec, source, given, reach=max(numbers))
+        ditf = chosen.but(blocks=None).load_ditf(spec, reach=max(numbers))
+    if not ditf.config.single:
+        raise InvalidArgumentError(
+            "inspect looks at one timestep, and its --blocks are measured, not joined; leave out "
+            "--option timesteps= and blocks="
+        )
     with stages.stage("inspect"):
         inspection = inspect_channels(ditf, pictures, blocks=numbers, point=point)
     document = {
         "versions": provenance.versions(output.LIBRARIES),
         "images": [str(path) for path in images],
-        "backbone": settings.as_values(backbone, spec, ditf, given),
+        "backbone": settings.as_values(chosen, spec, ditf),
         **_as_values(inspection, top),
     }
     written: list[Path] = []
@@ -148,7 +135,7 @@ def inspect(
     text: list[output.Paragraph] = [
         output.Facts(
             [
-                *settings.preset_facts(backbone, spec, ditf),
+                *settings.preset_facts(chosen.backbone, spec, ditf),
                 ("images", ", ".join(str(path) for path in images)),
             ]
         ),
@@ -156,27 +143,6 @@ def inspect(
         output.Facts([*facts, ("written", pictures_at)]),
     ]
     output.show(output.Result(document, text), as_json=as_json)
-
-
-def read_blocks(text: str, count: int) -> list[int]:
-    """Read a list of blocks such as `3,5`, `0-8` or `all`.
-
-    Raises:
-        InvalidArgumentError: it is none, or a block is out of range.
-    """
-    from kornia_ditf.errors import InvalidArgumentError
-
-    if text.strip() == "all":
-        return list(range(count))
-    numbers: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise InvalidArgumentError(f"--blocks must be like 3,5 or 0-8 or all, got {text!r}")
-        numbers.update(range(int(first), int(last if dash else first) + 1))
-    if not numbers or max(numbers) >= count:
-        raise InvalidArgumentError(f"--blocks must lie in 0 to {count - 1}, got {text!r}")
-    return sorted(numbers)
 
 
 def _table_rows(inspection: Inspection, top: int) -> list[tuple[str, ...]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kornia_ditf.cli import match_folder, options
+from kornia_ditf.cli import match_folder, options, values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 MIN_MATCHES = 8  # a homography through fewer explains nothing
 
 
+_Prompts = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT",
+        help="Tell the model what it sees; once for both images, or once for each.  "
+        "[default: preset]",
+    ),
+]
+
+
+@options.describing(prompt=_Prompts)
 def match(
     image_a: Annotated[
         Path, typer.Argument(parser=options.read_path, metavar="A", show_default=False)
@@ -28,28 +39,7 @@ def match(
     image_b: Annotated[
         Path, typer.Argument(parser=options.read_path, metavar="B", show_default=False)
     ],
-    backbone: options.Backbone = None,
-    source: options.Source = None,
-    block: options.Block = None,
-    timestep: options.Timestep = None,
-    treatment: options.TreatmentName = None,
-    long_side: options.LongSide = None,
-    tiles: options.Tiles = None,
-    ensemble: options.Ensemble = None,
-    rows: options.Rows = None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TEXT",
-            help="Tell the model what it sees; once for both images, or once for each.  "
-            "[default: preset]",
-        ),
-    ] = None,
-    seed: options.Seed = None,
-    dtype: options.Dtype = None,
-    device: options.Device = None,
-    others: options.Others = None,
-    preset: options.Preset = None,
+    chosen: options.Chosen,
     matcher: Annotated[
         str | None,
         typer.Option(
@@ -72,6 +62,14 @@ def match(
             "sizes of a third to three times ('scales'), 'both' or 'none'.",
         ),
     ] = "both",
+    pca: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="Reduce the tokens of both images together to their first N principal "
+            "components; N,N reduces each joined block or descriptor.  [default: preset]",
+        ),
+    ] = None,
     refine: Annotated[
         int | None,
         typer.Option(
@@ -110,42 +108,27 @@ def match(
     from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.cli.stored import is_stored, match_stored
-    from kornia_ditf.search.verified import check_search, match_images
+    from kornia_ditf.search.variants import check_search
+    from kornia_ditf.search.verified import match_images
     from kornia_ditf.utils import provenance
     from kornia_ditf.utils.picture import save_picture
     from kornia_ditf.viz.matches import draw_matches
 
-    paths = (image_a, image_b)
-    prompts = _check_arguments(prompt, picture, json_file, limit, min_score)
+    paths, reduced = (image_a, image_b), values.read_pca(pca)
+    prompts = _check_arguments(chosen.prompt, picture, json_file, limit, min_score)
     match_folder.check_exports(export or (), inputs=paths)
-    of_descriptors: dict[str, Any] = {
-        "--backbone": backbone,
-        "--source": source,
-        "--timestep": timestep,
-        "--treatment": treatment,
-        "--tiles": tiles,
-        "--refine": refine,
-        "--ensemble": ensemble,
-        "--rows": rows,
-        "--prompt": prompt,
-        "--seed": seed,
-        "--dtype": dtype,
-    }
     if any(map(is_stored, paths)):
-        unused: dict[str, Any] = {
-            "--long-side": long_side,
-            "--option": others,
-            "--picture": picture,
-            "--export": export,
-        }
-        refuse({**of_descriptors, **unused, "--matcher": matcher}, "stored descriptors have theirs")
+        own = chosen.but(block=None, device=None).flags
+        unused: dict[str, Any] = {"--picture": picture, "--export": export, "--matcher": matcher}
+        refuse({**own, **unused, "--refine": refine}, "stored descriptors have theirs")
         output.check_output(json_file, inputs=paths)
         match_stored(
             image_a,
             image_b,
-            block=block,
-            device=device,
+            block=chosen.block,
+            device=chosen.device,
             min_score=min_score,
+            pca=reduced or 0,
             json_file=json_file,
             as_json=as_json,
         )
@@ -153,37 +136,24 @@ def match(
     if matcher is not None:
         from kornia_ditf.cli.matchers import match_with
 
-        not_of_matchers: dict[str, Any] = {"--block": block, "--min-score": min_score}
-        refuse({**of_descriptors, **not_of_matchers}, "with --matcher type --option KEY=VALUE")
-        own = {"device": device, "long_side": long_side or None}
-        chosen = {key: value for key, value in own.items() if value is not None}
-        chosen |= options.read_others(others)
-        match_with(matcher, paths, chosen, picture, json_file, limit, export or (), as_json)
+        own = chosen.but(device=None, long_side=None, others=None).flags
+        others: dict[str, Any] = {"--min-score": min_score, "--refine": refine, "--pca": pca}
+        refuse({**own, **others}, "with --matcher type --option KEY=VALUE")
+        given = {"device": chosen.device, "long_side": chosen.long_side or None}
+        given = {key: value for key, value in given.items() if value is not None}
+        given |= values.read_others(chosen.others)
+        match_with(matcher, paths, given, picture, json_file, limit, export or (), as_json)
         return
     kind = check_search(search)
-    spec = options.find_spec(backbone, others, source, preset)
-    side = options.side_in_pixels(long_side, spec)
+    spec = chosen.spec()
+    side = options.side_in_pixels(chosen.long_side, spec)
     images = [read_fitting(path, side, spec.pixels_per_token) for path in paths]
     for path in (picture, json_file):
         output.check_output(path, inputs=paths)
     stages = progress.Stages()
     with stages.stage("load"):
-        given = {
-            "block": block,
-            "timestep": timestep,
-            "treatment": treatment,
-            "long_side": long_side,
-            "tiles": tiles,
-            "ensemble": ensemble,
-            "rows_per_forward": rows,
-            "prompt": prompts[0] if len(prompts) == 1 else None,
-            "seed": seed,
-            "dtype": dtype,
-            "device": device,
-            "preset": preset,
-            **options.read_others(others),
-        }
-        descriptor = options.load_descriptor(spec, source, given)
+        chosen = chosen.but(prompt=prompts[0] if len(prompts) == 1 else None)
+        descriptor = chosen.load(spec)
     channels, origin = settings.known_channels(descriptor)
     told = settings.told(descriptor, prompts)
     with stages.stage("describe"):
@@ -200,6 +170,7 @@ def match(
             maps=maps,
             min_score=min_score,
             zoom=refine,
+            pca=reduced,
         )
     found, threshold_px = searched.matches, searched.threshold
     fits = len(found) >= MIN_MATCHES and searched.verification.matrix is not None
@@ -217,13 +188,14 @@ def match(
             for side, path, descriptors in zip("ab", paths, maps, strict=True)
         },
         "backbone": {
-            **settings.as_values(backbone, spec, descriptor, given),
+            **settings.as_values(chosen, spec, descriptor),
             **({} if told is None else {"prompt": told}),
             "massive_channels": list(channels),
             "massive_channels_from": origin,
         },
         "min_score": min_score,
         "refine": refine,
+        "pca": descriptor.pca if reduced is None else reduced,
         "search": {
             "kind": kind,
             "chosen": searched.chosen,
@@ -246,7 +218,7 @@ def match(
     written += match_folder.export_pair(export or (), paths, sizes, found, threshold_px)
     facts = output.Facts(
         [
-            *settings.preset_facts(backbone, spec, descriptor),
+            *settings.preset_facts(chosen.backbone, spec, descriptor),
             *settings.channel_facts(descriptor, channels, origin),
             *(
                 (f"image {side}", describe_image(path, descriptors))

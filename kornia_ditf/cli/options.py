@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from kornia_ditf.cli.values import read_blocks, read_numbers, read_others
 
 if TYPE_CHECKING:
     from kornia_ditf.backbones.spec import BackboneSpec
@@ -27,6 +32,24 @@ def read_path(text: str | Path) -> Path:
         return Path(text).expanduser()
     except RuntimeError:  # no such user, or no home folder
         return Path(text)
+
+
+def read_seconds(text: str) -> float:
+    """Read a time: seconds, or MINUTES:SECONDS, or HOURS:MINUTES:SECONDS.
+
+    Raises:
+        typer.BadParameter: it is none.
+
+    Example:
+        >>> read_seconds("1:30.5")
+        90.5
+    """
+    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", text):
+        raise typer.BadParameter(f"expected seconds, or MM:SS or HH:MM:SS, got {text!r}")
+    seconds = 0.0
+    for part in text.split(":"):
+        seconds = 60 * seconds + float(part)
+    return seconds
 
 
 Images = Annotated[
@@ -68,6 +91,26 @@ Timestep = Annotated[
     typer.Option(
         metavar="T",
         help="Noise, from 0 (a clean image) to 1000 (pure noise).  [default: preset]",
+    ),
+]
+Blocks = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        help="Join the descriptors of these blocks, such as 3,5 or 3-5, each of unit length.",
+    ),
+]
+Timesteps = Annotated[
+    str | None,
+    typer.Option(metavar="LIST", help="Average the descriptors at these timesteps: 20,40,60."),
+]
+FacetName = Annotated[
+    str | None,
+    typer.Option(
+        "--facet",
+        metavar="NAME",
+        help="What to take of the block: its input, or the query, key or value of its attention.  "
+        "[default: input]",
     ),
 ]
 TreatmentName = Annotated[
@@ -128,59 +171,161 @@ Preset = Annotated[
         "none.  [default: the preset kept for these weights]",
     ),
 ]
+ProjectionFile = Annotated[
+    str | None,
+    typer.Option(
+        "--projection",
+        metavar="FILE",
+        help="Reduce the channels by this projection; `kornia-ditf projection learn` writes one.",
+    ),
+]
+_SHARED: Mapping[str, Any] = {
+    "backbone": Backbone,
+    "source": Source,
+    "block": Block,
+    "blocks": Blocks,
+    "timestep": Timestep,
+    "timesteps": Timesteps,
+    "facet": FacetName,
+    "treatment": TreatmentName,
+    "long_side": LongSide,
+    "tiles": Tiles,
+    "ensemble": Ensemble,
+    "rows": Rows,
+    "prompt": Prompt,
+    "seed": Seed,
+    "dtype": Dtype,
+    "device": Device,
+    "others": Others,
+    "preset": Preset,
+    "projection": ProjectionFile,
+}
+"""Options of every command that describes images, in the order of its help."""
+
 Json = Annotated[
     bool, typer.Option("--json", help="Write one JSON document to standard output, no text.")
 ]
 
 
-def load_descriptor(
-    spec: BackboneSpec | DescriptorSpec, source: str | None, given: Mapping[str, Any]
-) -> DenseDescriptor:
-    """Make a descriptor from options.
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The options of a command that say how images are described; see `describing`.
 
     Args:
-        spec: which; see `find_spec`.
-        source: where the weights are, if not in the backbone's own place.
-        given: options of `create_descriptor`; those that are None were not given. One that is no
-            DiT is told its prompt with each image.
-
-    Raises:
-        InvalidArgumentError: a value is wrong, or the device cannot be used.
-        CheckpointError: the weights are incomplete or damaged.
-        HubError: the weights cannot be had.
+        values: of the options, by parameter; None was not given.
     """
-    from kornia_ditf.backbones.spec import BackboneSpec
-    from kornia_ditf.registry.lookup import create_descriptor
 
-    options = _read(given)
-    if not isinstance(spec, BackboneSpec):
-        options.pop("prompt", None)
-    return create_descriptor(spec.name, source=source, **options)
+    values: Mapping[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _SHARED:
+            raise AttributeError(name)
+        return self.values.get(name)
+
+    def but(self, **changes: Any) -> Chosen:
+        """Return these options with others in place of some."""
+        return Chosen({**self.values, **changes})
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        """What was given, by the option's name on the command line."""
+        names = {"others": "option"}
+        given = {name: value for name, value in self.values.items() if value is not None}
+        return {f"--{names.get(n, n).replace('_', '-')}": value for n, value in given.items()}
+
+    def spec(self) -> BackboneSpec | DescriptorSpec:
+        """Find the backbone or descriptor, with the numbers of its preset; see `find_spec`."""
+        return find_spec(self.backbone, self.others, self.source, self.preset)
+
+    def read(self, spec: BackboneSpec | DescriptorSpec) -> dict[str, Any]:
+        """Return the options of `create_descriptor`.
+
+        Raises:
+            InvalidArgumentError: a value is wrong, or the device cannot be used.
+        """
+        apart = ("backbone", "source", "others")
+        given = {n: v for n, v in self.values.items() if n not in apart and v is not None}
+        if "rows" in given:
+            given["rows_per_forward"] = given.pop("rows")
+        if "blocks" in given:
+            given["blocks"] = tuple(read_blocks(given["blocks"], getattr(spec, "blocks", 0)))
+        if "timesteps" in given:
+            given["timesteps"] = read_numbers("--timesteps", given["timesteps"], float)
+        if "long_side" in given:
+            given["long_side"] = given["long_side"] or None  # 0 keeps an image's size
+        given |= read_others(self.others)
+        if given.get("device") is not None:
+            _check_device(given["device"])
+        return given
+
+    def load(self, spec: BackboneSpec | DescriptorSpec) -> DenseDescriptor:
+        """Make the descriptor; one that is no DiT is told its prompt with each image.
+
+        Raises:
+            InvalidArgumentError: a value is wrong, or the device cannot be used.
+            CheckpointError: the weights are incomplete or damaged.
+            HubError: the weights cannot be had.
+        """
+        from kornia_ditf.backbones.spec import BackboneSpec
+        from kornia_ditf.registry.lookup import create_descriptor
+
+        options = self.read(spec)
+        if not isinstance(spec, BackboneSpec):
+            options.pop("prompt", None)
+        return create_descriptor(spec.name, source=self.source, **options)
+
+    def load_ditf(self, spec: BackboneSpec, *, reach: int, **more: Any) -> DiTF:
+        """Make a descriptor on a backbone that is loaded at least up to the block `reach`.
+
+        Errors are those of `load`; `more` are options that come before the command's.
+        """
+        from dataclasses import fields
+
+        from kornia_ditf.config import DiTFConfig
+        from kornia_ditf.descriptor import DiTF
+        from kornia_ditf.registry.lookup import create_ditf
+        from kornia_ditf.registry.treatments import read_config
+
+        options = {**self.read(spec), **more}
+        names = {field.name for field in fields(DiTFConfig)}
+        config = read_config(spec, {key: value for key, value in options.items() if key in names})
+        options["block"] = max(reach, *config.all_blocks)
+        return DiTF(create_ditf(spec.name, source=self.source, **options).backbone, config)
 
 
-def load_ditf(
-    spec: BackboneSpec, source: str | None, given: Mapping[str, Any], *, reach: int
-) -> DiTF:
-    """Make a descriptor on a backbone that is loaded at least up to a block.
+def describing(
+    *without: str, **changed: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options that describe images, as its parameter `chosen`.
 
     Args:
-        spec: which backbone.
-        source: as for `load_descriptor`, and its errors.
-        given: likewise.
-        reach: the block.
+        without: options that it does not have.
+        changed: those that it declares otherwise, as `Annotated` types.
     """
-    from dataclasses import fields
+    shared = {n: changed.get(n, kind) for n, kind in _SHARED.items() if n not in without}
 
-    from kornia_ditf.config import DiTFConfig
-    from kornia_ditf.descriptor import DiTF
-    from kornia_ditf.registry.lookup import create_ditf
-    from kornia_ditf.registry.treatments import read_config
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
 
-    options = _read(given)
-    names = {field.name for field in fields(DiTFConfig)}
-    config = read_config(spec, {key: value for key, value in options.items() if key in names})
-    options["block"] = max(reach, *config.all_blocks)
-    return DiTF(create_ditf(spec.name, source=source, **options).backbone, config)
+        @wraps(command)
+        def run(**arguments: Any) -> None:
+            chosen = Chosen({name: arguments.pop(name) for name in shared})
+            command(**arguments, chosen=chosen)
+
+        parameters: list[inspect.Parameter] = []
+        for name, own in signature.parameters.items():
+            keyword = inspect.Parameter.KEYWORD_ONLY
+            if name != "chosen":
+                parameters.append(own.replace(kind=keyword))
+                continue
+            parameters += [
+                inspect.Parameter(each, keyword, default=None, annotation=kind)
+                for each, kind in shared.items()
+            ]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
 
 
 def find_spec(
@@ -219,38 +364,6 @@ def side_in_pixels(long_side: int | None, spec: BackboneSpec | DescriptorSpec) -
     """Read the option --long-side: not given is the preset's, and 0 keeps an image's size."""
     preset: int | None = getattr(spec, "long_side", None)
     return preset if long_side is None else long_side or None
-
-
-def read_others(others: Sequence[str] | None) -> dict[str, Any]:
-    """Read the option --option: KEY=VALUE, where the value is JSON or else a text.
-
-    Raises:
-        InvalidArgumentError: there is no `=`.
-    """
-    from kornia_ditf.errors import InvalidArgumentError
-
-    found: dict[str, Any] = {}
-    for text in others or ():
-        key, equals, value = text.partition("=")
-        if not equals or not key.isidentifier():
-            raise InvalidArgumentError(f"--option must be KEY=VALUE, got {text!r}")
-        if key in ("name", "source"):
-            given = "--source" if key == "source" else "--backbone"
-            raise InvalidArgumentError(f"--option {key}= is no option of a backbone; type {given}")
-        try:
-            found[key] = json.loads(value)
-        except ValueError:
-            found[key] = value
-    return found
-
-
-def _read(given: Mapping[str, Any]) -> dict[str, Any]:
-    options = {name: value for name, value in given.items() if value is not None}
-    if "long_side" in options:
-        options["long_side"] = options["long_side"] or None  # 0 keeps an image's size
-    if "device" in options:
-        _check_device(options["device"])
-    return options
 
 
 def _check_device(name: str) -> None:

@@ -82,7 +82,7 @@ class Stages:
         return ", ".join(f"{name} {seconds:.2f}" for name, seconds in self.seconds.items())
 
 
-def track(elements: Iterable[Element], label: str, total: int) -> Iterator[Element]:
+def track(elements: Iterable[Element], label: str, total: int | None) -> Iterator[Element]:
     """Iterate with a bar and the time that remains, where standard error is a terminal."""
     with bars(transient=True) as shown:
         yield from shown.track(elements, description=label, total=total)

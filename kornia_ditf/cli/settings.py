@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
 
     from kornia_ditf.backbones.spec import BackboneSpec
+    from kornia_ditf.cli.options import Chosen
     from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
 
 
@@ -24,7 +25,11 @@ def preset_facts(
 ) -> list[tuple[str, str]]:
     """Return the backbone or descriptor and its settings."""
     from kornia_ditf.descriptor import DiTF
+    from kornia_ditf.projection.descriptor import ProjectedDescriptor
 
+    if isinstance(descriptor, ProjectedDescriptor):
+        below = preset_facts(name, spec, descriptor.base)
+        return [*below, ("projection", repr(descriptor.projection))]
     if not isinstance(descriptor, DiTF):
         return [
             ("descriptor", f"{spec.name}, {descriptor.width} channels"),
@@ -33,11 +38,17 @@ def preset_facts(
     config = descriptor.config
     default = "" if name else " (the embedded default; name another with --backbone)"
     draws = f", {config.ensemble} noise draws" if config.ensemble > 1 else ""
-    block = f"{config.block} (of 0 to {descriptor.backbone.blocks - 1})"
+    several = "" if config.blocks is None else "s joined"
+    blocks = ", ".join(map(str, config.all_blocks))
+    facet = "" if config.facet == "input" else f", its {config.facet}"
+    mean = "" if config.timesteps is None else "mean of timesteps "
+    times = ", ".join(f"{timestep:g}" for timestep in config.all_timesteps)
+    taken = f"{blocks} (of 0 to {descriptor.backbone.blocks - 1}){facet}"
+    noise = f"{mean or 'timestep '}{times}{draws}"
     return [
         ("backbone", f"{spec.name}{default}"),
         ("preset", describe_preset(spec)),
-        ("block", f"{block}, timestep {config.timestep:g}{draws}, treatment {config.treatment}"),
+        (f"block{several}", f"{taken}, {noise}, treatment {config.treatment}"),
     ]
 
 
@@ -87,27 +98,28 @@ def told(descriptor: DenseDescriptor, prompts: Sequence[str]) -> str | list[str]
 
 
 def as_values(
-    name: str | None,
-    spec: BackboneSpec | DescriptorSpec,
-    descriptor: DenseDescriptor,
-    given: Mapping[str, Any],
+    chosen: Chosen, spec: BackboneSpec | DescriptorSpec, descriptor: DenseDescriptor
 ) -> dict[str, Any]:
     """Return the settings of a descriptor as JSON values, enough to reproduce its results."""
     from kornia_ditf.descriptor import DiTF
+    from kornia_ditf.projection.descriptor import ProjectedDescriptor
 
+    if isinstance(descriptor, ProjectedDescriptor):
+        below = as_values(chosen.but(projection=None), spec, descriptor.base)
+        projection = {"projection": descriptor.projection.digest}
+        return {**below, "width": descriptor.width, **projection}
     about = {
         "name": spec.name,
-        "embedded_default": name is None,
+        "embedded_default": chosen.backbone is None,
         "license": spec.license,
         "preset_source": spec.source,
         "width": descriptor.width,
     }
     if not isinstance(descriptor, DiTF):
-        options = {key: value for key, value in given.items() if value is not None}
         return {
             **about,
             "identity": descriptor.identity,
-            "options": options,
+            "options": chosen.read(spec),
             **_place(descriptor),
         }
     config = descriptor.config
@@ -119,6 +131,9 @@ def as_values(
         "blocks": descriptor.backbone.blocks,
         "block": config.block,
         "timestep": config.timestep,
+        "timesteps": config.timesteps,
+        "joined_blocks": config.blocks,
+        "facet": config.facet,
         "treatment": config.treatment,
         "long_side": config.long_side,
         "ensemble": config.ensemble,

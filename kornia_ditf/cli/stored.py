@@ -14,10 +14,22 @@ import typer
 from kornia_ditf.cli import failures, output, progress
 
 if TYPE_CHECKING:
+    from kornia_ditf.matching.joint import PCA
     from kornia_ditf.matching.verification import Verification
     from kornia_ditf.types import DescriptorMap, Matches
 
-_SHARED = ("name", "identity", "timestep", "treatment")
+_SHARED = (
+    *(
+        "name",
+        "identity",
+        "timestep",
+        "timesteps",
+        "treatment",
+        "facet",
+        "joined_blocks",
+        "projection",
+    ),
+)
 """Metadata that say alike of descriptors that can be compared, as the block and its channels do."""
 
 
@@ -33,6 +45,7 @@ def match_stored(
     block: int | None,
     device: str | None,
     min_score: float | None,
+    pca: PCA,
     json_file: Path | None,
     as_json: bool,
 ) -> None:
@@ -44,10 +57,12 @@ def match_stored(
         block: which block, where files hold several.
         device: where to match; None is the CPU.
         min_score: discard matches of a lower similarity.
+        pca: joint PCA of each pair's tokens; 0 for none.
         json_file: write one JSON line per pair here.
         as_json: print JSON, one line per pair of a folder.
     """
     from kornia_ditf.errors import DiTFError, InvalidArgumentError
+    from kornia_ditf.matching.joint import reduce_pair
     from kornia_ditf.matching.match import match
     from kornia_ditf.matching.refinement import refine
     from kornia_ditf.types.descriptors import read_map
@@ -79,10 +94,11 @@ def match_stored(
     def run(
         some: Sequence[tuple[DescriptorMap, Mapping[str, Any]]],
     ) -> list[tuple[DescriptorMap, Mapping[str, Any], Matches]]:
-        found = match(map_a, [each.to(place) for each, _ in some], min_score=min_score)
+        sides = [reduce_pair(map_a, each.to(place), pca) for each, _ in some]
+        found = match([a for a, _ in sides], [b for _, b in sides], min_score=min_score)
         return [
-            (described, about, refine(matches, map_a, described.to(place)))
-            for (described, about), matches in zip(some, found, strict=True)
+            (described, about, refine(matches, *pair))
+            for (described, about), matches, pair in zip(some, found, sides, strict=True)
         ]
 
     pairs = run_in_groups(files, read, run, lambda one: (one[0].data.shape, 8), ahead=8)

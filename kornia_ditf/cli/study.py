@@ -73,21 +73,36 @@ Log = Annotated[
         "each configuration; may be repeated.  [default: none]",
     ),
 ]
+Part = Annotated[
+    str | None,
+    typer.Option(
+        metavar="K/N",
+        help="Score one of N equal parts of the pairs; `study merge` joins them.",
+    ),
+]
 WithReport = Annotated[bool, typer.Option("--report/--no-report", help="Write the report, too.")]
 
 
 @app.command("plan")
-def plan(file: File, out: Out = None, as_json: options.Json = False) -> None:
+def plan(
+    file: File,
+    out: Out = None,
+    devices: Devices = None,
+    part: Part = None,
+    as_json: options.Json = False,
+) -> None:
     """Estimate forward passes, pairs, disk space and time, without loading any weights.
 
-    Lists of pairs and the headers of images are read. Times are measured ones where the study ran
-    before in --out, and rough arithmetic otherwise.
+    Lists of pairs and the headers of images are read. Times are those of an earlier run in --out;
+    otherwise describing is estimated by arithmetic, and scoring measured on random values within
+    seconds, for one worker on the first of --devices.
     """
     from kornia_ditf.study.define.parsing import read_study
     from kornia_ditf.study.run.plan import plan_study
 
     study = read_study(file)
-    planned = plan_study(study, out or _default_out(file))
+    place = _devices(devices)[0] if devices else None
+    planned = plan_study(study, out or _default_out(file), device=place, part=_part(part))
     if as_json:
         output.print_json(_plan_values(planned))
     else:
@@ -105,13 +120,7 @@ def run(
     workers: Workers = 2,
     cpus: Cpus = 0.5,
     gpus: Gpus = 0.0,
-    part: Annotated[
-        str | None,
-        typer.Option(
-            metavar="K/N",
-            help="Score one of N equal parts of the pairs; `study merge` joins them.",
-        ),
-    ] = None,
+    part: Part = None,
     report: WithReport = True,
     log: Log = None,
 ) -> None:
@@ -307,7 +316,6 @@ def _default_out(file: Path) -> Path:
 
 
 def _print_plan(study: Study, planned: StudyPlan) -> None:
-
     rows = [
         (
             group.descriptor,
@@ -322,8 +330,6 @@ def _print_plan(study: Study, planned: StudyPlan) -> None:
     columns = ("descriptor", "configurations", "images", "forwards", "cache GB", "weights GB")
     output.print_table(columns, rows, right=columns[1:])
     output.echo("")
-    source = "measured by an earlier run" if planned.measured else "rough, by arithmetic"
-    total = "unknown" if planned.seconds is None else f"{duration(planned.seconds)} ({source})"
     pairs = ", ".join(f"{count} ({name})" for name, count in planned.pairs.items())
     output.print_facts(
         [
@@ -331,10 +337,15 @@ def _print_plan(study: Study, planned: StudyPlan) -> None:
             ("pairs", f"{pairs}; {planned.scored} with every configuration"),
             ("forwards", f"{sum(g.forwards for g in planned.groups)} noisy images"),
             ("cache", f"{sum(g.cache_bytes for g in planned.groups) / 1e9:.2f} GB"),
-            ("time", total),
+            ("time", _time(planned.seconds)),
+            *((stage.name, f"{_time(stage.seconds)} ({stage.how})") for stage in planned.stages),
             *(("note", note) for note in planned.notes),
         ]
     )
+
+
+def _time(seconds: float | None) -> str:
+    return "unknown" if seconds is None else duration(seconds)
 
 
 def _plan_values(planned: StudyPlan) -> dict[str, Any]:
@@ -343,6 +354,7 @@ def _plan_values(planned: StudyPlan) -> dict[str, Any]:
     return {
         **asdict(planned),
         "scored": planned.scored,
+        "seconds": planned.seconds,
         "forwards": sum(group.forwards for group in planned.groups),
         "cache_bytes": sum(group.cache_bytes for group in planned.groups),
     }

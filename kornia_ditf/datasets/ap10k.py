@@ -34,10 +34,6 @@ class AP10K(PairDataset):
     def __len__(self) -> int:
         return len(self._names)
 
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return tuple(sorted({_category(name) for name in self._names}))
-
     def category(self, index: int) -> str:
         return _category(self._names[index])
 

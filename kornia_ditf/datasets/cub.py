@@ -40,10 +40,6 @@ class CUB(PairDataset):
     def __len__(self) -> int:
         return len(self._pairs)
 
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return tuple(sorted({self.category(index) for index in range(len(self))}))
-
     def category(self, index: int) -> str:
         return _class_of(self._names[self._pairs[index][0]])
 
@@ -57,22 +53,16 @@ class CUB(PairDataset):
             x, y, width, height = self._boxes[each]
             boxes.append(as_box((x, y, x + width, y + height), file, f"box of image {each}"))
         label = self.category(index).partition(".")[2].replace("_", " ")
-        (points_a, seen_a), (points_b, seen_b) = (self._parts[each] for each in pair)
-        return Pair(
-            name=f"{paths[0].stem}-{paths[1].stem}",
-            category=self.category(index),
-            image_a=paths[0],
-            image_b=paths[1],
-            size_a=image_size(paths[0], _HOW),
-            size_b=image_size(paths[1], _HOW),
-            points_a=points_a,
-            points_b=points_b,
-            visibility_a=seen_a,
-            visibility_b=seen_b,
-            box_a=boxes[0],
-            box_b=boxes[1],
-            label_a=label,
-            label_b=label,
+        points, seen = zip(*(self._parts[each] for each in pair), strict=True)
+        return Pair.of(
+            f"{paths[0].stem}-{paths[1].stem}",
+            self.category(index),
+            image=paths,
+            size=[image_size(path, _HOW) for path in paths],
+            points=points,
+            visibility=seen,
+            box=boxes,
+            label=(label, label),
         )
 
 

@@ -25,10 +25,6 @@ class Davis(SequenceDataset):
     def __len__(self) -> int:
         return len(self._names)
 
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return ("all",)
-
     def read(self, index: int) -> FrameSequence:
         name = self._names[index]
         folder = path_inside(self.root / "JPEGImages" / self._resolution, name, self._file)

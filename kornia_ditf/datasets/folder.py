@@ -74,24 +74,19 @@ class FolderPairs(PairDataset):
         ]
         category = str(entry.get("category", "all"))
         label = "" if category == "all" else category
-        return Pair(
-            name=self._name(index),
-            category=category,
-            image_a=paths[0],
-            image_b=paths[1],
-            size_a=sizes[0],
-            size_b=sizes[1],
-            points_a=points[0],
-            points_b=points[1],
-            visibility_a=visible,
-            visibility_b=visible,
-            box_a=boxes[0],
-            box_b=boxes[1],
-            homography=None
-            if entry.get("homography") is None
-            else as_homography(entry["homography"], self._file, f"{where}homography"),
-            label_a=str(entry.get("label_a", label)),
-            label_b=str(entry.get("label_b", label)),
+        homography = entry.get("homography")
+        if homography is not None:
+            homography = as_homography(homography, self._file, f"{where}homography")
+        return Pair.of(
+            self._name(index),
+            category,
+            image=paths,
+            size=sizes,
+            points=points,
+            visibility=(visible, visible),
+            box=boxes,
+            homography=homography,
+            label=[str(entry.get(f"label_{side}", label)) for side in "ab"],
         )
 
     def _name(self, index: int) -> str:

@@ -51,18 +51,13 @@ class HPatches(PairDataset):
         number, other = divmod(index, len(_OTHERS))
         sequence, other = self._sequences[number], _OTHERS[other]
         folder = self.root / sequence
-        points = [self._points(sequence, each) for each in (1, other)]
-        return Pair(
-            name=f"{sequence}/1-{other}",
-            category=_CATEGORIES[sequence[0]],
-            image_a=folder / "1.ppm",
-            image_b=folder / f"{other}.ppm",
-            size_a=image_size(folder / "1.ppm", _HOW),
-            size_b=image_size(folder / f"{other}.ppm", _HOW),
-            points_a=points[0],
-            points_b=points[1],
-            visibility_a=torch.ones(len(points[0]), dtype=torch.float64),
-            visibility_b=torch.ones(len(points[1]), dtype=torch.float64),
+        images = [folder / f"{each}.ppm" for each in (1, other)]
+        return Pair.of(
+            f"{sequence}/1-{other}",
+            _CATEGORIES[sequence[0]],
+            image=images,
+            size=[image_size(path, _HOW) for path in images],
+            points=[self._points(sequence, each) for each in (1, other)],
             homography=_homography(folder / f"H_1_{other}"),
         )
 

@@ -31,10 +31,6 @@ class JHMDB(PairDataset):
     def __len__(self) -> int:
         return len(self._videos)
 
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return tuple(sorted({self.category(index) for index in range(len(self))}))
-
     def category(self, index: int) -> str:
         return self._videos[index].partition("/")[0]
 
@@ -59,19 +55,14 @@ class JHMDB(PairDataset):
             )
             for each, size in zip(places, sizes, strict=True)
         ]
-        return Pair(
-            name=f"{video}/{frames[0].stem}-{frames[later].stem}",
-            category=self.category(index),
-            image_a=frames[0],
-            image_b=frames[later],
-            size_a=sizes[0],
-            size_b=sizes[1],
-            points_a=points[0],
-            points_b=points[1],
-            visibility_a=seen[0],
-            visibility_b=seen[1],
-            label_a="person",
-            label_b="person",
+        return Pair.of(
+            f"{video}/{frames[0].stem}-{frames[later].stem}",
+            self.category(index),
+            image=(frames[0], frames[later]),
+            size=sizes,
+            points=points,
+            visibility=seen,
+            label=("person", "person"),
         )
 
 

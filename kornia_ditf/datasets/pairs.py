@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -85,6 +86,44 @@ class Pair:
             as_camera(self.camera_a, self.image_a, "camera_a")
             as_camera(self.camera_b, self.image_b, "camera_b")
 
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        category: str,
+        *,
+        image: Sequence[Path],
+        size: Sequence[tuple[int, int]],
+        points: Sequence[Tensor],
+        visibility: Sequence[Tensor] | None = None,
+        **known: Any,
+    ) -> Pair:
+        """Make a pair of what is known of A and B, each argument holding both.
+
+        Args:
+            name: unique in its data set.
+            category: what the pair counts under.
+            image: paths of A and B.
+            size: their heights and widths.
+            points: (x, y) in A and in B, shape (K, 2), float64.
+            visibility: of the points, shape (K,); None where all are visible.
+            known: `box`, `camera` and `label` of A and B; `homography` and `pose` as in `Pair`.
+        """
+        seen = visibility or [torch.ones(len(each), dtype=torch.float64) for each in points]
+        both: dict[str, Sequence[Any]] = {
+            "image": image,
+            "size": size,
+            "points": points,
+            "visibility": seen,
+        }
+        both |= {key: known.pop(key) for key in ("box", "camera", "label") if key in known}
+        sides = {
+            f"{key}_{side}": each
+            for key in both
+            for side, each in zip("ab", both[key], strict=True)
+        }
+        return cls(name=name, category=category, **sides, **known)
+
     @property
     def visible(self) -> Tensor:
         """Which points are annotated in both images, shape (K,), bool; in A, if those differ."""
@@ -103,7 +142,6 @@ class PairDataset(Dataset[Pair]):
     """
 
     def category(self, index: int) -> str:
-        """Return what a pair counts under; without reading it, where the list says so."""
         return self.read(index).category
 
     def images(self) -> dict[Path, str]:

@@ -56,10 +56,6 @@ class PosedPairs(PairDataset):
     def __len__(self) -> int:
         return len(self._lines)
 
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return ("all",)
-
     def category(self, index: int) -> str:
         return "all"
 
@@ -75,20 +71,14 @@ class PosedPairs(PairDataset):
             cameras.append(torch.from_numpy(camera))
         from_a, from_b = (_turn_in_plane(turn) for turn in line.turns)
         pose = from_b @ line.pose @ np.linalg.inv(from_a) if any(line.turns) else line.pose
-        nothing = torch.empty(0, dtype=torch.float64)
-        return Pair(
-            name=f"{index:05d}-{Path(line.images[0]).stem}-{Path(line.images[1]).stem}",
-            category="all",
-            image_a=images[0],
-            image_b=images[1],
-            size_a=sizes[0],
-            size_b=sizes[1],
-            points_a=nothing.reshape(0, 2),
-            points_b=nothing.reshape(0, 2),
-            visibility_a=nothing,
-            visibility_b=nothing,
-            camera_a=cameras[0],
-            camera_b=cameras[1],
+        nothing = torch.empty(0, 2, dtype=torch.float64)
+        return Pair.of(
+            f"{index:05d}-{Path(line.images[0]).stem}-{Path(line.images[1]).stem}",
+            "all",
+            image=images,
+            size=sizes,
+            points=(nothing, nothing),
+            camera=cameras,
             pose=torch.from_numpy(pose),
         )
 

@@ -58,10 +58,6 @@ class _ListedPairs(PairDataset):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return tuple(sorted({self.category(index) for index in range(len(self))}))
-
     def _image(self, name: str) -> Path:
         """Find an image, which lists name from the folder above that of the data set."""
         whole = path_inside(self.root, name, self._file)
@@ -94,22 +90,15 @@ class _ListedPairs(PairDataset):
                 "the target, which must be as many",
             )
         category = self.category(index)
-        visibility = seen or [torch.ones(len(each), dtype=torch.float64) for each in points]
-        sizes = [image_size(path, self._how) for path in paths]
         label = category.partition("(")[0]
-        return Pair(
-            name=f"{name}-{paths[0].stem}-{paths[1].stem}",
-            category=category,
-            image_a=paths[0],
-            image_b=paths[1],
-            size_a=sizes[0],
-            size_b=sizes[1],
-            points_a=points[0],
-            points_b=points[1],
-            visibility_a=visibility[0],
-            visibility_b=visibility[1],
-            label_a=label,
-            label_b=label,
+        return Pair.of(
+            f"{name}-{paths[0].stem}-{paths[1].stem}",
+            category,
+            image=paths,
+            size=[image_size(path, self._how) for path in paths],
+            points=points,
+            visibility=seen,
+            label=(label, label),
         )
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kornia_ditf.datasets.files import (
     annotated_image,
     find_root,
@@ -54,10 +52,6 @@ class SPair(PairDataset):
     def __len__(self) -> int:
         return len(self._names)
 
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return tuple(sorted({category for _, category in self._names}))
-
     def category(self, index: int) -> str:
         return self._names[index][1]
 
@@ -68,14 +62,14 @@ class SPair(PairDataset):
         if values["category"] != category:
             raise DatasetError(path, f"its category is {values['category']!r}, not {category!r}")
         sizes = [_size(values[f"{side}_imsize"], path, f"{side}_imsize") for side in _SIDES]
-        points_a, points_b = (as_points(values[f"{s}_kps"], path, f"{s}_kps") for s in _SIDES)
+        points = [as_points(values[f"{side}_kps"], path, f"{side}_kps") for side in _SIDES]
         identifiers = values.get("kps_ids", values["src_kps"])
         if not isinstance(identifiers, list):
             raise DatasetError(path, f"kps_ids must be a list, got {str(identifiers)[:60]}")
-        if not len(points_a) == len(points_b) == len(identifiers):
+        if not len(points[0]) == len(points[1]) == len(identifiers):
             raise DatasetError(
                 path,
-                f"it has {len(points_a)} src_kps, {len(points_b)} trg_kps and "
+                f"it has {len(points[0])} src_kps, {len(points[1])} trg_kps and "
                 f"{len(identifiers)} kps_ids, which must be as many",
             )
         folder = self._images / category
@@ -83,22 +77,15 @@ class SPair(PairDataset):
             annotated_image(path_inside(folder, values[f"{side}_imname"], path), size, _HOW)
             for side, size in zip(_SIDES, sizes, strict=True)
         ]
-        seen = torch.ones(len(points_a), dtype=torch.float64)
-        return Pair(
-            name=f"{self.split}/{name}",
-            category=category,
-            image_a=images[0],
-            image_b=images[1],
-            size_a=sizes[0],
-            size_b=sizes[1],
-            points_a=points_a,
-            points_b=points_b,
-            visibility_a=seen,
-            visibility_b=seen,
-            box_a=as_box(values["src_bndbox"], path, "src_bndbox"),
-            box_b=as_box(values["trg_bndbox"], path, "trg_bndbox"),
-            label_a=category,
-            label_b=category,
+        boxes = [as_box(values[f"{side}_bndbox"], path, f"{side}_bndbox") for side in _SIDES]
+        return Pair.of(
+            f"{self.split}/{name}",
+            category,
+            image=images,
+            size=sizes,
+            points=points,
+            box=boxes,
+            label=(category, category),
         )
 
     def defects(self) -> Iterator[DatasetError]:

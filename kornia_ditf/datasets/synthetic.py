@@ -76,28 +76,22 @@ class SyntheticPairs(PairDataset):
         if change.kind == _POSE:
             relief = random_relief(generator, size, change.strength)
             places = random_points(generator, size, relief, change.points, _MARGIN)
-            points_a, points_b = (torch.from_numpy(each) for each in places)
+            points = [torch.from_numpy(each) for each in places]
         else:
             if change.kind != "illumination":
                 homography = _random_homography(generator, size, change.strength)
-            points_a, points_b = _random_points(generator, size, homography, change.points)
+            points = _random_points(generator, size, homography, change.points)
         target = cache_folder() / "synthetic" / f"{key[:32]}.png"
         if not is_sound(target):
             _make(path, target, relief or homography, change, generator)
-        seen = torch.ones(len(points_a), dtype=torch.float64)
-        return Pair(
-            name=f"{path.stem}-{change.kind}-{change.seed}-{key[:6]}",
-            category=change.kind,
-            image_a=path,
-            image_b=target,
-            size_a=size,
-            size_b=size,
-            points_a=points_a,
-            points_b=points_b,
-            visibility_a=seen,
-            visibility_b=seen,
-            box_a=(0.0, 0.0, float(size[1]), float(size[0])),
-            box_b=(0.0, 0.0, float(size[1]), float(size[0])),
+        whole = (0.0, 0.0, float(size[1]), float(size[0]))
+        return Pair.of(
+            f"{path.stem}-{change.kind}-{change.seed}-{key[:6]}",
+            change.kind,
+            image=(path, target),
+            size=(size, size),
+            points=points,
+            box=(whole, whole),
             **_geometry(relief or homography),
         )
 
@@ -107,7 +101,7 @@ def _geometry(view: Relief | npt.NDArray[np.float64]) -> dict[str, Any]:
     if not isinstance(view, Relief):
         return {"homography": torch.from_numpy(view)}
     camera = torch.from_numpy(view.camera)
-    return {"camera_a": camera, "camera_b": camera, "pose": torch.from_numpy(view.pose)}
+    return {"camera": (camera, camera), "pose": torch.from_numpy(view.pose)}
 
 
 def _random_homography(
@@ -132,12 +126,12 @@ def _random_points(
     size: tuple[int, int],
     homography: npt.NDArray[np.float64],
     count: int,
-) -> tuple[Tensor, Tensor]:
+) -> list[Tensor]:
     low, span = _MARGIN, np.array([size[1], size[0]]) - 1 - 2 * _MARGIN
     # Whole pixels of A; corners only move inwards, so all of A is in B.
     points = np.round(low + generator.random((count, 2)) * span)
     mapped = np.concatenate([points, np.ones((count, 1))], 1) @ homography.T
-    return torch.from_numpy(points), torch.from_numpy(mapped[:, :2] / mapped[:, 2:])
+    return [torch.from_numpy(points), torch.from_numpy(mapped[:, :2] / mapped[:, 2:])]
 
 
 def _make(

@@ -31,10 +31,6 @@ class TSS(PairDataset):
     def __len__(self) -> int:
         return len(self._names)
 
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return tuple(sorted({self.category(index) for index in range(len(self))}))
-
     def category(self, index: int) -> str:
         return self._names[index].partition("/")[0]
 
@@ -54,18 +50,12 @@ class TSS(PairDataset):
         if len(points) > self._points:
             kept = np.linspace(0, len(points) - 1, self._points).round().astype(int)
             points, moved = points[kept], moved[kept]
-        seen = torch.ones(len(points), dtype=torch.float64)
-        return Pair(
-            name=self._names[index],
-            category=self.category(index),
-            image_a=images[0],
-            image_b=images[1],
-            size_a=sizes[0],
-            size_b=sizes[1],
-            points_a=torch.from_numpy(points.astype(np.float64)),
-            points_b=torch.from_numpy(moved.astype(np.float64)),
-            visibility_a=seen,
-            visibility_b=seen,
+        return Pair.of(
+            self._names[index],
+            self.category(index),
+            image=images,
+            size=sizes,
+            points=[torch.from_numpy(each.astype(np.float64)) for each in (points, moved)],
         )
 
 

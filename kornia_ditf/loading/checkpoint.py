@@ -29,6 +29,8 @@ _TIMEOUT_SECONDS = 10.0
 # model.fp16.safetensors, model.fp16-00001-of-00002.safetensors, model.safetensors.index.fp16.json
 _VARIANT = re.compile(r"\.(?!safetensors)(\w+)(-\d+-of-\d+)?\.(safetensors|json)$")
 
+_SHARD = re.compile(r"-\d+-of-\d+\.")
+
 
 class Checkpoint:
     """A model's files, in a local folder or on the hub; each is downloaded when it is first read.
@@ -304,10 +306,15 @@ class Checkpoint:
             beside = []
         matches = (_VARIANT.search(file.removeprefix(stem)) for file in beside)
         variants = sorted({match[1] for match in matches if match} - {"index"})
+        plain = any(file.removeprefix(stem).startswith(".safetensors") for file in beside)
+        if _SHARD.search(name):
+            return ": one of its shards is missing; download it again"
+        if self.variant is not None and (plain or variants):
+            ways = ["leave variant out"] if plain else []
+            ways += [f"give variant={found!r}" for found in variants]
+            return f": it has no variant {self.variant!r}; {', or '.join(ways)}"
         if variants:
             return f", only the variant {' or '.join(variants)}: give variant={variants[0]!r}"
-        if self.variant is not None and any(".safetensors" in file for file in beside):
-            return f": it has no variant {self.variant!r}; leave the option out"
         if any(file.removeprefix(stem).startswith(".bin") for file in beside):
             return (
                 ", only a pickled .bin, which is not read because it can run code; "

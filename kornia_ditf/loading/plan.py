@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,7 +15,7 @@ from torch import nn
 
 from kornia_ditf.errors import HubError
 from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.loading.single_file import plan_single_file
+from kornia_ditf.loading.single_file import holds_vae, plan_single_file
 from kornia_ditf.loading.weight_file import WeightFile
 from kornia_ditf.loading.weights import (
     Layout,
@@ -22,6 +25,8 @@ from kornia_ditf.loading.weights import (
     tensor_dtype,
 )
 
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+_TEXT_TOKENS = 512
 _TEXT_ENCODER = re.compile(r"text_encoder\w*/model(?P<variant>\.\w+)?(-\d+-of-\d+)?\.safetensors")
 
 
@@ -39,6 +44,9 @@ class LoadingPlan:
         prompt_download: of the text encoders, fetched and held only while a new prompt is
             embedded; None where not known, 0 where the family has none.
         source: where these figures come from.
+        by_option: of everything in memory on the device with an option of `create_descriptor`, by
+            the option as it is typed.
+        vae_channels: of the VAE's encoder at the image's own size; 0 without a VAE.
     """
 
     transformer_held: int
@@ -48,11 +56,28 @@ class LoadingPlan:
     download: Mapping[str, int] | None
     prompt_download: int | None
     source: str
+    by_option: Mapping[str, int] = field(default_factory=dict)
+    vae_channels: int = 0
 
     @property
     def held(self) -> int:
         """Bytes in memory once the backbone is loaded."""
         return self.transformer_held + self.vae_held
+
+    def working(self, tokens: int, pixels: int, width: int, dtype: torch.dtype) -> int:
+        """Estimate the bytes of activations while one noisy image is described.
+
+        The rule bounds what the real architectures of FLUX.1-dev, SD3.5-medium and PixArt-Sigma
+        allocate at 512 and 1024 pixels, within 2 x; attention is taken to be computed in pieces.
+
+        Args:
+            tokens: of the image.
+            pixels: of the image, fitted.
+            width: channels of the transformer.
+            dtype: of the transformer.
+        """
+        transformer = 18 * (tokens + _TEXT_TOKENS) * width * dtype.itemsize
+        return max(transformer, 5 * self.vae_channels * pixels * torch.float32.itemsize)
 
 
 def plan_loading(
@@ -97,6 +122,7 @@ def plan_loading(
         configs = architecture
         source = f"the architecture alone; no file was looked at ({error})"
     needed: dict[str, set[str]] = {}
+    by_option: dict[str, int] = {}
     if file is None:
         transformer = build_empty(
             dict(configs["transformer"]), layout.class_name, dtype, layout.model_class
@@ -105,16 +131,19 @@ def plan_loading(
         leave_out(transformer, layout.block_lists, layout.unused, last_block)
         needed[folder] = set(transformer.state_dict())
         held = _bytes(transformer, dtype)
+        by_option = _by_option(transformer, layout.block_lists, dtype)
     else:
         source = f"{file[0].path} and {source}"
         held, whole = (_bytes_of_file(*file, layout, block, dtype) for block in (last_block, None))
-    vae_held = vae_whole = 0
+    vae_held = vae_whole = channels = 0
     if "vae" in configs:
         vae = build_empty(dict(configs["vae"]), vae_class, torch.float32)
         vae_whole = _bytes(vae, torch.float32)
         leave_out_decoder(vae)
         vae_held = _bytes(vae, torch.float32)
-        needed["vae"] = set(vae.state_dict())
+        if file is None or not holds_vae(file[0]):
+            needed["vae"] = set(vae.state_dict())
+        channels = next((m.out_channels for m in vae.modules() if isinstance(m, _CONVOLUTIONS)), 0)
     return LoadingPlan(
         transformer_held=held,
         transformer_whole=whole,
@@ -123,6 +152,8 @@ def plan_loading(
         download=_downloads(checkpoint, needed),
         prompt_download=_prompt_download(checkpoint),
         source=source,
+        by_option={option: held + vae_held for option, held in by_option.items()},
+        vae_channels=channels,
     )
 
 
@@ -131,11 +162,54 @@ def _parts(checkpoint: Checkpoint) -> list[str]:
 
 
 def _bytes(model: nn.Module, dtype: torch.dtype) -> int:
+    return sum(_sizes(model, dtype).values())
+
+
+def _sizes(model: nn.Module, dtype: torch.dtype) -> dict[str, int]:
     # Stored buffers count: the positions of SD3.5-medium are a fifth of what is held up to block 9.
-    return sum(
-        value.numel() * tensor_dtype(model, name, dtype).itemsize
+    return {
+        name: value.numel() * tensor_dtype(model, name, dtype).itemsize
         for name, value in model.state_dict().items()
-    )
+    }
+
+
+def _by_option(model: nn.Module, block_lists: Sequence[str], dtype: torch.dtype) -> dict[str, int]:
+    """Count a transformer's bytes on the device with each option, by the option as it is typed."""
+    sizes = _sizes(model, dtype)
+    blocks: dict[str, int] = defaultdict(int)  # by prefix, in the order in which they run
+    modules: dict[str, int] = defaultdict(int)
+    for name, size in sizes.items():
+        modules[name.rpartition(".")[0]] += size
+        for each in block_lists:
+            if name.startswith(f"{each}."):
+                blocks[f"{each}.{name[len(each) + 1 :].partition('.')[0]}."] += size
+    eight: dict[str, int] = defaultdict(int)  # what the linear layers of each block save
+    four = 0
+    for name, module in model.named_modules():
+        if type(module) is nn.Linear:
+            elements, size = module.weight.numel(), sizes[f"{name}.weight"]
+            four += size - elements // 2 - elements // 16  # and float32 for each 64 weights
+            own = next((block for block in blocks if name.startswith(block)), None)
+            if own is not None:
+                eight[own] += size - elements - 4 * module.out_features
+    whole = sum(sizes.values())
+    rest = whole - sum(blocks.values())
+    small = {block: size - eight[block] for block, size in blocks.items()}
+    options = {
+        f'dtype="{name}"': _bytes(model, getattr(torch, name)) for name in ("float32", "bfloat16")
+    }
+    options |= {f'quantize="{kind}"': whole - sum(eight.values()) for kind in ("int8", "fp8")}
+    if find_spec("bitsandbytes") is not None:
+        options["quantization_config=BitsAndBytesConfig(load_in_4bit=True)"] = whole - four
+    options['offload="layers"'] = rest + _largest_two(blocks)
+    options['quantize="int8", offload="layers"'] = rest + _largest_two(small)
+    options["offload=True"] = max(modules.values())
+    return options
+
+
+def _largest_two(blocks: Mapping[str, int]) -> int:
+    sizes = [0, *blocks.values()]
+    return max((a + b for a, b in pairwise(sizes)), default=0)
 
 
 def _bytes_of_file(

@@ -17,8 +17,9 @@ from torch import Tensor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.checks import check_comparable, check_finite, check_tensor, full_precision
 from kornia_ditf.matching.similarity import cosine_planes, inverse_lengths
-from kornia_ditf.types import DescriptorMap, Frame, Matches, unit_length
+from kornia_ditf.types import DescriptorMap, Frame, Matches
 from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.precision import widen
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +88,16 @@ class Target:
 
     Args:
         tokens: descriptors token by token, shape (B, rows, columns, D), float32.
-        inverses: one over the length of every upsampled descriptor, shape (B, H, W), float32.
+        inverses: one over the length of every upsampled descriptor, shape (B, H, W), float32, or of
+            every token, shape (B, rows, columns), where these are searched.
+        pixels: which of the two.
         frame: how the images' pixels map onto the model's.
     """
 
     tokens: Tensor
     inverses: Tensor
     frame: Frame
+    pixels: bool = True
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -103,12 +107,19 @@ class Target:
         """Rows and columns of the token grid."""
         return self.tokens.shape[1], self.tokens.shape[2]
 
+    @property
+    def descriptors(self) -> DescriptorMap:
+        """The descriptors as a map, without a copy."""
+        return DescriptorMap(self.tokens.permute(0, 3, 1, 2), self.frame)
 
-def prepare_target(descriptors: DescriptorMap) -> Target:
+
+def prepare_target(descriptors: DescriptorMap, *, pixels: bool = True) -> Target:
     """Prepare images for many searches; each then costs a fraction.
 
     Args:
         descriptors: of B images.
+        pixels: whether pixels are searched; False for a `WindowSoftArgmax` of tokens, which needs
+            no lengths of upsampled descriptors.
 
     Raises:
         InvalidArgumentError: values not finite.
@@ -120,12 +131,12 @@ def prepare_target(descriptors: DescriptorMap) -> Target:
         >>> [match_points(a, torch.tensor([[x, 4.0]]), target).points_b for x in (4.0, 31.0)]
         [tensor([[0., 0.]]), tensor([[24.,  0.]])]
     """
-    return _prepare(descriptors, "descriptors")
+    return _prepare(descriptors, "descriptors", pixels=pixels)
 
 
 @overload
 def match_points(
-    map_a: DescriptorMap,
+    map_a: DescriptorMap | Target,
     points: Tensor,
     map_b: DescriptorMap | Target,
     *,
@@ -133,14 +144,14 @@ def match_points(
 ) -> Matches: ...
 @overload
 def match_points(
-    map_a: DescriptorMap | Sequence[DescriptorMap],
+    map_a: DescriptorMap | Target | Sequence[DescriptorMap | Target],
     points: Tensor | Sequence[Tensor],
     map_b: DescriptorMap | Target | Sequence[DescriptorMap | Target],
     *,
     decode: Decoder = ...,
 ) -> Matches | list[Matches]: ...
 def match_points(
-    map_a: DescriptorMap | Sequence[DescriptorMap],
+    map_a: DescriptorMap | Target | Sequence[DescriptorMap | Target],
     points: Tensor | Sequence[Tensor],
     map_b: DescriptorMap | Target | Sequence[DescriptorMap | Target],
     *,
@@ -154,7 +165,8 @@ def match_points(
     score 0.
 
     Args:
-        map_a: descriptors of B images, or a list of maps.
+        map_a: descriptors of B images, or what `prepare_target` made of them, whose values are not
+            checked again; or a list of either.
         points: (x, y) in pixels of A, shape (B, K, 2), or (1, K, 2) for all images, or (K, 2)
             where the maps hold one image; K may be 0. For lists of maps, one tensor for all or a
             list of them.
@@ -182,7 +194,7 @@ def match_points(
         >>> match_points(a, torch.tensor([[4.0, 4.0]]), b, decode=WindowSoftArgmax()).points_b
         tensor([[47.5000, 15.5000]])
     """
-    if isinstance(map_a, DescriptorMap) and isinstance(map_b, DescriptorMap | Target):
+    if isinstance(map_a, DescriptorMap | Target) and isinstance(map_b, DescriptorMap | Target):
         return _match_points(map_a, points, map_b, decode)
     lists = [side for side in (map_a, points, map_b) if isinstance(side, list | tuple)]
     lengths = {len(side) for side in lists}
@@ -198,9 +210,10 @@ def match_points(
 
 
 def _match_points(
-    map_a: DescriptorMap, points: Any, map_b: DescriptorMap | Target, decode: Decoder
+    map_a: DescriptorMap | Target, points: Any, map_b: DescriptorMap | Target, decode: Decoder
 ) -> Matches:
-    target, queries = _read(map_a, points, map_b)
+    of_tokens = isinstance(decode, WindowSoftArgmax) and decode.grid == "tokens"
+    target, queries = _read(map_a, points, map_b, pixels=not of_tokens)
     with full_precision(queries.device):
         match decode:
             case Argmax():
@@ -304,35 +317,45 @@ def _planes(queries: Tensor, target: Target) -> Iterator[Tensor]:
 
 def _token_maps(queries: Tensor, target: Target) -> Iterator[Tensor]:
     """Yield cosines of each image's queries with its tokens, shape (K, rows, columns)."""
-    for some, tokens in zip(queries, target.tokens, strict=True):
-        units = unit_length(tokens)
-        yield (some @ units.flatten(0, 1).T).view(-1, *tokens.shape[:2])
+    for some, tokens, inverses in zip(queries, target.tokens, target.inverses, strict=True):
+        yield (some @ tokens.flatten(0, 1).T).view(-1, *inverses.shape) * inverses
 
 
-def _prepare(descriptors: DescriptorMap, name: str) -> Target:
+def _prepare(descriptors: DescriptorMap, name: str, *, pixels: bool) -> Target:
     rows, columns = descriptors.grid
     with full_precision(descriptors.data.device):
         check_finite(descriptors.data, name)
         tokens = descriptors.tokens.float().contiguous().view(len(descriptors), rows, columns, -1)
         size = descriptors.frame.image_size
-        inverses = torch.stack([inverse_lengths(image, size) for image in tokens])
-    return Target(tokens, inverses, descriptors.frame)
+        if pixels:
+            inverses = torch.stack([inverse_lengths(image, size) for image in tokens])
+        else:
+            lengths = torch.linalg.vector_norm(tokens, dim=-1, dtype=widen(tokens[:0]).dtype)
+            inverses = torch.where(lengths > 0, 1 / lengths, 0).float()
+    return Target(tokens, inverses, descriptors.frame, pixels)
 
 
 def _read(
-    map_a: DescriptorMap, points: Tensor, map_b: DescriptorMap | Target
+    map_a: DescriptorMap | Target,
+    points: Tensor,
+    map_b: DescriptorMap | Target,
+    *,
+    pixels: bool = True,
 ) -> tuple[Target, Tensor]:
     """Check everything; read the points, shape (B, K, D)."""
-    data, axis = (map_b.tokens, 3) if isinstance(map_b, Target) else (map_b.data, 1)
-    check_comparable(map_a.data, data, map_a.data.shape[1], data.shape[axis])
-    if len(map_a) != len(map_b):
+    a, b = (each.descriptors if isinstance(each, Target) else each for each in (map_a, map_b))
+    check_comparable(a.data, b.data, a.data.shape[1], b.data.shape[1])
+    if len(a) != len(b):
         raise InvalidArgumentError(
-            f"the maps must hold equally many images, got {len(map_a)} and {len(map_b)}"
+            f"the maps must hold equally many images, got {len(a)} and {len(b)}"
         )
-    with full_precision(map_a.data.device):
-        check_finite(map_a.data, "map_a")
-        target = map_b if isinstance(map_b, Target) else _prepare(map_b, "map_b")
-        if isinstance(points, Tensor) and points.ndim == 2 and len(map_a) == 1:
-            return target, map_a.at(points[None])
-        check_tensor(points, "points", f"({len(map_a)}, K, 2)")
-        return target, map_a.at(points)
+    with full_precision(a.data.device):
+        if not isinstance(map_a, Target):
+            check_finite(a.data, "map_a")
+        target = map_b
+        if not isinstance(target, Target) or target.pixels != pixels:
+            target = _prepare(b, "map_b", pixels=pixels)
+        if isinstance(points, Tensor) and points.ndim == 2 and len(a) == 1:
+            return target, a.at(points[None])
+        check_tensor(points, "points", f"({len(a)}, K, 2)")
+        return target, a.at(points)

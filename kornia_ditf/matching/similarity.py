@@ -27,6 +27,9 @@ from kornia_ditf.utils.precision import widen
 _PIXELS = 1 << 18
 """So many pixels are computed at one time, of several queries where images are small."""
 
+_PRODUCTS = 1 << 22
+"""So many products of queries and tokens are held at one time."""
+
 _CANCELLED = 4096
 """Below so many roundings of its tokens' squared lengths, a pixel's squared length is noise."""
 
@@ -57,9 +60,11 @@ def cosine_planes(
     if inverses is None:
         inverses = inverse_lengths(tokens, size)
     vertical, horizontal = _weights(rows, size[0], tokens), _weights(columns, size[1], tokens)
-    for some in torch.split(queries, max(1, _PIXELS // (size[0] * size[1]))):
-        products = (some @ tokens.flatten(0, 1).T).view(-1, rows, columns)
-        yield (vertical @ (products @ horizontal.T)).mul_(inverses)
+    # The tokens are read once for many queries; planes are large, so they come in smaller pieces.
+    for many in torch.split(queries, max(1, _PRODUCTS // (rows * columns))):
+        products = (many @ tokens.flatten(0, 1).T).view(-1, rows, columns)
+        for some in torch.split(products, max(1, _PIXELS // (size[0] * size[1]))):
+            yield (vertical @ (some @ horizontal.T)).mul_(inverses)
 
 
 def inverse_lengths(tokens: Tensor, size: tuple[int, int]) -> Tensor:

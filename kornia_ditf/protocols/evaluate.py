@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,8 @@ from torch import Tensor
 from kornia_ditf.datasets.files import as_pixels, image_size, is_file
 from kornia_ditf.datasets.pairs import Pair
 from kornia_ditf.errors import DatasetError, InvalidArgumentError
-from kornia_ditf.matching.keypoints import match_points
+from kornia_ditf.matching.joint import reduce_pair
+from kornia_ditf.matching.keypoints import Target, match_points
 from kornia_ditf.metrics.functional import point_distances, within
 from kornia_ditf.protocols.canvas import find_in_canvas, from_canvas, scale_of, to_canvas
 from kornia_ditf.protocols.matched import Found, carry_points, score_matches
@@ -43,7 +43,6 @@ class PairResult:
         hits: which are correct at each threshold, shape (A, K), bool.
         scores: of the pair as a whole: `corner_error` of the homography that was fitted, in pixels
             of B, or the errors of `pose_errors`; infinite where nothing could be fitted.
-        seconds: what finding and scoring took.
     """
 
     name: str
@@ -57,7 +56,6 @@ class PairResult:
     alphas: tuple[float, ...]
     hits: Tensor
     scores: Mapping[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
 
     @property
     def corner_error(self) -> float | None:
@@ -90,15 +88,77 @@ def evaluate_pair(
         >>> result.hits.shape, result.base
         (torch.Size([3, 60]), 475.0)
     """
-    begin = time.perf_counter()
-    _check(pair, protocol)
+    map_a, map_b = reduce_pair(map_a, map_b, protocol.pca)
     if protocol.task == "keypoints":
-        finder = _in_canvas if protocol.canvas else _in_image
-        return _result(finder(map_a, map_b, pair, protocol), pair, protocol, begin)
+        return score_points(find_points(map_a, map_b, pair, protocol), pair, protocol)
+    check_pair(pair, protocol)
     framed_a, framed_b = _framed(map_a, pair.size_a), _framed(map_b, pair.size_b)
-    sources, predicted = match_pair(framed_a, framed_b, pair, protocol)
-    found = score_matches(sources, predicted, pair, protocol)
-    return _result((found, 1.0), pair, protocol, begin)
+    found = score_matches(*match_pair(framed_a, framed_b, pair, protocol), pair, protocol)
+    return _result((found, 1.0), pair, protocol)
+
+
+def find_points(
+    map_a: DescriptorMap | Target, map_b: DescriptorMap | Target, pair: Pair, protocol: Protocol
+) -> Tensor:
+    """Find the keypoints of a pair that both images show, as a protocol finds them.
+
+    Of two targets no value is read back from their device, so that the points of many pairs can be
+    read together. A target must have been prepared at its image's size.
+
+    Args:
+        map_a: descriptors of image A, as in `evaluate_pair`, or what `prepare_target` made of them.
+        map_b: of image B, likewise.
+        pair: what is known of the two images.
+        protocol: of the task `keypoints`.
+
+    Returns:
+        (x, y) in the pixels of B, or of the protocol's padded square, shape (K, 2), on the device
+        of the descriptors.
+
+    Raises:
+        InvalidArgumentError: the maps are not of images fitted for this protocol.
+        DatasetError: an image has another size than is annotated.
+    """
+    check_pair(pair, protocol)
+    points, side = pair.points_a[pair.visible], protocol.canvas
+    if not side:
+        framed_a, framed_b = (
+            each if isinstance(each, Target) else _framed(each, size)
+            for each, size in ((map_a, pair.size_a), (map_b, pair.size_b))
+        )
+        return match_points(framed_a, points, framed_b).points_b
+    points = to_canvas(points, pair.size_a, side)
+    if "visibility-scaling" in protocol.compat:
+        points = points * pair.visibility_a[pair.visible, None].float()
+    return find_in_canvas(map_a, points, map_b, side, protocol.decode)
+
+
+def score_points(places: Tensor, pair: Pair, protocol: Protocol) -> PairResult:
+    """Score what `find_points` found of a pair; arguments and errors as `evaluate_pair`."""
+    index, side = pair.visible.nonzero()[:, 0], protocol.canvas
+    sources, truth = pair.points_a[index], pair.points_b[index]
+    if side:
+        places = places.cpu()
+        fitted = to_canvas(truth, pair.size_b, side)
+        if "visibility-scaling" in protocol.compat:
+            fitted = fitted * pair.visibility_b[index, None].float()
+        distances = torch.linalg.vector_norm(fitted - places, dim=1)
+        predicted = from_canvas(places, pair.size_b, side)
+        scale = 1.0 if protocol.base in ("canvas", "pixels") else scale_of(pair.size_b, side)
+        base = _base(pair, protocol, sources) * scale
+    else:
+        predicted = places.double().cpu()
+        scale_a = scale_b = torch.ones(2, dtype=torch.float64)
+        if "willow-padding" in protocol.compat:
+            scale_a, scale_b = (
+                _WILLOW_SIDE / torch.tensor(size[::-1], dtype=torch.float64)
+                for size in (pair.size_a, pair.size_b)
+            )
+        distances = point_distances(predicted * scale_b, truth * scale_b)
+        base = _base(pair, protocol, sources * scale_a)
+    distances = distances.nan_to_num(nan=torch.inf)
+    found = Found(index, sources, predicted, truth, distances, {})
+    return _result((found, base), pair, protocol)
 
 
 def evaluate_matches(matches: Matches, pair: Pair, protocol: Protocol) -> PairResult:
@@ -124,25 +184,23 @@ def evaluate_matches(matches: Matches, pair: Pair, protocol: Protocol) -> PairRe
         >>> bool(evaluate_matches(right, pair, find_protocol("plain")).hits.all())
         True
     """
-    begin = time.perf_counter()
-    _check(pair, protocol)
+    check_pair(pair, protocol)
     if protocol.task != "keypoints":
         sources, places = (each.double().cpu() for each in (matches.points_a, matches.points_b))
         found = score_matches(sources, places, pair, protocol)
-        return _result((found, 1.0), pair, protocol, begin)
-    index = pair.visible.nonzero()[:, 0]
-    predicted = carry_points(matches, pair.points_a[index])
+        return _result((found, 1.0), pair, protocol)
+    predicted = carry_points(matches, pair.points_a[pair.visible])
     if protocol.canvas:
-        places = to_canvas(predicted, pair.size_b, protocol.canvas)
-        return _result(_measure_canvas(index, places, pair, protocol), pair, protocol, begin)
-    return _result(_measure(index, predicted, pair, protocol), pair, protocol, begin)
+        predicted = to_canvas(predicted, pair.size_b, protocol.canvas)
+    return score_points(predicted, pair, protocol)
 
 
 _Measured = tuple[Found, float]
 """Points that were found, and what thresholds are relative to."""
 
 
-def _check(pair: Pair, protocol: Protocol) -> None:
+def check_pair(pair: Pair, protocol: Protocol) -> None:
+    """Raise unless a protocol can score a pair: of its task, its images as large as annotated."""
     if protocol.task == "masks":
         raise InvalidArgumentError(
             f"{protocol.name} scores {protocol.task} of sequences: use evaluate_sequence"
@@ -151,7 +209,7 @@ def _check(pair: Pair, protocol: Protocol) -> None:
         check_size(path, size, protocol)
 
 
-def _result(measured: _Measured, pair: Pair, protocol: Protocol, begin: float) -> PairResult:
+def _result(measured: _Measured, pair: Pair, protocol: Protocol) -> PairResult:
     found, base = measured
     alphas, single = protocol.alphas, protocol.base == "canvas"
     if protocol.task == "pose":  # in float64, as SuperGlue and LoFTR compare
@@ -170,7 +228,6 @@ def _result(measured: _Measured, pair: Pair, protocol: Protocol, begin: float) -
         alphas=alphas,
         hits=hits,
         scores=found.scores,
-        seconds=time.perf_counter() - begin,
     )
 
 
@@ -191,51 +248,6 @@ def check_size(path: Path, size: tuple[int, int], protocol: Protocol) -> None:
             f"{protocol.name} reads it, and its annotation says {as_pixels(size)}; save it without "
             f"an EXIF orientation, or use a protocol with fit.upright={not upright}",
         )
-
-
-def _in_image(
-    map_a: DescriptorMap, map_b: DescriptorMap, pair: Pair, protocol: Protocol
-) -> _Measured:
-    index = pair.visible.nonzero()[:, 0]
-    framed_a, framed_b = _framed(map_a, pair.size_a), _framed(map_b, pair.size_b)
-    predicted = match_points(framed_a, pair.points_a[index], framed_b).points_b.double().cpu()
-    return _measure(index, predicted, pair, protocol)
-
-
-def _measure(index: Tensor, predicted: Tensor, pair: Pair, protocol: Protocol) -> _Measured:
-    sources, truth = pair.points_a[index], pair.points_b[index]
-    scale_a = scale_b = torch.ones(2, dtype=torch.float64)
-    if "willow-padding" in protocol.compat:
-        scale_a, scale_b = (
-            _WILLOW_SIDE / torch.tensor(size[::-1], dtype=torch.float64)
-            for size in (pair.size_a, pair.size_b)
-        )
-    distances = point_distances(predicted * scale_b, truth * scale_b).nan_to_num(nan=torch.inf)
-    found = Found(index, sources, predicted, truth, distances, {})
-    return found, _base(pair, protocol, sources * scale_a)
-
-
-def _in_canvas(
-    map_a: DescriptorMap, map_b: DescriptorMap, pair: Pair, protocol: Protocol
-) -> _Measured:
-    index, side = pair.visible.nonzero()[:, 0], protocol.canvas
-    points = to_canvas(pair.points_a[index], pair.size_a, side)
-    if "visibility-scaling" in protocol.compat:
-        points = points * pair.visibility_a[index, None].float()
-    found = find_in_canvas(map_a, points, map_b, side, protocol.decode)
-    return _measure_canvas(index, found, pair, protocol)
-
-
-def _measure_canvas(index: Tensor, places: Tensor, pair: Pair, protocol: Protocol) -> _Measured:
-    side = protocol.canvas
-    truth = to_canvas(pair.points_b[index], pair.size_b, side)
-    if "visibility-scaling" in protocol.compat:
-        truth = truth * pair.visibility_b[index, None].float()
-    distances = torch.linalg.vector_norm(truth - places, dim=1).nan_to_num(nan=torch.inf)
-    sources, predicted = pair.points_a[index], from_canvas(places, pair.size_b, side)
-    scale = 1.0 if protocol.base in ("canvas", "pixels") else scale_of(pair.size_b, side)
-    found = Found(index, sources, predicted, pair.points_b[index], distances, {})
-    return found, _base(pair, protocol, sources) * scale
 
 
 def _framed(described: DescriptorMap, size: tuple[int, int]) -> DescriptorMap:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,14 +33,12 @@ class SequenceResult:
         frames: which frames were scored: all but the first and the last.
         j: region similarity, shape (objects, frames).
         f: boundary accuracy, shape (objects, frames).
-        seconds: what propagation and scoring took, without describing.
     """
 
     name: str
     frames: tuple[int, ...]
     j: npt.NDArray[np.float64]
     f: npt.NDArray[np.float64]
-    seconds: float = 0.0
 
 
 def evaluate_sequence(
@@ -77,18 +74,12 @@ def evaluate_sequence(
             f"{sequence.name} has {len(sequence)} frames and {objects} objects in its first mask; "
             "at least three and one are needed"
         )
-    spent = 0.0
 
     def described() -> Iterator[DescriptorMap]:
-        nonlocal spent
         for path in sequence.frames if save_to else sequence.frames[:-1]:
             check_size(path, sequence.size, protocol)
-            begin = time.perf_counter()
-            each = _framed(describe(path), sequence.size)
-            spent += time.perf_counter() - begin
-            yield each
+            yield _framed(describe(path), sequence.size)
 
-    begin = time.perf_counter()
     j, f = (np.empty((objects, len(sequence) - 2)) for _ in "jf")
     numbers = _numbers(sequence, protocol)
     for index, found in enumerate(propagate_masks(described(), first, numbers)):
@@ -100,9 +91,8 @@ def evaluate_sequence(
                 pair = (true == number, masks == number)
                 j[number - 1, index - 1] = region_similarity(*pair)
                 f[number - 1, index - 1] = boundary_accuracy(*pair)
-    seconds = time.perf_counter() - begin - spent
     scored = tuple(range(1, len(sequence) - 1))
-    return SequenceResult(name=sequence.name, frames=scored, j=j, f=f, seconds=seconds)
+    return SequenceResult(name=sequence.name, frames=scored, j=j, f=f)
 
 
 def _numbers(sequence: FrameSequence, protocol: Protocol) -> Propagation:

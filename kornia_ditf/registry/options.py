@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import fields
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -45,14 +46,38 @@ def known_options(load: Callable[..., Any]) -> Iterator[str]:
         yield from HUB_OPTIONS
 
 
-def check_options(owner: str, load: Callable[..., Any], options: Iterable[str]) -> None:
-    """Raise InvalidArgumentError for an option that a loader is sure not to take, unloaded.
+def passed_options(spec: Any) -> tuple[set[str], type] | None:
+    """Return the names of the options that a spec's loader passes on, and their dataclass.
+
+    None where its own signature says all.
+    """
+    if getattr(spec, "options", None) is None:
+        return None
+    load, config = spec.options()
+    return {*known_options(load), *HUB_OPTIONS, *(each.name for each in fields(config))}, config
+
+
+def check_options(owner: str, spec: Any, options: Mapping[str, Any]) -> None:
+    """Check options as far as can be known without loading weights.
 
     Args:
-        owner: what an error calls the loader's descriptor.
-        load: the loader. One that passes options on to what nobody knows is not checked.
-        options: names of options.
+        owner: what an error calls the descriptor.
+        spec: of it. A loader that passes options on to what nobody knows is not checked.
+        options: that it would be loaded with.
+
+    Raises:
+        InvalidArgumentError: there is no such option, or a value is out of range.
     """
+    passed = passed_options(spec)
+    if passed is not None:
+        known, config = passed
+        own = {each.name for each in fields(config)}
+        for name in options:
+            if name not in known:
+                raise no_such_option(owner, name, known)
+        config(**{name: value for name, value in options.items() if name in own})
+        return
+    load = spec.load
     load = getattr(load, "func", load)  # of a partial
     function = getattr(load, "__func__", load)
     if not isinstance(function, FunctionType):

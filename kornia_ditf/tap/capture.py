@@ -292,6 +292,8 @@ def read_norm(module: nn.Module, *, zero_centred: bool = False) -> TokenNorm:
         raise CaptureError(f"{type(module).__name__} is neither a LayerNorm nor an RMSNorm")
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     weight = weight + 1 if weight is not None and zero_centred else weight
+    # Views, since what offloads a block points its own parameters elsewhere when it has run.
+    weight, bias = (None if each is None else each.view_as(each) for each in (weight, bias))
     return TokenNorm(kind, float(getattr(module, "eps", None) or 0.0), weight, bias)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kornia_ditf.errors import DamagedFileError, InvalidArgumentError
 from kornia_ditf.types.frame import Frame
+from kornia_ditf.types.storage import decode, encode
 from kornia_ditf.utils.files import atomic_write, read_sealed, save_sealed
 from kornia_ditf.utils.picture import Picture
 from kornia_ditf.utils.precision import widen
@@ -24,18 +25,44 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-@dataclass(frozen=True, slots=True)
 class Discarded:
     """Channels that were discarded from an image's tokens, and who named them.
 
     Args:
-        channels: in ascending order.
+        channels: in ascending order; or which of D channels, bool, shape (D,), on any device: they
+            are read from it when they are first asked for.
         source: `preset`, `configuration`, `calibration`, `calibration file`, `images described
             together` or `this image`; a fusion joins those of its parts.
+
+    Example:
+        >>> Discarded(torch.tensor([False, True, True]), "this image")
+        Discarded(channels=(1, 2), source='this image')
     """
 
-    channels: tuple[int, ...]
-    source: str
+    __slots__ = ("_channels", "source")
+
+    def __init__(self, channels: Sequence[int] | Tensor, source: str) -> None:
+        self._channels = channels if isinstance(channels, Tensor) else tuple(channels)
+        self.source = source
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The channels, in ascending order."""
+        if isinstance(self._channels, Tensor):
+            marked = self._channels.cpu().numpy()
+            self._channels = tuple(int(channel) for channel in marked.nonzero()[0])
+        return self._channels
+
+    def __repr__(self) -> str:
+        return f"Discarded(channels={self.channels}, source={self.source!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Discarded):
+            return NotImplemented
+        return (self.channels, self.source) == (other.channels, other.source)
+
+    def __hash__(self) -> int:
+        return hash((self.channels, self.source))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +75,7 @@ class DescriptorMap:
         discarded: what was discarded from each image, B of them; empty where nothing was, or
             nobody told.
         checks: conditions on an accelerator's values that were not read yet; see `check`.
+        parts: channels of each block or descriptor that was joined; empty where none were.
 
     Raises:
         InvalidArgumentError: data has not four axes, or one is empty.
@@ -63,6 +91,7 @@ class DescriptorMap:
     frame: Frame
     discarded: tuple[Discarded, ...] = ()
     checks: list[Check] = field(default_factory=list, repr=False)
+    parts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.data.ndim != 4 or 0 in self.data.shape:
@@ -163,28 +192,40 @@ class DescriptorMap:
         self.check()
         return self.data.detach().cpu().float().numpy()
 
-    def save(self, path: str | Path, about: Mapping[str, Any] | None = None) -> None:
+    def save(
+        self,
+        path: str | Path,
+        about: Mapping[str, Any] | None = None,
+        *,
+        store: str | None = None,
+    ) -> None:
         """Write a safetensors file, whole or not at all; equal maps give equal bytes.
 
-        The file holds `descriptors` (B, D, rows, columns) in the map's own dtype, and in its
-        metadata `image_size`, `model_size`, `grid`, `discarded` and a checksum, as JSON.
+        The file holds `descriptors` (B, D, rows, columns), and in its metadata `image_size`,
+        `model_size`, `grid`, `discarded` and a checksum, as JSON.
         `kornia-ditf extract` writes the same format.
 
         Args:
             path: by convention it ends in .safetensors.
             about: more JSON values for the metadata, such as the image's name.
+            store: `float32`, `float16` or `int8`, which holds a scale per token besides
+                (`descriptors_scale`); None is the map's own dtype.
 
         Raises:
+            InvalidArgumentError: there is no such dtype, or it cannot hold a value.
             OutputError: the file cannot be written.
         """
         self.check()
         tensors = {"descriptors": self.data.detach().cpu().contiguous()}
+        tensors = tensors if store is None else encode(tensors, store)
         with atomic_write(path) as temporary:
             save_sealed(temporary, tensors, {**(about or {}), **self.about()})
 
     @staticmethod
     def load(path: str | Path, *, block: int | None = None) -> DescriptorMap:
         """Read what `save` or `kornia-ditf extract` wrote; the descriptors lie on the CPU.
+
+        Descriptors stored as int8 become float32; other dtypes stay as they are.
 
         Args:
             path: the file.
@@ -224,6 +265,7 @@ class DescriptorMap:
             "model_size": list(self.frame.model_size),
             "grid": list(self.grid),
             "discarded": [[list(each.channels), each.source] for each in self.discarded],
+            **({"parts": list(self.parts)} if self.parts else {}),
         }
 
     @property
@@ -295,7 +337,11 @@ class DescriptorMap:
 
 def read_map(path: str | Path, block: int | None = None) -> tuple[DescriptorMap, dict[str, Any]]:
     """Read a map and all that its file says of it; arguments and errors as `DescriptorMap.load`."""
-    tensors, about = read_sealed(path)
+    stored, about = read_sealed(path)
+    try:
+        tensors = decode(stored)
+    except KeyError as error:
+        raise DamagedFileError(Path(path), f"it holds int8 without {error}") from error
     name = "descriptors" if block is None else f"block_{block}"
     if name not in tensors and about.get("descriptor_blocks") == [block]:
         name = "descriptors"
@@ -308,9 +354,11 @@ def read_map(path: str | Path, block: int | None = None) -> tuple[DescriptorMap,
         discarded = tuple(
             Discarded(tuple(channels), source) for channels, source in about.get("discarded", ())
         )
+        parts = tuple(about.get("parts", ()))
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(Path(path), f"it holds no descriptors: {error!r}") from error
-    return DescriptorMap(data if data.ndim == 4 else data[None], frame, discarded), about
+    data = data if data.ndim == 4 else data[None]
+    return DescriptorMap(data, frame, discarded, parts=parts), about
 
 
 def unit_length(vectors: Tensor) -> Tensor:

@@ -100,14 +100,21 @@ class _Restore:
         module._parameters.update(self.parameters)
 
 
+def set_execution_device(model: nn.Module, device: torch.device) -> None:
+    """Remember where a model runs whose weights lie elsewhere; see `execution_device`."""
+    model.__dict__["_execution_device"] = device
+
+
 def execution_device(model: nn.Module) -> torch.device | None:
-    """Find where the hooks of accelerate or diffusers run a model; None where it has none."""
+    """Find where a model runs whose weights are offloaded; None where they are not."""
     for module in model.modules():
         for hook in (*_accelerate_hooks(module), *_diffusers_hooks(module)):
             place = getattr(hook, "execution_device", None)
             place = getattr(getattr(hook, "group", None), "onload_device", place)
             if place is not None:
                 return torch.device(place)
+        if "_execution_device" in vars(module):
+            return torch.device(vars(module)["_execution_device"])
     return None
 
 

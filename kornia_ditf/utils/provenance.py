@@ -27,7 +27,7 @@ def hardware() -> dict[str, Any]:
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
-        "memory_gb": round(_memory() / 2**30, 1),
+        "memory_gb": round(memory_bytes() / 2**30, 1),
         "accelerators": [torch.cuda.get_device_name(index) for index in cuda],
         "threads": torch.get_num_threads(),
     }
@@ -74,7 +74,8 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def _memory() -> int:
+def memory_bytes() -> int:
+    """Return this machine's memory in bytes; 0 where the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

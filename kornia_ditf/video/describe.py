@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from kornia_ditf.types import DescriptorMap, Discarded, Tap
 from kornia_ditf.types.prepared import PreparedImage
 from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.isolation import eager
-from kornia_ditf.video.frames import VideoFrame, read_frames
+from kornia_ditf.video.frames import VideoFrame, read_frames, windows
 
 
 class VideoDiTF(DiTF):
@@ -57,6 +58,10 @@ class VideoDiTF(DiTF):
         name = super().identity
         return None if name is None else f"{name} clip every_frame={self.every_frame}"
 
+    def _like(self, config: DiTFConfig) -> VideoDiTF:
+        assert isinstance(self.backbone, VideoBackbone)
+        return VideoDiTF(self.backbone, config, every_frame=self.every_frame)
+
     @eager
     def prepared_taps(
         self,
@@ -80,6 +85,8 @@ class VideoDiTF(DiTF):
     ) -> list[DescriptorMap]:
         """Describe the frames of one clip, finding massive channels that are not known in all.
 
+        With several blocks or timesteps, those channels are found in each frame.
+
         Args:
             images: the frames, equally large.
             prompts: none, or one for the clip.
@@ -89,10 +96,12 @@ class VideoDiTF(DiTF):
         """
         block = self.config.block
         prepared = [self.prepare(image) for image in images]
-        taps = self.prepared_taps(prepared, [block], prompts)
-        if self.massive_channels() is None and self._discards:
-            found = find_massive_channels([taps[block].x])
-            self._found[block] = Discarded(found, "images described together")
+        told = [prompts] if prompts is None or isinstance(prompts, str) else prompts
+        if not (self.config.single and self._discards and self.massive_channels() is None):
+            return self.describe_prepared(prepared, told)
+        taps = self.prepared_taps(prepared, [block], told)
+        found = find_massive_channels([taps[block].x])
+        self._found[block] = Discarded(found, "images described together")
         return list(self.finish(block, taps[block], prepared[0].frame))
 
     def _clip(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,10 +165,10 @@ def describe_video(
     """
     check_integer("window", window, 1)
     frames = read_frames(video) if isinstance(video, str | Path) else iter(video)
-    return _describe_windows(_own(descriptor, every_frame), frames, prompt, window)
+    return _describe_windows(for_video(descriptor, every_frame), frames, prompt, window)
 
 
-def _own(descriptor: DenseDescriptor, every_frame: bool) -> DenseDescriptor:
+def for_video(descriptor: DenseDescriptor, every_frame: bool) -> DenseDescriptor:
     """Return the descriptor for one video, which may find massive channels for itself."""
     if not isinstance(descriptor, DiTF):
         return descriptor
@@ -168,6 +177,8 @@ def _own(descriptor: DenseDescriptor, every_frame: bool) -> DenseDescriptor:
         own = VideoDiTF(descriptor.backbone, descriptor.config, every_frame=every_frame)
         own.channels_from = descriptor.channels_from
     own._found = dict(descriptor._found)
+    cells: Any = {key: for_video(cell, every_frame) for key, cell in descriptor._cells.items()}
+    own._cells = cells
     return own
 
 
@@ -177,18 +188,6 @@ def _describe_windows(
     prompt: str | None,
     window: int,
 ) -> Iterator[DescriptorMap]:
-    for images in _windows(frames, window):
-        yield from descriptor.describe_together(images, prompt)
-
-
-def _windows(frames: Iterator[ImageLike | VideoFrame], window: int) -> Iterator[list[Tensor]]:
-    """Gather equally large frames, at most so many."""
-    held: list[Tensor] = []
-    for frame in frames:
-        image = as_image(frame.image if isinstance(frame, VideoFrame) else frame)
-        if held and (len(held) == window or image.shape != held[0].shape):
-            yield held
-            held = []
-        held.append(image)
-    if held:
-        yield held
+    read = (f if isinstance(f, VideoFrame) else VideoFrame(as_image(f), 0.0) for f in frames)
+    for some in windows(read, window):
+        yield from descriptor.describe_together([frame.image for frame in some], prompt)

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from kornia_ditf.errors import ImageError
+from kornia_ditf.errors import ImageError, InvalidArgumentError
+from kornia_ditf.utils.checks import check_integer
 
 VIDEO_SUFFIXES = frozenset(
     (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
 )
 """Endings by which a file is taken for a video."""
+
+_SLACK_SECONDS = 0.1
+
+# The time at which a frame is shown, and the frame itself, converted only when it is wanted.
+_Decoded: TypeAlias = tuple[float, Callable[[], Tensor]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,28 +34,68 @@ class VideoFrame:
     Args:
         image: RGB in [0, 1], shape (1, 3, H, W).
         seconds: when it is shown, from the first frame; at a variable rate, steps differ.
+        number: its place in the video, counted from 0.
     """
 
     image: Tensor
     seconds: float
+    number: int = 0
 
 
-def read_frames(path: str | Path) -> Iterator[VideoFrame]:
+def is_video(path: str | Path) -> bool:
+    """Whether a file's ending is that of a video."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def read_frames(
+    path: str | Path,
+    *,
+    every: int = 1,
+    start: float = 0.0,
+    end: float | None = None,
+    frames: int | None = None,
+) -> Iterator[VideoFrame]:
     """Decode the frames of a video file, one at a time, upright.
 
-    PyAV reads it where it is installed (`pip install av`), OpenCV otherwise. Every frame that is
-    stored comes once, whatever the frame rate.
+    PyAV reads it where it is installed (`pip install 'kornia-ditf[video]'`), OpenCV otherwise.
+    Every frame that is stored comes once, whatever the frame rate.
 
     Args:
         path: the file.
+        every: take only each n-th frame, beginning with the first one after `start`.
+        start: seconds after the first frame at which to begin.
+        end: seconds after the first frame at which to end; a frame shown then is not taken.
+        frames: take at most so many.
 
     Raises:
-        ImageError: the file is missing, is no video, holds no frame, or is damaged.
+        ImageError: the file is missing, holds no video or no such frame, or is damaged; frames
+            before the damage come first.
+        InvalidArgumentError: `every`, `start`, `end` or `frames` is out of range.
     """
     path = Path(path)
+    check_integer("every", every, 1)
+    if frames is not None:
+        check_integer("frames", frames, 1)
+    if not 0 <= start < (math.inf if end is None else end):
+        raise InvalidArgumentError(
+            f"start and end must be seconds, 0 <= start < end, got {start} and {end}"
+        )
     if not path.is_file():
         raise ImageError(f"no such video: {path}")
-    return _checked(path, _with_pyav(path) if _has_pyav() else _with_opencv(path))
+    decoded = _with_pyav(path) if _has_pyav() else _with_opencv(path)
+    return _select(path, decoded, every, start, end, frames)
+
+
+def windows(frames: Iterable[VideoFrame], size: int) -> Iterator[list[VideoFrame]]:
+    """Gather equally large frames that follow one another, at most so many."""
+    held: list[VideoFrame] = []
+    for frame in frames:
+        if held and (len(held) == size or frame.image.shape != held[0].image.shape):
+            yield held
+            held = []
+        held.append(frame)
+    if held:
+        yield held
 
 
 def _has_pyav() -> bool:
@@ -57,54 +106,130 @@ def _has_pyav() -> bool:
     return True
 
 
-def _checked(path: Path, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-    count = 0
-    for frame in frames:
-        count += 1
-        yield frame
-    if not count:
-        raise ImageError(f"{path} holds no frame that can be decoded; is it a video?")
+def _select(
+    path: Path,
+    decoded: Iterator[_Decoded],
+    every: int,
+    start: float,
+    end: float | None,
+    frames: int | None,
+) -> Iterator[VideoFrame]:
+    first, seconds, candidates = 0.0, 0.0, 0
+    for number, (time, image) in enumerate(decoded):
+        first = time if number == 0 else first
+        seconds = time - first
+        if end is not None and seconds >= end:
+            break
+        if seconds >= start:
+            if candidates % every == 0:
+                yield VideoFrame(image(), seconds, number)
+            candidates += 1
+            if frames is not None and candidates > (frames - 1) * every:
+                return
+    if not candidates:
+        until = "" if end is None else f" and before {end:g} s"
+        raise ImageError(
+            f"{path} has no frame from {start:g} s on{until}; its frames end at {seconds:.2f} s"
+        )
 
 
-def _with_pyav(path: Path) -> Iterator[VideoFrame]:
+def _with_pyav(path: Path) -> Iterator[_Decoded]:
     import av
 
     reader: Any = av
+    number, seconds, ends, packets = 0, 0.0, 0.0, 0
     try:
         with reader.open(str(path)) as file:
-            if not file.streams.video:
-                return
-            stream = file.streams.video[0]
+            streams = [each for each in file.streams.video if not _is_picture(reader, each)]
+            if not streams:
+                kinds = ", ".join(sorted({each.type for each in file.streams})) or "nothing"
+                raise ImageError(f"{path} holds no video, only {kinds}")
+            stream = streams[0]
+            if stream.codec_context is None:
+                raise ImageError(
+                    f"{path} is coded in a way that this build of FFmpeg does not know; convert "
+                    "it, as with: ffmpeg -i FILE -c:v libx264 OUT.mp4"
+                )
             stream.thread_type = "AUTO"
-            first: float | None = None
-            for frame in file.decode(stream):
-                first = frame.time if first is None else first
-                seconds = (frame.time or 0.0) - (first or 0.0)
-                pixels = frame.to_ndarray(format="rgb24")
-                turns = round(getattr(frame, "rotation", 0) / 90)
-                yield VideoFrame(_image(pixels, turns), seconds)
+            rate = float(stream.average_rate or 25)
+            for packet in file.demux(stream):
+                packets += packet.size > 0
+                for frame in packet.decode():
+                    if frame.is_corrupt:
+                        raise _damage(path, number, seconds, "a frame is corrupt")
+                    seconds = number / rate if frame.time is None else frame.time
+                    step = float(frame.duration * frame.time_base) if frame.duration else 1 / rate
+                    ends = max(ends, seconds + step)
+                    yield seconds, partial(_convert, frame)
+                    number += 1
+            # Where a container counts frames that number is exact, but a trimmed clip has fewer.
+            if not packets >= stream.frames > 0:
+                _check_end(path, number, seconds, ends, _duration(file, stream))
     except reader.FFmpegError as error:
-        raise ImageError(f"cannot decode {path}: {error}") from error
+        raise _damage(path, number, seconds, error.strerror or str(error)) from error
+    if not number:
+        raise ImageError(f"{path} holds no frame that can be decoded; is it a video?")
 
 
-def _with_opencv(path: Path) -> Iterator[VideoFrame]:
+def _with_opencv(path: Path) -> Iterator[_Decoded]:
     import cv2
 
     capture: Any = cv2.VideoCapture(str(path))
+    number, seconds = 0, 0.0
     try:
-        first: float | None = None
+        count, rate = (capture.get(p) for p in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS))
         while capture.isOpened():
             there, pixels = capture.read()
             if not there:
-                return
+                break
             seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            first = seconds if first is None else first
-            yield VideoFrame(_image(pixels[..., ::-1]), seconds - first)
+            yield seconds, partial(_image, pixels[..., ::-1])
+            number += 1
     finally:
         capture.release()
+    if not number:
+        raise ImageError(
+            f"{path} holds no video that OpenCV can decode; PyAV says more and reads more: "
+            "pip install 'kornia-ditf[video]'"
+        )
+    if number < count and rate > 0:
+        _check_end(path, number, seconds, seconds + 1 / rate, count / rate)
+
+
+def _is_picture(reader: Any, stream: Any) -> bool:
+    """Whether a stream is the cover of an album, as files of music have one."""
+    return bool(stream.disposition & reader.stream.Disposition.attached_pic)
+
+
+def _convert(frame: Any) -> Tensor:
+    return _image(frame.to_ndarray(format="rgb24"), round(getattr(frame, "rotation", 0) / 90))
 
 
 def _image(pixels: Any, turns: int = 0) -> Tensor:
-    """Give an RGB array (H, W, 3) of bytes as an image, after quarter turns anticlockwise."""
+    """Return an RGB array (H, W, 3) of bytes as an image, after quarter turns anticlockwise."""
     image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
     return torch.rot90(image, turns % 4, (1, 2))[None]
+
+
+def _duration(file: Any, stream: Any) -> float:
+    """Return when a stream ought to end, in seconds; 0 where its file does not say."""
+    told = re.fullmatch(r"(\d+):(\d+):(\d+(\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if told is not None:  # of Matroska, which counts no frames
+        return int(told[1]) * 3600 + int(told[2]) * 60 + float(told[3])
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    return (file.duration or 0) / 1e6 if len(file.streams) == 1 else 0.0
+
+
+def _check_end(path: Path, number: int, seconds: float, end: float, expected: float) -> None:
+    if end + _SLACK_SECONDS < expected:
+        raise _damage(path, number, seconds, f"{expected:.2f} s were announced")
+
+
+def _damage(path: Path, number: int, seconds: float, reason: str) -> ImageError:
+    """Return the error for a file that cannot be read on; frames before it were given."""
+    if not number:
+        return ImageError(f"cannot decode {path} ({reason}): it is no video, or damaged")
+    return ImageError(
+        f"{path} is damaged or cut short after {number} frames, at {seconds:.2f} s ({reason})"
+    )

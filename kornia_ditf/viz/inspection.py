@@ -13,11 +13,10 @@ from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.massive import ChannelRecorder, ChannelStatistics
 from kornia_ditf.preprocess import ImageLike, as_image
-from kornia_ditf.treatments import describe_tap
 from kornia_ditf.types import DescriptorMap
 
 COMPARED: tuple[str, ...] = ("raw", "adaln", "adaln+discard")
-"""The treatments that are shown side by side."""
+"""The treatments that are shown side by side, besides the configured one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +79,13 @@ def inspect_channels(
     known = ditf.massive_channels()
     discarded = statistics[ditf.config.block].massive() if known is None else known
     tap = taps[ditf.config.block]
-    treated = {name: describe_tap(tap, frame, name, discarded) for name in COMPARED}
+    compared = COMPARED if ditf.config.facet == "input" else ("raw", "discard")
+    treated = {
+        name: DiTF(
+            ditf.backbone, replace(plain.config, treatment=name, massive_channels=discarded)
+        ).finish(ditf.config.block, tap, frame)
+        for name in dict.fromkeys((*compared, str(ditf.config.treatment)))
+    }
     return Inspection(
         statistics,
         ditf.config.block,

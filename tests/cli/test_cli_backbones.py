@@ -71,9 +71,29 @@ def test_the_embedded_backbone_says_that_it_comes_with_the_package(run: Run) -> 
     assert "(comes with the package)" in run("backbones", "show", "nano").stdout
 
 
+@pytest.mark.usefixtures("_no_hub")
+def test_options_are_compared_with_the_memory_of_a_card(run: Run, run_json: RunJson) -> None:
+    text = run("backbones", "show", "sd3.5-medium", "--memory", "4GB", "--long-side", 512).stdout
+    assert "what fits a card, 4.00 GB, with one noisy image of 512 x 512 px" in text
+    rows = {line.split("  ")[0]: line.split()[-1] for line in text.splitlines() if "=" in line}
+    assert rows['dtype="float32"'] == "no" and rows['quantize="int8", offload="layers"'] == "yes"
+    found = run_json("backbones", "show", "sd3.5-medium", "--memory", "500 MiB")
+    assert found["memory"] == {"of": "a card", "bytes": 500 * 2**20}
+    assert not any(row["fits"] for row in found["plan"]["options"])
+    larger = run_json("backbones", "show", "sd3.5-medium", "--long-side", 2048)
+    for row, other in zip(larger["plan"]["options"], found["plan"]["options"], strict=False):
+        assert row["held"] == other["held"] and row["describing"] > other["describing"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [(("flux1-dev",), 4), (("nano", "--block", "8"), 2), (("nano", "--dtype", "int8"), 2)],
+    [
+        (("nano", "--memory", "much"), 2),
+        (("nano", "--memory", "0GB"), 2),
+        (("flux1-dev",), 4),
+        (("nano", "--block", "8"), 2),
+        (("nano", "--dtype", "int8"), 2),
+    ],
 )
 def test_what_cannot_be_shown_is_one_line(run: Run, arguments: tuple[str, ...], code: int) -> None:
     result = run("backbones", "show", *arguments)

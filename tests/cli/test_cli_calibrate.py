@@ -73,7 +73,9 @@ def test_a_calibration_is_kept_shown_used_exported_and_removed(
 def test_a_plan_is_made_without_loading(
     run_json: RunJson, model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kornia_ditf.cli.options.load_ditf", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "kornia_ditf.cli.options.Chosen.load_ditf", lambda *_, **__: pytest.fail("loaded")
+    )
     plan = run_json("calibrate", model, "--images", folder, *SMALL, "--plan")
     assert plan["samples"] == 3 and plan["grid"]["timesteps"] == [0, 100]
     assert plan["plan"]["forwards"] > 0 and plan["plan"]["tap_bytes"] > 0

@@ -61,6 +61,21 @@ def test_one_query_runs_against_a_folder_and_gives_a_line_per_pair(
     assert len(text) == 3 and text[0].startswith(f"{query}: {9 * 12} matches, ")
 
 
+def test_descriptors_stored_in_int8_are_matched_like_those_in_float32(
+    run: Run, run_json: RunJson, stored: Path, images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    command = ("extract", *images, "-b", model, "--long-side", 48, "--store", "int8")
+    assert run(*command, "--out", tmp_path / "int8").exit_code == 0
+    small, exact = (folder / "b.safetensors" for folder in (tmp_path / "int8", stored))
+    assert small.stat().st_size < exact.stat().st_size / 2
+    found = [run_json("match", stored / "a.safetensors", other) for other in (exact, small)]
+    np.testing.assert_allclose(len(found[1]["scores"]), len(found[0]["scores"]), rtol=0.05)
+    kept = run(*command[:-1], "float16", "--out", tmp_path / "int8")
+    assert kept.exit_code == 5 and "other settings (stored_as)" in kept.stderr
+    mistyped = run(*command[:-1], "int4", "--out", tmp_path / "int8")
+    assert mistyped.exit_code == 2 and "--store must be one of float32" in mistyped.stderr
+
+
 def test_what_cannot_be_compared_is_named_and_the_rest_goes_on(
     run: Run, stored: Path, images: list[Path], model: Path, tmp_path: Path
 ) -> None:

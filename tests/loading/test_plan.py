@@ -3,7 +3,9 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch import nn
 from kornia_ditf.backbones import SPECS
 from kornia_ditf.backbones.flux import FluxBackbone
 from kornia_ditf.errors import CheckpointError, GatedRepositoryError, InvalidArgumentError
+from kornia_ditf.loading import plan as plan_module
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.weights import build_empty, leave_out
 from kornia_ditf.registry.lookup import find_backbone
@@ -89,6 +92,35 @@ def test_what_is_planned_is_what_is_held(
         assert plan.transformer_held == bytes_of(backbone.transformer)
         assert plan.vae_held == (0 if backbone.vae is None else bytes_of(backbone.vae))
         assert plan.download == {} and plan.prompt_download == 0
+
+
+@pytest.mark.parametrize("family", ["dit", "flux", "nano"])
+def test_each_option_holds_what_is_planned(
+    family: str, tiny_checkpoint: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_checkpoint(family)
+    spec = find_backbone(folder)
+    assert spec.plan is not None
+    monkeypatch.setattr(plan_module, "find_spec", lambda name: None)
+    plan = spec.plan(folder, block=2, dtype=torch.bfloat16)
+    held = dict(plan.by_option)
+    assert held['dtype="bfloat16"'] == plan.held
+    assert held["offload=True"] < held['offload="layers"'] < held['dtype="bfloat16"']
+
+    def load(**options: Any) -> Any:
+        return spec.load(folder, block=2, **{"dtype": torch.bfloat16, **options})
+
+    assert held['dtype="float32"'] == bytes_of(load(dtype=torch.float32))
+    for kind in ("int8", "fp8"):
+        small = load(quantize=kind)
+        assert held[f'quantize="{kind}"'] == bytes_of(small)
+        sizes = [bytes_of(block) for block in small.loaded_blocks()]
+        layers = bytes_of(small) - sum(sizes) + max(map(sum, pairwise(sizes)))
+        assert held['quantize="int8", offload="layers"'] == layers
+    monkeypatch.setattr(plan_module, "find_spec", lambda name: True)
+    four = spec.plan(folder, block=2, dtype=torch.bfloat16).by_option
+    [(option, size)] = four.items() - held.items()
+    assert "load_in_4bit" in option and size < held['quantize="int8"']
 
 
 @pytest.fixture

@@ -22,10 +22,13 @@ from kornia_ditf import (
     list_protocols,
     load_dataset,
     prepare_image,
+    prepare_target,
 )
 from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.errors import DatasetError, InvalidArgumentError
+from kornia_ditf.matching import keypoints
 from kornia_ditf.metrics.pck import PCK, PCKScores
+from kornia_ditf.protocols.evaluate import find_points, score_points
 from kornia_ditf.protocols.protocol import Protocol
 from kornia_ditf.protocols.select import select_pairs
 from kornia_ditf.types import DescriptorMap, Frame
@@ -286,3 +289,29 @@ def test_keypoints_at_one_place_give_no_threshold(tmp_path: Path) -> None:
     data = described(torch.randn(1, 4, 6, 8), 64)
     with pytest.raises(DatasetError, match="at one place"):
         evaluate_pair(data, data, same, find_protocol("pf-willow"))
+
+
+@pytest.mark.parametrize("name", ["ditf-spair", "sd-dino-spair", "geoaware-spair"])
+def test_points_are_found_on_the_device_without_reading_a_value(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layouts.spair(tmp_path)
+    pair = load_dataset("spair-71k", tmp_path)[0]
+    protocol = find_protocol(name)
+    data, pixels = torch.randn(1, 24, 12, 12), not protocol.canvas
+    one, other = (
+        prepare_target(DescriptorMap(data, Frame(size, (96, 96))), pixels=pixels)
+        for size in (pair.size_a, pair.size_b)
+    )
+    found = find_points(one, other, pair, protocol)
+    given = described(data, 96)
+    expected = evaluate_pair(given, given, pair, protocol)
+    assert torch.equal(score_points(found, pair, protocol).predicted, expected.predicted)
+    # A tensor on the meta device has no value: reading one raises. It has no autocast either.
+    monkeypatch.setattr(keypoints, "full_precision", lambda device: torch.no_grad())
+    there = [
+        replace(each, tokens=each.tokens.to("meta"), inverses=each.inverses.to("meta"))
+        for each in (one, other)
+    ]
+    places = find_points(*there, pair, protocol)
+    assert (places.device.type, places.shape) == ("meta", found.shape)

@@ -58,6 +58,7 @@ class Evaluate:
         folder: where the records go.
         pairs: of each pair or sequence the index in the data set, the key of the record, and the
             keys of its images' maps.
+        device: where they were described, and are scored.
     """
 
     dataset: DatasetChoice
@@ -65,6 +66,7 @@ class Evaluate:
     protocol: Protocol
     folder: str
     pairs: tuple[tuple[int, str, tuple[str, ...]], ...]
+    device: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
 
 from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.datasets.pairs import Pair
 from kornia_ditf.errors import DiTFError
 from kornia_ditf.loading.checkpoint import hub_options
-from kornia_ditf.protocols.protocol import Fit
+from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.registry.lookup import find_descriptor
+from kornia_ditf.registry.matchers import find_matcher, missing_for
 from kornia_ditf.study.define.forwards import (
     ForwardGroup,
     group_configurations,
     member_config,
     prompt_for,
 )
-from kornia_ditf.study.define.listing import ListedSet, list_study
+from kornia_ditf.study.define.listing import ListedSet, list_study, open_dataset, take_part
 from kornia_ditf.study.define.presets import preset_notes
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.run.costs import CostLog
 from kornia_ditf.study.run.preparation import Task, tasks_of
+from kornia_ditf.study.run.speed import Speed
 from kornia_ditf.utils.checks import read_dtype
 from kornia_ditf.utils.images import read_size
 
-_SECONDS_PER_PAIR = 0.1
+_SECONDS_PER_PAIR = 0.1  # where scoring was not measured
 _SECONDS_PER_MATCHED_PAIR = 2.0  # of a matcher, which nobody knows before it runs
-_SIDE = 768  # of the matrices that this machine's speed is judged by
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class ForwardPlan:
         cache_bytes: of the maps.
         weights_bytes: held in memory; None where nobody knows before loading.
         seconds: of describing, by arithmetic; None where nobody knows.
+        scoring_seconds: of reading the maps and scoring the pairs of all its configurations.
+        scoring_measured: whether that was measured for all of them.
     """
 
     descriptor: str
@@ -54,6 +58,23 @@ class ForwardPlan:
     cache_bytes: int
     weights_bytes: int | None
     seconds: float | None
+    scoring_seconds: float
+    scoring_measured: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a stage of a study takes.
+
+    Args:
+        name: of the stage.
+        seconds: None where nobody knows.
+        how: where the number comes from.
+    """
+
+    name: str
+    seconds: float | None
+    how: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +85,16 @@ class StudyPlan:
         groups: by forward pass.
         configurations: how many there are, matchers among them.
         pairs: by data set and protocol, how many are scored for each configuration.
-        seconds: of all together; None where nobody knows.
-        measured: whether seconds come from an earlier run of the study, not from arithmetic.
-        notes: where presets meet protocols that they were not published for.
+        stages: what each takes.
+        measured: whether all times come from an earlier run of the study.
+        notes: where presets meet protocols that they were not published for, and what matchers
+            lack here.
     """
 
     groups: tuple[ForwardPlan, ...]
     configurations: int
     pairs: Mapping[str, int]
-    seconds: float | None
+    stages: tuple[Stage, ...]
     measured: bool
     notes: tuple[str, ...] = ()
 
@@ -81,46 +103,91 @@ class StudyPlan:
         """Number of pairs scored, over all configurations."""
         return self.configurations * sum(self.pairs.values())
 
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of all together; None where nobody knows."""
+        known = [stage.seconds for stage in self.stages if stage.seconds is not None]
+        return sum(known) if len(known) == len(self.stages) else None
 
-def plan_study(study: Study, out: Path | None = None) -> StudyPlan:
+
+def plan_study(
+    study: Study,
+    out: Path | None = None,
+    *,
+    device: str | None = None,
+    part: tuple[int, int] | None = None,
+) -> StudyPlan:
     """Estimate a study from its beginning.
+
+    Describing is estimated by arithmetic, from how fast the device multiplies matrices; scoring is
+    measured within seconds, on maps of random values of the sizes that the study will have.
 
     Args:
         study: what would run.
         out: a folder in which it ran before, for the times that were measured.
+        device: as for `run_study`.
+        part: likewise.
 
     Raises:
         InvalidArgumentError: a name or value in the study is wrong.
         DatasetError: a data set's files are missing or malformed.
     """
     sets = list_study(study)
-    notes = tuple(preset_notes(study, sets))
+    if part is not None:
+        sets = take_part(sets, part)
     groups = group_configurations(study.configurations())
     tasks = tasks_of(groups, sets)
-    speed = _operations_per_second()
-    itemsize = read_dtype(study.cache_dtype).itemsize
-    plans = tuple(
-        _plan_group(group, [task for task in tasks if task.group is group], sets, itemsize, speed)
-        for group in groups
-    )
+    speeds: dict[str, Speed] = {}
+    plans = []
+    for group in groups:
+        place = device or str(group.loading.get("device") or "cpu")
+        speed = speeds.setdefault(place, Speed(place))
+        own = [task for task in tasks if task.group is group]
+        plans.append(_plan_group(group, own, sets, read_dtype(study.cache_dtype).itemsize, speed))
     pairs = {
         f"{listed.label}, {protocol.name}": len(samples)
         for listed in sets
         for protocol, samples in listed.protocols
     }
+    notes = [*preset_notes(study, sets), *_lacking(study)]
+    notes += [
+        f"there is no device {name!r} here; speeds are those of the CPU"
+        for name, speed in speeds.items()
+        if speed.replaced
+    ]
+    count = len(study.configurations()) + len(study.matchers)
     costs = [] if out is None else list(CostLog(out).read().values())
     images = [cost.seconds_per_image for cost in costs if cost.seconds_per_image is not None]
     scoring = [cost.seconds_per_pair for cost in costs if cost.seconds_per_pair is not None]
-    count = len(study.configurations()) + len(study.matchers)
-    scored = count * sum(pairs.values())
-    if scoring and (images or not plans):
+    ran = bool(scoring and (images or not plans))
+    if ran:
         described = sum(plan.images for plan in plans) * sum(images) / max(len(images), 1)
-        seconds = described + scored * sum(scoring) / len(scoring)
-        return StudyPlan(plans, count, pairs, seconds, True, notes)
+        scored = count * sum(pairs.values()) * sum(scoring) / len(scoring)
+        how = "measured by an earlier run"
+        stages = [Stage("describing", described, how), Stage("scoring", scored, how)]
+    else:
+        stages = list(_stages(plans, len(study.matchers) * sum(pairs.values())))
+    return StudyPlan(tuple(plans), count, pairs, tuple(stages), ran, tuple(notes))
+
+
+def _stages(plans: Sequence[ForwardPlan], matched: int) -> Iterator[Stage]:
     known = [plan.seconds for plan in plans if plan.seconds is not None]
-    matched = len(study.matchers) * sum(pairs.values()) * _SECONDS_PER_MATCHED_PAIR
-    rough = sum(known) + scored * _SECONDS_PER_PAIR + matched if len(known) == len(plans) else None
-    return StudyPlan(plans, count, pairs, rough, False, notes)
+    if plans:
+        described = sum(known) if len(known) == len(plans) else None
+        yield Stage("describing", described, "by arithmetic, from how fast matrices are multiplied")
+        measured = all(plan.scoring_measured for plan in plans)
+        how = "measured here on random maps" if measured else "partly a guess of 0.1 s per pair"
+        yield Stage("scoring", sum(plan.scoring_seconds for plan in plans), how)
+    if matched:
+        yield Stage("matching", matched * _SECONDS_PER_MATCHED_PAIR, "a guess of 2 s per pair")
+
+
+def _lacking(study: Study) -> Iterator[str]:
+    """Say what the matchers of a study lack here, before they are left out of its tables."""
+    for choice in study.matchers:
+        reason = missing_for(find_matcher(choice.name))
+        if reason:
+            yield f"{choice.shown} will have no score: {reason}"
 
 
 def _plan_group(
@@ -128,24 +195,26 @@ def _plan_group(
     tasks: Sequence[Task],
     sets: Sequence[ListedSet],
     itemsize: int,
-    speed: float,
+    speed: Speed,
 ) -> ForwardPlan:
     spec = find_descriptor(group.name, **hub_options(group.loading))
     prompt = group.shared.get("prompt")
     draws, tokens, calibration = 1, 0, 0
+    scoring, measured = 0.0, True
     seen: set[tuple[Fit, str, str | None]] = set()
     sizes: dict[str, tuple[int, int]] = {}
     for task in tasks:
         long_side: int | None = None
+        listed = sets[task.place]
         if isinstance(spec, BackboneSpec):
             configs = [member_config(member, task.fit) for member in group.members]
             draws, long_side = configs[0].ensemble, configs[0].long_side
             unknown = any(c.steps.discards and c.massive_channels is None for c in configs)
-            calibration += len(sets[task.place].calibration) * draws if unknown else 0
+            calibration += len(listed.calibration) * draws if unknown else 0
+        fitted = [each for each in listed.protocols if each[0].fit == task.fit]
         shown = {
             (task.fit, digest, prompt_for(prompt, label)): path
-            for protocol, samples in sets[task.place].protocols
-            if protocol.fit == task.fit
+            for _, samples in fitted
             for sample in samples
             for path, digest, label in sample.images
         }
@@ -153,27 +222,50 @@ def _plan_group(
             path = shown[key]
             if path not in sizes:
                 sizes[path] = read_size(Path(path), upright=task.fit.upright)
-            tokens += _tokens(sizes[path], task.fit, long_side, spec.pixels_per_token)
+            tokens += prod(_grid(sizes[path], task.fit, long_side, spec.pixels_per_token))
         seen |= shown.keys()
-    held, images = _weights_bytes(group), len(seen)
-    forwards = images * draws + calibration
+        first = sizes.get(next(iter(shown.values()), ""))
+        for protocol, samples in fitted:
+            grid = _grid(first or (1, 1), task.fit, long_side, spec.pixels_per_token)
+            known = _scoring(listed, protocol, samples[0].index, grid, spec.width, speed)
+            measured = measured and known is not None
+            reading, pair = known or (0.0, _SECONDS_PER_PAIR)
+            images = {digest for sample in samples for _, digest, _ in sample.images}
+            scoring += len(group.members) * (reading * len(images) + pair * len(samples))
+    held, images_total = _weights_bytes(group), len(seen)
+    forwards = images_total * draws + calibration
     seconds = None
-    if held is not None and images:
+    if held is not None and images_total:
         # Two operations for each weight and token; a backbone's weights are planned in float32.
-        seconds = 2 * held / 4 * tokens / images * forwards / speed
+        operations = 2 * held / 4 * tokens / images_total * forwards
+        seconds = operations / speed.operations_per_second()
     return ForwardPlan(
         descriptor=group.name,
         configurations=len(group.members),
-        images=images,
+        images=images_total,
         forwards=forwards,
         cache_bytes=tokens * spec.width * itemsize * len(group.members),
         weights_bytes=held,
         seconds=seconds,
+        scoring_seconds=scoring,
+        scoring_measured=measured,
     )
 
 
-def _tokens(size: tuple[int, int], fit: Fit, long_side: int | None, pixels: int) -> int:
-    """Count the tokens of an image, up to rounding."""
+def _scoring(
+    listed: ListedSet,
+    protocol: Protocol,
+    index: int,
+    grid: tuple[int, int],
+    width: int,
+    speed: Speed,
+) -> tuple[float, float] | None:
+    pair = open_dataset(listed.choice)[index]
+    return speed.scoring(protocol, pair, grid, width) if isinstance(pair, Pair) else None
+
+
+def _grid(size: tuple[int, int], fit: Fit, long_side: int | None, pixels: int) -> tuple[int, int]:
+    """Return the token grid of an image, up to rounding."""
     height, width = size
     if fit.kind in ("squash", "pad"):
         height = width = fit.side
@@ -181,7 +273,7 @@ def _tokens(size: tuple[int, int], fit: Fit, long_side: int | None, pixels: int)
         side = long_side if fit.kind == "whole" else fit.side
         scale = (side or 1) / (min(size) if fit.kind == "short-side" else max(size))
         height, width = round(height * scale), round(width * scale)
-    return max(1, round(height / pixels)) * max(1, round(width / pixels))
+    return max(1, round(height / pixels)), max(1, round(width / pixels))
 
 
 def _weights_bytes(group: ForwardGroup) -> int | None:
@@ -200,14 +292,3 @@ def _weights_bytes(group: ForwardGroup) -> int | None:
         ).held
     except DiTFError:
         return None
-
-
-def _operations_per_second() -> float:
-    """Measure how fast this machine multiplies matrices: the best of a few tries."""
-    a = torch.rand(_SIDE, _SIDE)
-    best = float("inf")
-    for _ in range(4):
-        begin = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - begin)
-    return 2 * _SIDE**3 / best

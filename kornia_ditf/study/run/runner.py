@@ -10,7 +10,7 @@ were damaged or removed, repeats only what is missing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -25,7 +25,7 @@ from kornia_ditf.study.run.contestants import (
     failed_cells,
     list_matcher_experiments,
 )
-from kornia_ditf.study.run.costs import CostLog
+from kornia_ditf.study.run.costs import CostLog, scoring_identity
 from kornia_ditf.study.run.engines import Engine, Local
 from kornia_ditf.study.run.experiments import Experiment, list_experiments
 from kornia_ditf.study.run.preparation import Task, prepare, tasks_of
@@ -297,10 +297,11 @@ class _Run:
             for some in _pieces(ready, _PAIRS_AT_ONCE):
                 yield Evaluate(
                     experiment.listed.choice,
-                    experiment.identity,
-                    experiment.protocol,
+                    scoring_identity(experiment.identity, experiment.pca),
+                    replace(experiment.protocol, pca=experiment.pca),
                     str(experiment.folder),
                     some,
+                    experiment.device,
                 )
 
     def _do(self, stage: str, jobs: Sequence[Job]) -> list[str]:

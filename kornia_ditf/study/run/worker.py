@@ -10,16 +10,15 @@ from typing import Any
 
 import torch
 
-from kornia_ditf.datasets.pairs import Pair, PairDataset
-from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
+from kornia_ditf.datasets.pairs import PairDataset
+from kornia_ditf.datasets.sequences import SequenceDataset
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.descriptor import DiTF
-from kornia_ditf.errors import DamagedFileError, DiTFError, MatcherError
+from kornia_ditf.errors import DiTFError, MatcherError
 from kornia_ditf.massive import ChannelRecorder
-from kornia_ditf.protocols.evaluate import evaluate_matches, evaluate_pair
+from kornia_ditf.protocols.evaluate import evaluate_matches
 from kornia_ditf.protocols.fitting import prepare_image
-from kornia_ditf.protocols.protocol import Fit, Protocol
-from kornia_ditf.protocols.sequences import evaluate_sequence
+from kornia_ditf.protocols.protocol import Fit
 from kornia_ditf.registry.lookup import create_descriptor
 from kornia_ditf.registry.matchers import find_matcher, missing_for, takes_device
 from kornia_ditf.study.define.forwards import ForwardGroup, member_config
@@ -35,8 +34,9 @@ from kornia_ditf.study.define.jobs import (
 from kornia_ditf.study.define.listing import open_dataset
 from kornia_ditf.study.define.spec import Configuration, DatasetChoice, MatcherChoice
 from kornia_ditf.study.run.apart import HungError, MatcherProcess
+from kornia_ditf.study.run.scoring import score_job
 from kornia_ditf.study.store.cache import MapCache, MapReader
-from kornia_ditf.study.store.records import pair_row, sequence_row, write_part
+from kornia_ditf.study.store.records import pair_row, write_part
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.types.prepared import PreparedImage
 from kornia_ditf.utils.checks import read_dtype
@@ -52,7 +52,7 @@ class Worker:
 
     Args:
         setup: of the study.
-        device: where to describe; None leaves it to the study's options.
+        device: where to describe and score; None leaves it to the study's options.
     """
 
     def __init__(self, setup: Setup, device: str | None = None) -> None:
@@ -218,25 +218,8 @@ class Worker:
         )
 
     def _evaluate(self, job: Evaluate) -> Outcome:
-        outcome, rows = Outcome(), []
-        dataset = self._open(job.dataset)
-        for index, key, maps in job.pairs:
-            begin = time.perf_counter()
-            try:
-                row = self._score(dataset[index], maps, job.protocol, dataset.root)
-            except DamagedFileError as error:
-                error.remove()
-                outcome.damaged.append(str(error))
-                continue
-            except DiTFError as error:
-                outcome.failures.append(f"pair {index}: {error}")
-                continue
-            rows.append({"key": key, **row})
-            outcome.seconds.append(time.perf_counter() - begin)
-        if rows:
-            write_part(Path(job.folder), rows)
-        outcome.count = len(rows)
-        return outcome
+        place = torch.device(self.device or job.device)
+        return score_job(job, self._open(job.dataset), self._maps, place)
 
     def _compare(self, job: Compare) -> Outcome:
         outcome, rows = Outcome(), []
@@ -303,16 +286,6 @@ class Worker:
         if self._dataset is None or self._dataset[0] != choice:
             self._dataset = choice, open_dataset(choice)
         return self._dataset[1]
-
-    def _score(
-        self, item: Pair | FrameSequence, maps: Sequence[str], protocol: Protocol, root: Path
-    ) -> dict[str, Any]:
-        if isinstance(item, FrameSequence):
-            keys = dict(zip(item.frames, maps, strict=True))
-            result = evaluate_sequence(lambda path: self._maps(keys[path]), item, protocol)
-            return sequence_row(item, result, root)
-        found = evaluate_pair(self._maps(maps[0]), self._maps(maps[1]), item, protocol)
-        return pair_row(item, found, root)
 
     def _descriptor(self, group: ForwardGroup) -> DenseDescriptor:
         """Return a group's descriptor, loading it unless it is the current one."""

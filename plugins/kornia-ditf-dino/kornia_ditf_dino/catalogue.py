@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,13 @@ def _load(repo: str, **options: Any) -> DenseDescriptor:
     return load_dino(options.pop("source", repo), **options)
 
 
+def _options() -> tuple[Callable[..., Any], type]:
+    from kornia_ditf_dino.descriptor import DINOConfig
+    from kornia_ditf_dino.loading import load_dino
+
+    return load_dino, DINOConfig
+
+
 def _spec(
     name: str, repo: str, width: int, patch: int, licence: str, source: str = "", **preset: Any
 ) -> DescriptorSpec:
@@ -38,6 +46,7 @@ def _spec(
         pixels_per_token=preset.get("stride", patch),
         source=source or NEUTRAL_RULE,
         license=licence,
+        options=_options,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,13 @@ def _use(preset: Mapping[str, Any], loaded: Any, **given: Any) -> DenseDescripto
 
     own = {name: value for name, value in preset.items() if name != "weights"}
     return use_loaded(loaded, **_changed(own, given))
+
+
+def _options() -> tuple[Callable[..., Any], type]:
+    from kornia_ditf_sd.descriptor import DIFTConfig
+    from kornia_ditf_sd.loading import load_dift
+
+    return load_dift, DIFTConfig
 
 
 def _changed(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,6 +71,7 @@ def _spec(
         source=source,
         license=licence,
         protocol=protocol,
+        options=_options,
     )
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cv2
 import diffusers
 import pytest
 import torch
 from kornia_ditf_zoo.catalogue import SPECS
 from pipeline_calls import calls_of, compare
+from safetensors import safe_open
 from torch import Tensor
+from typer.testing import CliRunner
 
 import kornia_ditf as kd
+from kornia_ditf.cli.app import app
 from kornia_ditf.noise import draw_image_noise
 
 SPEC = {spec.name: spec for spec in SPECS}
@@ -148,3 +153,48 @@ def test_windows_of_odd_sized_frames_are_described_one_after_another(load: Load)
     for described, alone in zip(maps, first, strict=False):
         torch.testing.assert_close(described.data, alone.data)
     assert descriptor.massive_channels() is None  # those found are the video's alone
+
+
+@torch.no_grad()
+def test_several_blocks_and_timesteps_see_clips_too(load: Load) -> None:
+    backbone, frames = load("wan2.1-1.3b"), clip(2)
+    given = {"massive_channels": (), "ensemble": 1}
+    several = kd.DiTF(backbone, config(timesteps=(0, 300), **given))
+    maps = list(kd.describe_video(several, frames))
+    alone = [
+        list(kd.describe_video(kd.DiTF(backbone, config(timestep=t, **given)), frames))
+        for t in (0, 300)
+    ]
+    for number, described in enumerate(maps):
+        expected = (alone[0][number].data + alone[1][number].data) / 2
+        torch.testing.assert_close(described.data, expected, rtol=0, atol=1e-5)
+
+
+def test_extract_stores_the_maps_of_windows_and_says_how_time_was_treated(
+    tiny_zoo: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORNIA_DITF_CACHE", str(tmp_path / "cache"))
+    video, out = tmp_path / "clip.avi", tmp_path / "out"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
+    for frame in clip(5):
+        writer.write((255 * frame).permute(1, 2, 0).byte().numpy())
+    writer.release()
+    folder = tiny_zoo("wan2.1-1.3b")
+    words = ["extract", str(video), "-b", str(folder), "--long-side", "64", "--block", "1"]
+    words += ["--option", "massive_channels=[]", "--window", "3", "--out", str(out)]
+    first = CliRunner().invoke(app, [*words, "--frames", "4"])
+    assert first.exit_code == 0, first.output
+    assert "of 3 frames (--window), each shown for the 4 that a latent frame covers" in first.stdout
+    done = CliRunner().invoke(app, words)
+    # The second window had one frame, and has two now: it is not the same clip.
+    assert done.exit_code == 5 and "other settings (clip)" in done.stderr
+    assert CliRunner().invoke(app, [*words, "--overwrite"]).exit_code == 0
+    ditf = kd.create_ditf(folder, long_side=64, block=1, massive_channels=())
+    maps = list(kd.describe_video(ditf, video, window=3))
+    for number, described in enumerate(maps):
+        with safe_open(out / f"clip-{number:06d}.safetensors", "pt") as file:
+            about = {name: json.loads(value) for name, value in file.metadata().items()}
+            torch.testing.assert_close(file.get_tensor("descriptors"), described.data[0])
+        assert about["clip"] == ([0, 1, 2] if number < 3 else [3, 4])
+    shared = CliRunner().invoke(app, [*words, "--share", "--overwrite"])
+    assert "up to 4 of which share a latent frame's descriptors" in shared.stdout

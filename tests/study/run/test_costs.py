@@ -13,7 +13,9 @@ from kornia_ditf.study.run.costs import CostLog, cost_key
 def test_medians_are_read_back_whatever_else_the_file_holds(tmp_path: Path) -> None:
     log = CostLog(tmp_path)
     assert log.read() == {}
-    job = Evaluate(DatasetChoice(name="folder"), "nano", find_protocol("plain"), "records", ())
+    job = Evaluate(
+        DatasetChoice(name="folder"), "nano", find_protocol("plain"), "records", (), "cpu"
+    )
     log.add(job, Outcome(seconds=[1.0, 2.0, 9.0]))
     with log.path.open("ab") as file:
         file.write(b'\n5\n{"what": "describe"}\n{"what": "evaluate", "seconds": "x"}\n\xff\n{"wha')
@@ -25,6 +27,8 @@ def test_medians_are_read_back_whatever_else_the_file_holds(tmp_path: Path) -> N
 
 def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     log = CostLog(tmp_path / "missing")
-    job = Evaluate(DatasetChoice(name="folder"), "nano", find_protocol("plain"), "records", ())
+    job = Evaluate(
+        DatasetChoice(name="folder"), "nano", find_protocol("plain"), "records", (), "cpu"
+    )
     log.add(job, Outcome(seconds=[1.0]))
     assert log.read() == {}

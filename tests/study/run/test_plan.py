@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.study.define.parsing import read_study
 from kornia_ditf.study.define.spec import Study
-from kornia_ditf.study.run import plan, preparation
+from kornia_ditf.study.run import plan, preparation, speed
 from kornia_ditf.study.run.plan import plan_study
 from kornia_ditf.study.run.runner import run_study
 
@@ -43,6 +45,48 @@ def test_no_weight_is_read(small_study: Study, monkeypatch: pytest.MonkeyPatch) 
     assert plan_study(small_study).seconds is not None
 
 
+def test_a_part_is_planned_as_it_is_run(small_study: Study) -> None:
+    whole, half = plan_study(small_study), plan_study(small_study, part=(1, 2))
+    assert (whole.scored, half.scored) == (16, 8)
+    assert half.groups[0].images < whole.groups[0].images
+
+
+def test_a_plan_says_where_each_number_comes_from(
+    small_study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described, scored = plan_study(small_study).stages
+    assert described.how.startswith("by arithmetic") and scored.how.startswith("measured here")
+    assert (described.seconds or 0) > 0 and (scored.seconds or 0) > 0
+    monkeypatch.setattr(speed.Speed, "scoring", lambda *given: None)  # its budget is used up
+    assert plan_study(small_study).stages[1].how == "partly a guess of 0.1 s per pair"
+    there = plan_study(small_study, device="cuda:63")
+    assert there.notes == ("there is no device 'cuda:63' here; speeds are those of the CPU",)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "told"),
+    [
+        ("dinov2-base", {"facets": "key"}, "has no option 'facets'; did you mean 'facet'?"),
+        ("dinov2-base", {"facet": "keys"}, "facet must be one of token, key, query, value"),
+        ("sd2.1", {"up_ft": 1}, "sd2.1 has no option 'up_ft'; did you mean 'up_ft_index'?"),
+        ("sd2.1", {"timestep": 2000}, "timestep must lie in"),
+    ],
+)
+def test_options_of_plugins_are_checked_before_a_weight_is_loaded(
+    make_study: Any, name: str, options: dict[str, Any], told: str
+) -> None:
+    pytest.importorskip("kornia_ditf_dino")
+    study = read_study(make_study(descriptors=[{"name": name, "options": options}]))
+    with pytest.raises(InvalidArgumentError, match=re.escape(told)):
+        plan_study(study)
+
+
+def test_a_plan_says_what_a_matcher_lacks(make_study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "missing_for", lambda spec: "a package" * (spec.name == "orb"))
+    study = read_study(make_study(descriptors=[], matchers=["sift", "orb"]))
+    assert plan_study(study).notes == ("orb will have no score: a package",)
+
+
 def test_times_are_measured_ones_where_the_study_ran(small_study: Study, tmp_path: Path) -> None:
     assert not plan_study(small_study, tmp_path / "out").measured
     run_study(small_study, tmp_path / "out")
@@ -57,4 +101,4 @@ def test_a_group_is_loaded_once_for_all_data_sets(small_study: Study) -> None:
     groups = group_configurations(small_study.configurations())
     assert len(groups) == 1 and len(groups[0].members) == 4
     assert len(preparation.tasks_of(groups, list_study(small_study) * 2)) == 2
-    assert plan._tokens((48, 64), preparation.Fit(kind="squash", side=32), None, 4) == 64
+    assert plan._grid((48, 64), preparation.Fit(kind="squash", side=32), None, 4) == (8, 8)

@@ -22,7 +22,7 @@ from kornia_ditf.study.define import listing
 from kornia_ditf.study.define.parsing import read_study
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.report.page import write_report
-from kornia_ditf.study.run import worker
+from kornia_ditf.study.run import scoring, worker
 from kornia_ditf.study.run.runner import run_study
 from kornia_ditf.study.store import cache, records
 
@@ -277,7 +277,7 @@ def test_ten_times_the_pairs_are_ten_times_the_work(
             for module, name in (
                 (listing, "file_digest"),
                 (listing, "_pair_key"),
-                (worker, "evaluate_pair"),
+                (scoring, "score_points"),
                 (records, "read_part"),
                 (cache.MapCache, "write"),
                 (cache.MapCache, "read"),

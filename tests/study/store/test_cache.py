@@ -13,6 +13,7 @@ from kornia_ditf.errors import DamagedFileError, InvalidArgumentError
 from kornia_ditf.study.store.cache import MapCache, MapReader, content_key
 from kornia_ditf.types import DescriptorMap, Frame
 
+CPU = torch.device("cpu")
 KEY = content_key(image="a")
 
 
@@ -81,9 +82,19 @@ def test_a_reader_keeps_so_many_bytes_and_no_more(tmp_path: Path) -> None:
         cache.write(key, a_map(seed))
     reader = MapReader(cache, limit_bytes=2 * a_map().data.nbytes)
     for seed, key in enumerate(keys):
-        assert torch.equal(reader(key).data, a_map(seed).data)
+        assert torch.equal(reader.map(key, CPU).data, a_map(seed).data)
         assert len(reader._kept) <= 2
-    assert reader(keys[-1]) is reader(keys[-1])
+    assert reader.map(keys[-1], CPU) is reader.map(keys[-1], CPU)
+
+
+def test_a_map_is_prepared_once_for_all_pairs_that_it_is_in(tmp_path: Path) -> None:
+    cache = MapCache(tmp_path)
+    cache.write(KEY, a_map())
+    reader = MapReader(cache)
+    target = reader.target(KEY, CPU, (30, 40), pixels=True)
+    assert target.frame.image_size == (30, 40)
+    assert torch.equal(target.descriptors.data, a_map().data)
+    assert reader.target(KEY, CPU, (30, 40), pixels=True) is target
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(), max_size=4))
