@@ -25,18 +25,44 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-@dataclass(frozen=True, slots=True)
 class Discarded:
     """Channels that were discarded from an image's tokens, and who named them.
 
     Args:
-        channels: in ascending order.
+        channels: in ascending order; or which of D channels, bool, shape (D,), on any device: they
+            are read from it when they are first asked for.
         source: `preset`, `configuration`, `calibration`, `calibration file`, `images described
             together` or `this image`; a fusion joins those of its parts.
+
+    Example:
+        >>> Discarded(torch.tensor([False, True, True]), "this image")
+        Discarded(channels=(1, 2), source='this image')
     """
 
-    channels: tuple[int, ...]
-    source: str
+    __slots__ = ("_channels", "source")
+
+    def __init__(self, channels: Sequence[int] | Tensor, source: str) -> None:
+        self._channels = channels if isinstance(channels, Tensor) else tuple(channels)
+        self.source = source
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The channels, in ascending order."""
+        if isinstance(self._channels, Tensor):
+            marked = self._channels.cpu().numpy()
+            self._channels = tuple(int(channel) for channel in marked.nonzero()[0])
+        return self._channels
+
+    def __repr__(self) -> str:
+        return f"Discarded(channels={self.channels}, source={self.source!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Discarded):
+            return NotImplemented
+        return (self.channels, self.source) == (other.channels, other.source)
+
+    def __hash__(self) -> int:
+        return hash((self.channels, self.source))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
