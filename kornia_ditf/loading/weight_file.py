@@ -85,7 +85,7 @@ class WeightFile:
             from diffusers.quantizers.gguf.utils import GGUFParameter
 
             entry = self._gguf[name]
-            value = torch.from_numpy(entry.data)
+            value: Tensor = torch.from_numpy(entry.data)
             if entry.tensor_type.name in ("F32", "F16"):
                 return value if is_aligned(value) else value.clone()
             return GGUFParameter(value, quant_type=entry.tensor_type)
