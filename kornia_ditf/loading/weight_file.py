@@ -88,7 +88,8 @@ class WeightFile:
             value: Tensor = torch.from_numpy(entry.data)
             if entry.tensor_type.name in ("F32", "F16"):
                 return value if is_aligned(value) else value.clone()
-            return GGUFParameter(value, quant_type=entry.tensor_type)
+            quantised: Tensor = GGUFParameter(value, quant_type=entry.tensor_type)
+            return quantised
         from safetensors import SafetensorError
 
         try:
