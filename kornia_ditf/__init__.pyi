@@ -50,6 +50,9 @@ from .matching.propagation import (
 from .matching.refinement import refine
 from .matching.verification import Verification, verify
 from .preprocess import as_image, fit_image, read_image
+from .projection.descriptor import ProjectedDescriptor
+from .projection.learn import learn_projection
+from .projection.stored import Projection
 from .protocols.evaluate import PairResult, evaluate_matches, evaluate_pair
 from .protocols.fitting import prepare_image
 from .protocols.presets import find_protocol, list_protocols
@@ -131,6 +134,8 @@ __all__ = [
     "PairDataset",
     "PairResult",
     "Picture",
+    "ProjectedDescriptor",
+    "Projection",
     "Propagation",
     "Protocol",
     "RatioMatcher",
@@ -176,6 +181,7 @@ __all__ = [
     "fit_image",
     "hookimpl",
     "joint_pca",
+    "learn_projection",
     "list_backbones",
     "list_datasets",
     "list_descriptors",

@@ -37,6 +37,7 @@ _Treatments = Annotated[
 
 @options.describing(
     *("backbone", "block", "timestep", "facet", "tiles", "long_side", "ensemble", "preset"),
+    "projection",
     blocks=Annotated[
         str | None, _list_option("Blocks to try, such as 3,5 or 0-8, or all.  [default: all]")
     ],

@@ -123,6 +123,7 @@ def extract(
     from kornia_ditf.cli.match_folder import check_exports
     from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import CaptureError, ImageError, InvalidArgumentError
+    from kornia_ditf.projection.descriptor import ProjectedDescriptor
     from kornia_ditf.types.storage import STORES
     from kornia_ditf.utils import provenance
     from kornia_ditf.utils.checks import check_one_of
@@ -141,6 +142,8 @@ def extract(
     blocks = sorted(set(chosen.block or ()))
     if chosen.tiles is not None and len(blocks) > 1:
         raise InvalidArgumentError("--tiles describes one block; give --block once")
+    if chosen.projection is not None and len(blocks) > 1:
+        raise InvalidArgumentError("--projection is of one block; give --block once")
     if chosen.blocks is not None and blocks:
         raise InvalidArgumentError("--blocks joins blocks, and --block stores each; give one")
     if export is not None:
@@ -157,11 +160,12 @@ def extract(
     stages = progress.Stages()
     with stages.stage("load"):
         descriptor = chosen.load(spec)
-    if isinstance(descriptor, DiTF):
-        blocks = blocks or list(descriptor.config.all_blocks)
+    base = descriptor.base if isinstance(descriptor, ProjectedDescriptor) else descriptor
+    if isinstance(base, DiTF):
+        blocks = blocks or list(base.config.all_blocks)
     told = settings.told(descriptor, [chosen.prompt] if chosen.prompt else [])
     with stages.stage("find massive channels"):
-        channels, origin = _agree_on_channels(descriptor, blocks, paths, side, picked)
+        channels, origin = _agree_on_channels(base, blocks, paths, side, picked)
     clips = for_video(descriptor, not share) if films else None
     if not isinstance(clips, VideoDiTF):
         clips = None

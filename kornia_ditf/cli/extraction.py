@@ -28,7 +28,7 @@ _LONGEST_NAME = 255  # bytes, on common file systems
 # Files that agree in these were made with the same settings.
 _SETTINGS = (
     *("name", "image_sha256", "identity", "descriptor_blocks", "timestep", "treatment"),
-    *("joined_blocks", "timesteps", "facet", "long_side", "options", "settings"),
+    *("joined_blocks", "timesteps", "facet", "projection", "long_side", "options", "settings"),
     *("frame", "clip", "every_frame"),
     *("ensemble", "prompt", "seed", "dtype", "massive_channels", "stored_as"),
 )

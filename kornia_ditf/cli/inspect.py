@@ -28,7 +28,7 @@ _Measured = Annotated[
 ]
 
 
-@options.describing("timesteps", "tiles", block=_Compared, blocks=_Measured)
+@options.describing("timesteps", "tiles", "projection", block=_Compared, blocks=_Measured)
 def inspect(
     images: options.Images,
     chosen: options.Chosen,

@@ -171,6 +171,14 @@ Preset = Annotated[
         "none.  [default: the preset kept for these weights]",
     ),
 ]
+ProjectionFile = Annotated[
+    str | None,
+    typer.Option(
+        "--projection",
+        metavar="FILE",
+        help="Reduce the channels by this projection; `kornia-ditf projection learn` writes one.",
+    ),
+]
 _SHARED: Mapping[str, Any] = {
     "backbone": Backbone,
     "source": Source,
@@ -190,6 +198,7 @@ _SHARED: Mapping[str, Any] = {
     "device": Device,
     "others": Others,
     "preset": Preset,
+    "projection": ProjectionFile,
 }
 """Options of every command that describes images, in the order of its help."""
 

@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from kornia_ditf.matching.verification import Verification
     from kornia_ditf.types import DescriptorMap, Matches
 
-_SHARED = (*("name", "identity", "timestep", "timesteps", "treatment", "facet", "joined_blocks"),)
+_SHARED = (
+    *(
+        "name",
+        "identity",
+        "timestep",
+        "timesteps",
+        "treatment",
+        "facet",
+        "joined_blocks",
+        "projection",
+    ),
+)
 """Metadata that say alike of descriptors that can be compared, as the block and its channels do."""
 
 

@@ -39,6 +39,8 @@ from kornia_ditf.loading.memory import LoadedModel, is_in_memory, take_apart
 from kornia_ditf.loading.source import as_folder, explain, is_hub_id, is_path, near_folder
 from kornia_ditf.loading.weight_file import as_file
 from kornia_ditf.matching.joint import PCA, check_pca
+from kornia_ditf.projection.descriptor import ProjectedDescriptor
+from kornia_ditf.projection.stored import Projection
 from kornia_ditf.registry import hookspecs
 from kornia_ditf.registry.catalogue import KINDS, AnySpec, Catalogue
 from kornia_ditf.registry.families import (
@@ -156,6 +158,7 @@ def create_descriptor(
     source: str | Path | Any = None,
     tiles: int = 1,
     pca: PCA | None = None,
+    projection: Projection | str | Path | None = None,
     **options: Any,
 ) -> DenseDescriptor:
     """Load a dense descriptor with its preset: a DiTF on a backbone, or whatever a plugin adds.
@@ -172,6 +175,8 @@ def create_descriptor(
             `TiledDescriptor`.
         pca: joint PCA with which `match_images` and matchers reduce pairs, see `joint_pca`; None
             takes the preset's, which is 0 (none) but for some fusions.
+        projection: reduce the channels by this projection, or the file of one; see
+            `learn_projection`.
         options: for a backbone, fields of `DiTFConfig` change the preset (`block`, `timestep` ...),
             `preset` is the file of a calibrated one or `"none"`, and all others go
             to its loader (`dtype`, `device`, `offload`, `revision`, `guidance` ...). For a fusion,
@@ -212,9 +217,12 @@ def create_descriptor(
         descriptor = _check_made(spec, load_spec(spec, places, options), DenseDescriptor)
     if pca is not None:
         descriptor.pca = check_pca(pca)
-    if tiles == 1:
-        return descriptor
-    return TiledDescriptor(descriptor, tiles, multiple=spec.pixels_per_token)
+    if tiles != 1:
+        descriptor = TiledDescriptor(descriptor, tiles, multiple=spec.pixels_per_token)
+    if projection is not None:
+        descriptor = ProjectedDescriptor(descriptor, projection)
+        descriptor.pca = check_pca(pca or 0)
+    return descriptor
 
 
 def create_ditf(
