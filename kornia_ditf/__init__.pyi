@@ -88,6 +88,7 @@ from .treatments import (
     parse_treatment,
 )
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
+from .types.shards import read_shards
 from .upsamplers import UpsampledDescriptor, Upsampler, UpsamplerSpec, parse_upsampler
 from .utils.picture import Picture, save_picture
 from .video.describe import VideoDiTF, describe_video
@@ -214,6 +215,7 @@ __all__ = [
     "propagate_points",
     "read_frames",
     "read_image",
+    "read_shards",
     "refine",
     "save_onnx",
     "save_picture",

@@ -212,6 +212,16 @@ _SHARED: Mapping[str, Any] = {
 }
 """Options of every command that describes images, in the order of its help."""
 
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        "--address",
+        metavar="ADDRESS",
+        help="Of the Ray cluster: auto on one of its nodes, or HOST:6379.  "
+        "[default: start one here]",
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Write one JSON document to standard output, no text.")
 ]
