@@ -33,6 +33,7 @@ from kornia_ditf.matchers import kornia_models
 from kornia_ditf.matchers.base import MatcherSpec
 from kornia_ditf.preprocess import read_image
 from kornia_ditf.registry import hookspecs, lookup, plugins
+from kornia_ditf.registry.matchers import missing_for
 
 DATA = Path("examples/data")
 
@@ -232,3 +233,19 @@ def test_a_plugin_can_register_matchers(monkeypatch: pytest.MonkeyPatch) -> None
     finally:
         monkeypatch.undo()
         lookup.forget_plugins()
+
+
+def test_features_in_the_contrib_modules_of_opencv_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import cv2
+
+    monkeypatch.delattr(cv2, "AKAZE_create", raising=False)
+    monkeypatch.setattr(cv2, "xfeatures2d", SimpleNamespace(), raising=False)
+    told = missing_for(find_matcher("akaze"))
+    assert "has no AKAZE without its contrib modules: pip uninstall -y opencv-" in told
+    assert told.endswith(("opencv-contrib-python", "opencv-contrib-python-headless"))
+    monkeypatch.setattr(cv2.xfeatures2d, "AKAZE_create", cv2.ORB_create, raising=False)
+    assert missing_for(find_matcher("akaze")) == ""
+    image = torch.rand(3, 64, 96)
+    assert len(load_matcher("akaze").match(image, image).scores) > 0
