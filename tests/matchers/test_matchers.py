@@ -207,6 +207,8 @@ class Wrong(ImageMatcher):
         (Matches(torch.zeros(2, 2), torch.zeros(3, 2), torch.ones(2)), "shape"),
         (Matches(torch.full((2, 2), torch.nan), torch.zeros(2, 2), torch.ones(2)), "NaN"),
         (Matches(torch.zeros(2, 2), torch.zeros(2, 2), torch.full((2,), torch.nan)), "NaN"),
+        (Matches(torch.zeros(2, 2), torch.zeros(2, 2) + 1j, torch.ones(2)), "complex numbers"),
+        (Matches(torch.zeros(2, 2), torch.full((2, 2), -99.0), torch.ones(2)), r"outside.*\(-99"),
     ],
 )
 def test_answers_that_are_no_matches_are_refused(answer: Any, told: str) -> None:
