@@ -50,12 +50,16 @@ from .matching.propagation import (
 from .matching.refinement import refine
 from .matching.verification import Verification, verify
 from .preprocess import as_image, fit_image, read_image
+from .projection.descriptor import ProjectedDescriptor
+from .projection.learn import learn_projection
+from .projection.stored import Projection
 from .protocols.evaluate import PairResult, evaluate_matches, evaluate_pair
 from .protocols.fitting import prepare_image
 from .protocols.presets import find_protocol, list_protocols
 from .protocols.protocol import Protocol
 from .protocols.select import select_pairs
 from .protocols.sequences import SequenceResult, evaluate_sequence
+from .registry.datasets import list_datasets, load_dataset
 from .registry.hookspecs import hookimpl
 from .registry.loggers import LoggedRun, LoggerSpec
 from .registry.lookup import (
@@ -64,9 +68,7 @@ from .registry.lookup import (
     find_backbone,
     find_descriptor,
     list_backbones,
-    list_datasets,
     list_descriptors,
-    load_dataset,
 )
 from .registry.matchers import find_matcher, list_matchers, load_matcher
 from .registry.treatments import find_treatment, list_treatments
@@ -85,6 +87,7 @@ from .treatments import (
     parse_treatment,
 )
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
+from .types.shards import read_shards
 from .utils.picture import Picture, save_picture
 from .video.describe import VideoDiTF, describe_video
 from .video.frames import VideoFrame, read_frames
@@ -132,6 +135,8 @@ __all__ = [
     "PairDataset",
     "PairResult",
     "Picture",
+    "ProjectedDescriptor",
+    "Projection",
     "Propagation",
     "Protocol",
     "RatioMatcher",
@@ -177,6 +182,7 @@ __all__ = [
     "fit_image",
     "hookimpl",
     "joint_pca",
+    "learn_projection",
     "list_backbones",
     "list_datasets",
     "list_descriptors",
@@ -201,6 +207,7 @@ __all__ = [
     "propagate_points",
     "read_frames",
     "read_image",
+    "read_shards",
     "refine",
     "save_onnx",
     "save_picture",

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_ditf.errors import CaptureError, DiTFError, ImageError, InvalidArgumentError
+from kornia_ditf.matching.joint import PCA
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.types import DescriptorMap, Discarded, Frame
 from kornia_ditf.types.prepared import PreparedImage
@@ -35,6 +36,9 @@ class DenseDescriptor(nn.Module, ABC):
 
     save_frozen: bool = False
     """Whether `state_dict` also holds the parts that are frozen, such as a backbone's weights."""
+
+    pca: PCA = 0
+    """Joint PCA by which `match_images` and studies reduce pairs, see `joint_pca`; 0 for none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -281,7 +285,8 @@ def join_maps(
         weights: one number per map; None weighs all alike.
     """
     data = fuse([each.data for each in maps], weights or [1.0] * len(maps))
-    return DescriptorMap(data, maps[0].frame, _join_discarded(maps))
+    parts = chain.from_iterable(each.parts or (each.data.shape[1],) for each in maps)
+    return DescriptorMap(data, maps[0].frame, _join_discarded(maps), parts=tuple(parts))
 
 
 def mean_maps(maps: Sequence[DescriptorMap]) -> DescriptorMap:
@@ -296,7 +301,7 @@ def mean_maps(maps: Sequence[DescriptorMap]) -> DescriptorMap:
         for image in zip(*(each.discarded for each in maps), strict=True)
     ]
     data = torch.stack([each.data.float() for each in maps]).mean(0)
-    return DescriptorMap(data, maps[0].frame, tuple(discarded))
+    return DescriptorMap(data, maps[0].frame, tuple(discarded), parts=maps[0].parts)
 
 
 def _join_discarded(maps: Sequence[DescriptorMap]) -> tuple[Discarded, ...]:
@@ -369,6 +374,7 @@ class DescriptorSpec:
         options: where `load` passes its options on, returns the function that takes them and the
             dataclass whose fields the others are, so that names and values can be checked before
             a weight is loaded.
+        pca: the descriptor's `pca`, known before it is loaded.
     """
 
     name: str
@@ -381,6 +387,7 @@ class DescriptorSpec:
     in_memory: InMemory | None = None
     protocol: str = ""
     options: Callable[[], tuple[Callable[..., Any], type]] | None = None
+    pca: PCA = 0
 
     def __post_init__(self) -> None:
         check_spec(self, ("name", "source", "license"))

@@ -25,11 +25,13 @@ from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.learned import learned_tensors
 from kornia_ditf.massive import (
     find_massive_channels,
+    mark_massive_channels,
 )
 from kornia_ditf.noise import draw_image_noise, exact_pixels
 from kornia_ditf.preprocess import ImageLike, as_image, fit_image
 from kornia_ditf.tap import checking_every_capture
 from kornia_ditf.treatments import describe_tap, learn_from_blank
+from kornia_ditf.treatments.steps import discard
 from kornia_ditf.types import Conditioning, DescriptorMap, Discarded, Frame, Tap
 from kornia_ditf.types.prepared import PreparedImage
 from kornia_ditf.utils.isolation import eager
@@ -288,14 +290,19 @@ class DiTF(DiscardingDescriptor):
         known = self.known_channels(block)
         if known is not None:
             return self._finish(block, tap, frame, known.channels, (known,) * len(tap.x))
-        settle_checks()
-        maps = []
-        for image in tap.rows():
-            channels = find_massive_channels(image.x)
-            found = Discarded(channels, "this image")
-            maps.append(self._finish(block, image, frame, channels, (found,)))
-        data = torch.cat([each.data for each in maps])
-        return DescriptorMap(data, frame, tuple(each.discarded[0] for each in maps))
+        marked = mark_massive_channels(tap.x)
+        found = tuple(Discarded(each, "this image") for each in marked)
+        steps = self.config.steps
+        if not steps.learns and all(
+            step.spec.apply is discard for step in steps.steps if step.wants("channels")
+        ):
+            return describe_tap(tap, frame, steps, marked, found)
+        settle_checks()  # other steps take the channels' numbers
+        maps = [
+            self._finish(block, image, frame, each.channels, (each,))
+            for image, each in zip(tap.rows(), found, strict=True)
+        ]
+        return DescriptorMap(torch.cat([each.data for each in maps]), frame, found)
 
     def _finish(
         self,

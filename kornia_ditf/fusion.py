@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kornia_ditf.dense import DenseDescriptor, join_maps
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.matching.joint import PCA, check_pca
 from kornia_ditf.preprocess import ImageLike
 from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.utils.checks import check_integer
@@ -35,9 +36,11 @@ class FusedDescriptor(DenseDescriptor):
         weights: one number per part, not negative and not all zero; None weighs all alike.
         grid: where the parts' grids differ, all are resampled (bilinear, align_corners=False) to
             the `finest` of them, to the `first` part's, or to stated (rows, columns).
+        pca: joint PCA by which pairs are reduced when they are matched, in all or by part; see
+            `joint_pca`.
 
     Raises:
-        InvalidArgumentError: there is no part, or a weight or the grid is wrong.
+        InvalidArgumentError: there is no part, or a weight, the grid or `pca` is wrong.
 
     Example:
         >>> from kornia_ditf import create_descriptor
@@ -53,6 +56,7 @@ class FusedDescriptor(DenseDescriptor):
         *,
         weights: Sequence[float] | None = None,
         grid: Grid = "finest",
+        pca: PCA = 0,
     ) -> None:
         super().__init__()
         if not parts or not all(isinstance(part, DenseDescriptor) for part in parts):
@@ -60,6 +64,7 @@ class FusedDescriptor(DenseDescriptor):
         self.parts = nn.ModuleList(parts)
         self.weights = _check_weights(weights, len(parts))
         self.grid = _check_grid(grid)
+        self.pca = check_pca(pca)
 
     __repr__ = nn.Module.__repr__
 
@@ -68,30 +73,35 @@ class FusedDescriptor(DenseDescriptor):
 
     @property
     def width(self) -> int:
-        return sum(part.width for part in self._parts)
+        return sum(part.width for part in self.descriptors)
 
     @property
     def identity(self) -> str | None:
-        names = [part.identity for part in self._parts]
+        names = [part.identity for part in self.descriptors]
         if None in names:
             return None
         return f"fused {self.weights} {self.grid} of {names}"
 
     @property
-    def _parts(self) -> list[DenseDescriptor]:
+    def descriptors(self) -> list[DenseDescriptor]:
+        """The parts."""
         return [part for part in self.parts if isinstance(part, DenseDescriptor)]
 
     @property
     def long_side(self) -> int | None:
-        return self._parts[0].long_side
+        return self.descriptors[0].long_side
 
     def with_long_side(self, long_side: int) -> FusedDescriptor:
         ratio = long_side / (self.long_side or long_side)
         parts = [
             part.with_long_side(round((part.long_side or long_side) * ratio))
-            for part in self._parts
+            for part in self.descriptors
         ]
-        return FusedDescriptor(parts, weights=self.weights, grid=self.grid)
+        return self.of(parts)
+
+    def of(self, parts: Sequence[DenseDescriptor]) -> FusedDescriptor:
+        """Return the same fusion of other parts."""
+        return FusedDescriptor(parts, weights=self.weights, grid=self.grid, pca=self.pca)
 
     def forward(
         self, image: ImageLike, prompts: str | Sequence[str] | None = None
@@ -109,12 +119,12 @@ class FusedDescriptor(DenseDescriptor):
             InvalidArgumentError: an image or the prompts do not fit one of the parts.
             ImageError: a file cannot be read, or an image is too small for one of the parts.
         """
-        return self._fuse([part(image, prompts) for part in self._parts])
+        return self._fuse([part(image, prompts) for part in self.descriptors])
 
     def describe_together(
         self, images: Sequence[ImageLike], prompts: str | Sequence[str] | None = None
     ) -> list[DescriptorMap]:
-        by_part = [part.describe_together(images, prompts) for part in self._parts]
+        by_part = [part.describe_together(images, prompts) for part in self.descriptors]
         return [self._fuse(maps) for maps in zip(*by_part, strict=True)]
 
     def _fuse(self, maps: Sequence[DescriptorMap]) -> DescriptorMap:
@@ -150,10 +160,12 @@ class Fusion:
         plugins: a part's name to the distribution that adds it, where it is no built-in one.
         weights: one number per part.
         grid: see `FusedDescriptor`.
+        pca: likewise.
         width: channels, all parts together.
         pixels_per_token: of the finest part.
         source: where the numbers come from.
         license: of the weights.
+        protocol: name of the evaluation protocol that the numbers were published for.
     """
 
     name: str
@@ -162,10 +174,12 @@ class Fusion:
     plugins: Mapping[str, str] = field(default_factory=dict)
     weights: tuple[float, ...] | None = None
     grid: Grid = "finest"
+    pca: PCA = 0
     width: int
     pixels_per_token: int
     source: str
     license: str
+    protocol: str = ""
 
 
 def load_fusion(
@@ -211,6 +225,7 @@ def load_fusion(
         parts,
         weights=fusion.weights if weights is None else weights,
         grid=fusion.grid if grid is None else grid,
+        pca=fusion.pca,
     )
 
 
@@ -235,6 +250,20 @@ FUSIONS = (
         pixels_per_token=14,
         source="uncalibrated; equal weights of the two presets flux.1-dev and dinov2-base",
         license="FLUX.1 [dev] Non-Commercial License; Apache-2.0",
+    ),
+    Fusion(
+        name="ditf-dino-dagger",
+        parts=("flux.1-dev-960", "dinov2-base"),
+        plugins={"dinov2-base": "kornia-ditf-dino"},
+        pca=1280,
+        width=3072 + 768,
+        pixels_per_token=14,
+        source="uncalibrated; rows marked with a dagger of DiTF (arXiv 2505.18584, second-hand): "
+        "DINOv2's tokens of layer 11, joint PCA to 1280. Assumed: DINOv2-B at sd-dino's 840 "
+        "pixels, equal weights, PCA of the tokens of both together (sd-dino reduces the diffusion "
+        "model's alone: pca=(1280, 0))",
+        license="FLUX.1 [dev] Non-Commercial License; Apache-2.0",
+        protocol="ditf-spair-dagger",
     ),
 )
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError, MassiveChannelsWarning
 from kornia_ditf.types import Tap
+from kornia_ditf.utils.values import require
 
 MIN_RATIO = 8.0
 """How far above the median channel a channel must stand, by default.
@@ -69,7 +70,7 @@ class ChannelStatistics:
         """Return the reasons to look at the massive channels before they are discarded."""
         found = self.massive()
         partly = [channel for channel in found if self.image_share[channel] < 1]
-        many = f"{len(found)} of {len(self.magnitude)} channels are massive; one to three are usual"
+        many = _many(len(found), len(self.magnitude))
         some = "channels are massive in some images only: " + ", ".join(
             f"{channel} in {self.image_share[channel]:.0%}" for channel in partly
         )
@@ -134,18 +135,11 @@ class ChannelRecorder:
             raise InvalidArgumentError("tokens must be finite, got NaN or infinity among them")
         for image in tokens.detach():
             size = image.float().abs()
-            mean = size.mean(0).cpu()
-            least = 0.5 * self.min_ratio * size.median(1, keepdim=True).values
-            share = (size > least).float().mean(0).cpu()
-            floor = size.kthvalue(1 + len(size) // 10, 0).values.cpu()
-            self._means.append(mean)
+            mean, share, massive = _mark(size, self.min_ratio, self.min_token_share)
+            self._means.append(mean.cpu())
             self._variances.append(size.var(0, correction=0).cpu())
-            self._shares.append(share)
-            # A massive channel is nearly constant, so at their least it stands even further
-            # above channels of the same mean that vary over the tokens.
-            apart = _stands_apart(mean) | _stands_apart(floor)
-            large = (mean >= self.min_ratio * mean.median()) & (mean > 0)
-            self._massive.append(large & (share >= self.min_token_share) & apart)
+            self._shares.append(share.cpu())
+            self._massive.append(massive.cpu())
 
     def compute(self) -> ChannelStatistics:
         """Return the statistics over all images so far.
@@ -169,6 +163,42 @@ class ChannelRecorder:
         )
 
 
+def mark_massive_channels(tokens: Tensor) -> Tensor:
+    """Mark the massive channels of each image, without waiting for the tokens' device.
+
+    Args:
+        tokens: a block's input, shape (B, N, D).
+
+    Returns:
+        bool, shape (B, D), on the tokens' device.
+
+    Warns:
+        MassiveChannelsWarning: unusually many are found; for an accelerator's values, when the
+            descriptors are first read.
+    """
+    sizes = tokens.detach().float().abs()
+    marked = torch.stack([_mark(size, MIN_RATIO, MIN_TOKEN_SHARE)[2] for size in sizes])
+    most = marked.sum(1).amax()
+
+    def warn() -> None:
+        _warn(_many(int(most), marked.shape[1]))
+
+    require(most <= USUAL_COUNT, warn)
+    return marked
+
+
+def _mark(size: Tensor, min_ratio: float, min_token_share: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean, share of tokens and which are massive, (D,) each, of |x| of an image (N, D)."""
+    mean = size.mean(0)
+    share = (size > 0.5 * min_ratio * size.median(1, keepdim=True).values).float().mean(0)
+    # A massive channel is nearly constant, so at their least it stands even further above channels
+    # of the same mean that vary over the tokens.
+    floor = size.kthvalue(1 + len(size) // 10, 0).values
+    apart = _stands_apart(mean) | _stands_apart(floor)
+    large = (mean >= min_ratio * mean.median()) & (mean > 0)
+    return mean, share, large & (share >= min_token_share) & apart
+
+
 def _stands_apart(sizes: Tensor) -> Tensor:
     """Mark the largest of (D,) sizes where a gap separates them from the bulk."""
     width = len(sizes)
@@ -186,9 +216,9 @@ def _stands_apart(sizes: Tensor) -> Tensor:
     gap = height[:most] - height[1 : 1 + most]
     needed = (MIN_GAP + 160 / width) * spread  # the spread of few channels is less certain
     wide = gap >= needed.clamp(0.69, 2.3)  # a factor of 2 at least, and of 10 always suffices
-    if bool(wide.any()):
-        marked[order[: int(wide.nonzero().max()) + 1]] = True
-    return marked
+    rank = torch.arange(width, device=sizes.device)
+    last = torch.where(wide, rank[:most] + 1, 0).amax()
+    return marked.scatter(0, order, rank < last)
 
 
 def find_massive_channels(
@@ -254,13 +284,21 @@ def channels_of_gates(gates: Tensor, *, min_ratio: float = MIN_RATIO) -> tuple[i
 def warn_of_doubts(statistics: ChannelStatistics) -> ChannelStatistics:
     """Warn where massive channels that are about to be discarded should be looked at first."""
     for doubt in statistics.doubts():
-        warnings.warn(
-            f"{doubt}; look at them with `kornia-ditf inspect`, and name those to discard by "
-            "massive_channels=(...)",
-            MassiveChannelsWarning,
-            stacklevel=3,
-        )
+        _warn(doubt)
     return statistics
+
+
+def _many(found: int, width: int) -> str:
+    return f"{found} of {width} channels are massive; one to three are usual"
+
+
+def _warn(doubt: str) -> None:
+    warnings.warn(
+        f"{doubt}; look at them with `kornia-ditf inspect`, and name those to discard by "
+        "massive_channels=(...)",
+        MassiveChannelsWarning,
+        stacklevel=4,
+    )
 
 
 def _record(tokens: Tensor | Sequence[Tensor], recorder: ChannelRecorder) -> ChannelStatistics:
@@ -269,13 +307,19 @@ def _record(tokens: Tensor | Sequence[Tensor], recorder: ChannelRecorder) -> Cha
     return recorder.compute()
 
 
-def discard_channels(tap: Tap, channels: Sequence[int]) -> Tap:
+def discard_channels(tap: Tap, channels: Sequence[int] | Tensor) -> Tap:
     """Zero channels of a tap's tokens.
+
+    Args:
+        tap: of B images.
+        channels: numbers of channels; or those of each image, bool, shape (B, D).
 
     Raises:
         InvalidArgumentError: a channel is out of range.
     """
     # Before normalisation: afterwards the spike has already set every other channel's variance.
+    if isinstance(channels, Tensor):
+        return replace(tap, x=tap.x.masked_fill(channels[:, None], 0))
     return replace(tap, x=tap.x * kept_channels(tap, channels))
 
 

@@ -58,6 +58,7 @@ class TiledDescriptor(DenseDescriptor):
                 "images: give it a long_side"
             )
         self.base, self.tiles, self.multiple, self.overlap = base, tiles, multiple, overlap
+        self.pca = base.pca
 
     def extra_repr(self) -> str:
         return f"tiles={self.tiles}, overlap={self.overlap}, base={self.base!r}"
@@ -83,7 +84,7 @@ class TiledDescriptor(DenseDescriptor):
 
     def with_long_side(self, long_side: int) -> TiledDescriptor:
         side = max(self.multiple, round(long_side / self.tiles))
-        return self._of(self.base.with_long_side(side))
+        return self.of(self.base.with_long_side(side))
 
     def forward(
         self, image: ImageLike, prompts: str | Sequence[str] | None = None
@@ -102,6 +103,7 @@ class TiledDescriptor(DenseDescriptor):
         rows, columns = (self._starts(length) for length in fitted.shape[2:])
         data = weight = torch.zeros(0)
         discarded: tuple[Discarded, ...] = ()
+        parts: tuple[int, ...] = ()
         for top in rows:
             for left in columns:
                 tile = fitted[:, :, top : top + self._side, left : left + self._side]
@@ -118,24 +120,25 @@ class TiledDescriptor(DenseDescriptor):
                     grid = [length // pitch for length in fitted.shape[2:]]
                     data = maps.data.new_zeros(len(fitted), maps.data.shape[1], *grid)
                     weight = maps.data.new_zeros(grid)
-                    discarded = maps.discarded
+                    discarded, parts = maps.discarded, maps.parts
                 ramps = [self._ramp(count, pitch) for count in maps.grid]
                 faded = (ramps[0][:, None] * ramps[1]).to(maps.data)
                 y, x = top // pitch, left // pitch
                 place = (slice(y, y + maps.grid[0]), slice(x, x + maps.grid[1]))
                 data[:, :, *place] += maps.data * faded
                 weight[place] += faded
-        return DescriptorMap(data.div_(weight), frame, discarded)
+        return DescriptorMap(data.div_(weight), frame, discarded, parts=parts)
 
     def describe_together(
         self, images: Sequence[ImageLike], prompts: str | Sequence[str] | None = None
     ) -> list[DescriptorMap]:
         pixels = [as_image(image) for image in images]
         told = one_prompt_each(prompts, len(images))
-        tiled = self._of(_settled(self.base, pixels, prompts))
+        tiled = self.of(_settled(self.base, pixels, prompts))
         return [tiled(image, prompt) for image, prompt in zip(pixels, told, strict=True)]
 
-    def _of(self, base: DenseDescriptor) -> TiledDescriptor:
+    def of(self, base: DenseDescriptor) -> TiledDescriptor:
+        """Return the same tiles of another descriptor."""
         return TiledDescriptor(base, self.tiles, multiple=self.multiple, overlap=self.overlap)
 
     def _starts(self, length: int) -> list[int]:
@@ -160,12 +163,7 @@ def _settled(
 ) -> DenseDescriptor:
     """Find massive channels that are not known once, in whole images, and not tile by tile."""
     if isinstance(base, FusedDescriptor):
-        parts = [
-            _settled(part, images, prompts)
-            for part in base.parts
-            if isinstance(part, DenseDescriptor)
-        ]
-        return FusedDescriptor(parts, weights=base.weights, grid=base.grid)
+        return base.of([_settled(part, images, prompts) for part in base.descriptors])
     if not isinstance(base, DiTF) or not base.config.steps.discards:
         return base
     channels = base.massive_channels()

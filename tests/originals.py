@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -114,9 +115,40 @@ def as_sd3(weights: Mapping[str, Tensor]) -> Weights:
     return new.made
 
 
-def weights_of(folder: Path) -> Weights:
+_VAE = (
+    (r"(en|de)coder\.(?:down|up)_blocks\.(\d+)\.resnets\.(\d+)", r"\1coder.LEVEL\2.block.\3"),
+    (r"(?:down|up)_blocks\.(\d+)\.(down|up)samplers\.0", r"LEVEL\1.\2sample"),
+    (r"mid_block\.resnets\.0", "mid.block_1"),
+    (r"mid_block\.resnets\.1", "mid.block_2"),
+    (r"mid_block\.attentions\.0\.group_norm", "mid.attn_1.norm"),
+    (r"mid_block\.attentions\.0\.to_([qkv])", r"mid.attn_1.\1"),
+    (r"mid_block\.attentions\.0\.to_out\.0", "mid.attn_1.proj_out"),
+    ("conv_shortcut", "nin_shortcut"),
+    ("conv_norm_out", "norm_out"),
+)
+
+
+def as_ldm_vae(weights: Mapping[str, Tensor]) -> Weights:
+    """Name a VAE as latent diffusion did: levels of the decoder count from the image."""
+    levels = len({name.split(".")[2] for name in weights if name.startswith("decoder.up_blocks")})
+    made = Weights()
+    for name, value in weights.items():
+        own = name
+        for pattern, replacement in _VAE:
+            own = re.sub(pattern, replacement, own)
+        level = re.search(r"LEVEL(\d+)", own)
+        if level is not None:
+            up = name.startswith("decoder")
+            number = levels - 1 - int(level[1]) if up else int(level[1])
+            own = own.replace(level[0], f"{'up' if up else 'down'}.{number}")
+        attends = "attn_1" in own and value.ndim == 2
+        made[own] = value[..., None, None] if attends else value
+    return made
+
+
+def weights_of(folder: Path, part: str = "transformer") -> Weights:
     found: Weights = {}
-    for shard in (folder / "transformer").glob("*.safetensors"):
+    for shard in (folder / part).glob("*.safetensors"):
         found |= load_file(shard)
     return found
 

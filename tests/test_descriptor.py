@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +12,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.config import DiTFConfig
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import ImageError, InvalidArgumentError
-from kornia_ditf.fusion import FusedDescriptor
 from kornia_ditf.massive import discard_channels
 from kornia_ditf.noise import RectifiedFlow, draw_image_noise
 from kornia_ditf.preprocess import as_image, fit_image
@@ -472,53 +469,6 @@ def test_neither_default_dtype_nor_autocast_changes_a_descriptor(dtype: torch.dt
     if dtype != torch.float64:
         with torch.autocast("cpu", dtype=dtype):
             assert torch.equal(create_ditf("nano", long_side=64)(image).data, expected.data)
-
-
-class Reads(TorchDispatchMode):
-    """Counts the operations by which a host reads what a device has computed."""
-
-    names = ("_local_scalar_dense", "nonzero", "isin", "masked_select", "unique", "equal")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        if any(name.startswith(read) for read in self.names):
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("family", ["nano", "flux", "sd3", "dit", "pixart-alpha"])
-def test_describing_reads_nothing_back_after_the_first_image(
-    family: str, tiny_checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kornia_ditf.utils.values.is_host", lambda device: False)
-    ditf = create_ditf(tiny_checkpoint(family), block=2, long_side=64, massive_channels=(3,))
-    image = torch.rand(1, 3, 64, 48)
-    expected = ditf(image).data
-    lists: list[Tensor] = []
-    with Reads() as reads, monkeypatch.context() as patch:
-        patch.setattr(Tensor, "tolist", lambda tensor: lists.append(tensor))
-        described = ditf(image)
-    assert not reads.found and not lists
-    assert len(described.checks) == 2
-    described.check()
-    assert torch.equal(described.data, expected) and not described.checks
-
-
-def test_what_was_not_read_is_raised_with_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kornia_ditf.utils.values.is_host", lambda device: False)
-    ditf = create_ditf("nano", long_side=32, block=1)
-    ditf = DiTF(ditf.backbone, replace(ditf.config, massive_channels=()))
-    wrong = ditf(torch.full((2, 3, 32, 32), 2.0))
-    for use in (wrong.check, lambda: wrong[1].tokens, lambda: wrong.at(torch.zeros(1, 1, 2))):
-        with pytest.raises(InvalidArgumentError, match="got values from 2 to 2"):
-            use()
-    fused = FusedDescriptor([ditf, ditf])(torch.full((1, 3, 32, 32), float("nan")))
-    with pytest.raises(InvalidArgumentError, match="must be finite"):
-        fused.check()
 
 
 def test_a_capture_is_compared_with_the_attention_once_or_always(

@@ -22,7 +22,7 @@ from kornia_ditf.loading.latents import (
 from kornia_ditf.loading.memory import LoadedModel, LoadedPromptEncoder
 from kornia_ditf.loading.plan import LoadingPlan, plan_loading
 from kornia_ditf.loading.prompts import CachedPromptEncoder
-from kornia_ditf.loading.single_file import infer_config, load_single_file
+from kornia_ditf.loading.single_file import infer_config, load_own_vae, load_single_file
 from kornia_ditf.loading.weight_file import WeightFile, as_file
 from kornia_ditf.loading.weights import Layout, load_transformer
 from kornia_ditf.noise import VariancePreserving
@@ -134,13 +134,16 @@ class DiffusersBackbone(DeclaredBackbone):
                 last_block=block,
                 dtype=dtype,
                 quantization_config=quantization_config,
+                subfolder=cls.transformer_folder(checkpoint, options),
             )
         else:
             own = cls._file_config(file, checkpoint, architecture)
             transformer = load_single_file(file, cls.layout(), own, last_block=block, dtype=dtype)
-        vae = cls.load_vae(checkpoint)
+        own_vae = None if file is None else load_own_vae(file, cls.vae_class, checkpoint)
+        vae = cls.load_vae(checkpoint) if own_vae is None else own_vae
         encoder = cls._cached_prompts(checkpoint, dtype, to)
         backbone = cls(transformer, vae, **{"prompt_encoder": encoder, **own_options, **options})
+        backbone._check_channels(checkpoint.source)
         backbone.identity = checkpoint.identity
         if file is not None:
             backbone.identity = f"{file.identity} {backbone.identity}"
@@ -169,13 +172,7 @@ class DiffusersBackbone(DeclaredBackbone):
         encoder = cls._prompt_encoder(options.pop("prompt_encoder", loaded.pipeline), loaded)
         known = {"prompt_encoder": encoder, **cls.checkpoint_options(files)}
         made = cls(loaded.model, loaded.vae, **{**known, **options})
-        channels = None if loaded.vae is None else latent_channels(loaded.vae)
-        if channels not in (None, made.latent_channels):
-            raise InvalidArgumentError(
-                f"{loaded.source} takes {made.latent_channels} channels and its VAE gives "
-                f"{channels}: models for inpainting, control or image-to-video read more than an "
-                "image, and are not supported"
-            )
+        made._check_channels(loaded.source)
         return made
 
     @classmethod
@@ -210,6 +207,7 @@ class DiffusersBackbone(DeclaredBackbone):
             architecture=architecture,
             vae_class=cls.vae_class,
             file=None if file is None or known is None else (file, known),
+            folder=cls.transformer_folder(checkpoint, {}),
         )
 
     @classmethod
@@ -235,8 +233,8 @@ class DiffusersBackbone(DeclaredBackbone):
         checkpoint: Checkpoint,
         architecture: Mapping[str, Mapping[str, Any]] | None,
     ) -> dict[str, Any]:
-        known = [architecture["transformer"]] if architecture else []
-        found = infer_config(file, cls.layout(), cls.blocks_from, known) if known else None
+        known = architecture["transformer"] if architecture else None
+        found = infer_config(file, cls.layout(), cls.blocks_from, known)[0] if known else None
         return found or checkpoint.json("transformer/config.json")
 
     @classmethod
@@ -274,6 +272,15 @@ class DiffusersBackbone(DeclaredBackbone):
             device=device,
             modules=cls.pipeline_modules,
         )
+
+    def _check_channels(self, source: str) -> None:
+        channels = None if self.vae is None else latent_channels(self.vae)
+        if channels not in (None, self.latent_channels):
+            raise InvalidArgumentError(
+                f"{source} takes {self.latent_channels} channels and its VAE gives {channels}: "
+                "models for inpainting, control or image-to-video read more than an image, and "
+                "are not supported"
+            )
 
     def _place(self, device: torch.device, offload: bool | str) -> Self:
         if not offload:

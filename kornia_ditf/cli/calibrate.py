@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kornia_ditf.cli import options, output
+from kornia_ditf.cli import options, output, values
 from kornia_ditf.cli.progress import StageProgress
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ _Treatments = Annotated[
 
 @options.describing(
     *("backbone", "block", "timestep", "facet", "tiles", "long_side", "ensemble", "preset"),
+    "projection",
     blocks=Annotated[
         str | None, _list_option("Blocks to try, such as 3,5 or 0-8, or all.  [default: all]")
     ],
@@ -182,7 +183,7 @@ def calibrate(
             exhaustive=exhaustive,
             progress=progress,
         )
-    hub = hub_options(options.read_others(chosen.others))
+    hub = hub_options(values.read_others(chosen.others))
     preset = make_preset(identify(spec, chosen.source, ditf, hub), spec, ditf, aim, found)
     _finish(spec, preset, found, cost, grid, aim, out, use, as_json)
 
@@ -249,11 +250,11 @@ def _read_grid(
     treatments = [find_treatment(each) for each in chosen.treatment or ()]
 
     def numbers(option: str, text: str | None, kind: Callable[[str], float]) -> Any:
-        return None if text is None else options.read_numbers(option, text, kind)
+        return None if text is None else values.read_numbers(option, text, kind)
 
     return Grid.of(
         spec,
-        blocks=tuple(options.read_blocks(chosen.blocks or "all", spec.blocks)),
+        blocks=tuple(values.read_blocks(chosen.blocks or "all", spec.blocks)),
         timesteps=numbers("--timesteps", chosen.timesteps, float),
         long_sides=numbers("--long-sides", long_sides, int),
         treatments=tuple(treatments) or _usual_treatments(),
@@ -308,7 +309,7 @@ def _task_of_dataset(
     from kornia_ditf.calibration.samples import labelled
     from kornia_ditf.datasets.pairs import PairDataset
     from kornia_ditf.errors import InvalidArgumentError
-    from kornia_ditf.registry.lookup import load_dataset
+    from kornia_ditf.registry.datasets import load_dataset
 
     if root is None:
         raise InvalidArgumentError("--dataset needs --root FOLDER, the folder that holds it")

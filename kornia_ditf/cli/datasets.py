@@ -28,7 +28,7 @@ def _list_by_default(context: typer.Context, as_json: options.Json = False) -> N
 @app.command("list")
 def list_installed(as_json: options.Json = False) -> None:
     """List the data sets that can be read, their layouts, and how to get them."""
-    from kornia_ditf.registry.lookup import list_datasets
+    from kornia_ditf.registry.datasets import list_datasets
 
     specs = list_datasets().values()
     if as_json:
@@ -92,7 +92,7 @@ def check(
 def _find(path: Path, name: str | None) -> DatasetSpec:
     from kornia_ditf.datasets.checking import recognise
     from kornia_ditf.errors import DatasetError
-    from kornia_ditf.registry.lookup import find_dataset, list_datasets
+    from kornia_ditf.registry.datasets import find_dataset, list_datasets
 
     if name is not None:
         return find_dataset(name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kornia_ditf.cli import options
+from kornia_ditf.cli import options, values
 
 if TYPE_CHECKING:
     from kornia_ditf.massive import ChannelStatistics
@@ -28,7 +28,7 @@ _Measured = Annotated[
 ]
 
 
-@options.describing("timesteps", "tiles", block=_Compared, blocks=_Measured)
+@options.describing("timesteps", "tiles", "projection", block=_Compared, blocks=_Measured)
 def inspect(
     images: options.Images,
     chosen: options.Chosen,
@@ -89,7 +89,7 @@ def inspect(
             f"inspect looks into the blocks of a Diffusion Transformer, and {spec.name} is none; "
             "name a backbone"
         )
-    numbers = options.read_blocks(chosen.blocks or "all", spec.blocks)
+    numbers = values.read_blocks(chosen.blocks or "all", spec.blocks)
     side = options.side_in_pixels(chosen.long_side, spec)
     pictures = [read_fitting(path, side, spec.pixels_per_token) for path in images]
     if out is not None:

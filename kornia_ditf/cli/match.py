@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kornia_ditf.cli import match_folder, options
+from kornia_ditf.cli import match_folder, options, values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,6 +62,14 @@ def match(
             "sizes of a third to three times ('scales'), 'both' or 'none'.",
         ),
     ] = "both",
+    pca: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="Reduce the tokens of both images together to their first N principal "
+            "components; N,N reduces each joined block or descriptor.  [default: preset]",
+        ),
+    ] = None,
     refine: Annotated[
         int | None,
         typer.Option(
@@ -100,12 +108,13 @@ def match(
     from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.cli.stored import is_stored, match_stored
-    from kornia_ditf.search.verified import check_search, match_images
+    from kornia_ditf.search.variants import check_search
+    from kornia_ditf.search.verified import match_images
     from kornia_ditf.utils import provenance
     from kornia_ditf.utils.picture import save_picture
     from kornia_ditf.viz.matches import draw_matches
 
-    paths = (image_a, image_b)
+    paths, reduced = (image_a, image_b), values.read_pca(pca)
     prompts = _check_arguments(chosen.prompt, picture, json_file, limit, min_score)
     match_folder.check_exports(export or (), inputs=paths)
     if any(map(is_stored, paths)):
@@ -119,6 +128,7 @@ def match(
             block=chosen.block,
             device=chosen.device,
             min_score=min_score,
+            pca=reduced or 0,
             json_file=json_file,
             as_json=as_json,
         )
@@ -127,11 +137,11 @@ def match(
         from kornia_ditf.cli.matchers import match_with
 
         own = chosen.but(device=None, long_side=None, others=None).flags
-        others: dict[str, Any] = {"--min-score": min_score, "--refine": refine}
+        others: dict[str, Any] = {"--min-score": min_score, "--refine": refine, "--pca": pca}
         refuse({**own, **others}, "with --matcher type --option KEY=VALUE")
         given = {"device": chosen.device, "long_side": chosen.long_side or None}
         given = {key: value for key, value in given.items() if value is not None}
-        given |= options.read_others(chosen.others)
+        given |= values.read_others(chosen.others)
         match_with(matcher, paths, given, picture, json_file, limit, export or (), as_json)
         return
     kind = check_search(search)
@@ -160,6 +170,7 @@ def match(
             maps=maps,
             min_score=min_score,
             zoom=refine,
+            pca=reduced,
         )
     found, threshold_px = searched.matches, searched.threshold
     fits = len(found) >= MIN_MATCHES and searched.verification.matrix is not None
@@ -184,6 +195,7 @@ def match(
         },
         "min_score": min_score,
         "refine": refine,
+        "pca": descriptor.pca if reduced is None else reduced,
         "search": {
             "kind": kind,
             "chosen": searched.chosen,

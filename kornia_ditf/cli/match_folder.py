@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kornia_ditf.cli import failures, options
+from kornia_ditf.cli import failures, options, values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,7 +117,7 @@ def match_folder(
     check_exports(targets)
     own = {"device": device, "dtype": dtype, "long_side": long_side or None, "tiles": tiles}
     chosen = {key: value for key, value in own.items() if value is not None}
-    chosen |= options.read_others(others)
+    chosen |= values.read_others(others)
     stages = progress.Stages()
     with stages.stage("load"):
         loaded = load_matcher(matcher, **chosen)

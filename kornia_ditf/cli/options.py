@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from kornia_ditf.cli.values import read_blocks, read_numbers, read_others
 
 if TYPE_CHECKING:
     from kornia_ditf.backbones.spec import BackboneSpec
@@ -170,6 +171,14 @@ Preset = Annotated[
         "none.  [default: the preset kept for these weights]",
     ),
 ]
+ProjectionFile = Annotated[
+    str | None,
+    typer.Option(
+        "--projection",
+        metavar="FILE",
+        help="Reduce the channels by this projection; `kornia-ditf projection learn` writes one.",
+    ),
+]
 _SHARED: Mapping[str, Any] = {
     "backbone": Backbone,
     "source": Source,
@@ -189,9 +198,20 @@ _SHARED: Mapping[str, Any] = {
     "device": Device,
     "others": Others,
     "preset": Preset,
+    "projection": ProjectionFile,
 }
 """Options of every command that describes images, in the order of its help."""
 
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        "--address",
+        metavar="ADDRESS",
+        help="Of the Ray cluster: auto on one of its nodes, or HOST:6379.  "
+        "[default: start one here]",
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Write one JSON document to standard output, no text.")
 ]
@@ -318,52 +338,6 @@ def describing(
     return decorate
 
 
-def read_blocks(text: str, count: int) -> list[int]:
-    """Read a list of blocks such as `3,5`, `0-8` or `all`.
-
-    Raises:
-        InvalidArgumentError: it is none, or a block is out of range.
-    """
-    from kornia_ditf.errors import InvalidArgumentError
-
-    if not count:
-        raise InvalidArgumentError("--blocks are of a Diffusion Transformer; name such a backbone")
-    if text.strip() == "all":
-        return list(range(count))
-    numbers: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise InvalidArgumentError(f"--blocks must be like 3,5 or 0-8 or all, got {text!r}")
-        end = int(last if dash else first)
-        if end >= count:
-            numbers.add(end)
-        elif end < int(first):
-            raise InvalidArgumentError(f"--blocks counts upwards, such as 3-5, got {text!r}")
-        else:
-            numbers.update(range(int(first), end + 1))
-    if max(numbers) >= count:
-        raise InvalidArgumentError(f"--blocks must lie in 0 to {count - 1}, got {text!r}")
-    return sorted(numbers)
-
-
-def read_numbers(option: str, text: str, kind: Callable[[str], float]) -> tuple[float, ...]:
-    """Read a list of numbers with commas between them; whole ones become integers.
-
-    Raises:
-        InvalidArgumentError: one is none.
-    """
-    from kornia_ditf.errors import InvalidArgumentError
-
-    try:
-        numbers = [kind(part) for part in text.split(",")]
-    except ValueError as error:
-        raise InvalidArgumentError(
-            f"{option} must be numbers with commas between them, got {text!r}"
-        ) from error
-    return tuple(int(n) if float(n).is_integer() else n for n in numbers)
-
-
 def find_spec(
     name: str | None,
     others: Sequence[str] | None = None,
@@ -400,29 +374,6 @@ def side_in_pixels(long_side: int | None, spec: BackboneSpec | DescriptorSpec) -
     """Read the option --long-side: not given is the preset's, and 0 keeps an image's size."""
     preset: int | None = getattr(spec, "long_side", None)
     return preset if long_side is None else long_side or None
-
-
-def read_others(others: Sequence[str] | None) -> dict[str, Any]:
-    """Read the option --option: KEY=VALUE, where the value is JSON or else a text.
-
-    Raises:
-        InvalidArgumentError: there is no `=`.
-    """
-    from kornia_ditf.errors import InvalidArgumentError
-
-    found: dict[str, Any] = {}
-    for text in others or ():
-        key, equals, value = text.partition("=")
-        if not equals or not key.isidentifier():
-            raise InvalidArgumentError(f"--option must be KEY=VALUE, got {text!r}")
-        if key in ("name", "source"):
-            given = "--source" if key == "source" else "--backbone"
-            raise InvalidArgumentError(f"--option {key}= is no option of a backbone; type {given}")
-        try:
-            found[key] = json.loads(value)
-        except ValueError:
-            found[key] = value
-    return found
 
 
 def _check_device(name: str) -> None:

@@ -25,7 +25,11 @@ def preset_facts(
 ) -> list[tuple[str, str]]:
     """Return the backbone or descriptor and its settings."""
     from kornia_ditf.descriptor import DiTF
+    from kornia_ditf.projection.descriptor import ProjectedDescriptor
 
+    if isinstance(descriptor, ProjectedDescriptor):
+        below = preset_facts(name, spec, descriptor.base)
+        return [*below, ("projection", repr(descriptor.projection))]
     if not isinstance(descriptor, DiTF):
         return [
             ("descriptor", f"{spec.name}, {descriptor.width} channels"),
@@ -98,7 +102,12 @@ def as_values(
 ) -> dict[str, Any]:
     """Return the settings of a descriptor as JSON values, enough to reproduce its results."""
     from kornia_ditf.descriptor import DiTF
+    from kornia_ditf.projection.descriptor import ProjectedDescriptor
 
+    if isinstance(descriptor, ProjectedDescriptor):
+        below = as_values(chosen.but(projection=None), spec, descriptor.base)
+        projection = {"projection": descriptor.projection.digest}
+        return {**below, "width": descriptor.width, **projection}
     about = {
         "name": spec.name,
         "embedded_default": chosen.backbone is None,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from kornia_ditf.errors import CheckpointError
+from kornia_ditf.loading.other_files import explain_content
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,4 +37,7 @@ def read_header(path: Path) -> Header:
 
 def damaged(path: Path, error: Exception) -> CheckpointError:
     """Return the error for a weight file that cannot be read."""
+    with suppress(OSError):
+        if (told := explain_content(path)) is not None:
+            return CheckpointError(told)
     return CheckpointError(f"{path} is damaged or cut short ({error}); download it again")

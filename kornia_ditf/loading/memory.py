@@ -44,9 +44,9 @@ class LoadedModel:
         return f"the {type(self.pipeline or self.model).__name__} in memory"
 
     @property
-    def pipeline_class(self) -> str:
-        """Name of the pipeline's class; empty where there are parts alone."""
-        return "" if self.pipeline is None else type(self.pipeline).__name__
+    def pipeline_classes(self) -> list[str]:
+        """Names of the pipeline's class and of those that it is derived from, if there is one."""
+        return [] if self.pipeline is None else [k.__name__ for k in type(self.pipeline).__mro__]
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ then with their values. All others stay without memory and are never read.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +15,23 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
+from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.weight_file import WeightFile
-from kornia_ditf.loading.weights import Layout, build_empty, fill, leave_out
+from kornia_ditf.loading.weights import Layout, build_empty, fill, leave_out, leave_out_decoder
 from kornia_ditf.utils.borrowing import is_aligned
+
+logger = logging.getLogger(__name__)
+
+# Where files that hold more than a transformer keep it, and what else they hold.
+_DIFFUSION = "diffusion_model."
+_VAE = ("first_stage_model.", "vae.")
+_TEXT = ("text_encoders.", "text_encoder", "cond_stage_model.", "conditioner.")
+# What wraps a whole model: torch's DataParallel, compilers, trainers and pipelines.
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.")
+
+
+class _OtherShapeError(CheckpointError):
+    """A file has all tensors of a model, and one of another shape."""
 
 
 class _Converting(TorchFunctionMode):
@@ -38,30 +53,6 @@ class _Converting(TorchFunctionMode):
             self.sources.setdefault(id(each), set()).update(*used)
             self._alive.append(each)
         return result
-
-
-def convert(
-    file: WeightFile, layout: Layout, config: Mapping[str, Any], named: bool
-) -> tuple[dict[str, Tensor], dict[str, set[str]]]:
-    """Convert the shapes of a file, without its values.
-
-    Args:
-        file: the file.
-        layout: the transformer's class, and where it keeps its blocks.
-        config: the transformer's configuration, as far as it is known.
-        named: whether the file has the names of diffusers already.
-
-    Returns:
-        the converted tensors on the device `meta`, and the names of those that each is made of.
-
-    Raises:
-        CheckpointError: diffusers cannot convert it to this class.
-    """
-    converting = _Converting(file.tensors)
-    with converting:
-        converted = _convert(file, file.tensors, layout, config, named)
-    sources = {name: converting.sources.get(id(v), set()) for name, v in converted.items()}
-    return converted, sources
 
 
 def load_single_file(
@@ -88,10 +79,7 @@ def load_single_file(
     if not dtype.is_floating_point:
         raise InvalidArgumentError(f"dtype must be a floating-point one, got {dtype}")
     model, needed = plan_single_file(file, layout, config, last_block=last_block, dtype=dtype)
-    values = {n: file.read(n) if n in needed else v for n, v in file.tensors.items()}
-    with _Converting({}):
-        converted = _convert(file, values, layout, config, _is_named(file, model))
-    wanted = {name: converted[name] for name in model.state_dict()}
+    wanted = _read(file, _transformer_names(file), layout.class_name, config, model, needed)
     if file.is_gguf:
         return _fill_gguf(model, wanted, dtype)
     return fill(model, ((n, v if is_aligned(v) else v.clone()) for n, v in wanted.items()), dtype)
@@ -113,63 +101,145 @@ def plan_single_file(
     """
     model = build_empty(config, layout.class_name, dtype, layout.model_class)
     leave_out(model, layout.block_lists, layout.unused, last_block)
-    converted, sources = convert(file, layout, config, _is_named(file, model))
-    needed: set[str] = set()
-    for name, value in model.state_dict().items():
-        if name not in converted:
-            raise CheckpointError(
-                file.other()
-                or f"{file.path} has no tensor for {name!r}: it is incomplete, or its "
-                "configuration is of another model; give config=... with the model's own folder"
-            )
+    return model, _needed(file, _transformer_names(file), layout.class_name, config, model)
+
+
+def holds_vae(file: WeightFile) -> bool:
+    """Whether a file holds a VAE beside its transformer."""
+    return not file.is_gguf and any(name.startswith(_VAE) for name in file.tensors)
+
+
+def load_own_vae(file: WeightFile, class_name: str, checkpoint: Checkpoint) -> nn.Module | None:
+    """Load the encoder of the VAE that a file holds beside its transformer.
+
+    Args:
+        file: the file.
+        class_name: the VAE's class in diffusers.
+        checkpoint: has the VAE's configuration.
+
+    Returns:
+        the VAE in float32, or None where the file has none that diffusers converts.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    told = [name for name in file.tensors if name.startswith(_TEXT)]
+    if told:
+        logger.warning(
+            "%s also holds text encoders (%r); those of %s are used",
+            *(file.path, told[0], checkpoint.source),
+        )
+    if not holds_vae(file):
+        return None
+    names = {n: n.removeprefix(p) for p in _VAE for n in file.tensors if n.startswith(p)}
+    config = checkpoint.json("vae/config.json")
+    model = build_empty(config, class_name, torch.float32)
+    leave_out_decoder(model)
+    try:
+        needed = _needed(file, names, class_name, config, model)
+    except CheckpointError as error:
+        source = checkpoint.source
+        logger.warning("the VAE in %s is not used, but that of %s: %s", file.path, source, error)
+        return None
+    values = _read(file, names, class_name, config, model, needed)
+    return fill(model, values.items(), torch.float32)
+
+
+def _needed(
+    file: WeightFile,
+    names: Mapping[str, str],
+    class_name: str,
+    config: Mapping[str, Any],
+    model: nn.Module,
+) -> set[str]:
+    """Name the tensors of a file that a model is made of."""
+    converted, sources = _convert_shapes(file, names, class_name, config, model)
+    wanted = model.state_dict()
+    missing = next((name for name in wanted if name not in converted), None)
+    if missing is not None:
+        raise CheckpointError(
+            file.other()
+            or f"{file.path} has no tensor for {missing!r}: it is incomplete, or its "
+            "configuration is of another model; give config=... with the model's own folder"
+        )
+    for name, value in wanted.items():
         if converted[name].shape != value.shape:
-            raise CheckpointError(
+            raise _OtherShapeError(
                 f"{file.path}: {name!r} has the shape {tuple(converted[name].shape)}, but the "
                 f"configuration asks for {tuple(value.shape)}; give config=... with the model's "
                 "own folder"
             )
-        needed |= sources[name]
-    return model, needed
+    return {source for name in wanted for source in sources[name]}
+
+
+def _read(
+    file: WeightFile,
+    names: Mapping[str, str],
+    class_name: str,
+    config: Mapping[str, Any],
+    model: nn.Module,
+    needed: set[str],
+) -> dict[str, Tensor]:
+    """Read a model's tensors by their names in diffusers."""
+    values = {own: file.read(n) if n in needed else file.tensors[n] for n, own in names.items()}
+    with _Converting({}):
+        converted = _convert(file, values, class_name, config, _has_names(model, names))
+    return {name: converted[name] for name in model.state_dict()}
+
+
+def _convert_shapes(
+    file: WeightFile,
+    names: Mapping[str, str],
+    class_name: str,
+    config: Mapping[str, Any],
+    model: nn.Module,
+) -> tuple[dict[str, Tensor], dict[str, set[str]]]:
+    """Convert the shapes of a file, and name the tensors that each one is made of."""
+    converting = _Converting({name: file.tensors[name] for name in names})
+    shapes = {own: file.tensors[name] for name, own in names.items()}
+    with converting:
+        converted = _convert(file, shapes, class_name, config, _has_names(model, names))
+    sources = {name: converting.sources.get(id(v), set()) for name, v in converted.items()}
+    return converted, sources
 
 
 def infer_config(
-    file: WeightFile, layout: Layout, counts: Sequence[str], known: Sequence[Mapping[str, Any]]
-) -> dict[str, Any] | None:
-    """Find the configuration of a file's transformer among known ones, with its own depth.
+    file: WeightFile, layout: Layout, counts: Sequence[str], known: Mapping[str, Any]
+) -> tuple[dict[str, Any] | None, int]:
+    """Try whether a file's transformer has a known configuration, but for its depth.
 
     Args:
         file: the file.
         layout: where the transformer keeps its blocks.
         counts: keys of the configuration with the number of blocks, in the order of the lists.
-        known: configurations to try.
+        known: the configuration.
 
     Returns:
-        the first that fits all shapes; None where none does.
+        the configuration with the file's depth, or None; and how much of the file fits: 0 nothing,
+        1 the lists of blocks, 2 the names of all tensors, 3 their shapes too.
     """
     depths = _depths(file, layout)
     if not all(depths):
-        return None
-    for each in known:
-        config = {**each, **dict(zip(counts, depths, strict=False))}
-        try:
-            plan_single_file(file, layout, config, last_block=None, dtype=torch.float32)
-        except CheckpointError:
-            continue
-        return config
-    return None
-
-
-def converts(file: WeightFile, layout: Layout) -> bool:
-    """Whether a file becomes a transformer with these lists of blocks, of whatever shape."""
-    return all(_depths(file, layout))
+        return None, 0
+    config = {**known, **dict(zip(counts, depths, strict=False))}
+    try:
+        plan_single_file(file, layout, config, last_block=None, dtype=torch.float32)
+    except _OtherShapeError:
+        return None, 2
+    except CheckpointError:
+        return None, 1
+    return config, 3
 
 
 def _depths(file: WeightFile, layout: Layout) -> list[int]:
     """Count the blocks of each list; zeros where the file cannot be converted."""
     lists = [f"{name}." for name in layout.block_lists]
-    named = any(name.startswith(lists[0]) for name in _named(file.tensors))
+    names = _transformer_names(file)
+    named = any(own.startswith(lists[0]) for own in names.values())
+    shapes = {own: file.tensors[name] for name, own in names.items()}
     try:
-        converted, _ = convert(file, layout, {}, named)
+        with _Converting({}):
+            converted = _convert(file, shapes, layout.class_name, {}, named)
     except CheckpointError:
         return [0]
     return [len({n.split(".")[1] for n in converted if n.startswith(each)}) for each in lists]
@@ -177,35 +247,43 @@ def _depths(file: WeightFile, layout: Layout) -> list[int]:
 
 def _convert(
     file: WeightFile,
-    tensors: Mapping[str, Tensor],
-    layout: Layout,
+    tensors: dict[str, Tensor],
+    class_name: str,
     config: Mapping[str, Any],
     named: bool,
 ) -> dict[str, Tensor]:
     from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 
     known: Any = SINGLE_FILE_LOADABLE_CLASSES
-    if named or layout.class_name not in known:
-        return _named(tensors)
-    converter = known[layout.class_name]["checkpoint_mapping_fn"]
+    if named or class_name not in known:
+        return tensors
+    converter = known[class_name]["checkpoint_mapping_fn"]
     try:
-        converted: dict[str, Tensor] = converter(checkpoint=_named(tensors), config=dict(config))
+        converted: dict[str, Tensor] = converter(checkpoint=tensors, config=dict(config))
     except Exception as error:  # of code that takes for granted what the file lacks
         raise CheckpointError(
             file.other()
-            or f"{file.path} is no {layout.class_name} that diffusers converts "
+            or f"{file.path} is no {class_name} that diffusers converts "
             f"({type(error).__name__}: {error})"
         ) from error
     return converted
 
 
-def _named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix("model.diffusion_model."): v for name, v in tensors.items()}
+def _transformer_names(file: WeightFile) -> dict[str, str]:
+    """Map the names of a transformer's tensors in a file to those without the file's prefixes."""
+    names = {name: name for name in file.tensors if not name.startswith((*_VAE, *_TEXT))}
+    inside = [n for n in names if _DIFFUSION in n]
+    if inside:  # what else there is belongs to samplers and averages
+        return {n: n.partition(_DIFFUSION)[2] for n in inside if "model_ema" not in n}
+    for prefix in _WRAPPERS:
+        if names and all(own.startswith(prefix) for own in names.values()):
+            names = {name: own.removeprefix(prefix) for name, own in names.items()}
+    return names
 
 
-def _is_named(file: WeightFile, model: nn.Module) -> bool:
-    """Whether a file has the names of diffusers."""
-    return model.state_dict().keys() <= _named(file.tensors).keys()
+def _has_names(model: nn.Module, names: Mapping[str, str]) -> bool:
+    """Whether tensors have the names of diffusers."""
+    return model.state_dict().keys() <= set(names.values())
 
 
 def _fill_gguf(model: nn.Module, values: Mapping[str, Tensor], dtype: torch.dtype) -> nn.Module:

@@ -14,45 +14,18 @@ from torch import Tensor
 
 from kornia_ditf.errors import CheckpointError, MissingExtraError
 from kornia_ditf.loading.header import damaged
+from kornia_ditf.loading.other_files import explain_content, explain_tensors
 from kornia_ditf.loading.quantisation import find_scales, refuse_quantised, rescale
+from kornia_ditf.utils.borrowing import is_aligned
 
 _SHARD = re.compile(r"-\d+-of-\d+\.(safetensors|gguf)$")
-_UNET = (
-    "a UNet of Stable Diffusion, which is no DiT; with kornia-ditf-sd it is used in memory: "
-    "{}.from_single_file(...), then create_descriptor(pipe)"
-)
-# What other files hold, by a tensor that none else has; the first that is found is told.
-_OTHERS = (
-    (
-        r"(^|\.)(lora_|lora\.)|\.(lora_[AB]|lora_down|hada_w1|lokr_w1|dora_scale)",
-        "a LoRA or another adapter; pipe.load_lora_weights(...), then create_descriptor(pipe)",
-    ),
-    (r"^emb_params$|^string_to_param", "a textual inversion and no model"),
-    (r"(^|\.)(controlnet_|control_model\.|input_hint_block)", "a ControlNet, which is no backbone"),
-    (
-        r"(^|\.)label_emb\.0\.0\.weight$",
-        _UNET.format("StableDiffusionXLPipeline"),
-    ),
-    (
-        r"(^|\.)(input_blocks|down_blocks)\.1\..*(transformer_blocks|resnets|in_layers)",
-        _UNET.format("StableDiffusionPipeline"),
-    ),
-    (
-        r"^(encoder\.(down|conv_in|down_blocks)|decoder\.conv_in|quant_conv|encoder\.conv1)",
-        "a VAE and no transformer; name the file of the transformer",
-    ),
-    (
-        r"(^|\.)(text_model|token_embd|blk|embed_tokens|shared|encoder\.block|resblocks)\.",
-        "a text encoder or language model; name the file of the transformer",
-    ),
-)
 
 
 def as_file(source: object) -> Path | None:
     """Return the file that a source names, `~` expanded; None if there is none.
 
     Raises:
-        CheckpointError: it is a pickle, or one shard of several.
+        CheckpointError: it is no file of weights that is read, or one shard of several.
     """
     if not isinstance(source, str | Path):
         return None
@@ -60,15 +33,13 @@ def as_file(source: object) -> Path | None:
         path = Path(source).expanduser()
         if not path.is_file():
             return None
-        with path.open("rb") as file:
-            start = file.read(8)
+        with path.open("rb"):
+            pass
     except (OSError, RuntimeError):  # a name that is too long, or an unknown user's home
         return None
-    if start.startswith((b"PK", b"\x80\x02", b"\x80\x04")):
-        raise CheckpointError(
-            f"{path} is a pickle, which is not read because it can run code; "
-            "get it as safetensors, or convert it with a tool of its publisher"
-        )
+    told = explain_content(path)
+    if told is not None:
+        raise CheckpointError(told)
     if _SHARD.search(path.name):
         raise CheckpointError(f"{path} is one shard of several; name the folder that holds them")
     return path
@@ -114,9 +85,11 @@ class WeightFile:
             from diffusers.quantizers.gguf.utils import GGUFParameter
 
             entry = self._gguf[name]
-            value = torch.from_numpy(entry.data.copy())
-            plain = entry.tensor_type.name in ("F32", "F16")
-            return value if plain else GGUFParameter(value, quant_type=entry.tensor_type)
+            value: Tensor = torch.from_numpy(entry.data)
+            if entry.tensor_type.name in ("F32", "F16"):
+                return value if is_aligned(value) else value.clone()
+            quantised: Tensor = GGUFParameter(value, quant_type=entry.tensor_type)
+            return quantised
         from safetensors import SafetensorError
 
         try:
@@ -128,18 +101,14 @@ class WeightFile:
 
     def other(self) -> str | None:
         """Say what a file holds that is no transformer; None where nothing gives it away."""
-        for pattern, told in _OTHERS:
-            if any(re.search(pattern, name) for name in self.tensors):
-                kind = f" (its architecture: {self.kind})" if self.kind else ""
-                return f"{self.path} holds {told}{kind}"
-        return None
+        told = explain_tensors(self.path, self.tensors, self.metadata)
+        return f"{told} (its architecture: {self.kind})" if told and self.kind else told
 
     def explain(self) -> str:
         """Say what a file that holds no transformer of a known family holds instead."""
-        first = next(iter(self.tensors), "none")
-        return self.other() or (
-            f"{self.path} holds no transformer of a known family (its first tensor: {first!r})"
-        )
+        first = next(iter(self.tensors), None)
+        told = "it holds no tensor" if first is None else f"its first tensor: {first!r}"
+        return self.other() or f"{self.path} holds no transformer of a known family ({told})"
 
     def _read_safetensors(self) -> None:
         from safetensors import SafetensorError, safe_open
@@ -147,7 +116,7 @@ class WeightFile:
         from kornia_ditf.loading.header import read_header
 
         header = read_header(self.path)
-        self.kind = ""
+        self.kind, self.metadata = "", header.metadata
         self._scales = find_scales(header)
         dropped = {*self._scales.values(), *(n for n in header.dtypes if _is_scale(n))}
         names = [name for name in header.dtypes if name not in dropped]
@@ -173,10 +142,11 @@ class WeightFile:
                 f"{self.path} is a GGUF file, which needs: pip install 'kornia-ditf[gguf]'"
             ) from error
         try:
-            reader = GGUFReader(self.path)
+            reader = GGUFReader(self.path, "c")  # mapped; what is written to it stays in memory
             self._gguf: Mapping[str, Any] = {each.name: each for each in reader.tensors}
             field = reader.fields.get("general.architecture")
             self.kind = "" if field is None else str(field.contents())
+            self.metadata = {}
         except Exception as error:  # of NumPy and of its own
             raise damaged(self.path, error) from error
         self.tensors = {

@@ -10,6 +10,7 @@ from torch import Tensor
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.matchers.base import ImageMatcher
 from kornia_ditf.matching.detection import NamedDetector, first_at_position
+from kornia_ditf.matching.joint import reduce_pair
 from kornia_ditf.matching.match import match
 from kornia_ditf.matching.nearest import RADIUS, mutual_nearest
 from kornia_ditf.matching.refinement import refine
@@ -59,6 +60,7 @@ class DescriptorMatcher(ImageMatcher):
 
     def compare(self, features_a: Any, features_b: Any) -> Matches:
         if self.detector is None:
+            features_a, features_b = reduce_pair(features_a, features_b, self.descriptor.pca)
             found = match(features_a, features_b, ratio=self.ratio, radius=RADIUS)
             return refine(found, features_a, features_b) if self.refined else found
         (points_a, vectors_a), (points_b, vectors_b) = features_a, features_b

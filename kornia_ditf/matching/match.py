@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.checks import check_comparable, check_one_image, full_precision
+from kornia_ditf.matching.joint import PCA, check_pca, reduce_pair
 from kornia_ditf.matching.nearest import (
     STRIP,
     as_vectors,
@@ -34,6 +35,7 @@ def match(  # type: ignore[overload-overlap]
     radius: float = ...,
     mask_a: Masks = ...,
     mask_b: Masks = ...,
+    pca: PCA = ...,
 ) -> Matches: ...
 @overload
 def match(
@@ -45,6 +47,7 @@ def match(
     radius: float = ...,
     mask_a: Masks = ...,
     mask_b: Masks = ...,
+    pca: PCA = ...,
 ) -> list[Matches]: ...
 def match(
     map_a: Maps,
@@ -55,6 +58,7 @@ def match(
     radius: float = 0.0,
     mask_a: Masks = None,
     mask_b: Masks = None,
+    pca: PCA = 0,
 ) -> Matches | list[Matches]:
     """Match the mutual nearest tokens of two images, or of many pairs of images.
 
@@ -69,6 +73,8 @@ def match(
         mask_a: which pixels of A are matched, bool, shape (H, W): tokens are matched whose centres
             it holds. All by default. For several pairs, a list with a mask or None for each.
         mask_b: the same for B.
+        pca: first reduce the tokens of each pair together to so many components, or each of the
+            maps' parts to its own number; see `joint_pca`. 0 reduces nothing.
 
     Returns:
         the tokens' centres in pixels of the two images, best first; no token is in two matches.
@@ -105,7 +111,10 @@ def match(
     masks = [
         _one_mask_each(mask, count, name) for name, mask in (("mask_a", mask_a), ("mask_b", mask_b))
     ]
-    pairs = list(zip(*sides, *masks, strict=True))
+    pairs = [
+        (*reduce_pair(a, b, check_pca(pca)), *both)
+        for a, b, *both in zip(*sides, *masks, strict=True)
+    ]
     found: list[Matches] = []
     # Pairs of equal shapes are matched together, as many as fill a strip.
     for _, group in groupby(pairs, key=lambda pair: (pair[0].data.shape, pair[1].data.shape)):

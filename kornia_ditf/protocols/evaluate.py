@@ -12,6 +12,7 @@ from torch import Tensor
 from kornia_ditf.datasets.files import as_pixels, image_size, is_file
 from kornia_ditf.datasets.pairs import Pair
 from kornia_ditf.errors import DatasetError, InvalidArgumentError
+from kornia_ditf.matching.joint import reduce_pair
 from kornia_ditf.matching.keypoints import Target, match_points
 from kornia_ditf.metrics.functional import point_distances, within
 from kornia_ditf.protocols.canvas import find_in_canvas, from_canvas, scale_of, to_canvas
@@ -87,6 +88,7 @@ def evaluate_pair(
         >>> result.hits.shape, result.base
         (torch.Size([3, 60]), 475.0)
     """
+    map_a, map_b = reduce_pair(map_a, map_b, protocol.pca)
     if protocol.task == "keypoints":
         return score_points(find_points(map_a, map_b, pair, protocol), pair, protocol)
     check_pair(pair, protocol)

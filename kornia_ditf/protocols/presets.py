@@ -146,6 +146,14 @@ PROTOCOLS: tuple[Protocol, ...] = (
         source=f"{_DITF}: as ditf-spair, at the image size of the paper's appendix (second-hand)",
         fit=Fit(kind="long-side", side=960, multiple=16, upright=False),
     ),
+    replace(
+        _DITF_SPAIR,
+        name="ditf-spair-dagger",
+        source=f"{_DITF}: as ditf-spair-960, with the joint PCA of the rows marked with a dagger "
+        "(second-hand)",
+        fit=Fit(kind="long-side", side=960, multiple=16, upright=False),
+        pca=1280,
+    ),
     Protocol(
         name="sd-dino-spair",
         source="sd-dino, arXiv 2305.15347, pck_spair_pascal.py: 20 pairs a category, its default",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.matching.joint import check_pca
 from kornia_ditf.matching.propagation import Propagation
 from kornia_ditf.metrics.functional import Comparison
 from kornia_ditf.utils.checks import check_one_of
@@ -139,6 +140,7 @@ class Protocol:
             measured in the pixels of the image.
         propagation: for masks.
         pose: for poses; `alphas` are then bounds of the squared epipolar distance of a match.
+        pca: joint PCA of each pair's tokens before they are compared, see `joint_pca`; 0 for none.
         per_category: score so many pairs of each category, drawn as the authors do; 0 is all.
         compat: what the authors' code does and its paper does not mean, by name: see
             docs/protocols.md.
@@ -159,6 +161,7 @@ class Protocol:
     canvas: int = 0
     propagation: Propagation | None = None
     pose: PoseEstimation | None = None
+    pca: int | tuple[int, ...] = 0
     per_category: int = 0
     compat: frozenset[str] = frozenset()
     hints: Mapping[str, Any] = field(default_factory=dict)
@@ -171,6 +174,8 @@ class Protocol:
                 f"compat must be of {', '.join(COMPATIBILITY)}, got {min(unknown)!r}"
             )
         check_one_of("base", self.base, _BASES)
+        if check_pca(self.pca) and self.task == "masks":
+            raise InvalidArgumentError("pca reduces pairs, and masks are carried through videos")
         for name in ("alphas", "corner_thresholds"):
             _check_positive(name, getattr(self, name))
         if (self.task == "pose") != (self.pose is not None):

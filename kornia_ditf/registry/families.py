@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from kornia_ditf.dense import DescriptorSpec
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError, UnknownBackboneError
 from kornia_ditf.loading.checkpoint import HUB_OPTIONS, Checkpoint
 from kornia_ditf.loading.memory import LoadedModel, refuse_loading_options
-from kornia_ditf.loading.single_file import converts, infer_config
+from kornia_ditf.loading.single_file import infer_config
 from kornia_ditf.loading.weight_file import WeightFile, as_file
 from kornia_ditf.registry.catalogue import AnySpec
 from kornia_ditf.registry.options import known_options
@@ -41,20 +41,23 @@ def describe_checkpoint(
             f"config says what belongs to a single file, and {source} is none; leave it out"
         )
     checkpoint = Checkpoint(source, **hub)
-    index = checkpoint.json("model_index.json")
+    index = checkpoint.index
     pipeline, vae = str(index.get("_class_name")), index.get("vae")
     config = checkpoint.json("transformer/config.json")
     known: set[str] = set()
-    found: BackboneSpec | None = None
+    alike: list[tuple[int, bool, BackboneSpec]] = []
     for spec in families:
         known.add(spec.pipeline)
-        if spec.pipeline == pipeline:
-            found = found or spec
-            own = None if spec.in_memory is None else spec.in_memory.vae
-            if own is None or not isinstance(vae, list) or own == vae[-1]:
-                return _with_neutral_rule(spec, str(source), config)
-    if found is not None:
-        return _with_neutral_rule(found, str(source), config)
+        own = None if spec.in_memory is None else spec.in_memory.vae
+        same_vae = own is None or not isinstance(vae, list) or own == vae[-1]
+        if spec.pipeline == pipeline and same_vae:
+            return _with_neutral_rule(spec, str(source), config)
+        model = None if spec.in_memory is None else spec.in_memory.model
+        if spec.pipeline == pipeline or model == config.get("_class_name"):
+            alike.append((_stem(spec.pipeline, [pipeline]), same_vae, spec))
+    if alike:  # such as a pipeline for inpainting, which has the same transformer
+        best = max(alike, key=lambda each: each[:2])[2]
+        return _with_neutral_rule(best, str(source), config)
     raise CheckpointError(
         f"{source} holds a {pipeline}, which no installed family knows; "
         f"known: {', '.join(sorted(known))}"
@@ -79,20 +82,21 @@ def describe_file(
     if config is not None:
         spec = describe_checkpoint(config, families, **hub)
         return replace(spec, name=str(path), repo=str(path), base=str(config))
-    file, likely = WeightFile(path), ""
+    file, likely, most = WeightFile(path), "", 0
     for spec in families:
         owner = getattr(spec.load, "__self__", None)
         if not isinstance(owner, type) or not issubclass(owner, DiffusersBackbone):
             continue
         if "transformer" in spec.architecture:
-            known = [spec.architecture["transformer"]]
-            found = infer_config(file, owner.layout(), owner.blocks_from, known)
+            known = spec.architecture["transformer"]
+            found, fitting = infer_config(file, owner.layout(), owner.blocks_from, known)
             if found is not None:
                 own = {**spec.architecture, "transformer": found}
                 described = _with_neutral_rule(spec, str(path), found)
                 return replace(described, architecture=own, base=spec.base or spec.repo)
-        likely = likely or (spec.repo if converts(file, owner.layout()) else "")
-    if likely:
+            if fitting > most:
+                likely, most = spec.name, fitting
+    if likely and (most > 1 or file.other() is None):
         raise CheckpointError(
             f"{path} holds a transformer in the manner of {likely}, of a shape that is not known; "
             "give config=... with the folder or hub id of its configurations"
@@ -166,16 +170,22 @@ def file_options(spec: BackboneSpec, source: str | Path) -> dict[str, Any]:
     return {"config": spec.base or spec.repo, "architecture": spec.architecture}
 
 
-def _likeness(spec: BackboneSpec | DescriptorSpec, loaded: LoadedModel) -> tuple[bool, ...]:
+def _likeness(spec: BackboneSpec | DescriptorSpec, loaded: LoadedModel) -> tuple[int, ...]:
     known = spec.in_memory
     if known is None:
         return ()
     config = loaded.json("transformer/config.json")
     return (
-        known.pipeline == loaded.pipeline_class,
+        _stem(known.pipeline, loaded.pipeline_classes),
         known.vae == type(loaded.vae).__name__,
         all(config.get(key) == value for key, value in known.config.items()),
     )
+
+
+def _stem(known: str, names: Sequence[str]) -> int:
+    """Return how much of a pipeline's name others share: FluxKontext of FluxKontextInpaint."""
+    stem = known.removesuffix("Pipeline")
+    return len(stem) if any(name.startswith(stem) for name in names) else 0
 
 
 def _with_neutral_rule(spec: BackboneSpec, name: str, config: Mapping[str, Any]) -> BackboneSpec:

@@ -45,4 +45,6 @@ def fusion_spec(fusion: Fusion, create: Callable[..., Any]) -> DescriptorSpec:
         pixels_per_token=fusion.pixels_per_token,
         source=fusion.source,
         license=fusion.license,
+        protocol=fusion.protocol,
+        pca=fusion.pca,
     )

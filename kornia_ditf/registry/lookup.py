@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
 from functools import cache
@@ -38,6 +38,9 @@ from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.loading.memory import LoadedModel, is_in_memory, take_apart
 from kornia_ditf.loading.source import as_folder, explain, is_hub_id, is_path, near_folder
 from kornia_ditf.loading.weight_file import as_file
+from kornia_ditf.matching.joint import PCA, check_pca
+from kornia_ditf.projection.descriptor import ProjectedDescriptor
+from kornia_ditf.projection.stored import Projection
 from kornia_ditf.registry import hookspecs
 from kornia_ditf.registry.catalogue import KINDS, AnySpec, Catalogue
 from kornia_ditf.registry.families import (
@@ -126,47 +129,6 @@ def list_descriptors() -> dict[str, Spec]:
     }
 
 
-def list_datasets() -> dict[str, DatasetSpec]:
-    """List every installed data set by name; reads none."""
-    return {s.name: s for s in list_specs_of(DatasetSpec)}
-
-
-def find_dataset(name: str) -> DatasetSpec:
-    """Find a data set's spec by its name.
-
-    Raises:
-        InvalidArgumentError: no data set has it.
-    """
-    known = list_datasets()
-    if name not in known:
-        raise InvalidArgumentError(
-            f"no data set is named {name!r}{did_you_mean(name, known)} "
-            f"(installed: {', '.join(known)})"
-        )
-    return known[name]
-
-
-def load_dataset(name: str, root: str | Path, **options: Any) -> Sequence[Any]:
-    """Read an installed data set: a `PairDataset`, or a `SequenceDataset` of frames.
-
-    Args:
-        name: an installed data set's.
-        root: the folder that holds it.
-        options: `split`, and those that the set has besides.
-
-    Raises:
-        InvalidArgumentError: there is no such data set, or it has no such option.
-        DatasetError: a file is missing or malformed.
-
-    Example:
-        >>> pairs = load_dataset("folder", "examples/data")
-        >>> len(pairs), pairs[0].size_a
-        (2, (512, 640))
-    """
-    pairs: Sequence[Any] = load_spec(find_dataset(name), (root,), options)
-    return pairs
-
-
 def find_descriptor(name: str | Path, **hub: Any) -> Spec:
     """Find a dense descriptor's spec by its name; what is no descriptor's is a backbone's.
 
@@ -195,6 +157,8 @@ def create_descriptor(
     *,
     source: str | Path | Any = None,
     tiles: int = 1,
+    pca: PCA | None = None,
+    projection: Projection | str | Path | None = None,
     **options: Any,
 ) -> DenseDescriptor:
     """Load a dense descriptor with its preset: a DiTF on a backbone, or whatever a plugin adds.
@@ -209,6 +173,10 @@ def create_descriptor(
             or a model in memory.
         tiles: describe images in tiles, at so many times the preset's longest side; see
             `TiledDescriptor`.
+        pca: joint PCA with which `match_images` and matchers reduce pairs, see `joint_pca`; None
+            takes the preset's, which is 0 (none) but for some fusions.
+        projection: reduce the channels by this projection, or the file of one; see
+            `learn_projection`.
         options: for a backbone, fields of `DiTFConfig` change the preset (`block`, `timestep` ...),
             `preset` is the file of a calibrated one or `"none"`, and all others go
             to its loader (`dtype`, `device`, `offload`, `revision`, `guidance` ...). For a fusion,
@@ -247,9 +215,14 @@ def create_descriptor(
         if isinstance(place, str | Path):
             options["source"] = place
         descriptor = _check_made(spec, load_spec(spec, places, options), DenseDescriptor)
-    if tiles == 1:
-        return descriptor
-    return TiledDescriptor(descriptor, tiles, multiple=spec.pixels_per_token)
+    if pca is not None:
+        descriptor.pca = check_pca(pca)
+    if tiles != 1:
+        descriptor = TiledDescriptor(descriptor, tiles, multiple=spec.pixels_per_token)
+    if projection is not None:
+        descriptor = ProjectedDescriptor(descriptor, projection)
+        descriptor.pca = check_pca(pca or 0)
+    return descriptor
 
 
 def create_ditf(

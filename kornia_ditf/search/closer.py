@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_ditf.dense import DenseDescriptor
+from kornia_ditf.matching.joint import PCA, reduce_pair
 from kornia_ditf.matching.refinement import refine
 from kornia_ditf.search.views import View
 from kornia_ditf.types import DescriptorMap, Matches
@@ -34,6 +35,7 @@ def look_closer(
     count: int,
     zoom: int,
     prompts: Sequence[str | None] = (None, None),
+    pca: PCA = 0,
 ) -> tuple[Matches, float]:
     """Find each match's point of B again, close to where it was, at a higher resolution.
 
@@ -51,6 +53,7 @@ def look_closer(
         zoom: how many times smaller tokens should be, at least 1; none gets smaller than where
             the descriptor sees the view's own pixels.
         prompts: for each image, where the descriptor reads text.
+        pca: joint PCA of each two parts.
 
     Returns:
         the matches in the same order, with other points_b and the cosines there; and the side of
@@ -70,6 +73,7 @@ def look_closer(
         rows = (which == number).nonzero().flatten()
         corner_a, map_a = parts_a.describe(cell[0], cell[1])
         corner_b, map_b = parts_b.describe(cell[2], cell[3])
+        map_a, map_b = reduce_pair(map_a, map_b, pca)
         near = Matches(
             matches.points_a[rows] - corner_a,
             matches.points_b[rows] - corner_b,

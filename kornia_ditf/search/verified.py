@@ -7,15 +7,15 @@ inliers of a homography tell right from wrong where cosines do not.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 from torch import Tensor
 
 from kornia_ditf.dense import DenseDescriptor, one_prompt_each
 from kornia_ditf.errors import ImageError, InvalidArgumentError
+from kornia_ditf.matching.joint import PCA, check_pca, reduce_pair
 from kornia_ditf.matching.match import match
 from kornia_ditf.matching.refinement import refine
 from kornia_ditf.matching.verification import Geometry, Verification, verify
@@ -24,37 +24,21 @@ from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, create_descriptor
 from kornia_ditf.search.alignment import align_matches
 from kornia_ditf.search.closer import look_closer
+from kornia_ditf.search.variants import Search, Variant, read_search
 from kornia_ditf.search.views import View, bounding_box, similarity_at, transform_points
 from kornia_ditf.types import DescriptorMap, Matches
-
-Kind = Literal["none", "scales", "turns", "both"]
-Search = Kind | Sequence[tuple[float, float]]
-
-_Variant = tuple[float, float]
-_QUARTERS = [(1.0, 90.0), (1.0, 180.0), (1.0, 270.0)]
-_DIAGONALS = [(1.0, 45.0), (1.0, 135.0), (1.0, 225.0), (1.0, 315.0)]
-_STAGES: dict[str, list[list[_Variant]]] = {
-    "none": [],
-    "turns": [_QUARTERS, _DIAGONALS],
-    "scales": [[(1 / 2, 0.0)], [(2.0, 0.0)], [(1 / 3, 0.0), (3.0, 0.0)]],
-    "both": [
-        _QUARTERS,
-        [(1 / 2, turn) for turn in (0.0, 90.0, 180.0, 270.0)],
-        [(2.0, turn) for turn in (0.0, 90.0, 180.0, 270.0)],
-        _DIAGONALS,
-        [(1 / 3, 0.0), (3.0, 0.0)],
-    ],
-}
-"""Variants (scale, turn) of B; a search ends with the first stage that finds a sure one."""
 
 _PLAIN = 0.2, 50
 """Share and number of inliers with which the plain comparison is taken."""
 
-_SURE = 0.3, 40
-"""Those of a variant after which no other stage is tried."""
+_WEAK = 0.08, 60
+"""Those with which it is right, but better compared again upright and at one scale."""
 
-_LIKELY = 0.12, 24
-"""Those with which a variant is matched again at full size."""
+_SURE = 0.3, 40
+"""Those of a variant after which no other is tried."""
+
+_LIKELY = 0.08, 30
+"""Those with which a variant is matched again at full size: chance gives up to 30 inliers."""
 
 _WINDOWS = (31, 21)
 """Sides in pixels of the squares by which matches are aligned, one after the other."""
@@ -127,6 +111,7 @@ def match_images(
     ratio: float | None = None,
     refined: bool = True,
     zoom: int | None = None,
+    pca: PCA | None = None,
 ) -> ImageMatches:
     """Match two images, also where one is turned or much larger than the other.
 
@@ -154,6 +139,8 @@ def match_images(
         zoom: look closer at what was matched: parts of both images are described with tokens so
             many times smaller, as far as the images have the pixels, and each point of B is found
             again there, up to a token from where it was. The threshold becomes such a token.
+        pca: reduce the tokens of both images together before they are compared, see `match`; None
+            takes the descriptor's own, which is 0 (none) but for some presets.
 
     Returns:
         the matches in pixels of both images, their geometry, and what was tried.
@@ -168,7 +155,7 @@ def match_images(
         >>> found.attempts[found.chosen].turn
         270.0
     """
-    stages = _read_search(search)
+    variants = read_search(search)
     if geometry not in ("homography", "fundamental"):
         raise InvalidArgumentError(f"geometry must be homography or fundamental, got {geometry!r}")
     if not isinstance(descriptor, DenseDescriptor):
@@ -178,21 +165,17 @@ def match_images(
         maps = descriptor.describe_together(images, prompts)
     pair = _Pair(descriptor, images, maps, one_prompt_each(prompts, 2))
     pair.options, pair.refined = {"min_score": min_score, "ratio": ratio}, refined
+    pair.pca = check_pca(descriptor.pca if pca is None else pca)
     best = plain = pair.compare(1.0, 0.0)
-    for stage in stages:
-        if plain.attempt.reaches(_PLAIN) or best.attempt.reaches(_SURE):
-            break
-        for scale, turn in stage:
-            try:
-                found = pair.compare(scale, turn, coarse=True)
-            except (ImageError, InvalidArgumentError):  # smaller than one token at that size
-                continue
-            if found.attempt.share > best.attempt.share and found.attempt.reaches(_LIKELY):
-                best = found
-    if best is not plain:
-        fine = pair.compare_again(best)
-        fallback = best if best.attempt.reaches(_SURE) else plain
-        best = fine if fine.attempt.reaches(_LIKELY) else fallback
+    if variants and not plain.attempt.reaches(_PLAIN):
+        weak = plain.attempt.reaches(_WEAK)
+        best = plain if weak else pair.search(variants, plain)
+        fine = pair.compare_again(best) if weak or best is not plain else plain
+        # By chance, a homography has about as many inliers at any share.
+        if fine.attempt.share > plain.attempt.share and fine.attempt.inliers > _LIKELY[1]:
+            best = fine
+        elif not best.attempt.reaches(_SURE):
+            best = plain
     if zoom is not None:
         best = pair.look_closer(best, zoom)
     matches, verification = best.matches, best.verification
@@ -231,36 +214,6 @@ def _align(images: tuple[Tensor, Tensor], found: _Found) -> tuple[Matches, Verif
     return matches, verification
 
 
-def check_search(search: str) -> Kind:
-    """Raise InvalidArgumentError unless a search of this name is known."""
-    for kind in get_args(Kind):
-        if search == kind:
-            known: Kind = kind
-            return known
-    raise InvalidArgumentError(
-        f"search must be one of {', '.join(get_args(Kind))}, or in Python a list of "
-        f"(scale, turn), got {search!r}"
-    )
-
-
-def _read_search(search: Search) -> list[list[_Variant]]:
-    if isinstance(search, str):
-        return _STAGES[check_search(search)]
-    variants = []
-    for variant in search:
-        try:
-            scale, turn = (float(value) for value in variant)
-        except (TypeError, ValueError):
-            scale, turn = math.nan, math.nan
-        if not 0.1 <= scale <= 10 or not math.isfinite(turn):
-            raise InvalidArgumentError(
-                "search must hold pairs (scale, turn), the scale in [0.1, 10] and the turn in "
-                f"degrees, got {variant!r}"
-            )
-        variants.append((scale, turn))
-    return [variants]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Found:
     """The matches of two views, in pixels of the whole images."""
@@ -287,6 +240,7 @@ class _Pair:
         self.descriptor, self.prompts = descriptor, prompts
         self.options: dict[str, Any] = {}
         self.refined = True
+        self.pca: PCA = 0
         self.attempts: list[Attempt] = []
         self._described = {
             (index, self.sides[index], 0.0): (self.views[index], maps[index]) for index in (0, 1)
@@ -302,6 +256,19 @@ class _Pair:
             for index in (0, 1)
         ]
         return self._match(*described[0], *described[1], scale, turn, refined=not coarse)
+
+    def search(self, variants: Sequence[Variant], best: _Found) -> _Found:
+        """Return the variant with the largest share of inliers, or `best` if none is likely."""
+        for scale, turn in variants:
+            try:
+                found = self.compare(scale, turn, coarse=True)
+            except (ImageError, InvalidArgumentError):  # smaller than one token at that size
+                continue
+            if found.attempt.share > best.attempt.share and found.attempt.reaches(_LIKELY):
+                best = found
+            if best.attempt.reaches(_SURE):
+                break
+        return best
 
     def compare_again(self, found: _Found) -> _Found:
         """Compare the parts that both images show, turned alike, at full size."""
@@ -339,6 +306,7 @@ class _Pair:
             max(self._described[0, self.sides[0], 0.0][1].grid),
             zoom,
             self.prompts,
+            self.pca,
         )
         matches = Matches(closer.points_a, view_b.to_image(closer.points_b), closer.scores)
         verification = verify(matches, threshold=threshold)
@@ -350,8 +318,10 @@ class _Pair:
             view = self.views[index]
             if side < self.sides[index]:
                 view = view.shrink(side)
-            view = view.turn(turn)
-            self._described[key] = view, self._run(index, side, view)
+            turned = view.turn(turn)
+            # Between right angles the view grows; what it shows keeps its size.
+            grown = round(side * max(turned.size) / max(view.size))
+            self._described[key] = turned, self._run(index, grown, turned)
         return self._described[key]
 
     def _run(self, index: int, side: int, view: View) -> DescriptorMap:
@@ -368,6 +338,7 @@ class _Pair:
         *,
         refined: bool,
     ) -> _Found:
+        map_a, map_b = reduce_pair(map_a, map_b, self.pca)
         found = match(map_a, map_b, mask_a=view_a.inside, mask_b=view_b.inside, **self.options)
         if refined and self.refined:
             found = refine(found, map_a, map_b)

@@ -109,7 +109,7 @@ def _read_number(text: str, part: str) -> Number:
 def apply_treatment(
     tap: Tap,
     treatment: str,
-    channels: Sequence[int] = (),
+    channels: Sequence[int] | Tensor = (),
     learned: Mapping[int, Tensor] | None = None,
 ) -> Tensor:
     """Turn a tap into descriptor tokens.
@@ -117,7 +117,7 @@ def apply_treatment(
     Args:
         tap: a block's input and its modulation.
         treatment: see `parse_treatment`.
-        channels: the massive channels.
+        channels: the massive channels; or those of each image, bool, shape (B, D), for `discard`.
         learned: what `learn_from_blank` returned, for treatments with steps that learn.
 
     Returns:
@@ -135,7 +135,7 @@ def describe_tap(
     tap: Tap,
     frame: Frame,
     treatment: str,
-    channels: Sequence[int] = (),
+    channels: Sequence[int] | Tensor = (),
     discarded: tuple[Discarded, ...] = (),
     learned: Mapping[int, Tensor] | None = None,
 ) -> DescriptorMap:
@@ -145,7 +145,7 @@ def describe_tap(
         tap: the block's input, averaged over the noise draws.
         frame: how the image's pixels map onto the model's.
         treatment: as in `DiTFConfig`.
-        channels: the massive channels.
+        channels: as for `apply_treatment`.
         discarded: what the map says was discarded from each image.
         learned: what `learn_from_blank` returned, for treatments with steps that learn.
 

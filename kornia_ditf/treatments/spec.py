@@ -84,7 +84,7 @@ class Step:
         parameter = inspect.signature(self.spec.apply).parameters.get(name)
         return parameter is not None and parameter.kind is parameter.KEYWORD_ONLY
 
-    def __call__(self, tap: Tap, channels: Sequence[int], learned: Tensor | None) -> Tap:
+    def __call__(self, tap: Tap, channels: Sequence[int] | Tensor, learned: Tensor | None) -> Tap:
         options: dict[str, Any] = {"channels": channels} if self.wants("channels") else {}
         if self.wants("learned"):
             if learned is None:

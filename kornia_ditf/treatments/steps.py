@@ -42,7 +42,7 @@ def _per_token(value: Tensor) -> Tensor:
     return value[:, None] if value.ndim == 2 else value
 
 
-def discard(tap: Tap, *, channels: Sequence[int]) -> Tap:
+def discard(tap: Tap, *, channels: Sequence[int] | Tensor) -> Tap:
     """Zero the massive channels."""
     return discard_channels(tap, channels)
 

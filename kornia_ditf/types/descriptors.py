@@ -25,18 +25,44 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-@dataclass(frozen=True, slots=True)
 class Discarded:
     """Channels that were discarded from an image's tokens, and who named them.
 
     Args:
-        channels: in ascending order.
+        channels: in ascending order; or which of D channels, bool, shape (D,), on any device: they
+            are read from it when they are first asked for.
         source: `preset`, `configuration`, `calibration`, `calibration file`, `images described
             together` or `this image`; a fusion joins those of its parts.
+
+    Example:
+        >>> Discarded(torch.tensor([False, True, True]), "this image")
+        Discarded(channels=(1, 2), source='this image')
     """
 
-    channels: tuple[int, ...]
-    source: str
+    __slots__ = ("_channels", "source")
+
+    def __init__(self, channels: Sequence[int] | Tensor, source: str) -> None:
+        self._channels = channels if isinstance(channels, Tensor) else tuple(channels)
+        self.source = source
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The channels, in ascending order."""
+        if isinstance(self._channels, Tensor):
+            marked = self._channels.cpu().numpy()
+            self._channels = tuple(int(channel) for channel in marked.nonzero()[0])
+        return self._channels
+
+    def __repr__(self) -> str:
+        return f"Discarded(channels={self.channels}, source={self.source!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Discarded):
+            return NotImplemented
+        return (self.channels, self.source) == (other.channels, other.source)
+
+    def __hash__(self) -> int:
+        return hash((self.channels, self.source))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +75,7 @@ class DescriptorMap:
         discarded: what was discarded from each image, B of them; empty where nothing was, or
             nobody told.
         checks: conditions on an accelerator's values that were not read yet; see `check`.
+        parts: channels of each block or descriptor that was joined; empty where none were.
 
     Raises:
         InvalidArgumentError: data has not four axes, or one is empty.
@@ -64,6 +91,7 @@ class DescriptorMap:
     frame: Frame
     discarded: tuple[Discarded, ...] = ()
     checks: list[Check] = field(default_factory=list, repr=False)
+    parts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.data.ndim != 4 or 0 in self.data.shape:
@@ -237,6 +265,7 @@ class DescriptorMap:
             "model_size": list(self.frame.model_size),
             "grid": list(self.grid),
             "discarded": [[list(each.channels), each.source] for each in self.discarded],
+            **({"parts": list(self.parts)} if self.parts else {}),
         }
 
     @property
@@ -306,9 +335,14 @@ class DescriptorMap:
         return unit_length(sampled.squeeze(3).transpose(1, 2))
 
 
-def read_map(path: str | Path, block: int | None = None) -> tuple[DescriptorMap, dict[str, Any]]:
-    """Read a map and all that its file says of it; arguments and errors as `DescriptorMap.load`."""
-    stored, about = read_sealed(path)
+def read_map(
+    path: str | Path, block: int | None = None, content: bytes | None = None
+) -> tuple[DescriptorMap, dict[str, Any]]:
+    """Read a map and all that its file says of it; arguments and errors as `DescriptorMap.load`.
+
+    Where the content is given, nothing is read, and the path only names it.
+    """
+    stored, about = read_sealed(path, content)
     try:
         tensors = decode(stored)
     except KeyError as error:
@@ -325,9 +359,11 @@ def read_map(path: str | Path, block: int | None = None) -> tuple[DescriptorMap,
         discarded = tuple(
             Discarded(tuple(channels), source) for channels, source in about.get("discarded", ())
         )
+        parts = tuple(about.get("parts", ()))
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(Path(path), f"it holds no descriptors: {error!r}") from error
-    return DescriptorMap(data if data.ndim == 4 else data[None], frame, discarded), about
+    data = data if data.ndim == 4 else data[None]
+    return DescriptorMap(data, frame, discarded, parts=parts), about
 
 
 def unit_length(vectors: Tensor) -> Tensor:

@@ -19,25 +19,25 @@ class Check:
 
     Args:
         holds: the condition, bool, shape ().
-        error: makes the error; it may read values.
+        error: makes the error; it may read values. None is no error, as where it only warned.
     """
 
     holds: Tensor
-    error: Callable[[], DiTFError]
+    error: Callable[[], DiTFError | None]
 
 
 _waiting: ContextVar[list[Check] | None] = ContextVar("waiting", default=None)
 _skipped = ContextVar("skipped", default=False)
 
 
-def require(holds: Tensor, error: Callable[[], DiTFError]) -> None:
+def require(holds: Tensor, error: Callable[[], DiTFError | None]) -> None:
     """Raise an error unless a condition holds.
 
     Inside `deferred_checks` the condition of an accelerator's values is kept and not read.
 
     Args:
         holds: the condition, bool, shape ().
-        error: makes the error.
+        error: makes the error; see `Check`.
     """
     waiting = _waiting.get()
     if not values_are_checked():
@@ -54,8 +54,8 @@ def raise_failed(checks: Sequence[Check]) -> None:
         device = checks[0].holds.device
         held = torch.stack([check.holds.to(device) for check in checks]).cpu().numpy()
         for check, holds in zip(checks, held, strict=True):
-            if not holds:
-                raise check.error()
+            if not holds and (error := check.error()) is not None:
+                raise error
 
 
 def settle_checks() -> None:

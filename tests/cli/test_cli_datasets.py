@@ -10,7 +10,7 @@ import layouts
 import pytest
 from typer.testing import Result
 
-from kornia_ditf.registry.lookup import list_datasets
+from kornia_ditf.registry.datasets import list_datasets
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import Result
 
 import kornia_ditf
-from kornia_ditf.cli.options import read_blocks
+from kornia_ditf.cli.values import read_blocks
 from kornia_ditf.errors import InvalidArgumentError
 
 Run = Callable[..., Result]

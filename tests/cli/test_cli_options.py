@@ -70,3 +70,16 @@ def test_wrong_values_are_named(
     result = run("match", *images[:2], "-b", model, *options)
     assert result.exit_code == 2 and said in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
+
+
+def test_stored_descriptors_are_reduced_as_images_are(
+    run_json: RunJson, images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    chosen = ("-b", model, *SMALL, "--block", 2)
+    run_json("extract", *images[:2], *chosen, "--out", tmp_path)
+    stored = run_json("match", tmp_path / "a.safetensors", tmp_path / "b.safetensors", "--pca", 5)
+    live = run_json("match", *images[:2], *chosen, "--search", "none", "--pca", 5)
+    whole = run_json("match", *images[:2], *chosen, "--search", "none")
+    assert live["pca"] == 5 and whole["pca"] == 0
+    assert stored["scores"] == pytest.approx(live["scores"], abs=1e-5)
+    assert live["scores"] != pytest.approx(whole["scores"], abs=1e-3)

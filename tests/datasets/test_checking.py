@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from kornia_ditf.datasets.checking import CheckReport, check_dataset, recognise
-from kornia_ditf.registry.lookup import find_dataset, list_datasets
+from kornia_ditf.registry.datasets import find_dataset, list_datasets
 
 MAKERS: dict[str, Callable[..., Path]] = {
     "spair-71k": layouts.spair,

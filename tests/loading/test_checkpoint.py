@@ -17,7 +17,7 @@ from kornia_ditf.errors import (
     HubUnreachableError,
     InvalidArgumentError,
 )
-from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.loading.checkpoint import WEIGHTS, Checkpoint
 
 SINGLE = "vae/diffusion_pytorch_model.safetensors"
 
@@ -103,9 +103,24 @@ def test_a_variant_is_read_where_there_is_one_and_missed_in_the_transformer(fold
     }
     variant.unlink()
     assert set(checkpoint.shards("vae").values()) == {SINGLE}
-    with pytest.raises(CheckpointError, match="it has no variant 'fp16'; leave the option out"):
+    told = "it has no variant 'fp16'; leave variant out"
+    with pytest.raises(CheckpointError, match=told):
         checkpoint.shards("transformer")
+    shutil.copy(folder / SINGLE, variant)
+    told = "it has no variant 'bf16'; leave variant out, or give variant='fp16'"
+    with pytest.raises(CheckpointError, match=told):
+        Checkpoint(folder, variant="bf16").file("vae/diffusion_pytorch_model.bf16.safetensors")
     assert checkpoint.identity != Checkpoint(folder).identity
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_a_missing_shard_is_named(folder: Path, variant: str | None) -> None:
+    kind = "" if variant is None else f".{variant}"
+    shard = f"transformer/{WEIGHTS}{kind}-00001-of-00002.safetensors"
+    shutil.copy(folder / SINGLE, folder / shard)
+    missing = shard.replace("00001-of", "00002-of")
+    with pytest.raises(CheckpointError, match=f"{missing}: one of its shards is missing"):
+        Checkpoint(folder, variant=variant).file(missing)
 
 
 @pytest.mark.parametrize(

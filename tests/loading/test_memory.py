@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -75,8 +77,10 @@ def test_a_pipeline_gives_the_features_of_its_folder_and_stays_as_it_is(
     for module in (pipe.transformer, pipe.vae):
         module.train()
     before, prompt = state(pipe), "class1" if family == "dit" else "a cat"
-    assert torch.equal(describe(pipe, prompt), describe(folder, prompt))
-    assert state(pipe) == before
+    drawn = torch.random.get_rng_state()
+    found = describe(pipe, prompt)
+    assert state(pipe) == before and torch.equal(torch.random.get_rng_state(), drawn)
+    assert torch.equal(found, describe(folder, prompt))
 
 
 def test_parts_need_the_scheduler_where_the_family_reads_it(tiny_checkpoint: Checkpoints) -> None:
@@ -119,6 +123,58 @@ def test_adapters_count_and_so_does_fusing_them(pipe: Any) -> None:
     pipe.unfuse_lora(components=["transformer"])
     pipe.transformer.disable_adapters()
     torch.testing.assert_close(describe(pipe), plain, rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
+def test_several_adapters_with_weights_fused_or_not_are_the_merged_weights(pipe: Any) -> None:
+    peft = pytest.importorskip("peft")
+    merged = copy.deepcopy(pipe.transformer)
+    for number, name in enumerate("ab"):
+        config = peft.LoraConfig(
+            r=2 + number, target_modules=["to_q", "norm.linear"], init_lora_weights=False
+        )
+        pipe.transformer.add_adapter(config, name)
+    pipe.transformer.set_adapters(["a", "b"], [0.5, 0.8])
+    with torch.no_grad():
+        for name, module in pipe.transformer.named_modules():
+            for adapter in getattr(module, "lora_A", ()):
+                product = module.lora_B[adapter].weight @ module.lora_A[adapter].weight
+                merged.get_submodule(name).weight += module.scaling[adapter] * product
+    expected = describe((merged, pipe.vae), prompt_encoder=pipe)
+    torch.testing.assert_close(describe(pipe), expected, rtol=0, atol=1e-4)
+    pipe.fuse_lora(components=["transformer"], adapter_names=["a", "b"])
+    torch.testing.assert_close(describe(pipe), expected, rtol=0, atol=1e-4)
+    pipe.unload_lora_weights()
+    before = state(pipe)
+    torch.testing.assert_close(describe(pipe), expected, rtol=0, atol=1e-4)
+    assert state(pipe) == before
+
+
+@pytest.mark.parametrize("how", ["compile", "compile_repeated_blocks"])
+def test_compiled_models_give_what_plain_ones_give(how: str, pipe: Any) -> None:
+    expected = describe(pipe)
+    getattr(pipe.transformer, how)(backend="eager")
+    before = state(pipe)
+    assert torch.equal(describe(pipe), expected)
+    assert state(pipe) == before
+
+
+def test_pipelines_that_share_a_transformer_are_known_in_memory_and_in_folders(
+    pipe: Any, tiny_checkpoint: Checkpoints, tmp_path: Path
+) -> None:
+    import diffusers
+
+    class OwnPipeline(diffusers.FluxImg2ImgPipeline):  # type: ignore[misc]
+        pass
+
+    expected = describe(pipe)
+    own = OwnPipeline(**pipe.components)
+    assert torch.equal(describe(own), expected)
+    folder = Path(shutil.copytree(tiny_checkpoint("flux"), tmp_path / "flux"))
+    index = json.loads((folder / "model_index.json").read_text())
+    index["_class_name"] = "FluxInpaintPipeline"
+    (folder / "model_index.json").write_text(json.dumps(index))
+    assert torch.equal(describe(folder), expected)
 
 
 def test_wrappers_of_peft_and_compilers_are_seen_through(pipe: Any) -> None:

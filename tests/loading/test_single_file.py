@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from originals import Weights, as_flux, as_sd3, gguf_file, weights_of
+from originals import Weights, as_flux, as_ldm_vae, as_sd3, gguf_file, weights_of
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import kornia_ditf as kd
@@ -50,7 +51,8 @@ def test_a_file_gives_the_features_of_its_folder(
     weights, expected = weights_of(folder), describe(folder)
     original = ORIGINALS[family](weights)
     prefixed = {f"model.diffusion_model.{name}": value for name, value in original.items()}
-    for number, stored in enumerate((weights, original, prefixed)):
+    wrapped = {f"module.transformer.{name}": value for name, value in weights.items()}
+    for number, stored in enumerate((weights, original, wrapped, prefixed)):
         path = save(stored, tmp_path / f"{number}.safetensors")
         assert torch.equal(describe(path, config=folder), expected)
     name = "flux.1-dev" if family == "flux" else family
@@ -58,6 +60,29 @@ def test_a_file_gives_the_features_of_its_folder(
     numbers: dict[str, Any] = {"timestep": 250, "ensemble": 1, "massive_channels": ()}
     named = describe(name, source=path, config=folder, block=block, **numbers)
     assert torch.equal(named, expected)
+
+
+@pytest.mark.parametrize("prefix", ["first_stage_model.", "vae."])
+def test_a_file_of_all_parts_uses_its_own_vae_and_tells_of_its_text_encoders(
+    prefix: str, tiny_checkpoint: Checkpoints, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(tiny_checkpoint("flux"), tmp_path / "flux"))
+    whole = {f"model.diffusion_model.{n}": v for n, v in as_flux(weights_of(folder)).items()}
+    vae = as_ldm_vae(weights_of(folder, "vae"))
+    whole |= {f"{prefix}{name}": value for name, value in vae.items()}
+    whole["text_encoders.clip_l.transformer.text_model.final_layer_norm.bias"] = torch.zeros(2)
+    path, expected = save(whole, tmp_path / "all.safetensors"), describe(folder)
+    for file in (folder / "vae").glob("*.safetensors"):
+        other = {name: torch.zeros_like(value) for name, value in load_file(file).items()}
+        save_file(other, file, {"format": "pt"})
+    assert not torch.equal(describe(folder), expected)
+    assert torch.equal(describe(path, config=folder), expected)
+    assert "all.safetensors also holds text encoders" in caplog.text
+    plan = kd.find_backbone(path, config=folder).plan(path, config=folder)
+    assert plan.vae_held > 0 and plan.download == {}
+    del whole[f"{prefix}encoder.conv_in.weight"]
+    describe(save(whole, tmp_path / "partial.safetensors"), config=folder)
+    assert "the VAE in" in caplog.text and "is not used" in caplog.text
 
 
 def test_only_what_the_block_needs_is_read(
@@ -146,28 +171,16 @@ def test_scaled_float8_weights_are_multiplied_by_their_scale(
     assert torch.equal(describe(stored, config=folder), expected)
 
 
-OTHER = {
-    "a LoRA": {"transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight": (2, 4)},
-    "a textual inversion": {"emb_params": (1, 768)},
-    "a VAE": {"encoder.conv_in.weight": (4, 3, 3, 3), "decoder.conv_in.weight": (4, 4, 3, 3)},
-    "a text encoder": {"text_model.encoder.layers.0.self_attn.q_proj.weight": (4, 4)},
-    "StableDiffusionXLPipeline": {"model.diffusion_model.label_emb.0.0.weight": (4, 4)},
-    "StableDiffusionPipeline": {"model.diffusion_model.input_blocks.1.0.in_layers.0.weight": (4,)},
-    "a ControlNet": {"controlnet_x_embedder.weight": (4, 4)},
-    "no transformer of a known family": {"fc.weight": (4, 4)},
-}
-
-
-@pytest.mark.parametrize("told", OTHER)
-def test_other_files_are_told_what_they_are(
-    told: str, tiny_checkpoint: Checkpoints, tmp_path: Path
-) -> None:
-    tensors = {name: torch.zeros(shape) for name, shape in OTHER[told].items()}
+def test_other_files_are_told_what_they_are(tiny_checkpoint: Checkpoints, tmp_path: Path) -> None:
+    tensors = {"encoder.conv_in.weight": torch.zeros(4, 3, 3, 3)}
     path = save(tensors, tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match=told):
-        kd.create_descriptor(path)
-    with pytest.raises(CheckpointError, match="no tensor for|converts|holds"):
-        kd.create_descriptor(path, config=tiny_checkpoint("flux"))
+    for options in ({}, {"config": tiny_checkpoint("flux")}):
+        with pytest.raises(CheckpointError, match="holds a VAE and no transformer"):
+            kd.create_descriptor(path, **options)
+    web = tmp_path / "page.safetensors"
+    web.write_text("<!DOCTYPE html>")
+    with pytest.raises(CheckpointError, match=r"page.safetensors is a web page"):
+        kd.create_descriptor(web)
 
 
 def test_a_gguf_of_a_language_model_is_told_its_architecture(tmp_path: Path) -> None:
@@ -177,13 +190,7 @@ def test_a_gguf_of_a_language_model_is_told_its_architecture(tmp_path: Path) -> 
         kd.create_descriptor(path)
 
 
-def test_pickles_shards_and_cut_files_are_refused(
-    tiny_checkpoint: Checkpoints, tmp_path: Path
-) -> None:
-    torch_file = tmp_path / "model.ckpt"
-    torch_file.write_bytes(b"PK\x03\x04" + bytes(60))
-    with pytest.raises(CheckpointError, match="is a pickle"):
-        kd.create_descriptor(torch_file)
+def test_shards_and_cut_files_are_refused(tiny_checkpoint: Checkpoints, tmp_path: Path) -> None:
     weights = as_flux(weights_of(tiny_checkpoint("flux")))
     whole = save(weights, tmp_path / "whole.safetensors")
     shard = tmp_path / "model-00001-of-00002.safetensors"
@@ -200,7 +207,7 @@ def test_a_shape_that_is_not_published_asks_for_its_configuration(
 ) -> None:
     path = save(as_flux(weights_of(tiny_checkpoint("flux-schnell"))), tmp_path / "a.safetensors")
     other = tiny_checkpoint("flux")  # with an embedding of guidance
-    with pytest.raises(CheckpointError, match=r"FLUX.1-dev.*give config="):
+    with pytest.raises(CheckpointError, match=r"flux.1-schnell.*give config="):
         kd.create_descriptor(path)
     with pytest.raises(CheckpointError, match="give config=.*the model's own folder"):
         kd.create_descriptor(path, config=other)

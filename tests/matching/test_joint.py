@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from kornia_ditf import DescriptorMap, Frame, joint_pca
+from kornia_ditf import DescriptorMap, Frame, joint_pca, match
+from kornia_ditf.dense import join_maps
 from kornia_ditf.errors import InvalidArgumentError
 
 
@@ -86,3 +90,39 @@ def test_wrong_widths_are_refused(options: dict[str, Any], message: str) -> None
         joint_pca(*maps(), **options)
     with pytest.raises(InvalidArgumentError, match="two maps of one image each"):
         joint_pca(maps(12)[0], maps(8)[0], 2)
+
+
+def test_matching_takes_the_reduced_tokens_of_each_pair() -> None:
+    (a, b), (c, _) = maps(), maps(seed=1)
+    for found, pair in zip(match([a, c], b, pca=3), ((a, b), (c, b)), strict=True):
+        expected = match(*joint_pca(*pair, 3))
+        assert torch.equal(found.points_a, expected.points_a)
+        torch.testing.assert_close(found.scores, expected.scores)
+    with pytest.raises(InvalidArgumentError, match="pca must be a number of components"):
+        match(a, b, pca="3")  # type: ignore[call-overload]
+
+
+def test_the_parts_of_joined_maps_are_known_and_some_may_be_left(tmp_path: Path) -> None:
+    pairs = maps(5), maps(7)
+    a, b = (join_maps(list(each)) for each in zip(*pairs, strict=True))
+    a.save(tmp_path / "a.safetensors")
+    stored = DescriptorMap.load(tmp_path / "a.safetensors")
+    assert stored.parts == b.parts == (5, 7)
+    left, right = joint_pca(stored, b, (2, 0))
+    assert left.data.shape[1] == 9 and torch.equal(left.data[:, 2:], a.data[:, 5:])
+    unit = [replace(each, data=F.normalize(each.data, dim=1)) for each in pairs[0]]
+    torch.testing.assert_close(right.data[:, :2], joint_pca(unit[0], unit[1], 2)[1].data)
+
+
+def test_large_maps_are_reduced_to_the_same_space() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(24, 1100, generator=generator)
+    a, b = (
+        DescriptorMap(torch.randn(1, 24, 30, 20, generator=generator), Frame((30, 20), (30, 20)))
+        for _ in range(2)
+    )
+    wide = [replace(each, data=torch.einsum("bdhw,dc->bchw", each.data, mixing)) for each in (a, b)]
+    found = joined(joint_pca(wide[0], wide[1], 24))
+    tokens = torch.cat([each.tokens[0] for each in wide]).double()
+    centred = tokens - tokens.mean(0)
+    torch.testing.assert_close(found @ found.T, centred @ centred.T, rtol=1e-4, atol=0.1)

@@ -26,6 +26,7 @@ from kornia_ditf.errors import (
 from kornia_ditf.preprocess import as_image
 from kornia_ditf.registry import hookspecs
 from kornia_ditf.registry import lookup as registry
+from kornia_ditf.registry.datasets import list_datasets
 from kornia_ditf.registry.lookup import (
     create_descriptor,
     create_ditf,
@@ -288,5 +289,5 @@ def test_a_plugins_data_set_is_listed_apart_from_descriptors(installed: list[Ent
 
     module.register_datasets = register_datasets  # type: ignore[attr-defined]
     installed.append(Entry("sets", module))
-    assert registry.list_datasets()["pairs"] == spec
+    assert list_datasets()["pairs"] == spec
     assert "pairs" not in list_descriptors()

@@ -23,7 +23,7 @@ from kornia_ditf.study.define.spec import Configuration
 from kornia_ditf.study.store.cache import content_key
 
 # Of one forward pass several blocks can be taken, and each can be treated in several ways.
-_AFTER_THE_FORWARD = ("block", "treatment", "massive_channels")
+_AFTER_THE_FORWARD = ("block", "treatment", "massive_channels", "pca")
 _DITF_FIELDS = {field.name for field in fields(DiTFConfig)}
 
 
@@ -65,7 +65,7 @@ def group_configurations(configurations: Iterable[Configuration]) -> list[Forwar
     groups: dict[str, ForwardGroup] = {}
     for each in configurations:
         spec = find_descriptor(each.name, **hub_options(each.settings))
-        own = {"prompt"} | (_DITF_FIELDS if isinstance(spec, BackboneSpec) else set())
+        own = {"prompt", "pca"} | (_DITF_FIELDS if isinstance(spec, BackboneSpec) else set())
         loading = {k: v for k, v in each.settings.items() if k not in own}
         check_options(each.label, spec, loading)
         shared = {
@@ -125,7 +125,7 @@ def records_key(identity: str, prompt: str | None, protocol: Protocol) -> str:
         protocol: what it says of itself (name, source, hints) does not matter.
     """
     scoring = asdict(protocol)
-    for told in ("name", "source", "hints", "datasets"):
+    for told in ("name", "source", "hints", "datasets", *(() if protocol.pca else ("pca",))):
         del scoring[told]
     scoring["compat"] = sorted(scoring["compat"])
     return content_key(identity=identity, scoring=scoring, prompt=prompt)

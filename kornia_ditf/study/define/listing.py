@@ -17,7 +17,7 @@ from kornia_ditf.errors import DatasetError, InvalidArgumentError
 from kornia_ditf.protocols.presets import find_protocol
 from kornia_ditf.protocols.protocol import Protocol
 from kornia_ditf.protocols.select import select_pairs
-from kornia_ditf.registry.lookup import load_dataset
+from kornia_ditf.registry.datasets import load_dataset
 from kornia_ditf.study.define.spec import DatasetChoice, ProtocolChoice, Study
 from kornia_ditf.study.store.cache import content_key
 from kornia_ditf.utils.checks import did_you_mean

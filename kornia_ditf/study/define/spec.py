@@ -59,7 +59,17 @@ Sweep = Annotated[list[Value], BeforeValidator(_as_list), Field(min_length=1)]
 Options = dict[str, JsonValue]
 
 _MAX_TOLD = 12
-_SWEPT = ("block", "timestep", "treatment", "facet", "ensemble", "prompt", "long_side", "seed")
+_SWEPT = (
+    "block",
+    "timestep",
+    "treatment",
+    "facet",
+    "ensemble",
+    "prompt",
+    "long_side",
+    "seed",
+    "pca",
+)
 
 
 class _Strict(BaseModel):
@@ -71,7 +81,8 @@ class DescriptorChoice(_Strict):
 
     `name` is what `create_descriptor` takes; `label` is what tables call it. `prompt` may hold
     `{label}` (or `{category}`), which is what an image shows. `timesteps` are averaged and `blocks`
-    joined, and not swept. `options` go to the loader (dtype, device ...).
+    joined, and not swept. `pca` reduces each pair's tokens together, or with a list of numbers each
+    part of them (`[[256, 128]]`). `options` go to the loader (dtype, device ...).
     """
 
     name: str
@@ -85,6 +96,7 @@ class DescriptorChoice(_Strict):
     prompt: Sweep[str] | None = None
     long_side: Sweep[int] | None = None
     seed: Sweep[int] | None = None
+    pca: Sweep[int | list[int]] | None = None
     massive_channels: list[int] | Literal["gates"] | None = None
     timesteps: Annotated[list[float], Field(min_length=1)] | None = None
     blocks: Annotated[list[int], Field(min_length=1)] | None = None

@@ -21,7 +21,7 @@ from kornia_ditf.metrics.statistics import (
     ratio,
 )
 from kornia_ditf.study.report.scores import ExperimentScores, Score, checking, read_experiment
-from kornia_ditf.study.run.costs import Cost, cost_key, known_costs
+from kornia_ditf.study.run.costs import Cost, cost_of, known_costs
 from kornia_ditf.study.store.records import RECORDS
 
 _ALL_PAIRS_UP_TO = 6
@@ -168,7 +168,7 @@ def _section(
             descriptor=experiment["descriptor"],
             values=tuple(intervals[place * count : (place + 1) * count]),
             experiment=experiment,
-            cost=costs.get(cost_key(experiment["identity"]), Cost()),
+            cost=cost_of(experiment, costs),
         )
         for place, experiment in enumerate(experiments)
     )

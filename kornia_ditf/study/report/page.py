@@ -151,7 +151,8 @@ def _configurations(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """List configurations, once for each data set on which they differ."""
     found: dict[str, Mapping[str, Any]] = {}
     for experiment in summary["experiments"]:
-        found.setdefault(experiment["identity"], experiment)
+        key = f"{experiment['identity']} {experiment['settings'].get('pca')}"
+        found.setdefault(key, experiment)
     return list(found.values())
 
 

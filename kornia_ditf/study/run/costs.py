@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -147,6 +147,21 @@ def known_costs(folder: Path, summary: Mapping[str, Any]) -> dict[str, Cost]:
         for key, costs in summary.get("costs", {}).items()
     }
     return {**written, **CostLog(folder).read()}
+
+
+def cost_of(experiment: Mapping[str, Any], costs: Mapping[str, Cost]) -> Cost:
+    """Return an experiment's costs; the maps of several widths of joint PCA are the same."""
+    identity, pca = experiment["identity"], experiment["settings"].get("pca")
+    found = costs.get(cost_key(identity), Cost())
+    if not pca:
+        return found
+    scored = costs.get(cost_key(scoring_identity(identity, pca)), Cost())
+    return replace(found, seconds_per_pair=scored.seconds_per_pair)
+
+
+def scoring_identity(identity: str, pca: Any) -> str:
+    """Name what scores pairs: the descriptor, and the joint PCA where there is one."""
+    return f"{identity} pca={json.dumps(pca)}" if pca else identity
 
 
 def cost_key(identity: str) -> str:

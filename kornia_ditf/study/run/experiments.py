@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kornia_ditf.loading.checkpoint import hub_options
+from kornia_ditf.matching.joint import check_pca
 from kornia_ditf.protocols.protocol import Protocol
+from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.study.define.forwards import map_key, prompt_for, records_key
 from kornia_ditf.study.define.listing import ListedSet, Sample
 from kornia_ditf.study.define.spec import Configuration, Study
@@ -24,6 +27,7 @@ class Experiment:
         task: place, among the tasks, of the one that describes for it.
         listed: the data set.
         protocol: how it is scored.
+        pca: joint PCA of each pair's tokens; 0 for none.
         samples: what of it is scored, in its order.
         folder: of its records.
         device: where it was described.
@@ -35,6 +39,7 @@ class Experiment:
     task: int
     listed: ListedSet
     protocol: Protocol
+    pca: int | tuple[int, ...]
     samples: tuple[Sample, ...]
     folder: Path
     device: str
@@ -70,7 +75,9 @@ def list_experiments(
             identity = f"{member.identity} {study.cache_dtype}"
             for protocol, samples in listed.protocols:
                 if protocol.fit == task.fit:
-                    key = records_key(identity, configuration.settings.get("prompt"), protocol)
+                    pca = _pca_of(configuration, protocol)
+                    scoring = replace(protocol, pca=pca)
+                    key = records_key(identity, configuration.settings.get("prompt"), scoring)
                     found[configuration.label, task.place, protocol.name] = Experiment(
                         configuration=configuration,
                         identity=identity,
@@ -78,6 +85,7 @@ def list_experiments(
                         task=place,
                         listed=listed,
                         protocol=protocol,
+                        pca=pca,
                         samples=samples,
                         folder=records / key,
                         device=known.device,
@@ -88,3 +96,13 @@ def list_experiments(
         for protocol, _ in listed.protocols
         for configuration in study.configurations()
     ]
+
+
+def _pca_of(configuration: Configuration, protocol: Protocol) -> int | tuple[int, ...]:
+    """Return the joint PCA that the study says, or the protocol, or the descriptor's preset."""
+    if "pca" in configuration.settings:
+        return check_pca(configuration.settings["pca"])
+    if protocol.pca or protocol.task == "masks":
+        return protocol.pca
+    spec = find_descriptor(configuration.name, **hub_options(configuration.settings))
+    return check_pca(getattr(spec, "pca", 0))

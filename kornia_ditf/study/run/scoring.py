@@ -52,7 +52,7 @@ def score_job(
             of_frame = dict(zip(item.frames, keys, strict=True))
             result = evaluate_sequence(lambda path: maps.map(of_frame[path], place), item, protocol)
             rows.append({"key": key, **sequence_row(item, result, root)})
-        elif protocol.task == "keypoints":
+        elif protocol.task == "keypoints" and not protocol.pca:
             side_a, side_b = (
                 maps.target(each, place, size, pixels=not protocol.canvas)
                 for each, size in zip(keys, (item.size_a, item.size_b), strict=True)

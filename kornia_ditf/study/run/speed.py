@@ -62,7 +62,7 @@ class Speed:
             grid: rows and columns of the maps.
             width: channels of the maps.
         """
-        name = (protocol.name, grid, width)
+        name = (protocol.name, protocol.pca, grid, width)
         if name not in self._known:
             begin = time.perf_counter()
             if self.budget <= 0:
@@ -85,7 +85,7 @@ class Speed:
             cache = MapCache(Path(folder))
             cache.write(_KEY, made)
             pixels = not protocol.canvas
-            if protocol.task != "keypoints":
+            if protocol.task != "keypoints" or protocol.pca:
                 maps = MapReader(cache).map(_KEY, place)
                 reading = self._best(lambda: MapReader(cache).map(_KEY, place))
                 return reading, self._best(lambda: evaluate_pair(maps, maps, pair, protocol))

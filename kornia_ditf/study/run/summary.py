@@ -131,6 +131,8 @@ def _result(experiment: Experiment | MatcherExperiment) -> dict[str, Any]:
 def _values(experiment: Experiment, task: Task, prepared: Prepared) -> dict[str, Any]:
     configuration = experiment.configuration
     settings = dict(configuration.settings)
+    if experiment.pca:
+        settings["pca"] = experiment.pca
     calibration = experiment.listed.calibration if experiment.channels else ()
     return {
         "name": configuration.name,

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from kornia_ditf.errors import OutputError, StudyError
-from kornia_ditf.study.run.costs import cost_key, known_costs
+from kornia_ditf.study.run.costs import cost_key, known_costs, scoring_identity
 from kornia_ditf.study.run.summary import SUMMARY, read_finished
 from kornia_ditf.study.store.records import RECORDS, copy_records
 from kornia_ditf.utils.cache import sha256, write_checked
@@ -59,9 +59,10 @@ def bundle_study(folder: Path, out: Path) -> Path:
             )
     costs = known_costs(folder, summary)
     document["costs"] = {
-        cost_key(b["identity"]): asdict(costs[cost_key(a["identity"])])
+        cost_key(scoring_identity(b["identity"], pca)): asdict(costs[key])
         for a, b in _experiments(summary, document)
-        if cost_key(a["identity"]) in costs
+        for pca in (None, a["settings"].get("pca"))
+        if (key := cost_key(scoring_identity(a["identity"], pca))) in costs
     }
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from kornia_ditf.study.report.analysis import resample
 from kornia_ditf.study.report.exports import csv_table
 from kornia_ditf.study.report.page import environment, write_texts
 from kornia_ditf.study.report.scores import ExperimentScores, Score, read_experiment
-from kornia_ditf.study.run.costs import Cost, cost_key, known_costs
+from kornia_ditf.study.run.costs import Cost, cost_of, known_costs
 from kornia_ditf.study.share.bundle import read_bundle
 from kornia_ditf.study.store.cache import content_key
 from kornia_ditf.study.store.folder import make_folder
@@ -199,7 +199,7 @@ def _entry(
             for column, value in enumerate(values)
         ),
         license=experiment.get("license") or "not known",
-        cost=costs.get(cost_key(experiment["identity"]), Cost()),
+        cost=cost_of(experiment, costs),
         weights_gb=experiment["bytes_held"] / 1e9 or None,
         device=experiment["device"],
         bundle=bundle.name,

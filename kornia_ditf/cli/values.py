@@ -1,0 +1,88 @@
+"""Values of options: lists of blocks and of numbers, and KEY=VALUE."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+def read_blocks(text: str, count: int) -> list[int]:
+    """Read a list of blocks such as `3,5`, `0-8` or `all`.
+
+    Raises:
+        InvalidArgumentError: it is none, or a block is out of range.
+    """
+    from kornia_ditf.errors import InvalidArgumentError
+
+    if not count:
+        raise InvalidArgumentError("--blocks are of a Diffusion Transformer; name such a backbone")
+    if text.strip() == "all":
+        return list(range(count))
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise InvalidArgumentError(f"--blocks must be like 3,5 or 0-8 or all, got {text!r}")
+        end = int(last if dash else first)
+        if end >= count:
+            numbers.add(end)
+        elif end < int(first):
+            raise InvalidArgumentError(f"--blocks counts upwards, such as 3-5, got {text!r}")
+        else:
+            numbers.update(range(int(first), end + 1))
+    if max(numbers) >= count:
+        raise InvalidArgumentError(f"--blocks must lie in 0 to {count - 1}, got {text!r}")
+    return sorted(numbers)
+
+
+def read_numbers(option: str, text: str, kind: Callable[[str], float]) -> tuple[float, ...]:
+    """Read a list of numbers with commas between them; whole ones become integers.
+
+    Raises:
+        InvalidArgumentError: one is none.
+    """
+    from kornia_ditf.errors import InvalidArgumentError
+
+    try:
+        numbers = [kind(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InvalidArgumentError(
+            f"{option} must be numbers with commas between them, got {text!r}"
+        ) from error
+    return tuple(int(n) if float(n).is_integer() else n for n in numbers)
+
+
+def read_pca(text: str | None) -> int | tuple[int, ...] | None:
+    """Read the option --pca: a number of components, or one for each part.
+
+    Raises:
+        InvalidArgumentError: it is none.
+    """
+    if text is None:
+        return None
+    numbers = tuple(int(each) for each in read_numbers("--pca", text, int))
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+def read_others(others: Sequence[str] | None) -> dict[str, Any]:
+    """Read the option --option: KEY=VALUE, where the value is JSON or else a text.
+
+    Raises:
+        InvalidArgumentError: there is no `=`.
+    """
+    from kornia_ditf.errors import InvalidArgumentError
+
+    found: dict[str, Any] = {}
+    for text in others or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier():
+            raise InvalidArgumentError(f"--option must be KEY=VALUE, got {text!r}")
+        if key in ("name", "source"):
+            given = "--source" if key == "source" else "--backbone"
+            raise InvalidArgumentError(f"--option {key}= is no option of a backbone; type {given}")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
