@@ -20,11 +20,14 @@ from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.registry.options import check_options
 from kornia_ditf.registry.treatments import read_config
+from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.study.define.spec import Configuration
 from kornia_ditf.study.store.cache import content_key
 
 # Of one forward pass several blocks can be taken, and each can be treated in several ways.
-_AFTER_THE_FORWARD = ("block", "blocks", "treatment", "massive_channels", "pca", "projection")
+_AFTER_THE_FORWARD = (
+    *("block", "blocks", "treatment", "massive_channels", "pca", "projection", "upsample"),
+)
 _TIMES = ("timestep", "timesteps")
 _DITF_FIELDS = {field.name for field in fields(DiTFConfig)}
 
@@ -68,11 +71,12 @@ def group_configurations(configurations: Iterable[Configuration]) -> list[Forwar
     parts: list[tuple[str, dict[str, Any], dict[str, Any], Configuration]] = []
     for each in configurations:
         spec = find_descriptor(each.name, **hub_options(each.settings))
-        own = {"prompt", "pca", "projection"} | (
+        own = {"prompt", "pca", "projection", "upsample"} | (
             _DITF_FIELDS if isinstance(spec, BackboneSpec) else set()
         )
         loading = {k: v for k, v in each.settings.items() if k not in own}
         check_options(each.label, spec, loading)
+        find_upsampler(each.settings.get("upsample"))  # an error now, not in a worker
         shared: dict[str, Any] = {
             k: v for k, v in each.settings.items() if k in own and k not in _AFTER_THE_FORWARD
         }

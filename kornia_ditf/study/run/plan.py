@@ -17,6 +17,7 @@ from kornia_ditf.projection.stored import Projection
 from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.registry.lookup import Spec, find_descriptor
 from kornia_ditf.registry.matchers import find_matcher, missing_for
+from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.study.define.forwards import (
     ForwardGroup,
     group_configurations,
@@ -234,19 +235,12 @@ def _plan_group(
             reading, pair = known or (0.0, _SECONDS_PER_PAIR)
             images = {digest for sample in samples for _, digest, _ in sample.images}
             scoring += len(group.members) * (reading * len(images) + pair * len(samples))
-    held, images_total = _weights_bytes(group), len(seen)
-    forwards = images_total * draws + calibration
-    seconds = None
-    if held is not None and images_total:
-        # Two operations for each weight and token; a backbone's weights are planned in float32.
-        operations = 2 * held / 4 * tokens / images_total * forwards
-        seconds = operations / speed.operations_per_second()
     return ForwardPlan(
         descriptor=group.name,
         configurations=len(group.members),
         images=images_total,
         forwards=forwards,
-        cache_bytes=tokens * itemsize * sum(_widths(group, spec)),
+        cache_bytes=round(tokens * itemsize * sum(_widths(group, spec))),
         weights_bytes=held,
         seconds=seconds,
         scoring_seconds=scoring,
@@ -254,11 +248,14 @@ def _plan_group(
     )
 
 
-def _widths(group: ForwardGroup, spec: Spec) -> Iterator[int]:
+def _widths(group: ForwardGroup, spec: Spec) -> Iterator[float]:
+    """Yield each member's channels, times its tokens for each that the model gives."""
     for member in group.members:
-        file = member.settings.get("projection")
-        joined = len(member.settings.get("blocks", (0,)))
-        yield spec.width * joined if file is None else Projection.load(file).width
+        file, upsampler = (member.settings.get(name) for name in ("projection", "upsample"))
+        joined = spec.width * len(member.settings.get("blocks", (0,)))
+        width = joined if file is None else Projection.load(file).width
+        found = find_upsampler(upsampler)
+        yield width * (1 if found is None else found.times(spec.pixels_per_token))
 
 
 def _scoring(
