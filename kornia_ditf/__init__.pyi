@@ -50,6 +50,9 @@ from .matching.propagation import (
 from .matching.refinement import refine
 from .matching.verification import Verification, verify
 from .preprocess import as_image, fit_image, read_image
+from .projection.descriptor import ProjectedDescriptor
+from .projection.learn import learn_projection
+from .projection.stored import Projection
 from .protocols.evaluate import PairResult, evaluate_matches, evaluate_pair
 from .protocols.fitting import prepare_image
 from .protocols.presets import find_protocol, list_protocols
@@ -69,6 +72,7 @@ from .registry.lookup import (
 )
 from .registry.matchers import find_matcher, list_matchers, load_matcher
 from .registry.treatments import find_treatment, list_treatments
+from .registry.upsamplers import find_upsampler, list_upsamplers
 from .search.alignment import align_matches
 from .search.verified import Attempt, ImageMatches, match_images
 from .sfm.folder import FolderMatches, match_folder
@@ -84,6 +88,8 @@ from .treatments import (
     parse_treatment,
 )
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
+from .types.shards import read_shards
+from .upsamplers import UpsampledDescriptor, Upsampler, UpsamplerSpec, parse_upsampler
 from .utils.picture import Picture, save_picture
 from .video.describe import VideoDiTF, describe_video
 from .video.frames import VideoFrame, read_frames
@@ -131,6 +137,8 @@ __all__ = [
     "PairDataset",
     "PairResult",
     "Picture",
+    "ProjectedDescriptor",
+    "Projection",
     "Propagation",
     "Protocol",
     "RatioMatcher",
@@ -142,6 +150,9 @@ __all__ = [
     "TopK",
     "Treatment",
     "TreatmentSpec",
+    "UpsampledDescriptor",
+    "Upsampler",
+    "UpsamplerSpec",
     "Verification",
     "VideoBackbone",
     "VideoDiTF",
@@ -173,15 +184,18 @@ __all__ = [
     "find_matcher",
     "find_protocol",
     "find_treatment",
+    "find_upsampler",
     "fit_image",
     "hookimpl",
     "joint_pca",
+    "learn_projection",
     "list_backbones",
     "list_datasets",
     "list_descriptors",
     "list_matchers",
     "list_protocols",
     "list_treatments",
+    "list_upsamplers",
     "load_dataset",
     "load_matcher",
     "match",
@@ -194,12 +208,14 @@ __all__ = [
     "mutual_nearest",
     "nearest_two",
     "parse_treatment",
+    "parse_upsampler",
     "prepare_image",
     "prepare_target",
     "propagate_masks",
     "propagate_points",
     "read_frames",
     "read_image",
+    "read_shards",
     "refine",
     "save_onnx",
     "save_picture",

@@ -76,6 +76,11 @@ class DenseDescriptor(nn.Module, ABC):
         return None
 
     @property
+    def token_norm(self) -> float | None:
+        """Length of every descriptor but zeros, where it is the same for all; else None."""
+        return None
+
+    @property
     def long_side(self) -> int | None:
         """Longest side in pixels to which images are fitted; None keeps their size."""
         side: int | None = getattr(getattr(self, "config", None), "long_side", None)

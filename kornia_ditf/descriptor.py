@@ -5,6 +5,7 @@ Source: DiTF, arXiv 2505.18584; docs/method.md walks through it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -85,6 +86,10 @@ class DiTF(DiscardingDescriptor):
         if self.config.facet == "input":
             return self.backbone.width * len(self.config.all_blocks)
         return sum(self.backbone.facet_width(b, self.config.facet) for b in self.config.all_blocks)
+
+    @property
+    def token_norm(self) -> float | None:
+        return None if self.config.blocks is None else math.sqrt(len(self.config.blocks))
 
     def at(self, block: int, timestep: float) -> DiTF:
         """Return the descriptor at one of several blocks and timesteps, always the same object."""

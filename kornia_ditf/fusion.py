@@ -73,28 +73,33 @@ class FusedDescriptor(DenseDescriptor):
 
     @property
     def width(self) -> int:
-        return sum(part.width for part in self._parts)
+        return sum(part.width for part in self.descriptors)
 
     @property
     def identity(self) -> str | None:
-        names = [part.identity for part in self._parts]
+        names = [part.identity for part in self.descriptors]
         if None in names:
             return None
         return f"fused {self.weights} {self.grid} of {names}"
 
     @property
-    def _parts(self) -> list[DenseDescriptor]:
+    def token_norm(self) -> float:
+        return math.hypot(*self.weights)
+
+    @property
+    def descriptors(self) -> list[DenseDescriptor]:
+        """The parts."""
         return [part for part in self.parts if isinstance(part, DenseDescriptor)]
 
     @property
     def long_side(self) -> int | None:
-        return self._parts[0].long_side
+        return self.descriptors[0].long_side
 
     def with_long_side(self, long_side: int) -> FusedDescriptor:
         ratio = long_side / (self.long_side or long_side)
         parts = [
             part.with_long_side(round((part.long_side or long_side) * ratio))
-            for part in self._parts
+            for part in self.descriptors
         ]
         return self.of(parts)
 
@@ -118,12 +123,12 @@ class FusedDescriptor(DenseDescriptor):
             InvalidArgumentError: an image or the prompts do not fit one of the parts.
             ImageError: a file cannot be read, or an image is too small for one of the parts.
         """
-        return self._fuse([part(image, prompts) for part in self._parts])
+        return self._fuse([part(image, prompts) for part in self.descriptors])
 
     def describe_together(
         self, images: Sequence[ImageLike], prompts: str | Sequence[str] | None = None
     ) -> list[DescriptorMap]:
-        by_part = [part.describe_together(images, prompts) for part in self._parts]
+        by_part = [part.describe_together(images, prompts) for part in self.descriptors]
         return [self._fuse(maps) for maps in zip(*by_part, strict=True)]
 
     def _fuse(self, maps: Sequence[DescriptorMap]) -> DescriptorMap:

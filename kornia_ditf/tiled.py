@@ -84,7 +84,7 @@ class TiledDescriptor(DenseDescriptor):
 
     def with_long_side(self, long_side: int) -> TiledDescriptor:
         side = max(self.multiple, round(long_side / self.tiles))
-        return self._of(self.base.with_long_side(side))
+        return self.of(self.base.with_long_side(side))
 
     def forward(
         self, image: ImageLike, prompts: str | Sequence[str] | None = None
@@ -134,10 +134,11 @@ class TiledDescriptor(DenseDescriptor):
     ) -> list[DescriptorMap]:
         pixels = [as_image(image) for image in images]
         told = one_prompt_each(prompts, len(images))
-        tiled = self._of(_settled(self.base, pixels, prompts))
+        tiled = self.of(_settled(self.base, pixels, prompts))
         return [tiled(image, prompt) for image, prompt in zip(pixels, told, strict=True)]
 
-    def _of(self, base: DenseDescriptor) -> TiledDescriptor:
+    def of(self, base: DenseDescriptor) -> TiledDescriptor:
+        """Return the same tiles of another descriptor."""
         return TiledDescriptor(base, self.tiles, multiple=self.multiple, overlap=self.overlap)
 
     def _starts(self, length: int) -> list[int]:
@@ -162,12 +163,7 @@ def _settled(
 ) -> DenseDescriptor:
     """Find massive channels that are not known once, in whole images, and not tile by tile."""
     if isinstance(base, FusedDescriptor):
-        parts = [
-            _settled(part, images, prompts)
-            for part in base.parts
-            if isinstance(part, DenseDescriptor)
-        ]
-        return base.of(parts)
+        return base.of([_settled(part, images, prompts) for part in base.descriptors])
     if not isinstance(base, DiTF) or not base.config.steps.discards:
         return base
     channels = base.massive_channels()

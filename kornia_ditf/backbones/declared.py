@@ -306,6 +306,11 @@ class DeclaredBackbone(Backbone):
         return load_vae_encoder(checkpoint, cls.vae_class, dtype=torch.float32)
 
     @classmethod
+    def transformer_folder(cls, checkpoint: Checkpoint, options: Mapping[str, Any]) -> str:
+        """Return the folder of the transformer in a checkpoint, by the options for loading it."""
+        return "transformer"
+
+    @classmethod
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         """Read from a checkpoint what the family's constructor wants besides the modules.
 
@@ -323,20 +328,29 @@ class DeclaredBackbone(Backbone):
 
     @classmethod
     def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Encode prompts with the family's pipeline, one row each, as `prompt_outputs` declares.
+        """Encode prompts with the family's pipeline, one row each.
 
         Raises:
             InvalidArgumentError: the family takes no prompts, or one is too long.
         """
-        if not cls.prompt_outputs:
-            raise InvalidArgumentError(f"{cls.__name__} takes no prompts")
         # One at a time, so that the pipeline pads none to the length of another.
-        rows = [cls._encode_prompt(pipeline, prompt) for prompt in prompts]
+        rows = [cls.encode_prompt(pipeline, prompt) for prompt in prompts]
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
     @classmethod
-    def _encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
-        encoded = pipeline.encode_prompt([prompt], **cls.prompt_options)
+    def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
+        """Encode one prompt, as `prompt_outputs` declares.
+
+        Raises:
+            InvalidArgumentError: the family takes no prompts, or it is too long.
+        """
+        if not cls.prompt_outputs:
+            raise InvalidArgumentError(f"{cls.__name__} takes no prompts")
+        return cls.name_prompt(pipeline.encode_prompt([prompt], **cls.prompt_options))
+
+    @classmethod
+    def name_prompt(cls, encoded: Sequence[Any]) -> dict[str, Tensor]:
+        """Name what a pipeline returns for one prompt as declared, padded where declared."""
         named = zip(cls.prompt_outputs, encoded, strict=False)
         row = {name: value for name, value in named if name is not None}
         return row if cls.prompt_length is None else pad_prompt(row, cls.prompt_length)

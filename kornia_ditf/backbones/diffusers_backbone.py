@@ -134,6 +134,7 @@ class DiffusersBackbone(DeclaredBackbone):
                 last_block=block,
                 dtype=dtype,
                 quantization_config=quantization_config,
+                subfolder=cls.transformer_folder(checkpoint, options),
             )
         else:
             own = cls._file_config(file, checkpoint, architecture)
@@ -206,6 +207,7 @@ class DiffusersBackbone(DeclaredBackbone):
             architecture=architecture,
             vae_class=cls.vae_class,
             file=None if file is None or known is None else (file, known),
+            folder=cls.transformer_folder(checkpoint, {}),
         )
 
     @classmethod

@@ -30,6 +30,11 @@ class VideoBackbone(DiffusersBackbone):
                 return int(value)
         return 4
 
+    @property
+    def latents_per_token(self) -> int:
+        """Latent frames that one token covers, which share its features."""
+        return 1
+
     def arrange(self, latent: Tensor) -> Tensor:
         return as_clip(latent).movedim(2, self.frame_axis)
 

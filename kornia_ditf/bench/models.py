@@ -63,7 +63,7 @@ def _stream(size: tuple[int, int], long_side: int | None, count: int, device: to
         paths.append(folder / f"{number}.jpg")
         Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC).save(paths[-1])
     paths *= count // len(paths)
-    options = {} if long_side is None else {"long_side": long_side}
+    options: dict[str, Any] = {} if long_side is None else {"long_side": long_side}
     descriptor = create_descriptor("nano", device=str(device), **options)
 
     def ours() -> Tensor:

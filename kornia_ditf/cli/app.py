@@ -19,6 +19,7 @@ from kornia_ditf.cli import (
     matchers,
     plugins,
     presets,
+    projection,
     study,
 )
 from kornia_ditf.cli.failures import EXIT_CODES, CommandGroup
@@ -40,6 +41,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("demo")(demo.demo)
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(presets.app, name="presets")
+app.add_typer(projection.app, name="projection")
 app.command("matchers")(matchers.matchers)
 app.command("plugins")(plugins.plugins)
 app.command("doctor")(doctor.doctor)

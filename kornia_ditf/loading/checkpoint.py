@@ -23,6 +23,7 @@ from kornia_ditf.loading.header import read_header
 WEIGHTS = "diffusion_pytorch_model"
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "variant")
 """Options of every loader that say which of a model's files are meant; see `Checkpoint`."""
+_INDICES = ("model_index.json", "modular_model_index.json")
 _TEXT_PARTS = ("text_encoder", "tokenizer")
 _TIMEOUT_SECONDS = 10.0
 # model.fp16.safetensors, model.fp16-00001-of-00002.safetensors, model.safetensors.index.fp16.json
@@ -82,8 +83,8 @@ class Checkpoint:
         if self.folder is None:
             if self._remote is not None:
                 return f"{self.source}@{self._remote.sha}{variant}"
-            # A pipeline has the first, a single model of transformers the second alone.
-            index = "model_index.json" if self.exists("model_index.json") else "config.json"
+            # A pipeline has one of the first, a single model of transformers the last alone.
+            index = next((name for name in _INDICES if self.exists(name)), "config.json")
             return f"{self.source}@{self.file(index).parent.name}{variant}"
         files = [name for name in self.files() if not name.startswith(_TEXT_PARTS)]
         return f"{self.folder.name}@{self._digest(self.folder, files)}{variant}"
@@ -170,9 +171,21 @@ class Checkpoint:
             raise CheckpointError(f"{path} must hold a JSON object, got a {type(content).__name__}")
         return content
 
+    @cached_property
+    def index(self) -> dict[str, Any]:
+        """The model's pipeline, and the library and class of each of its parts.
+
+        Raises:
+            CheckpointError: it has no index, or a damaged one.
+        """
+        if self.exists(_INDICES[0]) or not self.exists(_INDICES[1]):
+            return self.json(_INDICES[0])
+        values = self.json(_INDICES[1])  # which also says where each part comes from
+        return {name: v[:2] if isinstance(v, list) else v for name, v in values.items()}
+
     def has_part(self, name: str) -> bool:
-        """Whether model_index.json names a class for a part, such as `vae`."""
-        named = self.json("model_index.json").get(name)
+        """Whether the model's index names a class for a part, such as `vae`."""
+        named = self.index.get(name)
         return isinstance(named, list) and bool(named) and named[0] is not None
 
     def weight_file(self, subfolder: str, stem: str = WEIGHTS) -> str:

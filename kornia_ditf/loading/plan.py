@@ -89,6 +89,7 @@ def plan_loading(
     architecture: Mapping[str, Mapping[str, Any]] | None = None,
     vae_class: str = "AutoencoderKL",
     file: tuple[WeightFile, dict[str, Any]] | None = None,
+    folder: str = "transformer",
 ) -> LoadingPlan:
     """Work out what loading would download and hold; reads configurations, no weights.
 
@@ -102,6 +103,7 @@ def plan_loading(
         vae_class: the VAE's class in diffusers.
         file: a single file that holds the transformer, and the transformer's configuration; the
             checkpoint then holds the rest. Of GGUF the bytes in the file count.
+        folder: the transformer's, of a checkpoint with several.
 
     Raises:
         CheckpointError: a local folder lacks a file or holds a damaged one.
@@ -110,7 +112,8 @@ def plan_loading(
     """
     try:
         configs: Mapping[str, Mapping[str, Any]] = {
-            part: checkpoint.json(f"{part}/config.json") for part in _parts(checkpoint)
+            part: checkpoint.json(f"{folder if part == 'transformer' else part}/config.json")
+            for part in _parts(checkpoint)
         }
         source = f"the files of {checkpoint.source}"
     except HubError as error:
@@ -126,9 +129,16 @@ def plan_loading(
         )
         whole = _bytes(transformer, dtype)
         leave_out(transformer, layout.block_lists, layout.unused, last_block)
-        needed["transformer"] = set(transformer.state_dict())
+        needed[folder] = set(transformer.state_dict())
         held = _bytes(transformer, dtype)
         by_option = _by_option(transformer, layout.block_lists, dtype)
+        stored = _quantised_bytes(checkpoint, configs["transformer"])
+        if stored is not None:
+            held, whole, by_option = held * stored // whole, stored, {}
+            needed["transformer"] = set(checkpoint.weight_map("transformer") or ())
+            source += (
+                ", stored quantised: all of it is loaded, then what follows the block released"
+            )
     else:
         source = f"{file[0].path} and {source}"
         held, whole = (_bytes_of_file(*file, layout, block, dtype) for block in (last_block, None))
@@ -220,6 +230,17 @@ def _bytes_of_file(
     if file.is_gguf:
         return sum(file.stored_bytes(name) for name in needed)
     return _bytes(model, dtype)
+
+
+def _quantised_bytes(checkpoint: Checkpoint, config: Mapping[str, Any]) -> int | None:
+    """Count the bytes of a transformer that is stored quantised; None where it is not."""
+    if config.get("quantization_config") is None:
+        return None
+    try:
+        shards = checkpoint.weight_map("transformer") or {"": checkpoint.weight_file("transformer")}
+        return sum(checkpoint.size(file) for file in set(shards.values()))
+    except HubError:
+        return None
 
 
 def _downloads(checkpoint: Checkpoint, needed: Mapping[str, set[str]]) -> dict[str, int] | None:

@@ -12,10 +12,11 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kornia_ditf.errors import CheckpointError, DiTFError, HubError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
@@ -186,7 +187,12 @@ class CachedPromptEncoder:
         checkpoint = self.checkpoint
         with building(self.dtype):
             modules = self.modules(checkpoint, self.dtype)
-        index = checkpoint.json("model_index.json")
+        if not checkpoint.exists("model_index.json"):  # of a modular pipeline, the family's own
+            for module in modules.values():
+                if isinstance(module, nn.Module):
+                    module.to(self.device)
+            return SimpleNamespace(**modules)
+        index = checkpoint.index
         parts = [name for name in index if name not in modules and is_component(index[name])]
         try:
             for part in parts:
@@ -217,5 +223,6 @@ def is_component(value: Any) -> bool:
         (True, False)
     """
     return isinstance(value, list | tuple) and all(
-        name is None or isinstance(name, str) for name in value
+        name is None or isinstance(name, str)
+        for name in value[:2]  # then where it comes from
     )

@@ -81,10 +81,11 @@ def joint_pca(
     for each in sizes:
         check_integer("a part", each, minimum=1)
     joined = torch.cat([map_a.tokens[0], map_b.tokens[0]]).float()
-    reduced = [
-        _reduce(tokens, kept, method) if kept else tokens
-        for tokens, kept in zip(torch.split(joined, sizes, dim=1), widths, strict=True)
-    ]
+    with torch.autocast(joined.device.type, enabled=False):
+        reduced = [
+            _reduce(tokens, kept, method) if kept else tokens
+            for tokens, kept in zip(torch.split(joined, sizes, dim=1), widths, strict=True)
+        ]
     kept_parts = tuple(each.shape[1] for each in reduced) if len(reduced) > 1 else ()
     counts = [len(map_a.tokens[0]), len(map_b.tokens[0])]
     halves = torch.split(torch.cat(reduced, 1), counts)

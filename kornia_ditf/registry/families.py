@@ -41,7 +41,7 @@ def describe_checkpoint(
             f"config says what belongs to a single file, and {source} is none; leave it out"
         )
     checkpoint = Checkpoint(source, **hub)
-    index = checkpoint.json("model_index.json")
+    index = checkpoint.index
     pipeline, vae = str(index.get("_class_name")), index.get("vae")
     config = checkpoint.json("transformer/config.json")
     known: set[str] = set()

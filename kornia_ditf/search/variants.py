@@ -1,4 +1,4 @@
-"""The variants of an image that a verified search tries: sizes and turns, in stages."""
+"""The turns and scales that a search tries, by name or as a list."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Literal, get_args
 from kornia_ditf.errors import InvalidArgumentError
 
 Kind = Literal["none", "scales", "turns", "both"]
-Search = Kind | Sequence[tuple[float, float]]
+Variant = tuple[float, float]
+Search = Kind | Sequence[Variant]
 
-_Variant = tuple[float, float]
 _QUARTERS = [(1.0, 90.0), (1.0, 180.0), (1.0, 270.0)]
 _DIAGONALS = [(1.0, 45.0), (1.0, 135.0), (1.0, 225.0), (1.0, 315.0)]
-_STAGES: dict[str, list[list[_Variant]]] = {
+_VARIANTS: dict[Kind, list[Variant]] = {
     "none": [],
-    "turns": [_QUARTERS, _DIAGONALS],
-    "scales": [[(1 / 2, 0.0)], [(2.0, 0.0)], [(1 / 3, 0.0), (3.0, 0.0)]],
+    "turns": [*_QUARTERS, *_DIAGONALS],
+    "scales": [(1 / 2, 0.0), (2.0, 0.0), (1 / 3, 0.0), (3.0, 0.0)],
     "both": [
-        _QUARTERS,
-        [(1 / 2, turn) for turn in (0.0, 90.0, 180.0, 270.0)],
-        [(2.0, turn) for turn in (0.0, 90.0, 180.0, 270.0)],
-        _DIAGONALS,
-        [(1 / 3, 0.0), (3.0, 0.0)],
+        *_QUARTERS,
+        *((1 / 2, turn) for turn in (0.0, 90.0, 180.0, 270.0)),
+        *((2.0, turn) for turn in (0.0, 90.0, 180.0, 270.0)),
+        *_DIAGONALS,
+        *((1 / 3, 0.0), (3.0, 0.0)),
     ],
 }
-"""Variants (scale, turn) of B; a search ends with the first stage that finds a sure one."""
+"""Variants (scale, turn) of B in the order they are tried: the search ends with a sure one."""
 
 
 def check_search(search: str) -> Kind:
@@ -41,14 +41,14 @@ def check_search(search: str) -> Kind:
     )
 
 
-def read_search(search: Search) -> list[list[_Variant]]:
-    """Return the variants (scale, turn) of a search, in stages.
+def read_search(search: Search) -> list[Variant]:
+    """Return the variants (scale, turn) of a search.
 
     Raises:
         InvalidArgumentError: there is no such search, or a variant is out of range.
     """
     if isinstance(search, str):
-        return _STAGES[check_search(search)]
+        return _VARIANTS[check_search(search)]
     variants = []
     for variant in search:
         try:
@@ -61,4 +61,4 @@ def read_search(search: Search) -> list[list[_Variant]]:
                 f"degrees, got {variant!r}"
             )
         variants.append((scale, turn))
-    return [variants]
+    return variants

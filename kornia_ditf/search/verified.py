@@ -24,18 +24,21 @@ from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, create_descriptor
 from kornia_ditf.search.alignment import align_matches
 from kornia_ditf.search.closer import look_closer
-from kornia_ditf.search.variants import Search, read_search
+from kornia_ditf.search.variants import Search, Variant, read_search
 from kornia_ditf.search.views import View, bounding_box, similarity_at, transform_points
 from kornia_ditf.types import DescriptorMap, Matches
 
 _PLAIN = 0.2, 50
 """Share and number of inliers with which the plain comparison is taken."""
 
-_SURE = 0.3, 40
-"""Those of a variant after which no other stage is tried."""
+_WEAK = 0.08, 60
+"""Those with which it is right, but better compared again upright and at one scale."""
 
-_LIKELY = 0.12, 24
-"""Those with which a variant is matched again at full size."""
+_SURE = 0.3, 40
+"""Those of a variant after which no other is tried."""
+
+_LIKELY = 0.08, 30
+"""Those with which a variant is matched again at full size: chance gives up to 30 inliers."""
 
 _WINDOWS = (31, 21)
 """Sides in pixels of the squares by which matches are aligned, one after the other."""
@@ -152,7 +155,7 @@ def match_images(
         >>> found.attempts[found.chosen].turn
         270.0
     """
-    stages = read_search(search)
+    variants = read_search(search)
     if geometry not in ("homography", "fundamental"):
         raise InvalidArgumentError(f"geometry must be homography or fundamental, got {geometry!r}")
     if not isinstance(descriptor, DenseDescriptor):
@@ -164,20 +167,15 @@ def match_images(
     pair.options, pair.refined = {"min_score": min_score, "ratio": ratio}, refined
     pair.pca = check_pca(descriptor.pca if pca is None else pca)
     best = plain = pair.compare(1.0, 0.0)
-    for stage in stages:
-        if plain.attempt.reaches(_PLAIN) or best.attempt.reaches(_SURE):
-            break
-        for scale, turn in stage:
-            try:
-                found = pair.compare(scale, turn, coarse=True)
-            except (ImageError, InvalidArgumentError):  # smaller than one token at that size
-                continue
-            if found.attempt.share > best.attempt.share and found.attempt.reaches(_LIKELY):
-                best = found
-    if best is not plain:
-        fine = pair.compare_again(best)
-        fallback = best if best.attempt.reaches(_SURE) else plain
-        best = fine if fine.attempt.reaches(_LIKELY) else fallback
+    if variants and not plain.attempt.reaches(_PLAIN):
+        weak = plain.attempt.reaches(_WEAK)
+        best = plain if weak else pair.search(variants, plain)
+        fine = pair.compare_again(best) if weak or best is not plain else plain
+        # By chance, a homography has about as many inliers at any share.
+        if fine.attempt.share > plain.attempt.share and fine.attempt.inliers > _LIKELY[1]:
+            best = fine
+        elif not best.attempt.reaches(_SURE):
+            best = plain
     if zoom is not None:
         best = pair.look_closer(best, zoom)
     matches, verification = best.matches, best.verification
@@ -259,6 +257,19 @@ class _Pair:
         ]
         return self._match(*described[0], *described[1], scale, turn, refined=not coarse)
 
+    def search(self, variants: Sequence[Variant], best: _Found) -> _Found:
+        """Return the variant with the largest share of inliers, or `best` if none is likely."""
+        for scale, turn in variants:
+            try:
+                found = self.compare(scale, turn, coarse=True)
+            except (ImageError, InvalidArgumentError):  # smaller than one token at that size
+                continue
+            if found.attempt.share > best.attempt.share and found.attempt.reaches(_LIKELY):
+                best = found
+            if best.attempt.reaches(_SURE):
+                break
+        return best
+
     def compare_again(self, found: _Found) -> _Found:
         """Compare the parts that both images show, turned alike, at full size."""
         points = found.verification.inlier_matches
@@ -307,8 +318,10 @@ class _Pair:
             view = self.views[index]
             if side < self.sides[index]:
                 view = view.shrink(side)
-            view = view.turn(turn)
-            self._described[key] = view, self._run(index, side, view)
+            turned = view.turn(turn)
+            # Between right angles the view grows; what it shows keeps its size.
+            grown = round(side * max(turned.size) / max(view.size))
+            self._described[key] = turned, self._run(index, grown, turned)
         return self._described[key]
 
     def _run(self, index: int, side: int, view: View) -> DescriptorMap:

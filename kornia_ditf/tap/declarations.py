@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
@@ -108,7 +109,7 @@ class TableModulation(ChunkedModulation):
     Args:
         argument: name of the block's argument that holds the embedding, (B, chunks * width),
             (B, chunks, width) or, for each token, (B, N, chunks * width).
-        table: name of the block's table, (chunks, width).
+        table: path of the block's table, (chunks, width) or (1, chunks, width).
         shift: see `ChunkedModulation`.
         scale: see `ChunkedModulation`.
         gates: see `ChunkedModulation`.
@@ -122,7 +123,7 @@ class TableModulation(ChunkedModulation):
     module: None = None
 
     def chunks(self, call: BlockCall, width: int) -> Tensor:
-        table: Tensor = getattr(call.block, self.table)
+        table: Tensor = attrgetter(self.table)(call.block)
         return table.reshape(1, -1, width) + _argument_rows(call, self.argument, width)
 
 

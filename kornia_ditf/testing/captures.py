@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
+from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.weights import without_deprecations, without_progress_bars
 from kornia_ditf.tap import BlockStream, first_tensor
 from kornia_ditf.testing.loaded import GRID, TIMESTEP, Loaded, numbered_blocks
@@ -233,9 +234,10 @@ def _whole_transformer(subject: Loaded, backbone: DiffusersBackbone) -> nn.Modul
     import diffusers
 
     transformer_class: Any = getattr(diffusers, backbone.transformer_class)
+    folder = backbone.transformer_folder(Checkpoint(subject.source), subject.options)
     with without_progress_bars(), without_deprecations():
         whole: nn.Module = transformer_class.from_pretrained(
-            subject.source, subfolder="transformer", dtype=subject.dtype
+            subject.source, subfolder=folder, dtype=subject.dtype
         )
     return whole.eval()
 

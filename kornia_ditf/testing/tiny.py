@@ -183,7 +183,9 @@ def save_t5(folder: Path, suffix: str = "", *, width: int = 24) -> None:
 
 
 def save_index(folder: Path, pipeline: str, **more: Any) -> None:
-    """Write the model_index.json of a folder, with every part that is found in it.
+    """Write the index of a folder, with every part that is found in it.
+
+    It is model_index.json, or modular_model_index.json of a modular pipeline.
 
     Args:
         folder: the checkpoint's folder, its parts saved.
@@ -191,13 +193,18 @@ def save_index(folder: Path, pipeline: str, **more: Any) -> None:
         more: what the index holds besides, such as DiT's `id2label`.
     """
     index: dict[str, Any] = {"_class_name": pipeline}
+    modular = pipeline.endswith("ModularPipeline")
     for part in sorted(path for path in folder.iterdir() if path.is_dir()):
-        index[part.name] = _describe_part(part)
-    (folder / "model_index.json").write_text(json.dumps({**index, **more}, indent=1))
+        kind = _describe_part(part)
+        place = {"pretrained_model_name_or_path": str(folder), "subfolder": part.name}
+        index[part.name] = [*kind, {**place, "type_hint": kind}] if modular else kind
+    (folder / f"{'modular_' * modular}model_index.json").write_text(
+        json.dumps({**index, **more}, indent=1)
+    )
 
 
 def _describe_part(part: Path) -> list[str]:
-    for name in ("config", "scheduler_config", "tokenizer_config"):
+    for name in ("config", "scheduler_config", "guider_config", "tokenizer_config"):
         path = part / f"{name}.json"
         if path.is_file():
             break

@@ -337,9 +337,14 @@ class DescriptorMap:
         return unit_length(sampled.squeeze(3).transpose(1, 2))
 
 
-def read_map(path: str | Path, block: int | None = None) -> tuple[DescriptorMap, dict[str, Any]]:
-    """Read a map and all that its file says of it; arguments and errors as `DescriptorMap.load`."""
-    stored, about = read_sealed(path)
+def read_map(
+    path: str | Path, block: int | None = None, content: bytes | None = None
+) -> tuple[DescriptorMap, dict[str, Any]]:
+    """Read a map and all that its file says of it; arguments and errors as `DescriptorMap.load`.
+
+    Where the content is given, nothing is read, and the path only names it.
+    """
+    stored, about = read_sealed(path, content)
     try:
         tensors = decode(stored)
     except KeyError as error:

@@ -92,15 +92,34 @@ def test_turns_and_scales_are_found_and_points_are_the_images_own(
     assert found.attempts[0] == plain.attempts[0]
 
 
-def test_a_search_stops_with_the_first_scale_that_agrees(
+def test_a_search_stops_with_the_first_variant_that_agrees(
     nano: DenseDescriptor, wall: Tensor
 ) -> None:
-    turned, _ = warp(wall, 90, 1.0, 512)
+    turned, _ = warp(wall, 180, 1.0, 512)
     found = match_images(wall, turned, nano)
-    # Plain, the other quarter turns at half the size, and the best of them at full size.
-    assert [attempt.turn for attempt in found.attempts[:4]] == [0, 90, 180, 270]
-    assert len(found.attempts) == 5 and found.chosen == 4
-    assert {attempt.side_b for attempt in found.attempts[1:4]} == {84}
+    # Plain, two quarter turns at half the size, and the second of them at full size.
+    assert [attempt.turn for attempt in found.attempts[:3]] == [0, 90, 180]
+    assert len(found.attempts) == 4 and found.chosen == 3
+    assert {attempt.side_b for attempt in found.attempts[1:3]} == {84}
+
+
+def test_few_matches_that_agree_are_compared_again_where_they_are(
+    nano: DenseDescriptor, wall: Tensor
+) -> None:
+    turned, matrix = warp(wall, 55, 0.6, 512)
+    found = match_images(wall, turned, nano)
+    plain, again = found.attempts
+    assert found.chosen == 1 and again.share > 2 * plain.share
+    assert abs(again.turn - 55) < 10
+    inliers = found.verification.inlier_matches
+    assert distances(inliers.points_a, inliers.points_b, matrix).median() < 0.5
+
+
+def test_what_is_shown_keeps_its_size_between_right_angles(
+    nano: DenseDescriptor, wall: Tensor
+) -> None:
+    found = match_images(wall, torch.rand(3, 64, 64), nano, search=[(1, 90), (1, 45)])
+    assert [attempt.side_b for attempt in found.attempts[1:3]] == [84, 120]
 
 
 def test_images_that_share_nothing_keep_their_plain_matches(nano: DenseDescriptor) -> None:

@@ -6,21 +6,27 @@ the block's own gain and bias inside norm; `discard+layernorm` keeps them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.video import VideoBackbone, as_clip
-from kornia_ditf.errors import CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.tap import BlockStream, LinearModulation
-from kornia_ditf.types import Conditioning
+from kornia_ditf.tap import BlockStream, Facet, LinearModulation
+from kornia_ditf.types import Conditioning, Tap
 from kornia_ditf_zoo.family import fit_grid, read_own_schedule
 
 
 class CogVideoXBackbone(VideoBackbone):
-    """CogVideoX; its schedule is the checkpoint's own, shifted. Version 1.5 is refused."""
+    """CogVideoX; its schedule is the checkpoint's own, shifted.
+
+    In version 1.5 a token covers two latent frames. Of an odd number of them the first is shown
+    twice, as its pipelines do with a first frame, and the two of a token share its features.
+    """
 
     transformer_class = "CogVideoXTransformer3DModel"
     pipeline_class = "CogVideoXPipeline"
@@ -40,12 +46,39 @@ class CogVideoXBackbone(VideoBackbone):
 
     @classmethod
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        if checkpoint.json("transformer/config.json").get("patch_size_t") is not None:
-            raise CheckpointError(
-                f"{checkpoint.source} puts several frames into one token (CogVideoX 1.5); "
-                "only models with one frame per token are known"
-            )
         return {"schedule": read_own_schedule(checkpoint)}
+
+    @property
+    def latents_per_token(self) -> int:
+        return int(self.config.patch_size_t or 1)
+
+    @property
+    def max_cells(self) -> int | None:
+        sides = (self.config.sample_height, self.config.sample_width)
+        return None if self.config.patch_size_t is None else int(min(sides))
+
+    def arrange(self, latent: Tensor) -> Tensor:
+        clip = as_clip(latent)
+        first = clip[:, :, :1].expand(-1, -1, -clip.shape[2] % self.latents_per_token, -1, -1)
+        return super().arrange(torch.cat([first, clip], 2))
+
+    def taps(
+        self,
+        latent: Tensor,
+        timestep: float,
+        conditioning: Conditioning,
+        *,
+        blocks: Sequence[int],
+        facet: Facet = "input",
+    ) -> dict[int, Tap]:
+        found = super().taps(latent, timestep, conditioning, blocks=blocks, facet=facet)
+        frames, times = as_clip(latent).shape[2], self.latents_per_token
+        return {block: _repeat_frames(tap, frames, times) for block, tap in found.items()}
+
+    def _token_grid(self, latent: Tensor) -> tuple[int, int]:
+        rows, columns = super()._token_grid(latent)
+        frames = as_clip(latent).shape[2]
+        return rows // frames * -(-frames // self.latents_per_token), columns
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
@@ -62,14 +95,27 @@ class CogVideoXBackbone(VideoBackbone):
         patch = self.patch_size
         grid = (latent.shape[-2] // patch, latent.shape[-1] // patch)
         base = (config.sample_height // patch, config.sample_width // patch)
+        sliced = config.patch_size_t is not None
         cosines, sines = get_3d_rotary_pos_embed(
             config.attention_head_dim,
-            fit_grid(grid, base),
+            None if sliced else fit_grid(grid, base),
             grid,
-            as_clip(latent).shape[2],
+            -(-as_clip(latent).shape[2] // self.latents_per_token),
             device=latent.device,
+            **({"grid_type": "slice", "max_size": base} if sliced else {}),
         )
         return cosines, sines
+
+
+def _repeat_frames(tap: Tap, frames: int, times: int) -> Tap:
+    """Give each latent frame the tokens that cover it; the first frame may stand there twice."""
+    if times == 1:
+        return tap
+    batch, _, width = tap.x.shape
+    covered = -(-frames // times)
+    x = tap.x.reshape(batch, covered, -1, width).repeat_interleave(times, 1)[:, -frames:]
+    rows = tap.grid[0] // covered * frames
+    return replace(tap, x=x.flatten(1, 2), grid=(rows, tap.grid[1]))
 
 
 SPECS = (
@@ -87,6 +133,14 @@ SPECS = (
         blocks=42,
         width=3072,
         long_side=720,
+        license="CogVideoX License",
+    ),
+    CogVideoXBackbone.spec(
+        name="cogvideox1.5-5b",
+        repo="THUDM/CogVideoX1.5-5B",
+        blocks=42,
+        width=3072,
+        long_side=1360,
         license="CogVideoX License",
     ),
 )

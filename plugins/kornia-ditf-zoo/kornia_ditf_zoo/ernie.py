@@ -6,7 +6,6 @@ The norm's gain is the block's own; `discard+layernorm` is the norm with its gai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,10 +67,9 @@ class ErnieImageBackbone(TrimmedPromptBackbone):
         return {**super().pipeline_modules(checkpoint, dtype), **unused}
 
     @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
-        texts = pipeline.encode_prompt(list(prompts), pipeline.text_encoder.device)
-        rows = [pad_prompt({"prompt_embeds": text[None]}, cls.prompt_length) for text in texts]
-        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+    def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
+        texts = pipeline.encode_prompt([prompt], pipeline.text_encoder.device)
+        return pad_prompt({"prompt_embeds": texts}, cls.prompt_length)
 
 
 def _spec(name: str) -> BackboneSpec:

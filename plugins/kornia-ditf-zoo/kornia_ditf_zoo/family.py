@@ -6,11 +6,15 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone, read_schedule
+from kornia_ditf.backbones.video import VideoBackbone
 from kornia_ditf.errors import CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.loading.quantisation import check_plain
+from kornia_ditf.loading.weights import without_progress_bars
 from kornia_ditf.noise import VariancePreserving
 from kornia_ditf.tap import Facet
 from kornia_ditf.types import Conditioning, Tap
@@ -34,6 +38,18 @@ class QuietBackbone(DiffusersBackbone):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", self.ignored_warning)
             return super().taps(latent, timestep, conditioning, blocks=blocks, facet=facet)
+
+
+class FirstFrameBackbone(VideoBackbone):
+    """A family that reads a first frame and its mask besides the latents, all zeros without one."""
+
+    @property
+    def latent_channels(self) -> int:
+        return (int(self.config.in_channels) - 1) // 2
+
+    def arrange(self, latent: Tensor) -> Tensor:
+        clip = super().arrange(latent)
+        return torch.cat([clip, torch.zeros_like(clip), torch.zeros_like(clip[:, :1])], 1)
 
 
 def fit_grid(
@@ -87,7 +103,29 @@ def read_tokenizer(checkpoint: Checkpoint, folder: str) -> Any:
         ) from error
 
 
-def text_processor(checkpoint: Checkpoint) -> Any:
+def read_text_encoder(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
+    """Read the text encoder of a checkpoint, for pipelines that do not load it by themselves.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    import transformers
+
+    options = checkpoint.pretrained_options()
+    source = options.pop("pretrained_model_name_or_path")
+    name = "text_encoder"
+    try:
+        check_plain(checkpoint, name)
+        with without_progress_bars():
+            kind = getattr(transformers, checkpoint.index[name][1])
+            return kind.from_pretrained(source, subfolder=name, dtype=dtype, **options).eval()
+    except Exception as error:  # transformers raises all kinds
+        raise CheckpointError(
+            f"{checkpoint.source}/{name} gives no text encoder ({error}); download it again"
+        ) from error
+
+
+def text_processor(checkpoint: Checkpoint, folder: str = "processor") -> Any:
     """Read the text half of a checkpoint's multimodal processor; the other half needs torchvision.
 
     Raises:
@@ -101,7 +139,7 @@ def text_processor(checkpoint: Checkpoint) -> Any:
         def __init__(self, tokenizer: Any) -> None:
             self.tokenizer = tokenizer
 
-        def __call__(self, text: list[str], **options: Any) -> Any:
+        def __call__(self, text: list[str], images: None = None, **options: Any) -> Any:
             return self.tokenizer(text, **options)
 
         def apply_chat_template(self, messages: list[Any], **options: Any) -> Any:
@@ -109,4 +147,4 @@ def text_processor(checkpoint: Checkpoint) -> Any:
             # A processor gives a list of token lists, a tokenizer the tokens of one conversation.
             return [found] if options.get("tokenize") else found
 
-    return TextProcessor(read_tokenizer(checkpoint, "processor"))
+    return TextProcessor(read_tokenizer(checkpoint, folder))

@@ -1,22 +1,27 @@
-"""Bria FIBO: FLUX's blocks, each told a layer of the text encoder of its own.
+"""Bria FIBO: FLUX's blocks, each told a layer of the text encoder of its own; and FIBO 2.
 
-LayerNorm without gain, scale and shift: `adaln` is the paper's.
+FIBO has LayerNorm without gain, scale and shift: `adaln` is the paper's. FIBO 2 has Z-Image's
+blocks, RMS norms with gain, a scale and no shift: `adaln` is (1 + scale) * gain * x / rms(x).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.flux import FluxLikeBackbone
 from kornia_ditf.backbones.inputs import pad_prompt
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
+from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
+from kornia_ditf_zoo.family import text_processor
 
 
 class BriaFiboBackbone(TrimmedPromptBackbone, FluxLikeBackbone):
@@ -41,14 +46,9 @@ class BriaFiboBackbone(TrimmedPromptBackbone, FluxLikeBackbone):
         return {**told, "text_encoder_layers": [*layers, *[layers[-1]] * missing]}
 
     @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+    def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
         if pipeline.transformer is None:  # whose dtype it asks for
             pipeline.transformer = SimpleNamespace(dtype=pipeline.text_encoder.dtype)
-        rows = [cls._encode_layers(pipeline, prompt) for prompt in prompts]
-        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-
-    @classmethod
-    def _encode_layers(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
         text, _, _, _, _, found, _ = pipeline.encode_prompt([prompt], guidance_scale=1)
         layers = torch.stack(found, 2)
         padded = pad_prompt({"prompt_embeds": layers.flatten(2)}, cls.prompt_length)
@@ -58,7 +58,75 @@ class BriaFiboBackbone(TrimmedPromptBackbone, FluxLikeBackbone):
         }
 
 
+class BriaFibo2Backbone(TrimmedPromptBackbone):
+    """FIBO 2, without images to edit; its text is condensed into tokens that precede the image's.
+
+    Its latents are packed, since it is the packed ones that its VAE normalises.
+    """
+
+    transformer_class = "BriaFibo2Transformer2DModel"
+    pipeline_class = "BriaFibo2Pipeline"
+    vae_class = "AutoencoderKLFlux2"
+    blocks_from = ("n_layers",)
+    width_from = ("dim",)
+    streams = (
+        BlockStream(
+            blocks="layers",
+            norm="attention_norm1",
+            attention="attention",
+            # Called for what is noisy first, and then again for what is not.
+            modulation=LinearModulation("adaLN_modulation.0", shift=None, scale=0, gates=(1, 3)),
+            tokens="last",
+        ),
+    )
+    head = ("final_layer",)
+    prompt_length = 512
+
+    @property
+    def patch_size(self) -> int:
+        return 1
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.config.in_channels) * int(self.config.patch_size) ** 2
+
+    @property
+    def max_cells(self) -> int:
+        return int(min(self.config.axes_lens[1:]))
+
+    def arrange(self, latent: Tensor) -> Tensor:
+        return F.pixel_shuffle(latent, int(self.config.patch_size))
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Inputs:
+        told = super().transformer_inputs(latent, timestep, conditioning)
+        bundles = 1 + len(self.config.injection_layer_ids)
+        text = told["encoder_hidden_states"].unflatten(2, (bundles, -1)).transpose(1, 2)
+        return {**told, "encoder_hidden_states": text}
+
+    @classmethod
+    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
+        processor = text_processor(checkpoint)
+        return {**super().pipeline_modules(checkpoint, dtype), "processor": processor}
+
+    @classmethod
+    def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
+        caption, _ = pipeline._parse_prompt(prompt)
+        if not isinstance(caption, str):  # of a prompt in JSON, as the pipeline's call writes it
+            prompt = json.dumps(caption or {}, separators=(",", ":"), ensure_ascii=False)
+        text, _ = pipeline.encode_prompt([prompt])
+        return pad_prompt({"prompt_embeds": text.transpose(1, 2).flatten(2)}, cls.prompt_length)
+
+
 SPECS = (
+    BriaFibo2Backbone.spec(
+        name="bria-fibo-2",
+        repo="briaai/Fibo-2.0-dev",
+        blocks=44,
+        width=3584,
+        license="see its publisher",
+    ),
     BriaFiboBackbone.spec(
         name="bria-fibo",
         repo="briaai/FIBO",

@@ -5,7 +5,6 @@ LayerNorm without gain, scale and shift: `adaln` is the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,10 +46,10 @@ class BriaBackbone(FluxLikeBackbone):
         return {**super().pipeline_modules(checkpoint, dtype), "vae": cls.load_vae(checkpoint)}
 
     @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+    def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
         if pipeline.transformer is None:  # whose dtype it asks for
             pipeline.transformer = SimpleNamespace(dtype=pipeline.text_encoder.dtype)
-        return super().encode_prompts(pipeline, prompts)
+        return super().encode_prompt(pipeline, prompt)
 
 
 class LongCatImageBackbone(OvisImageBackbone):

@@ -5,7 +5,6 @@ LayerNorm without gain, scale and shift: `adaln` is the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -79,9 +78,9 @@ class HiDreamBackbone(DiffusersBackbone):
         }
 
     @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+    def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
         t5, _, llama, _, pooled, _ = pipeline.encode_prompt(
-            list(prompts), do_classifier_free_guidance=False
+            [prompt], do_classifier_free_guidance=False
         )
         return {
             "prompt_embeds_t5": t5,

@@ -6,7 +6,6 @@ norm(x) + shift, with no scale; `discard+layernorm` keeps the gain and bias.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -83,11 +82,11 @@ class HunyuanDiTBackbone(DiffusersBackbone):
         }
 
     @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+    def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for index, suffix in enumerate(("", "_2")):  # CLIP or BERT, then mT5
             text, _, mask, _ = pipeline.encode_prompt(
-                list(prompts), do_classifier_free_guidance=False, text_encoder_index=index
+                [prompt], do_classifier_free_guidance=False, text_encoder_index=index
             )
             found |= {f"prompt_embeds{suffix}": text, f"prompt_attention_mask{suffix}": mask}
         return found

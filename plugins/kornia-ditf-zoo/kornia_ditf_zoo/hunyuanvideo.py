@@ -1,16 +1,23 @@
-"""HunyuanVideo: FLUX's two lists of blocks on clips, the image's tokens first.
+"""HunyuanVideo, its version 1.5, and Motif-Video: FLUX's blocks on clips, the image's tokens first.
 
 LayerNorm without gain, scale and shift: `adaln` is the paper's.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.declared import MASKED_TEXT, Inputs
 from kornia_ditf.backbones.flux import GuidedBackbone, flux_streams
 from kornia_ditf.backbones.video import VideoBackbone
+from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.types import Conditioning
+from kornia_ditf_zoo.family import FirstFrameBackbone
+
+_IMAGE_TOKENS = 729  # of a first frame, in the text
 
 
 class HunyuanVideoBackbone(GuidedBackbone, VideoBackbone):
@@ -34,6 +41,66 @@ class HunyuanVideoBackbone(GuidedBackbone, VideoBackbone):
         return {**told, "guidance": None if guidance is None else 1000 * guidance}
 
 
+class HunyuanVideo15Backbone(FirstFrameBackbone):
+    """HunyuanVideo 1.5, text to video: double-stream blocks alone."""
+
+    transformer_class = "HunyuanVideo15Transformer3DModel"
+    pipeline_class = "HunyuanVideo15Pipeline"
+    vae_class = "AutoencoderKLHunyuanVideo15"
+    streams = flux_streams()[:1]
+    time = "t"
+    prompt_outputs = (
+        "prompt_embeds",
+        "prompt_attention_mask",
+        "prompt_embeds_2",
+        "prompt_attention_mask_2",
+    )
+    prompt_options = {}
+    prompt_inputs = {
+        "encoder_hidden_states": "prompt_embeds",
+        "encoder_attention_mask": "prompt_attention_mask",
+        "encoder_hidden_states_2": "prompt_embeds_2",
+        "encoder_attention_mask_2": "prompt_attention_mask_2",
+    }
+
+    def encode(self, image: Tensor) -> Tensor:
+        # The causal mask of its VAE does not fit a batch.
+        encode = super().encode
+        return torch.cat([encode(image[row : row + 1]) for row in range(len(image))])
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Inputs:
+        told = super().transformer_inputs(latent, timestep, conditioning)
+        image = latent.new_zeros(len(latent), _IMAGE_TOKENS, int(self.config.image_embed_dim))
+        # Its dtype becomes that of all that the time is mixed with.
+        return {**told, "timestep": told["timestep"].to(latent.dtype), "image_embeds": image}
+
+    @classmethod
+    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
+        # Its constructor looks at the VAE.
+        parts = {"guider": None, "vae": cls.load_vae(checkpoint)}
+        return {**super().pipeline_modules(checkpoint, dtype), **parts}
+
+
+class MotifVideoBackbone(FirstFrameBackbone):
+    """Motif-Video, text to video; its last blocks begin anew from the embedded latents."""
+
+    transformer_class = "MotifVideoTransformer3DModel"
+    pipeline_class = "MotifVideoPipeline"
+    vae_class = "AutoencoderKLWan"
+    streams = flux_streams(tokens="first")
+    time = "t"
+    prompt_outputs = ("prompt_embeds", None, "prompt_attention_mask")
+    prompt_options = {}
+    prompt_inputs = MASKED_TEXT
+
+    @classmethod
+    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
+        unused = {"guider": None, "feature_extractor": None}
+        return {**super().pipeline_modules(checkpoint, dtype), **unused}
+
+
 SPECS = (
     HunyuanVideoBackbone.spec(
         name="hunyuanvideo",
@@ -42,5 +109,21 @@ SPECS = (
         width=3072,
         long_side=1280,
         license="Tencent Hunyuan Community License",
+    ),
+    HunyuanVideo15Backbone.spec(
+        name="hunyuanvideo-1.5",
+        repo="hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v",
+        blocks=54,
+        width=2048,
+        long_side=848,
+        license="Tencent Hunyuan Community License",
+    ),
+    MotifVideoBackbone.spec(
+        name="motif-video",
+        repo="Motif-Technologies/Motif-Video-2B",
+        blocks=60,
+        width=3072,
+        long_side=1280,
+        license="see its publisher",
     ),
 )

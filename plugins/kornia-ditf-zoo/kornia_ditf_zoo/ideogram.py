@@ -6,7 +6,6 @@ gain is the block's own; `discard+layernorm` is the norm with its gain.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -72,16 +71,13 @@ class Ideogram4Backbone(TrimmedPromptBackbone):
         return {**super().pipeline_modules(checkpoint, dtype), **unused}
 
     @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+    def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
+        encoder = pipeline.text_encoder
         text, _, _, kinds = pipeline.encode_prompt(
-            list(prompts), 0, 0, max_sequence_length=2048, device=pipeline.text_encoder.device
+            [prompt], 0, 0, max_sequence_length=2048, device=encoder.device
         )
-        text = text.to(pipeline.text_encoder.dtype)
-        rows = [
-            pad_prompt({"prompt_embeds": row[kind == _TEXT][None]}, cls.prompt_length)
-            for row, kind in zip(text, kinds, strict=True)
-        ]
-        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        words = text[:, kinds[0] == _TEXT].to(encoder.dtype)
+        return pad_prompt({"prompt_embeds": words}, cls.prompt_length)
 
 
 SPECS = (

@@ -1,4 +1,4 @@
-"""LTX-Video: a video model on one frame, with 32 x 32 pixels in a token.
+"""LTX-Video and LTX-2: video models on one frame, with 32 x 32 pixels in a token.
 
 RMS norm without gain, scale and shift: `adaln` is (1 + scale) * x / rms(x) + shift. The mean over
 the channels is not subtracted, in `discard+layernorm` neither, which is the plain RMS norm here.
@@ -6,14 +6,20 @@ the channels is not subtracted, in `discard+layernorm` neither, which is the pla
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.declared import MASKED_TEXT, Inputs
 from kornia_ditf.backbones.video import VideoBackbone, as_clip
+from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, TableModulation
 from kornia_ditf.types import Conditioning
 
-_FRAMES_PER_SECOND = 25  # the pipeline's own; positions are seconds and pixels
+# The pipelines' own; positions are seconds and pixels.
+_FRAMES_PER_SECOND = 25
+_FRAMES_PER_SECOND_2 = 24.0
 
 
 class LTXBackbone(VideoBackbone):
@@ -50,6 +56,50 @@ class LTXBackbone(VideoBackbone):
         }
 
 
+class LTX2Backbone(LTXBackbone):
+    """LTX-2 without sound: what the blocks share with their audio stream is turned off.
+
+    The forward does so itself, for the part of the pipeline's guidance that sets the two apart.
+    The audio stream it still runs gets one token of silence and of text.
+    """
+
+    transformer_class = "LTX2VideoTransformer3DModel"
+    pipeline_class = "LTX2Pipeline"
+    vae_class = "AutoencoderKLLTX2Video"
+    head = ("norm_out", "proj_out", "audio_norm_out", "audio_proj_out")
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Inputs:
+        told = dict(super().transformer_inputs(latent, timestep, conditioning))
+        del told["rope_interpolation_scale"]
+        config = self.config
+        words = config.audio_cross_attention_dim
+        if config.use_prompt_embeddings:
+            words = config.caption_channels
+        return {
+            **told,
+            "sigma": told["timestep"],
+            "fps": _FRAMES_PER_SECOND_2,
+            "isolate_modalities": True,
+            "audio_hidden_states": latent.new_zeros(len(latent), 1, int(config.audio_in_channels)),
+            "audio_encoder_hidden_states": latent.new_zeros(len(latent), 1, int(words)),
+            "audio_num_frames": 1,
+        }
+
+    @classmethod
+    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
+        names = ("audio_vae", "vocoder", "processor", "prompt_enhancer", "duration_head")
+        return {**super().pipeline_modules(checkpoint, dtype), **dict.fromkeys(names)}
+
+    @classmethod
+    def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
+        text, mask, _, _ = pipeline.encode_prompt([prompt], **cls.prompt_options)
+        side = getattr(pipeline.tokenizer, "padding_side", "left")
+        text, _, mask = pipeline.connectors(text, mask, padding_side=side)
+        return {"prompt_embeds": text, "prompt_attention_mask": mask}
+
+
 SPECS = (
     LTXBackbone.spec(
         name="ltx-video",
@@ -59,5 +109,14 @@ SPECS = (
         pixels_per_token=32,
         long_side=704,
         license="see its publisher",
+    ),
+    LTX2Backbone.spec(
+        name="ltx-2",
+        repo="Lightricks/LTX-2",
+        blocks=48,
+        width=4096,
+        pixels_per_token=32,
+        long_side=768,
+        license="LTX-2 Community License",
     ),
 )

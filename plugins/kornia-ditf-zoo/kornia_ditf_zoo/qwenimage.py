@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kornia_ditf.backbones.declared import Inputs
+from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.loading.checkpoint import Checkpoint
@@ -51,7 +52,32 @@ class QwenImageBackbone(TrimmedPromptBackbone):
         return {**told, "img_shapes": [[(1, rows, columns)]] * len(latent)}
 
 
-class QwenImage21Backbone(QwenImageBackbone):
+class OpaqueBackbone(QwenImageBackbone):
+    """A family whose VAE takes the four channels of RGBA; images are opaque."""
+
+    def encode(self, image: Tensor) -> Tensor:
+        return super().encode(torch.cat([image, torch.ones_like(image[:, :1])], 1))
+
+
+class QwenImageLayeredBackbone(OpaqueBackbone):
+    """Qwen-Image-Layered, whose only image stands where that to be decomposed does."""
+
+    pipeline_class = "QwenImageLayeredPipeline"
+
+    @classmethod
+    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
+        return {**super().pipeline_modules(checkpoint, dtype), "processor": None}
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Inputs:
+        told = super().transformer_inputs(latent, timestep, conditioning)
+        if not self.config.use_additional_t_cond:
+            return told
+        return {**told, "additional_t_cond": full_batch(latent, 0, torch.long)}
+
+
+class QwenImage21Backbone(OpaqueBackbone):
     """Qwen-Image 2.1; image tokens behind the prompt's, whose modulation is that of time 0."""
 
     transformer_class = "QwenImage21Transformer2DModel"
@@ -78,10 +104,6 @@ class QwenImage21Backbone(QwenImageBackbone):
         left_out: list[Any] = [block for block in blocks if isinstance(block, nn.Identity)]
         for block in left_out:
             block.attn = SimpleNamespace(processor=blocks[0].attn.processor)
-
-    def encode(self, image: Tensor) -> Tensor:
-        opaque = torch.ones_like(image[:, :1])  # the VAE takes the four channels of RGBA
-        return super().encode(torch.cat([image, opaque], 1))
 
     def taps(
         self,
@@ -120,15 +142,16 @@ def _crop(tap: Tap, rows: int, columns: int) -> Tap:
     return replace(tap, x=x, grid=(rows, columns))
 
 
-def _spec(name: str, repo: str, **known: Any) -> BackboneSpec:
-    return QwenImageBackbone.spec(
+def _spec(
+    name: str, repo: str, family: type[QwenImageBackbone] = QwenImageBackbone, **known: Any
+) -> BackboneSpec:
+    return family.spec(
         name=name,
         repo=f"Qwen/{repo}",
         blocks=60,
         width=3072,
-        long_side=1328,
         license="Apache-2.0",
-        **known,
+        **{"long_side": 1328, **known},
     )
 
 
@@ -137,6 +160,8 @@ SPECS = (
     _spec("qwen-image-2512", "Qwen-Image-2512"),
     _spec("qwen-image-edit", "Qwen-Image-Edit", pipeline="QwenImageEditPipeline"),
     _spec("qwen-image-edit-2509", "Qwen-Image-Edit-2509", pipeline="QwenImageEditPlusPipeline"),
+    _spec("qwen-image-edit-2511", "Qwen-Image-Edit-2511", pipeline="QwenImageEditPlusPipeline"),
+    _spec("qwen-image-layered", "Qwen-Image-Layered", QwenImageLayeredBackbone, long_side=640),
     QwenImage21Backbone.spec(
         name="qwen-image-2.1",
         repo="Qwen/Qwen-Image-2.1",

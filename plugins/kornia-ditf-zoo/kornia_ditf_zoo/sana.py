@@ -6,7 +6,6 @@ LayerNorm without gain, scale and shift by adaLN-single: `adaln` is the paper's.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -42,11 +41,11 @@ class SanaBackbone(DiffusersBackbone):
         return {**told, "timestep": told["timestep"] * float(self.config.timestep_scale)}
 
     @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+    def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
         # The instruction that precedes every prompt is a default of the pipeline's call alone.
         call = inspect.signature(type(pipeline).__call__).parameters
         text, mask, _, _ = pipeline.encode_prompt(
-            list(prompts),
+            [prompt],
             do_classifier_free_guidance=False,
             complex_human_instruction=call["complex_human_instruction"].default,
         )

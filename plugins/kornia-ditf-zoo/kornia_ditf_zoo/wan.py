@@ -1,23 +1,64 @@
-"""Wan 2.1: a video model on one frame; text through cross-attention.
+"""Wan 2.1 and 2.2, and SkyReels V2: video models on one frame; text through cross-attention.
 
 LayerNorm without gain, scale and shift by adaLN-single, all in float32: `adaln` is the paper's.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Self
 
 import torch
+from torch import Tensor, nn
 
+from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.spec import BackboneSpec
-from kornia_ditf.backbones.video import VideoBackbone
-from kornia_ditf.errors import CheckpointError
+from kornia_ditf.backbones.video import VideoBackbone, as_clip
+from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.loading.memory import LoadedModel, take_apart
+from kornia_ditf.noise import RectifiedFlow
 from kornia_ditf.tap import BlockStream, TableModulation
+from kornia_ditf.types import Conditioning
+from kornia_ditf.utils.checks import check_one_of
+
+_EXPERTS = {"low": "transformer_2", "high": "transformer"}
+
+
+class _OneEnd(RectifiedFlow):
+    """The straight path, of which a transformer was trained on one end."""
+
+    def __init__(self, expert: str, boundary: float) -> None:
+        self.expert, self.boundary = expert, boundary
+
+    def check(self, timestep: float) -> None:
+        super().check(timestep)
+        needed = "high" if timestep >= self.boundary else "low"
+        if needed != self.expert:
+            raise InvalidArgumentError(
+                f"this transformer of the model is for {self.expert} noise, and timestep "
+                f"{timestep:g} is on the other side of {self.boundary:g}; load it with "
+                f"expert={needed!r}"
+            )
 
 
 class WanBackbone(VideoBackbone):
-    """Wan with one text-to-video transformer; Wan 2.2 A14B has two, and is refused."""
+    """Wan 2.1 and 2.2, text to video.
+
+    Wan 2.2 A14B is two transformers, one for either end of the noise. One of them is loaded.
+
+    Args:
+        transformer: a WanTransformer3DModel.
+        vae: its AutoencoderKLWan, or the encoder alone.
+        expert: of a model with two transformers, the one for `low` noise or for `high` noise.
+        boundary: the timestep from which on that for high noise is used; None where there is one.
+        time_per_token: whether each token is told its time, as in Wan 2.2 5B.
+        options: see `DiffusersBackbone`.
+
+    Raises:
+        InvalidArgumentError: there is no such expert.
+    """
 
     transformer_class = "WanTransformer3DModel"
     pipeline_class = "WanPipeline"
@@ -37,15 +78,47 @@ class WanBackbone(VideoBackbone):
         "max_sequence_length": 512,
     }
 
+    def __init__(
+        self,
+        transformer: nn.Module,
+        vae: nn.Module | None = None,
+        *,
+        expert: str = "low",
+        boundary: float | None = None,
+        time_per_token: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(transformer, vae, **options)
+        check_one_of("expert", expert, _EXPERTS)
+        self.time_per_token = time_per_token
+        if boundary is not None:
+            self.schedule = _OneEnd(expert, boundary)
+
+    def settings(self) -> str:
+        expert = f" expert={end.expert}" if isinstance(end := self.schedule, _OneEnd) else ""
+        return f"{super().settings()}{expert}"
+
+    @classmethod
+    def from_loaded(cls, loaded: LoadedModel, **options: Any) -> Self:
+        second = getattr(loaded.pipeline, "transformer_2", None)
+        if second is not None and options.get("expert", "low") == "low":
+            loaded = replace(loaded, model=take_apart((second,)).model)
+        return super().from_loaded(loaded, **options)
+
+    @classmethod
+    def transformer_folder(cls, checkpoint: Checkpoint, options: Mapping[str, Any]) -> str:
+        expert = options.get("expert", "low")
+        check_one_of("expert", expert, _EXPERTS)
+        return _EXPERTS[expert] if checkpoint.has_part("transformer_2") else "transformer"
+
     @classmethod
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        second = checkpoint.json("model_index.json").get("transformer_2") or [None]
-        if second[0] is not None:
-            raise CheckpointError(
-                f"{checkpoint.source} has two transformers, one for each end of the noise; "
-                "only Wan models with one are known"
-            )
-        return {}
+        index = checkpoint.json("model_index.json")
+        ratio = index.get("boundary_ratio")
+        return {
+            "boundary": None if ratio is None else 1000 * float(ratio),
+            "time_per_token": bool(index.get("expand_timesteps")),
+        }
 
     @property
     def patch_size(self) -> int:
@@ -55,20 +128,57 @@ class WanBackbone(VideoBackbone):
     def max_cells(self) -> int:
         return int(self.config.rope_max_seq_len) * self.patch_size
 
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Inputs:
+        told = super().transformer_inputs(latent, timestep, conditioning)
+        if not self.time_per_token:
+            return told
+        frames, rows, columns = as_clip(latent).shape[2:]
+        tokens = frames * rows * columns // self.patch_size**2
+        return {**told, "timestep": told["timestep"][:, None].expand(-1, tokens)}
+
     @classmethod
     def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
         return {**super().pipeline_modules(checkpoint, dtype), "transformer_2": None}
 
 
-def _spec(size: str, *, blocks: int, width: int) -> BackboneSpec:
+class SkyReelsV2Backbone(WanBackbone):
+    """SkyReels V2, text to video, whose blocks are Wan's; not its models for diffusion forcing."""
+
+    transformer_class = "SkyReelsV2Transformer3DModel"
+    pipeline_class = "SkyReelsV2Pipeline"
+
+
+def _spec(name: str, repo: str, *, blocks: int, width: int, **known: Any) -> BackboneSpec:
     return WanBackbone.spec(
-        name=f"wan2.1-{size.lower()}",
-        repo=f"Wan-AI/Wan2.1-T2V-{size}-Diffusers",
+        name=name,
+        repo=f"Wan-AI/{repo}-Diffusers",
         blocks=blocks,
         width=width,
-        long_side=832,
         license="Apache-2.0",
+        **{"long_side": 832, **known},
     )
 
 
-SPECS = (_spec("1.3B", blocks=30, width=1536), _spec("14B", blocks=40, width=5120))
+SPECS = (
+    _spec("wan2.1-1.3b", "Wan2.1-T2V-1.3B", blocks=30, width=1536),
+    _spec("wan2.1-14b", "Wan2.1-T2V-14B", blocks=40, width=5120),
+    _spec("wan2.2-a14b", "Wan2.2-T2V-A14B", blocks=40, width=5120),
+    _spec(
+        "wan2.2-5b",
+        "Wan2.2-TI2V-5B",
+        blocks=30,
+        width=3072,
+        pixels_per_token=32,
+        long_side=1280,
+    ),
+    SkyReelsV2Backbone.spec(
+        name="skyreels-v2-14b",
+        repo="Skywork/SkyReels-V2-T2V-14B-720P-Diffusers",
+        blocks=40,
+        width=5120,
+        long_side=1280,
+        license="see its publisher",
+    ),
+)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_zoo import save_tiny
 
+from kornia_ditf.loading.prompts import CachedPromptEncoder
+
 for _group in ("cross", "flux", "joint", "single", "video"):
-    import_module(f"tiny_{_group}")  # where each family's saver is noted
+    import_module(f"tiny_{_group}")  # where each family's tiny model is described
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +38,20 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+_PIPELINES: dict[tuple[Any, ...], Any] = {}
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep prompts between tests, and do not sweep memory for encoders as tiny as these."""
+    """Keep prompts and tiny text encoders between tests, and do not sweep memory for them."""
+    load = CachedPromptEncoder._load_pipeline
+
+    def load_once(encoder: CachedPromptEncoder) -> Any:
+        key = (encoder.checkpoint.source, encoder.pipeline_class, encoder.dtype)
+        if key not in _PIPELINES:
+            _PIPELINES[key] = load(encoder)
+        return _PIPELINES[key]
+
     monkeypatch.setenv("KORNIA_DITF_CACHE", str(_cache))
+    monkeypatch.setattr(CachedPromptEncoder, "_load_pipeline", load_once)
     monkeypatch.setattr("kornia_ditf.loading.prompts.gc.collect", lambda: 0)

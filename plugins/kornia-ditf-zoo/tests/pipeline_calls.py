@@ -10,6 +10,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
@@ -35,8 +36,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "WanPipeline": {"num_frames": 1},
     "LTXPipeline": {"num_frames": 1},
     "CogVideoXPipeline": {"num_frames": 1},
+    "LTX2Pipeline": {"num_frames": 1, "frame_rate": 24.0, "audio_guidance_scale": 1.0},
+    "SkyReelsV2Pipeline": {"num_frames": 1},
+    "HunyuanVideo15Pipeline": {"num_frames": 1},
+    "MotifVideoPipeline": {"num_frames": 1},
+    "JoyImageEditPlusPipeline": {"guidance_scale": 1.0},
     "HunyuanVideoPipeline": {"num_frames": 1, "guidance_scale": 6.0},
     "MochiPipeline": {"num_frames": 1},
+    "QwenImageLayeredPipeline": {"image": Image.new("RGBA", (96, 64)), "layers": 1},
     "QwenImagePipeline": {"true_cfg_scale": 1.0},
     "ZImagePipeline": {"guidance_scale": 0.0},
     "Flux2Pipeline": {"guidance_scale": 4.0},
@@ -48,7 +55,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "Krea2Pipeline": {"guidance_scale": 0.0},
     "PRXPixelPipeline": {"use_resolution_binning": False},
 }
-BUILT = ("transformer", "vae", "requires_safety_checker", "feature_extractor")
+BUILT = ("transformer", "vae", "guider", "requires_safety_checker", "feature_extractor")
 # Those whose users hand over latents packed 2 x 2.
 PACKED = (
     "BriaPipeline",
@@ -59,21 +66,38 @@ PACKED = (
     "QwenImagePipeline",
 )
 
+CLIPS = (
+    "HunyuanVideo15Pipeline",
+    "HunyuanVideoPipeline",
+    "MochiPipeline",
+    "MotifVideoPipeline",
+    "SkyReelsV2Pipeline",
+    "WanPipeline",
+)
+
 
 def packed(pipeline: Any, latent: Tensor) -> Tensor:
     """Shape a latent (1, C, h, w) as a pipeline wants it from its user."""
     name = type(pipeline).__name__
     if name in PACKED:
         return pipeline._pack_latents(latent, *latent.shape)
-    if name == "LTXPipeline":
+    if name in ("LTXPipeline", "LTX2Pipeline"):
         return pipeline._pack_latents(as_clip(latent))
-    if name in ("HunyuanVideoPipeline", "MochiPipeline", "WanPipeline"):
+    if name in CLIPS:
         return as_clip(latent)
+    if name == "JoyImageEditPipeline":
+        return latent[:, None, :, None]
+    if name == "JoyImageEditPlusPipeline":
+        return as_clip(latent)
+    if name == "BriaFibo2Pipeline":
+        return torch.nn.functional.pixel_shuffle(latent, 2)
     if name == "CogVideoXPipeline":
-        return as_clip(latent).transpose(1, 2)
+        clip = as_clip(latent)
+        missing = -clip.shape[2] % (pipeline.transformer.config.patch_size_t or 1)
+        return torch.cat([clip[:, :, :missing], clip], 2).transpose(1, 2)
     if name == "Kandinsky5T2IPipeline":
         return latent.permute(0, 2, 3, 1).unsqueeze(1)
-    if name in ("Krea2Pipeline", "NucleusMoEImagePipeline"):
+    if name in ("Krea2Pipeline", "QwenImageLayeredPipeline", "NucleusMoEImagePipeline"):
         return pack(latent, 2)
     if name in ("BriaFiboPipeline", "Ideogram4Pipeline", "QwenImage21Pipeline"):
         return pack(latent, 1)
@@ -97,14 +121,20 @@ def call_of(pipeline: Any, latent: Tensor, size: tuple[int, int], **more: Any) -
     pipeline.default_sample_size = (size[0] * size[1] / 64) ** 0.5 + 1e-3
     pipeline.unconditional_transformer = transformer  # Ideogram asks for its dtype.
     pipeline.resolutions = [size[::-1]]  # Kandinsky takes the nearest of those it knows.
-    options = {"guidance_scale": 1.0, "num_inference_steps": 4}
+    options = {
+        "guidance_scale": 1.0,
+        "num_inference_steps": 4,
+        "height": size[0],
+        "width": size[1],
+    }
     taken = inspect.signature(type(pipeline).__call__).parameters
-    options = {name: value for name, value in options.items() if name in taken}
+    if "kwargs" in taken:  # of a modular pipeline
+        del options["guidance_scale"]
+    else:
+        options = {name: value for name, value in options.items() if name in taken}
     with pytest.raises(Called):
         pipeline(
             prompt=PROMPT,
-            height=size[0],
-            width=size[1],
             latents=packed(pipeline, latent),
             **{**options, **OPTIONS.get(type(pipeline).__name__, {}), **more},
         )
@@ -119,7 +149,16 @@ def calls_of(
     with without_progress_bars(), without_deprecations():
         modules = backbone.pipeline_modules(Checkpoint(folder), torch.float32)
         own = {part: module for part, module in modules.items() if part not in BUILT}
-        pipeline = getattr(diffusers, kind).from_pretrained(folder, local_files_only=True, **own)
+        if kind == "Flux3ModularPipeline":
+            blocks = diffusers.Flux3AutoBlocks()
+            blocks.sub_blocks.pop("prompt_upsampler")  # a language model that rewrites prompts
+            pipeline: Any = blocks.init_pipeline(str(folder))
+            pipeline.load_components(names=["transformer", "vae", "scheduler"])
+            pipeline.update_components(**own)
+        else:
+            pipeline = getattr(diffusers, kind).from_pretrained(
+                folder, local_files_only=True, **own
+            )
     expected = dict(call_of(pipeline, latent, (size[0], size[1]), **options))
     if backbone.pipeline_class is None:
         conditioning = backbone.condition([PROMPT])

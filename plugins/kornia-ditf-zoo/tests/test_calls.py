@@ -9,6 +9,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_layered
 from kornia_ditf_zoo.catalogue import SPECS
 from pipeline_calls import calls_of, compare
 from tiny_zoo import SAVERS
@@ -28,6 +29,7 @@ def test_the_transformer_is_called_as_its_pipeline_calls_it(
 ) -> None:
     if name == "omnigen":
         without_torchvision(monkeypatch)
+    monkeypatch.setattr(pipeline_qwenimage_layered, "calculate_dimensions", lambda *_: (96, 64))
     backbone = SPEC[name].load(tiny_zoo(name))
     assert isinstance(backbone, DiffusersBackbone)
     rows, columns = 4 * backbone.patch_size, 6 * backbone.patch_size
@@ -39,6 +41,9 @@ def test_the_transformer_is_called_as_its_pipeline_calls_it(
         expected = WITHOUT[name](expected)
     if name == "glm-image":  # the call with a draft of the image; without, it is only left out
         assert found.pop("prior_token_drop").all()
+    if name == "ltx-2":  # without sound
+        assert found.pop("isolate_modalities")
+        found = {argument: v for argument, v in found.items() if not argument.startswith("audio")}
     if name == "qwen-image":
         assert expected["encoder_hidden_states_mask"] is None
     for argument, value in found.items():
@@ -60,6 +65,13 @@ def without_left_padding(call: Mapping[str, Any]) -> dict[str, Any]:
         argument: value[:, padding:] if isinstance(value, Tensor) and value.ndim > 1 else value
         for argument, value in call.items()
     }
+
+
+def without_layers(call: Mapping[str, Any]) -> dict[str, Any]:
+    """Take Qwen-Image-Layered's picture to decompose for the one that is described."""
+    tokens = call["hidden_states"].shape[1] // 2
+    places = [shapes[-1:] for shapes in call["img_shapes"]]
+    return {**call, "hidden_states": call["hidden_states"][:, :tokens], "img_shapes": places}
 
 
 def without_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,5 +96,6 @@ def without_negative_prompt(call: Mapping[str, Any]) -> dict[str, Any]:
 WITHOUT: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "chroma1-hd": without_padding,
     "ideogram-4": without_left_padding,
+    "qwen-image-layered": without_layers,
     "omnigen": without_negative_prompt,
 }

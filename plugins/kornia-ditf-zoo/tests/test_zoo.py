@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from kornia_ditf import find_backbone, list_backbones
 from kornia_ditf.backbones.spec import NEUTRAL_RULE
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
+from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.memory import take_apart
 from kornia_ditf.registry.families import describe_loaded
 from kornia_ditf.testing import BACKBONE_RULES, check_backbone
@@ -33,7 +34,10 @@ Checkpoints = Callable[[str], Path]
 @pytest.mark.filterwarnings("ignore:In CPU autocast")  # Mochi's
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", SAVERS)
-def test_every_rule_of_backbones_is_kept(name: str, dtype: str, tiny_zoo: Checkpoints) -> None:
+def test_every_rule_of_backbones_is_kept(
+    name: str, dtype: str, tiny_zoo: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kornia_ditf_zoo.hunyuanvideo._IMAGE_TOKENS", 3)  # of 729, for time
     held = check_backbone(SPEC[name], tiny_zoo(name), dtype=dtype)
     assert len(held) == len(BACKBONE_RULES)
 
@@ -112,33 +116,29 @@ def test_noise_is_mixed_as_the_checkpoints_scheduler_mixes_it(
         )
 
 
-@pytest.fixture
-def changed(tmp_path: Path, tiny_zoo: Checkpoints) -> Callable[..., Path]:
-    """Copy a tiny model and change values of one of its JSON files."""
+@torch.no_grad()
+def test_wan_2_2_takes_the_transformer_of_its_end_of_the_noise(tiny_zoo: Checkpoints) -> None:
+    import diffusers
 
-    def change(name: str, file: str, **values: Any) -> Path:
-        folder = tmp_path / name
-        shutil.copytree(tiny_zoo(name), folder)
-        path = folder / file
-        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-        return folder
-
-    return change
-
-
-def test_wan_with_two_transformers_is_refused(changed: Callable[..., Path]) -> None:
-    second = ["diffusers", "WanTransformer3DModel"]
-    folder = changed("wan2.1-1.3b", "model_index.json", transformer_2=second)
-    with pytest.raises(CheckpointError, match="two transformers"):
-        SPEC["wan2.1-1.3b"].load(folder)
-
-
-def test_cogvideox_with_several_frames_in_a_token_is_refused(
-    changed: Callable[..., Path],
-) -> None:
-    folder = changed("cogvideox-2b", "transformer/config.json", patch_size_t=2)
-    with pytest.raises(CheckpointError, match="several frames"):
-        SPEC["cogvideox-2b"].load(folder)
+    folder, spec = tiny_zoo("wan2.2-a14b"), SPEC["wan2.2-a14b"]
+    whole: Any = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    latent = torch.randn(1, 4, 4, 6, generator=torch.Generator().manual_seed(0))
+    taps = []
+    for expert, timestep, other in (("low", 250, 900), ("high", 900, 250)):
+        backbone = spec.load(folder, expert=expert)
+        told = backbone.condition([""])
+        taps.append(backbone.tap(latent, timestep, told, block=2).x)
+        with pytest.raises(InvalidArgumentError, match="load it with expert="):
+            backbone.tap(latent, other, told, block=2)
+        assert spec.in_memory is not None
+        in_memory: Any = spec.in_memory.make(take_apart(whole), expert=expert)
+        assert torch.equal(in_memory.tap(latent, timestep, told, block=2).x, taps[-1])
+    assert not torch.equal(*taps)
+    assert spec.plan is not None
+    downloads = spec.plan(folder).download
+    assert downloads == {}  # all is here
+    with pytest.raises(InvalidArgumentError, match="expert must be one of low, high"):
+        spec.load(folder, expert="both")
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_transformer_in_memory_finds_its_family(name: str, tiny_zoo: Checkpoin
         module.config = config
         return module
 
-    index = json.loads((tiny_zoo(name) / "model_index.json").read_text())
+    index = Checkpoint(tiny_zoo(name)).index
     config = json.loads((tiny_zoo(name) / "transformer/config.json").read_text())
     vae = part(index["vae"][1], {}) if "vae" in index else None
     parts = (part(index["transformer"][1], config), vae)

@@ -8,65 +8,60 @@ from typing import Any
 from tiny_zoo import (
     CHANNELS,
     CHAT,
+    FLUX2_VAE,
     HEADS,
+    KL_SHIFTED,
     ROTARY,
     TEXT,
     VIDEO,
     encoder,
-    flux2_vae,
+    letters,
+    moved,
+    qwen3_vl,
     qwen_vl,
-    saver,
     t5,
-    transformer,
+    tiny_model,
     vae,
 )
 
 from kornia_ditf.testing import tiny
 
+LISTS: dict[str, Any] = {**HEADS, "num_layers": 2, "num_single_layers": 2}
+_FLUX = {**LISTS, "joint_attention_dim": TEXT, "axes_dims_rope": list(ROTARY)}
 
-@saver("chroma1-hd")
-def _chroma(folder: Path) -> None:
-    transformer(
-        folder,
-        "ChromaTransformer2DModel",
-        **HEADS,
-        num_layers=2,
-        num_single_layers=2,
-        joint_attention_dim=TEXT,
-        axes_dims_rope=ROTARY,
-        approximator_num_channels=8,
-        approximator_hidden_dim=16,
-        approximator_layers=1,
-    )
-    tiny.save_vae(folder, channels=16, shift_factor=0.1, scaling_factor=0.4)
-    tiny.save_scheduler(folder)
-    t5(folder)
-    tiny.save_index(folder, "ChromaPipeline")
-
-
-def _flux2(folder: Path, *, guidance: bool) -> None:
-    transformer(
-        folder,
-        "Flux2Transformer2DModel",
-        **HEADS,
-        in_channels=16,
-        num_layers=2,
-        num_single_layers=2,
-        joint_attention_dim=3 * TEXT,
-        timestep_guidance_channels=32,
-        axes_dims_rope=(4, 4, 4, 4),
-        guidance_embeds=guidance,
-    )
-    flux2_vae(folder)
-    tiny.save_scheduler(folder)
-    tiny.save_letters(folder, chat_template=CHAT)
+tiny_model(
+    "chroma1-hd",
+    {
+        **_FLUX,
+        "approximator_num_channels": 8,
+        "approximator_hidden_dim": 16,
+        "approximator_layers": 1,
+    },
+    KL_SHIFTED,
+    t5(),
+)
+tiny_model("ovis-image", _FLUX, KL_SHIFTED, letters(chat_template=CHAT), encoder("Qwen3Model"))
+tiny_model("bria-3.2", _FLUX, KL_SHIFTED, t5())
+tiny_model(
+    "longcat-image",
+    _FLUX,
+    KL_SHIFTED,
+    qwen_vl,
+    moved("tokenizer", "text_processor"),
+    letters(),
+)
+tiny_model(
+    "flux.1-kontext-dev",
+    {**_FLUX, "pooled_projection_dim": 16, "guidance_embeds": True},
+    KL_SHIFTED,
+    tiny.save_clip,
+    t5("_2"),
+)
 
 
-@saver("flux.2-dev")
-def _flux2_dev(folder: Path) -> None:
+def _mistral3(folder: Path) -> None:
     from transformers import Mistral3Config, Mistral3ForConditionalGeneration
 
-    _flux2(folder, guidance=True)
     text = {
         "model_type": "mistral",
         "vocab_size": 29,
@@ -88,70 +83,48 @@ def _flux2_dev(folder: Path) -> None:
     }
     config = Mistral3Config(text_config=text, vision_config=vision, image_token_index=2)
     Mistral3ForConditionalGeneration(config).save_pretrained(folder / "text_encoder")
-    tiny.save_index(folder, "Flux2Pipeline")
 
 
-@saver("flux.2-klein-4b")
-def _flux2_klein(folder: Path) -> None:
-    _flux2(folder, guidance=False)
-    encoder(folder, "Qwen3ForCausalLM", num_hidden_layers=28, intermediate_size=8)
-    tiny.save_index(folder, "Flux2KleinPipeline", is_distilled=True)
+_FLUX2: dict[str, Any] = {
+    **LISTS,
+    "in_channels": 16,
+    "joint_attention_dim": 3 * TEXT,
+    "timestep_guidance_channels": 32,
+    "axes_dims_rope": (4, 4, 4, 4),
+}
+tiny_model("flux.2-dev", _FLUX2, FLUX2_VAE, letters(chat_template=CHAT), _mistral3)
+tiny_model(
+    "flux.2-klein-4b",
+    {**_FLUX2, "guidance_embeds": False},
+    FLUX2_VAE,
+    letters(chat_template=CHAT),
+    encoder("Qwen3ForCausalLM", num_hidden_layers=28, intermediate_size=8),
+    is_distilled=True,
+)
+tiny_model(
+    "flux.3-klein",
+    {
+        **LISTS,
+        "in_channels": 16,
+        "cond_in_channels": 16,
+        "joint_attention_dim": 8 * 16,
+        "timestep_channels": 16,
+        "axes_dims_rope": (4, 4, 4, 4),
+    },
+    FLUX2_VAE,
+    qwen3_vl(layers=33, width=16),
+    _blocks_class_name="Flux3AutoBlocks",
+)
 
-
-def _fluxlike(folder: Path, class_name: str, **config: Any) -> None:
-    sizes = {"num_layers": 2, "num_single_layers": 2, "axes_dims_rope": list(ROTARY)}
-    transformer(folder, class_name, **HEADS, **sizes, joint_attention_dim=TEXT, **config)
-    tiny.save_vae(folder, channels=16, shift_factor=0.1, scaling_factor=0.4)
-    tiny.save_scheduler(folder)
-
-
-@saver("ovis-image")
-def _ovis(folder: Path) -> None:
-    _fluxlike(folder, "OvisImageTransformer2DModel")
-    tiny.save_letters(folder, chat_template=CHAT)
-    encoder(folder, "Qwen3Model")
-    tiny.save_index(folder, "OvisImagePipeline")
-
-
-@saver("bria-3.2")
-def _bria(folder: Path) -> None:
-    _fluxlike(folder, "BriaTransformer2DModel")
-    t5(folder)
-    tiny.save_index(folder, "BriaPipeline")
-
-
-@saver("longcat-image")
-def _longcat(folder: Path) -> None:
-    _fluxlike(folder, "LongCatImageTransformer2DModel")
-    qwen_vl(folder)
-    (folder / "tokenizer").rename(folder / "text_processor")
-    tiny.save_letters(folder)
-    tiny.save_index(folder, "LongCatImagePipeline")
-
-
-@saver("flux.1-kontext-dev")
-def _kontext(folder: Path) -> None:
-    _fluxlike(folder, "FluxTransformer2DModel", pooled_projection_dim=16, guidance_embeds=True)
-    tiny.save_clip(folder)
-    t5(folder, "_2")
-    tiny.save_index(folder, "FluxKontextPipeline")
-
-
-@saver("bria-fibo")
-def _fibo(folder: Path) -> None:
-    transformer(
-        folder,
-        "BriaFiboTransformer2DModel",
-        **HEADS,
-        in_channels=4,
-        num_layers=2,
-        num_single_layers=2,
-        joint_attention_dim=2 * TEXT,
-        text_encoder_dim=TEXT,
-        axes_dims_rope=list(ROTARY),
-    )
+tiny_model(
+    "bria-fibo",
+    {
+        **_FLUX,
+        "in_channels": 4,
+        "joint_attention_dim": 2 * TEXT,
+        "text_encoder_dim": TEXT,
+    },
     vae(
-        folder,
         "AutoencoderKLWan",
         **VIDEO,
         **CHANNELS,
@@ -159,31 +132,24 @@ def _fibo(folder: Path) -> None:
         out_channels=12,
         patch_size=2,
         scale_factor_spatial=16,
-    )
-    tiny.save_scheduler(folder)
-    tiny.save_letters(folder)
-    encoder(folder, "SmolLM3ForCausalLM", vocab_size=128001)  # its empty prompt is 128000
-    tiny.save_index(folder, "BriaFiboPipeline")
+    ),
+    letters(),
+    encoder("SmolLM3ForCausalLM", vocab_size=128001),  # its empty prompt is 128000
+)
 
-
-@saver("hunyuanimage-2.1")
-def _hunyuanimage(folder: Path) -> None:
-    transformer(
-        folder,
-        "HunyuanImageTransformer2DModel",
-        **HEADS,
-        in_channels=8,
-        out_channels=8,
-        num_layers=2,
-        num_single_layers=2,
-        num_refiner_layers=1,
-        text_embed_dim=TEXT,
-        text_embed_2_dim=TEXT,
-        rope_axes_dim=(8, 8),
-        guidance_embeds=True,
-    )
+tiny_model(
+    "hunyuanimage-2.1",
+    {
+        **LISTS,
+        "in_channels": 8,
+        "out_channels": 8,
+        "num_refiner_layers": 1,
+        "text_embed_dim": TEXT,
+        "text_embed_2_dim": TEXT,
+        "rope_axes_dim": (8, 8),
+        "guidance_embeds": True,
+    },
     vae(
-        folder,
         "AutoencoderKLHunyuanImage",
         in_channels=3,
         out_channels=3,
@@ -193,8 +159,7 @@ def _hunyuanimage(folder: Path) -> None:
         spatial_compression_ratio=32,
         sample_size=64,
         scaling_factor=0.4,
-    )
-    tiny.save_scheduler(folder)
-    qwen_vl(folder)
-    t5(folder, "_2")
-    tiny.save_index(folder, "HunyuanImagePipeline")
+    ),
+    qwen_vl,
+    t5("_2"),
+)

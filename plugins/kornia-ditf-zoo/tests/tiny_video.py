@@ -3,163 +3,287 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tiny_zoo import (
     CHANNELS,
     HEADS,
     ROTARY,
+    SIX_CHANNELS,
     TEXT,
     VIDEO,
+    WAN_VAE,
     encoder,
-    saver,
+    letters,
+    scheduler,
     t5,
-    transformer,
+    tiny_model,
     vae,
 )
 
 from kornia_ditf.testing import tiny
 
+SIZE: dict[str, Any] = {**HEADS, "in_channels": 4, "out_channels": 4, "num_layers": 3}
 
-@saver("wan2.1-1.3b")
-def _wan(folder: Path) -> None:
-    transformer(
-        folder,
-        "WanTransformer3DModel",
-        **HEADS,
-        in_channels=4,
-        out_channels=4,
-        text_dim=TEXT,
-        freq_dim=16,
-        ffn_dim=64,
-        num_layers=3,
-        rope_max_seq_len=32,
-    )
-    vae(folder, "AutoencoderKLWan", **VIDEO, **CHANNELS)
-    tiny.save_scheduler(folder, "UniPCMultistepScheduler", use_flow_sigmas=True)
-    t5(folder, class_name="UMT5EncoderModel")
-    tiny.save_index(folder, "WanPipeline", transformer_2=[None, None])
+_WAN = {**SIZE, "text_dim": TEXT, "freq_dim": 16, "ffn_dim": 64, "rope_max_seq_len": 32}
+_UNIPC = scheduler("UniPCMultistepScheduler", use_flow_sigmas=True)
+_UMT5 = t5(class_name="UMT5EncoderModel")
 
 
-@saver("ltx-video")
-def _ltx(folder: Path) -> None:
-    transformer(
-        folder,
-        "LTXVideoTransformer3DModel",
-        **HEADS,
-        in_channels=8,
-        out_channels=8,
-        cross_attention_dim=32,
-        num_layers=3,
-        caption_channels=TEXT,
-    )
+def _expert(folder: Path) -> None:
+    from diffusers import WanTransformer3DModel
+
+    low = folder / "low"
+    tiny.save_transformer(WanTransformer3DModel(**_WAN), low)
+    (low / "transformer").rename(folder / "transformer_2")
+    low.rmdir()
+
+
+tiny_model("wan2.1-1.3b", _WAN, WAN_VAE, _UNIPC, _UMT5, transformer_2=[None, None])
+tiny_model("wan2.2-a14b", _WAN, WAN_VAE, _UNIPC, _UMT5, _expert, boundary_ratio=0.875)
+tiny_model(
+    "wan2.2-5b",
+    {**_WAN, "in_channels": 6, "out_channels": 6},
     vae(
-        folder,
-        "AutoencoderKLLTXVideo",
+        "AutoencoderKLWan",
+        **{**VIDEO, **SIX_CHANNELS},
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        scale_factor_spatial=16,
+        is_residual=True,
+    ),
+    _UNIPC,
+    _UMT5,
+    transformer_2=[None, None],
+    expand_timesteps=True,
+)
+tiny_model("skyreels-v2-14b", _WAN, WAN_VAE, _UNIPC, _UMT5)
+
+_LTX: dict[str, Any] = {
+    **HEADS,
+    "in_channels": 8,
+    "out_channels": 8,
+    "cross_attention_dim": 32,
+    "num_layers": 3,
+    "caption_channels": TEXT,
+}
+_LTX_VAE: dict[str, Any] = {
+    "latent_channels": 8,
+    "block_out_channels": (8,) * 4,
+    "decoder_block_out_channels": (8,) * 4,
+    "layers_per_block": (1,) * 5,
+    "decoder_layers_per_block": (1,) * 5,
+}
+tiny_model("ltx-video", _LTX, vae("AutoencoderKLLTXVideo", **_LTX_VAE), t5())
+
+
+def _gemma3(folder: Path) -> None:
+    from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    text = {
+        "vocab_size": tiny.save_letters(folder, model_max_length=1024),
+        "hidden_size": TEXT,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "pad_token_id": 0,
+    }
+    sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    config = Gemma3Config(text_config=text, vision_config=dict.fromkeys(sizes, 2))
+    Gemma3ForConditionalGeneration(config).save_pretrained(folder / "text_encoder")
+    connectors = LTX2TextConnectors(
+        caption_channels=TEXT,
+        text_proj_in_factor=3,
+        video_connector_num_attention_heads=2,
+        video_connector_attention_head_dim=12,
+        video_connector_num_layers=1,
+        video_connector_num_learnable_registers=8,
+        audio_connector_num_attention_heads=2,
+        audio_connector_attention_head_dim=12,
+        audio_connector_num_layers=1,
+        audio_connector_num_learnable_registers=8,
+    )
+    connectors.save_pretrained(folder / "connectors")
+
+
+tiny_model(
+    "ltx-2",
+    {
+        **_LTX,
+        "audio_in_channels": 8,
+        "audio_out_channels": 8,
+        "audio_num_attention_heads": 2,
+        "audio_attention_head_dim": 8,
+        "audio_cross_attention_dim": 16,
+    },
+    vae(
+        "AutoencoderKLLTX2Video",
         latent_channels=8,
         block_out_channels=(8,) * 4,
-        decoder_block_out_channels=(8,) * 4,
+        decoder_block_out_channels=(8,) * 3,
         layers_per_block=(1,) * 5,
-        decoder_layers_per_block=(1,) * 5,
-    )
-    tiny.save_scheduler(folder)
-    t5(folder)
-    tiny.save_index(folder, "LTXPipeline")
+        decoder_layers_per_block=(1,) * 4,
+        spatial_compression_ratio=32,
+        temporal_compression_ratio=8,
+    ),
+    _gemma3,
+    connectors=["ltx2", "LTX2TextConnectors"],
+)
 
-
-def _cogvideox(folder: Path, *, rotary: bool) -> None:
-    transformer(
-        folder,
-        "CogVideoXTransformer3DModel",
-        **HEADS,
-        in_channels=4,
-        out_channels=4,
-        time_embed_dim=8,
-        text_embed_dim=TEXT,
-        num_layers=3,
-        sample_width=12,
-        sample_height=8,
-        sample_frames=9,
-        use_rotary_positional_embeddings=rotary,
+_COGVIDEO: dict[str, Any] = {
+    **SIZE,
+    "time_embed_dim": 8,
+    "text_embed_dim": TEXT,
+    "sample_width": 12,
+    "sample_height": 8,
+    "sample_frames": 9,
+}
+for _name, _more in {
+    "cogvideox-2b": {"use_rotary_positional_embeddings": False},
+    "cogvideox-5b": {"use_rotary_positional_embeddings": True},
+    "cogvideox1.5-5b": {
+        "use_rotary_positional_embeddings": True,
+        "patch_size_t": 2,
+        "patch_bias": False,
+        "sample_height": 16,
+        "sample_width": 16,
+    },
+}.items():
+    tiny_model(
+        _name,
+        {**_COGVIDEO, **_more},
+        vae(
+            "AutoencoderKLCogVideoX",
+            latent_channels=4,
+            block_out_channels=(8,) * 4,
+            layers_per_block=1,
+            norm_num_groups=4,
+            sample_height=64,
+            sample_width=96,
+        ),
+        scheduler("CogVideoXDDIMScheduler", snr_shift_scale=3.0, rescale_betas_zero_snr=True),
+        t5(),
     )
+
+tiny_model(
+    "hunyuanvideo",
+    {
+        **SIZE,
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "num_refiner_layers": 1,
+        "text_embed_dim": TEXT,
+        "pooled_projection_dim": 16,
+        "rope_axes_dim": ROTARY,
+    },
     vae(
-        folder,
-        "AutoencoderKLCogVideoX",
-        latent_channels=4,
-        block_out_channels=(8,) * 4,
-        layers_per_block=1,
-        norm_num_groups=4,
-        sample_height=64,
-        sample_width=96,
-    )
-    tiny.save_scheduler(
-        folder, "CogVideoXDDIMScheduler", snr_shift_scale=3.0, rescale_betas_zero_snr=True
-    )
-    t5(folder)
-    tiny.save_index(folder, "CogVideoXPipeline")
-
-
-@saver("cogvideox-2b")
-def _cogvideox_2b(folder: Path) -> None:
-    _cogvideox(folder, rotary=False)
-
-
-@saver("cogvideox-5b")
-def _cogvideox_5b(folder: Path) -> None:
-    _cogvideox(folder, rotary=True)
-
-
-@saver("hunyuanvideo")
-def _hunyuanvideo(folder: Path) -> None:
-    transformer(
-        folder,
-        "HunyuanVideoTransformer3DModel",
-        **HEADS,
-        in_channels=4,
-        out_channels=4,
-        num_layers=2,
-        num_single_layers=2,
-        num_refiner_layers=1,
-        text_embed_dim=TEXT,
-        pooled_projection_dim=16,
-        rope_axes_dim=ROTARY,
-    )
-    vae(
-        folder,
         "AutoencoderKLHunyuanVideo",
         latent_channels=4,
         block_out_channels=(8,) * 4,
         layers_per_block=1,
         norm_num_groups=4,
-    )
-    tiny.save_scheduler(folder)
-    tiny.save_letters(folder)
-    encoder(folder, "LlamaModel", num_hidden_layers=3)
-    tiny.save_clip(folder, "_2")
-    tiny.save_index(folder, "HunyuanVideoPipeline")
+    ),
+    letters(),
+    encoder("LlamaModel", num_hidden_layers=3),
+    lambda folder: tiny.save_clip(folder, "_2"),
+)
 
 
-@saver("mochi-1")
-def _mochi(folder: Path) -> None:
-    transformer(
-        folder,
-        "MochiTransformer3DModel",
-        num_attention_heads=8,  # as many as pool its text
-        attention_head_dim=4,
-        pooled_projection_dim=16,
-        in_channels=4,
-        num_layers=3,
-        text_embed_dim=TEXT,
-        time_embed_dim=16,
-    )
+def _guider(folder: Path) -> None:
+    from diffusers.guiders import ClassifierFreeGuidance
+
+    ClassifierFreeGuidance(guidance_scale=1.0).save_pretrained(folder / "guider")
+
+
+tiny_model(
+    "hunyuanvideo-1.5",
+    {
+        **SIZE,
+        "in_channels": 9,
+        "num_layers": 2,
+        "num_refiner_layers": 1,
+        "text_embed_dim": TEXT,
+        "text_embed_2_dim": TEXT,
+        "image_embed_dim": 8,
+        "rope_axes_dim": ROTARY,
+    },
     vae(
-        folder,
+        "AutoencoderKLHunyuanVideo15",
+        latent_channels=4,
+        block_out_channels=(32,) * 5,
+        layers_per_block=1,
+        scaling_factor=0.4,
+    ),
+    letters(chat_template="{% for m in messages %}{{ m['content'] }}{% endfor %}"),
+    encoder(
+        "Qwen2_5_VLTextModel",
+        num_hidden_layers=3,
+        head_dim=12,
+        rope_parameters={"rope_type": "default", "mrope_section": [2, 2, 2]},
+    ),
+    t5("_2"),
+    _guider,
+)
+
+
+def _t5_gemma2(folder: Path) -> None:
+    from transformers import T5Gemma2Encoder, T5Gemma2EncoderConfig
+
+    text = {
+        "vocab_size": tiny.save_letters(folder, model_max_length=512),
+        "hidden_size": TEXT,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "pad_token_id": 0,
+        "dropout_rate": 0.0,
+    }
+    sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    config = T5Gemma2EncoderConfig(text_config=text, vision_config=dict.fromkeys(sizes, 2))
+    T5Gemma2Encoder(config).save_pretrained(folder / "text_encoder")
+
+
+tiny_model(
+    "motif-video",
+    {
+        **SIZE,
+        "in_channels": 9,
+        "num_layers": 2,
+        "num_single_layers": 3,
+        "num_decoder_layers": 2,
+        "text_embed_dim": TEXT,
+        "rope_axes_dim": ROTARY,
+    },
+    WAN_VAE,
+    _t5_gemma2,
+    _guider,
+)
+
+tiny_model(
+    "mochi-1",
+    {
+        "num_attention_heads": 8,  # as many as pool its text
+        "attention_head_dim": 4,
+        "pooled_projection_dim": 16,
+        "in_channels": 4,
+        "num_layers": 3,
+        "text_embed_dim": TEXT,
+        "time_embed_dim": 16,
+    },
+    vae(
         "AutoencoderKLMochi",
         latent_channels=4,
         encoder_block_out_channels=(32,) * 4,
         decoder_block_out_channels=(32,) * 4,
         layers_per_block=(1,) * 5,
         **CHANNELS,
-    )
-    tiny.save_scheduler(folder, invert_sigmas=True)
-    t5(folder)
-    tiny.save_index(folder, "MochiPipeline")
+    ),
+    scheduler(invert_sigmas=True),
+    t5(),
+)

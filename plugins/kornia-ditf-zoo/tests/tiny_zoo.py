@@ -1,31 +1,59 @@
-"""Tiny random checkpoints of every family, in the real layout, with the real kinds of encoders."""
+"""Tiny random checkpoints of every family, in the real layout, with the real kinds of encoders.
+
+A model is one entry of a table (`tiny_model`): its transformer's configuration and its other parts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from kornia_ditf_zoo.catalogue import SPECS
+from torch import nn
 
 from kornia_ditf.loading.weights import without_deprecations, without_progress_bars
 from kornia_ditf.testing import tiny
+
+Part = Callable[[Path], object]
+"""Saves a part of a checkpoint in its folder."""
+SPEC = {spec.name: spec for spec in SPECS}
+SAVERS: dict[str, Part] = {}
 
 TEXT = 24  # width of every text encoder's embedding
 HEADS: dict[str, Any] = {"num_attention_heads": 2, "attention_head_dim": 16}
 ROTARY = (4, 6, 6)
 PROCESSOR = ["transformers", "Qwen3VLProcessor"]
-SAVERS: dict[str, Callable[[Path], None]] = {}
 
 
-def saver(name: str) -> Callable[[Callable[[Path], None]], Callable[[Path], None]]:
-    """Note the function that saves the tiny model of a backbone, by the backbone's name."""
+def tiny_model(name: str, config: Mapping[str, Any], *parts: Part, **index: Any) -> None:
+    """Note how the tiny model of a backbone is saved.
 
-    def note(save: Callable[[Path], None]) -> Callable[[Path], None]:
-        SAVERS[name] = save
-        return save
+    Args:
+        name: of the backbone, whose spec says which transformer and which pipeline it has.
+        config: of the transformer.
+        parts: the VAE, text encoders and the like; without a scheduler, that of most is saved.
+        index: what model_index.json holds besides.
+    """
 
-    return note
+    def save(folder: Path) -> None:
+        import diffusers
+
+        family: Any = SPEC[name].load
+        model = getattr(diffusers, family.__self__.transformer_class)(**config)
+        for weights in model.parameters():
+            if weights.ndim == 3:  # of experts, which are made without values
+                nn.init.normal_(weights, std=0.05)
+        tiny.save_transformer(model, folder)
+        for part in parts:
+            part(folder)
+        if not (folder / "scheduler").exists():
+            tiny.save_scheduler(folder)
+        tiny.save_index(folder, SPEC[name].pipeline, **index)
+
+    SAVERS[name] = save
 
 
 def save_tiny(name: str, folder: Path) -> Path:
@@ -35,16 +63,33 @@ def save_tiny(name: str, folder: Path) -> Path:
     return folder
 
 
-def transformer(folder: Path, class_name: str, **config: Any) -> None:
-    """Save a transformer of a class."""
-    import diffusers
+def scheduler(name: str = "FlowMatchEulerDiscreteScheduler", **config: Any) -> Part:
+    """Describe one of diffusers' schedulers."""
+    return partial(tiny.save_scheduler, name=name, **config)
 
-    tiny.save_transformer(getattr(diffusers, class_name)(**config), folder)
+
+def kl(channels: int = 16, **config: Any) -> Part:
+    """Describe an AutoencoderKL."""
+    return partial(tiny.save_vae, channels=channels, **{"scaling_factor": 0.4, **config})
+
+
+def letters(suffix: str = "", **options: Any) -> Part:
+    """Describe a tokenizer that reads letter by letter."""
+    return partial(tiny.save_letters, suffix=suffix, **options)
+
+
+def moved(old: str, new: str) -> Part:
+    """Describe that a part is kept in another folder."""
+    return lambda folder: (folder / old).rename(folder / new)
+
+
+def vae(class_name: str, **config: Any) -> Part:
+    """Describe a VAE whose convolutions look at their middle most, as trained ones do."""
+    return partial(_save_vae, class_name=class_name, **config)
 
 
 @torch.no_grad()
-def vae(folder: Path, class_name: str, **config: Any) -> None:
-    """Save a VAE of a class, whose convolutions look at their middle most, as trained ones do."""
+def _save_vae(folder: Path, *, class_name: str, **config: Any) -> None:
     import diffusers
 
     model = getattr(diffusers, class_name)(**config)
@@ -58,10 +103,14 @@ def vae(folder: Path, class_name: str, **config: Any) -> None:
     model.save_pretrained(folder / "vae")
 
 
-def encoder(
-    folder: Path, class_name: str, *, suffix: str = "", width: int = TEXT, **config: Any
+def encoder(class_name: str, *, suffix: str = "", **config: Any) -> Part:
+    """Describe a text encoder of one of transformers' classes, without tokenizer."""
+    return partial(_save_encoder, class_name=class_name, suffix=suffix, **config)
+
+
+def _save_encoder(
+    folder: Path, *, class_name: str, suffix: str, width: int = TEXT, **config: Any
 ) -> None:
-    """Save a text encoder of one of transformers' classes, without tokenizer."""
     import transformers
 
     kind: Any = getattr(transformers, class_name)
@@ -82,8 +131,12 @@ def encoder(
     kind(kind.config_class(**sizes)).save_pretrained(folder / f"text_encoder{suffix}")
 
 
-def t5(folder: Path, suffix: str = "", class_name: str = "T5EncoderModel") -> None:
-    """Save a T5 or UMT5 encoder with its tokenizer."""
+def t5(suffix: str = "", class_name: str = "T5EncoderModel") -> Part:
+    """Describe a T5 or UMT5 encoder with its tokenizer."""
+    return partial(_save_t5, suffix=suffix, class_name=class_name)
+
+
+def _save_t5(folder: Path, *, suffix: str, class_name: str) -> None:
     import transformers
 
     kind: Any = getattr(transformers, class_name)
@@ -101,24 +154,33 @@ CHAT = (
 )
 
 
-def deep_compression(folder: Path) -> None:
-    """Save an AutoencoderDC."""
-    vae(
-        folder,
-        "AutoencoderDC",
-        latent_channels=8,
-        encoder_block_out_channels=(8,) * 6,
-        decoder_block_out_channels=(8,) * 6,
-        encoder_layers_per_block=(1,) * 6,
-        decoder_layers_per_block=(1,) * 6,
-        encoder_qkv_multiscales=((),) * 6,
-        decoder_qkv_multiscales=((),) * 6,
-        scaling_factor=0.4,
-    )
-
-
+KL_SHIFTED = kl(shift_factor=0.1)
+KL_4 = kl(4, scaling_factor=0.2)
 VIDEO: dict[str, Any] = {"base_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1, "z_dim": 4}
 CHANNELS = {"latents_mean": [0.1, -0.2, 0.3, -0.4], "latents_std": [1.1, 0.9, 1.2, 0.8]}
+
+
+SIX_CHANNELS = {"z_dim": 6, "latents_mean": [0.1] * 6, "latents_std": [1.1] * 6}
+QWEN_VAE = vae("AutoencoderKLQwenImage", **VIDEO, **CHANNELS)
+WAN_VAE = vae("AutoencoderKLWan", **VIDEO, **CHANNELS)
+DEEP_COMPRESSION = vae(
+    "AutoencoderDC",
+    latent_channels=8,
+    encoder_block_out_channels=(8,) * 6,
+    decoder_block_out_channels=(8,) * 6,
+    encoder_layers_per_block=(1,) * 6,
+    decoder_layers_per_block=(1,) * 6,
+    encoder_qkv_multiscales=((),) * 6,
+    decoder_qkv_multiscales=((),) * 6,
+    scaling_factor=0.4,
+)
+FLUX2_VAE = vae(
+    "AutoencoderKLFlux2",
+    block_out_channels=(8,) * 4,
+    latent_channels=4,
+    norm_num_groups=4,
+    layers_per_block=1,
+)
 
 
 def qwen_vl(folder: Path) -> None:
@@ -143,11 +205,26 @@ def qwen_vl(folder: Path) -> None:
     Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder / "text_encoder")
 
 
-def qwen3_vl(folder: Path, class_name: str, *, layers: int = 2, width: int = TEXT) -> None:
-    """Save a Qwen3-VL of a class with its tokenizer, which knows where images stand."""
+def qwen3_vl(
+    class_name: str = "Qwen3VLForConditionalGeneration",
+    *,
+    layers: int = 2,
+    width: int = TEXT,
+    tokenizer: str = "tokenizer",
+) -> Part:
+    """Describe a Qwen3-VL with its tokenizer, which knows where images stand."""
+    return partial(
+        _save_qwen3_vl, class_name=class_name, layers=layers, width=width, tokenizer=tokenizer
+    )
+
+
+def _save_qwen3_vl(
+    folder: Path, *, class_name: str, layers: int, width: int, tokenizer: str
+) -> None:
     import transformers
 
     tiny.save_letters(folder, chat_template=CHAT, additional_special_tokens=["<|image_pad|>"])
+    (folder / "tokenizer").rename(folder / tokenizer)
     config = transformers.Qwen3VLConfig(
         text_config={
             "vocab_size": 32,
@@ -170,15 +247,3 @@ def qwen3_vl(folder: Path, class_name: str, *, layers: int = 2, width: int = TEX
         },
     )
     getattr(transformers, class_name)(config).save_pretrained(folder / "text_encoder")
-
-
-def flux2_vae(folder: Path) -> None:
-    """Save FLUX.2's VAE, which normalises packed latents."""
-    vae(
-        folder,
-        "AutoencoderKLFlux2",
-        block_out_channels=(8,) * 4,
-        latent_channels=4,
-        norm_num_groups=4,
-        layers_per_block=1,
-    )

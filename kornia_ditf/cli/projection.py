@@ -1,0 +1,138 @@
+"""`kornia-ditf projection`: learn and show projections that make descriptors smaller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kornia_ditf.cli import failures, options, output
+from kornia_ditf.cli.progress import StageProgress, Stages
+
+if TYPE_CHECKING:
+    from kornia_ditf.projection.stored import Projection
+
+app = typer.Typer(
+    help="Learn and show projections that make descriptors smaller.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+
+
+@app.command("learn")
+@options.describing("projection")
+def learn(
+    folder: Annotated[
+        Path, typer.Argument(parser=options.read_path, metavar="FOLDER", show_default=False)
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            parser=options.read_path, metavar="FILE.safetensors", help="Write the projection here."
+        ),
+    ],
+    chosen: options.Chosen,
+    channels: Annotated[
+        int, typer.Option(metavar="K", min=1, help="Keep so many principal components.")
+    ] = 128,
+    limit: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Take so many of the images, drawn by --seed."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Learn the principal components of a descriptor from the images of a folder.
+
+    With `--projection FILE`, `extract` and `match` then reduce the descriptor's channels, and so
+    does `create_descriptor(projection=FILE)`. What was summed is kept in FILE.part: after an
+    interruption, the same command goes on. A bad image is reported and left out.
+    """
+    import random
+
+    from kornia_ditf.datasets.files import list_images
+    from kornia_ditf.errors import DiTFError, InvalidArgumentError
+    from kornia_ditf.projection.learn import learn_projection
+
+    if out.suffix != ".safetensors":
+        raise InvalidArgumentError(f"--out must end in .safetensors, got {out}")
+    images = list_images(folder)
+    if limit is not None and limit < len(images):
+        images = sorted(random.Random(chosen.seed or 0).sample(images, limit))
+    output.check_output(out, inputs=images)
+    stages, failed = Stages(), list[tuple[Path, DiTFError]]()
+    with stages.stage("load"):
+        descriptor = chosen.load(chosen.spec())
+
+    def report(image: object, error: DiTFError) -> None:
+        failed.append((Path(str(image)), error))
+        failures.say_error(str(error))
+
+    seen = 0
+    try:
+        with StageProgress() as shown:
+            shown.begin("learn", len(images))
+
+            def advance(done: int) -> None:
+                nonlocal seen
+                shown.advance(done - seen)
+                seen = done
+
+            projection = learn_projection(
+                descriptor,
+                images,
+                channels,
+                prompt=chosen.prompt,
+                state=out.with_name(f"{out.name}.part"),
+                progress=advance,
+                on_error=report,
+            )
+    except KeyboardInterrupt as interrupt:
+        raise failures.fail(
+            f"interrupted with {seen} of {len(images)} images done; the same command goes on",
+            failures.interrupt_code(interrupt),
+        ) from interrupt
+    projection.save(out)
+    _show(projection, out, [path for path, _ in failed], as_json)
+    if failed:
+        codes = {failures.exit_code(error) for _, error in failed}
+        raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
+
+
+@app.command("show")
+def show(
+    file: Annotated[
+        Path, typer.Argument(parser=options.read_path, metavar="FILE", show_default=False)
+    ],
+    as_json: options.Json = False,
+) -> None:
+    """Show what a projection is for, and how much of the variance it keeps."""
+    from kornia_ditf.projection.stored import Projection
+
+    _show(Projection.load(file), file, [], as_json)
+
+
+def _show(projection: Projection, file: Path, failed: list[Path], as_json: bool) -> None:
+    import json
+
+    width, kept, about = len(projection.mean), projection.width, projection.about
+    document = {
+        "file": str(file),
+        "channels": kept,
+        "of": width,
+        "explained": round(projection.explained, 6),
+        "variances": [float(f"{each:.6g}") for each in projection.variances.tolist()],
+        "space": projection.space,
+        "massive_channels": projection.channels,
+        "failed": [str(path) for path in failed],
+        **about,
+    }
+    facts = [
+        ("projection", f"{file}: {width} to {kept} channels, {width / kept:.3g} times less"),
+        ("explained", f"{projection.explained:.1%} of the variance"),
+        ("effective width", f"{about.get('participation_ratio')} (participation ratio)"),
+        ("learned from", f"{about.get('images')} images, {about.get('tokens')} tokens"),
+        ("for", json.dumps(projection.space)),
+        *((("failed", ", ".join(map(str, failed))),) if failed else ()),
+    ]
+    output.show(output.Result(document, [output.Facts(facts)]), as_json=as_json)

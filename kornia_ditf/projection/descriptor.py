@@ -1,0 +1,194 @@
+"""A descriptor whose channels are projected, and the check that a projection belongs to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kornia_ditf.dense import DenseDescriptor
+from kornia_ditf.descriptor import DiTF
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.fusion import FusedDescriptor
+from kornia_ditf.preprocess import ImageLike
+from kornia_ditf.projection.stored import Projection
+from kornia_ditf.tiled import TiledDescriptor
+from kornia_ditf.types import DescriptorMap
+from kornia_ditf.types.prepared import PreparedImage
+
+_NAMES = re.compile(r"(?:^|(?<= ))[^@]*@")
+"""What the digests of weights are preceded by: a folder's name says nothing of what is in it."""
+
+
+class ProjectedDescriptor(DenseDescriptor):
+    """A dense descriptor whose channels are reduced by a fixed projection.
+
+    Args:
+        base: the descriptor. Massive channels that it does not know are those that were discarded
+            when the projection was learned.
+        projection: learned for this descriptor, or the file of one.
+
+    Raises:
+        InvalidArgumentError: the projection was learned for other weights or settings.
+        DamagedFileError: the file is damaged.
+
+    Example:
+        >>> from kornia_ditf import create_descriptor, learn_projection
+        >>> nano = create_descriptor("nano", long_side=64)
+        >>> projection = learn_projection(nano, [torch.rand(3, 64, 64)], 16)
+        >>> ProjectedDescriptor(nano, projection)(torch.rand(3, 64, 64)).data.shape
+        torch.Size([1, 16, 16, 16])
+    """
+
+    def __init__(self, base: DenseDescriptor, projection: Projection | str | Path) -> None:
+        super().__init__()
+        name = "the projection" if isinstance(projection, Projection) else str(projection)
+        if not isinstance(projection, Projection):
+            projection = Projection.load(projection)
+        _check_space(base, projection, name)
+        known = iter(projection.channels)
+        self.base, self.projection = with_channels(base, lambda _: next(known, None)), projection
+
+    def extra_repr(self) -> str:
+        return f"{self.projection!r}, base={self.base!r}"
+
+    @property
+    def width(self) -> int:
+        return self.projection.width
+
+    @property
+    def identity(self) -> str | None:
+        base = self.base.identity
+        return None if base is None else f"projected {self.projection.digest} of {base}"
+
+    @property
+    def long_side(self) -> int | None:
+        return self.base.long_side
+
+    def with_long_side(self, long_side: int) -> ProjectedDescriptor:
+        other = ProjectedDescriptor(self.base.with_long_side(long_side), self.projection)
+        other.pca = self.pca
+        return other
+
+    def forward(
+        self, image: ImageLike, prompts: str | Sequence[str] | None = None
+    ) -> DescriptorMap:
+        """Describe images and project their descriptors; otherwise as the base does."""
+        return self.projection(self.base(image, prompts))
+
+    def describe_together(
+        self, images: Sequence[ImageLike], prompts: str | Sequence[str] | None = None
+    ) -> list[DescriptorMap]:
+        return [self.projection(each) for each in self.base.describe_together(images, prompts)]
+
+    def prepare(self, image: ImageLike) -> PreparedImage:
+        return self.base.prepare(image)
+
+    def describe_prepared(
+        self, images: Sequence[PreparedImage], prompts: Sequence[str | None]
+    ) -> list[DescriptorMap]:
+        return [self.projection(each) for each in self.base.describe_prepared(images, prompts)]
+
+    def batch_of(self, image: PreparedImage, batch: int | None = None) -> int:
+        return self.base.batch_of(image, batch)
+
+    def images_ahead(self, batch: int | None = None) -> int:
+        return self.base.images_ahead(batch)
+
+
+def feature_space(descriptor: DenseDescriptor) -> dict[str, Any]:
+    """Return what decides the meaning of a descriptor's channels, as JSON values.
+
+    The size of images, the number of noise draws and the dtype of the weights do not.
+
+    Raises:
+        InvalidArgumentError: the descriptor is projected already.
+    """
+    if isinstance(descriptor, ProjectedDescriptor):
+        raise InvalidArgumentError("the descriptor is projected already; give the one below")
+    if isinstance(descriptor, TiledDescriptor):
+        return feature_space(descriptor.base)
+    if isinstance(descriptor, FusedDescriptor):
+        parts = [feature_space(part) for part in descriptor.descriptors]
+        return {"parts": parts, "weighed": list(descriptor.weights)}
+    if not isinstance(descriptor, DiTF):
+        return {"weights": descriptor.identity}
+    config, identity = descriptor.config, descriptor.backbone.identity
+    return {
+        "weights": None if identity is None else _NAMES.sub("", identity),
+        "block": list(config.all_blocks),
+        "timestep": [float(timestep) for timestep in config.all_timesteps],
+        "treatment": str(config.treatment),
+        "facet": config.facet,
+    }
+
+
+def transformers_of(descriptor: DenseDescriptor) -> Iterator[DiTF]:
+    """Go through every DiTF of which a descriptor is made."""
+    if isinstance(descriptor, DiTF):
+        yield descriptor
+    elif isinstance(descriptor, TiledDescriptor):
+        yield from transformers_of(descriptor.base)
+    elif isinstance(descriptor, FusedDescriptor):
+        for part in descriptor.descriptors:
+            yield from transformers_of(part)
+
+
+def with_channels(descriptor: DenseDescriptor, channels_of: Any) -> DenseDescriptor:
+    """Return a descriptor that discards the same massive channels in every image.
+
+    Args:
+        descriptor: the weights are shared.
+        channels_of: returns those of a DiTF; it is called for each, in their order. None, and
+            channels that its configuration names, change nothing.
+    """
+    if isinstance(descriptor, TiledDescriptor):
+        return descriptor.of(with_channels(descriptor.base, channels_of))
+    if isinstance(descriptor, FusedDescriptor):
+        return descriptor.of([with_channels(p, channels_of) for p in descriptor.descriptors])
+    if not isinstance(descriptor, DiTF):
+        return descriptor
+    channels, config = channels_of(descriptor), descriptor.config
+    if channels is None or config.massive_channels is not None:
+        return descriptor
+    settled = DiTF(descriptor.backbone, replace(config, massive_channels=channels))
+    settled.channels_from, settled.preset = "projection", descriptor.preset
+    return settled
+
+
+def _check_space(base: DenseDescriptor, projection: Projection, name: str) -> None:
+    own, wanted = feature_space(base), dict(projection.space)
+    for found, told in zip(_flat(own), _flat(wanted), strict=False):
+        for key in told.keys() | found.keys():
+            mine, its = found.get(key), told.get(key)
+            if mine != its and not (key == "weights" and None in (mine, its)):
+                raise InvalidArgumentError(
+                    f"{name} was learned for {key} {_shown(its)}, and this descriptor has "
+                    f"{_shown(mine)}; give it the same settings, or learn one for it "
+                    "(`kornia-ditf projection learn`)"
+                )
+    if base.width != len(projection.mean):
+        raise InvalidArgumentError(
+            f"{name} takes descriptors of {len(projection.mean)} channels, and these have "
+            f"{base.width}"
+        )
+    for ditf, channels in zip(transformers_of(base), projection.channels, strict=False):
+        configured = ditf.config.massive_channels
+        known = ditf.massive_channels() if configured == "gates" else configured
+        if channels is not None and known is not None and set(known) != set(channels):
+            raise InvalidArgumentError(
+                f"{name} was learned without the massive channels {list(channels)}, and this "
+                f"descriptor discards {sorted(known)}"
+            )
+
+
+def _flat(space: dict[str, Any]) -> list[dict[str, Any]]:
+    own = {key: value for key, value in space.items() if key != "parts"}
+    parts = space.get("parts", [])
+    return [{**own, "number of parts": len(parts)}, *(one for p in parts for one in _flat(p))]
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,97 @@
+"""JoyAI-Image-Edit and Edit-Plus, called without images to edit; text in a stream of its own.
+
+LayerNorm without gain, scale and shift by adaLN-single: `adaln` is the paper's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_ditf.backbones.declared import Inputs
+from kornia_ditf.backbones.inputs import pack
+from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
+from kornia_ditf.loading.checkpoint import Checkpoint
+from kornia_ditf.tap import BlockStream, TableModulation
+from kornia_ditf.types import Conditioning
+from kornia_ditf_zoo.family import text_processor
+
+
+class JoyImageEditBackbone(TrimmedPromptBackbone):
+    """JoyAI-Image-Edit; latents of a video VAE, one frame."""
+
+    transformer_class = "JoyImageEditTransformer3DModel"
+    pipeline_class = "JoyImageEditPipeline"
+    vae_class = "AutoencoderKLWan"
+    width_from = ("hidden_size",)
+    streams = (
+        BlockStream(
+            blocks="double_blocks",
+            norm="img_norm1",
+            attention="attn",
+            modulation=TableModulation("temb", table="img_mod.modulate_table"),
+        ),
+    )
+    time = "t"
+    prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
+    prompt_length = 1024
+    prompt_options = {}
+
+    @property
+    def patch_size(self) -> int:
+        return int(self.config.patch_size[-1])
+
+    def arrange(self, latent: Tensor) -> Tensor:
+        return latent[:, None, :, None]  # one image, of one frame
+
+    @classmethod
+    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
+        processor = text_processor(checkpoint)
+        return {**super().pipeline_modules(checkpoint, dtype), "processor": processor}
+
+
+class JoyImageEditPlusBackbone(JoyImageEditBackbone):
+    """JoyAI-Image-Edit-Plus, which takes images of several sizes as one list of patches."""
+
+    transformer_class = "JoyImageEditPlusTransformer3DModel"
+    pipeline_class = "JoyImageEditPlusPipeline"
+    prompt_inputs = {
+        "encoder_hidden_states": "prompt_embeds",
+        "encoder_hidden_states_mask": "prompt_attention_mask",
+    }
+
+    def arrange(self, latent: Tensor) -> Tensor:
+        patch, packed = self.patch_size, pack(latent, self.patch_size)
+        return packed.reshape(*packed.shape[:2], -1, 1, patch, patch)
+
+    def transformer_inputs(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning
+    ) -> Inputs:
+        rows, columns = (side // self.patch_size for side in latent.shape[2:])
+        told = super().transformer_inputs(latent, timestep, conditioning)
+        return {**told, "shape_list": [[(1, rows, columns)]] * len(latent)}
+
+    @classmethod
+    def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
+        turn = f"<|im_start|>user\n{prompt}<|im_end|>\n"
+        encoded = pipeline.encode_prompt_multiple_images(turn)
+        return cls.name_prompt(encoded)
+
+
+def _spec(backbone: type[JoyImageEditBackbone], name: str, repo: str) -> BackboneSpec:
+    return backbone.spec(
+        name=name,
+        repo=f"jdopensource/{repo}",
+        blocks=20,
+        width=3072,
+        license="see its publisher",
+    )
+
+
+SPECS = (
+    _spec(JoyImageEditBackbone, "joyai-image-edit", "JoyAI-Image-Edit-Diffusers"),
+    _spec(JoyImageEditPlusBackbone, "joyai-image-edit-plus", "JoyAI-Image-Edit-Plus-Diffusers"),
+)
