@@ -107,7 +107,7 @@ class VideoDiTF(DiTF):
     def _clip(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Arrange frames (T, 3, H, W) as a clip; say which latent frame holds which of them."""
         assert isinstance(self.backbone, VideoBackbone)
-ratio, latents = self.backbone.frames_per_latent, self.backbone.latents_per_token
+        ratio, latents = self.backbone.frames_per_latent, self.backbone.latents_per_token
         numbers = torch.arange(len(frames), device="cpu")
         if self.every_frame:
             shown = numbers.repeat_interleave(torch.where(numbers == 0, 1, ratio * latents))
