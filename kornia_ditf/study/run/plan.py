@@ -235,6 +235,13 @@ def _plan_group(
             reading, pair = known or (0.0, _SECONDS_PER_PAIR)
             images = {digest for sample in samples for _, digest, _ in sample.images}
             scoring += len(group.members) * (reading * len(images) + pair * len(samples))
+    held, images_total = _weights_bytes(group), len(seen)
+    forwards = images_total * draws + calibration
+    seconds = None
+    if held is not None and images_total:
+        # Two operations for each weight and token; a backbone's weights are planned in float32.
+        operations = 2 * held / 4 * tokens / images_total * forwards
+        seconds = operations / speed.operations_per_second()
     return ForwardPlan(
         descriptor=group.name,
         configurations=len(group.members),
