@@ -57,6 +57,7 @@ from kornia_ditf.registry.plugins import Plugin, describe_error, installed_plugi
 from kornia_ditf.registry.treatments import forget_treatments, list_treatments, read_config
 from kornia_ditf.tiled import TiledDescriptor
 from kornia_ditf.utils.checks import did_you_mean, read_dtype
+from kornia_ditf.utils.provenance import installed_instead
 
 DEFAULT_BACKBONE = "nano"
 
@@ -292,6 +293,12 @@ def load_spec(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
     taken = set() if isinstance(spec, DatasetSpec) else set(known_options(load))
     if isinstance(spec, BackboneSpec):
         taken |= {each.name for each in fields(DiTFConfig)}
+        installed = installed_instead(spec.needs)
+        if installed is not None:
+            raise MissingExtraError(
+                f"{spec.name} needs {spec.needs}, and {installed} is installed; pip install -U "
+                f"'{spec.needs}'"
+            )
     passed = passed_options(spec)
     if passed is not None:
         taken |= passed[0]
