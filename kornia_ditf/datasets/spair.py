@@ -95,13 +95,10 @@ class SPair(PairDataset):
     def _partners(self, category: str, identifiers: list[Any]) -> Tensor | None:
         """Return which points change places in a mirror image; SPair-U's are not known."""
         numbers = [str(each) for each in identifiers]
-        if (
-            self.name != SPEC.name
-            or category not in symmetry.SPAIR
-            or not all(map(str.isdecimal, numbers))
-        ):
+        sides = symmetry.SPAIR.get(category) if self.name == SPEC.name else None
+        if sides is None or not all(map(str.isdecimal, numbers)):
             return None
-        return symmetry.partners(symmetry.SPAIR[category], [int(number) for number in numbers])
+        return symmetry.partners(sides, [int(number) for number in numbers])
 
     def defects(self) -> Iterator[DatasetError]:
         """Yield lists of Layout that do not fit the pairs, and annotations that cannot be read."""
