@@ -325,7 +325,7 @@ def test_aligned_pairs_are_scored_in_the_pose_nearest_to_b_by_the_sources_rule(
     pair, plain = load_dataset("spair-71k", tmp_path)[0], find_protocol(name)
     aligned, give = replace(plain, align="flips"), features((9, 9))
     mirrored, map_b = (described(give(p), 768) for p in (pair.image_a, pair.image_b))
-    upright = described(mirrored.data.flip(3), 768)
+    upright = described(mirrored.data.flip(3) + 2 * give(Path("noise")), 768)
     pair = replace(pair, partners=torch.tensor([1, 0, -1, *range(3, len(pair.points_a))]))
     result = evaluate_pair([upright, mirrored], map_b, pair, aligned)
     assert result.scores["pose_distance@mirrored"] < result.scores["pose_distance@upright"]

@@ -16,7 +16,7 @@ from kornia_ditf.datasets.pairs import PairDataset
 from kornia_ditf.datasets.sequences import SequenceDataset
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.descriptor import DiTF
-from kornia_ditf.errors import DiTFError, MatcherError
+from kornia_ditf.errors import DiTFError, MatcherError, OutputError
 from kornia_ditf.massive import ChannelRecorder
 from kornia_ditf.matching.poses import UPRIGHT, view_in_pose
 from kornia_ditf.matching.views import View
@@ -161,6 +161,8 @@ class Worker:
                     fine = self._upsample(described, descriptor, label, path, pose, job)
                     self.cache.write(keys[label], fine)
                     sizes.append(self.cache.path(keys[label]).stat().st_size)
+            except OutputError:  # the disk is full for the others, too
+                raise
             except DiTFError as error:
                 outcome.failures.append(f"{path}: {error}")
                 continue

@@ -370,7 +370,7 @@ def test_upsampled_configurations_share_a_forward_and_one_that_is_too_large_fail
 ) -> None:
     study = yaml.safe_load(make_study().read_text())
     descriptor = {**study["descriptors"][0], "block": 2, "treatment": "raw"}
-    upsample = ["none", "bilinear(2)", "joint_bilateral(4px)"]
+    upsample = ["none", "bilinear(2)", "joint_bilateral(2px)"]
     chosen = read_study(make_study(descriptors=[{**descriptor, "upsample": upsample}]))
     seen: list[int] = []
     whole = DiTF.prepared_taps
@@ -382,7 +382,7 @@ def test_upsampled_configurations_share_a_forward_and_one_that_is_too_large_fail
     sizes = sorted(path.stat().st_size for path in (tmp_path / "out").rglob("*.safetensors"))
     assert len(sizes) == 12 and sizes[0] < 0.4 * sizes[4]
     large = read_study(
-        make_study(descriptors=[{**descriptor, "upsample": "bilinear(2, limit=0.0001)"}])
+        make_study(descriptors=[{**descriptor, "upsample": "bilinear(2, limit=0.00001)"}])
     )
     with pytest.raises(StudyError, match=r"0\.png: upsampled by bilinear\(2\).* the limit is"):
         run_study(large, tmp_path / "large")
