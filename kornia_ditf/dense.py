@@ -168,6 +168,8 @@ class DenseDescriptor(nn.Module, ABC):
             >>> [described.grid for described in descriptor.describe_many(images)]
             [(11, 16), (16, 11), (11, 16)]
         """
+        if isinstance(images, str | os.PathLike):
+            raise InvalidArgumentError(f"images must be several, got one path: [{images!r}]")
         if batch is not None:
             check_integer("batch", batch, minimum=1)
         told: Iterable[str | None] = repeat(prompts if isinstance(prompts, str) else None)
