@@ -40,8 +40,10 @@ class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
             the cosine.
         min_score: drop matches of a lower cosine, in [-1, 1]; only without `matcher`.
         search: `turns`, `scales` or `both` also match images that are turned or differ in scale,
-            see `match_images`; keypoints of image 1 then lie between tokens. Only without
-            `matcher` and `detector`.
+            see `match_images`; keypoints of image 1 then lie between tokens, and masks are applied
+            to the matches. Only without `matcher` and `detector`. `none` matches tokens as they
+            are. None searches `both` where tokens of two whole images are matched: not with
+            masks, features that are given, or gradients.
         options: as for `DiTFFeature`: `detector`, `max_keypoints`, `block` ...
 
     Raises:
@@ -62,7 +64,7 @@ class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
         matcher: nn.Module | str | None = None,
         *,
         min_score: float | None = None,
-        search: str = "none",
+        search: str | None = None,
         **options: Any,
     ) -> None:
         if not isinstance(feature, nn.Module) or isinstance(
@@ -76,9 +78,10 @@ class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
         else:
             _check_feature(feature)
         super().__init__(feature, _as_matcher(matcher, min_score))
-        self.search, self.min_score = check_search(search), min_score
+        self.search, self.min_score = search if search is None else check_search(search), min_score
         tokens = isinstance(feature, DiTFFeature) and feature.detector is None
-        if search != "none" and (matcher is not None or not tokens):
+        self.searches = matcher is None and tokens and search != "none"
+        if search not in (None, "none") and not self.searches:
             raise InvalidArgumentError(
                 f"search={search!r} matches tokens: leave out matcher and detector"
             )
@@ -103,7 +106,7 @@ class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
             ImageError: an image is too small or too thin.
         """
         given = {"lafs0", "descriptors0", "lafs1", "descriptors1"} & set(data)
-        if self.search != "none" and not given:
+        if self.searches and not given and (self.search or self._may_search(data)):
             return self._collect(self._search(data))
         lafs0, descriptors0, radius0 = self._features(data, "0")
         lafs1, descriptors1, radius1 = self._features(data, "1")
@@ -132,6 +135,12 @@ class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
             ),
         }
 
+    def _may_search(self, data: Mapping[str, Tensor]) -> bool:
+        """Whether plain matching would see the same: no masks, no gradients, no limit of tokens."""
+        feature: Any = self.local_feature
+        whole = feature.max_keypoints is None and not {"mask0", "mask1"} & set(data)
+        return whole and not (torch.is_grad_enabled() and feature.descriptor.gradients)
+
     def _search(self, data: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
         images = [without_alpha(data[f"image{side}"]) for side in "01"]
         if len(images[0]) != len(images[1]) or not len(images[0]):
@@ -146,7 +155,7 @@ class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
                 image0,
                 image1,
                 feature.descriptor.descriptor,
-                search=self.search,
+                search=self.search or "both",
                 min_score=self.min_score,
             )
             matches, sides = found.matches, []
@@ -213,7 +222,7 @@ def create_matcher(
     matcher: nn.Module | str | None = None,
     detector: Any = None,
     min_score: float | None = None,
-    search: str = "none",
+    search: str | None = None,
     **options: Any,
 ) -> DiTFMatcher:
     """Create a `DiTFMatcher` from the name of a dense descriptor.

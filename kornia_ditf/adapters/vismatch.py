@@ -37,7 +37,10 @@ def matcher_class(base: Any) -> Any:
     from kornia_ditf.adapters.kornia_matcher import DiTFMatcher
 
     class DiTFImageMatcher(base):  # type: ignore[misc]
-        """Mutual nearest tokens, at most `max_num_keypoints`, best first."""
+        """Mutual nearest tokens, at most `max_num_keypoints`, best first.
+
+        Without a search, as with `search="none"`, all keypoints and descriptors are returned too.
+        """
 
         def __init__(
             self,
@@ -51,22 +54,23 @@ def matcher_class(base: Any) -> Any:
             self.max_num_keypoints = max_num_keypoints
             self.matcher = DiTFMatcher(backbone, device=device, **options)
 
-        def _forward(self, img0: Tensor, img1: Tensor) -> tuple[Tensor, ...]:
+        def _forward(self, img0: Tensor, img1: Tensor) -> tuple[Tensor | None, ...]:
             # vismatch allows resized images to exceed [0, 1] slightly
-            sides = [self.matcher.extract_features(i[None].clamp(0, 1)) for i in (img0, img1)]
-            data = {
-                f"{name}{side}": features[name]
-                for side, features in enumerate(sides)
-                for name in ("lafs", "descriptors")
-            }
-            matches = self.matcher({"image0": img0[None], "image1": img1[None], **data})
+            images = [image[None].clamp(0, 1) for image in (img0, img1)]
+            sides = [] if self.matcher.searches else map(self.matcher.extract_features, images)
+            data = {f"image{side}": image for side, image in enumerate(images)}
+            described: list[Tensor | None] = [None] * 4
+            for side, features in enumerate(sides):
+                data |= {f"{name}{side}": features[name] for name in ("lafs", "descriptors")}
+                described[side] = features["lafs"][0, :, :, 2]
+                described[side + 2] = features["descriptors"][0]
+            matches = self.matcher(data)
             confidence = matches["confidence"]
             best = confidence.argsort(descending=True, stable=True)[: self.max_num_keypoints]
             return (
                 matches["keypoints0"][best],
                 matches["keypoints1"][best],
-                *(features["lafs"][0, :, :, 2] for features in sides),
-                *(features["descriptors"][0] for features in sides),
+                *described,
                 confidence[best],
             )
 

@@ -132,6 +132,13 @@ def plan_loading(
         needed[folder] = set(transformer.state_dict())
         held = _bytes(transformer, dtype)
         by_option = _by_option(transformer, layout.block_lists, dtype)
+        stored = _quantised_bytes(checkpoint, configs["transformer"])
+        if stored is not None:
+            held, whole, by_option = held * stored // whole, stored, {}
+            needed["transformer"] = set(checkpoint.weight_map("transformer") or ())
+            source += (
+                ", stored quantised: all of it is loaded, then what follows the block released"
+            )
     else:
         source = f"{file[0].path} and {source}"
         held, whole = (_bytes_of_file(*file, layout, block, dtype) for block in (last_block, None))
@@ -223,6 +230,17 @@ def _bytes_of_file(
     if file.is_gguf:
         return sum(file.stored_bytes(name) for name in needed)
     return _bytes(model, dtype)
+
+
+def _quantised_bytes(checkpoint: Checkpoint, config: Mapping[str, Any]) -> int | None:
+    """Count the bytes of a transformer that is stored quantised; None where it is not."""
+    if config.get("quantization_config") is None:
+        return None
+    try:
+        shards = checkpoint.weight_map("transformer") or {"": checkpoint.weight_file("transformer")}
+        return sum(checkpoint.size(file) for file in set(shards.values()))
+    except HubError:
+        return None
 
 
 def _downloads(checkpoint: Checkpoint, needed: Mapping[str, set[str]]) -> dict[str, int] | None:

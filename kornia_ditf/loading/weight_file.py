@@ -16,6 +16,7 @@ from kornia_ditf.errors import CheckpointError, MissingExtraError
 from kornia_ditf.loading.header import damaged
 from kornia_ditf.loading.other_files import explain_content, explain_tensors
 from kornia_ditf.loading.quantisation import find_scales, refuse_quantised, rescale
+from kornia_ditf.utils.borrowing import is_aligned
 
 _SHARD = re.compile(r"-\d+-of-\d+\.(safetensors|gguf)$")
 
@@ -84,9 +85,11 @@ class WeightFile:
             from diffusers.quantizers.gguf.utils import GGUFParameter
 
             entry = self._gguf[name]
-            value = torch.from_numpy(entry.data.copy())
-            plain = entry.tensor_type.name in ("F32", "F16")
-            return value if plain else GGUFParameter(value, quant_type=entry.tensor_type)
+            value: Tensor = torch.from_numpy(entry.data)
+            if entry.tensor_type.name in ("F32", "F16"):
+                return value if is_aligned(value) else value.clone()
+            quantised: Tensor = GGUFParameter(value, quant_type=entry.tensor_type)
+            return quantised
         from safetensors import SafetensorError
 
         try:
@@ -139,7 +142,7 @@ class WeightFile:
                 f"{self.path} is a GGUF file, which needs: pip install 'kornia-ditf[gguf]'"
             ) from error
         try:
-            reader = GGUFReader(self.path)
+            reader = GGUFReader(self.path, "c")  # mapped; what is written to it stays in memory
             self._gguf: Mapping[str, Any] = {each.name: each for each in reader.tensors}
             field = reader.fields.get("general.architecture")
             self.kind = "" if field is None else str(field.contents())

@@ -216,6 +216,13 @@ PROTOCOLS: tuple[Protocol, ...] = (
         alphas=(0.05,),
     ),
     Protocol(
+        name="navi",
+        source="kornia_ditf, by bins of 30 degrees as Probe3D (arXiv 2404.08636), which measures "
+        "at 2 cm in space and 5, 25 and 50 of 512 px, on matches that it selects",
+        datasets=("navi",),
+        base="image",
+    ),
+    Protocol(
         name="cub",
         source="kornia_ditf: PCK relative to the box; no list of pairs is shared",
         datasets=("cub",),

@@ -192,7 +192,7 @@ def load_vismatch(host: Host, **options: Any) -> Any:
 def test_vismatch_matches_as_the_direct_call_does(
     host: Host, nano: DiTF, images: list[Tensor]
 ) -> None:
-    matcher = load_vismatch(host, max_num_keypoints=40, ransac_iters=500, **QUICK)
+    matcher = load_vismatch(host, max_num_keypoints=40, ransac_iters=500, search="none", **QUICK)
     assert matcher.ransac_iters == 500
     found = matcher(images[0][0], images[1][0])
     direct = match(nano(images[0]), nano(images[1])).best(40)
@@ -201,6 +201,12 @@ def test_vismatch_matches_as_the_direct_call_does(
     np.testing.assert_array_equal(found["matched_kpts1"][:10], direct.points_b[:10])
     np.testing.assert_array_equal(found["all_kpts0"], nano(images[0]).centres())
     assert found["all_desc1"].shape == (found["all_kpts1"].shape[0], nano.width)
+
+
+def test_vismatch_matches_a_turned_image(host: Host, images: list[Tensor]) -> None:
+    found = load_vismatch(host, **QUICK)(images[0][0], images[0][0].rot90(1, (1, 2)))
+    turned = np.stack([found["matched_kpts0"][:, 1], 159 - found["matched_kpts0"][:, 0]], 1)
+    assert np.median(np.abs(found["matched_kpts1"] - turned)) < 0.5
 
 
 def test_vismatchs_options_reach_the_backbone(host: Host) -> None:

@@ -35,7 +35,7 @@ def pair(images: list[Tensor], **more: Any) -> dict[str, Any]:
 
 
 def test_matches_are_those_of_the_direct_call(nano: DiTF, images: list[Tensor]) -> None:
-    found = DiTFMatcher(nano)(pair(images))
+    found = DiTFMatcher(nano, search="none")(pair(images))
     direct = match(nano(images[0]), nano(images[1]))
     order = found["confidence"].argsort(descending=True, stable=True)
     assert len(direct) > 20
@@ -51,7 +51,7 @@ def test_kornias_own_matcher_gives_the_same_with_our_parts(
     nano: DiTF, images: list[Tensor]
 ) -> None:
     theirs = KF.LocalFeatureMatcher(DiTFFeature(nano), CosineMatcher())(pair(images))
-    ours = DiTFMatcher(nano)(pair(images))
+    ours = DiTFMatcher(nano, search="none")(pair(images))
     assert theirs.keys() == ours.keys()
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name])
@@ -193,7 +193,7 @@ def test_confidence_carries_gradients_when_they_are_asked_for(images: list[Tenso
     through = create_matcher("nano", gradients=True, **options)(pair([image, images[1]]))
     (gradient,) = torch.autograd.grad(through["confidence"].sum(), image)
     assert gradient.abs().sum() > 0
-    detached = create_matcher("nano", **options)(pair([image, images[1]]))
+    detached = create_matcher("nano", search="none", **options)(pair([image, images[1]]))
     torch.testing.assert_close(through["confidence"].detach(), detached["confidence"])
     assert not detached["confidence"].requires_grad
 
@@ -240,7 +240,7 @@ def test_kornias_tracker_follows_a_plane_and_describes_it_once(
 
 def test_features_that_are_given_are_not_described_again(nano: DiTF, images: list[Tensor]) -> None:
     feature = Counting(nano)
-    matcher = DiTFMatcher(feature)
+    matcher = DiTFMatcher(feature, search="none")
     known = matcher.extract_features(images[0])
     given = {f"{name}0": value for name, value in known.items()}
     found = matcher(pair(images, **given))
@@ -312,19 +312,38 @@ def test_modules_and_data_that_do_not_fit_are_named() -> None:
         DiTFMatcher("nano")(empty)
 
 
-def test_a_search_matches_turned_images_in_their_own_pixels() -> None:
+@pytest.mark.parametrize("search", ["turns", None])
+def test_a_search_matches_turned_images_in_their_own_pixels(search: str | None) -> None:
     image = read_image(DATA / "graffiti_a.jpg").float()
     turned = image.rot90(1, (2, 3))
-    matcher = create_matcher("nano", long_side=168, search="turns")
+    matcher = create_matcher("nano", long_side=168, search=search)
     mask = torch.zeros(1, *image.shape[2:])
     mask[..., :300] = 1
-    found = matcher({"image0": image, "image1": turned, "mask0": mask})
+    data = {"image0": image, "image1": turned}
+    found = matcher({**data, "mask0": mask} if search else data)
     x, y = found["keypoints0"].unbind(1)
     truth = torch.stack([y, image.shape[3] - 1 - x], 1)
-    assert len(x) > 300 and x.max() < 300
+    assert len(x) > 300 and (x.max() < 300) == (search is not None)
     assert (found["keypoints1"] - truth).norm(dim=1).median() < 2
     assert torch.equal(found["lafs1"][0, :, :, 2], found["keypoints1"])
     assert found["confidence"].max() <= 1 and not found["batch_indexes"].any()
+
+
+def test_only_whole_images_are_searched_by_default(nano: DiTF, images: list[Tensor]) -> None:
+    matcher = DiTFMatcher(nano)
+    masks = {"mask0": torch.ones(1, 128, 160), "mask1": torch.ones(1, 128, 160)}
+    given = {f"{name}0": each for name, each in matcher.extract_features(images[0]).items()}
+    searched = matcher(pair(images))["keypoints1"]
+    for matching, more in [
+        (matcher, masks),
+        (matcher, given),
+        (DiTFMatcher(nano, max_keypoints=400), {}),
+        (DiTFMatcher(nano, CosineMatcher()), {}),
+    ]:
+        plainly = DiTFMatcher(matching.local_feature, search="none")(pair(images, **more))
+        found = matching(pair(images, **more))["keypoints1"]
+        torch.testing.assert_close(found, plainly["keypoints1"])
+        assert not torch.equal(found, searched)
 
 
 def test_a_search_goes_with_tokens_alone() -> None:

@@ -15,15 +15,17 @@ from kornia_ditf.calibration.store import NO_PRESET, with_preset
 from kornia_ditf.config import DiTFConfig
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.checkpoint import hub_options
+from kornia_ditf.matching.poses import UPRIGHT
 from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.registry.options import check_options
 from kornia_ditf.registry.treatments import read_config
+from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.study.define.spec import Configuration
 from kornia_ditf.study.store.cache import content_key
 
 # Of one forward pass several blocks can be taken, and each can be treated in several ways.
-_AFTER_THE_FORWARD = ("block", "treatment", "massive_channels", "pca")
+_AFTER_THE_FORWARD = ("block", "treatment", "massive_channels", "pca", "upsample")
 _DITF_FIELDS = {field.name for field in fields(DiTFConfig)}
 
 
@@ -65,9 +67,12 @@ def group_configurations(configurations: Iterable[Configuration]) -> list[Forwar
     groups: dict[str, ForwardGroup] = {}
     for each in configurations:
         spec = find_descriptor(each.name, **hub_options(each.settings))
-        own = {"prompt", "pca"} | (_DITF_FIELDS if isinstance(spec, BackboneSpec) else set())
+        own = {"prompt", "pca", "upsample"} | (
+            _DITF_FIELDS if isinstance(spec, BackboneSpec) else set()
+        )
         loading = {k: v for k, v in each.settings.items() if k not in own}
         check_options(each.label, spec, loading)
+        find_upsampler(each.settings.get("upsample"))  # an error now, not in a worker
         shared = {
             k: v for k, v in each.settings.items() if k in own and k not in _AFTER_THE_FORWARD
         }
@@ -128,12 +133,15 @@ def records_key(identity: str, prompt: str | None, protocol: Protocol) -> str:
     for told in ("name", "source", "hints", "datasets", *(() if protocol.pca else ("pca",))):
         del scoring[told]
     scoring["compat"] = sorted(scoring["compat"])
+    if scoring["align"] == "none":  # records of before there was any are good
+        del scoring["align"]
     return content_key(identity=identity, scoring=scoring, prompt=prompt)
 
 
-def map_key(identity: str, digest: str, prompt: str | None, fit: Fit) -> str:
+def map_key(identity: str, digest: str, prompt: str | None, fit: Fit, pose: str = UPRIGHT) -> str:
     """Return the key of a descriptor map; `digest` is of the image's bytes."""
-    return content_key(identity=identity, image=digest, prompt=prompt, fit=asdict(fit))
+    posed = {} if pose == UPRIGHT else {"pose": pose}
+    return content_key(identity=identity, image=digest, prompt=prompt, fit=asdict(fit), **posed)
 
 
 def prompt_for(template: str | None, label: str) -> str | None:

@@ -13,9 +13,11 @@ from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.datasets.pairs import Pair
 from kornia_ditf.errors import DiTFError
 from kornia_ditf.loading.checkpoint import hub_options
+from kornia_ditf.matching.poses import POSES, UPRIGHT
 from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.registry.matchers import find_matcher, missing_for
+from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.study.define.forwards import (
     ForwardGroup,
     group_configurations,
@@ -201,7 +203,7 @@ def _plan_group(
     prompt = group.shared.get("prompt")
     draws, tokens, calibration = 1, 0, 0
     scoring, measured = 0.0, True
-    seen: set[tuple[Fit, str, str | None]] = set()
+    seen: set[tuple[Fit, str, str | None, str]] = set()
     sizes: dict[str, tuple[int, int]] = {}
     for task in tasks:
         long_side: int | None = None
@@ -213,10 +215,11 @@ def _plan_group(
             calibration += len(listed.calibration) * draws if unknown else 0
         fitted = [each for each in listed.protocols if each[0].fit == task.fit]
         shown = {
-            (task.fit, digest, prompt_for(prompt, label)): path
-            for _, samples in fitted
+            (task.fit, digest, prompt_for(prompt, label), pose): path
+            for protocol, samples in fitted
             for sample in samples
-            for path, digest, label in sample.images
+            for place, (path, digest, label) in enumerate(sample.images)
+            for pose in (POSES[protocol.align] if place == 0 else (UPRIGHT,))
         }
         for key in shown.keys() - seen:
             path = shown[key]
@@ -232,6 +235,10 @@ def _plan_group(
             reading, pair = known or (0.0, _SECONDS_PER_PAIR)
             images = {digest for sample in samples for _, digest, _ in sample.images}
             scoring += len(group.members) * (reading * len(images) + pair * len(samples))
+    times = 0.0  # as many tokens as without upsampling, over all configurations
+    for member in group.members:
+        upsampler = find_upsampler(member.settings.get("upsample"))
+        times += 1 if upsampler is None else upsampler.times(spec.pixels_per_token)
     held, images_total = _weights_bytes(group), len(seen)
     forwards = images_total * draws + calibration
     seconds = None
@@ -244,7 +251,7 @@ def _plan_group(
         configurations=len(group.members),
         images=images_total,
         forwards=forwards,
-        cache_bytes=tokens * spec.width * itemsize * len(group.members),
+        cache_bytes=round(tokens * spec.width * itemsize * times),
         weights_bytes=held,
         seconds=seconds,
         scoring_seconds=scoring,
