@@ -72,6 +72,7 @@ from .registry.lookup import (
 )
 from .registry.matchers import find_matcher, list_matchers, load_matcher
 from .registry.treatments import find_treatment, list_treatments
+from .registry.upsamplers import find_upsampler, list_upsamplers
 from .search.alignment import align_matches
 from .search.verified import Attempt, ImageMatches, match_images
 from .sfm.folder import FolderMatches, match_folder
@@ -88,6 +89,7 @@ from .treatments import (
 )
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
 from .types.shards import read_shards
+from .upsamplers import UpsampledDescriptor, Upsampler, UpsamplerSpec, parse_upsampler
 from .utils.picture import Picture, save_picture
 from .video.describe import VideoDiTF, describe_video
 from .video.frames import VideoFrame, read_frames
@@ -148,6 +150,9 @@ __all__ = [
     "TopK",
     "Treatment",
     "TreatmentSpec",
+    "UpsampledDescriptor",
+    "Upsampler",
+    "UpsamplerSpec",
     "Verification",
     "VideoBackbone",
     "VideoDiTF",
@@ -179,6 +184,7 @@ __all__ = [
     "find_matcher",
     "find_protocol",
     "find_treatment",
+    "find_upsampler",
     "fit_image",
     "hookimpl",
     "joint_pca",
@@ -189,6 +195,7 @@ __all__ = [
     "list_matchers",
     "list_protocols",
     "list_treatments",
+    "list_upsamplers",
     "load_dataset",
     "load_matcher",
     "match",
@@ -201,6 +208,7 @@ __all__ = [
     "mutual_nearest",
     "nearest_two",
     "parse_treatment",
+    "parse_upsampler",
     "prepare_image",
     "prepare_target",
     "propagate_masks",

@@ -22,7 +22,7 @@ _CALIBRATION_IMAGES = 4
 SETTINGS = (
     *("name", "identity", "descriptor_blocks", "timestep", "treatment"),
     *("joined_blocks", "timesteps", "facet", "projection", "long_side", "options", "settings"),
-    *("ensemble", "prompt", "seed", "dtype", "massive_channels", "stored_as"),
+    *("upsample", "ensemble", "prompt", "seed", "dtype", "massive_channels", "stored_as"),
 )
 
 
@@ -67,7 +67,7 @@ class Describer:
         from kornia_ditf.descriptor import DiTF
 
         descriptor = chosen.load(spec)
-        found, base = list(blocks), unprojected(descriptor)
+        found, base = list(blocks), settings.unwrapped(descriptor)
         if isinstance(base, DiTF):
             found = found or list(base.config.all_blocks)
         return cls(
@@ -95,10 +95,10 @@ class Describer:
         Args:
             images: if the channels are not known, they are found in the first four of these.
         """
-        from kornia_ditf.cli.settings import known_channels
+        from kornia_ditf.cli.settings import known_channels, unwrapped
         from kornia_ditf.descriptor import DiTF
 
-        ditf = unprojected(self.descriptor)
+        ditf = unwrapped(self.descriptor)
         _, self.origin = known_channels(ditf)
         if not isinstance(ditf, DiTF) or not ditf.config.steps.discards:
             return
@@ -179,13 +179,6 @@ class Describer:
         first.check()
         tensors = {name: described.data[0] for name, described in maps.items()}
         return encode(tensors, self.store, of=f"the descriptors of {label}"), first.about()
-
-
-def unprojected(descriptor: DenseDescriptor) -> DenseDescriptor:
-    """Return what a projected descriptor is a projection of; others as they are."""
-    from kornia_ditf.projection.descriptor import ProjectedDescriptor
-
-    return descriptor.base if isinstance(descriptor, ProjectedDescriptor) else descriptor
 
 
 def differing(found: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:

@@ -177,10 +177,9 @@ def extract(
             f"--{next(iter(picked))} chooses frames of videos, and there is no video; leave it out"
         )
     blocks = sorted(set(chosen.block or ()))
-    if chosen.tiles is not None and len(blocks) > 1:
-        raise InvalidArgumentError("--tiles describes one block; give --block once")
-    if chosen.projection is not None and len(blocks) > 1:
-        raise InvalidArgumentError("--projection is of one block; give --block once")
+    for name in ("--tiles", "--projection", "--upsample"):
+        if name in chosen.flags and len(blocks) > 1:
+            raise InvalidArgumentError(f"{name} describes one block; give --block once")
     if chosen.blocks is not None and blocks:
         raise InvalidArgumentError("--blocks joins blocks, and --block stores each; give one")
     if export is not None:

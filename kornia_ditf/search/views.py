@@ -67,11 +67,11 @@ class View:
             (width - 1) / 2,
             (height - 1) / 2,
         ]
-        y, x = torch.meshgrid(torch.arange(high), torch.arange(wide), indexing="ij")
+        y, x = torch.meshgrid(*(torch.arange(n, device="cpu") for n in (high, wide)), indexing="ij")
         points = transform_points(
             np.linalg.inv(turned), torch.stack([x, y], -1).float().view(-1, 2)
         )
-        grid = (2 * points + 1) / torch.tensor([width, height]) - 1
+        grid = (2 * points + 1) / torch.tensor([width, height], device="cpu") - 1
         grid = grid.view(1, high, wide, 2).to(self.image)
         image = F.grid_sample(self.image, grid, padding_mode="border", align_corners=False)
         return View(image, turned @ self.matrix, (grid[0].abs() <= 1).all(-1))

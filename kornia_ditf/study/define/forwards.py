@@ -19,11 +19,12 @@ from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.registry.options import check_options
 from kornia_ditf.registry.treatments import read_config
+from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.study.define.spec import Configuration
 from kornia_ditf.study.store.cache import content_key
 
 # Of one forward pass several blocks can be taken, and each can be treated in several ways.
-_AFTER_THE_FORWARD = ("block", "treatment", "massive_channels", "pca")
+_AFTER_THE_FORWARD = ("block", "treatment", "massive_channels", "pca", "upsample")
 _DITF_FIELDS = {field.name for field in fields(DiTFConfig)}
 
 
@@ -65,9 +66,12 @@ def group_configurations(configurations: Iterable[Configuration]) -> list[Forwar
     groups: dict[str, ForwardGroup] = {}
     for each in configurations:
         spec = find_descriptor(each.name, **hub_options(each.settings))
-        own = {"prompt", "pca"} | (_DITF_FIELDS if isinstance(spec, BackboneSpec) else set())
+        own = {"prompt", "pca", "upsample"} | (
+            _DITF_FIELDS if isinstance(spec, BackboneSpec) else set()
+        )
         loading = {k: v for k, v in each.settings.items() if k not in own}
         check_options(each.label, spec, loading)
+        find_upsampler(each.settings.get("upsample"))  # an error now, not in a worker
         shared = {
             k: v for k, v in each.settings.items() if k in own and k not in _AFTER_THE_FORWARD
         }

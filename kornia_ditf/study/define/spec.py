@@ -68,6 +68,7 @@ _SWEPT = (
     "prompt",
     "long_side",
     "seed",
+    "upsample",
     "pca",
 )
 
@@ -82,7 +83,8 @@ class DescriptorChoice(_Strict):
     `name` is what `create_descriptor` takes; `label` is what tables call it. `prompt` may hold
     `{label}` (or `{category}`), which is what an image shows. `timesteps` are averaged and `blocks`
     joined, and not swept. `pca` reduces each pair's tokens together, or with a list of numbers each
-    part of them (`[[256, 128]]`). `options` go to the loader (dtype, device ...).
+    part of them (`[[256, 128]]`). `upsample` is `bilinear(2)` or the like, or `none`. `options` go
+    to the loader (dtype, device ...).
     """
 
     name: str
@@ -96,6 +98,7 @@ class DescriptorChoice(_Strict):
     prompt: Sweep[str] | None = None
     long_side: Sweep[int] | None = None
     seed: Sweep[int] | None = None
+    upsample: Sweep[str] | None = None
     pca: Sweep[int | list[int]] | None = None
     massive_channels: list[int] | Literal["gates"] | None = None
     timesteps: Annotated[list[float], Field(min_length=1)] | None = None

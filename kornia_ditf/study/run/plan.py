@@ -16,6 +16,7 @@ from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.registry.matchers import find_matcher, missing_for
+from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.study.define.forwards import (
     ForwardGroup,
     group_configurations,
@@ -232,6 +233,10 @@ def _plan_group(
             reading, pair = known or (0.0, _SECONDS_PER_PAIR)
             images = {digest for sample in samples for _, digest, _ in sample.images}
             scoring += len(group.members) * (reading * len(images) + pair * len(samples))
+    times = 0.0  # as many tokens as without upsampling, over all configurations
+    for member in group.members:
+        upsampler = find_upsampler(member.settings.get("upsample"))
+        times += 1 if upsampler is None else upsampler.times(spec.pixels_per_token)
     held, images_total = _weights_bytes(group), len(seen)
     forwards = images_total * draws + calibration
     seconds = None
@@ -244,7 +249,7 @@ def _plan_group(
         configurations=len(group.members),
         images=images_total,
         forwards=forwards,
-        cache_bytes=tokens * spec.width * itemsize * len(group.members),
+        cache_bytes=round(tokens * spec.width * itemsize * times),
         weights_bytes=held,
         seconds=seconds,
         scoring_seconds=scoring,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from kornia_ditf.protocols.fitting import prepare_image
 from kornia_ditf.protocols.protocol import Fit
 from kornia_ditf.registry.lookup import create_descriptor
 from kornia_ditf.registry.matchers import find_matcher, missing_for, takes_device
+from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.study.define.forwards import ForwardGroup, member_config
 from kornia_ditf.study.define.jobs import (
     Compare,
@@ -39,6 +41,7 @@ from kornia_ditf.study.store.cache import MapCache, MapReader
 from kornia_ditf.study.store.records import pair_row, write_part
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.types.prepared import PreparedImage
+from kornia_ditf.upsamplers.descriptor import upsampled_identity
 from kornia_ditf.utils.checks import read_dtype
 from kornia_ditf.utils.measuring import Meter, count_flops
 from kornia_ditf.utils.pipeline import readers, run_in_groups
@@ -87,8 +90,12 @@ class Worker:
         channels, doubts = self._find_channels(job) if isinstance(descriptor, DiTF) else ({}, {})
         for member in job.group.members:
             named = self._member(descriptor, member, job.fit, channels.get(member.label))
+            upsampler = _upsampler(member.settings.get("upsample"))
+            identity = named.identity
+            if upsampler is not None:
+                identity = upsampled_identity(identity, upsampler)
             members[member.label] = {
-                "identity": named.identity,
+                "identity": identity,
                 "width": named.width,
                 "channels": channels.get(member.label),
                 "doubts": doubts.get(member.label, ()),
@@ -143,18 +150,38 @@ class Worker:
         meter = Meter(_place(descriptor))
         begin = time.perf_counter()
         for (path, _, keys), found in self._maps_of(descriptor, job, outcome.costs):
-            if isinstance(found, DiTFError):
-                outcome.failures.append(f"{path}: {found}")
+            try:
+                if isinstance(found, DiTFError):
+                    raise found
+                for label, described in found.items():
+                    fine = self._upsample(described, descriptor, label, path, job)
+                    self.cache.write(keys[label], fine)
+                    sizes.append(self.cache.path(keys[label]).stat().st_size)
+            except DiTFError as error:
+                outcome.failures.append(f"{path}: {error}")
                 continue
-            for label, described in found.items():
-                self.cache.write(keys[label], described)
-                sizes.append(self.cache.path(keys[label]).stat().st_size)
             outcome.count += 1
             outcome.seconds.append(time.perf_counter() - begin)
             begin = time.perf_counter()
         outcome.costs |= meter.read()
         outcome.bytes = sum(sizes) / max(len(sizes), 1)
         return outcome
+
+    def _upsample(
+        self,
+        described: DescriptorMap,
+        descriptor: DenseDescriptor,
+        label: str,
+        path: str,
+        job: Describe,
+    ) -> DescriptorMap:
+        """Upsample a map if its configuration says so; one at a time, since such maps are large."""
+        member = next(each for each in job.group.members if each.label == label)
+        upsampler = _upsampler(member.settings.get("upsample"))
+        if upsampler is None:
+            return described
+        norm = self._member(descriptor, member, job.fit, None).token_norm
+        return upsampler(described, prepare_image(path, job.fit), token_norm=norm)
 
     def _maps_of(
         self, descriptor: DenseDescriptor, job: Describe, costs: dict[str, float]
@@ -312,6 +339,9 @@ class Worker:
         config = member_config(member, fit)
         known = None if channels is None else tuple(channels)
         return DiTF(descriptor.backbone, replace(config, massive_channels=known))
+
+
+_upsampler = lru_cache(maxsize=8)(find_upsampler)  # which keeps what it loads
 
 
 def _place(descriptor: DenseDescriptor) -> str:

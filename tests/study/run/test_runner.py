@@ -362,3 +362,26 @@ def test_a_run_that_is_killed_again_and_again_gives_the_records_of_an_undisturbe
     files = [tmp_path / name / "records.parquet" for name in ("undisturbed", "killed")]
     assert values(files[0]) == values(files[1])
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_upsampled_configurations_share_a_forward_and_one_that_is_too_large_fails_by_name(
+    make_study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = yaml.safe_load(make_study().read_text())
+    descriptor = {**study["descriptors"][0], "block": 2, "treatment": "raw"}
+    upsample = ["none", "bilinear(2)", "joint_bilateral(4px)"]
+    chosen = read_study(make_study(descriptors=[{**descriptor, "upsample": upsample}]))
+    seen: list[int] = []
+    whole = DiTF.prepared_taps
+    monkeypatch.setattr(
+        DiTF, "prepared_taps", lambda self, i, *a: seen.append(len(i)) or whole(self, i, *a)
+    )
+    rows = values(run_study(chosen, tmp_path / "out"))
+    assert sum(seen) == 4 and len(rows) == 12
+    sizes = sorted(path.stat().st_size for path in (tmp_path / "out").rglob("*.safetensors"))
+    assert len(sizes) == 12 and sizes[0] < 0.4 * sizes[4]
+    large = read_study(
+        make_study(descriptors=[{**descriptor, "upsample": "bilinear(2, limit=0.0001)"}])
+    )
+    with pytest.raises(StudyError, match=r"0\.png: upsampled by bilinear\(2\).* the limit is"):
+        run_study(large, tmp_path / "large")
