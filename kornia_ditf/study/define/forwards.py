@@ -15,6 +15,7 @@ from kornia_ditf.calibration.store import NO_PRESET, with_preset
 from kornia_ditf.config import DiTFConfig
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.checkpoint import hub_options
+from kornia_ditf.matching.poses import UPRIGHT
 from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.registry.options import check_options
@@ -132,12 +133,15 @@ def records_key(identity: str, prompt: str | None, protocol: Protocol) -> str:
     for told in ("name", "source", "hints", "datasets", *(() if protocol.pca else ("pca",))):
         del scoring[told]
     scoring["compat"] = sorted(scoring["compat"])
+    if scoring["align"] == "none":  # records of before there was any are good
+        del scoring["align"]
     return content_key(identity=identity, scoring=scoring, prompt=prompt)
 
 
-def map_key(identity: str, digest: str, prompt: str | None, fit: Fit) -> str:
+def map_key(identity: str, digest: str, prompt: str | None, fit: Fit, pose: str = UPRIGHT) -> str:
     """Return the key of a descriptor map; `digest` is of the image's bytes."""
-    return content_key(identity=identity, image=digest, prompt=prompt, fit=asdict(fit))
+    posed = {} if pose == UPRIGHT else {"pose": pose}
+    return content_key(identity=identity, image=digest, prompt=prompt, fit=asdict(fit), **posed)
 
 
 def prompt_for(template: str | None, label: str) -> str | None:

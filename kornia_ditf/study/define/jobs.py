@@ -36,14 +36,14 @@ class Describe:
         group: what to describe with.
         channels: by member, the massive channels to discard.
         fit: how images are fitted.
-        images: path, prompt and by member the key of each map that is missing.
+        images: path, prompt, pose (see `POSES`) and by member the key of each map that is missing.
         identities: by member, for the log of costs.
     """
 
     group: ForwardGroup
     channels: Mapping[str, tuple[int, ...] | None]
     fit: Fit
-    images: tuple[tuple[str, str | None, Mapping[str, str]], ...]
+    images: tuple[tuple[str, str | None, str, Mapping[str, str]], ...]
     identities: Mapping[str, str]
 
 

@@ -41,18 +41,30 @@ def _one_for_each_level(value: object) -> object:
         return value
     found: list[object] = []
     for each in value:
-        change: Any = each.get("corrupt") if isinstance(each, dict) else None
-        levels = change.get("level") if isinstance(change, dict) else None
-        if not isinstance(levels, list) or len(levels) > _MAX_LEVELS:
+        changes: Any = each.get("corrupt") if isinstance(each, dict) else None
+        listed = changes if isinstance(changes, list) and changes else [changes]
+        several = [_levels_of(change) for change in listed]
+        if changes is None or None in several or (several == [[]] and listed[0] is changes):
             found.append(each)
             continue
         label = each.get("label") or " ".join(
             str(each[key]) for key in ("name", "split") if each.get(key)
         )
-        for level in levels:
-            shown = f"{label}, {change.get('kind')} {level}"
-            found.append({**each, "label": shown, "corrupt": {**change, "level": level}})
+        for change, levels in zip(listed, several, strict=True):
+            for level in levels or [change.get("level")]:
+                shown = f"{label}, {change.get('kind')} {level}"
+                found.append({**each, "label": shown, "corrupt": {**change, "level": level}})
     return found
+
+
+def _levels_of(change: Any) -> list[object] | None:
+    """List the levels of a corruption; empty where it has one, None where it is none or wrong."""
+    if not isinstance(change, dict):
+        return None
+    level = change.get("level")
+    if not isinstance(level, list):
+        return []
+    return level if 0 < len(level) <= _MAX_LEVELS else None
 
 
 Sweep = Annotated[list[Value], BeforeValidator(_as_list), Field(min_length=1)]
@@ -143,7 +155,7 @@ Protocols = Annotated[
 
 
 class CorruptionChoice(_Strict):
-    """A change of second images; a list of levels makes as many data sets."""
+    """A change of second images; a list of levels, or of changes, makes as many data sets."""
 
     kind: str
     level: float

@@ -60,7 +60,7 @@ class CostLog:
             **outcome.costs,
         }
         if isinstance(job, Describe):
-            labels = {label for _, _, keys in job.images for label in keys}
+            labels = {label for *_, keys in job.images for label in keys}
             identities = sorted({cost_key(job.identities[label]) for label in labels})
             values |= {"what": "describe", "identities": identities, "bytes": outcome.bytes}
         elif isinstance(job, Evaluate | Compare):

@@ -13,6 +13,7 @@ from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.datasets.pairs import Pair
 from kornia_ditf.errors import DiTFError
 from kornia_ditf.loading.checkpoint import hub_options
+from kornia_ditf.matching.poses import POSES, UPRIGHT
 from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.registry.matchers import find_matcher, missing_for
@@ -202,7 +203,7 @@ def _plan_group(
     prompt = group.shared.get("prompt")
     draws, tokens, calibration = 1, 0, 0
     scoring, measured = 0.0, True
-    seen: set[tuple[Fit, str, str | None]] = set()
+    seen: set[tuple[Fit, str, str | None, str]] = set()
     sizes: dict[str, tuple[int, int]] = {}
     for task in tasks:
         long_side: int | None = None
@@ -214,10 +215,11 @@ def _plan_group(
             calibration += len(listed.calibration) * draws if unknown else 0
         fitted = [each for each in listed.protocols if each[0].fit == task.fit]
         shown = {
-            (task.fit, digest, prompt_for(prompt, label)): path
-            for _, samples in fitted
+            (task.fit, digest, prompt_for(prompt, label), pose): path
+            for protocol, samples in fitted
             for sample in samples
-            for path, digest, label in sample.images
+            for place, (path, digest, label) in enumerate(sample.images)
+            for pose in (POSES[protocol.align] if place == 0 else (UPRIGHT,))
         }
         for key in shown.keys() - seen:
             path = shown[key]

@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kornia_ditf.datasets.pairs import PairDataset
 from kornia_ditf.datasets.sequences import SequenceDataset
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.descriptor import DiTF
-from kornia_ditf.errors import DiTFError, MatcherError
+from kornia_ditf.errors import DiTFError, MatcherError, OutputError
 from kornia_ditf.massive import ChannelRecorder
+from kornia_ditf.matching.poses import UPRIGHT, view_in_pose
+from kornia_ditf.matching.views import View
+from kornia_ditf.preprocess import as_image
 from kornia_ditf.protocols.evaluate import evaluate_matches
 from kornia_ditf.protocols.fitting import prepare_image
 from kornia_ditf.protocols.protocol import Fit
@@ -46,8 +50,8 @@ from kornia_ditf.utils.checks import read_dtype
 from kornia_ditf.utils.measuring import Meter, count_flops
 from kornia_ditf.utils.pipeline import readers, run_in_groups
 
-Wanted = tuple[str, str | None, Mapping[str, str]]
-"""An image's path, its prompt, and the keys of its maps by configuration."""
+Wanted = tuple[str, str | None, str, Mapping[str, str]]
+"""An image's path, its prompt, its pose, and the keys of its maps by configuration."""
 
 
 class Worker:
@@ -149,14 +153,16 @@ class Worker:
             return Outcome(failures=[f"{names}: {error}"])
         meter = Meter(_place(descriptor))
         begin = time.perf_counter()
-        for (path, _, keys), found in self._maps_of(descriptor, job, outcome.costs):
+        for (path, _, pose, keys), found in self._maps_of(descriptor, job, outcome.costs):
             try:
                 if isinstance(found, DiTFError):
                     raise found
                 for label, described in found.items():
-                    fine = self._upsample(described, descriptor, label, path, job)
+                    fine = self._upsample(described, descriptor, label, path, pose, job)
                     self.cache.write(keys[label], fine)
                     sizes.append(self.cache.path(keys[label]).stat().st_size)
+            except OutputError:  # the disk is full for the others, too
+                raise
             except DiTFError as error:
                 outcome.failures.append(f"{path}: {error}")
                 continue
@@ -173,6 +179,7 @@ class Worker:
         descriptor: DenseDescriptor,
         label: str,
         path: str,
+        pose: str,
         job: Describe,
     ) -> DescriptorMap:
         """Upsample a map if its configuration says so; one at a time, since such maps are large."""
@@ -181,7 +188,7 @@ class Worker:
         if upsampler is None:
             return described
         norm = self._member(descriptor, member, job.fit, None).token_norm
-        return upsampler(described, prepare_image(path, job.fit), token_norm=norm)
+        return upsampler(described, _fitted(path, job.fit, pose), token_norm=norm)
 
     def _maps_of(
         self, descriptor: DenseDescriptor, job: Describe, costs: dict[str, float]
@@ -193,9 +200,9 @@ class Worker:
             prepares = DiTF(descriptor.backbone, next(iter(members.values())))
 
         def read(wanted: Wanted) -> tuple[PreparedImage, str | None, tuple[str, ...]]:
-            path, prompt, keys = wanted
+            path, prompt, pose, keys = wanted
             with torch.no_grad():
-                return prepares.prepare(prepare_image(path, job.fit)), prompt, tuple(keys)
+                return prepares.prepare(_fitted(path, job.fit, pose)), prompt, tuple(keys)
 
         def describe(some: Sequence[Any]) -> list[dict[str, DescriptorMap]]:
             images, prompts, (labels, *_) = zip(*some, strict=True)
@@ -339,6 +346,14 @@ class Worker:
         config = member_config(member, fit)
         known = None if channels is None else tuple(channels)
         return DiTF(descriptor.backbone, replace(config, massive_channels=known))
+
+
+def _fitted(path: str, fit: Fit, pose: str) -> Tensor:
+    """Fit an image, mirrored or turned before as its pose says."""
+    if pose == UPRIGHT:
+        return prepare_image(path, fit)
+    view = view_in_pose(View(as_image(path, upright=fit.upright)), pose)
+    return prepare_image(view.image, fit)
 
 
 _upsampler = lru_cache(maxsize=8)(find_upsampler)  # which keeps what it loads
