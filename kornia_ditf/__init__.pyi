@@ -41,6 +41,7 @@ from .matching.keypoints import (
 )
 from .matching.match import match
 from .matching.nearest import mutual_nearest, nearest_two
+from .matching.poses import instance_distance
 from .matching.propagation import (
     LabelPropagator,
     Propagation,
@@ -72,6 +73,7 @@ from .registry.lookup import (
 )
 from .registry.matchers import find_matcher, list_matchers, load_matcher
 from .registry.treatments import find_treatment, list_treatments
+from .registry.upsamplers import find_upsampler, list_upsamplers
 from .search.alignment import align_matches
 from .search.verified import Attempt, ImageMatches, match_images
 from .sfm.folder import FolderMatches, match_folder
@@ -87,6 +89,8 @@ from .treatments import (
     parse_treatment,
 )
 from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
+from .types.shards import read_shards
+from .upsamplers import UpsampledDescriptor, Upsampler, UpsamplerSpec, parse_upsampler
 from .utils.picture import Picture, save_picture
 from .video.describe import VideoDiTF, describe_video
 from .video.frames import VideoFrame, read_frames
@@ -147,6 +151,9 @@ __all__ = [
     "TopK",
     "Treatment",
     "TreatmentSpec",
+    "UpsampledDescriptor",
+    "Upsampler",
+    "UpsamplerSpec",
     "Verification",
     "VideoBackbone",
     "VideoDiTF",
@@ -178,8 +185,10 @@ __all__ = [
     "find_matcher",
     "find_protocol",
     "find_treatment",
+    "find_upsampler",
     "fit_image",
     "hookimpl",
+    "instance_distance",
     "joint_pca",
     "learn_projection",
     "list_backbones",
@@ -188,6 +197,7 @@ __all__ = [
     "list_matchers",
     "list_protocols",
     "list_treatments",
+    "list_upsamplers",
     "load_dataset",
     "load_matcher",
     "match",
@@ -200,12 +210,14 @@ __all__ = [
     "mutual_nearest",
     "nearest_two",
     "parse_treatment",
+    "parse_upsampler",
     "prepare_image",
     "prepare_target",
     "propagate_masks",
     "propagate_points",
     "read_frames",
     "read_image",
+    "read_shards",
     "refine",
     "save_onnx",
     "save_picture",

@@ -76,6 +76,11 @@ class DenseDescriptor(nn.Module, ABC):
         return None
 
     @property
+    def token_norm(self) -> float | None:
+        """Length of every descriptor but zeros, where it is the same for all; else None."""
+        return None
+
+    @property
     def long_side(self) -> int | None:
         """Longest side in pixels to which images are fitted; None keeps their size."""
         side: int | None = getattr(getattr(self, "config", None), "long_side", None)
@@ -163,6 +168,8 @@ class DenseDescriptor(nn.Module, ABC):
             >>> [described.grid for described in descriptor.describe_many(images)]
             [(11, 16), (16, 11), (11, 16)]
         """
+        if isinstance(images, str | os.PathLike):
+            raise InvalidArgumentError(f"images must be several, got one path: [{images!r}]")
         if batch is not None:
             check_integer("batch", batch, minimum=1)
         told: Iterable[str | None] = repeat(prompts if isinstance(prompts, str) else None)

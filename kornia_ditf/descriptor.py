@@ -5,6 +5,7 @@ Source: DiTF, arXiv 2505.18584; docs/method.md walks through it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -85,6 +86,10 @@ class DiTF(DiscardingDescriptor):
         if self.config.facet == "input":
             return self.backbone.width * len(self.config.all_blocks)
         return sum(self.backbone.facet_width(b, self.config.facet) for b in self.config.all_blocks)
+
+    @property
+    def token_norm(self) -> float | None:
+        return None if self.config.blocks is None else math.sqrt(len(self.config.blocks))
 
     def at(self, block: int, timestep: float) -> DiTF:
         """Return the descriptor at one of several blocks and timesteps, always the same object."""
@@ -274,8 +279,9 @@ class DiTF(DiscardingDescriptor):
 
     @property
     def has_noise(self) -> bool:
-        """Whether the configured timestep mixes any noise into the image."""
-        return self.backbone.schedule.weights(self.config.timestep)[1] > 0
+        """Whether any of the configured timesteps mixes noise into the image."""
+        weights = (self.backbone.schedule.weights(t) for t in self.config.all_timesteps)
+        return any(noise > 0 for _, noise in weights)
 
     def finish(self, block: int, tap: Tap, frame: Frame) -> DescriptorMap:
         """Turn a block's tap into descriptors: discard, treat, and lay out on the grid.
@@ -296,7 +302,7 @@ class DiTF(DiscardingDescriptor):
         if not steps.learns and all(
             step.spec.apply is discard for step in steps.steps if step.wants("channels")
         ):
-            return describe_tap(tap, frame, steps, marked, found)
+            return describe_tap(tap, frame, steps, marked, found, compiled=self.backbone.compiled)
         settle_checks()  # other steps take the channels' numbers
         maps = [
             self._finish(block, image, frame, each.channels, (each,))
@@ -314,7 +320,9 @@ class DiTF(DiscardingDescriptor):
     ) -> DescriptorMap:
         treatment = self.config.steps
         learned = self._learned(block, tap.grid, channels) if treatment.learns else None
-        return describe_tap(tap, frame, treatment, channels, discarded, learned)
+        return describe_tap(
+            tap, frame, treatment, channels, discarded, learned, compiled=self.backbone.compiled
+        )
 
     def _learned(
         self, block: int, grid: tuple[int, int], channels: tuple[int, ...]
@@ -331,7 +339,7 @@ class DiTF(DiscardingDescriptor):
 
         def learn() -> dict[int, Tensor]:
             side = self.backbone.pixels_per_token
-            blank = torch.full((1, 3, grid[0] * side, grid[1] * side), 0.5)
+            blank = torch.full((1, 3, grid[0] * side, grid[1] * side), 0.5, device="cpu")
             with torch.no_grad():
                 taps, _ = DiTF(self.backbone, config).taps(blank, [block])
                 return learn_from_blank(taps[block], config.treatment, channels)
@@ -344,7 +352,7 @@ class DiTF(DiscardingDescriptor):
     def _noise(self, images: Sequence[PreparedImage], latent: Tensor) -> Tensor:
         shape = (self.config.ensemble, *latent.shape[1:])
         if not self.has_noise:
-            return torch.zeros(1).expand(len(latent), *shape)
+            return torch.zeros(1, device="cpu").expand(len(latent), *shape)
         seen = [image.pixels if image.exact is None else image.exact for image in images]
         return draw_image_noise(torch.cat(seen), shape, seed=self.config.seed)
 

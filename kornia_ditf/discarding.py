@@ -144,7 +144,11 @@ class DiscardingDescriptor(DenseDescriptor):
         key = f"gates {self.config.timestep} {self.config.prompt!r} {self.backbone.settings()}"
 
         def find() -> dict[int, Tensor]:
-            return {block: torch.tensor(channels_of_gates(self.gates(block)), dtype=torch.long)}
+            return {
+                block: torch.tensor(
+                    channels_of_gates(self.gates(block)), dtype=torch.long, device="cpu"
+                )
+            }
 
         found = learned_tensors(self.backbone, self.backbone.identity, f"{key} {block}", find)
         return tuple(found[block].tolist())

@@ -83,6 +83,10 @@ class FusedDescriptor(DenseDescriptor):
         return f"fused {self.weights} {self.grid} of {names}"
 
     @property
+    def token_norm(self) -> float:
+        return math.hypot(*self.weights)
+
+    @property
     def descriptors(self) -> list[DenseDescriptor]:
         """The parts."""
         return [part for part in self.parts if isinstance(part, DenseDescriptor)]

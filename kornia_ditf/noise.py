@@ -121,7 +121,10 @@ def draw_noise(shape: Sequence[int], *, seed: int) -> Tensor:
     # A CUDA generator with the same seed yields other numbers, so noise is drawn on the CPU.
     generator = torch.Generator("cpu").manual_seed(seed)
     return torch.stack(
-        [torch.randn(shape[1:], generator=generator, dtype=torch.float32) for _ in range(shape[0])]
+        [
+            torch.randn(shape[1:], generator=generator, dtype=torch.float32, device="cpu")
+            for _ in range(shape[0])
+        ]
     )
 
 

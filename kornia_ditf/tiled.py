@@ -101,7 +101,7 @@ class TiledDescriptor(DenseDescriptor):
         base = _settled(self.base, [one[None] for one in pixels], prompts)
         fitted, frame = fit_image(pixels, side, self.multiple)
         rows, columns = (self._starts(length) for length in fitted.shape[2:])
-        data = weight = torch.zeros(0)
+        data = weight = torch.zeros(0, device="cpu")
         discarded: tuple[Discarded, ...] = ()
         parts: tuple[int, ...] = ()
         for top in rows:
@@ -153,7 +153,7 @@ class TiledDescriptor(DenseDescriptor):
     def _ramp(self, count: int, pitch: int) -> Tensor:
         """Return a tile's weights along an axis: 1 in the middle, falling in the overlaps."""
         reach = max(1.0, self._side * self.overlap / pitch)
-        place = torch.arange(count) + 0.5
+        place = torch.arange(count, device="cpu") + 0.5
         # Squared, as what a tile says near its border knows least of what lies around.
         return (torch.minimum(place, count - place) / reach).clamp(max=1) ** 2
 

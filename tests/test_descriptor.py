@@ -18,6 +18,8 @@ from kornia_ditf.config import DiTFConfig
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.massive import discard_channels
+from kornia_ditf.matching.match import match
+from kornia_ditf.matching.refinement import refine
 from kornia_ditf.noise import RectifiedFlow, draw_image_noise
 from kornia_ditf.preprocess import as_image, fit_image
 from kornia_ditf.registry.lookup import create_ditf
@@ -469,6 +471,19 @@ def test_neither_default_dtype_nor_autocast_changes_a_descriptor(dtype: torch.dt
     if dtype != torch.float64:
         with torch.autocast("cpu", dtype=dtype):
             assert torch.equal(create_ditf("nano", long_side=64)(image).data, expected.data)
+
+
+def test_a_default_device_changes_no_descriptor_and_no_match() -> None:
+    image = torch.rand(3, 32, 24)
+    expected = create_ditf("nano", long_side=64, timestep=200)(image)
+    pairs = match(expected, expected)
+    with torch.device("meta"):
+        ditf = create_ditf("nano", long_side=64, timestep=200)
+        assert torch.equal(ditf(image).data, expected.data)
+        assert torch.equal(next(iter(ditf.describe_many([image]))).data, expected.data)
+        found = match(expected, expected)
+        assert torch.equal(refine(found, expected, expected).points_b, found.points_b)
+    assert torch.equal(found.points_a, pairs.points_a)
 
 
 def test_a_capture_is_compared_with_the_attention_once_or_always(

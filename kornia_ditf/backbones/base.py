@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -11,6 +12,8 @@ from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.noise import NoiseSchedule
 from kornia_ditf.tap import Facet
 from kornia_ditf.types import Conditioning, Tap
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Backbone(nn.Module, ABC):
@@ -40,6 +43,10 @@ class Backbone(nn.Module, ABC):
     def settings(self) -> str:
         """Name what changes the numbers besides the weights, such as dtype and guidance."""
         return ""
+
+    def compiled(self, function: Function) -> Function:
+        """Return a function compiled as the model is: by default, as it is."""
+        return function
 
     @abstractmethod
     def encode(self, image: Tensor) -> Tensor:

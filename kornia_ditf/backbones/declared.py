@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.backbones.base import Backbone
+from kornia_ditf.backbones.base import Backbone, Function
 from kornia_ditf.backbones.eight_bit import FORMATS, quantise_linears
 from kornia_ditf.backbones.inputs import Time, batch_time, pack, pad_prompt
 from kornia_ditf.errors import CaptureError, DiTFError, InvalidArgumentError
@@ -66,6 +66,8 @@ class DeclaredBackbone(Backbone):
 
     transformer_class: ClassVar[str]
     """Name of the transformer's class in diffusers."""
+    needs: ClassVar[str] = ""
+    """The version of diffusers that has its classes, such as `diffusers>=0.42`."""
     transformer_module: ClassVar[type[nn.Module] | None] = None
     """A class with the same arithmetic and names, to use in its place; None takes diffusers'."""
     blocks_from: ClassVar[tuple[str, ...]] = ("num_layers", "num_single_layers")
@@ -194,7 +196,7 @@ class DeclaredBackbone(Backbone):
 
     def gates(self, timestep: float, conditioning: Conditioning, *, block: int) -> Tensor:
         side = 4 * self.patch_size  # any latent will do
-        latent = torch.zeros(1, self.latent_channels, side, side)
+        latent = torch.zeros(1, self.latent_channels, side, side, device="cpu")
         with self._placed_inputs(latent, timestep, conditioning) as (inputs, grid):
             return capture_gates(self.transformer, self.streams, block, inputs, grid=grid)
 
@@ -229,8 +231,11 @@ class DeclaredBackbone(Backbone):
         quantise_linears(self.loaded_blocks(), kind)
         self.quantized = kind
 
+    def compiled(self, function: Function) -> Function:
+        return self._compiled.function(function)
+
     def compile_parts(self, backend: str = "inductor") -> None:
-        """Compile the blocks, each by itself, and the VAE's encoder, when they first run.
+        """Compile the blocks, the VAE's encoder and the treatment, each by itself, on first use.
 
         A block that is captured runs as it is, for its hooks. What cannot be compiled runs as it
         is as well, with a warning.

@@ -65,6 +65,7 @@ class DiffusersBackbone(DeclaredBackbone):
             ),
             "blocks_from": cls.blocks_from,
             "width_from": cls.width_from,
+            "needs": cls.needs,
         }
         sizes = {"pixels_per_token": pixels_per_token, "long_side": long_side}
         return make(**family | sizes | known)
@@ -104,7 +105,7 @@ class DiffusersBackbone(DeclaredBackbone):
             architecture: for a single file, configurations by part that are tried before those.
             quantize: keep the weights of the blocks' linear layers in 8 bits, as `int8` or `fp8`;
                 they compute in `dtype` as before.
-            compile: compile the blocks, each by itself, and the VAE's encoder with
+            compile: compile the blocks, the VAE's encoder and the treatment, each by itself, with
                 `torch.compile`; or the name of one of its backends. The first image of a size
                 takes longer; descriptors are the same up to rounding.
             options: `revision`, `token`, `cache_dir`, `local_files_only` and `variant` as for

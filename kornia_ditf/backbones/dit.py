@@ -70,7 +70,7 @@ class DiTBackbone(DiffusersBackbone):
         return {"schedule": read_schedule(checkpoint), "labels": labels}
 
     def condition(self, prompts: Sequence[str]) -> Conditioning:
-        classes = torch.tensor([self._class_index(prompt) for prompt in prompts])
+        classes = torch.tensor([self._class_index(prompt) for prompt in prompts], device="cpu")
         return Conditioning({"class_labels": classes})
 
     def _class_index(self, prompt: str) -> int:

@@ -50,7 +50,7 @@ class NanoBackbone(DiffusersBackbone):
     def condition(self, prompts: Sequence[str]) -> Conditioning:
         if any(prompts):
             raise InvalidArgumentError(f"nano takes no prompts, got {list(prompts)}")
-        null = torch.zeros(len(prompts), 1, self.config.caption_channels)
+        null = torch.zeros(len(prompts), 1, self.config.caption_channels, device="cpu")
         return Conditioning({"prompt_embeds": null})
 
 

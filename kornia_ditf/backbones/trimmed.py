@@ -49,7 +49,9 @@ class TrimmedPromptBackbone(DiffusersBackbone):
         # A prompt encoder gives its tensors on the CPU, so that no device is waited for.
         lengths = conditioning[self.padded[-1]].bool().sum(1).tolist()
         for length in sorted(set(lengths)):
-            rows = torch.tensor([row for row, own in enumerate(lengths) if own == length])
+            rows = torch.tensor(
+                [row for row, own in enumerate(lengths) if own == length], device="cpu"
+            )
             told = {name: v[rows.to(v.device)] for name, v in conditioning.tensors.items()}
             cut = {name: told[name][:, :length].contiguous() for name in self.padded}
             yield rows, Conditioning({**told, **cut})

@@ -16,6 +16,7 @@ from kornia_ditf.matching.keypoints import match_points
 from kornia_ditf.matching.nearest import mutual_nearest
 from kornia_ditf.matching.propagation import LabelPropagator
 from kornia_ditf.treatments import apply_treatment
+from kornia_ditf.treatments.compose import bind_steps, run_steps
 from kornia_ditf.types import DescriptorMap, Frame, Tap
 
 
@@ -75,7 +76,7 @@ def all_cases(device: torch.device, *, quick: bool = False) -> Iterator[Callable
     ):
         yield partial(_propagation, grid_size, width, device)
     for grid_size, width in [((6, 8), 16)] if quick else [((40, 40), 1536), ((48, 48), 3072)]:
-        yield partial(_describing, grid_size, width, device)
+        yield partial(_describing, grid_size, width, device, quick)
 
 
 def scene(width: int, rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -216,15 +217,18 @@ def _propagation(grid: tuple[int, int], width: int, device: torch.device) -> Cas
     return Case("Label propagation", name, contestants, check)
 
 
-def _describing(grid: tuple[int, int], width: int, device: torch.device) -> Case:
+def _describing(grid: tuple[int, int], width: int, device: torch.device, quick: bool) -> Case:
     generator = torch.Generator().manual_seed(3)
     x, shift, scale = (
         torch.randn(shape, generator=generator).to(device)
         for shape in ((1, grid[0] * grid[1], width), (1, width), (1, width))
     )
     tap, channels = Tap(x, shift, scale, grid), [5, 9]
+    steps = bind_steps(tap, "adaln+discard", channels)
+    fast = torch.compile(run_steps, backend="aot_eager" if quick else "inductor")
     contestants: dict[str, Work] = {
         "kornia_ditf": lambda: F.normalize(apply_treatment(tap, "adaln+discard", channels), dim=-1),
+        "kornia_ditf, compiled": lambda: F.normalize(fast(tap, steps), dim=-1),
         "a copy": lambda: x.clone(),
         "channels first as written": lambda: peers.describe_as_written(
             x, shift, scale, grid, channels

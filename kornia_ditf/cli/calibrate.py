@@ -36,8 +36,8 @@ _Treatments = Annotated[
 
 
 @options.describing(
-    *("backbone", "block", "timestep", "facet", "tiles", "long_side", "ensemble", "preset"),
-    "projection",
+    *("backbone", "block", "timestep", "facet", "tiles", "upsample"),
+    *("long_side", "ensemble", "preset", "projection"),
     blocks=Annotated[
         str | None, _list_option("Blocks to try, such as 3,5 or 0-8, or all.  [default: all]")
     ],

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +14,7 @@ from kornia_ditf.cli import failures, options, output, progress
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kornia_ditf.dense import DenseDescriptor
     from kornia_ditf.video.describe import VideoDiTF
-
-_CALIBRATION_IMAGES = 4
 
 
 _EachBlock = Annotated[
@@ -107,6 +103,46 @@ def extract(
             ".npz; keypoints alone in a COLMAP database (.db) or .json.",
         ),
     ] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="NAME", help="local (this process), or ray (a cluster).")
+    ] = "local",
+    ray_address: options.RayAddress = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="With --engine ray: at most so many workers.  [default: one per GPU, else CPU]",
+        ),
+    ] = None,
+    cpus: Annotated[
+        float, typer.Option(metavar="X", min=0, help="With --engine ray: CPUs of each worker.")
+    ] = 1.0,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            min=0,
+            help="With --engine ray: GPUs of each worker.  [default: 1 where the cluster has any]",
+        ),
+    ] = None,
+    per_shard: Annotated[
+        int, typer.Option(metavar="N", min=1, help="With --engine ray: about so many images each.")
+    ] = 64,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --engine ray: the column of Parquet files that holds the images.  "
+            "[default: image, or the only one]",
+        ),
+    ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="With --engine ray: say how many images and bytes, and do no more."
+        ),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Write the descriptors of images, one safetensors file each; of videos, one per frame.
@@ -117,15 +153,16 @@ def extract(
     one stopped; files of other settings are kept and reported. Massive channels that are not known
     are found on the first four images and discarded in all. Videos are decoded as they are
     described, so they may have any length; frame 12 of clip.mp4 becomes clip-000012.safetensors.
+
+    With --engine ray, IMAGE may be a folder, a WebDataset .tar or a .parquet file as well, and the
+    files of about --per-shard images are put into a .tar, named by what it holds.
     """
     from kornia_ditf.cli import settings
+    from kornia_ditf.cli.describing import Describer
     from kornia_ditf.cli.extraction import KeptError, Stream, export_features, shared_names
     from kornia_ditf.cli.match_folder import check_exports
-    from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import CaptureError, ImageError, InvalidArgumentError
-    from kornia_ditf.projection.descriptor import ProjectedDescriptor
     from kornia_ditf.types.storage import STORES
-    from kornia_ditf.utils import provenance
     from kornia_ditf.utils.checks import check_one_of
     from kornia_ditf.utils.files import make_folder, sweep
     from kornia_ditf.video.describe import VideoDiTF, for_video
@@ -140,10 +177,9 @@ def extract(
             f"--{next(iter(picked))} chooses frames of videos, and there is no video; leave it out"
         )
     blocks = sorted(set(chosen.block or ()))
-    if chosen.tiles is not None and len(blocks) > 1:
-        raise InvalidArgumentError("--tiles describes one block; give --block once")
-    if chosen.projection is not None and len(blocks) > 1:
-        raise InvalidArgumentError("--projection is of one block; give --block once")
+    for name in ("--tiles", "--projection", "--upsample"):
+        if name in chosen.flags and len(blocks) > 1:
+            raise InvalidArgumentError(f"{name} describes one block; give --block once")
     if chosen.blocks is not None and blocks:
         raise InvalidArgumentError("--blocks joins blocks, and --block stores each; give one")
     if export is not None:
@@ -152,20 +188,35 @@ def extract(
         check_exports([export], inputs=paths)
     store = "float16" if half else store
     check_one_of("--store", store, STORES)
+    check_one_of("--engine", engine, ("local", "ray"))
+    chosen = chosen.but(block=max(blocks) if blocks else None)
+    if engine == "ray":
+        from kornia_ditf.cli.extract_ray import Cluster, extract_on_ray
+        from kornia_ditf.cli.shards import Request
+
+        if export is not None or films:
+            what = f"{films[0]} is a video" if films else "--export takes files of single images"
+            raise InvalidArgumentError(f"{what}; leave out --engine ray")
+        extract_on_ray(
+            Request(chosen, blocks, store, batch, overwrite),
+            paths,
+            out,
+            Cluster(ray_address, workers, cpus, gpus),
+            per_shard=per_shard,
+            column=column,
+            plan_only=plan,
+            as_json=as_json,
+        )
+        return
     make_folder(out)
     sweep(out)
-    chosen = chosen.but(block=max(blocks) if blocks else None)
     spec = chosen.spec()
-    side = options.side_in_pixels(chosen.long_side, spec)
     stages = progress.Stages()
     with stages.stage("load"):
-        descriptor = chosen.load(spec)
-    base = descriptor.base if isinstance(descriptor, ProjectedDescriptor) else descriptor
-    if isinstance(base, DiTF):
-        blocks = blocks or list(base.config.all_blocks)
-    told = settings.told(descriptor, [chosen.prompt] if chosen.prompt else [])
+        describer = Describer.load(chosen, spec, blocks=blocks, store=store, batch=batch)
+    descriptor, blocks = describer.descriptor, describer.blocks
     with stages.stage("find massive channels"):
-        channels, origin = _agree_on_channels(base, blocks, paths, side, picked)
+        describer.find_channels(_each_image(paths, describer.fitting, picked))
     clips = for_video(descriptor, not share) if films else None
     if not isinstance(clips, VideoDiTF):
         clips = None
@@ -174,27 +225,13 @@ def extract(
                 f"--{'share' if share else 'window'} is of videos that a video model sees as "
                 f"clips; {spec.name} sees each frame alone; leave it out"
             )
-    made = {
-        **settings.as_values(chosen, spec, descriptor),
-        "descriptor_blocks": blocks,
-        "massive_channels": channels,
-        "massive_channels_from": origin,
-        "stored_as": store,
-        "versions": provenance.versions(output.LIBRARIES),
-    }
-    made.pop("block", None)
-    del made["embedded_default"]
+    made = describer.made()
     stream = Stream(
-        descriptor=descriptor,
-        blocks=blocks,
-        told=told,
-        fitting=(side, spec.pixels_per_token),
+        describer=describer,
+        made=made,
         out=out,
         shared=shared_names(paths),
-        made=made,
-        store=store,
         overwrite=overwrite,
-        batch=batch,
         picked=picked,
         clips=clips,
         window=1 if clips is None else window or 8,
@@ -219,7 +256,9 @@ def extract(
     found = [
         (
             f"discarded {number}" if len(blocks) > 1 else "discarded",
-            settings.describe_channels_found(channels.get(str(number), []), origin),
+            settings.describe_channels_found(
+                describer.channels.get(str(number), []), describer.origin
+            ),
         )
         for number in blocks
     ]
@@ -257,53 +296,19 @@ def _describe_clips(clips: VideoDiTF, window: int) -> str:
     return f"of {window} frames (--window), {own}"
 
 
-def _agree_on_channels(
-    descriptor: DenseDescriptor,
-    blocks: Sequence[int],
-    paths: Sequence[Path],
-    side: int | None,
-    picked: Mapping[str, Any],
-) -> tuple[dict[str, list[int]], str]:
-    """Settle which channels every image of this run does without, by block."""
+def _each_image(
+    paths: Sequence[Path], fitting: tuple[int | None, int], picked: Mapping[str, Any]
+) -> Iterator[Tensor]:
+    """Read images and frames one after another; what cannot be read is reported in its turn."""
     from kornia_ditf.cli.images import check_fitting, read_fitting
-    from kornia_ditf.cli.settings import known_channels
-    from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import ImageError
     from kornia_ditf.video.frames import is_video, read_frames
 
-    _, origin = known_channels(descriptor)
-    if not isinstance(descriptor, DiTF) or not descriptor.config.steps.discards:
-        return {}, origin
-    ditf, several = descriptor, not descriptor.config.single
-    cells = {
-        block: [ditf.at(block, t) for t in ditf.config.all_timesteps] if several else [ditf]
-        for block in blocks
-    }
-    missing = [
-        (cell, block)
-        for block in blocks
-        for cell in cells[block]
-        if cell.massive_channels(block) is None
-    ]
-    if missing:
-        images: list[Tensor] = []
-        fitting = (side, descriptor.backbone.pixels_per_token)
-        for path in paths:
-            left = _CALIBRATION_IMAGES - len(images)
-            with suppress(ImageError):  # it is reported when its turn comes
-                if is_video(path):
-                    for frame in islice(read_frames(path, **picked), left):
-                        check_fitting(path, frame.image, *fitting)
-                        images.append(frame.image)
-                elif left:
-                    images.append(read_fitting(path, *fitting))
-        if images:
-            for cell, block in missing:
-                cell.calibrate(images, block=block, keep=False)
-        plural = "s" if len(images) > 1 else ""
-        origin = f"found in the first {len(images)} image{plural}" if images else "no image"
-    found = {
-        str(block): sorted({c for cell in cells[block] for c in cell.massive_channels(block) or ()})
-        for block in blocks
-    }
-    return found, origin
+    for path in paths:
+        with suppress(ImageError):
+            if not is_video(path):
+                yield read_fitting(path, *fitting)
+                continue
+            for frame in read_frames(path, **picked):
+                check_fitting(path, frame.image, *fitting)
+                yield frame.image

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,27 +10,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kornia_ditf.errors import DiTFError, ImageError, OutputError
+from kornia_ditf.cli.describing import Describer, differing
+from kornia_ditf.errors import DamagedFileError, DiTFError, ImageError, OutputError
 from kornia_ditf.video.frames import VideoFrame, is_video, read_frames, windows
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from torch import Tensor
-
-    from kornia_ditf.dense import DenseDescriptor
     from kornia_ditf.types import DescriptorMap
     from kornia_ditf.types.prepared import PreparedImage
     from kornia_ditf.video.describe import VideoDiTF
 
 _LONGEST_NAME = 255  # bytes, on common file systems
-# Files that agree in these were made with the same settings.
-_SETTINGS = (
-    *("name", "image_sha256", "identity", "descriptor_blocks", "timestep", "treatment"),
-    *("joined_blocks", "timesteps", "facet", "projection", "long_side", "options", "settings"),
-    *("frame", "clip", "every_frame"),
-    *("ensemble", "prompt", "seed", "dtype", "massive_channels", "stored_as"),
-)
+_OF_IMAGES = ("image_sha256", "frame", "clip", "every_frame")
 
 
 def shared_names(paths: Sequence[Path]) -> frozenset[Path]:
@@ -115,16 +106,11 @@ class _Work:
 class Stream:
     """Images read, described and written at the same time, each a step behind the one before."""
 
-    descriptor: DenseDescriptor
-    blocks: list[int]
-    told: Any
-    fitting: tuple[int | None, int]
+    describer: Describer
+    made: Mapping[str, Any]
     out: Path
     shared: frozenset[Path]
-    made: Mapping[str, Any]
-    store: str
     overwrite: bool
-    batch: int | None
     picked: Mapping[str, Any] = field(default_factory=dict)
     clips: VideoDiTF | None = None
     window: int = 1
@@ -134,13 +120,15 @@ class Stream:
     def run(self, paths: Sequence[Path]) -> Iterator[tuple[tuple[Given, Any], Future[None]]]:
         from kornia_ditf.utils.pipeline import ahead_of, readers, run_in_groups
 
+        descriptor = self.describer.descriptor
+        ahead = descriptor.images_ahead(self.describer.batch)
         described = run_in_groups(
             self._given(paths),
             self._read,
             self._describe,
             self._kind,
-            ahead=max(1, self.descriptor.images_ahead(self.batch) // self.window),
-            workers=readers(self.descriptor.place),
+            ahead=max(1, ahead // self.window),
+            workers=readers(descriptor.place),
         )
         return ahead_of(described, self._write)
 
@@ -169,12 +157,13 @@ class Stream:
         works = [self._about(given, frame) for frame in frames]
         if all(work.done for work in works):
             return works
+        fitting, prepare = self.describer.fitting, self.describer.descriptor.prepare
         with torch.no_grad():
             if not given.frames:
-                image = self.descriptor.prepare(read_fitting(given.path, *self.fitting))
+                image = prepare(read_fitting(given.path, *fitting))
                 return [replace(works[0], image=image)]
-            check_fitting(given.path, given.frames[0].image, *self.fitting)
-            images = [self.descriptor.prepare(frame.image) for frame in given.frames]
+            check_fitting(given.path, given.frames[0].image, *fitting)
+            images = [prepare(frame.image) for frame in given.frames]
         given.frames.clear()  # those that wait hold the prepared ones alone
         return [replace(work, image=image) for work, image in zip(works, images, strict=True)]
 
@@ -189,7 +178,7 @@ class Stream:
                 about["clip"] = [each.number for each in given.frames]
                 about["every_frame"] = self.clips.every_frame
         target = self.out / _file_name(path, number, marked=path in self.shared)
-        if target.exists() and _image_of(target) != about["image_sha256"]:
+        if target.exists() and _metadata(target).get("image_sha256") != about["image_sha256"]:
             target = target.with_name(_file_name(path, number, marked=True))
         there = target.exists() and not self.overwrite
         if there:
@@ -202,30 +191,20 @@ class Stream:
             return None, 1
         if self.clips is not None and "clip" in first.about:
             return str(first.target), 1
-        return first.image.pixels.shape, self.descriptor.batch_of(first.image, self.batch)
+        return first.image.pixels.shape, self.describer.batch_of(first.image)
 
     def _describe(self, some: Sequence[Sequence[_Work]]) -> list[list[_Work]]:
         """Describe images of one size, or the frames of one clip, and name what is stored."""
-        from kornia_ditf.descriptor import DiTF
-
         works = [work for each in some for work in each]
         images = [work.image for work in works if work.image is not None]
         if not images:
             return [list(each) for each in some]
-        described: Iterator[dict[str, DescriptorMap]]
         clips = self.clips if "clip" in works[0].about else None
-        descriptor = clips or self.descriptor
-        if isinstance(descriptor, DiTF) and descriptor.config.blocks is None:
-            name = "descriptors" if len(self.blocks) == 1 else "block_{}"
-            by_block = descriptor.describe_prepared_blocks(images, self.blocks)
-            described = ({name.format(b): maps[b] for b in self.blocks} for maps in by_block)
-        else:
-            maps = descriptor.describe_prepared(images, [self.told] * len(images))
-            described = ({"descriptors": one} for one in maps)
+        described = self.describer.describe(images, clips)
         return [[replace(w, image=None, maps=next(described)) for w in each] for each in some]
 
     def _write(self, described: tuple[Given, Sequence[_Work] | DiTFError]) -> None:
-        from kornia_ditf.types.storage import encode
+        from kornia_ditf.utils.files import atomic_write, save_sealed
 
         given, works = described
         if isinstance(works, DiTFError):
@@ -234,11 +213,9 @@ class Stream:
             if work.done:
                 self.done.skipped.append(work.target)
                 continue
-            first = next(iter(work.maps.values()))
-            first.check()
-            tensors = {name: described.data[0] for name, described in work.maps.items()}
-            stored = encode(tensors, self.store, of=f"the descriptors of {given.path}")
-            _write(work.target, stored, {**work.about, **first.about()})
+            tensors, about = self.describer.encode(work.maps, str(given.path))
+            with atomic_write(work.target) as temporary:
+                save_sealed(temporary, tensors, {**work.about, **about})
             self.done.written.append(work.target)
 
 
@@ -249,7 +226,7 @@ def export_features(target: Path | None, files: Sequence[Path]) -> list[str]:
 
     if target is None or not files:
         return []
-    names = Counter((_metadata(path) or {}).get("image") for path in files)
+    names = Counter(_metadata(path).get("image") for path in files)
 
     def read(path: Path) -> tuple[str, DescriptorMap]:
         described, about = read_map(path)
@@ -260,37 +237,26 @@ def export_features(target: Path | None, files: Sequence[Path]) -> list[str]:
     return [str(target)]
 
 
-def _write(target: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> None:
-    from kornia_ditf.utils.files import atomic_write, save_sealed
-
-    with atomic_write(target) as temporary:
-        save_sealed(temporary, tensors, about)
-
-
-def _metadata(path: Path) -> dict[str, Any] | None:
-    """Read the metadata of a file of descriptors; None where it is no such file."""
-    from safetensors import SafetensorError, safe_open
+def _metadata(path: Path) -> dict[str, Any]:
+    """Read the metadata of a file of descriptors; none where it is no such file."""
+    from kornia_ditf.types.shards import StoredMap
 
     try:
-        with safe_open(path, "pt") as file:
-            return {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
-    except (SafetensorError, OSError, ValueError):
-        return None
-
-
-def _image_of(target: Path) -> Any:
-    """Return the digest of the image that a file describes; None where that is not known."""
-    return (_metadata(target) or {}).get("image_sha256")
+        return StoredMap(path).about()
+    except DamagedFileError:
+        return {}
 
 
 def _check_settings(target: Path, about: Mapping[str, Any]) -> None:
-    found = _metadata(target) or {}
-    other = [name for name in _SETTINGS if found.get(name) != about.get(name)]
-    if other or about["identity"] is None:  # weights without a name may be any
-        names = ", ".join(other) or "weights without an identity"
+    found = _metadata(target)
+    names = differing(found, about)
+    names += [name for name in _OF_IMAGES if found.get(name) != about.get(name)]
+    if not about["identity"]:
+        names.append("weights without an identity")  # they may be any
+    if names:
         raise KeptError(
-            f"{target} is there, made with other settings ({names}); add --overwrite to replace "
-            "it, or name another --out"
+            f"{target} is there, made with other settings ({', '.join(names)}); add --overwrite to "
+            "replace it, or name another --out"
         )
 
 

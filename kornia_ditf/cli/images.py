@@ -31,7 +31,9 @@ def read_fitting(path: Path, long_side: int | None, pixels_per_token: int) -> Te
     return image
 
 
-def check_fitting(path: Path, image: Tensor, long_side: int | None, pixels_per_token: int) -> None:
+def check_fitting(
+    path: Path | str, image: Tensor, long_side: int | None, pixels_per_token: int
+) -> None:
     """Check that an image can be fitted to the model; arguments and errors as `read_fitting`."""
     from kornia_ditf.errors import ImageError
     from kornia_ditf.preprocess import fitted_size

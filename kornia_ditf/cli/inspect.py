@@ -28,7 +28,9 @@ _Measured = Annotated[
 ]
 
 
-@options.describing("timesteps", "tiles", "projection", block=_Compared, blocks=_Measured)
+@options.describing(
+    "timesteps", "tiles", "upsample", "projection", block=_Compared, blocks=_Measured
+)
 def inspect(
     images: options.Images,
     chosen: options.Chosen,

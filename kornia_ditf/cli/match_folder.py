@@ -73,6 +73,7 @@ def match_folder(
     ] = "nano",
     long_side: options.LongSide = None,
     tiles: options.Tiles = None,
+    upsample: options.Upsample = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
     others: options.Others = None,
@@ -115,7 +116,13 @@ def match_folder(
     make_folder(out)
     sweep(out)
     check_exports(targets)
-    own = {"device": device, "dtype": dtype, "long_side": long_side or None, "tiles": tiles}
+    own = {
+        "device": device,
+        "dtype": dtype,
+        "long_side": long_side or None,
+        "tiles": tiles,
+        "upsample": upsample,
+    }
     chosen = {key: value for key, value in own.items() if value is not None}
     chosen |= values.read_others(others)
     stages = progress.Stages()

@@ -137,6 +137,15 @@ Tiles = Annotated[
         help="Describe large images in overlapping tiles, at N times the longest side.",
     ),
 ]
+Upsample = Annotated[
+    str | None,
+    typer.Option(
+        "--upsample",
+        metavar="NAME(N)",
+        help="Give a grid N times finer, or tokens N pixels apart with 'NAME(Npx)': bilinear, "
+        "joint_bilateral (follows the image's edges), anyup, featup or a plugin's.",
+    ),
+]
 Ensemble = Annotated[
     int | None, typer.Option(metavar="E", help="Average this many noise draws.  [default: preset]")
 ]
@@ -190,6 +199,7 @@ _SHARED: Mapping[str, Any] = {
     "treatment": TreatmentName,
     "long_side": LongSide,
     "tiles": Tiles,
+    "upsample": Upsample,
     "ensemble": Ensemble,
     "rows": Rows,
     "prompt": Prompt,
@@ -202,6 +212,16 @@ _SHARED: Mapping[str, Any] = {
 }
 """Options of every command that describes images, in the order of its help."""
 
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        "--address",
+        metavar="ADDRESS",
+        help="Of the Ray cluster: auto on one of its nodes, or HOST:6379.  "
+        "[default: start one here]",
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Write one JSON document to standard output, no text.")
 ]

@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
 
 
+def unwrapped(descriptor: DenseDescriptor) -> DenseDescriptor:
+    """Return the descriptor whose maps are projected or upsampled; itself where none are."""
+    from kornia_ditf.projection.descriptor import ProjectedDescriptor
+    from kornia_ditf.upsamplers import UpsampledDescriptor
+
+    while isinstance(descriptor, ProjectedDescriptor | UpsampledDescriptor):
+        descriptor = descriptor.base
+    return descriptor
+
+
 def describe_preset(spec: BackboneSpec | DescriptorSpec) -> str:
     """Return where the numbers of a preset come from."""
     uncalibrated = not getattr(spec, "calibrated", True)
@@ -26,7 +36,11 @@ def preset_facts(
     """Return the backbone or descriptor and its settings."""
     from kornia_ditf.descriptor import DiTF
     from kornia_ditf.projection.descriptor import ProjectedDescriptor
+    from kornia_ditf.upsamplers import UpsampledDescriptor
 
+    if isinstance(descriptor, UpsampledDescriptor):
+        below = preset_facts(name, spec, descriptor.base)
+        return [*below, ("upsampled", str(descriptor.upsampler))]
     if isinstance(descriptor, ProjectedDescriptor):
         below = preset_facts(name, spec, descriptor.base)
         return [*below, ("projection", repr(descriptor.projection))]
@@ -65,7 +79,7 @@ def channel_facts(
     """Return which channels a DiTF discarded; nothing for other descriptors."""
     from kornia_ditf.descriptor import DiTF
 
-    if not isinstance(descriptor, DiTF):
+    if not isinstance(unwrapped(descriptor), DiTF):
         return []
     return [("discarded", describe_channels_found(channels, origin))]
 
@@ -74,6 +88,7 @@ def known_channels(descriptor: DenseDescriptor) -> tuple[tuple[int, ...] | None,
     """Return the channels that are known before any image is seen, and their source."""
     from kornia_ditf.descriptor import DiTF
 
+    descriptor = unwrapped(descriptor)
     if not isinstance(descriptor, DiTF):
         return (), "it is no DiTF, and does not tell"
     if not descriptor.config.steps.discards:
@@ -94,7 +109,7 @@ def told(descriptor: DenseDescriptor, prompts: Sequence[str]) -> str | list[str]
 
     if len(prompts) > 1:
         return list(prompts)
-    return None if isinstance(descriptor, DiTF) or not prompts else prompts[0]
+    return None if isinstance(unwrapped(descriptor), DiTF) or not prompts else prompts[0]
 
 
 def as_values(
@@ -103,7 +118,11 @@ def as_values(
     """Return the settings of a descriptor as JSON values, enough to reproduce its results."""
     from kornia_ditf.descriptor import DiTF
     from kornia_ditf.projection.descriptor import ProjectedDescriptor
+    from kornia_ditf.upsamplers import UpsampledDescriptor
 
+    if isinstance(descriptor, UpsampledDescriptor):
+        below = as_values(chosen.but(upsample=None), spec, descriptor.base)
+        return {**below, "upsample": str(descriptor.upsampler)}
     if isinstance(descriptor, ProjectedDescriptor):
         below = as_values(chosen.but(projection=None), spec, descriptor.base)
         projection = {"projection": descriptor.projection.digest}

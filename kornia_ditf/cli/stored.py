@@ -17,25 +17,19 @@ if TYPE_CHECKING:
     from kornia_ditf.matching.joint import PCA
     from kornia_ditf.matching.verification import Verification
     from kornia_ditf.types import DescriptorMap, Matches
+    from kornia_ditf.types.shards import StoredMap
 
+_SUFFIXES = (".safetensors", ".tar")
 _SHARED = (
-    *(
-        "name",
-        "identity",
-        "timestep",
-        "timesteps",
-        "treatment",
-        "facet",
-        "joined_blocks",
-        "projection",
-    ),
+    *("name", "identity", "timestep", "timesteps", "treatment", "facet", "joined_blocks"),
+    "projection",
 )
 """Metadata that say alike of descriptors that can be compared, as the block and its channels do."""
 
 
 def is_stored(path: Path) -> bool:
-    """Whether a path names stored descriptors rather than an image: a file, or a folder of them."""
-    return path.suffix == ".safetensors" or any(path.glob("*.safetensors"))
+    """Whether a path names stored descriptors rather than an image: a file, shard, or folder."""
+    return path.suffix in _SUFFIXES or any(any(path.glob(f"*{each}")) for each in _SUFFIXES)
 
 
 def match_stored(
@@ -53,7 +47,8 @@ def match_stored(
 
     Args:
         query: the file of image A.
-        others: the file of image B, or a folder; no more than a few are in memory at a time.
+        others: the file of image B, a shard, or a folder of both; no more than a few maps are in
+            memory at a time.
         block: which block, where files hold several.
         device: where to match; None is the CPU.
         min_score: discard matches of a lower similarity.
@@ -66,17 +61,23 @@ def match_stored(
     from kornia_ditf.matching.match import match
     from kornia_ditf.matching.refinement import refine
     from kornia_ditf.types.descriptors import read_map
+    from kornia_ditf.types.shards import list_stored
     from kornia_ditf.utils.checks import read_device
     from kornia_ditf.utils.pipeline import run_in_groups
 
-    many = others.is_dir()
-    files = sorted(others.glob("*.safetensors")) if many else [others]
-    for path in (query, *files[:1]):
-        if not path.is_file() or path.suffix != ".safetensors":
-            raise InvalidArgumentError(
-                f"{path} is no file of descriptors, and the other side is: describe both with "
-                f"`kornia-ditf extract IMAGE... --out FOLDER`, or match two images"
-            )
+    many = others.is_dir() or others.suffix == ".tar"
+    if not query.is_file() or query.suffix != ".safetensors":
+        raise InvalidArgumentError(
+            f"{query} is no file of descriptors, and the other side is: describe both with "
+            "`kornia-ditf extract IMAGE... --out FOLDER`, or match two images; `tar xf` takes an "
+            "image's file out of a shard"
+        )
+    if not others.exists() or (not many and others.suffix != ".safetensors"):
+        raise InvalidArgumentError(
+            f"{others} is no file of descriptors, and the other side is: describe both with "
+            f"`kornia-ditf extract IMAGE... --out FOLDER`, or match two images"
+        )
+    files = list_stored(others)
     if not files:
         raise InvalidArgumentError(
             f"{others} holds no .safetensors files: `kornia-ditf extract IMAGE... --out {others}` "
@@ -86,9 +87,9 @@ def match_stored(
     map_a, about_a = read_map(query, block)
     map_a = map_a.to(place)
 
-    def read(path: Path) -> tuple[DescriptorMap, Mapping[str, Any]]:
-        described, about = read_map(path, block)
-        _check_alike(query, about_a, path, about, block)
+    def read(stored: StoredMap) -> tuple[DescriptorMap, Mapping[str, Any]]:
+        described, about = stored.read(block)
+        _check_alike(query, about_a, stored, about, block)
         return described, about
 
     def run(
@@ -104,7 +105,7 @@ def match_stored(
     pairs = run_in_groups(files, read, run, lambda one: (one[0].data.shape, 8), ahead=8)
     codes = set()
     with _json_lines(json_file) as write:
-        for path, found in progress.track(pairs, "match", len(files)):
+        for stored, found in progress.track(pairs, "match", len(files)):
             if isinstance(found, DiTFError):
                 if not many:
                     raise found
@@ -113,7 +114,7 @@ def match_stored(
                 continue
             map_b, about_b, matches = found
             plane, threshold_px = _find_plane(map_a, map_b, matches)
-            sides = (_Side(query, map_a, about_a), _Side(path, map_b, about_b))
+            sides = (_Side(str(query), map_a, about_a), _Side(str(stored), map_b, about_b))
             document = _as_document(sides, matches, plane, threshold_px)
             write(document)
             if many and as_json:
@@ -122,7 +123,7 @@ def match_stored(
                 explained = (
                     "no plane" if plane is None else f"{int(plane.inliers.sum())} on a plane"
                 )
-                output.echo(f"{path}: {len(matches)} matches, {explained}")
+                output.echo(f"{stored}: {len(matches)} matches, {explained}")
             else:
                 _show_pair(document, sides, matches, plane, threshold_px, as_json=as_json)
     if codes:
@@ -133,7 +134,7 @@ def match_stored(
 class _Side:
     """One of the two images: its file, its descriptors, and what the file says of them."""
 
-    path: Path
+    path: str
     map: DescriptorMap
     about: Mapping[str, Any]
 
@@ -150,7 +151,7 @@ def _made(about: Mapping[str, Any], block: int | None) -> dict[str, Any]:
 
 
 def _check_alike(
-    query: Path, a: Mapping[str, Any], path: Path, b: Mapping[str, Any], block: int | None
+    query: Path, a: Mapping[str, Any], path: StoredMap, b: Mapping[str, Any], block: int | None
 ) -> None:
     from kornia_ditf.errors import InvalidArgumentError
 
@@ -187,7 +188,7 @@ def _as_document(
     return {
         "images": {
             side: {
-                "path": str(one.path),
+                "path": one.path,
                 "image": one.about.get("image"),
                 "size": list(one.map.frame.image_size),
                 "model_size": list(one.map.frame.model_size),
@@ -216,7 +217,7 @@ def _show_pair(
     facts = output.Facts(
         [
             *(
-                (f"image {side}", describe_image(one.path, one.map))
+                (f"image {side}", describe_image(Path(one.path), one.map))
                 for side, one in zip("AB", sides, strict=True)
             ),
             ("matches", describe_matches(matches)),

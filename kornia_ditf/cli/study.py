@@ -57,10 +57,6 @@ Devices = Annotated[
         "[default: all GPUs, or two CPU processes]",
     ),
 ]
-Address = Annotated[
-    str | None,
-    typer.Option(metavar="ADDRESS", help="Of the Ray cluster.  [default: start one here]"),
-]
 Workers = Annotated[int, typer.Option(metavar="N", help="Ray actors.")]
 Cpus = Annotated[float, typer.Option(metavar="X", help="CPUs of each Ray actor; 0.5 is fine.")]
 Gpus = Annotated[float, typer.Option(metavar="X", help="GPUs of each Ray actor.")]
@@ -116,7 +112,7 @@ def run(
     cache: Cache = None,
     engine: EngineName = "local",
     devices: Devices = None,
-    address: Address = None,
+    address: options.RayAddress = None,
     workers: Workers = 2,
     cpus: Cpus = 0.5,
     gpus: Gpus = 0.0,

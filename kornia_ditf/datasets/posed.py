@@ -3,7 +3,8 @@
 A line names two images, then quarter turns that bring each upright (not in glue-factory's lists),
 both calibration matrices (9 numbers each), and the pose that takes points of camera A to camera B
 (4 x 4, or a rotation and a translation: 16 or 12 numbers). ScanNet-1500, MegaDepth-1500, YFCC and
-phototourism are published so.
+phototourism are published so. LoFTR's ScanNet-1500 (test.npz with `name` and `rel_pose`, and
+intrinsics.npz) is read as well.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +30,11 @@ _HOW = (
     "A line holds two images, optionally two quarter turns, K of each (9 numbers) and T_AtoB (16, "
     "or 12 for rotation and translation), as in scannet_test_pairs_with_gt.txt"
 )
-_LISTS = ("*pairs_with_gt.txt", "pairs_calibrated.txt")
+_LISTS = ("*pairs_with_gt.txt", "pairs_calibrated.txt", "test.npz")
+_PICKLED = (
+    "it holds Python objects ({}), which are not read, since they may run code. Where you trust "
+    "the file, turn it into a text list as docs/datasets.md shows under Pairs with poses"
+)
 _FORMS = {38: (True, 16), 36: (False, 16), 34: (True, 12), 32: (False, 12)}
 """By the number of words in a line, whether there are quarter turns, and how long the pose is."""
 
@@ -49,9 +55,9 @@ class PosedPairs(PairDataset):
     pose with it, by the arithmetic of SuperGlue's `match_pairs.py`.
     """
 
-    def __init__(self, root: Path, file: Path, lines: list[str]) -> None:
+    def __init__(self, root: Path, file: Path, lines: list[tuple[str, str]]) -> None:
         super().__init__("posed-pairs", root, "all")
-        self._file, self._lines = file, lines
+        self._file, self._lines = file, lines  # with what an error calls each
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -60,11 +66,12 @@ class PosedPairs(PairDataset):
         return "all"
 
     def read(self, index: int) -> Pair:
-        line = _parse(self._lines[index], self._file, index)
+        where, text = self._lines[index]
+        line = _parse(text, self._file, where)
         images, sizes, cameras = [], [], []
         for name, turn, camera in zip(line.images, line.turns, line.cameras, strict=True):
             path = path_inside(self.root, name, self._file)
-            size = image_size(path, f"{self._file.name} names it", upright=True)
+            size = image_size(path, f"{self._file.name} names it, {where}", upright=True)
             camera = _turn_camera(camera, size, turn)
             images.append(_turn_image(path, name, turn) if turn else path)
             sizes.append(size[::-1] if turn % 2 else size)
@@ -83,8 +90,8 @@ class PosedPairs(PairDataset):
         )
 
 
-def _parse(text: str, file: Path, index: int) -> _Line:
-    words, where = text.split(), f"pair {index}: "
+def _parse(text: str, file: Path, where: str) -> _Line:
+    words, where = text.split(), f"{where}: "
     if len(words) not in _FORMS:
         raise DatasetError(file, f"{where}{len(words)} words. {_HOW}")
     turned, length = _FORMS[len(words)]
@@ -172,15 +179,62 @@ def load(
         listed = found[0]
     else:
         listed = path_inside(folder, file, folder)
-    lines = [line for line in read_text(listed, _HOW).splitlines() if line.strip()]
+    lines = _read_npz(listed) if listed.suffix == ".npz" else _read_lines(listed)
     if not lines:
         raise DatasetError(listed, f"it lists no pair. {_HOW}")
-    for index, line in enumerate(lines):
-        _parse(line, listed, index)
+    for where, line in lines:
+        _parse(line, listed, where)
     place = folder if not images else path_inside(folder, images, listed)
-    if not images and (folder / "images").is_dir() and not _is_there(folder, lines[0]):
+    if not images and (folder / "images").is_dir() and not _is_there(folder, lines[0][1]):
         place = folder / "images"  # as glue-factory keeps MegaDepth-1500
     return PosedPairs(place, listed, lines)
+
+
+def _read_lines(file: Path) -> list[tuple[str, str]]:
+    """Return the lines of a list with their numbers, without empty ones and `#` comments."""
+    numbered = enumerate(read_text(file, _HOW).splitlines(), 1)
+    return [
+        (f"line {number}", line)
+        for number, line in numbered
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+
+
+def _read_npz(file: Path) -> list[tuple[str, str]]:
+    """Return LoFTR's list of ScanNet as lines of a text list."""
+    pairs, scenes = _arrays(file), _arrays(file.with_name("intrinsics.npz"))
+    if "name" not in pairs or "rel_pose" not in pairs:
+        raise DatasetError(file, f"it has {', '.join(pairs)}; expected name and rel_pose. {_HOW}")
+    names, poses = pairs["name"], pairs["rel_pose"]
+    if names.ndim != 2 or names.shape[1] != 4 or len(poses) != len(names) or poses[:1].size != 12:
+        raise DatasetError(
+            file, f"name must be (N, 4) and rel_pose (N, 12), got {names.shape} and {poses.shape}"
+        )
+    lines = []
+    for row, ((scene, take, *frames), pose) in enumerate(zip(names.tolist(), poses, strict=True)):
+        place = f"scene{scene:04d}_{take:02d}"
+        if place not in scenes:
+            raise DatasetError(file.with_name("intrinsics.npz"), f"it has no {place}")
+        camera = scenes[place].ravel().tolist()
+        numbers = [*camera, *camera, *pose.reshape(3, 4)[:, :3].ravel(), *pose.reshape(3, 4)[:, 3]]
+        words = [f"{place}/color/{frame}.jpg" for frame in frames]
+        lines.append((f"row {row}", " ".join([*words, *(repr(float(each)) for each in numbers)])))
+    return lines
+
+
+def _arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read an npz file without unpickling anything."""
+    name = ""
+    try:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as held:
+            found = {}
+            for name in held.files:
+                found[name] = held[name]
+            return found
+    except (OSError, EOFError, ValueError, BadZipFile) as error:
+        if "allow_pickle" in str(error) and name:  # an array of objects
+            raise DatasetError(file, _PICKLED.format(name)) from error
+        raise DatasetError(file, f"it cannot be read as npz ({error}). {_HOW}") from error
 
 
 def _is_there(folder: Path, line: str) -> bool:

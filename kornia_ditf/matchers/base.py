@@ -17,6 +17,9 @@ from kornia_ditf.preprocess import ImageLike, as_image, fit_image
 from kornia_ditf.types import Frame, Matches
 from kornia_ditf.utils.checks import check_integer, check_spec
 
+_MARGIN = 32
+"""So many pixels outside the image a point may lie: some matchers pad images, and match there."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Extracted:
@@ -103,18 +106,21 @@ class ImageMatcher(ABC):
             points in the pixels of both images, and a score for each match, higher is better.
 
         Raises:
-            MatcherError: the matcher gives no matches, or points that are not finite.
+            MatcherError: the matcher gives no matches, or points that are not finite or far
+                outside an image.
             ImageError: a file cannot be read, or an image is too small.
         """
         a, b = (
             each if isinstance(each, Extracted) else self.extract(each)
             for each in (image_a, image_b)
         )
-        found = _checked(self.compare(a.features, b.features), type(self).__name__)
+        name = type(self).__name__
+        found = _checked(self.compare(a.features, b.features), name)
+        points_a, points_b, scores = (
+            each.detach().cpu() for each in (found.points_a, found.points_b, found.scores)
+        )
         matches = Matches(
-            a.frame.to_image(found.points_a.cpu()),
-            b.frame.to_image(found.points_b.cpu()),
-            found.scores.cpu().float(),
+            _inside(points_a, a.frame, name), _inside(points_b, b.frame, name), scores.float()
         )
         if self.verification is None:
             return matches
@@ -131,12 +137,26 @@ def _checked(found: object, name: str) -> Matches:
             f"{name} must give points of shape (K, 2) in both images and K scores, got "
             f"{shapes[0]}, {shapes[1]} and {shapes[2]}"
         )
-    for what, values in (("points", found.points_a), ("points", found.points_b)):
-        if not bool(torch.isfinite(values).all()):
-            raise MatcherError(f"{name} gave {what} that are NaN or infinite")
+    if any(each.is_complex() for each in (found.points_a, found.points_b, found.scores)):
+        raise MatcherError(f"{name} gave complex numbers")
+    for points in (found.points_a, found.points_b):
+        if not bool(torch.isfinite(points).all()):
+            raise MatcherError(f"{name} gave points that are NaN or infinite")
     if bool(torch.isnan(found.scores).any()):
         raise MatcherError(f"{name} gave scores that are NaN")
     return found
+
+
+def _inside(points: Tensor, frame: Frame, name: str) -> Tensor:
+    """Return points of the fitted image in the image's own pixels, if they lie in it."""
+    height, width = frame.model_size
+    beyond = torch.maximum(-points, points - points.new_tensor([width - 1, height - 1]))
+    if bool((beyond > _MARGIN).any()):
+        x, y = points[int(beyond.amax(1).argmax())].tolist()
+        raise MatcherError(
+            f"{name} gave a point outside the image: ({x:g}, {y:g}), of {width} x {height} pixels"
+        )
+    return frame.to_image(points)
 
 
 def _nothing() -> str:

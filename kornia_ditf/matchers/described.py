@@ -76,5 +76,5 @@ def _detect(detector: NamedDetector, image: Tensor, count: int) -> Tensor:
     pixels = (image[0].permute(1, 2, 0).cpu() * 255).round().clamp(0, 255).byte().numpy()
     found = detector.detect(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
     strongest = sorted(found, key=lambda keypoint: -keypoint.response)
-    points = torch.tensor([keypoint.pt for keypoint in strongest]).reshape(-1, 2)
+    points = torch.tensor([keypoint.pt for keypoint in strongest], device="cpu").reshape(-1, 2)
     return points[first_at_position(points)][:count]

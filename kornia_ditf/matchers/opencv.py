@@ -11,10 +11,11 @@ from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matchers.base import ImageMatcher, MatcherSpec
-from kornia_ditf.matching.detection import NamedDetector
+from kornia_ditf.matching.detection import NamedDetector, opencv_factory
 from kornia_ditf.matching.nearest import mutual_nearest
 from kornia_ditf.types import Matches
 from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.opencv import find_opencv
 
 _SOURCES = {
     "sift": "Lowe, IJCV 2004",
@@ -89,11 +90,13 @@ class OpenCVMatcher(LocalFeatures):
 def _lacks(name: str) -> str:
     import cv2
 
-    if hasattr(cv2, f"{name.upper()}_create"):
+    if opencv_factory(name) is not None:
         return ""
+    here = find_opencv().distribution or "opencv-python"
+    contrib = here.replace("opencv-python", "opencv-contrib-python")
     return (
-        f"OpenCV {cv2.__version__} has no {name.upper()}; opencv-contrib-python has it before "
-        "version 5"
+        f"OpenCV {cv2.__version__} has no {name.upper()} without its contrib modules: "
+        f"pip uninstall -y {here} && pip install {contrib}"
     )
 
 

@@ -12,6 +12,11 @@ from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import did_you_mean
 
 _OPENCV = ("agast", "akaze", "brisk", "fast", "gftt", "kaze", "mser", "orb", "sift")
+_CLASSES = {
+    "agast": "AgastFeatureDetector",
+    "fast": "FastFeatureDetector",
+    "gftt": "GFTTDetector",
+}
 _LEVELS = 5
 _FINEST = 3.0
 _LIMITS = {"gftt": "maxCorners", "orb": "nfeatures", "sift": "nfeatures"}
@@ -97,7 +102,7 @@ class NamedDetector:
     def __init__(self, name: str, max_keypoints: int | None = None) -> None:
         import cv2
 
-        here = [known for known in _OPENCV if hasattr(cv2, f"{_class_name(known)}_create")]
+        here = [known for known in _OPENCV if opencv_factory(known) is not None]
         if name not in here:
             raise InvalidArgumentError(
                 f"OpenCV {cv2.__version__} has no detector {name!r}{did_you_mean(name, here)} "
@@ -106,7 +111,7 @@ class NamedDetector:
         limited = max_keypoints is not None and name in _LIMITS
         limit = {_LIMITS[name]: max_keypoints} if limited else {}
         self.name, self.max_keypoints = name, max_keypoints
-        self.detector: Any = getattr(cv2, f"{_class_name(name)}_create")(**limit)
+        self.detector: Any = opencv_factory(name)(**limit)
 
     def __repr__(self) -> str:
         return repr(self.name)
@@ -119,10 +124,10 @@ class NamedDetector:
         return NamedDetector, (self.name, self.max_keypoints)
 
 
-def _class_name(name: str) -> str:
-    special = {
-        "agast": "AgastFeatureDetector",
-        "fast": "FastFeatureDetector",
-        "gftt": "GFTTDetector",
-    }
-    return special.get(name, name.upper())
+def opencv_factory(name: str) -> Any:
+    """Return the function by which the installed OpenCV makes a feature; None if it has none."""
+    import cv2
+
+    made = f"{_CLASSES.get(name, name.upper())}_create"
+    # OpenCV 5 has AKAZE, BRISK and KAZE in its contrib modules alone.
+    return getattr(cv2, made, None) or getattr(getattr(cv2, "xfeatures2d", None), made, None)

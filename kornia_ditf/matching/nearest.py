@@ -230,7 +230,10 @@ def _is_distinct(first: Tensor, second: Tensor, ratio: float) -> Tensor:
 def _strips(a: Vectors, b: Vectors) -> Iterator[Tensor]:
     """Yield cosines (B, some, M) of some rows of A with all of B, -inf for what is masked."""
     each = len(b.units) * b.units.shape[1]
-    rows = max(1, STRIP.get(a.units.device.type, STRIP["cuda"]) // each)
+    held = STRIP.get(a.units.device.type, STRIP["cuda"])
+    if b.points is not None:
+        held *= 2  # each strip takes more operations
+    rows = max(1, held // each)
     columns, absent = b.units.transpose(1, 2), b.penalty[:, None]
     for units, penalty in zip(
         torch.split(a.units, rows, 1), torch.split(a.penalty[:, :, None], rows, 1), strict=True

@@ -317,7 +317,7 @@ def _resize_nearest(mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _nearest(old: int, new: int) -> Tensor:
     # Pillow adds steps up, one by one; where a centre lies on an edge, their rounding decides.
-    steps = torch.full((new,), old / new, dtype=torch.float64)
+    steps = torch.full((new,), old / new, dtype=torch.float64, device="cpu")
     steps[0] /= 2
     return steps.cumsum(0).long().clamp_max(old - 1)
 

@@ -21,7 +21,7 @@ from kornia_ditf.utils.checks import check_integer
 
 Method = Literal["parabola", "softargmax"]
 
-_CHUNK = 256
+_CHUNK = {"cpu": 256, "cuda": 1 << 11}
 """Matches whose neighbourhoods are read at one time."""
 
 
@@ -94,8 +94,9 @@ def _locate(
     """Find the peak near each point: the points in tokens, and how far the peak is from them."""
     places = Frame(described.frame.image_size, described.grid).to_model(points)
     tokens, peaks = described.tokens[0].float(), []
+    some = _CHUNK.get(tokens.device.type, _CHUNK["cuda"])
     for query, near in zip(
-        torch.split(queries, _CHUNK), torch.split(places.round().long(), _CHUNK), strict=True
+        torch.split(queries, some), torch.split(places.round().long(), some), strict=True
     ):
         if method == "parabola":
             shift = _peak(_surface(query, near, tokens, described.grid, 1))

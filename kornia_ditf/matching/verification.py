@@ -151,7 +151,7 @@ def _calibrate(
     """Bring pixels, and the threshold, to camera coordinates."""
     points, focal_lengths = [], []
     for name, pixels, camera in zip("ab", (a, b), cameras, strict=True):
-        matrix = torch.as_tensor(camera, dtype=torch.float64).cpu().numpy()
+        matrix = torch.as_tensor(camera, dtype=torch.float64, device="cpu").numpy()
         if matrix.shape != (3, 3) or abs(np.linalg.det(matrix)) < 1e-12:
             raise InvalidArgumentError(
                 f"the camera of {name} must be an invertible matrix (3, 3), got {matrix.tolist()}"

@@ -130,7 +130,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         source="glue-factory, gluefactory.eval.megadepth1500, eval.estimator=poselib",
         fit=Fit(kind="long-side", side=1600),
         alphas=(1e-4, 5e-4, 1e-3),
-        pose=PoseEstimation(estimator="poselib"),
+        pose=PoseEstimation(estimator="poselib", confidence=0.9999),  # PoseLib's own
     ),
     Protocol(
         name="dift-spair",
@@ -214,6 +214,13 @@ PROTOCOLS: tuple[Protocol, ...] = (
         fit=Fit(upright=False),
         base="image",
         alphas=(0.05,),
+    ),
+    Protocol(
+        name="navi",
+        source="kornia_ditf, by bins of 30 degrees as Probe3D (arXiv 2404.08636), which measures "
+        "at 2 cm in space and 5, 25 and 50 of 512 px, on matches that it selects",
+        datasets=("navi",),
+        base="image",
     ),
     Protocol(
         name="cub",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from threading import RLock, current_thread
+from threading import Lock, RLock, current_thread
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from kornia_ditf.backbones.spec import BackboneSpec
@@ -13,8 +13,7 @@ from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.dense import DescriptorSpec
 from kornia_ditf.matchers.base import MatcherSpec
 from kornia_ditf.registry.hookspecs import PROJECT
-from kornia_ditf.registry.plugins import Plugin, PluginThread
-from kornia_ditf.treatments import TreatmentSpec
+from kornia_ditf.registry.plugins import Plugin, PluginThread, installed_plugins
 
 AnySpec: TypeAlias = BackboneSpec | DescriptorSpec | DatasetSpec | MatcherSpec
 
@@ -24,7 +23,6 @@ KINDS: Mapping[str, type[AnySpec]] = {
     "register_datasets": DatasetSpec,
     "register_matchers": MatcherSpec,
 }
-TREATMENT_KINDS: Mapping[str, type[TreatmentSpec]] = {"register_treatments": TreatmentSpec}
 
 
 class Named(Protocol):
@@ -100,3 +98,32 @@ class Catalogue(Generic[SpecT]):
                     self._found[spec.name], self._origins[spec.name] = spec, plugin.name
                     plugin.registered.append(spec.name)
         plugin.report()
+
+
+class LateCatalogue(Generic[SpecT]):
+    """A catalogue that is made when it is first needed.
+
+    Args:
+        built_in: specs that come with the package.
+        kinds: the hooks that are called for more, and the type of what each returns.
+    """
+
+    def __init__(self, built_in: Iterable[SpecT], kinds: Mapping[str, type[SpecT]]) -> None:
+        self._built_in, self._kinds = tuple(built_in), kinds
+        self._lock = Lock()  # two threads must not make two, of which each would call some plugins
+        self._made: Catalogue[SpecT] | None = None
+
+    def made(self) -> Catalogue[SpecT]:
+        """Return the catalogue."""
+        with self._lock:
+            if self._made is None:
+                self._made = Catalogue(self._built_in, installed_plugins(), self._kinds)
+            return self._made
+
+    def specs(self) -> dict[str, SpecT]:
+        """List the specs by name: built-in ones, then those of all plugins."""
+        return {spec.name: spec for spec in self.made()}
+
+    def forget(self) -> None:
+        """Call the plugins anew when specs are next needed."""
+        self._made = None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kornia_ditf.matchers.base import MatcherSpec
     from kornia_ditf.registry.loggers import LoggerSpec
     from kornia_ditf.treatments import TreatmentSpec
+    from kornia_ditf.upsamplers import UpsamplerSpec
 
 PROJECT = "kornia_ditf"
 API = 1
@@ -47,6 +48,12 @@ def register_datasets() -> Iterable[DatasetSpec]:
 @hookspec
 def register_treatments() -> Iterable[TreatmentSpec]:
     """Return the steps that this plugin adds to those of which treatments are composed."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_upsamplers() -> Iterable[UpsamplerSpec]:
+    """Return the upsamplers of descriptor maps that this plugin adds."""
     raise NotImplementedError
 
 

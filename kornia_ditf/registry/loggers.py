@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
-from threading import Lock
 from typing import Any, TypeAlias
 
 from kornia_ditf.errors import DiTFError, InvalidArgumentError, MissingExtraError, PluginError
-from kornia_ditf.registry.catalogue import Catalogue
-from kornia_ditf.registry.plugins import describe_error, installed_plugins
+from kornia_ditf.registry.catalogue import LateCatalogue
+from kornia_ditf.registry.plugins import describe_error
 from kornia_ditf.utils.checks import check_spec, did_you_mean
 
 
@@ -93,17 +92,7 @@ _SPECS = (
         name="mlflow", load=partial(_load, "mlflow", _log_to_mlflow), source="https://mlflow.org"
     ),
 )
-_MAKING = Lock()
-
-
-@cache
-def _make_catalogue() -> Catalogue[LoggerSpec]:
-    return Catalogue(_SPECS, installed_plugins(), {"register_loggers": LoggerSpec})
-
-
-def forget_loggers() -> None:
-    """Ask the plugins anew when a tracker is next looked up."""
-    _make_catalogue.cache_clear()
+CATALOGUE = LateCatalogue(_SPECS, {"register_loggers": LoggerSpec})
 
 
 def list_loggers() -> dict[str, LoggerSpec]:
@@ -113,8 +102,7 @@ def list_loggers() -> dict[str, LoggerSpec]:
         >>> list(list_loggers())[:3]
         ['trackio', 'wandb', 'mlflow']
     """
-    with _MAKING:
-        return {spec.name: spec for spec in _make_catalogue()}
+    return CATALOGUE.specs()
 
 
 def load_logger(name: str) -> Logger:

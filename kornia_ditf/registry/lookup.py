@@ -11,9 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
-from functools import cache
 from pathlib import Path
-from threading import Lock
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -41,8 +39,8 @@ from kornia_ditf.loading.weight_file import as_file
 from kornia_ditf.matching.joint import PCA, check_pca
 from kornia_ditf.projection.descriptor import ProjectedDescriptor
 from kornia_ditf.projection.stored import Projection
-from kornia_ditf.registry import hookspecs
-from kornia_ditf.registry.catalogue import KINDS, AnySpec, Catalogue
+from kornia_ditf.registry import hookspecs, loggers, treatments, upsamplers
+from kornia_ditf.registry.catalogue import KINDS, AnySpec, LateCatalogue
 from kornia_ditf.registry.families import (
     check_fits,
     describe_checkpoint,
@@ -51,12 +49,14 @@ from kornia_ditf.registry.families import (
     file_options,
 )
 from kornia_ditf.registry.fusions import describe_fusion, fusion_spec
-from kornia_ditf.registry.loggers import forget_loggers, list_loggers
 from kornia_ditf.registry.options import known_options, no_such_option, passed_options
 from kornia_ditf.registry.plugins import Plugin, describe_error, installed_plugins
-from kornia_ditf.registry.treatments import forget_treatments, list_treatments, read_config
+from kornia_ditf.registry.treatments import read_config
+from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.tiled import TiledDescriptor
+from kornia_ditf.upsamplers import UpsampledDescriptor
 from kornia_ditf.utils.checks import did_you_mean, read_dtype
+from kornia_ditf.utils.provenance import installed_instead
 
 DEFAULT_BACKBONE = "nano"
 
@@ -125,7 +125,9 @@ def list_descriptors() -> dict[str, Spec]:
         160
     """
     return {
-        spec.name: spec for spec in _catalogue() if isinstance(spec, BackboneSpec | DescriptorSpec)
+        spec.name: spec
+        for spec in _CATALOGUE.made()
+        if isinstance(spec, BackboneSpec | DescriptorSpec)
     }
 
 
@@ -157,6 +159,7 @@ def create_descriptor(
     *,
     source: str | Path | Any = None,
     tiles: int = 1,
+    upsample: Any = None,
     pca: PCA | None = None,
     projection: Projection | str | Path | None = None,
     **options: Any,
@@ -173,6 +176,8 @@ def create_descriptor(
             or a model in memory.
         tiles: describe images in tiles, at so many times the preset's longest side; see
             `TiledDescriptor`.
+        upsample: give maps on a finer grid: `"bilinear(4)"`, `"joint_bilateral(2px)"` or another
+            upsampler (see `parse_upsampler`), an `Upsampler`, or a module such as AnyUp's.
         pca: joint PCA with which `match_images` and matchers reduce pairs, see `joint_pca`; None
             takes the preset's, which is 0 (none) but for some fusions.
         projection: reduce the channels by this projection, or the file of one; see
@@ -203,10 +208,11 @@ def create_descriptor(
                 "give a model in memory alone, or a preset's name with source=the model"
             )
         name, source = "", take_apart(name)
-        spec: Spec = describe_loaded(source, _catalogue())
+        spec: Spec = describe_loaded(source, _CATALOGUE.made())
     else:
         spec = find_descriptor(name, **hub_options(options))
     place = None if source is None else _check_source(source)
+    upsampler = find_upsampler(upsample)  # before anything is loaded
     descriptor: DenseDescriptor
     if isinstance(spec, BackboneSpec):
         descriptor = _create_ditf(spec, place, options)
@@ -222,7 +228,7 @@ def create_descriptor(
     if projection is not None:
         descriptor = ProjectedDescriptor(descriptor, projection)
         descriptor.pca = check_pca(pca or 0)
-    return descriptor
+    return descriptor if upsampler is None else UpsampledDescriptor(descriptor, upsampler)
 
 
 def create_ditf(
@@ -292,10 +298,16 @@ def load_spec(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
     taken = set() if isinstance(spec, DatasetSpec) else set(known_options(load))
     if isinstance(spec, BackboneSpec):
         taken |= {each.name for each in fields(DiTFConfig)}
+        installed = installed_instead(spec.needs)
+        if installed is not None:
+            raise MissingExtraError(
+                f"{spec.name} needs {spec.needs}, and {installed} is installed; pip install -U "
+                f"'{spec.needs}'"
+            )
     passed = passed_options(spec)
     if passed is not None:
         taken |= passed[0]
-    origin = _catalogue().origin(spec.load)
+    origin = _CATALOGUE.made().origin(spec.load)
     built_in = origin == hookspecs.PROJECT
     try:
         with nullcontext() if built_in else redirect_stdout(sys.stderr):
@@ -315,12 +327,12 @@ def load_spec(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
 
 def _find(name: str | Path) -> AnySpec | None:
     # A path or a hub id is no name, so that no plugin need be asked for it.
-    return None if "/" in str(name) else _catalogue().get(str(name))
+    return None if "/" in str(name) else _CATALOGUE.made().get(str(name))
 
 
 def list_specs_of(kind: type[OfKind]) -> Iterator[OfKind]:
     """Go through the specs of a kind, built-in ones first; a plugin is asked in its turn."""
-    return (spec for spec in _catalogue() if isinstance(spec, kind))
+    return (spec for spec in _CATALOGUE.made() if isinstance(spec, kind))
 
 
 def find_spec_of(name: str, kind: type[OfKind]) -> OfKind | None:
@@ -338,20 +350,16 @@ def _check_made(spec: Spec, made: Any, kind: type) -> Any:
     return made
 
 
-def _catalogue() -> Catalogue[AnySpec]:
-    with _MAKING:  # two threads must not make two, of which each would call half of the plugins
-        return _make_catalogue()
-
-
-_MAKING = Lock()
-
-
-@cache
-def _make_catalogue() -> Catalogue[AnySpec]:
-    fusions = (fusion_spec(fusion, _create_part) for fusion in FUSIONS)
-    return Catalogue(
-        (*backbones.SPECS, *fusions, *datasets.SPECS, *matchers.SPECS), installed_plugins(), KINDS
-    )
+_CATALOGUE: LateCatalogue[AnySpec] = LateCatalogue(
+    (
+        *backbones.SPECS,
+        *(fusion_spec(fusion, _create_part) for fusion in FUSIONS),
+        *datasets.SPECS,
+        *matchers.SPECS,
+    ),
+    KINDS,
+)
+_CATALOGUES = (_CATALOGUE, treatments.CATALOGUE, upsamplers.CATALOGUE, loggers.CATALOGUE)
 
 
 def ask_plugins() -> tuple[Plugin, ...]:
@@ -360,15 +368,13 @@ def ask_plugins() -> tuple[Plugin, ...]:
     Example:
         >>> broken = [plugin.name for plugin in ask_plugins() if plugin.state == "left out"]
     """
-    list(_catalogue())
-    list_treatments()
-    list_loggers()
+    for each in _CATALOGUES:
+        each.specs()
     return installed_plugins()
 
 
 def forget_plugins() -> None:
     """Find and call the plugins anew when they are next needed, as after an installation."""
     installed_plugins.cache_clear()
-    _make_catalogue.cache_clear()
-    forget_treatments()
-    forget_loggers()
+    for each in _CATALOGUES:
+        each.forget()

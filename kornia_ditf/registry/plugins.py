@@ -31,7 +31,7 @@ SELECTION = "KORNIA_DITF_PLUGINS"
 SECONDS = "KORNIA_DITF_PLUGIN_SECONDS"
 HOOKS = (
     *("register_backbones", "register_descriptors", "register_datasets", "register_matchers"),
-    *("register_treatments", "register_loggers", "register_commands"),
+    *("register_treatments", "register_upsamplers", "register_loggers", "register_commands"),
 )
 
 _DEFAULT_SECONDS = 10.0

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from threading import Lock
 from typing import Any
 
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.config import DiTFConfig
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.registry.catalogue import TREATMENT_KINDS, Catalogue
-from kornia_ditf.registry.plugins import installed_plugins
+from kornia_ditf.registry.catalogue import LateCatalogue
 from kornia_ditf.treatments import STEPS, Treatment, TreatmentSpec, parse_treatment
 
-_MAKING = Lock()
-
-
-@cache
-def _make_catalogue() -> Catalogue[TreatmentSpec]:
-    return Catalogue(STEPS, installed_plugins(), TREATMENT_KINDS)
-
-
-def forget_treatments() -> None:
-    """Ask the plugins anew when a step is next looked up."""
-    _make_catalogue.cache_clear()
+CATALOGUE = LateCatalogue(STEPS, {"register_treatments": TreatmentSpec})
 
 
 def list_treatments() -> dict[str, TreatmentSpec]:
@@ -34,8 +21,7 @@ def list_treatments() -> dict[str, TreatmentSpec]:
         >>> list(list_treatments())[:3]
         ['adaln', 'discard', 'layernorm']
     """
-    with _MAKING:
-        return {spec.name: spec for spec in _make_catalogue()}
+    return CATALOGUE.specs()
 
 
 def find_treatment(text: str) -> Treatment:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.matching.views import similarity_at
 from kornia_ditf.preprocess import ImageLike, as_image
-from kornia_ditf.search.views import similarity_at
 from kornia_ditf.types import Matches
 from kornia_ditf.utils.checks import check_integer
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.matching.joint import PCA, reduce_pair
 from kornia_ditf.matching.refinement import refine
-from kornia_ditf.search.views import View
+from kornia_ditf.matching.views import View
 from kornia_ditf.types import DescriptorMap, Matches
 from kornia_ditf.utils.checks import check_integer
 
@@ -118,7 +118,7 @@ class _Parts:
             left, top = starts
             cut = self.view.image[:, :, top : top + self.part, left : left + self.part]
             described: DescriptorMap = self.descriptor(cut, self.prompt)
-            corner = torch.tensor([float(left), float(top)])
+            corner = torch.tensor([float(left), float(top)], device="cpu")
             self._kept[x, y] = corner, described
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
@@ -133,7 +133,7 @@ def _nearest_around(
     queries = map_a.at(matches.points_a[None])[0]
     height, width = map_b.frame.image_size
     pitch = max(height / map_b.grid[0], width / map_b.grid[1])
-    steps = torch.arange(-round(reach / pitch), round(reach / pitch) + 1) * pitch
+    steps = torch.arange(-round(reach / pitch), round(reach / pitch) + 1, device="cpu") * pitch
     offsets = torch.cartesian_prod(steps, steps).to(matches.points_b)
     limit = matches.points_b.new_tensor([width - 1, height - 1])
     points, scores = [], []
@@ -144,6 +144,6 @@ def _nearest_around(
         read = map_b.at(places.view(1, -1, 2))[0].view(*places.shape[:2], -1)
         cosines = F.cosine_similarity(read, query[:, None], dim=2)
         best = cosines.argmax(1)
-        points.append(places[torch.arange(len(best)), best])
+        points.append(places[torch.arange(len(best), device=best.device), best])
         scores.append(cosines.amax(1))
     return Matches(matches.points_a, torch.cat(points), torch.cat(scores))

@@ -14,9 +14,9 @@ from torch import Tensor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import check_integer, did_you_mean
+from kornia_ditf.utils.sources import IMAGE_SUFFIXES, images_below
 
 KINDS = ("all", "sequential", "retrieval")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".avif")
 
 
 def list_images(folder: Path) -> list[str]:
@@ -27,12 +27,7 @@ def list_images(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise InvalidArgumentError(f"there is no folder {folder}")
-    found = sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    )
-    names = [name for name in found if not any(part[0] == "." for part in name.split("/"))]
+    names = images_below(folder)
     if len(names) < 2:
         raise InvalidArgumentError(
             f"{folder} must hold at least two images to match, got {len(names)} "

@@ -88,7 +88,7 @@ def capture_gates(
     """
     _locate(transformer, streams, block)
     if not block:
-        return torch.empty(0, 0)
+        return torch.empty(0, 0, device="cpu")
     recorders = _record(transformer, streams, range(block), inputs, grid=grid, gates=True)
     return torch.cat([recorder.gates() for recorder in recorders.values()])
 
@@ -205,7 +205,7 @@ class _Recorder:
     def gates(self) -> Tensor:
         if self.read_gates is not None:
             return self.read_gates
-        return torch.empty(0, self.tap().x.shape[-1])  # the family has none
+        return torch.empty(0, self.tap().x.shape[-1], device="cpu")  # the family has none
 
     def _capture(self, attended: Tensor) -> Tap:
         if self.x is None:

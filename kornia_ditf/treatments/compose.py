@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from kornia_ditf.treatments.spec import Number, Step, Treatment, TreatmentSpec
 from kornia_ditf.treatments.steps import STEPS
 from kornia_ditf.types import DescriptorMap, Discarded, Frame, Tap
 from kornia_ditf.utils.checks import did_you_mean
+
+Run = Callable[[Tap, Sequence[Any]], Tensor]
 
 _NAMED: Mapping[str, tuple[str, ...]] = {
     "raw": (),
@@ -111,6 +114,8 @@ def apply_treatment(
     treatment: str,
     channels: Sequence[int] | Tensor = (),
     learned: Mapping[int, Tensor] | None = None,
+    *,
+    compiled: Callable[[Run], Run] | None = None,
 ) -> Tensor:
     """Turn a tap into descriptor tokens.
 
@@ -119,6 +124,7 @@ def apply_treatment(
         treatment: see `parse_treatment`.
         channels: the massive channels; or those of each image, bool, shape (B, D), for `discard`.
         learned: what `learn_from_blank` returned, for treatments with steps that learn.
+        compiled: compiles the function that runs the steps; None runs them one by one.
 
     Returns:
         tokens, shape (B, N, D).
@@ -126,8 +132,27 @@ def apply_treatment(
     Raises:
         InvalidArgumentError: no such treatment, or a channel out of range.
     """
-    for index, step in enumerate(parse_treatment(treatment).steps):
-        tap = step(tap, channels, (learned or {}).get(index))
+    run = run_steps if compiled is None else compiled(run_steps)
+    return run(tap, bind_steps(tap, treatment, channels, learned))
+
+
+def bind_steps(
+    tap: Tap,
+    treatment: str,
+    channels: Sequence[int] | Tensor = (),
+    learned: Mapping[int, Tensor] | None = None,
+) -> list[Any]:
+    """Return a treatment's functions with their arguments; as `apply_treatment` takes them."""
+    return [
+        (step.spec.apply, step.numbers, step.options(tap, channels, (learned or {}).get(index)))
+        for index, step in enumerate(parse_treatment(treatment).steps)
+    ]
+
+
+def run_steps(tap: Tap, steps: Sequence[Any]) -> Tensor:
+    """Run what `bind_steps` returned one after another."""
+    for function, numbers, options in steps:
+        tap = function(tap, *numbers, **options)
     return tap.x
 
 
@@ -138,6 +163,8 @@ def describe_tap(
     channels: Sequence[int] | Tensor = (),
     discarded: tuple[Discarded, ...] = (),
     learned: Mapping[int, Tensor] | None = None,
+    *,
+    compiled: Callable[[Run], Run] | None = None,
 ) -> DescriptorMap:
     """Turn a tap into a descriptor map, the last steps of the chain.
 
@@ -148,11 +175,12 @@ def describe_tap(
         channels: as for `apply_treatment`.
         discarded: what the map says was discarded from each image.
         learned: what `learn_from_blank` returned, for treatments with steps that learn.
+        compiled: as for `apply_treatment`.
 
     Raises:
         InvalidArgumentError: no such treatment, or a channel out of range.
     """
-    tokens = apply_treatment(tap, treatment, channels, learned)
+    tokens = apply_treatment(tap, treatment, channels, learned, compiled=compiled)
     data = tokens.transpose(1, 2).reshape(len(tokens), -1, *tap.grid)
     return DescriptorMap(data, frame, discarded)
 

@@ -85,6 +85,16 @@ class Step:
         return parameter is not None and parameter.kind is parameter.KEYWORD_ONLY
 
     def __call__(self, tap: Tap, channels: Sequence[int] | Tensor, learned: Tensor | None) -> Tap:
+        return self.spec.apply(tap, *self.numbers, **self.options(tap, channels, learned))
+
+    def options(
+        self, tap: Tap, channels: Sequence[int] | Tensor, learned: Tensor | None
+    ) -> dict[str, Any]:
+        """Return what the step's function takes besides the tap and the numbers.
+
+        Raises:
+            InvalidArgumentError: the step learns, and `learned` is None.
+        """
         options: dict[str, Any] = {"channels": channels} if self.wants("channels") else {}
         if self.wants("learned"):
             if learned is None:
@@ -93,7 +103,7 @@ class Step:
                     "what learn_from_blank returned as learned=..."
                 )
             options["learned"] = learned.to(tap.x)
-        return self.spec.apply(tap, *self.numbers, **options)
+        return options
 
 
 class Treatment(str):

@@ -133,7 +133,7 @@ class DescriptorMap:
                 rows = range(len(self))[index]
                 chosen = [rows] if isinstance(rows, int) else list(rows)
             else:
-                chosen = torch.arange(len(self))[index].reshape(-1).tolist()
+                chosen = torch.arange(len(self), device="cpu")[index].reshape(-1).tolist()
         except IndexError as error:
             raise IndexError(f"image {index} of a batch of {len(self)}") from error
         discarded = tuple(self.discarded[row] for row in chosen) if self.discarded else ()
@@ -296,8 +296,10 @@ class DescriptorMap:
         """Return each token's centre (x, y) in image pixels, shape (rows * columns, 2)."""
         rows, columns = self.grid
         height, width = self.frame.image_size
-        y = (torch.arange(rows, dtype=torch.float64) + 0.5) * (height / rows) - 0.5
-        x = (torch.arange(columns, dtype=torch.float64) + 0.5) * (width / columns) - 0.5
+        y = (torch.arange(rows, dtype=torch.float64, device="cpu") + 0.5) * (height / rows) - 0.5
+        x = (torch.arange(columns, dtype=torch.float64, device="cpu") + 0.5) * (
+            width / columns
+        ) - 0.5
         grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
         return torch.stack([grid_x.flatten(), grid_y.flatten()], -1).float().to(self.data.device)
 
@@ -335,9 +337,14 @@ class DescriptorMap:
         return unit_length(sampled.squeeze(3).transpose(1, 2))
 
 
-def read_map(path: str | Path, block: int | None = None) -> tuple[DescriptorMap, dict[str, Any]]:
-    """Read a map and all that its file says of it; arguments and errors as `DescriptorMap.load`."""
-    stored, about = read_sealed(path)
+def read_map(
+    path: str | Path, block: int | None = None, content: bytes | None = None
+) -> tuple[DescriptorMap, dict[str, Any]]:
+    """Read a map and all that its file says of it; arguments and errors as `DescriptorMap.load`.
+
+    Where the content is given, nothing is read, and the path only names it.
+    """
+    stored, about = read_sealed(path, content)
     try:
         tensors = decode(stored)
     except KeyError as error:

@@ -73,7 +73,9 @@ class Matches:
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Matches:
         """Take some of the K matches, by numbers or a mask; one index gives one match (K = 1)."""
-        chosen = torch.arange(len(self))[index.cpu() if isinstance(index, Tensor) else index]
+        chosen = torch.arange(len(self), device="cpu")[
+            index.cpu() if isinstance(index, Tensor) else index
+        ]
         rows = chosen.reshape(-1).to(self.scores.device)
         return Matches(
             self.points_a.index_select(-2, rows),

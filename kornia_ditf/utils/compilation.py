@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
 from kornia_ditf.errors import CompilationWarning, DiTFError
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 Result = TypeVar("Result")
 
 
@@ -23,9 +24,23 @@ class CompiledModules:
     """
 
     def __init__(self, modules: Sequence[nn.Module], backend: str = "inductor") -> None:
-        self.modules = list(modules)
+        self.modules, self.backend = list(modules), backend
+        self._functions: dict[Any, Any] = {}
         for module in self.modules:
             module.compile(backend=backend)
+
+    def function(self, plain: Function) -> Function:
+        """Return a function compiled as the modules are; as it is where none is compiled."""
+        if not self.modules:
+            return plain
+        if plain not in self._functions:
+            self._functions[plain] = torch.compile(plain, backend=self.backend)
+        fast = self._functions[plain]
+
+        def call(*arguments: Any) -> Any:
+            return self.run(lambda: (fast if self.modules else plain)(*arguments))
+
+        return cast(Function, call)
 
     def run(self, forward: Callable[[], Result]) -> Result:
         """Call a forward that runs the modules, and again without compilation if it fails.

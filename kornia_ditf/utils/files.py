@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from errno import EDQUOT, EFBIG, EIO, ENOSPC, EROFS
@@ -118,27 +119,44 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     `safetensors.torch.save_file` orders metadata at random, and makes a private temporary file
     of its own, which stays when the process is killed.
     """
+    with path.open("wb") as file:
+        file.writelines(_pack(tensors, metadata))
+
+
+def _pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes, memoryview]:
+    """Return the header of a safetensors file, and what follows it."""
     from safetensors.torch import save
 
     content = memoryview(save(dict(tensors), dict(metadata)))
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(bytes(content[8:end])), sort_keys=True).encode()
     header += b" " * (-len(header) % 8)
-    with path.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little"))
-        file.write(header)
-        file.write(content[end:])
+    return len(header).to_bytes(8, "little") + header, content[end:]
 
 
 def save_sealed(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write tensors and JSON values about them, with a digest of both; see `read_sealed`."""
+    save_tensors(path, tensors, _seal(tensors, about))
+
+
+def pack_sealed(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
+    """Return the content of the file that `save_sealed` writes."""
+    return b"".join(_pack(tensors, _seal(tensors, about)))
+
+
+def _seal(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> dict[str, str]:
     values = {name: json.dumps(value) for name, value in about.items()}
-    values["sha256"] = json.dumps(_digest(tensors, values))
-    save_tensors(path, tensors, values)
+    return {**values, "sha256": json.dumps(_digest(tensors, values))}
 
 
-def read_sealed(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_sealed(
+    path: str | Path, content: bytes | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_sealed` wrote: the tensors, on the CPU, and the values about them.
+
+    Args:
+        path: the file.
+        content: what `pack_sealed` returned, where that lies elsewhere; errors name the path.
 
     Raises:
         InvalidArgumentError: there is no such file.
@@ -149,7 +167,7 @@ def read_sealed(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     path = Path(path)
     try:
-        content = path.read_bytes()
+        content = path.read_bytes() if content is None else content
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         values: dict[str, str] = header.get("__metadata__", {})
@@ -161,6 +179,20 @@ def read_sealed(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InvalidArgumentError(f"there is no file {path}") from error
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise DamagedFileError(path, " ".join(str(error).split())) from error
+
+
+def tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
+    """Go through the members of a tar that is not compressed, in order.
+
+    Raises:
+        tarfile.TarError: it is no such file; or it is cut short, once its members are through.
+        OSError: it cannot be read.
+    """
+    with tarfile.open(path, "r:") as tar, path.open("rb") as file:
+        yield from tar
+        file.seek(tar.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("it is cut short")
 
 
 def _digest(tensors: Mapping[str, Tensor], values: Mapping[str, str]) -> str:

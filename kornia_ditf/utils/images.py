@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from kornia_ditf.errors import DiTFError, ImageError, MissingExtraError
 from kornia_ditf.utils.isolation import quiet
+from kornia_ditf.utils.jpeg import count_scans
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,9 +37,6 @@ _EXPECTED = "a JPEG, PNG, TIFF, WebP, BMP, GIF, PPM, AVIF, JPEG 2000 or HEIC ima
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_METADATA = (b"IHDR", b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 _END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
-# Among coded pixels stand stuffed zeros and restart markers.
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
-_START_OF_SCAN, _END_OF_IMAGE, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _FEATURES = {"AVIF": "avif", "JPEG2000": "jpg_2000"}
 _OTHER_FORMATS = {
@@ -88,8 +85,19 @@ def read_image(path: str | os.PathLike[str], *, upright: bool = True) -> Tensor:
             several pages, or larger than `MAX_PIXELS`; the size is read before any pixel.
         MissingExtraError: it is a HEIC image and pillow-heif is not installed.
     """
-    path = Path(path)
-    with _opened(path) as stream:
+    return decode_image(read_bytes(path), path, upright=upright)
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Read an image file undecoded, with the errors of `read_image`."""
+    with _opened(Path(path)) as stream:
+        return stream.read()
+
+
+def decode_image(content: bytes, name: str | os.PathLike[str], *, upright: bool = True) -> Tensor:
+    """Decode the content of an image file, which errors call `name`, as `read_image` does."""
+    path, stream = Path(name), BytesIO(content)
+    with _as_image_error(path):
         image = _open(path, stream)
         _check(image, stream)
         orientation, stored = _orientation(image, stream), _stored_size(image)
@@ -99,7 +107,7 @@ def read_image(path: str | os.PathLike[str], *, upright: bool = True) -> Tensor:
             turned = turned and _ORIENTATION in image.tag_v2  # type: ignore[attr-defined]
             image.load()  # Pillow reduces 16 bits to 8, but notices damage that OpenCV does not.
             image.close()
-            strips, size = _deep_strips(path)
+            strips, size = _deep_strips(content)
         else:
             if image.format in ("WEBP", "AVIF"):
                 image = image.copy()  # without the decoder and its buffers
@@ -203,10 +211,10 @@ def _strips(image: Image.Image) -> Iterator[Pixels]:
     )
 
 
-def _deep_strips(path: Path) -> tuple[Iterator[Pixels], tuple[int, ...]]:
+def _deep_strips(content: bytes) -> tuple[Iterator[Pixels], tuple[int, ...]]:
     import cv2
 
-    array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if array is None or array.dtype != np.uint16 or array.ndim != 3:
         raise _UnreadableError("16-bit files of its kind are not supported; save it as a PNG")
     order = [2, 1, 0, *range(3, array.shape[2])]
@@ -229,8 +237,6 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             raise _UnreadableError("there is no such file")
         if not path.is_file():
             raise _UnreadableError("it is not a regular file")
-        if path.stat().st_size == 0:
-            raise _UnreadableError(f"the file is empty, expected {_EXPECTED}")
         with path.open("rb") as stream:
             yield stream
 
@@ -240,6 +246,8 @@ def _open(path: Path, stream: IO[bytes]) -> Image.Image:
 
     head = stream.read(64)
     stream.seek(0)
+    if not head:
+        raise _UnreadableError(f"the file is empty, expected {_EXPECTED}")
     kind = _container(head)
     if kind == "HEIC":
         try:
@@ -326,7 +334,10 @@ def _check(image: Image.Image, stream: IO[bytes]) -> None:
         stream.seek(0)
         whole = _END_OF_PNG in stream.read()
     elif image.format in ("JPEG", "MPO"):
-        whole = _has_end_of_jpeg(stream.read())
+        scans = count_scans(stream.read())
+        if scans > _MAX_SCANS:
+            raise _UnreadableError(f"it has more than {_MAX_SCANS} scans; save it anew")
+        whole = scans > 0
     elif image.format == "JPEG2000":
         content = stream.read()
         whole = content.find(b"\xff\xd9", content.find(b"\xff\x4f\xff\x51")) >= 0
@@ -339,26 +350,6 @@ def _check(image: Image.Image, stream: IO[bytes]) -> None:
             raise _UnreadableError("its tiles are much larger than the image; save it anew")
     if not whole:
         raise _UnreadableError("the image is cut short; get the file anew")
-
-
-def _has_end_of_jpeg(content: bytes) -> bool:
-    """Walk through the segments, over previews in the header, to the end of the coded pixels.
-
-    Stray bytes between segments are passed over, as Pillow and libjpeg do.
-    """
-    position, scans = 2, 0
-    while found := _JPEG_MARKER.search(content, position):
-        position, marker = found.end(), found[1][0]
-        if marker == _END_OF_IMAGE:
-            return scans > 0
-        if marker in _WITHOUT_LENGTH:
-            continue
-        if marker == _START_OF_SCAN:
-            scans += 1
-            if scans > _MAX_SCANS:
-                raise _UnreadableError(f"it has more than {_MAX_SCANS} scans; save it anew")
-        position += int.from_bytes(content[position : position + 2], "big")
-    return False
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:

@@ -108,19 +108,21 @@ class VideoDiTF(DiTF):
         """Arrange frames (T, 3, H, W) as a clip; say which latent frame holds which of them."""
         assert isinstance(self.backbone, VideoBackbone)
         ratio, latents = self.backbone.frames_per_latent, self.backbone.latents_per_token
-        numbers = torch.arange(len(frames))
+        numbers = torch.arange(len(frames), device="cpu")
         if self.every_frame:
             shown = numbers.repeat_interleave(torch.where(numbers == 0, 1, ratio * latents))
             places = numbers * latents
         else:
             places = (numbers + ratio - 1) // ratio
-            shown = torch.arange(1 + ratio * int(places[-1])).clamp(max=len(frames) - 1)
+            shown = torch.arange(1 + ratio * int(places[-1]), device="cpu").clamp(
+                max=len(frames) - 1
+            )
         return frames[shown.to(frames.device)].transpose(0, 1)[None], places
 
     def _noise(self, images: Sequence[PreparedImage], latent: Tensor) -> Tensor:
         shape = (self.config.ensemble, *latent.shape[1:])
         if not self.has_noise:
-            return torch.zeros(1).expand(1, *shape)
+            return torch.zeros(1, device="cpu").expand(1, *shape)
         seen = [image.pixels if image.exact is None else image.exact for image in images]
         clip, _ = self._clip(torch.cat(seen))
         # A clip of one frame has the noise of its image.

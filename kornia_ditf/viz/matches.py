@@ -119,7 +119,9 @@ class _Place:
         """Map points (x, y) of the image, shape (K, 2), to 1/16 px of the canvas."""
         edges = (points.detach().cpu().double() + 0.5) * self.zoom - 0.5
         # Far beyond any canvas, but within OpenCV's 32 bits.
-        moved = (edges + torch.tensor(self.corner, dtype=torch.float64)).clamp(-1e6, 1e6)
+        moved = (edges + torch.tensor(self.corner, dtype=torch.float64, device="cpu")).clamp(
+            -1e6, 1e6
+        )
         return [(x, y) for x, y in (moved * 2**_SUBPIXEL_BITS).round().long().tolist()]
 
 
@@ -171,7 +173,9 @@ def _spread(matches: Matches, size: tuple[int, ...], limit: int) -> Tensor:
     for index, cell in zip(order.tolist(), (points[order] // side).long().tolist(), strict=True):
         turn = rounds[tuple(cell)] = rounds.get(tuple(cell), -1) + 1
         ranked.append((turn, index))
-    chosen = torch.tensor([index for _, index in sorted(ranked, key=lambda item: item[0])[:limit]])
+    chosen = torch.tensor(
+        [index for _, index in sorted(ranked, key=lambda item: item[0])[:limit]], device="cpu"
+    )
     return chosen[scores[chosen].argsort(descending=True, stable=True)]
 
 

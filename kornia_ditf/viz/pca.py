@@ -69,9 +69,13 @@ def draw_pca(
     tokens = torch.cat([F.normalize(each.tokens[0].float().cpu(), dim=1) for each in images])
     if not bool(torch.isfinite(tokens).all()):
         raise InvalidArgumentError("descriptors must be finite, got NaN or infinity among them")
-    kept = _foreground(tokens, images) if foreground else torch.ones(len(tokens), dtype=torch.bool)
+    kept = (
+        _foreground(tokens, images)
+        if foreground
+        else torch.ones(len(tokens), dtype=torch.bool, device="cpu")
+    )
     values = _components(tokens, kept, 3)
-    edges = torch.tensor([_CLIPPED, 1 - _CLIPPED])
+    edges = torch.tensor([_CLIPPED, 1 - _CLIPPED], device="cpu")
     low, high = torch.quantile(values[kept], edges, dim=0)
     colours = ((values - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
     counts = [len(each.tokens[0]) for each in images]
@@ -112,7 +116,7 @@ def _components(tokens: Tensor, kept: Tensor, count: int) -> Tensor:
 
 
 def _foreground(tokens: Tensor, images: Sequence[DescriptorMap]) -> Tensor:
-    everything = torch.ones(len(tokens), dtype=torch.bool)
+    everything = torch.ones(len(tokens), dtype=torch.bool, device="cpu")
     values = _components(tokens, everything, 1)[:, 0]
     above = values > _otsu(values)
     border = torch.cat([_border(each.grid) for each in images])
@@ -122,7 +126,7 @@ def _foreground(tokens: Tensor, images: Sequence[DescriptorMap]) -> Tensor:
 
 
 def _border(grid: tuple[int, int]) -> Tensor:
-    inner = torch.zeros(max(0, grid[0] - 2), max(0, grid[1] - 2), dtype=torch.bool)
+    inner = torch.zeros(max(0, grid[0] - 2), max(0, grid[1] - 2), dtype=torch.bool, device="cpu")
     return F.pad(inner, (1, 1, 1, 1), value=True)[: grid[0], : grid[1]].flatten()
 
 

@@ -258,3 +258,19 @@ def test_a_disk_that_is_full_ends_the_command_at_once(
     result = run("extract", *images, "-b", model, *SMALL, "--out", tmp_path / "out")
     assert result.exit_code == 5 and "No space left" in result.stderr
     assert result.stderr.count("\n") == 1 and not list((tmp_path / "out").iterdir())
+
+
+def test_upsampled_descriptors_are_stored_and_others_of_another_grid_are_kept(
+    run: Run, run_json: RunJson, images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    settings = (images[0], "-b", model, *SMALL, "--out", tmp_path)
+    done = run_json("extract", *settings, "--upsample", "joint_bilateral(2)")
+    assert done["upsample"] == "joint_bilateral(2, 0.3)" and done["massive_channels"] != {}
+    about = metadata(tmp_path / "a.safetensors")
+    assert about["grid"] == [18, 24] and about["upsample"] == done["upsample"]
+    again = run("extract", *settings)
+    assert again.exit_code and "made with other settings (upsample)" in again.stderr
+    twice = run("extract", *settings, "--upsample", "bilinear", "--block", 1, "--block", 2)
+    assert "--upsample describes one block" in twice.stderr
+    wrong = run("match", images[0], images[1], "--upsample", "bilinaer(2)")
+    assert "did you mean 'bilinear'" in wrong.stderr

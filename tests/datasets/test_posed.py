@@ -96,8 +96,38 @@ def test_turned_images_are_turned_upright_with_camera_and_pose(
     ],
 )
 def test_a_malformed_line_is_named(folder: Path, line: str, told: str) -> None:
-    (folder / "pairs_with_gt.txt").write_text(line)
+    (folder / "pairs_with_gt.txt").write_text(f"# a comment\n\n{line}")
+    told = told if "lists" in told else f"line 3: .*{told}"
     with pytest.raises(DatasetError, match=told):
+        load_dataset("posed-pairs", folder)
+
+
+def test_a_missing_image_is_named_with_its_line(folder: Path) -> None:
+    text = words(("scene/a.png", "scene/c.png"), K0, K1, POSE)
+    (folder / "pairs_with_gt.txt").write_text(f"# a comment\n{text}\n")
+    with pytest.raises(DatasetError, match=r"c\.png.*pairs_with_gt.txt names it, line 2"):
+        load_dataset("posed-pairs", folder)[0]
+
+
+def test_loftrs_list_of_scannet_is_read_and_pickles_are_not(folder: Path) -> None:
+    place = folder / "scene0707_00" / "color"
+    place.mkdir(parents=True)
+    for name, file in (("15.jpg", "a.png"), ("585.jpg", "b.png")):
+        Image.open(folder / "scene" / file).save(place / name)
+    names, poses = np.array([[707, 0, 15, 585]]), POSE[None, :3].reshape(1, 12)
+    np.savez(folder / "test.npz", name=names, rel_pose=poses)
+    np.savez(folder / "intrinsics.npz", scene0707_00=np.array(K0))
+    (pair,) = load_dataset("posed-pairs", folder)
+    assert np.array_equal(pair.pose.numpy(), POSE) and pair.camera_b.tolist() == K0
+    assert pair.image_b == place / "585.jpg"
+    np.savez(folder / "test.npz", name=names[:, :3], rel_pose=poses)
+    with pytest.raises(DatasetError, match=r"got \(1, 3\) and \(1, 12\)"):
+        load_dataset("posed-pairs", folder)
+    np.savez(folder / "test.npz", image_paths=np.array([None, "a"], dtype=object))
+    with pytest.raises(DatasetError, match=r"Python objects \(image_paths\).*docs/datasets.md"):
+        load_dataset("posed-pairs", folder)
+    (folder / "test.npz").write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises(DatasetError, match="cannot be read as npz"):
         load_dataset("posed-pairs", folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import struct
 from pathlib import Path
@@ -202,3 +203,74 @@ def test_levels_make_a_data_set_each() -> None:
     assert opened[0].size_b == (256, 320)
     with pytest.raises(InvalidArgumentError, match=r"'datasets\[0\]\.corrupt\.level' is missing"):
         parse_study(text.replace("level:", "levels:"))
+
+
+def write_navi(root: Path, *, angle: float = 40.0) -> Path:
+    """Two views of a sphere's front, the second camera turned about the sphere's centre."""
+    scene = root / "navi_v1.5" / "ball_one" / "wild_set"
+    half = np.radians(angle) / 2
+    size, focal, away, radius = (48, 64), 70.0, 400.0, 100.0
+    views = []
+    for name, q in (("000", (1.0, 0, 0, 0)), ("001", (np.cos(half), 0, np.sin(half), 0))):
+        image(scene / "images" / f"{name}.jpg", size[::-1])
+        y, x = np.mgrid[: size[0], : size[1]]
+        rays = np.stack([(x - 31.5) / focal, (y - 23.5) / focal, np.ones(size)], 2)
+        # The nearer point of each ray on the sphere around (0, 0, away).
+        b, a = rays[..., 2] * away, (rays**2).sum(2)
+        root_of = b**2 - a * (away**2 - radius**2)
+        depth = np.where(root_of > 0, (b - np.sqrt(np.maximum(root_of, 0))) / a, np.inf)
+        (scene / "depth").mkdir(exist_ok=True)
+        values = (655350 / depth).round().astype(np.uint16)
+        Image.fromarray(values).save(scene / "depth" / f"{name}.png")
+        camera = {"q": [float(v) for v in q], "t": [0, 0, away], "focal_length": focal}
+        views.append({"filename": f"{name}.jpg", "image_size": list(size), "camera": camera})
+    (scene / "annotations.json").write_text(json.dumps(views))
+    lists = root / "navi_v1.5/custom_splits/pairwise_pixel_correspondences"
+    lists.mkdir(parents=True)
+    names = [f"ball_one/wild_set/images/{name}.jpg" for name in ("000", "001")]
+    (lists / "pairs-wild_set.txt").write_text(f"{names[0]} {names[1]} {angle}\n\n")
+    return root
+
+
+def test_points_of_navi_are_one_place_of_the_object_in_both_views(tmp_path: Path) -> None:
+    pair = load_dataset("navi", write_navi(tmp_path), points=50)[0]
+    assert (pair.category, pair.label_a, len(pair.points_a)) == (
+        "030 to 060 degrees",
+        "ball one",
+        50,
+    )
+    angle = np.radians(40)
+    turn = np.array(
+        [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
+    )
+    for place_a, place_b in zip(pair.points_a.numpy(), pair.points_b.numpy(), strict=True):
+        ray = np.array([(place_a[0] - 31.5) / 70, (place_a[1] - 23.5) / 70, 1])
+        b, a = ray[2] * 400, ray @ ray
+        on_object = ray * (b - np.sqrt(b**2 - a * (400**2 - 100**2))) / a - [0, 0, 400]
+        seen = turn @ on_object + [0, 0, 400]
+        assert np.abs(seen[:2] / seen[2] * 70 + [31.5, 23.5] - place_b).max() < 0.1
+        assert seen[2] < 400  # what is behind the sphere is not seen
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("ball_one/wild_set/annotations.json", "[]", "has no image '000.jpg'"),
+        ("ball_one/wild_set/annotations.json", "{}", "must be a list of objects"),
+        ("ball_one/wild_set/annotations.json", '[{"filename": "000.jpg"}]', "'image_size'"),
+        ("ball_one/wild_set/depth/000.png", "x", "the depth map cannot be read"),
+        ("custom_splits/pairwise_pixel_correspondences/pairs-wild_set.txt", "\na b", "line 2: "),
+        ("custom_splits/pairwise_pixel_correspondences/pairs-wild_set.txt", "a b nan", "line 1: "),
+        (
+            "custom_splits/pairwise_pixel_correspondences/pairs-wild_set.txt",
+            "../a b 3",
+            "not inside",
+        ),
+    ],
+)
+def test_a_malformed_file_of_navi_is_named(
+    tmp_path: Path, name: str, content: str, told: str
+) -> None:
+    (write_navi(tmp_path) / "navi_v1.5" / name).write_text(content)
+    with pytest.raises(DatasetError, match=told):
+        load_dataset("navi", tmp_path)[0]

@@ -33,6 +33,7 @@ from kornia_ditf.matchers import kornia_models
 from kornia_ditf.matchers.base import MatcherSpec
 from kornia_ditf.preprocess import read_image
 from kornia_ditf.registry import hookspecs, lookup, plugins
+from kornia_ditf.registry.matchers import missing_for
 
 DATA = Path("examples/data")
 
@@ -206,6 +207,8 @@ class Wrong(ImageMatcher):
         (Matches(torch.zeros(2, 2), torch.zeros(3, 2), torch.ones(2)), "shape"),
         (Matches(torch.full((2, 2), torch.nan), torch.zeros(2, 2), torch.ones(2)), "NaN"),
         (Matches(torch.zeros(2, 2), torch.zeros(2, 2), torch.full((2,), torch.nan)), "NaN"),
+        (Matches(torch.zeros(2, 2), torch.zeros(2, 2) + 1j, torch.ones(2)), "complex numbers"),
+        (Matches(torch.zeros(2, 2), torch.full((2, 2), -99.0), torch.ones(2)), r"outside.*\(-99"),
     ],
 )
 def test_answers_that_are_no_matches_are_refused(answer: Any, told: str) -> None:
@@ -232,3 +235,19 @@ def test_a_plugin_can_register_matchers(monkeypatch: pytest.MonkeyPatch) -> None
     finally:
         monkeypatch.undo()
         lookup.forget_plugins()
+
+
+def test_features_in_the_contrib_modules_of_opencv_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import cv2
+
+    monkeypatch.delattr(cv2, "AKAZE_create", raising=False)
+    monkeypatch.setattr(cv2, "xfeatures2d", SimpleNamespace(), raising=False)
+    told = missing_for(find_matcher("akaze"))
+    assert "has no AKAZE without its contrib modules: pip uninstall -y opencv-" in told
+    assert told.endswith(("opencv-contrib-python", "opencv-contrib-python-headless"))
+    monkeypatch.setattr(cv2.xfeatures2d, "AKAZE_create", cv2.ORB_create, raising=False)
+    assert missing_for(find_matcher("akaze")) == ""
+    image = torch.rand(3, 64, 96)
+    assert len(load_matcher("akaze").match(image, image).scores) > 0

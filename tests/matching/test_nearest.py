@@ -98,9 +98,22 @@ def host_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-@pytest.mark.parametrize("options", [{}, {"min_score": 0.2}, {"ratio": 0.9}])
+MASK = torch.arange(672 * 536).view(672, 536) % 5 > 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"min_score": 0.2},
+        {"ratio": 0.9},
+        {"ratio": 0.9, "radius": 10.0},
+        {"mask_a": MASK, "mask_b": MASK},
+    ],
+    ids=lambda options: "-".join(options),
+)
 def test_a_pair_of_5628_tokens_takes_few_operations_and_two_host_reads(
-    options: dict[str, float], host_reads: list[int]
+    options: dict[str, Any], host_reads: list[int]
 ) -> None:
     data = random(2, 16, 84, 67)
     a, b = (DescriptorMap(one[None], Frame((672, 536), (672, 536))) for one in data)
@@ -108,6 +121,8 @@ def test_a_pair_of_5628_tokens_takes_few_operations_and_two_host_reads(
         match(a, b, **options)
     assert operations.count <= 400
     assert operations.reads + len(host_reads) <= 2
+    if "mask_a" in options:
+        return  # of tokens there
     host_reads.clear()
     with Operations() as operations:
         mutual_nearest(a.tokens[0], b.tokens[0], **options)

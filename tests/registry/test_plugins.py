@@ -18,7 +18,7 @@ from kornia_ditf import find_backbone, hookimpl, list_backbones
 from kornia_ditf.errors import PluginWarning
 from kornia_ditf.registry import lookup as registry
 from kornia_ditf.registry import plugins
-from kornia_ditf.registry.catalogue import KINDS, TREATMENT_KINDS
+from kornia_ditf.registry.catalogue import KINDS
 
 HEADER = """
 from kornia_ditf import BackboneSpec, hookimpl
@@ -338,4 +338,5 @@ def test_every_hook_is_called() -> None:
     from kornia_ditf.registry import hookspecs
 
     assert set(plugins.HOOKS) == {name for name in vars(hookspecs) if name.startswith("register_")}
-    assert {*KINDS, *TREATMENT_KINDS, "register_loggers", "register_commands"} == set(plugins.HOOKS)
+    of_one = {"register_treatments", "register_upsamplers", "register_loggers"}
+    assert {*KINDS, *of_one, "register_commands"} == set(plugins.HOOKS)

@@ -28,5 +28,5 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
 
 def test_without_ray_its_engine_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'kornia-ditf\[study-ray\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'kornia-ditf\[ray\]'"):
         RayCluster(Setup("", "float32", {}))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import CompilationWarning, InvalidArgumentError
 from kornia_ditf.registry.lookup import create_ditf
 from kornia_ditf.utils.compilation import CompiledModules
@@ -47,6 +49,28 @@ def test_the_default_backend_gives_the_same_result() -> None:
     x = torch.rand(4, 8)
     found = CompiledModules([compiled]).run(lambda: compiled(x))
     torch.testing.assert_close(found, plain(x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("treatment", ["adaln+discard", "smooth(0.5) > adaln > whiten"])
+def test_the_treatment_is_compiled_whole_with_the_blocks(
+    treatment: str, tiny_checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"block": 1, "long_side": 64, "treatment": treatment}
+    compiled = create_ditf(tiny_checkpoint("nano"), compile="aot_eager", **options)
+    whole: list[bool] = []
+    compile_function = torch.compile
+
+    def strictly(function: Any, **given: Any) -> Any:
+        whole.append(True)
+        return compile_function(function, fullgraph=True, **given)
+
+    monkeypatch.setattr(torch, "compile", strictly)
+    for channels in ((3, 5), None):
+        config = replace(compiled.config, massive_channels=channels)
+        plain = create_ditf(tiny_checkpoint("nano"), massive_channels=channels, **options)
+        found = DiTF(compiled.backbone, config)(image()).data
+        torch.testing.assert_close(found, plain(image()).data, rtol=1e-4, atol=1e-5)
+    assert len(whole) == 1
 
 
 def test_what_cannot_be_compiled_runs_as_it_is_and_says_so_once(

@@ -10,7 +10,7 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -25,14 +25,25 @@ _DEATHS = 3
 
 
 Done = tuple[Job, Outcome]
+Follow = Callable[[Job, Outcome], Iterable[Job]]
+"""Returns the jobs that an outcome makes possible."""
+
+
+def nothing_follows(job: Job, outcome: Outcome) -> Iterable[Job]:
+    """A `Follow` of jobs that stand by themselves."""
+    return ()
 
 
 class Engine(ABC):
     """Runs jobs, in any order."""
 
     @abstractmethod
-    def outcomes(self, jobs: Iterable[Job]) -> Iterator[Done]:
+    def outcomes(self, jobs: Iterable[Job], follow: Follow = nothing_follows) -> Iterator[Done]:
         """Run jobs, and yield each with its outcome as soon as it is done.
+
+        Args:
+            jobs: taken one after another, when a worker is free.
+            follow: the jobs that it returns are run before those that wait.
 
         Raises:
             StudyError: a job's worker died again and again.
@@ -48,8 +59,12 @@ class Local(Engine):
     def __init__(self, setup: Setup, device: str | None = None) -> None:
         self._worker = Worker(setup, device)
 
-    def outcomes(self, jobs: Iterable[Job]) -> Iterator[Done]:
-        return ((job, self._worker.do(job)) for job in jobs)
+    def outcomes(self, jobs: Iterable[Job], follow: Follow = nothing_follows) -> Iterator[Done]:
+        source, ready = iter(jobs), deque[Job]()
+        while (job := ready.popleft() if ready else next(source, None)) is not None:
+            outcome = self._worker.do(job)
+            ready.extend(follow(job, outcome))
+            yield job, outcome
 
     def close(self) -> None:
         self._worker.close()
@@ -76,10 +91,33 @@ class Pooled(Engine):
     def _restart(self, place: int) -> None:
         """Replace a dead worker."""
 
-    def outcomes(self, jobs: Iterable[Job]) -> Iterator[Done]:
+    def _begin(self, place: int) -> Any:
+        """Return a handle that is ready once a worker is; None if it may be given work at once."""
+        return None
+
+    def _began(self, place: int, answer: Any) -> None:
+        """Take what a worker that is ready answers."""
+
+    def _guilty(self, place: int) -> bool:
+        """Whether the work may be why a worker died."""
+        return True
+
+    def outcomes(self, jobs: Iterable[Job], follow: Follow = nothing_follows) -> Iterator[Done]:
         source, again = iter(jobs), deque[tuple[Job, int]]()
         running: dict[Any, tuple[int, Job, int]] = {}
-        idle = list(range(self.workers))
+        idle: list[int] = []
+        beginning: dict[Any, int] = {}
+        dead = 0
+
+        def begin(place: int) -> None:
+            handle = self._begin(place)
+            if handle is None:
+                idle.append(place)
+            else:
+                beginning[handle] = place
+
+        for place in range(self.workers):
+            begin(place)
         while True:
             while idle:
                 job, deaths = again.popleft() if again else (next(source, None), 0)
@@ -87,22 +125,37 @@ class Pooled(Engine):
                     break
                 place = idle.pop()
                 running[self._submit(place, job)] = (place, job, deaths)
-            if not running:
+            if not running and (idle or not beginning):
                 return
-            handle = self._ready(list(running))
-            place, job, deaths = running.pop(handle)
+            handle = self._ready([*running, *beginning])
             outcome = self._result(handle)
-            if outcome is None:
+            if handle in beginning:
+                place = beginning.pop(handle)
+                if outcome is not None:
+                    idle.append(place)
+                    self._began(place, outcome)
+                    continue
+                dead += 1
+                if dead == _DEATHS * self.workers:
+                    raise StudyError(f"{dead} workers died before they were given any work")
                 self._restart(place)
-                if deaths + 1 == _DEATHS:
-                    raise StudyError(
-                        f"{_DEATHS} workers died of one piece of work ({_describe(job)}); memory "
-                        "may not suffice: use fewer workers, or a smaller model or long_side"
-                    )
-                again.append((job, deaths + 1))
-            idle.append(place)
+                begin(place)
+                continue
+            place, job, deaths = running.pop(handle)
             if outcome is not None:
+                idle.append(place)
+                again.extend((each, 0) for each in follow(job, outcome))
                 yield job, outcome
+                continue
+            deaths += self._guilty(place)
+            self._restart(place)
+            begin(place)
+            if deaths == _DEATHS:
+                raise StudyError(
+                    f"{_DEATHS} workers died of one piece of work ({_describe(job)}); memory "
+                    "may not suffice: use fewer workers, or a smaller model or long_side"
+                )
+            again.append((job, deaths))
 
 
 _own: Worker | None = None

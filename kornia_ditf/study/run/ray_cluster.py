@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from typing import Any
 
-from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
 from kornia_ditf.study.define.jobs import Job, Outcome, Setup
 from kornia_ditf.study.run.engines import Pooled
 from kornia_ditf.study.run.worker import Worker
+from kornia_ditf.utils.cluster import on_cluster
+
+_STORE_BYTES = 100 * 2**20  # jobs and outcomes are small; maps never pass through it
 
 
 class RayCluster(Pooled):
     """Runs jobs on actors of a Ray cluster, whose nodes share the study's folder.
 
+    An actor is given work once it runs, so a cluster may grow up to `workers` while the study does,
+    and lose nodes; work that was lost with a node is done again, however often that happens.
+
     Args:
         setup: of the workers.
         address: of the cluster; None starts one on this machine.
-        workers: number of actors.
+        workers: number of actors, at most.
         cpus: of each actor; fractions are well on small machines, where whole ones starve.
         gpus: of each actor.
 
@@ -39,32 +42,14 @@ class RayCluster(Pooled):
         cpus: float = 0.5,
         gpus: float = 0.0,
     ) -> None:
-        # Ray would call home, and warn of a default that will change.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        try:
-            self._ray: Any = import_module("ray")
-        except ImportError as error:
-            raise MissingExtraError(
-                "--engine ray needs ray; type `pip install 'kornia-ditf[study-ray]'`"
-            ) from error
+        self._opened = ExitStack()
+        self._ray: Any = self._opened.enter_context(on_cluster(address, store_bytes=_STORE_BYTES))
         self.workers = workers
-        self._started = not self._ray.is_initialized()
-        if self._started:
-            here: Any = {} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}
-            try:
-                self._ray.init(
-                    address or "local", log_to_driver=False, logging_level=logging.ERROR, **here
-                )
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise InvalidArgumentError(
-                    f"there is no Ray cluster at {address!r} ({error}); start one with "
-                    "`ray start --head`, or leave out --address"
-                ) from error
         device = "cuda" if gpus else None
-        actor: Any = self._ray.remote(Worker).options(num_cpus=cpus, num_gpus=gpus)
+        actor: Any = self._ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus)
         self._start: Callable[[], Any] = lambda: actor.remote(setup, device)
         self._actors = [self._start() for _ in range(workers)]
+        self._nodes: dict[int, str] = {}
 
     def _submit(self, place: int, job: Job) -> Any:
         return self._actors[place].do.remote(job)
@@ -79,6 +64,16 @@ class RayCluster(Pooled):
         except self._ray.exceptions.RayActorError:
             return None
 
+    def _begin(self, place: int) -> Any:
+        return self._actors[place].node.remote()
+
+    def _began(self, place: int, answer: Any) -> None:
+        self._nodes[place] = answer
+
+    def _guilty(self, place: int) -> bool:
+        alive = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
+        return self._nodes.get(place) in alive
+
     def _restart(self, place: int) -> None:
         self._actors[place] = self._start()
 
@@ -86,5 +81,12 @@ class RayCluster(Pooled):
         for actor in self._actors:
             with suppress(Exception):
                 self._ray.kill(actor)
-        if self._started:
-            self._ray.shutdown()
+        self._opened.close()
+
+
+class _Actor(Worker):
+    """A worker that says on which node it runs."""
+
+    def node(self) -> str:
+        ray: Any = import_module("ray")
+        return str(ray.get_runtime_context().get_node_id())

@@ -1,7 +1,7 @@
 """Running a study; the same call resumes one that was interrupted.
 
-    list pairs -> prepare descriptors -> describe what is not described -> score what is not scored
-    -> put the records together
+    list pairs -> prepare descriptors -> describe what is not described, and score what is not
+    scored as soon as its images are -> put the records together
 
 Everything between two arrows is found again by its key, so a run that was killed, or whose files
 were damaged or removed, repeats only what is missing.
@@ -10,13 +10,13 @@ were damaged or removed, repeats only what is missing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from kornia_ditf.errors import DamagedFileError, StudyError
 from kornia_ditf.study.define.forwards import group_configurations, last_blocks
-from kornia_ditf.study.define.jobs import Compare, Describe, Evaluate, Job, Setup
+from kornia_ditf.study.define.jobs import Compare, Describe, Setup
 from kornia_ditf.study.define.listing import Sample, list_study, take_part
 from kornia_ditf.study.define.presets import preset_notes
 from kornia_ditf.study.define.spec import Study
@@ -25,9 +25,10 @@ from kornia_ditf.study.run.contestants import (
     failed_cells,
     list_matcher_experiments,
 )
-from kornia_ditf.study.run.costs import CostLog, scoring_identity
+from kornia_ditf.study.run.costs import CostLog
 from kornia_ditf.study.run.engines import Engine, Local
 from kornia_ditf.study.run.experiments import Experiment, list_experiments
+from kornia_ditf.study.run.pipeline import PAIRS_AT_ONCE, Pending, Pipeline, pieces, size
 from kornia_ditf.study.run.preparation import Task, prepare, tasks_of
 from kornia_ditf.study.run.summary import write_summary
 from kornia_ditf.study.store.cache import MapCache
@@ -36,11 +37,7 @@ from kornia_ditf.study.store.records import RECORDS, check_records, done_keys, w
 from kornia_ditf.utils import provenance
 from kornia_ditf.utils.files import sweep
 
-Piece = TypeVar("Piece")
-
 _PASSES = 4
-_IMAGES_AT_ONCE = 2
-_PAIRS_AT_ONCE = 16
 _TOLD = 3
 
 
@@ -131,7 +128,6 @@ def run_study(
         return path
 
 
-Pending = list[tuple[Experiment, list[Sample]]]
 AnyExperiment = TypeVar("AnyExperiment", Experiment, MatcherExperiment)
 
 
@@ -154,8 +150,7 @@ class _Run:
             pending = self._pending(self.experiments)
             if not pending:
                 return
-            failures = self._do("describing images", list(self._descriptions(pending)))
-            failures += self._do("scoring pairs", list(self._evaluations(pending)))
+            failures = self._describe_and_score(pending)
             if failures:
                 break
         left = sum(len(pairs) for _, pairs in self._pending(self.experiments))
@@ -177,9 +172,9 @@ class _Run:
         jobs = list(self._comparisons())
         if jobs:
             costs = CostLog(self.out)
-            self.watcher.begin("matching pairs", sum(map(_size, jobs)))
+            self.watcher.begin("matching pairs", size(jobs))
             for job, outcome in self.engine.outcomes(jobs):
-                self.watcher.advance(_size(job))
+                self.watcher.advance(size([job]))
                 assert isinstance(job, Compare)
                 reasons.setdefault(self._cell(job), []).extend(outcome.failures)
                 costs.add(job, outcome)
@@ -204,7 +199,7 @@ class _Run:
         pending.sort(key=lambda each: order.index(each[0].matcher.shown))
         for experiment, pairs in pending:
             ready = [(pair.index, pair.key) for pair in pairs]
-            for some in _pieces(ready, _PAIRS_AT_ONCE):
+            for some in pieces(ready, PAIRS_AT_ONCE):
                 yield Compare(
                     experiment.listed.choice,
                     experiment.matcher,
@@ -263,66 +258,26 @@ class _Run:
                 found.append((experiment, order))
         return found
 
-    def _descriptions(self, pending: Pending) -> Iterator[Job]:
-        """List the images that lack maps, each once for all configurations of a forward pass."""
-        wanted: dict[int, dict[tuple[str, str | None], dict[str, str]]] = {}
-        claimed: set[str] = set()
-        members: dict[int, dict[str, Experiment]] = {}
-        for experiment, pairs in pending:
-            images = wanted.setdefault(experiment.task, {})
-            members.setdefault(experiment.task, {})[experiment.configuration.label] = experiment
-            for pair in pairs:
-                for path, prompt, key in experiment.images(pair):
-                    if key not in claimed and not self.cache.has(key):
-                        claimed.add(key)
-                        images.setdefault((path, prompt), {})[experiment.configuration.label] = key
-        for place in sorted(wanted):
-            listed = [(path, prompt, keys) for (path, prompt), keys in wanted[place].items()]
-            task = self.tasks[place]
-            channels = {label: experiment.channels for label, experiment in members[place].items()}
-            identities = {
-                label: experiment.identity for label, experiment in members[place].items()
-            }
-            for some in _pieces(listed, _IMAGES_AT_ONCE):
-                yield Describe(task.group, channels, task.fit, some, identities)
-
-    def _evaluations(self, pending: Pending) -> Iterator[Job]:
-        """List the pairs whose maps are there."""
-        for experiment, pairs in pending:
-            ready = []
-            for pair in pairs:
-                keys = tuple(key for _, _, key in experiment.images(pair))
-                if all(map(self.cache.has, keys)):
-                    ready.append((pair.index, pair.key, keys))
-            for some in _pieces(ready, _PAIRS_AT_ONCE):
-                yield Evaluate(
-                    experiment.listed.choice,
-                    scoring_identity(experiment.identity, experiment.pca),
-                    replace(experiment.protocol, pca=experiment.pca),
-                    str(experiment.folder),
-                    some,
-                    experiment.device,
-                )
-
-    def _do(self, stage: str, jobs: Sequence[Job]) -> list[str]:
-        """Run jobs, log their costs, and return what failed."""
+    def _describe_and_score(self, pending: Pending) -> list[str]:
+        """Describe images and score pairs, log the costs of both, and return what failed."""
         failures: list[str] = []
-        costs = CostLog(self.out)
-        self.watcher.begin(stage, sum(map(_size, jobs)))
-        for job, outcome in self.engine.outcomes(jobs):
-            self.watcher.advance(_size(job))
+        costs, scored = CostLog(self.out), 0
+        jobs = Pipeline(pending, self.tasks, self.cache.has)
+        self.watcher.begin("describing images", size(jobs.descriptions))
+        shown = jobs.described
+        pairs = sum(len(each) for _, each in pending)
+        if shown:
+            self.watcher.begin("scoring pairs", pairs)
+        for job, outcome in self.engine.outcomes(jobs.first(), jobs.follow):
             failures += outcome.failures
             for damaged in outcome.damaged:
                 self.watcher.warn(f"{damaged}; it is made again")
             costs.add(job, outcome)
+            scored += 0 if isinstance(job, Describe) else size([job])
+            if shown or isinstance(job, Describe):
+                self.watcher.advance(size([job]))
+            if jobs.described and not shown:  # pairs are shown once no image is left
+                shown = True
+                self.watcher.begin("scoring pairs", pairs)
+                self.watcher.advance(scored)
         return failures
-
-
-def _size(job: Job) -> int:
-    if isinstance(job, Describe):
-        return len(job.images)
-    return len(job.pairs) if isinstance(job, Evaluate | Compare) else 1
-
-
-def _pieces(samples: Sequence[Piece], count: int) -> Iterator[tuple[Piece, ...]]:
-    return (tuple(samples[start : start + count]) for start in range(0, len(samples), count))

@@ -48,6 +48,12 @@ class View:
         resized = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
         return View(image, resized @ self.matrix)
 
+    def mirror(self) -> View:
+        """Exchange left and right."""
+        mirrored = np.array([[-1.0, 0, self.size[1] - 1], [0, 1, 0], [0, 0, 1]])
+        inside = None if self.inside is None else self.inside.flip(1)
+        return View(self.image.flip(3), mirrored @ self.matrix, inside)
+
     def turn(self, degrees: float) -> View:
         """Turn counter-clockwise; the view grows to hold all corners."""
         height, width = self.size
@@ -67,11 +73,11 @@ class View:
             (width - 1) / 2,
             (height - 1) / 2,
         ]
-        y, x = torch.meshgrid(torch.arange(high), torch.arange(wide), indexing="ij")
+        y, x = torch.meshgrid(*(torch.arange(n, device="cpu") for n in (high, wide)), indexing="ij")
         points = transform_points(
             np.linalg.inv(turned), torch.stack([x, y], -1).float().view(-1, 2)
         )
-        grid = (2 * points + 1) / torch.tensor([width, height]) - 1
+        grid = (2 * points + 1) / torch.tensor([width, height], device="cpu") - 1
         grid = grid.view(1, high, wide, 2).to(self.image)
         image = F.grid_sample(self.image, grid, padding_mode="border", align_corners=False)
         return View(image, turned @ self.matrix, (grid[0].abs() <= 1).all(-1))

@@ -1,0 +1,295 @@
+"""`kornia-ditf extract --engine ray`: its plan, and the work on a cluster by Ray Data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from kornia_ditf import errors
+from kornia_ditf.cli import failures, output, progress
+from kornia_ditf.cli.shards import Shard, ShardWriter, differing_in
+
+if TYPE_CHECKING:
+    from kornia_ditf.cli.shards import Request
+    from kornia_ditf.utils.sources import Piece
+
+_STORE_BYTES = 100 * 2**20  # jobs and results are texts; images and maps never pass through it
+_SAMPLES = 8
+_CALIBRATION_PIECES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where to work.
+
+    Args:
+        address: of the Ray cluster; None starts one here.
+        workers: at most so many; None is one for each GPU, or without any for each CPU.
+        cpus: of each worker.
+        gpus: of each worker; None is one where the cluster has any.
+    """
+
+    address: str | None
+    workers: int | None
+    cpus: float
+    gpus: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an extraction takes.
+
+    Args:
+        images: how many there are.
+        shards: how many are written.
+        image_bytes: of the encoded images.
+        map_bytes: of the shards, from the sizes of a few images; None where none could be read.
+        weights_bytes: of the weights in each worker; None where only loading tells.
+        shard_bytes: of images and maps in each worker, at most: those of its largest shard.
+    """
+
+    images: int
+    shards: int
+    image_bytes: int
+    map_bytes: int | None
+    weights_bytes: int | None
+    shard_bytes: int
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Describe the plan in labelled lines."""
+
+        def size(count: int | None) -> str:
+            return "not known" if count is None else _size(count)
+
+        return [
+            ("images", f"{self.images:,} ({size(self.image_bytes)}) in {self.shards:,} shards"),
+            ("descriptors", f"about {size(self.map_bytes)}"),
+            (
+                "each worker",
+                f"{size(self.weights_bytes)} of weights, up to {size(self.shard_bytes)} of images",
+            ),
+        ]
+
+
+def extract_on_ray(
+    request: Request,
+    paths: Sequence[Path],
+    out: Path,
+    cluster: Cluster,
+    *,
+    per_shard: int,
+    column: str | None,
+    plan_only: bool,
+    as_json: bool,
+) -> None:
+    """Describe images on a cluster, and write content-named shards.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        InvalidArgumentError: there are no images, or no cluster at the address.
+        DiTFError: the descriptor cannot be loaded, or a shard cannot be written.
+    """
+    from kornia_ditf.utils.files import make_folder, sweep
+    from kornia_ditf.utils.sources import list_pieces
+
+    pieces, unread = list_pieces(paths, per_shard, column=column)
+    plan = make_plan(request, pieces)
+    if plan_only:
+        output.show(output.Result(asdict(plan), [output.Facts(plan.facts())]), as_json=as_json)
+        return
+    output.echo("plan: " + "; ".join(f"{name} {text}" for name, text in plan.facts()), error=True)
+    make_folder(out)
+    sweep(out)
+    failed = [(label, failures.exit_code(error), str(error)) for label, error in unread]
+    for _, _, message in failed:
+        failures.say_error(message)
+    writer = (request, out.absolute(), pieces[:_CALIBRATION_PIECES])
+    done: list[Shard] = []
+    try:
+        with progress.StageProgress() as shown:
+            shown.begin("extract", plan.images)
+            for shard in run_pieces(pieces, writer, cluster):
+                _check(shard, done)
+                for message in () if done else shard.warnings:
+                    shown.warn(message)
+                done.append(shard)
+                failed += shard.failed
+                for _, _, message in shard.failed:
+                    failures.say_error(message)
+                shown.advance(shard.images + len(shard.failed))
+    except KeyboardInterrupt as interrupt:
+        raise failures.fail(
+            f"interrupted with {sum(shard.images for shard in done)} of {plan.images} images done; "
+            "the same command goes on",
+            failures.interrupt_code(interrupt),
+        ) from interrupt
+    if request.overwrite and done:
+        _remove_others(out, done)
+    _show(plan, done, failed, out, as_json=as_json)
+
+
+def make_plan(request: Request, pieces: Sequence[Piece]) -> Plan:
+    """Work out what an extraction takes, without loading weights."""
+    from kornia_ditf.cli.images import check_fitting
+    from kornia_ditf.cli.options import side_in_pixels
+    from kornia_ditf.preprocess import fitted_size
+    from kornia_ditf.projection.stored import Projection
+    from kornia_ditf.types.storage import STORES
+    from kornia_ditf.utils.images import decode_image
+
+    spec = request.chosen.spec()
+    fitting = side_in_pixels(request.chosen.long_side, spec), spec.pixels_per_token
+    tokens: list[int] = []
+    for piece in pieces[:: max(1, len(pieces) // _SAMPLES)]:
+        for item, content in replace(piece, items=piece.items[:1]).read():
+            if isinstance(content, errors.ImageError):
+                continue
+            with suppress(errors.ImageError):
+                image = decode_image(content, piece.label(item))
+                check_fitting(piece.label(item), image, *fitting)
+                height, width = fitted_size((image.shape[2], image.shape[3]), *fitting)
+                tokens.append(height * width // spec.pixels_per_token**2)
+    count = sum(len(piece.items) for piece in pieces)
+    itemsize = STORES[request.store].itemsize
+    blocks = max(1, len(request.blocks))
+    width = spec.width
+    if request.chosen.projection is not None:
+        width = Projection.load(request.chosen.projection).width
+    map_bytes = sum(tokens) / len(tokens) * width * itemsize * blocks if tokens else None
+    return Plan(
+        images=count,
+        shards=len(pieces),
+        image_bytes=sum(piece.size for piece in pieces),
+        map_bytes=None if map_bytes is None else round(map_bytes * count),
+        weights_bytes=_weights_bytes(request, spec),
+        shard_bytes=max((piece.size for piece in pieces), default=0),
+    )
+
+
+def run_pieces(
+    pieces: Sequence[Piece],
+    writer: tuple[Request, Path, Sequence[Piece]],
+    cluster: Cluster,
+) -> Iterator[Shard]:
+    """Write the shards of pieces on a cluster, and yield what became of each as it is done."""
+    from kornia_ditf.utils.cluster import on_cluster
+
+    with on_cluster(cluster.address, store_bytes=_STORE_BYTES) as ray:
+        data: Any = import_module("ray.data")
+        data.DataContext.get_current().enable_progress_bars = False
+        there = ray.cluster_resources()
+        gpus = float(there.get("GPU", 0) > 0) if cluster.gpus is None else cluster.gpus
+        fitting = there.get("GPU", 0) / gpus if gpus else there.get("CPU", 1) / (cluster.cpus or 1)
+        most = min(cluster.workers or max(1, int(fitting)), max(1, len(pieces)))
+        request, out, first = writer
+        if gpus and request.chosen.device is None:
+            request = replace(request, chosen=request.chosen.but(device="cuda"))
+        rows = data.from_items(
+            [{"piece": piece.to_json()} for piece in pieces], override_num_blocks=len(pieces)
+        )
+        shards = rows.map_batches(
+            ShardWriter,
+            batch_size=1,
+            compute=data.ActorPoolStrategy(min_size=1, max_size=most),
+            fn_constructor_args=(request, out, first),
+            num_cpus=cluster.cpus,
+            num_gpus=gpus,
+        )
+        try:
+            for row in shards.iter_rows():
+                yield Shard(**json.loads(row["shard"]))
+        except ray.exceptions.RayError as error:
+            raise errors.DiTFError(
+                f"the cluster failed at a piece of the work ({' '.join(str(error).split())[-300:]})"
+                "; what is written is kept, and the same command goes on"
+            ) from error
+
+
+def _check(shard: Shard, done: Sequence[Shard]) -> None:
+    """Raise the error that ended a worker, or the difference between two workers."""
+    if shard.error is not None:
+        code, message = shard.error
+        raise failures.fail(message, code)
+    if done and shard.made != done[0].made:
+        names = [name for name in shard.made if shard.made[name] != done[0].made.get(name)]
+        raise errors.InvalidArgumentError(
+            f"workers differ in {', '.join(names)}: describe on nodes of one kind, and name what "
+            "is found on each, such as --option massive_channels=[7]"
+        )
+
+
+def _remove_others(out: Path, done: Sequence[Shard]) -> None:
+    """Remove the shards of other settings that these replace."""
+    from kornia_ditf.types.shards import visible
+
+    names = {shard.name for shard in done}
+    for path in visible(out, "*.tar"):
+        if path.name not in names and differing_in(path, done[0].made):
+            path.unlink()
+
+
+def _show(
+    plan: Plan,
+    done: Sequence[Shard],
+    failed: Sequence[tuple[str, int, str]],
+    out: Path,
+    *,
+    as_json: bool,
+) -> None:
+    written = sorted({shard.name for shard in done if shard.written})
+    kept = sorted({shard.name for shard in done if shard.name} - set(written))
+    images = sum(shard.images for shard in done)
+    facts = [("written", f"{images} of {plan.images} images, in {len(written)} shards in {out}")]
+    if kept:
+        facts.append(("skipped", f"{len(kept)} shards that are there with the same settings"))
+    if failed:
+        facts.append(("failed", ", ".join(label for label, _, _ in failed)))
+    document = {
+        **(dict(done[0].made) if done else {}),
+        "plan": asdict(plan),
+        "images": images,
+        "worker_seconds": round(sum(shard.seconds for shard in done), 3),
+        "worker_cpu_seconds": round(sum(shard.cpu_seconds for shard in done), 3),
+        "written": [str(out / name) for name in written],
+        "skipped": [str(out / name) for name in kept],
+        "failed": [{"image": label, "error": message} for label, _, message in failed],
+    }
+    output.show(output.Result(document, [output.Facts(facts)]), as_json=as_json)
+    if failed:
+        codes = {code for _, code, _ in failed}
+        raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
+
+
+def _weights_bytes(request: Request, spec: Any) -> int | None:
+    from kornia_ditf.backbones.spec import BackboneSpec
+    from kornia_ditf.registry.families import file_options
+    from kornia_ditf.utils.checks import read_dtype
+
+    if not isinstance(spec, BackboneSpec) or spec.plan is None:
+        return None
+    place = request.chosen.source or spec.repo
+    try:
+        planned = spec.plan(
+            place,
+            block=max(request.blocks, default=spec.block),
+            dtype=read_dtype(request.chosen.dtype or "float32"),
+            **{"architecture": spec.architecture, **file_options(spec, place)},
+        )
+    except errors.DiTFError:  # loading says what is wrong
+        return None
+    return planned.held
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

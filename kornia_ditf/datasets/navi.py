@@ -1,0 +1,206 @@
+"""NAVI: views of scanned objects with cameras and depth, paired by angle (NeurIPS 2023).
+
+The layout, the poses and the coding of depth are those of the README of google/navi and of
+Probe3D's reader (mbanani/probe3d); no file of the set itself was at hand.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from kornia_ditf.datasets.files import (
+    annotated_image,
+    find_root,
+    parse_json,
+    path_inside,
+    read_text,
+)
+from kornia_ditf.datasets.pairs import Pair, PairDataset, as_size
+from kornia_ditf.datasets.spec import DatasetSpec
+from kornia_ditf.errors import DatasetError
+from kornia_ditf.utils.checks import check_integer
+
+_HOW = "Get navi_v1.5.tar.gz from https://github.com/google/navi and unpack it"
+_LISTS = "custom_splits/pairwise_pixel_correspondences/pairs-{split}.txt"
+_BIN = 30  # degrees
+_NEAR = 20.0  # millimetres: a point is seen where its depth and that of the depth map agree
+_DISPARITY = 10 * 65535  # what a depth map holds is this over the depth in millimetres
+
+Floats = npt.NDArray[np.float64]
+
+
+class _View(NamedTuple):
+    image: Path
+    size: tuple[int, int]
+    camera: Floats  # focal length and centre, in pixels
+    rotation: Floats
+    moved: Floats
+    depth: Floats
+
+
+class NAVI(PairDataset):
+    """Pairs of views of an object; points are pixels of A whose place on the object B shows."""
+
+    def __init__(self, root: Path, split: str, rows: list[tuple[str, str, float]], points: int):
+        super().__init__("navi", root, split)
+        self._rows, self._points = rows, points
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def category(self, index: int) -> str:
+        """Return the bin of the angle between the cameras, such as `030 to 060 degrees`."""
+        low = min(int(self._rows[index][2] // _BIN) * _BIN, 180 - _BIN)
+        return f"{low:03d} to {low + _BIN:03d} degrees"
+
+    def read(self, index: int) -> Pair:
+        *names, _ = self._rows[index]
+        file = self.root / _LISTS.format(split=self.split)
+        a, b = (_read_view(path_inside(self.root, name, file)) for name in names)
+        points, moved = _shared_points(a, b, self._points)
+        return Pair.of(
+            f"{names[0]}-{names[1]}",
+            self.category(index),
+            image=[a.image, b.image],
+            size=[a.size, b.size],
+            points=[torch.from_numpy(each) for each in (points, moved)],
+            label=[Path(name).parts[0].replace("_", " ") for name in names],
+        )
+
+
+def _read_view(image: Path) -> _View:
+    scene = image.parent.parent
+    file = scene / "annotations.json"
+    known = _annotations(file).get(image.name)
+    if known is None:
+        raise DatasetError(file, f"it has no image {image.name!r}. {_HOW}")
+    try:
+        height, width = known["image_size"]
+        size = as_size(width, height, file, f"image_size of {image.name}")
+        focal = float(known["camera"]["focal_length"])
+        turn, moved = (np.array(known["camera"][key], np.float64) for key in ("q", "t"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(
+            file, f"{image.name} lacks a value or has a wrong one: {error}"
+        ) from error
+    length = np.linalg.norm(turn)
+    sound = turn.shape == (4,) and moved.shape == (3,) and np.isfinite([*turn, *moved]).all()
+    if not (sound and length > 0 and 0 < focal < math.inf):
+        raise DatasetError(
+            file, f"camera of {image.name} must have q (w, x, y, z), t and a positive focal_length"
+        )
+    return _View(
+        annotated_image(image, size, _HOW),
+        size,
+        np.array([focal, size[1] / 2 - 0.5, size[0] / 2 - 0.5]),
+        _rotation(turn / length),
+        moved,
+        _read_depth(scene / "depth" / f"{image.stem}.png", size),
+    )
+
+
+@lru_cache(maxsize=64)
+def _annotations(file: Path) -> dict[str, Any]:
+    values = parse_json(file, _HOW)
+    if not isinstance(values, list) or not all(isinstance(each, dict) for each in values):
+        raise DatasetError(file, f"it must be a list of objects. {_HOW}")
+    return {str(each.get("filename")): each for each in values}
+
+
+def _rotation(q: Floats) -> Floats:
+    w, vector = q[0], q[1:]
+    x, y, z = vector
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.asarray(np.eye(3) + 2 * w * cross + 2 * cross @ cross)
+
+
+def _read_depth(path: Path, size: tuple[int, int]) -> Floats:
+    """Return the depth of each pixel in millimetres; infinite off the object."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            values = np.asarray(opened, np.float64)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DatasetError(path, f"the depth map cannot be read ({error}). {_HOW}") from error
+    if values.shape != size:
+        raise DatasetError(path, f"its shape is {values.shape}, and that of its image {size}")
+    with np.errstate(divide="ignore"):
+        return _DISPARITY / values
+
+
+def _shared_points(a: _View, b: _View, count: int) -> tuple[Floats, Floats]:
+    """Return pixels of A, evenly spread, and where B shows the same place of the object."""
+    points = np.argwhere(np.isfinite(a.depth))[:, ::-1].astype(np.float64)
+    depth = a.depth[np.isfinite(a.depth)]
+    rays = np.c_[(points - a.camera[1:]) / a.camera[0], np.ones(len(points))]
+    places = (rays * depth[:, None] - a.moved) @ a.rotation  # in the coordinates of the object
+    seen = places @ b.rotation.T + b.moved
+    with np.errstate(divide="ignore", invalid="ignore"):
+        moved = seen[:, :2] / seen[:, 2:] * b.camera[0] + b.camera[1:]
+    bounds = np.array(b.size[::-1]) - 1
+    inside = (seen[:, 2] > 0) & ((moved >= 0) & (moved <= bounds)).all(1)
+    points, moved, seen = points[inside], moved[inside], seen[inside]
+    x, y = moved.round().astype(int).T
+    visible = np.abs(b.depth[y, x] - seen[:, 2]) < _NEAR
+    points, moved = points[visible], moved[visible]
+    if len(points) > count:
+        kept = np.linspace(0, len(points) - 1, count).round().astype(int)
+        points, moved = points[kept], moved[kept]
+    return points, moved
+
+
+def load(root: str | Path, *, split: str = "wild_set", points: int = 500) -> NAVI:
+    """List the pairs of NAVI's own lists.
+
+    Args:
+        root: the folder with the objects' folders and custom_splits, or the folder that holds it.
+        split: `wild_set` (other backgrounds and light) or `multiview`.
+        points: at most so many of the pixels that both images show are taken, evenly spread.
+
+    Raises:
+        DatasetError: the list is missing or malformed.
+    """
+    check_integer("points", points, 1)
+    place = find_root(root, SPEC.folder, SPEC.inside, _HOW)
+    SPEC.check_split(split, place)
+    file = place / _LISTS.format(split=split)
+    rows = []
+    for number, line in enumerate(read_text(file, _HOW).splitlines(), 1):
+        words = line.split()
+        if not words:
+            continue
+        try:
+            image_a, image_b, angle = words
+            degrees = float(angle)
+        except ValueError as error:
+            raise DatasetError(
+                file, f"line {number}: {error}; expected two images and an angle"
+            ) from error
+        if not 0 <= degrees <= 180:
+            raise DatasetError(file, f"line {number}: angle must lie in [0, 180], got {angle}")
+        rows.append((image_a, image_b, degrees))
+    if not rows:
+        raise DatasetError(file, f"it lists no pair. {_HOW}")
+    return NAVI(place, split, rows, points)
+
+
+SPEC = DatasetSpec(
+    name="navi",
+    load=load,
+    layout="<object>/{multiview-*,wild_set}/{annotations.json,images/*.jpg,depth/*.png} and "
+    "custom_splits/pairwise_pixel_correspondences/pairs-{multiview,wild_set}.txt",
+    source=_HOW,
+    license="CC BY 4.0",
+    folder="navi_v1.5",
+    inside=("custom_splits/pairwise_pixel_correspondences/pairs-*.txt",),
+    splits=("wild_set", "multiview"),
+    split_path="custom_splits/pairwise_pixel_correspondences/pairs-{split}.txt",
+)
