@@ -41,6 +41,7 @@ from .matching.keypoints import (
 )
 from .matching.match import match
 from .matching.nearest import mutual_nearest, nearest_two
+from .matching.poses import instance_distance
 from .matching.propagation import (
     LabelPropagator,
     Propagation,
@@ -187,6 +188,7 @@ __all__ = [
     "find_upsampler",
     "fit_image",
     "hookimpl",
+    "instance_distance",
     "joint_pca",
     "learn_projection",
     "list_backbones",

@@ -70,6 +70,14 @@ def match(
             "components; N,N reduces each joined block or descriptor.  [default: preset]",
         ),
     ] = None,
+    pose: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="Match the view of A that is nearest to B: as it is or mirrored ('flips'), in "
+            "quarter turns ('turns'), all of these ('both') or as it is ('none').",
+        ),
+    ] = "none",
     refine: Annotated[
         int | None,
         typer.Option(
@@ -108,19 +116,25 @@ def match(
     from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.cli.stored import is_stored, match_stored
+    from kornia_ditf.matching.poses import POSES
     from kornia_ditf.search.variants import check_search
     from kornia_ditf.search.verified import match_images
     from kornia_ditf.utils import provenance
+    from kornia_ditf.utils.checks import check_one_of
     from kornia_ditf.utils.picture import save_picture
     from kornia_ditf.viz.matches import draw_matches
 
     paths, reduced = (image_a, image_b), values.read_pca(pca)
+    check_one_of("--pose", pose, POSES)
+    posed: Any = pose
+    asked = None if pose == "none" else pose
     prompts = _check_arguments(chosen.prompt, picture, json_file, limit, min_score)
     match_folder.check_exports(export or (), inputs=paths)
     if any(map(is_stored, paths)):
         own = chosen.but(block=None, device=None).flags
         unused: dict[str, Any] = {"--picture": picture, "--export": export, "--matcher": matcher}
-        refuse({**own, **unused, "--refine": refine}, "stored descriptors have theirs")
+        unused |= {"--refine": refine, "--pose": asked}
+        refuse({**own, **unused}, "stored descriptors have theirs")
         output.check_output(json_file, inputs=paths)
         match_stored(
             image_a,
@@ -138,6 +152,7 @@ def match(
 
         own = chosen.but(device=None, long_side=None, others=None).flags
         others: dict[str, Any] = {"--min-score": min_score, "--refine": refine, "--pca": pca}
+        others["--pose"] = asked
         refuse({**own, **others}, "with --matcher type --option KEY=VALUE")
         given = {"device": chosen.device, "long_side": chosen.long_side or None}
         given = {key: value for key, value in given.items() if value is not None}
@@ -167,6 +182,7 @@ def match(
             descriptor,
             told,
             search=kind,
+            pose=posed,
             maps=maps,
             min_score=min_score,
             zoom=refine,
@@ -196,6 +212,7 @@ def match(
         "min_score": min_score,
         "refine": refine,
         "pca": descriptor.pca if reduced is None else reduced,
+        "pose": {"kind": pose, "chosen": searched.pose, "distances": dict(searched.poses)},
         "search": {
             "kind": kind,
             "chosen": searched.chosen,
@@ -224,6 +241,7 @@ def match(
                 (f"image {side}", describe_image(path, descriptors))
                 for side, path, descriptors in zip("AB", paths, maps, strict=True)
             ),
+            *((("pose", _describe_pose(searched)),) if searched.poses else ()),
             *((("search", _describe_search(searched)),) if len(searched.attempts) > 1 else ()),
             ("matches", describe_matches(found)),
             *describe_geometry(plane, len(found), threshold_px),
@@ -279,6 +297,11 @@ def describe_image(path: Path, descriptors: DescriptorMap) -> str:
         f"{path}, {width} x {height} px, seen at {fitted_width} x {fitted_height}, "
         f"{columns} x {rows} tokens"
     )
+
+
+def _describe_pose(searched: ImageMatches) -> str:
+    tried = ", ".join(f"{name} {distance:.3f}" for name, distance in searched.poses.items())
+    return f"A {searched.pose} is nearest to B (mean distance: {tried})"
 
 
 def _describe_search(searched: ImageMatches) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kornia_ditf.datasets import symmetry
 from kornia_ditf.datasets.files import annotated_image, find_root, path_inside, read_json
 from kornia_ditf.datasets.pairs import Box, Pair, PairDataset, as_box, as_points, as_size
 from kornia_ditf.datasets.spec import DatasetSpec
@@ -47,6 +48,7 @@ class AP10K(PairDataset):
             category=_category(name),
             **{f"{key}_a": value for key, value in a.items()},
             **{f"{key}_b": value for key, value in b.items()},
+            partners=symmetry.partners(symmetry.AP10K, range(_POINTS)),
         )
 
     def _animal(self, named: str, pair: Path) -> dict[str, Any]:

@@ -44,6 +44,9 @@ class Pair:
             float64; given together with both cameras.
         label_a: what A shows, in words, for prompts; empty where nobody says.
         label_b: what B shows.
+        partners: of each point, the index of the one whose place it takes in a mirror image, such
+            as the left eye for the right; its own where it has no side, and -1 where the other is
+            not annotated, shape (K,), int64. None where points have no sides that are known.
 
     Raises:
         DatasetError: a number is not finite, a size, box or visibility out of range, the
@@ -68,6 +71,7 @@ class Pair:
     pose: Tensor | None = None
     label_a: str = ""
     label_b: str = ""
+    partners: Tensor | None = None
 
     def __post_init__(self) -> None:
         for side, image in (("a", self.image_a), ("b", self.image_b)):

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from kornia_ditf.datasets import symmetry
 from kornia_ditf.datasets.files import (
     annotated_image,
     find_root,
@@ -86,7 +89,16 @@ class SPair(PairDataset):
             points=points,
             box=boxes,
             label=(category, category),
+            partners=self._partners(category, identifiers),
         )
+
+    def _partners(self, category: str, identifiers: list[Any]) -> Tensor | None:
+        """Return which points change places in a mirror image; SPair-U's are not known."""
+        numbers = [str(each) for each in identifiers]
+        sides = symmetry.SPAIR.get(category) if self.name == SPEC.name else None
+        if sides is None or not all(map(str.isdecimal, numbers)):
+            return None
+        return symmetry.partners(sides, [int(number) for number in numbers])
 
     def defects(self) -> Iterator[DatasetError]:
         """Yield lists of Layout that do not fit the pairs, and annotations that cannot be read."""

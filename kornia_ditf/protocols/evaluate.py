@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,9 @@ from kornia_ditf.datasets.pairs import Pair
 from kornia_ditf.errors import DatasetError, InvalidArgumentError
 from kornia_ditf.matching.joint import reduce_pair
 from kornia_ditf.matching.keypoints import Target, match_points
-from kornia_ditf.metrics.functional import point_distances, within
+from kornia_ditf.matching.poses import POSES, instance_distance, view_in_pose
+from kornia_ditf.matching.views import View
+from kornia_ditf.metrics.functional import point_distances, project, within
 from kornia_ditf.protocols.canvas import find_in_canvas, from_canvas, scale_of, to_canvas
 from kornia_ditf.protocols.matched import Found, carry_points, score_matches
 from kornia_ditf.protocols.planar import match_pair
@@ -64,12 +66,16 @@ class PairResult:
 
 
 def evaluate_pair(
-    map_a: DescriptorMap, map_b: DescriptorMap, pair: Pair, protocol: Protocol
+    map_a: DescriptorMap | Sequence[DescriptorMap],
+    map_b: DescriptorMap,
+    pair: Pair,
+    protocol: Protocol,
 ) -> PairResult:
     """Find a pair's points in its second image and score them as a protocol does.
 
     Args:
-        map_a: descriptors of image A, fitted by `prepare_image` with this protocol.
+        map_a: descriptors of image A, fitted by `prepare_image` with this protocol; where it aligns
+            poses, those of every view of A (`POSES[protocol.align]`), fitted likewise.
         map_b: descriptors of image B, likewise.
         pair: what is known of the two images.
         protocol: how to find and score; of the task `keypoints` or `homography`.
@@ -88,6 +94,9 @@ def evaluate_pair(
         >>> result.hits.shape, result.base
         (torch.Size([3, 60]), 475.0)
     """
+    if protocol.align != "none":
+        return _evaluate_posed(map_a, map_b, pair, protocol)
+    assert isinstance(map_a, DescriptorMap)
     map_a, map_b = reduce_pair(map_a, map_b, protocol.pca)
     if protocol.task == "keypoints":
         return score_points(find_points(map_a, map_b, pair, protocol), pair, protocol)
@@ -95,6 +104,71 @@ def evaluate_pair(
     framed_a, framed_b = _framed(map_a, pair.size_a), _framed(map_b, pair.size_b)
     found = score_matches(*match_pair(framed_a, framed_b, pair, protocol), pair, protocol)
     return _result((found, 1.0), pair, protocol)
+
+
+def _evaluate_posed(
+    maps_a: DescriptorMap | Sequence[DescriptorMap],
+    map_b: DescriptorMap,
+    pair: Pair,
+    protocol: Protocol,
+) -> PairResult:
+    """Evaluate the view of A that is nearest to B, as if it were A."""
+    poses, check = POSES[protocol.align], replace(protocol, align="none")
+    if isinstance(maps_a, DescriptorMap) or len(maps_a) != len(poses):
+        raise InvalidArgumentError(
+            f"{protocol.name} aligns poses: give the maps of image A in all of them, "
+            f"[{'; '.join(poses)}]"
+        )
+    mask_b = _shown(map_b, pair.size_b, protocol)
+    views = [view_in_pose(_blank(pair.size_a), pose) for pose in poses]
+    distances = [
+        instance_distance(one, map_b, mask_a=_shown(one, view.size, protocol), mask_b=mask_b)
+        for one, view in zip(maps_a, views, strict=True)
+    ]
+    best = distances.index(min(distances))
+    matrix = torch.from_numpy(views[best].matrix)
+    partners = pair.partners if poses[best].startswith("mirrored") else None
+    points = pair.points_a if partners is None else pair.points_a[partners.clamp_min(0)]
+    homography = pair.homography
+    posed = replace(
+        pair,
+        image_a=pair.image_a / poses[best],  # which is no file, and has no size of its own
+        size_a=views[best].size,
+        points_a=project(matrix, points),
+        box_a=None,
+        homography=None if homography is None else homography @ matrix.inverse(),
+    )
+    check_pair(pair, check)
+    scores = {f"pose_distance@{p}": d for p, d in zip(poses, distances, strict=True)}
+    if protocol.task == "homography":
+        found = evaluate_pair(maps_a[best], map_b, posed, check)
+        sources = project(matrix.inverse(), found.sources)
+        return replace(found, sources=sources, scores={**found.scores, **scores})
+    places = find_points(*reduce_pair(maps_a[best], map_b, protocol.pca), posed, check)
+    if partners is not None:
+        # As in the source, points whose partners are not annotated are found in A as it is.
+        seen = (partners >= 0) & pair.visible & pair.visible[partners.clamp_min(0)]
+        upright = find_points(*reduce_pair(maps_a[0], map_b, protocol.pca), pair, check)
+        places = torch.where(seen[pair.visible, None].to(places.device), places, upright)
+    found = score_points(places, pair, check)
+    return replace(found, scores={**found.scores, **scores})
+
+
+def _blank(size: tuple[int, int]) -> View:
+    return View(torch.zeros(1, 1, 1, 1).expand(1, 1, *size))
+
+
+def _shown(described: DescriptorMap, size: tuple[int, int], protocol: Protocol) -> Tensor | None:
+    """Return which tokens of a padded square show the image; None where it is not padded."""
+    if not protocol.canvas:
+        return None
+    centres = Frame((protocol.canvas,) * 2, described.grid).to_image(
+        DescriptorMap(described.data, Frame(described.grid, described.grid)).centres()
+    )
+    x, y = from_canvas(centres, size, protocol.canvas).T
+    inside = (x > -0.5) & (x < size[1] - 0.5) & (y > -0.5) & (y < size[0] - 0.5)
+    shown: Tensor = inside.view(described.grid)
+    return shown
 
 
 def find_points(

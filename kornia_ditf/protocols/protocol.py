@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.joint import check_pca
+from kornia_ditf.matching.poses import POSES, PoseSearch
 from kornia_ditf.matching.propagation import Propagation
 from kornia_ditf.metrics.functional import Comparison
 from kornia_ditf.utils.checks import check_one_of
@@ -142,6 +143,9 @@ class Protocol:
         pose: for poses; `alphas` are then bounds of the squared epipolar distance of a match.
         pca: joint PCA of each pair's tokens before they are compared, see `joint_pca`; 0 for none.
         per_category: score so many pairs of each category, drawn as the authors do; 0 is all.
+        align: poses of image A that are compared, of which the one nearest to B is scored: `flips`
+            (its mirror image), `turns` (quarter turns), `both` or `none`; see `instance_distance`.
+            For descriptors, not for matchers.
         compat: what the authors' code does and its paper does not mean, by name: see
             docs/protocols.md.
         hints: what the authors' descriptor used (timestep, block, ensemble, prompt ...); never
@@ -163,6 +167,7 @@ class Protocol:
     pose: PoseEstimation | None = None
     pca: int | tuple[int, ...] = 0
     per_category: int = 0
+    align: PoseSearch = "none"
     compat: frozenset[str] = frozenset()
     hints: Mapping[str, Any] = field(default_factory=dict)
 
@@ -174,6 +179,11 @@ class Protocol:
                 f"compat must be of {', '.join(COMPATIBILITY)}, got {min(unknown)!r}"
             )
         check_one_of("base", self.base, _BASES)
+        check_one_of("align", self.align, POSES)
+        if self.align != "none" and self.task not in ("keypoints", "homography"):
+            raise InvalidArgumentError(
+                f"align is of keypoints and homographies, got {self.align!r} for {self.task}"
+            )
         if check_pca(self.pca) and self.task == "masks":
             raise InvalidArgumentError("pca reduces pairs, and masks are carried through videos")
         for name in ("alphas", "corner_thresholds"):

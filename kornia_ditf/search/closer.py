@@ -12,7 +12,7 @@ from torch import Tensor
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.matching.joint import PCA, reduce_pair
 from kornia_ditf.matching.refinement import refine
-from kornia_ditf.search.views import View
+from kornia_ditf.matching.views import View
 from kornia_ditf.types import DescriptorMap, Matches
 from kornia_ditf.utils.checks import check_integer
 

@@ -7,8 +7,8 @@ inliers of a homography tell right from wrong where cosines do not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -17,16 +17,19 @@ from kornia_ditf.dense import DenseDescriptor, one_prompt_each
 from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.matching.joint import PCA, check_pca, reduce_pair
 from kornia_ditf.matching.match import match
+from kornia_ditf.matching.poses import POSES, UPRIGHT, PoseSearch
 from kornia_ditf.matching.refinement import refine
 from kornia_ditf.matching.verification import Geometry, Verification, verify
+from kornia_ditf.matching.views import View, bounding_box, similarity_at, transform_points
 from kornia_ditf.metrics.functional import project
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, create_descriptor
 from kornia_ditf.search.alignment import align_matches
 from kornia_ditf.search.closer import look_closer
+from kornia_ditf.search.posed import choose_pose, from_pose
 from kornia_ditf.search.variants import Search, Variant, read_search
-from kornia_ditf.search.views import View, bounding_box, similarity_at, transform_points
 from kornia_ditf.types import DescriptorMap, Matches
+from kornia_ditf.utils.checks import check_one_of
 
 _PLAIN = 0.2, 50
 """Share and number of inliers with which the plain comparison is taken."""
@@ -88,6 +91,7 @@ class ImageMatches:
         attempts: what was tried, the plain comparison first.
         chosen: which attempt the matches come from.
         maps: descriptors of both images as the plain comparison had them.
+        poses: the instance distance of each pose of A to B, where poses were tried.
     """
 
     matches: Matches
@@ -96,6 +100,12 @@ class ImageMatches:
     attempts: tuple[Attempt, ...]
     chosen: int
     maps: tuple[DescriptorMap, DescriptorMap]
+    poses: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def pose(self) -> str:
+        """The pose of A that was matched, such as `upright` or `mirrored`."""
+        return min(self.poses, key=lambda name: self.poses[name], default=UPRIGHT)
 
 
 def match_images(
@@ -112,6 +122,7 @@ def match_images(
     refined: bool = True,
     zoom: int | None = None,
     pca: PCA | None = None,
+    pose: PoseSearch = "none",
 ) -> ImageMatches:
     """Match two images, also where one is turned or much larger than the other.
 
@@ -141,6 +152,9 @@ def match_images(
             again there, up to a token from where it was. The threshold becomes such a token.
         pca: reduce the tokens of both images together before they are compared, see `match`; None
             takes the descriptor's own, which is 0 (none) but for some presets.
+        pose: describe A also mirrored (`flips`), in quarter turns (`turns`) or in all eight poses
+            (`both`), and match the one that is nearest to B by `instance_distance`: adaptive pose
+            alignment. Each pose takes one more description of A.
 
     Returns:
         the matches in pixels of both images, their geometry, and what was tried.
@@ -161,9 +175,16 @@ def match_images(
     if not isinstance(descriptor, DenseDescriptor):
         descriptor = create_descriptor(descriptor)
     images = (as_image(image_a), as_image(image_b))
+    check_one_of("pose", pose, POSES)
     if maps is None:
         maps = descriptor.describe_together(images, prompts)
-    pair = _Pair(descriptor, images, maps, one_prompt_each(prompts, 2))
+    told = one_prompt_each(prompts, 2)
+    view, map_a = View(images[0]), maps[0]
+    poses: dict[str, float] = {}
+    if pose != "none":
+        view, map_a, poses = choose_pose(descriptor, view, maps, told[0], pose)
+        images = (view.image, images[1])
+    pair = _Pair(descriptor, images, (map_a, maps[1]), told)
     pair.options, pair.refined = {"min_score": min_score, "ratio": ratio}, refined
     pair.pca = check_pca(descriptor.pca if pca is None else pca)
     best = plain = pair.compare(1.0, 0.0)
@@ -183,6 +204,8 @@ def match_images(
         matches, verification = _align(images, best)
     if geometry != "homography":
         verification = verify(matches, geometry, threshold=best.threshold)
+    if poses:
+        matches, verification = from_pose(view, matches, verification)
     return ImageMatches(
         matches,
         verification,
@@ -190,6 +213,7 @@ def match_images(
         tuple(pair.attempts),
         pair.attempts.index(best.attempt),
         (maps[0], maps[1]),
+        poses,
     )
 
 

@@ -226,3 +226,19 @@ def test_matchers_are_listed_with_what_they_lack(run: Run, run_json: RunJson) ->
     assert {"orb", "akaze", "loftr", "disk-lightglue", "hloc"} <= set(listed)
     text = run("matchers").stdout
     assert "ready" in text and "vismatch:NAME" in text
+
+
+def test_a_mirrored_image_is_matched_in_its_pose(
+    run: Any, run_json: Any, images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    mirrored = tmp_path / "mirrored.png"
+    with Image.open(images[0]) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(mirrored)
+    settings = ("-b", model, "--long-side", 48, "--search", "none")
+    found = run_json("match", mirrored, images[0], *settings, "--pose", "flips")
+    assert found["pose"]["chosen"] == "mirrored"
+    assert set(found["pose"]["distances"]) == {"upright", "mirrored"}
+    across = [a[0] + b[0] for a, b in zip(found["points_a"], found["points_b"], strict=True)]
+    assert len(across) > 8 and max(abs(each - 63) for each in across) < 1
+    wrong = run("match", mirrored, images[0], "--pose", "flip")
+    assert "did you mean 'flips'" in wrong.stderr

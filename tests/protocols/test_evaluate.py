@@ -315,3 +315,65 @@ def test_points_are_found_on_the_device_without_reading_a_value(
     ]
     places = find_points(*there, pair, protocol)
     assert (places.device.type, places.shape) == ("meta", found.shape)
+
+
+@pytest.mark.parametrize("name", ["ditf-spair", "geoaware-spair-zero-shot"])
+def test_aligned_pairs_are_scored_in_the_pose_nearest_to_b_by_the_sources_rule(
+    tmp_path: Path, name: str
+) -> None:
+    layouts.spair(tmp_path, pairs=2, seed=0)
+    pair, plain = load_dataset("spair-71k", tmp_path)[0], find_protocol(name)
+    aligned, give = replace(plain, align="flips"), features((9, 9))
+    mirrored, map_b = (described(give(p), 768) for p in (pair.image_a, pair.image_b))
+    upright = described(mirrored.data.flip(3) + 2 * give(Path("noise")), 768)
+    pair = replace(pair, partners=torch.tensor([1, 0, -1, *range(3, len(pair.points_a))]))
+    result = evaluate_pair([upright, mirrored], map_b, pair, aligned)
+    assert result.scores["pose_distance@mirrored"] < result.scores["pose_distance@upright"]
+    # GeoAware-SC: each point is sought from its partner's place in the mirror image, or from its
+    # own in A itself where the partner is not annotated.
+    points = pair.points_a[[1, 0, 2, *range(3, len(pair.points_a))]].clone()
+    points[:, 0] = pair.size_a[1] - 1 - points[:, 0]
+    flipped = evaluate_pair(mirrored, map_b, replace(pair, points_a=points), plain)
+    as_it_is = evaluate_pair(upright, map_b, pair, plain)
+    torch.testing.assert_close(result.predicted[[0, 1, 3]], flipped.predicted[[0, 1, 3]])
+    torch.testing.assert_close(result.predicted[2], as_it_is.predicted[2])
+    assert torch.equal(result.sources, pair.points_a) and result.base == flipped.base
+    stays = evaluate_pair([mirrored, upright], map_b, pair, aligned)
+    torch.testing.assert_close(
+        stays.predicted, evaluate_pair(mirrored, map_b, pair, plain).predicted
+    )
+    with pytest.raises(InvalidArgumentError, match=r"in all of them, \[upright; mirrored\]"):
+        evaluate_pair(mirrored, map_b, pair, aligned)
+
+
+def test_a_turned_plane_is_scored_in_its_own_pixels(tmp_path: Path) -> None:
+    matrix = torch.tensor([[0.0, 1, 0], [-1, 0, 79], [0, 0, 1]], dtype=torch.float64)  # 90 degrees
+    pair = Pair(
+        name="plane",
+        category="all",
+        image_a=tmp_path / "a.png",
+        image_b=tmp_path / "b.png",
+        size_a=(64, 80),
+        size_b=(80, 64),
+        points_a=torch.rand(6, 2, dtype=torch.float64) * 60,
+        points_b=torch.zeros(0, 2, dtype=torch.float64),
+        visibility_a=torch.ones(6, dtype=torch.float64),
+        visibility_b=torch.ones(0, dtype=torch.float64),
+        homography=matrix,
+    )
+    data = torch.randn(1, 16, 8, 10, generator=torch.Generator().manual_seed(0))
+    views = [
+        DescriptorMap(d, Frame(s, s))
+        for d, s in ((data, (64, 80)), (data.rot90(1, (2, 3)), (80, 64)))
+    ]
+    maps = [views[0], views[1], *(DescriptorMap(v.data.flip(2, 3), v.frame) for v in views)]
+    protocol = replace(find_protocol("dift-hpatches"), align="turns", compat=frozenset())
+    result = evaluate_pair(maps, views[1], pair, protocol)
+    assert min(result.scores, key=lambda n: result.scores[n]) in (
+        "pose_distance@turned 90",
+        "corner_error",
+    )
+    expected = torch.cat([result.sources, torch.ones(len(result.sources), 1)], 1) @ matrix.T
+    torch.testing.assert_close(
+        result.predicted, expected[:, :2].to(result.predicted), atol=1e-3, rtol=0
+    )

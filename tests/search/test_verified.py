@@ -14,9 +14,9 @@ from kornia_ditf import create_descriptor, match, read_image, refine, verify
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.fusion import FusedDescriptor
+from kornia_ditf.matching.views import View
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.search.verified import Attempt, match_images
-from kornia_ditf.search.views import View
 from kornia_ditf.types import DescriptorMap, Frame
 
 DATA = Path(__file__).parents[2] / "examples" / "data"

@@ -36,14 +36,14 @@ class Describe:
         group: what to describe with.
         channels: by member, the massive channels to discard.
         fit: how images are fitted.
-        images: path, prompt and by member the key of each map that is missing.
+        images: path, prompt, pose (see `POSES`) and by member the key of each map that is missing.
         identities: by member, for the log of costs.
     """
 
     group: ForwardGroup
     channels: Mapping[str, tuple[int, ...] | None]
     fit: Fit
-    images: tuple[tuple[str, str | None, Mapping[str, str]], ...]
+    images: tuple[tuple[str, str | None, str, Mapping[str, str]], ...]
     identities: Mapping[str, str]
 
 
@@ -104,6 +104,7 @@ class Outcome:
         failures: what could not be done, and why.
         damaged: files that were found damaged, removed, and must be made again.
         bytes: of a map, the mean.
+        shares: by member, the part of a description's forwards that it would take by itself.
         costs: the largest peak of memory and the like, by the names of `Cost`'s fields.
         values: what a `Prepare` or `Compare` found out.
     """
@@ -114,6 +115,7 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     bytes: float = 0.0
+    shares: dict[str, float] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
 

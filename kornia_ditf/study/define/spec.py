@@ -41,18 +41,30 @@ def _one_for_each_level(value: object) -> object:
         return value
     found: list[object] = []
     for each in value:
-        change: Any = each.get("corrupt") if isinstance(each, dict) else None
-        levels = change.get("level") if isinstance(change, dict) else None
-        if not isinstance(levels, list) or len(levels) > _MAX_LEVELS:
+        changes: Any = each.get("corrupt") if isinstance(each, dict) else None
+        listed = changes if isinstance(changes, list) and changes else [changes]
+        several = [_levels_of(change) for change in listed]
+        if changes is None or None in several or (several == [[]] and listed[0] is changes):
             found.append(each)
             continue
         label = each.get("label") or " ".join(
             str(each[key]) for key in ("name", "split") if each.get(key)
         )
-        for level in levels:
-            shown = f"{label}, {change.get('kind')} {level}"
-            found.append({**each, "label": shown, "corrupt": {**change, "level": level}})
+        for change, levels in zip(listed, several, strict=True):
+            for level in levels or [change.get("level")]:
+                shown = f"{label}, {change.get('kind')} {level}"
+                found.append({**each, "label": shown, "corrupt": {**change, "level": level}})
     return found
+
+
+def _levels_of(change: Any) -> list[object] | None:
+    """List the levels of a corruption; empty where it has one, None where it is none or wrong."""
+    if not isinstance(change, dict):
+        return None
+    level = change.get("level")
+    if not isinstance(level, list):
+        return []
+    return level if 0 < len(level) <= _MAX_LEVELS else None
 
 
 Sweep = Annotated[list[Value], BeforeValidator(_as_list), Field(min_length=1)]
@@ -83,8 +95,8 @@ class DescriptorChoice(_Strict):
     `name` is what `create_descriptor` takes; `label` is what tables call it. `prompt` may hold
     `{label}` (or `{category}`), which is what an image shows. `timesteps` are averaged and `blocks`
     joined, and not swept. `pca` reduces each pair's tokens together, or with a list of numbers each
-    part of them (`[[256, 128]]`). `upsample` is `bilinear(2)` or the like, or `none`. `options` go
-    to the loader (dtype, device ...).
+    part of them (`[[256, 128]]`); `projection` is the file of a fixed one. `upsample` is
+    `bilinear(2)` or the like, or `none`. `options` go to the loader (dtype, device ...).
     """
 
     name: str
@@ -103,6 +115,7 @@ class DescriptorChoice(_Strict):
     massive_channels: list[int] | Literal["gates"] | None = None
     timesteps: Annotated[list[float], Field(min_length=1)] | None = None
     blocks: Annotated[list[int], Field(min_length=1)] | None = None
+    projection: str | None = Field(default=None, min_length=1)
     options: Options = {}
 
     @property
@@ -143,7 +156,7 @@ Protocols = Annotated[
 
 
 class CorruptionChoice(_Strict):
-    """A change of second images; a list of levels makes as many data sets."""
+    """A change of second images; a list of levels, or of changes, makes as many data sets."""
 
     kind: str
     level: float
@@ -230,7 +243,7 @@ class Study(_Strict):
                 if getattr(choice, name) is not None
             }
             fixed: dict[str, Any] = dict(choice.options)
-            for name in ("massive_channels", "timesteps", "blocks"):
+            for name in ("massive_channels", "timesteps", "blocks", "projection"):
                 value = getattr(choice, name)
                 if value is not None:
                     fixed[name] = value if isinstance(value, str) else tuple(value)

@@ -63,15 +63,18 @@ def draw_cost(section: Section, cost: Callable[[Row], float | None], label: str)
 def draw_curves(section: Section, setting: str) -> str | None:
     """Draw how the first score changes with the block or the timestep; None where it is one."""
     curves = [curve for curve in section.curves if curve.setting == setting]
-    if not curves:
-        return None
+    return draw_lines(curves, setting, f"{section.scores[0].name}, %") if curves else None
+
+
+def draw_lines(curves: Sequence[Curve], x: str, y: str) -> str:
+    """Draw curves with their intervals; `x` and `y` are the labels of the axes."""
 
     def draw(axes: Any) -> None:
         for place, curve in enumerate(curves):
             _line(axes, curve, place)
-        axes.set_xlabel(setting)
-        axes.set_ylabel(f"{section.scores[0].name}, %")
-        if setting == "block":
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        if x == "block":
             axes.xaxis.get_major_locator().set_params(integer=True)
         _legend(axes, len(curves))
 

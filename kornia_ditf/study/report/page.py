@@ -17,6 +17,7 @@ from kornia_ditf.study.report import charts
 from kornia_ditf.study.report.analysis import FEW_PAIRS, Section, analyse
 from kornia_ditf.study.report.costing import CostColumn, cost_columns, pair_seconds, peak_gigabytes
 from kornia_ditf.study.report.exports import bibliography, scores_csv, tests_csv
+from kornia_ditf.study.report.levels import level_curves
 from kornia_ditf.study.report.pictures import PairImages, PairPicture, draw_pairs
 from kornia_ditf.study.report.scores import checking
 from kornia_ditf.study.report.viewer import view_pairs
@@ -80,7 +81,9 @@ def write_report(out: Path) -> list[Path]:
     """
     summary = read_finished(out)
     sections = analyse(out, summary)
+    levels = level_curves(Study.model_validate(summary["study"]), sections)
     told = {
+        "levels": [(e, charts.draw_lines(e.curves, e.axis, f"{e.score}, %")) for e in levels],
         "summary": summary,
         "study": summary["study"],
         "sections": [_show(out, section, summary) for section in sections],

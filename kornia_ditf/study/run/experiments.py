@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.matching.joint import check_pca
+from kornia_ditf.matching.poses import POSES, UPRIGHT
 from kornia_ditf.protocols.protocol import Protocol
 from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.study.define.forwards import map_key, prompt_for, records_key
@@ -49,13 +50,15 @@ class Experiment:
         """Labels of the configuration and the data set, and the protocol's name."""
         return self.configuration.label, self.listed.label, self.protocol.name
 
-    def images(self, sample: Sample) -> list[tuple[str, str | None, str]]:
-        """Return path, prompt and map key of each image of a sample."""
+    def images(self, sample: Sample) -> list[tuple[str, str | None, str, str]]:
+        """Return path, prompt, pose and map key of each image of a sample, A in all its poses."""
         template = self.configuration.settings.get("prompt")
         found = []
-        for path, digest, label in sample.images:
+        for place, (path, digest, label) in enumerate(sample.images):
             prompt = prompt_for(template, label)
-            found.append((path, prompt, map_key(self.identity, digest, prompt, self.protocol.fit)))
+            for pose in POSES[self.protocol.align] if place == 0 else (UPRIGHT,):
+                key = map_key(self.identity, digest, prompt, self.protocol.fit, pose)
+                found.append((path, prompt, pose, key))
         return found
 
 

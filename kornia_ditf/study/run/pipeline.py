@@ -47,7 +47,7 @@ class Pipeline:
         found: dict[str, bool] = {}
         for place, (experiment, pairs) in enumerate(pending):
             for pair in pairs:
-                keys = tuple(key for _, _, key in experiment.images(pair))
+                keys = tuple(key for *_, key in experiment.images(pair))
                 found.update({key: has(key) for key in keys if key not in found})
                 one = _Waiting(
                     place, (pair.index, pair.key, keys), {k for k in keys if not found[k]}
@@ -74,7 +74,7 @@ class Pipeline:
         if not isinstance(job, Describe):
             return []
         self._left -= 1
-        for key in {key for _, _, keys in job.images for key in keys.values()}:
+        for key in {key for *_, keys in job.images for key in keys.values()}:
             for one in self._waiting.pop(key, ()) if self._has(key) else ():
                 one.lacking.discard(key)
                 if not one.lacking:
@@ -102,19 +102,20 @@ def _descriptions(
     pending: Pending, tasks: Sequence[Task], has: dict[str, bool]
 ) -> Iterator[Describe]:
     """List the images that lack maps, each once for all configurations of a forward pass."""
-    wanted: dict[int, dict[tuple[str, str | None], dict[str, str]]] = {}
+    wanted: dict[int, dict[tuple[str, str | None, str], dict[str, str]]] = {}
     claimed: set[str] = set()
     members: dict[int, dict[str, Experiment]] = {}
     for experiment, pairs in pending:
         images = wanted.setdefault(experiment.task, {})
         members.setdefault(experiment.task, {})[experiment.configuration.label] = experiment
         for pair in pairs:
-            for path, prompt, key in experiment.images(pair):
+            for path, prompt, pose, key in experiment.images(pair):
                 if key not in claimed and not has[key]:
                     claimed.add(key)
-                    images.setdefault((path, prompt), {})[experiment.configuration.label] = key
+                    seen = images.setdefault((path, prompt, pose), {})
+                    seen[experiment.configuration.label] = key
     for place in sorted(wanted):
-        listed = [(path, prompt, keys) for (path, prompt), keys in wanted[place].items()]
+        listed = [(*seen, keys) for seen, keys in wanted[place].items()]
         task = tasks[place]
         channels = {label: experiment.channels for label, experiment in members[place].items()}
         identities = {label: experiment.identity for label, experiment in members[place].items()}

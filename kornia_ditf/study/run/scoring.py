@@ -52,14 +52,15 @@ def score_job(
             of_frame = dict(zip(item.frames, keys, strict=True))
             result = evaluate_sequence(lambda path: maps.map(of_frame[path], place), item, protocol)
             rows.append({"key": key, **sequence_row(item, result, root)})
-        elif protocol.task == "keypoints" and not protocol.pca:
+        elif protocol.task == "keypoints" and not protocol.pca and protocol.align == "none":
             side_a, side_b = (
                 maps.target(each, place, size, pixels=not protocol.canvas)
                 for each, size in zip(keys, (item.size_a, item.size_b), strict=True)
             )
             waiting.append((index, key, item, find_points(side_a, side_b, item, protocol)))
         else:
-            map_a, map_b = (maps.map(each, place) for each in keys)
+            *maps_a, map_b = (maps.map(each, place) for each in keys)
+            map_a = maps_a[0] if protocol.align == "none" else maps_a
             found = evaluate_pair(map_a, map_b, item, protocol)
             rows.append({"key": key, **pair_row(item, found, root)})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -78,7 +78,7 @@ class Speed:
     def _measure(
         self, protocol: Protocol, pair: Pair, grid: tuple[int, int], width: int
     ) -> tuple[float, float]:
-        place = torch.device(self.device)
+        place, protocol = torch.device(self.device), replace(protocol, align="none")
         values = torch.randn(1, width, *grid, generator=torch.Generator().manual_seed(0))
         made = DescriptorMap(values, Frame(pair.size_a, pair.size_a))
         with TemporaryDirectory() as folder, torch.no_grad():

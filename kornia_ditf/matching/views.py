@@ -48,6 +48,12 @@ class View:
         resized = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
         return View(image, resized @ self.matrix)
 
+    def mirror(self) -> View:
+        """Exchange left and right."""
+        mirrored = np.array([[-1.0, 0, self.size[1] - 1], [0, 1, 0], [0, 0, 1]])
+        inside = None if self.inside is None else self.inside.flip(1)
+        return View(self.image.flip(3), mirrored @ self.matrix, inside)
+
     def turn(self, degrees: float) -> View:
         """Turn counter-clockwise; the view grows to hold all corners."""
         height, width = self.size
