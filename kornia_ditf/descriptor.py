@@ -279,8 +279,9 @@ class DiTF(DiscardingDescriptor):
 
     @property
     def has_noise(self) -> bool:
-        """Whether the configured timestep mixes any noise into the image."""
-        return self.backbone.schedule.weights(self.config.timestep)[1] > 0
+        """Whether any of the configured timesteps mixes noise into the image."""
+        weights = (self.backbone.schedule.weights(t) for t in self.config.all_timesteps)
+        return any(noise > 0 for _, noise in weights)
 
     def finish(self, block: int, tap: Tap, frame: Frame) -> DescriptorMap:
         """Turn a block's tap into descriptors: discard, treat, and lay out on the grid.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -151,3 +152,26 @@ def test_a_batch_that_memory_does_not_hold_is_halved(images: Sequence[Tensor]) -
     large = DiTF(ToyBackbone(), config(massive_channels=()))
     for a, b in zip(small.describe_many(images, batch=8), large.describe_many(images), strict=True):
         torch.testing.assert_close(a.data, b.data, rtol=0, atol=1e-5)
+
+
+def test_no_more_images_are_in_memory_of_200_than_of_20() -> None:
+    ditf = create_descriptor("nano", long_side=32)
+
+    def most_alive(count: int) -> int:
+        seen: list[weakref.ref[Tensor]] = []
+
+        def images() -> Iterator[Tensor]:
+            for _ in range(count):
+                image = torch.rand(3, 16, 24)
+                seen.append(weakref.ref(image))
+                yield image
+
+        alive = [
+            sum(each() is not None for each in seen)
+            for number, _ in enumerate(ditf.describe_many(images(), batch=4))
+            if number % 5 == 0
+        ]
+        assert len(seen) == count
+        return max(alive)
+
+    assert most_alive(200) <= most_alive(20) + 4

@@ -66,6 +66,8 @@ class DeclaredBackbone(Backbone):
 
     transformer_class: ClassVar[str]
     """Name of the transformer's class in diffusers."""
+    needs: ClassVar[str] = ""
+    """The version of diffusers that has its classes, such as `diffusers>=0.42`."""
     transformer_module: ClassVar[type[nn.Module] | None] = None
     """A class with the same arithmetic and names, to use in its place; None takes diffusers'."""
     blocks_from: ClassVar[tuple[str, ...]] = ("num_layers", "num_single_layers")

@@ -65,6 +65,7 @@ class DiffusersBackbone(DeclaredBackbone):
             ),
             "blocks_from": cls.blocks_from,
             "width_from": cls.width_from,
+            "needs": cls.needs,
         }
         sizes = {"pixels_per_token": pixels_per_token, "long_side": long_side}
         return make(**family | sizes | known)

@@ -49,6 +49,8 @@ class BackboneSpec:
         blocks_from: keys of the transformer's configuration whose sum is the number of blocks, and
         width_from: keys whose product is the width; by them a folder is described that is no
             published one. A key that is missing counts as 0 blocks.
+        needs: a version that must be installed, such as `diffusers>=0.42`; empty where any will do
+            that the plugin itself asks for.
 
     Raises:
         InvalidArgumentError: a value has a wrong type, or is out of range.
@@ -78,6 +80,7 @@ class BackboneSpec:
     base: str = ""
     blocks_from: tuple[str, ...] = ("num_layers", "num_single_layers")
     width_from: tuple[str, ...] = ("num_attention_heads", "attention_head_dim")
+    needs: str = ""
 
     def __post_init__(self) -> None:
         check_spec(self, ("name", "repo", "pipeline", "source", "license"))

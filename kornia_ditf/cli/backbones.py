@@ -58,6 +58,7 @@ def list_installed(as_json: options.Json = False) -> None:
 
 def _table_of_backbones(specs: Sequence[BackboneSpec], sources: list[str]) -> output.Table:
     from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
+    from kornia_ditf.utils.provenance import installed_instead
 
     rows = [
         (
@@ -70,7 +71,10 @@ def _table_of_backbones(specs: Sequence[BackboneSpec], sources: list[str]) -> ou
             str(spec.ensemble),
             _channels(spec),
             spec.license,
-            ("" if spec.calibrated else "un") + f"calibrated [{1 + sources.index(spec.source)}]",
+            f"needs {spec.needs}"
+            if installed_instead(spec.needs)
+            else ("" if spec.calibrated else "un")
+            + f"calibrated [{1 + sources.index(spec.source)}]",
         )
         for spec in specs
     ]

@@ -12,7 +12,6 @@ from typing import Any
 
 from kornia_ditf.errors import (
     CheckpointError,
-    GatedRepositoryError,
     HubError,
     HubUnreachableError,
     InvalidArgumentError,
@@ -341,8 +340,8 @@ class Checkpoint:
         except errors.RevisionNotFoundError as error:
             raise HubError(f"{self.source} has no revision {self.revision!r}") from error
         except errors.HfHubHTTPError as error:
-            if _is_refusal(error):
-                raise self._refused(error) from error
+            if sources.is_refusal(error):
+                raise sources.refusal(self.source, error) from error
             return None
         except (errors.OfflineModeIsEnabled, connection_errors, OSError):
             return None
@@ -366,47 +365,20 @@ class Checkpoint:
                 etag_timeout=_TIMEOUT_SECONDS,
             )
         except errors.LocalEntryNotFoundError as error:
+            remark = sources.no_folder(self.source)
             raise HubUnreachableError(
-                f"{self._no_folder()}{name} of {self.source} is not cached and the hub cannot be "
+                f"{remark}{name} of {self.source} is not cached and the hub cannot be "
                 "reached; connect, or give a local folder with source=..."
             ) from error
         except errors.EntryNotFoundError as error:
             raise self._missing(name) from error
         except errors.HfHubHTTPError as error:
-            if _is_refusal(error):
-                raise self._refused(error) from error
+            if sources.is_refusal(error):
+                raise sources.refusal(self.source, error) from error
             raise HubError(f"the hub does not give {name} of {self.source}: {error}") from error
         except OSError as error:
             raise HubError(f"cannot download {name} of {self.source}: {error}") from error
         return Path(path)
-
-    def _no_folder(self) -> str:
-        """Return a remark that no such folder exists, where the name may have meant one."""
-        if sources.as_folder(Path(self.source).parent) is None:
-            return ""
-        return f"there is no folder {self.source}{sources.near_folder(self.source)}; on the hub, "
-
-    def _refused(self, error: Exception) -> HubError:
-        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-        page = f"https://huggingface.co/{self.source}"
-        # A gated repository counts as one not found there, so it is asked first.
-        missing = isinstance(error, RepositoryNotFoundError)
-        if missing and not isinstance(error, GatedRepoError):
-            return HubError(
-                f"{self._no_folder()}the hub shows no {self.source}: check the name; "
-                f"if it is private, run `hf auth login` with an account that sees {page}"
-            )
-        return GatedRepositoryError(
-            f"{self.source} is gated: accept the licence at {page}, then run `hf auth login`"
-        )
-
-
-def _is_refusal(error: Any) -> bool:
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    status = getattr(error.response, "status_code", None)
-    return isinstance(error, RepositoryNotFoundError) or status in (401, 403)
 
 
 def hub_options(options: Mapping[str, Any]) -> dict[str, Any]:

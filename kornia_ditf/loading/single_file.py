@@ -6,6 +6,7 @@ then with their values. All others stay without memory and are never read.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -201,6 +202,18 @@ def _convert_shapes(
         converted = _convert(file, shapes, class_name, config, _has_names(model, names))
     sources = {name: converting.sources.get(id(v), set()) for name, v in converted.items()}
     return converted, sources
+
+
+def default_config(class_name: str) -> dict[str, Any]:
+    """Return the configuration that a class in diffusers has by default, often a published one."""
+    import diffusers
+
+    kind = getattr(diffusers, class_name, None)
+    options = {} if kind is None else inspect.signature(kind).parameters
+    config = {
+        name: each.default for name, each in options.items() if each.default is not each.empty
+    }
+    return {**config, "_class_name": class_name}
 
 
 def infer_config(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kornia_ditf.errors import GatedRepositoryError, HubError
 from kornia_ditf.utils.checks import nearest
 
 _WEIGHT_SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin", ".json")
@@ -120,3 +121,35 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:  # a name that is too long, or a folder that may not be read
         return False
+
+
+def no_folder(source: str) -> str:
+    """Return a remark that no such folder exists, where the name may have meant one."""
+    if as_folder(Path(source).parent) is None:
+        return ""
+    return f"there is no folder {source}{near_folder(source)}; on the hub, "
+
+
+def is_refusal(error: Any) -> bool:
+    """Whether the hub refuses to show a repository."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    status = getattr(error.response, "status_code", None)
+    return isinstance(error, RepositoryNotFoundError) or status in (401, 403)
+
+
+def refusal(source: str, error: Exception) -> HubError:
+    """Return the error for a repository that the hub refuses to show."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    page = f"https://huggingface.co/{source}"
+    # A gated repository counts as one not found there, so it is asked first.
+    missing = isinstance(error, RepositoryNotFoundError)
+    if missing and not isinstance(error, GatedRepoError):
+        return HubError(
+            f"{no_folder(source)}the hub shows no {source}: check the name; "
+            f"if it is private, run `hf auth login` with an account that sees {page}"
+        )
+    return GatedRepositoryError(
+        f"{source} is gated: accept the licence at {page}, then run `hf auth login`"
+    )

@@ -162,7 +162,11 @@ def build_empty(
     if model_class is None:
         import diffusers
 
-        model_class = getattr(diffusers, class_name)
+        model_class = getattr(diffusers, class_name, None)
+        if model_class is None:
+            raise CheckpointError(
+                f"diffusers {diffusers.__version__} has no {class_name}; pip install -U diffusers"
+            )
     build_from: Any = model_class
 
     def build(*, include_buffers: bool) -> nn.Module:

@@ -111,7 +111,7 @@ def _estimate_cv2(
         return None
     best, found = 0, None
     for each in essential.reshape(-1, 3, 3):
-        count, rotation, moved, *_ = cv2.recoverPose(each, a, b, eye, _FAR, mask=mask.copy())
+        count, rotation, moved, *_ = cv2.recoverPose(each, a, b, eye, _FAR, mask=mask)
         if count > best:
             best = count
             shift = np.asarray(moved, np.float64)[:, 0]

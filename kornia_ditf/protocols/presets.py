@@ -130,7 +130,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         source="glue-factory, gluefactory.eval.megadepth1500, eval.estimator=poselib",
         fit=Fit(kind="long-side", side=1600),
         alphas=(1e-4, 5e-4, 1e-3),
-        pose=PoseEstimation(estimator="poselib"),
+        pose=PoseEstimation(estimator="poselib", confidence=0.9999),  # PoseLib's own
     ),
     Protocol(
         name="dift-spair",

@@ -14,7 +14,7 @@ from kornia_ditf.dense import DescriptorSpec
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError, UnknownBackboneError
 from kornia_ditf.loading.checkpoint import HUB_OPTIONS, Checkpoint
 from kornia_ditf.loading.memory import LoadedModel, refuse_loading_options
-from kornia_ditf.loading.single_file import infer_config
+from kornia_ditf.loading.single_file import default_config, infer_config
 from kornia_ditf.loading.weight_file import WeightFile, as_file
 from kornia_ditf.registry.catalogue import AnySpec
 from kornia_ditf.registry.options import known_options
@@ -71,7 +71,8 @@ def describe_file(
 
     Args:
         path: the file.
-        families: specs; without `config`, those whose published architecture fits its tensors.
+        families: specs; without `config`, those whose published architecture fits its tensors, or
+            else the default one of their class in diffusers.
         config: folder or hub id of its configurations.
         hub: options of `Checkpoint`, for reading them.
 
@@ -83,15 +84,18 @@ def describe_file(
         spec = describe_checkpoint(config, families, **hub)
         return replace(spec, name=str(path), repo=str(path), base=str(config))
     file, likely, most = WeightFile(path), "", 0
+    tried: list[Mapping[str, Any]] = []
     for spec in families:
         owner = getattr(spec.load, "__self__", None)
         if not isinstance(owner, type) or not issubclass(owner, DiffusersBackbone):
             continue
-        if "transformer" in spec.architecture:
-            known = spec.architecture["transformer"]
+        known = spec.architecture.get("transformer") or default_config(owner.transformer_class)
+        if known not in tried:
+            tried.append(known)
             found, fitting = infer_config(file, owner.layout(), owner.blocks_from, known)
             if found is not None:
-                own = {**spec.architecture, "transformer": found}
+                # What a class has by default need not be what a model was published with.
+                own = {**spec.architecture, "transformer": found} if spec.architecture else {}
                 described = _with_neutral_rule(spec, str(path), found)
                 return replace(described, architecture=own, base=spec.base or spec.repo)
             if fitting > most:
@@ -208,6 +212,7 @@ def _with_neutral_rule(spec: BackboneSpec, name: str, config: Mapping[str, Any])
         width=math.prod(sides),
         blocks_from=spec.blocks_from,
         width_from=spec.width_from,
+        needs=spec.needs,
         pixels_per_token=spec.pixels_per_token,
         long_side=spec.long_side,
         license="see its publisher",

@@ -56,6 +56,7 @@ from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.tiled import TiledDescriptor
 from kornia_ditf.upsamplers import UpsampledDescriptor
 from kornia_ditf.utils.checks import did_you_mean, read_dtype
+from kornia_ditf.utils.provenance import installed_instead
 
 DEFAULT_BACKBONE = "nano"
 
@@ -297,6 +298,12 @@ def load_spec(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
     taken = set() if isinstance(spec, DatasetSpec) else set(known_options(load))
     if isinstance(spec, BackboneSpec):
         taken |= {each.name for each in fields(DiTFConfig)}
+        installed = installed_instead(spec.needs)
+        if installed is not None:
+            raise MissingExtraError(
+                f"{spec.name} needs {spec.needs}, and {installed} is installed; pip install -U "
+                f"'{spec.needs}'"
+            )
     passed = passed_options(spec)
     if passed is not None:
         taken |= passed[0]

@@ -26,6 +26,9 @@ from kornia_ditf.utils.checks import check_integer
 _RETURN_PX = 0.7
 """How far from where it began a point may return to."""
 
+_STRAY_PX = 1.5
+"""How far from there a smaller square may be found: beside an edge of depth it is elsewhere."""
+
 _LONG_SIDE = 2048
 """Larger images are aligned at this size, so that time and memory stay bounded."""
 
@@ -59,7 +62,8 @@ def align_matches(
     Returns:
         the matches with other points_b, and which of them were moved, bool, shape (K,). A point
         stays where it is if its surroundings have no texture or do not agree: if it would move
-        farther than `reach`, or does not return to its point of A when it is sought from B.
+        farther than `reach`, does not return to its point of A when it is sought from B, or would
+        move elsewhere with a third of the window, as beside an edge of depth.
 
     Raises:
         InvalidArgumentError: a wrong shape or number, or points that are not finite.
@@ -127,8 +131,10 @@ def _align(
     usable: _Array = np.asarray((np.abs(start) < 1e6).all(1))  # which NaN is not
     levels = max(0, int(np.ceil(np.log2(max(1.0, 2 * radius / window)))))
     there, found = _track(*images, a, np.where(usable[:, None], start, a), levels, window)
+    inner, seen = _track(*images, a, there, 0, max(5, window // 3 | 1))
+    strays = seen & (np.linalg.norm(inner - there, axis=1) >= _STRAY_PX)
     back, returned = _track(*images[::-1], there, a, levels, window)
-    moved = usable & found & returned
+    moved = usable & found & returned & ~strays
     moved &= np.linalg.norm(back - a, axis=1) < _RETURN_PX
     moved &= np.linalg.norm(there - start, axis=1) <= radius
     return _project(matrix, there), moved

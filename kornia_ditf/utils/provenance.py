@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -53,6 +54,23 @@ def package_version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "unknown"
+
+
+def installed_instead(requirement: str) -> str | None:
+    """Return what is installed of a package that is too old or missing; None where it will do.
+
+    Example:
+        >>> installed_instead("torch>=1.0"), installed_instead("no-such-package>=1.0")
+        (None, 'no no-such-package')
+    """
+    name, _, least = requirement.partition(">=")
+    if not name:
+        return None
+    found = package_version(name)
+    if found == "unknown":
+        return f"no {name}"
+    known, needed = ([int(n) for n in re.findall(r"\d+", v)[:2]] for v in (found, least))
+    return None if known >= needed else f"{name} {found}"
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -13,6 +13,7 @@ from kornia_ditf.backbones.module import ModuleBackbone
 from kornia_ditf.errors import CaptureError, InvalidArgumentError
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.testing import BACKBONE_RULES, check_backbone
+from kornia_ditf.treatments import modulate
 
 EXAMPLE = Path(__file__).parents[2] / "examples/own_research_dit.py"
 Rules = {rule.__name__ for rule in BACKBONE_RULES}
@@ -157,3 +158,82 @@ def test_the_example_matches_two_photographs(
 ) -> None:
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     assert "matches from" in capsys.readouterr().out
+
+
+class LightningBlock(nn.Module):
+    """As LightningDiT has it: RMS norms, queries and keys normalised and turned, SwiGLU."""
+
+    def __init__(self, width: int, shifts: bool) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = RMSNorm(width), RMSNorm(width)
+        self.attn, self.shifts = LightningAttention(width), shifts
+        self.w12, self.w3 = nn.Linear(width, 4 * width), nn.Linear(2 * width, width)
+        chunks = 6 if shifts else 4
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, chunks * width))
+
+    def forward(self, x: Tensor, c: Tensor, feat_rope: Tensor) -> Tensor:
+        chunks = self.adaLN_modulation(c)[:, None].chunk(6 if self.shifts else 4, -1)
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (
+            chunks if self.shifts else (0, chunks[0], chunks[1], 0, chunks[2], chunks[3])
+        )
+        x = x + gate * self.attn(self.norm1(x) * (1 + scale) + shift, rope=feat_rope)
+        gated, value = self.w12(self.norm2(x) * (1 + scale_mlp) + shift_mlp).chunk(2, -1)
+        return x + gate_mlp * self.w3(nn.functional.silu(gated) * value)
+
+
+class LightningAttention(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.q_norm, self.k_norm = RMSNorm(width // 2), RMSNorm(width // 2)
+
+    def forward(self, x: Tensor, rope: Tensor) -> Tensor:
+        qkv = self.qkv(x).reshape(*x.shape[:2], 3, 2, -1).permute(2, 0, 3, 1, 4)
+        turned = [
+            norm(each) * rope for norm, each in zip((self.q_norm, self.k_norm), qkv, strict=False)
+        ]
+        found = nn.functional.scaled_dot_product_attention(turned[0], turned[1], qkv[2])
+        return self.proj(found.transpose(1, 2).flatten(2))
+
+
+class Lightning(nn.Module):
+    def __init__(self, shifts: bool) -> None:
+        super().__init__()
+        self.x_embedder = nn.Conv2d(4, 16, 1)
+        self.blocks = nn.ModuleList(LightningBlock(16, shifts) for _ in range(3))
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        tokens = self.x_embedder(x).flatten(2).transpose(1, 2)
+        rope = torch.linspace(0.5, 1, tokens.shape[1])[:, None].to(tokens)
+        for block in self.blocks:
+            tokens = block(tokens, t[:, None].expand(-1, 16), rope)
+        return tokens
+
+
+@pytest.mark.parametrize("shifts", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_lightning_dit_is_declared_with_and_without_shifts(
+    shifts: bool, dtype: torch.dtype
+) -> None:
+    modulation = LinearModulation("adaLN_modulation.1", gates=(2, 5))
+    if not shifts:
+        modulation = LinearModulation("adaLN_modulation.1", shift=None, scale=0, gates=(1, 3))
+    blocks = BlockStream(blocks="blocks", norm="norm1", attention="attn", modulation=modulation)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Lightning(shifts).to(dtype)
+
+    def inputs(latent: Tensor, time: float, _: kd.Conditioning) -> dict[str, Tensor]:
+        return {"x": latent, "t": latent.new_full((len(latent),), 1 - time / 1000)}
+
+    backbone = ModuleBackbone(model, [blocks], inputs, patch_size=1, latent_channels=4)
+    latent = torch.rand(2, 4, 3, 5, generator=torch.Generator().manual_seed(0))
+    found = backbone.tap(latent, 250, backbone.condition([""]), block=2)
+    seen: list[Tensor] = []
+    model.blocks[2].attn.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    model(**inputs(latent.to(dtype), 250, backbone.condition([""])))
+    tolerance = 8 * torch.finfo(dtype).eps * float(seen[0].abs().max())
+    torch.testing.assert_close(modulate(found), seen[0], rtol=0, atol=tolerance)
+    gates = backbone.gates(250, backbone.condition([""]), block=2)
+    assert gates.shape == (4, 16) and (found.shift is None) is not shifts

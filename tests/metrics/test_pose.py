@@ -1,15 +1,19 @@
-"""Pose errors and AUC against the published arithmetic, written out."""
+"""Pose errors and AUC against the published arithmetic, written out, and other libraries."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 import pytest
+import torch
+from kornia.geometry import epipolar
+from scipy.spatial.transform import Rotation
 
 from kornia_ditf.metrics.functional import area_under_curve
 from kornia_ditf.metrics.pose import (
     PoseAccuracy,
     epipolar_distances,
+    essential_of,
     rotation_error,
     translation_error,
 )
@@ -82,6 +86,35 @@ def test_errors_auc_and_precision_equal_the_published_arithmetic(seed: int) -> N
     expected = superglue_auc(errors, [5, 10, 20])
     assert list(accuracy.compute().auc.values()) == pytest.approx(expected, abs=1e-9, rel=0)
     assert area_under_curve(errors, 20) == pytest.approx(expected[2], abs=1e-9, rel=0)
+
+
+def test_errors_and_epipolar_distances_equal_those_of_kornia_and_scipy() -> None:
+    generator = np.random.default_rng(7)
+    pose, camera_a, camera_b = np.eye(4), np.diag([500.0, 480, 1]), np.diag([300.0, 310, 1])
+    pose[:3, :3], pose[:3, 3] = Rotation.random(random_state=1).as_matrix(), [0.3, -1, 2]
+    camera_a[:2, 2], camera_b[:2, 2] = (320, 240), (200, 180)
+    a, b = generator.uniform(0, 400, (2, 50, 2))
+
+    def batch(value: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(value)[None]
+
+    still, turned, moved = batch(np.eye(3)), batch(pose[:3, :3]), batch(pose[:3, 3:])
+    essential = epipolar.essential_from_Rt(still, torch.zeros_like(moved), turned, moved)
+    assert np.abs(essential[0].numpy() - essential_of(pose)).max() < 1e-12
+    rays = [
+        batch((points - camera[:2, 2]) / camera[[0, 1], [0, 1]])
+        for points, camera in ((a, camera_a), (b, camera_b))
+    ]
+    theirs = epipolar.symmetrical_epipolar_distance(*rays, essential, squared=True)[0]
+    assert epipolar_distances(a, b, camera_a, camera_b, pose) == pytest.approx(theirs, rel=1e-9)
+    for degrees in (0.0, 1e-3, 5, 120, 180):
+        more = Rotation.from_rotvec([0, degrees, 0], degrees=True).as_matrix()
+        # An arc cosine near 1 has few digits: published code measures small angles so.
+        close = pytest.approx(degrees, abs=1e-9 if 1 < degrees < 179 else 2e-6)
+        assert rotation_error(pose[:3, :3] @ more, pose[:3, :3]) == close
+        assert translation_error(more @ [0, 0, 3.0], np.array([0, 0, 1.0])) == pytest.approx(
+            min(degrees, 180 - degrees), abs=2e-6
+        )
 
 
 def test_a_translation_and_its_opposite_are_alike_and_none_is_wrong() -> None:

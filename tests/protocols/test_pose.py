@@ -52,6 +52,23 @@ def test_the_pose_is_superglues(pair: Pair) -> None:
     assert np.array_equal(found.translation, moved)
 
 
+def test_of_several_solutions_of_five_matches_the_same_is_taken(pair: Pair) -> None:
+    camera = pair.camera_a.numpy()
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        a = generator.uniform(0, 48, (5, 2))
+        b = a + generator.normal(0, 4, (5, 2))
+        try:
+            expected = superglue_estimate(a, b, camera, camera, 1.0)
+        except (AttributeError, TypeError):  # no essential matrix: SuperGlue's script ends
+            expected = None
+        found = estimate_pose(a, b, (camera, camera), 1.0, PoseEstimation())
+        assert (found is None) == (expected is None)
+        if found is not None:
+            assert np.array_equal(found.rotation, expected[0])
+            assert np.array_equal(found.translation, expected[1])
+
+
 @pytest.mark.parametrize("estimator", ["cv2", "cv2-magsac", "poselib"])
 def test_right_matches_give_the_pose_and_wrong_ones_lower_the_precision(
     pair: Pair, estimator: str

@@ -141,3 +141,36 @@ def test_searched_matches_are_exact_and_so_is_their_homography(wall: Tensor) -> 
         wall, other, kd.create_descriptor("nano", long_side=256), search="none", refined=False
     )
     assert np.array_equal(loose.matches.points_a, found.matches.points_a)
+
+
+@pytest.mark.parametrize(("turn", "scale"), [(0, 1.0), (20, 0.8), (90, 1.0)])
+def test_matches_are_about_as_exact_as_those_of_sift(
+    wall: Tensor, turn: float, scale: float
+) -> None:
+    cos, sin = scale * np.cos(np.deg2rad(turn)), scale * np.sin(np.deg2rad(turn))
+    matrix = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1.0]])
+    matrix[:2, 2] = [320.3, 256.6] - matrix[:2, :2] @ [320, 256]
+    other = moved(wall, matrix, (640, 512))
+    found = kd.match_images(wall, other, kd.create_descriptor("nano", long_side=256)).matches
+    grey = [(each[0].mean(0).clamp(0, 1) * 255).round().byte().numpy() for each in (wall, other)]
+    (keys_a, a), (keys_b, b) = (cv2.SIFT.create().detectAndCompute(each, None) for each in grey)
+    pairs = [m for m, n in cv2.BFMatcher().knnMatch(a, b, k=2) if m.distance < 0.75 * n.distance]
+    theirs = np.array([(keys_a[m.queryIdx].pt, keys_b[m.trainIdx].pt) for m in pairs])
+    medians = []
+    for at, to in ((found.points_a.numpy(), found.points_b.numpy()), theirs.swapaxes(0, 1)):
+        truth = cv2.perspectiveTransform(at[None].astype(np.float64), matrix)[0]
+        error = np.linalg.norm(truth - to, axis=1)
+        medians.append(np.median(error[error < 8]))
+    assert medians[0] < 1.3 * medians[1]
+
+
+def test_points_beside_an_edge_of_depth_do_not_jump_to_the_other_side(wall: Tensor) -> None:
+    other = torch.roll(wall, 6, 3)  # the background moves by 6 pixels, and the right half by 0
+    other[..., 320:] = wall[..., 320:]
+    y = torch.arange(40.0, 480, 4)
+    points = torch.cat([torch.stack([torch.full_like(y, x), y], 1) for x in (304.0, 307.0, 310.0)])
+    truth = points + torch.tensor([6.0, 0])
+    start = kd.Matches(points, truth + torch.tensor([-1.0, 1]), torch.ones(len(points)))
+    aligned, flags = kd.align_matches(wall, other, start, reach=8)
+    errors = (aligned.points_b - truth).norm(dim=1)
+    assert flags.float().mean() > 0.5 and (errors > 3).float().mean() < 0.05

@@ -16,6 +16,7 @@ from kornia_ditf.config import DiTFConfig
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.matching.poses import UPRIGHT
+from kornia_ditf.projection.stored import Projection
 from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.registry.options import check_options
@@ -25,7 +26,10 @@ from kornia_ditf.study.define.spec import Configuration
 from kornia_ditf.study.store.cache import content_key
 
 # Of one forward pass several blocks can be taken, and each can be treated in several ways.
-_AFTER_THE_FORWARD = ("block", "treatment", "massive_channels", "pca", "upsample")
+_AFTER_THE_FORWARD = (
+    *("block", "blocks", "treatment", "massive_channels", "pca", "projection", "upsample"),
+)
+_TIMES = ("timestep", "timesteps")
 _DITF_FIELDS = {field.name for field in fields(DiTFConfig)}
 
 
@@ -37,7 +41,8 @@ class ForwardGroup:
         name: of the descriptor.
         source: where its weights are, if not in their own place.
         loading: options that decide what is loaded.
-        shared: the settings of the forward pass.
+        shared: the settings of the forward pass. Where members average timesteps it has none, and
+            there is a pass for each timestep of any member.
         members: the configurations.
     """
 
@@ -64,21 +69,30 @@ def group_configurations(configurations: Iterable[Configuration]) -> list[Forwar
         >>> [len(group.members) for group in group_configurations(blocks)]
         [2]
     """
-    groups: dict[str, ForwardGroup] = {}
+    parts: list[tuple[str, dict[str, Any], dict[str, Any], Configuration]] = []
     for each in configurations:
         spec = find_descriptor(each.name, **hub_options(each.settings))
-        own = {"prompt", "pca", "upsample"} | (
+        own = {"prompt", "pca", "projection", "upsample"} | (
             _DITF_FIELDS if isinstance(spec, BackboneSpec) else set()
         )
         loading = {k: v for k, v in each.settings.items() if k not in own}
         check_options(each.label, spec, loading)
         find_upsampler(each.settings.get("upsample"))  # an error now, not in a worker
-        shared = {
+        shared: dict[str, Any] = {
             k: v for k, v in each.settings.items() if k in own and k not in _AFTER_THE_FORWARD
         }
-        key = content_key(name=each.name, source=each.source, loading=loading, shared=shared)
-        known = groups.get(key, ForwardGroup(each.name, each.source, loading, shared, ()))
-        groups[key] = replace(known, members=(*known.members, each))
+        others = {key: value for key, value in shared.items() if key not in _TIMES}
+        key = content_key(name=each.name, source=each.source, loading=loading, shared=others)
+        parts.append((key, loading, shared, each))
+    # Means over timesteps take their forwards from one another, and from sweeps beside them.
+    averaged = {key for key, _, shared, _ in parts if "timesteps" in shared}
+    groups: dict[str, ForwardGroup] = {}
+    for key, loading, shared, each in parts:
+        for name in _TIMES if key in averaged else ():
+            shared.pop(name, None)
+        whole = content_key(key=key, shared=shared)
+        known = groups.get(whole, ForwardGroup(each.name, each.source, loading, shared, ()))
+        groups[whole] = replace(known, members=(*known.members, each))
     order = list(dict.fromkeys(group.weights for group in groups.values()))
     return sorted(groups.values(), key=lambda group: order.index(group.weights))
 
@@ -99,6 +113,9 @@ def member_config(member: Configuration, fit: Fit) -> DiTFConfig:
     if fit.kind != "whole":
         settings["long_side"] = None
     config = read_config(spec, settings)
+    file = member.settings.get("projection")
+    if file is not None and config.steps.discards and config.massive_channels is None:
+        config = replace(config, massive_channels=Projection.load(file).channels[0])
     last = max(config.all_blocks)
     if last >= spec.blocks:
         raise InvalidArgumentError(

@@ -104,6 +104,7 @@ class Outcome:
         failures: what could not be done, and why.
         damaged: files that were found damaged, removed, and must be made again.
         bytes: of a map, the mean.
+        shares: by member, the part of a description's forwards that it would take by itself.
         costs: the largest peak of memory and the like, by the names of `Cost`'s fields.
         values: what a `Prepare` or `Compare` found out.
     """
@@ -114,6 +115,7 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     bytes: float = 0.0
+    shares: dict[str, float] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
 

@@ -232,7 +232,10 @@ def _rooted(study: Study, folder: Path, name: str, lines: Mapping[Place, int]) -
 
     descriptors = [
         each.model_copy(
-            update={"source": rooted(each.source, "descriptors", i, "source", existing=True)}
+            update={
+                name: rooted(getattr(each, name), "descriptors", i, name, existing=name == "source")
+                for name in ("source", "projection")
+            }
         )
         for i, each in enumerate(study.descriptors)
     ]

@@ -95,8 +95,8 @@ class DescriptorChoice(_Strict):
     `name` is what `create_descriptor` takes; `label` is what tables call it. `prompt` may hold
     `{label}` (or `{category}`), which is what an image shows. `timesteps` are averaged and `blocks`
     joined, and not swept. `pca` reduces each pair's tokens together, or with a list of numbers each
-    part of them (`[[256, 128]]`). `upsample` is `bilinear(2)` or the like, or `none`. `options` go
-    to the loader (dtype, device ...).
+    part of them (`[[256, 128]]`); `projection` is the file of a fixed one. `upsample` is
+    `bilinear(2)` or the like, or `none`. `options` go to the loader (dtype, device ...).
     """
 
     name: str
@@ -115,6 +115,7 @@ class DescriptorChoice(_Strict):
     massive_channels: list[int] | Literal["gates"] | None = None
     timesteps: Annotated[list[float], Field(min_length=1)] | None = None
     blocks: Annotated[list[int], Field(min_length=1)] | None = None
+    projection: str | None = Field(default=None, min_length=1)
     options: Options = {}
 
     @property
@@ -242,7 +243,7 @@ class Study(_Strict):
                 if getattr(choice, name) is not None
             }
             fixed: dict[str, Any] = dict(choice.options)
-            for name in ("massive_channels", "timesteps", "blocks"):
+            for name in ("massive_channels", "timesteps", "blocks", "projection"):
                 value = getattr(choice, name)
                 if value is not None:
                     fixed[name] = value if isinstance(value, str) else tuple(value)

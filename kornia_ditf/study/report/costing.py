@@ -1,4 +1,4 @@
-"""The columns of a report's table of costs: those that were measured for any row."""
+"""The columns of tables of costs: those that were measured for any row."""
 
 from __future__ import annotations
 
@@ -9,6 +9,28 @@ from kornia_ditf.study.report.analysis import Row
 
 
 @dataclass(frozen=True, slots=True)
+class CostKind:
+    """A cost that tables have a column for.
+
+    Args:
+        key: its name in files.
+        heading: of the column, with the unit.
+        read: returns it of a row; None where it was not measured.
+        unit: what it is multiplied by for the column.
+    """
+
+    key: str
+    heading: str
+    read: Callable[[Row], float | None]
+    unit: float = 1
+
+    def value(self, row: Row) -> float | None:
+        """Return the cost of a row in the column's unit."""
+        found = self.read(row)
+        return None if found is None else found * self.unit
+
+
+@dataclass(frozen=True, slots=True)
 class CostColumn:
     """A column of the table of costs, as text."""
 
@@ -16,27 +38,28 @@ class CostColumn:
     values: tuple[str, ...]
 
 
-_COLUMNS: tuple[tuple[str, Callable[[Row], float | None], float], ...] = (
-    ("s per image", lambda row: row.cost.seconds_per_image, 1),
-    ("configurations per forward", lambda row: row.cost.together, 1),
-    ("s per pair", lambda row: row.cost.seconds_per_pair, 1),
-    ("weights, GB", lambda row: row.experiment["bytes_held"] or None, 1e-9),
-    ("cache per image, MB", lambda row: row.cost.bytes_per_image, 1e-6),
-    ("peak memory, GB", lambda row: row.cost.peak_bytes, 1e-9),
-    ("peak on device, GB", lambda row: row.cost.device_peak_bytes, 1e-9),
-    ("GFLOP", lambda row: row.cost.flops or None, 1e-9),
-    ("joules", lambda row: row.cost.joules, 1),
+TOGETHER = CostKind("together", "configurations per forward", lambda row: row.cost.together)
+COSTS = (
+    CostKind("seconds_per_image", "s per image", lambda row: row.cost.seconds_per_image),
+    TOGETHER,
+    CostKind("seconds_per_pair", "s per pair", lambda row: row.cost.seconds_per_pair),
+    CostKind("weights_gb", "weights, GB", lambda row: row.experiment["bytes_held"] or None, 1e-9),
+    CostKind("cache_mb", "cache per image, MB", lambda row: row.cost.bytes_per_image, 1e-6),
+    CostKind("peak_gb", "peak memory, GB", lambda row: row.cost.peak_bytes, 1e-9),
+    CostKind("device_gb", "peak on device, GB", lambda row: row.cost.device_peak_bytes, 1e-9),
+    CostKind("gflop", "GFLOP", lambda row: row.cost.flops or None, 1e-9),
+    CostKind("joules", "joules", lambda row: row.cost.joules),
 )
 
 
 def cost_columns(rows: Sequence[Row]) -> tuple[CostColumn, ...]:
     """Return the columns in which a row has a value."""
     found = []
-    for name, read, unit in _COLUMNS:
-        values = [read(row) for row in rows]
+    for kind in COSTS:
+        values = [kind.value(row) for row in rows]
         if any(value is not None for value in values):
-            shown = ("-" if value is None else f"{value * unit:.3g}" for value in values)
-            found.append(CostColumn(name, tuple(shown)))
+            shown = ("-" if value is None else f"{value:.3g}" for value in values)
+            found.append(CostColumn(kind.heading, tuple(shown)))
     return tuple(found)
 
 

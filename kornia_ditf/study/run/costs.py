@@ -63,6 +63,8 @@ class CostLog:
             labels = {label for *_, keys in job.images for label in keys}
             identities = sorted({cost_key(job.identities[label]) for label in labels})
             values |= {"what": "describe", "identities": identities, "bytes": outcome.bytes}
+            shares = {cost_key(job.identities[n]): each for n, each in outcome.shares.items()}
+            values |= {"shares": shares} if set(shares.values()) - {1.0} else {}
         elif isinstance(job, Evaluate | Compare):
             values |= {"what": "evaluate", "identity": cost_key(job.identity)}
         if isinstance(job, Compare):
@@ -83,8 +85,9 @@ class CostLog:
                 identities = line["identities"] if described else [line["identity"]]
                 for identity in identities:
                     known = found.setdefault(identity, _Measured())
+                    share = float(line.get("shares", {}).get(identity, 1.0))
                     if described:
-                        known.images += seconds
+                        known.images += [share * each for each in seconds]
                         known.bytes += [float(line["bytes"])] * len(seconds)
                         known.together = max(known.together, len(identities))
                     else:
@@ -92,7 +95,8 @@ class CostLog:
                         known.pairs += seconds
                     for name in _LARGEST:
                         if name in line:
-                            known.largest[name] = max(line[name], known.largest.get(name, 0.0))
+                            value = line[name] * (share if name == "flops" else 1.0)
+                            known.largest[name] = max(value, known.largest.get(name, 0.0))
                     if "joules" in line:
                         known.joules.append(float(line["joules"]))
                         known.metered += len(seconds)

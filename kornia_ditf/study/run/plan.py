@@ -14,8 +14,9 @@ from kornia_ditf.datasets.pairs import Pair
 from kornia_ditf.errors import DiTFError
 from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.matching.poses import POSES, UPRIGHT
+from kornia_ditf.projection.stored import Projection
 from kornia_ditf.protocols.protocol import Fit, Protocol
-from kornia_ditf.registry.lookup import find_descriptor
+from kornia_ditf.registry.lookup import Spec, find_descriptor
 from kornia_ditf.registry.matchers import find_matcher, missing_for
 from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.study.define.forwards import (
@@ -210,7 +211,8 @@ def _plan_group(
         listed = sets[task.place]
         if isinstance(spec, BackboneSpec):
             configs = [member_config(member, task.fit) for member in group.members]
-            draws, long_side = configs[0].ensemble, configs[0].long_side
+            timesteps = {timestep for config in configs for timestep in config.all_timesteps}
+            draws, long_side = configs[0].ensemble * len(timesteps), configs[0].long_side
             unknown = any(c.steps.discards and c.massive_channels is None for c in configs)
             calibration += len(listed.calibration) * draws if unknown else 0
         fitted = [each for each in listed.protocols if each[0].fit == task.fit]
@@ -235,10 +237,6 @@ def _plan_group(
             reading, pair = known or (0.0, _SECONDS_PER_PAIR)
             images = {digest for sample in samples for _, digest, _ in sample.images}
             scoring += len(group.members) * (reading * len(images) + pair * len(samples))
-    times = 0.0  # as many tokens as without upsampling, over all configurations
-    for member in group.members:
-        upsampler = find_upsampler(member.settings.get("upsample"))
-        times += 1 if upsampler is None else upsampler.times(spec.pixels_per_token)
     held, images_total = _weights_bytes(group), len(seen)
     forwards = images_total * draws + calibration
     seconds = None
@@ -251,12 +249,22 @@ def _plan_group(
         configurations=len(group.members),
         images=images_total,
         forwards=forwards,
-        cache_bytes=round(tokens * spec.width * itemsize * times),
+        cache_bytes=round(tokens * itemsize * sum(_widths(group, spec))),
         weights_bytes=held,
         seconds=seconds,
         scoring_seconds=scoring,
         scoring_measured=measured,
     )
+
+
+def _widths(group: ForwardGroup, spec: Spec) -> Iterator[float]:
+    """Yield each member's channels, times its tokens for each that the model gives."""
+    for member in group.members:
+        file, upsampler = (member.settings.get(name) for name in ("projection", "upsample"))
+        joined = spec.width * len(member.settings.get("blocks", (0,)))
+        width = joined if file is None else Projection.load(file).width
+        found = find_upsampler(upsampler)
+        yield width * (1 if found is None else found.times(spec.pixels_per_token))
 
 
 def _scoring(
@@ -288,7 +296,7 @@ def _weights_bytes(group: ForwardGroup) -> int | None:
     spec = find_descriptor(group.name, **hub_options(group.loading))
     if not isinstance(spec, BackboneSpec) or spec.plan is None:
         return None
-    block = max(member_config(member, Fit()).block for member in group.members)
+    block = max(max(member_config(member, Fit()).all_blocks) for member in group.members)
     try:
         return spec.plan(
             group.source or spec.repo,

@@ -18,6 +18,7 @@ import torch
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import StudyError
 from kornia_ditf.loading.checkpoint import Checkpoint, hub_options
+from kornia_ditf.projection.stored import Projection
 from kornia_ditf.protocols.protocol import Fit
 from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.study.define.forwards import ForwardGroup
@@ -171,10 +172,12 @@ def _with_environment(task: Task, values: dict[str, Any], warn: Warn) -> Prepare
 
 def _key(task: Task, listed: ListedSet, device: str | None) -> str:
     group = task.group
+    files = [member.settings.get("projection") for member in group.members]
     members = [(member.label, sorted(member.settings.items())) for member in group.members]
     return content_key(
         weights=[group.weights, _fingerprint(group)],
         members=members,
+        projections=[None if file is None else Projection.load(file).digest for file in files],
         fit=str(task.fit),
         images=[digest for _, digest in listed.calibration],
         device=device,

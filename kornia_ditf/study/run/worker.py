@@ -17,10 +17,11 @@ from kornia_ditf.datasets.sequences import SequenceDataset
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import DiTFError, MatcherError, OutputError
-from kornia_ditf.massive import ChannelRecorder
 from kornia_ditf.matching.poses import UPRIGHT, view_in_pose
 from kornia_ditf.matching.views import View
 from kornia_ditf.preprocess import as_image
+from kornia_ditf.projection.descriptor import ProjectedDescriptor
+from kornia_ditf.projection.stored import Projection
 from kornia_ditf.protocols.evaluate import evaluate_matches
 from kornia_ditf.protocols.fitting import prepare_image
 from kornia_ditf.protocols.protocol import Fit
@@ -40,6 +41,7 @@ from kornia_ditf.study.define.jobs import (
 from kornia_ditf.study.define.listing import open_dataset
 from kornia_ditf.study.define.spec import Configuration, DatasetChoice, MatcherChoice
 from kornia_ditf.study.run.apart import HungError, MatcherProcess
+from kornia_ditf.study.run.cells import cells_of, describe_configs, measure_channels, shares_of
 from kornia_ditf.study.run.scoring import score_job
 from kornia_ditf.study.store.cache import MapCache, MapReader
 from kornia_ditf.study.store.records import pair_row, write_part
@@ -113,35 +115,23 @@ class Worker:
     ) -> tuple[dict[str, tuple[int, ...] | None], dict[str, tuple[str, ...]]]:
         """Find the massive channels of members that know none, and the doubts about them."""
         configs = {m.label: member_config(m, job.fit) for m in job.group.members}
-        unknown = {
-            config.block
-            for config in configs.values()
-            if config.single and config.steps.discards and config.massive_channels is None
-        }
-        recorders = {block: ChannelRecorder() for block in sorted(unknown)}
+        discarding = {label: config for label, config in configs.items() if config.steps.discards}
+        unknown = [c for c in discarding.values() if c.massive_channels is None]
         ditf: Any = self._descriptor(job.group)
-        for path in job.images if unknown else ():
-            shared = DiTF(ditf.backbone, configs[job.group.members[0].label])
-            taps, _ = shared.taps(prepare_image(path, job.fit), list(recorders))
-            for block, tap in taps.items():
-                recorders[block].update(tap.x)
-        measured = {block: recorder.compute() for block, recorder in recorders.items()}
-        channels: dict[str, tuple[int, ...] | None] = {}
+        shared = DiTF(ditf.backbone, next(iter(configs.values())))
+        images = (shared.prepare(prepare_image(path, job.fit)) for path in job.images)
+        cells = {cell for config in unknown for cell in cells_of(config)}
+        measured = measure_channels(shared, images, cells)
+        channels: dict[str, tuple[int, ...] | None] = dict.fromkeys(configs)
         doubts: dict[str, tuple[str, ...]] = {}
-        for label, config in configs.items():
-            channels[label] = None
-            if not config.steps.discards:
-                continue
-            member = DiTF(ditf.backbone, config)
+        for label, config in discarding.items():
             if config.massive_channels is not None:
-                channels[label] = member.massive_channels()
-            elif config.single:
-                channels[label] = measured[config.block].massive()
-                doubts[label] = measured[config.block].doubts()
-            else:  # those of any block and timestep are discarded at all
-                images = [prepare_image(path, job.fit) for path in job.images]
-                found = [cell.calibrate(images, keep=False).massive() for cell in member.cells()]
-                channels[label] = tuple(sorted(set().union(*found)))
+                channels[label] = DiTF(ditf.backbone, config).massive_channels()
+                continue
+            # Those of any block and timestep are discarded at all.
+            own = [measured[cell] for cell in cells_of(config)]
+            channels[label] = tuple(sorted({c for each in own for c in each.massive()}))
+            doubts[label] = tuple(dict.fromkeys(doubt for each in own for doubt in each.doubts()))
         return channels, doubts
 
     def _describe(self, job: Describe) -> Outcome:
@@ -151,6 +141,10 @@ class Worker:
         except DiTFError as error:
             names = ", ".join(member.label for member in job.group.members)
             return Outcome(failures=[f"{names}: {error}"])
+        if isinstance(descriptor, DiTF):
+            labels = {label for *_, keys in job.images for label in keys}
+            members = [member for member in job.group.members if member.label in labels]
+            outcome.shares = shares_of({m.label: member_config(m, job.fit) for m in members})
         meter = Meter(_place(descriptor))
         begin = time.perf_counter()
         for (path, _, pose, keys), found in self._maps_of(descriptor, job, outcome.costs):
@@ -195,9 +189,16 @@ class Worker:
     ) -> Iterator[tuple[Wanted, dict[str, DescriptorMap] | DiTFError]]:
         """Describe the images of a job, each for the configurations that want it."""
         prepares = descriptor
+        projections = {
+            member.label: Projection.load(member.settings["projection"])
+            for member in job.group.members
+            if "projection" in member.settings
+        }
         if isinstance(descriptor, DiTF):  # all members see the same noisy image
             members = {m.label: member_config(m, job.fit) for m in job.group.members}
-            prepares = DiTF(descriptor.backbone, next(iter(members.values())))
+            first = next(iter(members.values()))
+            times = {t for config in members.values() for t in config.all_timesteps}
+            prepares = DiTF(descriptor.backbone, replace(first, timesteps=tuple(times)))
 
         def read(wanted: Wanted) -> tuple[PreparedImage, str | None, tuple[str, ...]]:
             path, prompt, pose, keys = wanted
@@ -207,31 +208,22 @@ class Worker:
         def describe(some: Sequence[Any]) -> list[dict[str, DescriptorMap]]:
             images, prompts, (labels, *_) = zip(*some, strict=True)
             if not isinstance(prepares, DiTF):
-                return [
-                    dict.fromkeys(labels, one)
-                    for one in prepares.describe_prepared(images, prompts)
-                ]
+                maps: list[dict[str, DescriptorMap]] = [{} for _ in images]
+                for member in (m for m in job.group.members if m.label in labels):
+                    named = self._member(prepares, member, job.fit, None)
+                    for found, one in zip(
+                        maps, named.describe_prepared(images, prompts), strict=True
+                    ):
+                        found[member.label] = one
+                return maps
             known = {
                 label: replace(members[label], massive_channels=job.channels.get(label) or ())
                 for label in labels
             }
-            if not all(config.single for config in known.values()):
-                several = {label: DiTF(prepares.backbone, c) for label, c in known.items()}
-                described = {n: d.describe_prepared(images, prompts) for n, d in several.items()}
-                return [
-                    {label: maps[row] for label, maps in described.items()}
-                    for row in range(len(images))
-                ]
-            taps = prepares.prepared_taps(
-                images, sorted({c.block for c in known.values()}), prompts
-            )
-            maps = {}
-            for label, config in known.items():
-                ditf = DiTF(prepares.backbone, config)
-                maps[label] = ditf.finish(config.block, taps[config.block], images[0].frame)
+            described = describe_configs(prepares.backbone, known, images, prompts)
             return [
-                {label: replace(each[row], frame=image.frame) for label, each in maps.items()}
-                for row, image in enumerate(images)
+                {n: projections[n](one) if n in projections else one for n, one in each.items()}
+                for each in described
             ]
 
         def run(some: Sequence[Any]) -> list[dict[str, DescriptorMap]]:
@@ -341,11 +333,12 @@ class Worker:
         fit: Fit,
         channels: Sequence[int] | None,
     ) -> DenseDescriptor:
-        if not isinstance(descriptor, DiTF):
-            return descriptor
-        config = member_config(member, fit)
-        known = None if channels is None else tuple(channels)
-        return DiTF(descriptor.backbone, replace(config, massive_channels=known))
+        if isinstance(descriptor, DiTF):
+            config = member_config(member, fit)
+            known = None if channels is None else tuple(channels)
+            descriptor = DiTF(descriptor.backbone, replace(config, massive_channels=known))
+        file = member.settings.get("projection")
+        return descriptor if file is None else ProjectedDescriptor(descriptor, file)
 
 
 def _fitted(path: str, fit: Fit, pose: str) -> Tensor:

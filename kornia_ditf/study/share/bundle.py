@@ -23,7 +23,7 @@ FORMAT = 1
 
 _DIGITS = 16
 _LABELS = ("descriptor", "dataset")
-_NAMES_OF_PATHS = ("root", "source", "captions", "name", "label", *_LABELS)
+_NAMES_OF_PATHS = ("root", "source", "projection", "captions", "name", "label", *_LABELS)
 # In a text, a path follows a space, a quotation mark or a bracket; that of an URL does not.
 _IN_TEXT = re.compile(
     r"(?<![^\s'\"=(,\[{:])(?:~[\w.-]*|[A-Za-z]:)?[\\/](?![\\/])[^\s'\",)\]}\\/]+[\\/][^\s'\",)\]}]*"

@@ -12,11 +12,12 @@ import numpy as np
 from kornia_ditf.errors import DiTFError, StudyError
 from kornia_ditf.metrics.statistics import Interval, interval, ratio
 from kornia_ditf.study.define.spec import ReportChoice
-from kornia_ditf.study.report.analysis import resample
+from kornia_ditf.study.report.analysis import Row, resample
+from kornia_ditf.study.report.costing import COSTS, TOGETHER, CostKind
 from kornia_ditf.study.report.exports import csv_table
 from kornia_ditf.study.report.page import environment, write_texts
 from kornia_ditf.study.report.scores import ExperimentScores, Score, read_experiment
-from kornia_ditf.study.run.costs import Cost, cost_of, known_costs
+from kornia_ditf.study.run.costs import cost_of, known_costs
 from kornia_ditf.study.share.bundle import read_bundle
 from kornia_ditf.study.store.cache import content_key
 from kornia_ditf.study.store.folder import make_folder
@@ -25,36 +26,37 @@ from kornia_ditf.study.store.records import RECORDS, read_records
 FILES = ("index.html", "leaderboard.csv")
 
 _NOT_SCORING = ("name", "source", "hints", "datasets")
+_COSTS = tuple(kind for kind in COSTS if kind is not TOGETHER)
 _COLUMNS = (
     *("dataset", "protocol", "task", "pairs", "descriptor", "score", "value", "low", "high"),
-    *("license", "seconds_per_image", "seconds_per_pair", "weights_gb", "device", "processor"),
+    *("license", *(kind.key for kind in _COSTS), "device", "processor"),
     *("kornia_ditf", "finished", "bundle"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row of a board: one descriptor of one bundle.
+    """A row of a board: one descriptor or matcher of one bundle.
 
     Args:
-        descriptor: its label.
-        values: its scores.
-        license: of its weights; empty where the bundle does not say.
-        cost: medians.
-        weights_gb: what its weights hold in memory; None where nobody measured it.
-        device: where it ran.
+        row: its scores and costs.
         bundle: name of the bundle.
         study: its summary.
     """
 
-    descriptor: str
-    values: tuple[Interval, ...]
-    license: str
-    cost: Cost
-    weights_gb: float | None
-    device: str
+    row: Row
     bundle: str
     study: Mapping[str, Any]
+
+    @property
+    def license(self) -> str:
+        """Of the weights, as far as the bundle says."""
+        return self.row.experiment.get("license") or "not known"
+
+    @property
+    def costs(self) -> dict[str, float | None]:
+        """What was measured, by `CostKind.key`, in the units of the columns."""
+        return {kind.key: kind.value(self.row) for kind in _COSTS}
 
 
 @dataclass(slots=True)
@@ -76,6 +78,15 @@ class Board:
     scores: tuple[Score, ...]
     definitions: tuple[str, ...]
     entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def costs(self) -> tuple[CostKind, ...]:
+        """Those that were measured for any entry."""
+        return tuple(
+            kind
+            for kind in _COSTS
+            if any(entry.costs[kind.key] is not None for entry in self.entries)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +145,7 @@ def collect_bundles(folder: Path) -> Leaderboard:
         told = "; ".join(left_out) or "type `kornia-ditf study bundle DIR` to make one"
         raise StudyError(f"there is no bundle in {folder} ({told})")
     for board in boards.values():
-        board.entries.sort(key=lambda entry: -np.nan_to_num(entry.values[0].value))
+        board.entries.sort(key=lambda entry: -np.nan_to_num(entry.row.values[0].value))
     return Leaderboard(tuple(boards.values()), tuple(read), tuple(left_out))
 
 
@@ -162,6 +173,9 @@ def write_leaderboard(leaderboard: Leaderboard, out: Path) -> list[Path]:
         "boards": leaderboard.boards,
         "bundles": leaderboard.bundles,
         "left_out": leaderboard.left_out,
+        "costs": [
+            kind for kind in _COSTS if any(kind in board.costs for board in leaderboard.boards)
+        ],
         "choices": {name: sorted(values) for name, values in choices.items()},
         "confidence": ReportChoice().confidence,
     }
@@ -170,7 +184,7 @@ def write_leaderboard(leaderboard: Leaderboard, out: Path) -> list[Path]:
         _csv_row(board, entry, score, value)
         for board in leaderboard.boards
         for entry in board.entries
-        for score, value in zip(board.scores, entry.values, strict=True)
+        for score, value in zip(board.scores, entry.row.values, strict=True)
     )
     return write_texts(out, dict(zip(FILES, (page, csv_table(_COLUMNS, rows)), strict=True)))
 
@@ -192,19 +206,16 @@ def _entry(
     drawn, _ = resample(scored.numerators, scored.denominators, scored, choice.model_dump())
     values = ratio(scored.numerators, scored.denominators)
     costs = known_costs(bundle, summary)
-    entry = Entry(
+    row = Row(
         descriptor=experiment["descriptor"],
         values=tuple(
             interval(float(value), drawn[:, column], choice.confidence)
             for column, value in enumerate(values)
         ),
-        license=experiment.get("license") or "not known",
+        experiment=experiment,
         cost=cost_of(experiment, costs),
-        weights_gb=experiment["bytes_held"] / 1e9 or None,
-        device=experiment["device"],
-        bundle=bundle.name,
-        study=summary,
     )
+    entry = Entry(row, bundle.name, summary)
     return experiment, scored, entry
 
 
@@ -222,9 +233,9 @@ def _key(bundle: Path, experiment: Mapping[str, Any], scored: ExperimentScores) 
 def _csv_row(board: Board, entry: Entry, score: Score, value: Interval) -> Sequence[Any]:
     protocol, study = board.protocol, entry.study
     return (
-        *(board.dataset, protocol["name"], protocol["task"], board.pairs, entry.descriptor),
+        *(board.dataset, protocol["name"], protocol["task"], board.pairs, entry.row.descriptor),
         *(score.name, value.value, value.low, value.high, entry.license),
-        *(entry.cost.seconds_per_image, entry.cost.seconds_per_pair, entry.weights_gb),
-        *(entry.device, study["hardware"]["processor"], study["versions"]["kornia-ditf"]),
-        *(study["finished"], entry.bundle),
+        *entry.costs.values(),
+        *(entry.row.experiment["device"], study["hardware"]["processor"]),
+        *(study["versions"]["kornia-ditf"], study["finished"], entry.bundle),
     )

@@ -64,6 +64,7 @@ class BriaFibo2Backbone(TrimmedPromptBackbone):
     Its latents are packed, since it is the packed ones that its VAE normalises.
     """
 
+    needs = "diffusers>=0.42"
     transformer_class = "BriaFibo2Transformer2DModel"
     pipeline_class = "BriaFibo2Pipeline"
     vae_class = "AutoencoderKLFlux2"

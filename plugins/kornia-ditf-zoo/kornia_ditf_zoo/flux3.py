@@ -26,6 +26,7 @@ _ROPE_SCALE = 0.5  # of the image's rows and columns, as in training
 class Flux3Backbone(TrimmedPromptBackbone):
     """FLUX.3 without a reference image, and its distilled model, told the same time twice."""
 
+    needs = "diffusers>=0.42"
     transformer_class = "Flux3Transformer2DModel"
     pipeline_class = "Flux3ModularPipeline"
     vae_class = "AutoencoderKLFlux2"

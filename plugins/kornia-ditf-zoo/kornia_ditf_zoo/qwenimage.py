@@ -80,6 +80,7 @@ class QwenImageLayeredBackbone(OpaqueBackbone):
 class QwenImage21Backbone(OpaqueBackbone):
     """Qwen-Image 2.1; image tokens behind the prompt's, whose modulation is that of time 0."""
 
+    needs = "diffusers>=0.41"
     transformer_class = "QwenImage21Transformer2DModel"
     pipeline_class = "QwenImage21Pipeline"
     vae_class = "AutoencoderKLQwenImage21"

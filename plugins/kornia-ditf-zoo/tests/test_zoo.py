@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from inspect import Parameter, Signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kornia_ditf_zoo.catalogue import SPECS
 from kornia_ditf_zoo.family import fit_grid
+from safetensors.torch import load_file, save_file
 from tiny_zoo import SAVERS
 from torch import Tensor, nn
 
 from kornia_ditf import find_backbone, list_backbones
 from kornia_ditf.backbones.spec import NEUTRAL_RULE
-from kornia_ditf.errors import CheckpointError, InvalidArgumentError
+from kornia_ditf.errors import CheckpointError, InvalidArgumentError, MissingExtraError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.memory import take_apart
 from kornia_ditf.registry.families import describe_loaded
@@ -216,3 +218,48 @@ def test_a_transformer_in_memory_finds_its_family(name: str, tiny_zoo: Checkpoin
     kind = type(index["_class_name"], (SimpleNamespace,), {})
     pipeline = kind(components={}, transformer=parts[0], vae=parts[1], config=index)
     assert describe_loaded(take_apart(pipeline), SPECS).load == SPEC[name].load
+
+
+def test_a_file_of_an_architecture_that_is_a_classs_default_is_known(
+    tiny_zoo: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import diffusers
+
+    folder = tiny_zoo("wan2.1-1.3b")
+    path = tmp_path / "wan.safetensors"
+    shards = (folder / "transformer").glob("*.safetensors")
+    save_file({name: v for shard in shards for name, v in load_file(shard).items()}, path)
+    with pytest.raises(CheckpointError, match="in the manner of wan2.1-1.3b.*give config="):
+        find_backbone(path)
+    config = json.loads((folder / "transformer/config.json").read_text())
+
+    class Small(diffusers.WanTransformer3DModel):  # type: ignore[misc]
+        pass
+
+    given = {name: v for name, v in config.items() if not name.startswith("_") and v is not None}
+    defaults = [Parameter(name, Parameter.KEYWORD_ONLY, default=v) for name, v in given.items()]
+    Small.__signature__ = Signature(defaults)
+    Small.__name__ = "WanTransformer3DModel"
+    monkeypatch.setattr(diffusers, "WanTransformer3DModel", Small)
+    found = find_backbone(path)
+    assert (found.load, found.blocks, found.width) == (SPEC["wan2.1-1.3b"].load, 3, 32)
+    # Other values than shapes are the published model's, not the class's.
+    assert found.base == SPEC["wan2.1-1.3b"].repo and not found.architecture
+
+
+def test_a_family_that_an_older_diffusers_lacks_is_named_and_the_others_work(
+    tiny_zoo: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from kornia_ditf import create_descriptor
+    from kornia_ditf.cli.app import app
+
+    monkeypatch.setattr("kornia_ditf.utils.provenance.version", lambda name: "0.41.1")
+    with pytest.raises(MissingExtraError, match="needs diffusers>=0.42, and diffusers 0.41.1"):
+        create_descriptor("flux.3-klein", source=tiny_zoo("flux.3-klein"))
+    create_descriptor("wan2.1-1.3b", source=tiny_zoo("wan2.1-1.3b"), block=1)
+    listed = CliRunner().invoke(app, ["backbones", "list"], env={"COLUMNS": "200"}).output
+    rows = {line.split()[0]: line for line in listed.splitlines() if line.strip()}
+    assert "needs diffusers>=0.42" in rows["flux.3-klein"]
+    assert "uncalibrated" in rows["qwen-image-2.1"]

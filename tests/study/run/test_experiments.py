@@ -1,4 +1,4 @@
-"""Joint PCA in studies."""
+"""Joint PCA and projections in studies."""
 
 from __future__ import annotations
 
@@ -9,12 +9,54 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
-from kornia_ditf import create_descriptor, evaluate_pair, find_protocol, load_dataset
+from kornia_ditf import (
+    DescriptorMap,
+    create_descriptor,
+    evaluate_pair,
+    find_protocol,
+    learn_projection,
+    load_dataset,
+)
 from kornia_ditf.study.define.parsing import read_study
 from kornia_ditf.study.report.page import write_report
 from kornia_ditf.study.run.costs import known_costs
 from kornia_ditf.study.run.runner import run_study
+
+
+def test_a_projection_shrinks_the_maps_of_a_study(make_study: Any, tmp_path: Path) -> None:
+    model = read_study(make_study()).descriptors[0].source
+    settings: dict[str, Any] = {"block": 2, "long_side": 32}
+    ditf = create_descriptor("nano", source=model, **settings)
+    learn_projection(ditf, [tmp_path / f"pairs-4/{n}.png" for n in range(4)], 6).save(
+        tmp_path / "p.safetensors"
+    )
+    plain = {"name": "nano", "source": model, **settings}
+    fused = {"name": "nano+nano", "options": {"options": {"nano": {"source": model, **settings}}}}
+    small = {"label": "small", "projection": "p.safetensors"}  # beside the study's file
+    study = read_study(make_study(descriptors=[plain, {**plain, **small}, fused]))
+    out = tmp_path / "out"
+    run_study(study, out)
+    summary = json.loads((out / "study.json").read_text())
+    assert [each["width"] for each in summary["experiments"]] == [32, 6, 64]
+    pair = load_dataset("folder", study.datasets[0].root or "")[0]
+    expected = create_descriptor(
+        "nano", source=model, **settings, projection=tmp_path / "p.safetensors"
+    )
+    stored = [DescriptorMap.load(path).data for path in (out / "cache").rglob("*.safetensors")]
+    data = expected(pair.image_a).data
+    assert (
+        sum(each.shape == data.shape and torch.allclose(each, data, atol=1e-5) for each in stored)
+        == 1
+    )
+    learn_projection(ditf, [pair.image_a], 6).save(tmp_path / "p.safetensors")
+    run_study(study, out)  # another projection is another descriptor
+    again = json.loads((out / "study.json").read_text())["experiments"]
+    changed = [
+        a["identity"] != b["identity"] for a, b in zip(again, summary["experiments"], strict=True)
+    ]
+    assert changed == [False, True, False]
 
 
 def test_widths_of_joint_pca_share_maps_and_are_told(make_study: Any, tmp_path: Path) -> None:

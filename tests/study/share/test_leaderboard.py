@@ -58,12 +58,14 @@ def test_results_on_the_same_pairs_stand_in_one_board_with_the_reports_values(
     ]
     (section,) = analyse(studies("whole"), read_summary(studies("whole")))
     board = next(board for board in found.boards if board.pairs == 4)
-    values = {entry.descriptor: entry.values[0].value for entry in board.entries}
+    values = {entry.row.descriptor: entry.row.values[0].value for entry in board.entries}
     for row in section.rows:
         assert values[row.descriptor] == row.values[0].value
-    assert [e.values[0].value for e in board.entries] == sorted(values.values(), reverse=True)
+    assert [e.row.values[0].value for e in board.entries] == sorted(values.values(), reverse=True)
     assert {entry.license for entry in board.entries} == {"Apache-2.0"}
-    assert all(entry.cost.seconds_per_pair for entry in board.entries)
+    assert all(entry.costs["seconds_per_pair"] for entry in board.entries)
+    # Of maps that were there already, nothing of describing was measured.
+    assert any(entry.costs["peak_gb"] for entry in board.entries)
 
 
 def test_the_same_bundles_give_the_same_bytes(bundles: Path, site: Path, tmp_path: Path) -> None:
@@ -99,6 +101,9 @@ def test_rows_are_filtered_and_sorted_in_a_browser(
         assert status.inner_text().startswith("1 row in 1 table.") and rows.count() == 1
         page.get_by_role("button", name="Reset").click()
         page.get_by_label("s per image, at most").fill("0")
+        assert rows.count() == 0
+        page.get_by_role("button", name="Reset").click()
+        page.get_by_label("peak memory, GB, at most").fill("1e-6")
         assert rows.count() == 0
         page.get_by_role("button", name="Reset").click()
         page.get_by_label("licence").select_option("Apache-2.0")
