@@ -42,10 +42,16 @@ def test_every_way_of_having_a_model_runs(
     original = {name: value.contiguous() for name, value in as_flux(weights_of(folder)).items()}
     save_file(original, "finetuned.safetensors")
     gguf_file(original, tmp_path / "flux1-dev-Q4_K_S.gguf", architecture="flux")
+    pytest.importorskip("av")
+    from clips import write_clip
+
+    write_clip(Path("clip.mp4"), (0, 40, 130), "mpeg4", "yuv420p", (64, 96))
+    half = {name: value.half().contiguous() for name, value in weights_of(folder).items()}
+    save_file(half, folder / "transformer/diffusion_pytorch_model.fp16.safetensors")
     page = (ROOT / "docs/backbones.md").read_text("utf-8")
     section = page.partition("## Models as you have them")[2].partition("\n## ")[0]
     blocks = re.findall(r"```\n(.*?)```", section, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 5
     names: dict[str, Any] = {}
     with without_deprecations(), without_remarks(), without_progress_bars():
         save_lora(folder, "watercolour.safetensors")

@@ -192,6 +192,9 @@ class TestCleanWeights:
         options: dict[str, Any] = {"source": path, "weights": file, "size": (64, 128)}
         clean: Any = kd.create_descriptor("cleandift-sd2.1", **options)
         found = clean(image(), "a cat")
+        torch.manual_seed(1)
+        other = kd.create_descriptor("cleandift-sd2.1", seed=7, **options)
+        assert torch.equal(other(image(), "a cat").data, found.data)
         latent = encode_images(clean.vae, image())
         told = clean.prompt_encoder(["a cat"])["prompt_embeds"]
         seen: list[Tensor] = []

@@ -15,6 +15,7 @@ from kornia_ditf.errors import StudyError
 from kornia_ditf.study.define.jobs import Describe, Evaluate, Job, Outcome, Setup
 from kornia_ditf.study.define.parsing import read_study
 from kornia_ditf.study.define.spec import Study
+from kornia_ditf.study.run import pipeline
 from kornia_ditf.study.run.engines import Engine, Local, Pooled, Processes
 from kornia_ditf.study.run.ray_cluster import RayCluster
 from kornia_ditf.study.run.runner import run_study
@@ -93,7 +94,7 @@ class Mortal(Pooled):
 
 
 def job() -> Evaluate:
-    return Evaluate(None, "", None, "", ())  # type: ignore[arg-type]
+    return Evaluate(None, "", None, "", (), "cpu")  # type: ignore[arg-type]
 
 
 def test_what_a_dead_worker_was_doing_is_done_again() -> None:
@@ -102,6 +103,32 @@ def test_what_a_dead_worker_was_doing_is_done_again() -> None:
     done = [each for each, _ in engine.outcomes(jobs)]
     assert sorted(map(id, done)) == sorted(map(id, jobs))
     assert engine.restarted == 2
+
+
+def test_what_an_outcome_makes_possible_is_run_before_what_waits() -> None:
+    first, later, possible = [job() for _ in range(4)], job(), job()
+    engine = Mortal(deaths=1)
+    jobs = engine.outcomes([*first, later], lambda each, _: [possible] if each is first[0] else [])
+    done = [id(each) for each, _ in jobs]
+    assert sorted(done) == sorted(map(id, [*first, later, possible]))
+    assert done.index(id(possible)) < done.index(id(later))
+
+
+def test_pairs_are_scored_while_other_images_are_described(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[type] = []
+
+    class Noting(Local):
+        def outcomes(self, *given: Any) -> Any:
+            for each, outcome in super().outcomes(*given):
+                order.append(type(each))
+                yield each, outcome
+
+    monkeypatch.setattr(pipeline, "PAIRS_AT_ONCE", 1)
+    run_study(study, tmp_path / "out", engine=Noting)
+    last = len(order) - 1 - order[::-1].index(Describe)
+    assert Evaluate in order[:last] and Evaluate in order[last:]
 
 
 def test_work_that_kills_every_worker_ends_the_run() -> None:
