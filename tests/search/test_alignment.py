@@ -165,12 +165,13 @@ def test_matches_are_about_as_exact_as_those_of_sift(
 
 
 def test_points_beside_an_edge_of_depth_do_not_jump_to_the_other_side(wall: Tensor) -> None:
-    other = torch.roll(wall, 6, 3)  # the background moves by 6 pixels, and the right half by 0
+    other = torch.roll(wall, 6, 3)  # the left half moves by 6 pixels, the right half by none
     other[..., 320:] = wall[..., 320:]
     y = torch.arange(40.0, 480, 4)
-    points = torch.cat([torch.stack([torch.full_like(y, x), y], 1) for x in (304.0, 307.0, 310.0)])
+    points = torch.stack([torch.full_like(y, 308.0), y], 1)
     truth = points + torch.tensor([6.0, 0])
-    start = kd.Matches(points, truth + torch.tensor([-1.0, 1]), torch.ones(len(points)))
-    aligned, flags = kd.align_matches(wall, other, start, reach=8)
+    start = kd.Matches(points, truth + torch.tensor([-3.0, 0]), torch.ones(len(points)))
+    aligned, flags = kd.align_matches(wall, other, start, reach=12, window=31)
     errors = (aligned.points_b - truth).norm(dim=1)
-    assert flags.float().mean() > 0.5 and (errors > 3).float().mean() < 0.05
+    # Without the smaller square, 12 % jump.
+    assert flags.float().mean() > 0.4 and (errors > 3.5).float().mean() < 0.04
