@@ -16,6 +16,12 @@ from kornia_ditf.errors import InvalidArgumentError
 Run = Callable[..., Result]
 
 
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --out a study is kept in the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def study(tmp_path: Path, images: list[Path], model: Path) -> Path:
     points = [[10, 10], [20, 30], [30, 20]]
