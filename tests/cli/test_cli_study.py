@@ -221,4 +221,4 @@ def test_the_photographs_of_the_project_are_the_default_of_an_ablation() -> None
     from kornia_ditf.study.report.ablation import ablation_study
 
     study = ablation_study("nano")
-    assert Path(str(study.datasets[0].root)).samefile("examples/data")
+    assert Path(str(study.datasets[0].root)).samefile(Path(__file__).parents[2] / "examples/data")
