@@ -78,7 +78,7 @@ def check_options(owner: str, spec: Any, options: Mapping[str, Any]) -> None:
         config(**{name: value for name, value in options.items() if name in own})
         return
     load = getattr(spec.load, "func", spec.load)  # of a partial
-    function = load.__init__ if isinstance(load, type) else getattr(load, "__func__", load)
+    function = getattr(load, "__init__" if isinstance(load, type) else "__func__", load)
     if not isinstance(function, FunctionType):
         return
     known = _named(function)
