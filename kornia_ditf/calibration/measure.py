@@ -97,9 +97,20 @@ class Measurer:
     Args:
         ditf: whose backbone is run, and whose prompt and seed are kept.
         records: where scores are kept.
+
+    Raises:
+        InvalidArgumentError: it joins blocks, averages timesteps or takes another facet than the
+            block's input, none of which a preset holds.
     """
 
     def __init__(self, ditf: DiTF, records: Records) -> None:
+        for name, usual in (("facet", "input"), ("blocks", None), ("timesteps", None)):
+            given = getattr(ditf.config, name)
+            if given != usual:
+                raise InvalidArgumentError(
+                    f"calibration chooses one block's input at one timestep, got {name}={given!r}; "
+                    "leave it out"
+                )
         self.ditf, self.records = ditf, records
         self.reached: dict[tuple[str, Forward], int] = {}
         """The last block that was needed, by sample and forward."""

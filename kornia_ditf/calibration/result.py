@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,21 @@ def records_file(ditf: DiTF) -> Path | None:
     backbone, config = ditf.backbone, ditf.config
     if backbone.identity is None:
         return None
+    # All but what each score names itself, and what changes no feature.
+    kept = replace(
+        config,
+        block=0,
+        timestep=0,
+        long_side=None,
+        ensemble=1,
+        treatment="raw",
+        massive_channels=None,
+        rows_per_forward=None,
+        gradients=False,
+        checks="first",
+    )
     version = provenance.package_version("kornia-ditf")
-    values = (backbone.identity, backbone.settings(), config.prompt, config.seed, version)
+    values = (backbone.identity, backbone.settings(), kept, version)
     name = hashlib.sha256(repr(values).encode()).hexdigest()[:32]
     return cache_folder() / "calibrations" / f"{name}.jsonl"
 

@@ -141,6 +141,7 @@ def calibrate(
             f"calibrate chooses a block of a Diffusion Transformer, and {spec.name} is none; name "
             "a backbone"
         )
+    _check_others(chosen)
     grid = _read_grid(spec, chosen, long_sides, draws)
     if (images is None) == (dataset is None):
         raise InvalidArgumentError("name either --images FOLDER or --dataset NAME --root FOLDER")
@@ -186,6 +187,24 @@ def calibrate(
     hub = hub_options(values.read_others(chosen.others))
     preset = make_preset(identify(spec, chosen.source, ditf, hub), spec, ditf, aim, found)
     _finish(spec, preset, found, cost, grid, aim, out, use, as_json)
+
+
+def _check_others(chosen: options.Chosen) -> None:
+    """Refuse what calibration chooses itself, and what no preset holds."""
+    from dataclasses import fields
+
+    from kornia_ditf.config import DiTFConfig
+    from kornia_ditf.errors import InvalidArgumentError
+
+    kept = {"prompt", "seed", "rows_per_forward", "checks"}
+    refused = {each.name for each in fields(DiTFConfig)} - kept | {"preset", "tiles", "upsample"}
+    lists = "--blocks, --timesteps, --long-sides, --draws and --treatment say what is tried"
+    for name in values.read_others(chosen.others):
+        if name in refused:
+            raise InvalidArgumentError(
+                f"calibrate takes no --option {name}: {lists}, and a preset holds one block's "
+                "input at one timestep"
+            )
 
 
 def _finish(

@@ -7,6 +7,7 @@ import pytest
 
 from kornia_ditf.calibration.grid import Grid
 from kornia_ditf.calibration.measure import Measurer, Records
+from kornia_ditf.calibration.result import records_file
 from kornia_ditf.calibration.samples import Task, same_scene, semantic
 from kornia_ditf.calibration.search import TOLERANCE, Calibration, calibrate
 from kornia_ditf.descriptor import DiTF
@@ -106,6 +107,25 @@ def test_a_side_that_the_model_refuses_is_reported_and_not_chosen(
     assert {forward.long_side for forward in found.failures} == {64}
     with pytest.raises(InvalidArgumentError, match="too large"):
         search(ditf, task, replace(grid, long_sides=(64,)))
+
+
+def test_scores_of_other_features_lie_in_other_files(ditf: DiTF) -> None:
+    def file(**changes: object) -> Path | None:
+        return records_file(DiTF(ditf.backbone, replace(ditf.config, **changes)))  # type: ignore[arg-type]
+
+    own = file()
+    assert own == file(block=1, timestep=50, long_side=48, ensemble=2, rows_per_forward=1)
+    others = [{"prompt": "a cat"}, {"seed": 1}, {"timesteps": (0, 50)}, {"blocks": (0, 1)}]
+    others.append({"facet": "key", "treatment": "raw"})
+    assert len({own, *(file(**each) for each in others)}) == 1 + len(others)
+
+
+@pytest.mark.parametrize("name", ["facet", "blocks", "timesteps"])
+def test_what_a_preset_does_not_hold_is_refused(name: str, ditf: DiTF) -> None:
+    value = {"facet": "key", "blocks": (0, 1), "timesteps": (0, 50)}[name]
+    config = replace(ditf.config, treatment="raw", **{name: value})
+    with pytest.raises(InvalidArgumentError, match=f"got {name}="):
+        Measurer(DiTF(ditf.backbone, config), Records(None))
 
 
 def test_one_image_is_not_enough(photographs: list[Path]) -> None:

@@ -101,6 +101,8 @@ def test_labelled_pairs_are_taken_from_a_data_set(
         (("--images", "absent"), "absent"),
         (("--images", ".", "--timesteps", "many"), "--timesteps must be numbers"),
         (("--images", ".", "--blocks", "99"), "--blocks must lie in 0 to 3"),
+        (("--images", ".", "-o", "facet=key"), "takes no --option facet"),
+        (("--images", ".", "-o", "ensemble=4"), "takes no --option ensemble"),
         (("--images", ".", "--task", "depth"), "--task must be one of same-scene, semantic"),
     ],
 )
