@@ -71,7 +71,9 @@ def inspect(
 
     Magnitude is the mean of |x|; ratio, how far that stands above the median channel; variation,
     the spread of |x| over tokens relative to its mean; share, the part of the tokens where it
-    stands out. Contrast is 1 minus the mean cosine between tokens: 0 where all look alike.
+    stands out. Gates are the channels that the residual gates of the blocks before point at, from
+    weights, timestep and prompt alone, compared with those that the images show. Contrast is 1
+    minus the mean cosine between tokens: 0 where all look alike.
     """
     from kornia_ditf.backbones.spec import BackboneSpec
     from kornia_ditf.cli import output, progress, settings
@@ -127,6 +129,7 @@ def inspect(
     contrasts = ", ".join(f"{name} {value:.3f}" for name, value in inspection.contrast.items())
     facts = [
         ("discarded", settings.describe_channels_found(inspection.discarded, origin)),
+        ("gates", _describe_gates(inspection, ditf.config.facet)),
         ("contrast", f"{contrasts} (block {inspection.block})"),
         ("seconds", stages.describe()),
     ]
@@ -188,10 +191,38 @@ def _as_values(inspection: Inspection, top: int) -> dict[str, Any]:
         "compared": {
             "block": inspection.block,
             "discarded": list(inspection.discarded),
+            "gates": _gates_as_values(inspection),
             "point": list(inspection.point),
             "contrast": {name: round(value, 6) for name, value in inspection.contrast.items()},
         },
     }
+
+
+def _gates_as_values(inspection: Inspection) -> dict[str, list[int]] | None:
+    if inspection.gates is None:
+        return None
+    gates, massive = set(inspection.gates), set(inspection.statistics[inspection.block].massive())
+    return {
+        "channels": sorted(gates),
+        "shared": sorted(gates & massive),
+        "only_gates": sorted(gates - massive),
+        "only_images": sorted(massive - gates),
+    }
+
+
+def _describe_gates(inspection: Inspection, facet: str) -> str:
+    found = _gates_as_values(inspection)
+    if found is None:
+        if facet != "input":
+            return f"none: they locate channels of a block's input, not of its {facet}"
+        return f"none: no block before block {inspection.block} has residual gates"
+    named = {name: ", ".join(map(str, channels)) or "none" for name, channels in found.items()}
+    if not found["only_gates"] and not found["only_images"]:
+        return f"{named['channels']} (the same as in the images)"
+    return (
+        f"{named['channels']} (also in the images: {named['shared']}; in the gates alone: "
+        f"{named['only_gates']}; in the images alone: {named['only_images']})"
+    )
 
 
 def _largest(statistics: ChannelStatistics, top: int) -> tuple[int, ...]:

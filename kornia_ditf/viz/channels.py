@@ -46,8 +46,15 @@ def draw_channels(inspection: Inspection, *, count: int = 64) -> Picture:
         massive = set(inspection.statistics[block].massive())
         columns = [i for i, channel in enumerate(channels.tolist()) if channel in massive]
         axes.plot(columns, [row] * len(columns), "o", ms=4, mfc="none", mec="#35c8ff", mew=1.2)
+    crossed = [
+        i for i, channel in enumerate(channels.tolist()) if channel in (inspection.gates or ())
+    ]
+    row = blocks.index(inspection.block)
+    axes.plot(crossed, [row] * len(crossed), "x", ms=4, mec="#35c8ff", mew=1.2)
     axes.set_title(
-        "How far channels stand above the median channel (rings: massive)", loc="left", fontsize=10
+        "How far channels stand above the median channel (rings: massive; crosses: residual gates)",
+        loc="left",
+        fontsize=10,
     )
     bar = figure.colorbar(shown, ax=axes, pad=0.015)
     ticks = [tick for tick in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if np.log10(tick) <= top]

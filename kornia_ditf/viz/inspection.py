@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.massive import ChannelRecorder, ChannelStatistics
+from kornia_ditf.massive import ChannelRecorder, ChannelStatistics, channels_of_gates
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.types import DescriptorMap
 
@@ -27,6 +28,8 @@ class Inspection:
         statistics: of the channels at each block, over all images and tokens.
         block: the block that the treatments were compared at.
         discarded: the channels that `adaln+discard` zeroes there.
+        gates: the channels that the residual gates of the blocks before it point at, without an
+            image; None where those blocks show no gates.
         point: (x, y) in the pixels of the first image.
         similarity: by treatment, the cosine of each token of the first image with the descriptor
             at the point, shape (rows, columns).
@@ -37,6 +40,7 @@ class Inspection:
     statistics: Mapping[int, ChannelStatistics]
     block: int
     discarded: tuple[int, ...]
+    gates: tuple[int, ...] | None
     point: tuple[float, float]
     similarity: Mapping[str, Tensor]
     contrast: Mapping[str, float]
@@ -90,10 +94,18 @@ def inspect_channels(
         statistics,
         ditf.config.block,
         discarded,
+        _channels_of_gates(plain),
         place,
         {name: _similarity(descriptors, place) for name, descriptors in treated.items()},
         {name: _contrast(descriptors) for name, descriptors in treated.items()},
     )
+
+
+def _channels_of_gates(ditf: DiTF) -> tuple[int, ...] | None:
+    if ditf.config.facet != "input" or type(ditf.backbone).gates is Backbone.gates:
+        return None
+    gates = ditf.gates()
+    return channels_of_gates(gates) if len(gates) else None
 
 
 def _place(point: tuple[float, float] | None, image: Tensor) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import Result
 
 import kornia_ditf
@@ -32,6 +33,32 @@ def test_planted_channels_are_listed_at_every_block(
     assert all(entry["ratio"] > 8 and entry["token_share"] == 1 for entry in largest)
     text = run(*command).stdout
     assert "7, 19 (found here)" in text and "massive" in text
+
+
+def test_channels_of_gates_are_compared_with_those_of_the_images(
+    run: Run, run_json: RunJson, images: list[Path], massive_model: Path
+) -> None:
+    command = ("inspect", images[0], "-b", massive_model, *SMALL, "--blocks", "2")
+    assert run_json(*command, "--block", 2)["compared"]["gates"] == {
+        "channels": [],
+        "shared": [],
+        "only_gates": [],
+        "only_images": [7, 19],
+    }
+    for path in massive_model.glob("transformer/*.safetensors"):
+        tensors = load_file(path)
+        for table in (each for name, each in tensors.items() if "1.scale_shift_table" in name):
+            table[2, 9], table[2, 12] = 500.0, 500.0
+        save_file(tensors, path, {"format": "pt"})
+    found = run_json(*command, "--block", 2)["compared"]["gates"]
+    assert found["channels"] == [9, 12] and {7, 19} <= {*found["only_images"]} | {*found["shared"]}
+    text = run(*command, "--block", 2).stdout
+    assert "9, 12 (" in text and "in the images alone: " in text
+    assert run_json(*command, "--block", 1)["compared"]["gates"]["channels"] == []
+    before = run(*command, "--block", 0).stdout
+    assert "none: no block before block 0 has residual gates" in before
+    facet = run(*command, "--block", 2, "--option", "facet=key").stdout
+    assert "not of its key" in facet
 
 
 def test_discarding_gives_the_tokens_their_contrast_back(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,8 @@ def inspection() -> Inspection:
     statistics = {block: describe_channels(tokens) for block in range(40)}
     ramp = torch.linspace(0.2, 1, 24).reshape(4, 6)
     similarity = {"raw": torch.ones(4, 6), "adaln": ramp, "adaln+discard": ramp.flip(0)}
-    return Inspection(statistics, 3, (90,), (8.0, 8.0), similarity, dict.fromkeys(COMPARED, 0.5))  # type: ignore[arg-type]
+    gates, contrast = (90,), dict.fromkeys(COMPARED, 0.5)
+    return Inspection(statistics, 3, (90,), gates, (8.0, 8.0), similarity, contrast)
 
 
 def test_a_massive_channel_is_a_bright_column(inspection: Inspection) -> None:
@@ -28,6 +31,12 @@ def test_a_massive_channel_is_a_bright_column(inspection: Inspection) -> None:
     bright = (picture[..., 0] > 200) & (picture[..., 1] > 200) & (picture[..., 2] < 200)
     columns = np.flatnonzero(bright.sum(0) > 0.4 * picture.shape[0])
     assert 20 < len(columns) < 0.3 * picture.shape[1]
+
+
+def test_the_channels_of_gates_are_crossed(inspection: Inspection) -> None:
+    crossed = draw_channels(inspection, count=10)
+    plain = draw_channels(replace(inspection, gates=None), count=10)
+    assert 0 < (crossed != plain).any(-1).sum() < 300
 
 
 def test_maps_that_differ_are_drawn_differently(inspection: Inspection) -> None:
