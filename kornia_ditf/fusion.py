@@ -210,27 +210,34 @@ def load_fusion(
         InvalidArgumentError: options are for no part; or as `FusedDescriptor`.
         MissingExtraError: a part's plugin is not installed; the message says which.
     """
-    chosen = options or {}
-    for part in chosen:
-        if part not in fusion.parts:
-            raise InvalidArgumentError(
-                f"options must be by parts of {fusion.name} ({', '.join(fusion.parts)}), "
-                f"got {part!r}"
-            )
-    parts = [
-        create(
-            part,
-            fusion.plugins.get(part),
-            **{**fusion.options.get(part, {}), **shared, **chosen.get(part, {})},
-        )
-        for part in fusion.parts
-    ]
+    by_part = options_of_parts(fusion, options or {}, shared)
+    parts = [create(part, fusion.plugins.get(part), **own) for part, own in by_part]
     return FusedDescriptor(
         parts,
         weights=fusion.weights if weights is None else weights,
         grid=fusion.grid if grid is None else grid,
         pca=fusion.pca,
     )
+
+
+def options_of_parts(
+    fusion: Fusion, options: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Return each part's name with the options that it is made with; arguments of `load_fusion`.
+
+    Raises:
+        InvalidArgumentError: options are for no part.
+    """
+    for part in options:
+        if part not in fusion.parts:
+            raise InvalidArgumentError(
+                f"options must be by parts of {fusion.name} ({', '.join(fusion.parts)}), "
+                f"got {part!r}"
+            )
+    return [
+        (part, {**fusion.options.get(part, {}), **shared, **options.get(part, {})})
+        for part in fusion.parts
+    ]
 
 
 FUSIONS = (

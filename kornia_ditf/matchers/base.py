@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Any
@@ -193,6 +193,14 @@ def set_options(matcher: ImageMatcher, options: dict[str, Any]) -> ImageMatcher:
     Raises:
         InvalidArgumentError: a value is wrong.
     """
+    check_shared(options)
+    for name, value in options.items():
+        setattr(matcher, name, value)
+    return matcher
+
+
+def check_shared(options: Mapping[str, Any]) -> None:
+    """Check the options that every matcher has, as `set_options` does."""
     side, geometry = options.get("long_side"), options.get("verification")
     if side is not None:
         check_integer("long_side", side, 8)
@@ -200,8 +208,5 @@ def set_options(matcher: ImageMatcher, options: dict[str, Any]) -> ImageMatcher:
         raise InvalidArgumentError(
             f"verification must be homography or fundamental, got {geometry!r}"
         )
-    if not float(options.get("threshold", matcher.threshold)) > 0:
+    if not float(options.get("threshold", 1)) > 0:
         raise InvalidArgumentError(f"threshold must be above 0, got {options['threshold']!r}")
-    for name, value in options.items():
-        setattr(matcher, name, value)
-    return matcher

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ from kornia_ditf.registry.options import known_options
 from kornia_ditf.registry.plugins import describe_error
 
 _OF_ALL = ("verification", "threshold")
-_OF_DESCRIPTORS = ("detector", "max_keypoints", "ratio", "refined", "prompt")
+OF_DESCRIPTORS = ("detector", "max_keypoints", "ratio", "refined", "prompt")
 
 
 def list_matchers() -> dict[str, MatcherSpec]:
@@ -109,10 +110,7 @@ def load_matcher_spec(spec: MatcherSpec, options: dict[str, Any]) -> ImageMatche
     reason = missing_for(spec)
     if reason:
         raise MissingExtraError(f"{spec.name} cannot be loaded: {reason}")
-    of_descriptor = getattr(spec.load, "func", None) is load_descriptor_matcher
-    names = _OF_ALL if of_descriptor else (*_OF_ALL, "long_side")
-    shared = {name: value for name, value in options.items() if name in names}
-    own = {name: value for name, value in options.items() if name not in names}
+    shared, own = split_options(spec, options)
     matcher = load_spec(spec, (), own)
     if not isinstance(matcher, ImageMatcher):
         raise InvalidArgumentError(
@@ -122,16 +120,30 @@ def load_matcher_spec(spec: MatcherSpec, options: dict[str, Any]) -> ImageMatche
     return set_options(matcher, shared)
 
 
+def descriptor_of(spec: MatcherSpec) -> str | None:
+    """Return the name of the dense descriptor that a matcher is made of, if it is."""
+    load: Any = spec.load
+    return load.args[0] if getattr(load, "func", None) is load_descriptor_matcher else None
+
+
+def split_options(
+    spec: MatcherSpec, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options that every matcher has, and those that are for its loader."""
+    names = _OF_ALL if descriptor_of(spec) else (*_OF_ALL, "long_side")
+    shared = {name: value for name, value in options.items() if name in names}
+    return shared, {name: value for name, value in options.items() if name not in names}
+
+
 def takes_device(name: str) -> bool:
     """Whether a matcher has the option `device`."""
-    load: Any = find_matcher(name).load
-    known = getattr(load, "func", load) is load_descriptor_matcher
-    return known or "device" in set(known_options(load))
+    spec = find_matcher(name)
+    return descriptor_of(spec) is not None or "device" in set(known_options(spec.load))
 
 
 def load_descriptor_matcher(name: str, **options: Any) -> DescriptorMatcher:
     """Make a matcher of a dense descriptor; `hub_options` and others as `create_descriptor`."""
     spec = find_descriptor(name, **hub_options(options))
-    taken = [each for each in _OF_DESCRIPTORS if each in options]
+    taken = [each for each in OF_DESCRIPTORS if each in options]
     own = {each: options.pop(each) for each in taken}
     return DescriptorMatcher(create_descriptor(spec.name, **options), **own)

@@ -77,12 +77,13 @@ def check_options(owner: str, spec: Any, options: Mapping[str, Any]) -> None:
                 raise no_such_option(owner, name, known)
         config(**{name: value for name, value in options.items() if name in own})
         return
-    load = spec.load
-    load = getattr(load, "func", load)  # of a partial
-    function = getattr(load, "__func__", load)
+    load = getattr(spec.load, "func", spec.load)  # of a partial
+    function = getattr(load, "__init__" if isinstance(load, type) else "__func__", load)
     if not isinstance(function, FunctionType):
         return
     known = _named(function)
+    if spec.load is not load:
+        known -= set(list(inspect.signature(load).parameters)[: len(spec.load.args)])
     if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()):
         if function is not DiffusersBackbone.from_pretrained.__func__:  # type: ignore[attr-defined]
             return

@@ -16,6 +16,12 @@ from kornia_ditf.errors import InvalidArgumentError
 Run = Callable[..., Result]
 
 
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --out a study is kept in the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def study(tmp_path: Path, images: list[Path], model: Path) -> Path:
     points = [[10, 10], [20, 30], [30, 20]]
@@ -215,4 +221,4 @@ def test_the_photographs_of_the_project_are_the_default_of_an_ablation() -> None
     from kornia_ditf.study.report.ablation import ablation_study
 
     study = ablation_study("nano")
-    assert Path(str(study.datasets[0].root)).samefile("examples/data")
+    assert Path(str(study.datasets[0].root)).samefile(Path(__file__).parents[2] / "examples/data")

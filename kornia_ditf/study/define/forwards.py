@@ -18,8 +18,8 @@ from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.matching.poses import UPRIGHT
 from kornia_ditf.projection.stored import Projection
 from kornia_ditf.protocols.protocol import Fit, Protocol
+from kornia_ditf.registry.checking import check_descriptor
 from kornia_ditf.registry.lookup import find_descriptor
-from kornia_ditf.registry.options import check_options
 from kornia_ditf.registry.treatments import read_config
 from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.study.define.spec import Configuration
@@ -76,7 +76,7 @@ def group_configurations(configurations: Iterable[Configuration]) -> list[Forwar
             _DITF_FIELDS if isinstance(spec, BackboneSpec) else set()
         )
         loading = {k: v for k, v in each.settings.items() if k not in own}
-        check_options(each.label, spec, loading)
+        check_descriptor(each.label, each.name, loading, of_all=())
         find_upsampler(each.settings.get("upsample"))  # an error now, not in a worker
         shared: dict[str, Any] = {
             k: v for k, v in each.settings.items() if k in own and k not in _AFTER_THE_FORWARD

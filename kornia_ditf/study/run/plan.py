@@ -16,6 +16,7 @@ from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.matching.poses import POSES, UPRIGHT
 from kornia_ditf.projection.stored import Projection
 from kornia_ditf.protocols.protocol import Fit, Protocol
+from kornia_ditf.registry.checking import check_matcher
 from kornia_ditf.registry.lookup import Spec, find_descriptor
 from kornia_ditf.registry.matchers import find_matcher, missing_for
 from kornia_ditf.registry.upsamplers import find_upsampler
@@ -132,9 +133,11 @@ def plan_study(
         part: likewise.
 
     Raises:
-        InvalidArgumentError: a name or value in the study is wrong.
+        InvalidArgumentError: a name, option or value in the study is wrong.
         DatasetError: a data set's files are missing or malformed.
     """
+    for choice in study.matchers:
+        check_matcher(choice.shown, choice.name, choice.options)
     sets = list_study(study)
     if part is not None:
         sets = take_part(sets, part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,32 @@ def test_options_of_plugins_are_checked_before_a_weight_is_loaded(
     pytest.importorskip("kornia_ditf_dino")
     study = read_study(make_study(descriptors=[{"name": name, "options": options}]))
     with pytest.raises(InvalidArgumentError, match=re.escape(told)):
+        plan_study(study)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "options", "told"),
+    [
+        ("matchers", "sift", {"rato": 0.8}, "sift has no option 'rato'; did you mean 'ratio'?"),
+        ("matchers", "loftr", {"pretraind": "indoor"}, "did you mean 'pretrained'?"),
+        ("matchers", "disk-lightglue", {"name": "disk"}, "disk-lightglue has no option 'name'"),
+        ("matchers", "nano", {"detector": "sift", "blok": 3}, "nano has no option 'blok'"),
+        ("matchers", "nano", {"timestep": 2000}, "timestep must lie in"),
+        ("matchers", "orb", {"verification": "affine"}, "homography or fundamental, got 'affine'"),
+        ("matchers", "orb", {"long_side": 320}, ""),
+        ("matchers", "nano", {"detector": "sift", "long_side": 320, "tiles": 2}, ""),
+        ("descriptors", "nano+nano", {"devise": "cpu"}, "nano has no option 'devise'"),
+        ("descriptors", "nano+nano", {"options": {"sd": {}}}, "by parts of nano+nano"),
+        ("descriptors", "nano+nano", {"options": {"nano": {"timestep": 2000}}}, "must lie in"),
+        ("descriptors", "nano+nano", {"weights": [1, 2], "options": {"nano": {"block": 3}}}, ""),
+    ],
+)
+def test_options_of_matchers_and_of_parts_of_fusions_are_checked_by_a_plan(
+    make_study: Any, kind: str, name: str, options: dict[str, Any], told: str
+) -> None:
+    chosen = {"descriptors": [], kind: [{"name": name, "options": options}]}
+    study = read_study(make_study(**chosen))
+    with pytest.raises(InvalidArgumentError, match=re.escape(told)) if told else nullcontext():
         plan_study(study)
 
 
