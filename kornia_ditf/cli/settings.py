@@ -96,11 +96,13 @@ def known_channels(descriptor: DenseDescriptor) -> tuple[tuple[int, ...] | None,
     known = descriptor.known_channels()
     if known is None:
         return None, ""
+    return known.channels, describe_origin(known)
+
+
+def describe_origin(known: Discarded) -> str:
+    """Say where discarded channels come from."""
     kept = known.source == "calibration file"
-    return (
-        known.channels,
-        "kept by an earlier inspect --keep" if kept else f"from the {known.source}",
-    )
+    return "kept by an earlier inspect --keep" if kept else f"from the {known.source}"
 
 
 def told(descriptor: DenseDescriptor, prompts: Sequence[str]) -> str | list[str] | None:
