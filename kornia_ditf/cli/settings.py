@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from kornia_ditf.backbones.spec import BackboneSpec
     from kornia_ditf.cli.options import Chosen
     from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
+    from kornia_ditf.types import Discarded
 
 
 def unwrapped(descriptor: DenseDescriptor) -> DenseDescriptor:
