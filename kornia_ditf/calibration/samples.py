@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,9 @@ def same_scene(
 ) -> Task:
     """Find points again in warped and relit copies of each image.
 
+    Only points that a warp moves farther than the threshold are sought, so that descriptors of mere
+    position score nothing.
+
     Args:
         images: files.
         warps: copies of each; None makes 12 in all, 4 of an image at most.
@@ -107,7 +111,7 @@ def same_scene(
         seed: of the warps, combined with a hash of each file.
 
     Raises:
-        InvalidArgumentError: fewer than two images.
+        InvalidArgumentError: fewer than two images, or a threshold beyond what warps move.
     """
     count = warps or max(1, min(4, math.ceil(12 / max(1, len(images)))))
 
@@ -116,22 +120,25 @@ def same_scene(
 
         def load() -> list[Tensor]:
             image = _reduced(path)
-            return [image, *(_warp(image, digest, seed, k) for k in range(count))]
+            warps = _moving_warps(_size(image), digest, seed, alpha, count)
+            return [image, *(_warp(image, digest, seed, k) for k in warps)]
 
         def score(maps: Sequence[DescriptorMap]) -> tuple[float, float]:
+            size = maps[0].frame.image_size
+            warps = _moving_warps(size, digest, seed, alpha, count)
             results = [
-                _found(maps[0], each, homography(maps[0].frame.image_size, digest, seed, k), alpha)
-                for k, each in enumerate(maps[1:])
+                _found(maps[0], each, homography(size, digest, seed, k), alpha)
+                for k, each in zip(warps, maps[1:], strict=True)
             ]
             return float(sum(r.sum() for r in results)), float(sum(len(r) for r in results))
 
-        key = _digest("same-scene", digest, count, alpha, seed)
+        key = _digest("same-scene, moved points", digest, count, alpha, seed)
         return Sample(path.name, key, load, score, 1 + count)
 
     return Task(
         "same-scene",
         f"PCK@{alpha:g} of the longer side: points found again in {count} warped and relit "
-        f"cop{'y' if count == 1 else 'ies'} of each image",
+        f"cop{'y' if count == 1 else 'ies'} of each image, of those that are moved farther",
         tuple(sample(path) for path in images),
         tuple(images),
     )
@@ -141,8 +148,9 @@ def semantic(images: Sequence[Path], *, alpha: float = SEMANTIC_ALPHA, seed: int
     """Follow points over another image of the same kind to a warped copy of their own.
 
     A point counts where it arrives in its known place (cycle consistency), divided by the number of
-    points that were matched to the same place of the other image (distinctiveness). The warp keeps
-    descriptors of mere position from scoring: they arrive where they started.
+    points that were matched to the same place of the other image (distinctiveness). Only points
+    that the warp moves farther than the threshold are followed, so that descriptors of mere
+    position score nothing: they arrive where they started.
 
     Args:
         images: files, all of one kind of object.
@@ -150,7 +158,7 @@ def semantic(images: Sequence[Path], *, alpha: float = SEMANTIC_ALPHA, seed: int
         seed: of warps and of which image follows which.
 
     Raises:
-        InvalidArgumentError: fewer than two images.
+        InvalidArgumentError: fewer than two images, or a threshold beyond what warps move.
     """
     order = np.random.default_rng(seed).permutation(len(images))
     following = {int(a): int(b) for a, b in zip(order, np.roll(order, -1), strict=True)}
@@ -161,19 +169,23 @@ def semantic(images: Sequence[Path], *, alpha: float = SEMANTIC_ALPHA, seed: int
 
         def load() -> list[Tensor]:
             image = _reduced(own)
-            return [image, _reduced(other), _warp(image, digests[index], seed, 0)]
+            (warp,) = _moving_warps(_size(image), digests[index], seed, alpha, 1)
+            return [image, _reduced(other), _warp(image, digests[index], seed, warp)]
 
         def score(maps: Sequence[DescriptorMap]) -> tuple[float, float]:
             size = maps[0].frame.image_size
-            return _cycle(maps, homography(size, digests[index], seed, 0), alpha)
+            (warp,) = _moving_warps(size, digests[index], seed, alpha, 1)
+            return _cycle(maps, homography(size, digests[index], seed, warp), alpha)
 
-        key = _digest("semantic", digests[index], digests[following[index]], alpha, seed)
+        key = _digest(
+            "semantic, moved points", digests[index], digests[following[index]], alpha, seed
+        )
         return Sample(own.name, key, load, score, 3)
 
     return Task(
         "semantic",
         f"cycle consistency at {alpha:g} of the longer side through another image of the kind to a "
-        "warped copy, each place counted once",
+        "warped copy, of points that it moves farther, each place counted once",
         tuple(sample(index) for index in range(len(images))),
         tuple(images),
     )
@@ -339,13 +351,10 @@ def _follow(a: DescriptorMap, points: Tensor, b: DescriptorMap, alpha: float) ->
 
 
 def _found(a: DescriptorMap, b: DescriptorMap, warp: Tensor, alpha: float) -> Tensor:
-    """Mark the points of a grid in A, as far as B shows them, that are found in B."""
+    """Mark the points of a grid in A that a warp moves, as far as B shows them, if found in B."""
     size = a.frame.image_size
-    points = _grid_points(size)
-    truth = project(warp, points)
-    inside = _inside(truth, size)
-    found = _follow(a, points[inside], b, alpha)
-    return point_distances(found, truth[inside]) <= alpha * max(size)
+    points, truth = _moved_points(warp, size, alpha)
+    return point_distances(_follow(a, points, b, alpha), truth) <= alpha * max(size)
 
 
 def _inside(points: Tensor, size: tuple[int, int]) -> Tensor:
@@ -353,14 +362,47 @@ def _inside(points: Tensor, size: tuple[int, int]) -> Tensor:
     return ((points >= 0) & (points <= limit)).all(1)
 
 
-def _cycle(maps: Sequence[DescriptorMap], warp: Tensor, alpha: float) -> tuple[float, float]:
-    size, other = maps[0].frame.image_size, maps[1].frame.image_size
+def _size(image: Tensor) -> tuple[int, int]:
+    return image.shape[2], image.shape[3]
+
+
+def _moved_points(warp: Tensor, size: tuple[int, int], alpha: float) -> tuple[Tensor, Tensor]:
+    """Return the points of a grid that a warp moves by more than the threshold, and where to."""
     points = _grid_points(size)
     truth = project(warp, points)
-    inside = _inside(truth, size)
-    reached = _follow(maps[0], points[inside], maps[1], alpha)
+    moved = _inside(truth, size) & (point_distances(points, truth) > alpha * max(size))
+    return points[moved], truth[moved]
+
+
+@lru_cache(maxsize=1024)
+def _moving_warps(
+    size: tuple[int, int], digest: str, seed: int, alpha: float, count: int
+) -> tuple[int, ...]:
+    """Choose the first warps that move a third of the points, or else those that move most.
+
+    Raises:
+        InvalidArgumentError: none moves any point by more than the threshold.
+    """
+    enough = _POINTS[0] * _POINTS[1] // 3
+
+    def moved(index: int) -> int:
+        warp = homography(size, digest, seed, index)
+        return min(enough, len(_moved_points(warp, size, alpha)[0]))
+
+    chosen = tuple(sorted(range(16 + count), key=moved, reverse=True)[:count])
+    if not moved(chosen[-1]):
+        raise InvalidArgumentError(
+            f"alpha={alpha:g} is farther than the warps move any point; give at most 0.2"
+        )
+    return chosen
+
+
+def _cycle(maps: Sequence[DescriptorMap], warp: Tensor, alpha: float) -> tuple[float, float]:
+    size, other = maps[0].frame.image_size, maps[1].frame.image_size
+    points, truth = _moved_points(warp, size, alpha)
+    reached = _follow(maps[0], points, maps[1], alpha)
     arrived = _follow(maps[1], reached, maps[2], alpha)
-    closed = point_distances(arrived, truth[inside]) <= alpha * max(size)
+    closed = point_distances(arrived, truth) <= alpha * max(size)
     # Points of the same square of half the threshold share it.
     squares = (reached / (0.5 * alpha * max(other))).long()
     _, place, sharing = torch.unique(squares, dim=0, return_inverse=True, return_counts=True)

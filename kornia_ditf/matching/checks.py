@@ -55,7 +55,8 @@ def check_one_image(descriptors: DescriptorMap, name: str) -> None:
 def full_precision(device: torch.device) -> Iterator[None]:
     """Compute without gradients and autocast, and on CUDA without shortened products."""
     whole = _whole_products() if device.type == "cuda" else nullcontext()
-    with torch.no_grad(), torch.autocast(device.type, enabled=False), whole:
+    mixed = torch.is_autocast_enabled(device.type)
+    with torch.no_grad(), torch.autocast(device.type, enabled=False) if mixed else whole, whole:
         yield
 
 

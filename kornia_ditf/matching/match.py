@@ -14,10 +14,10 @@ from kornia_ditf.matching.checks import check_comparable, check_one_image, full_
 from kornia_ditf.matching.joint import PCA, check_pca, reduce_pair
 from kornia_ditf.matching.nearest import (
     STRIP,
-    as_vectors,
-    check_all_finite,
+    Side,
     check_limits,
     find_mutual,
+    find_soundly,
 )
 from kornia_ditf.types import DescriptorMap, Matches
 
@@ -116,16 +116,19 @@ def match(
         for a, b, *both in zip(*sides, *masks, strict=True)
     ]
     found: list[Matches] = []
-    # Pairs of equal shapes are matched together, as many as fill a strip.
+    # Pairs of equal shapes are matched together, as many as a CPU's cache holds or fill a GPU.
     for _, group in groupby(pairs, key=lambda pair: (pair[0].data.shape, pair[1].data.shape)):
         alike = list(group)
         a, b = alike[0][0].grid, alike[0][1].grid
         device = alike[0][0].data.device
-        some = max(1, STRIP.get(device.type, STRIP["cuda"]) // (a[0] * a[1] * b[0] * b[1]))
+        some = max(1, _TOGETHER.get(device.type, STRIP["cuda"]) // (a[0] * a[1] * b[0] * b[1]))
         for start in range(0, len(alike), some):
             found += _match_alike(alike[start : start + some], min_score, ratio, radius)
     return found[0] if single else found
 
+
+_TOGETHER = {"cpu": 1 << 18}
+"""Cosines of several pairs that are computed together."""
 
 _Pair = tuple[DescriptorMap, DescriptorMap, Tensor | None, Tensor | None]
 
@@ -138,16 +141,23 @@ def _match_alike(
     maps_a, maps_b, masks_a, masks_b = zip(*pairs, strict=True)
     for a, b in zip(maps_a, maps_b, strict=True):
         check_comparable(a.data, b.data, a.data.shape[1], b.data.shape[1])
-    sides, points = [], []
+    sides: list[Side] = []
+    points = []
     for name, maps, masks in (("mask_a", maps_a, masks_a), ("mask_b", maps_b, masks_b)):
-        centres = torch.stack([one.centres() for one in maps])
-        tokens = torch.cat([one.tokens for one in maps]) if len(maps) > 1 else maps[0].tokens
+        known = {one.frame.image_size: one for one in maps}
+        points_of = {size: one.centres() for size, one in known.items()}
+        centres = torch.stack([points_of[one.frame.image_size] for one in maps])
+        for one in maps:
+            one.check()
+        data = torch.cat([one.data for one in maps]) if len(maps) > 1 else maps[0].data
         mask = _mask_tokens(maps, centres, masks, name)
-        sides.append(as_vectors(tokens, mask, centres if radius else None))
+        sides.append((data.flatten(2).transpose(1, 2), mask, centres if radius else None))
         points.append(centres)
-    with full_precision(sides[0].units.device):
-        found = find_mutual(*sides, min_score=min_score, ratio=ratio, radius=radius)
-        check_all_finite(*sides)
+    with full_precision(points[0].device):
+        found = find_soundly(
+            (sides[0], sides[1]),
+            lambda a, b: find_mutual(a, b, min_score=min_score, ratio=ratio, radius=radius),
+        )
         order = found.scores.masked_fill(~found.kept, -torch.inf).argsort(
             dim=1, descending=True, stable=True
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ class Planted(Backbone):
     """Tokens are patches of 8 x 8 pixels; blocks and timesteps replace shares of them by noise.
 
     Args:
-        destroyed: the timestep at which nothing is left but a noise of the image's own.
+        destroyed: the timestep at which nothing of the image is left.
         best: the block at which everything is there.
     """
 
@@ -34,6 +35,8 @@ class Planted(Backbone):
         super().__init__()
         self.destroyed, self.best = destroyed, best
         self.calls = 0
+        self.left: Literal["noise", "constant", "position"] = "noise"
+        """What is left there: a noise of the image's own, one vector, or each token's place."""
 
     def encode(self, image: Tensor) -> Tensor:
         return 2 * image - 1
@@ -50,11 +53,22 @@ class Planted(Backbone):
         x = tokens.flatten(2).transpose(1, 2)
         seed = int(latent.double().abs().sum().mul(1e6).item()) % 2**31
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+        left = {"noise": noise, "constant": torch.ones_like(x), "position": places(x, grid)}[
+            self.left
+        ]
         found = {}
         for block in blocks:
-            share = 1.0 if timestep == self.destroyed else 0.4 * abs(block - self.best)
-            found[block] = Tap((1 - share) * x + share * noise, None, None, grid)
+            share = 0.4 * abs(block - self.best)
+            kept = (1 - share) * x + share * noise
+            found[block] = Tap(kept if timestep != self.destroyed else left, None, None, grid)
         return found
+
+
+def places(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return a code (B, N, D) of where each token lies, whatever it shows."""
+    y, x_ = torch.meshgrid(*(torch.linspace(0, 3, side) for side in grid), indexing="ij")
+    code = torch.stack([y.sin(), y.cos(), x_.sin(), x_.cos()], -1).reshape(1, -1, 4)
+    return torch.nn.functional.pad(code, (0, x.shape[2] - 4)).expand_as(x)
 
 
 @pytest.fixture

@@ -3,11 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from kornia_ditf.calibration.samples import homography, labelled, same_scene, semantic
 from kornia_ditf.datasets import folder
+from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.metrics.functional import project
 from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.utils.cache import sha256
@@ -56,9 +58,13 @@ def test_the_known_place_of_a_point_is_where_the_warp_takes_its_pixel(tmp_path: 
 
 
 def test_mere_position_scores_nothing_in_either_task(photographs: list[Path]) -> None:
-    for task in (same_scene(photographs, alpha=0.025), semantic(photographs, alpha=0.025)):
+    for task in (
+        same_scene(photographs),
+        semantic(photographs),
+        same_scene(photographs, alpha=0.2),
+    ):
         scores = [s.score([positions(image) for image in s.load()]) for s in task.samples]
-        assert sum(found for found, _ in scores) < 0.2 * sum(points for _, points in scores)
+        assert sum(found for found, _ in scores) < 0.05 * sum(points for _, points in scores)
 
 
 def test_points_that_share_a_place_count_once(photographs: list[Path]) -> None:
@@ -76,3 +82,9 @@ def test_labelled_pairs_are_scored_by_the_data_sets_protocol() -> None:
     assert len(task.samples) == 2 and len(task.files) == 4
     sample = task.samples[0]
     assert [image.shape[2:] for image in sample.load()] == [(512, 640)] * 2
+
+
+def test_a_threshold_beyond_what_warps_move_is_refused(photographs: list[Path]) -> None:
+    for task in (same_scene(photographs, alpha=2), semantic(photographs, alpha=2)):
+        with pytest.raises(InvalidArgumentError, match="alpha=2 is farther than the warps move"):
+            task.samples[0].load()

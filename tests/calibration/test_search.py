@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,24 +10,43 @@ import pytest
 from kornia_ditf.calibration.grid import Grid
 from kornia_ditf.calibration.measure import Measurer, Records
 from kornia_ditf.calibration.result import records_file
-from kornia_ditf.calibration.samples import Task, same_scene, semantic
+from kornia_ditf.calibration.samples import Task, labelled, same_scene, semantic
 from kornia_ditf.calibration.search import TOLERANCE, Calibration, calibrate
+from kornia_ditf.datasets.pairs import PairDataset
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.registry.datasets import load_dataset
 
 
 def search(ditf: DiTF, task: Task, grid: Grid, file: Path | None = None) -> Calibration:
     return calibrate(Measurer(ditf, Records(file)), task, grid)
 
 
-@pytest.mark.parametrize("make", [same_scene, semantic])
+def labels(images: list[Path], *, alpha: float, seed: int) -> Task:
+    data = load_dataset("synthetic", images[0].parent, split="viewpoint")
+    assert isinstance(data, PairDataset)
+    return labelled(data, alpha=alpha, seed=seed)
+
+
+ONE_WARP = partial(same_scene, warps=1)
+
+
+@pytest.mark.parametrize(
+    ("make", "left"),
+    [
+        *((make, left) for make in (ONE_WARP, semantic) for left in ("noise", "position")),
+        *((make, "constant") for make in (ONE_WARP, labels)),
+        (labels, "noise"),
+    ],
+)
 def test_the_block_that_keeps_everything_is_chosen_and_a_destroyed_timestep_never(
-    make: object, ditf: DiTF, grid: Grid, photographs: list[Path]
+    make: Callable[..., Task], left: str, ditf: DiTF, grid: Grid, photographs: list[Path]
 ) -> None:
-    task = make(photographs[:2], alpha=0.15)  # type: ignore[operator]
-    for destroyed in (0, 100):
+    ditf.backbone.left = left  # type: ignore[assignment]
+    for seed, destroyed in enumerate((0, 100)):
+        task = make(photographs, alpha=0.15, seed=seed)
         ditf.backbone.destroyed = destroyed  # type: ignore[assignment]
-        found = search(ditf, task, grid)
+        found = calibrate(Measurer(ditf, Records(None)), task, grid, seed=seed)
         assert found.cell.block == 1
         assert found.cell.timestep != destroyed
         assert found.screened[destroyed, 1] < 0.5 * found.score.value
@@ -34,8 +55,8 @@ def test_the_block_that_keeps_everything_is_chosen_and_a_destroyed_timestep_neve
 def test_of_tied_settings_the_cheapest_is_chosen(
     ditf: DiTF, grid: Grid, photographs: list[Path]
 ) -> None:
-    task = same_scene(photographs, warps=1, alpha=2.0)  # everything is right
-    cell = search(ditf, task, grid).cell
+    task = same_scene(photographs, warps=1)
+    cell = calibrate(Measurer(ditf, Records(None)), task, grid, tolerance=1.0).cell
     assert (cell.block, cell.long_side, cell.draws, cell.treatment) == (0, 48, 1, "raw")
 
 
