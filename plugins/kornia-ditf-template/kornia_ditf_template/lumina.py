@@ -18,7 +18,7 @@ class LuminaNextBackbone(DiffusersBackbone):
             norm="norm1.norm",
             attention="attn1",
             # Chunks: scale and gate of the attention, scale and gate of the feed-forward.
-            modulation=LinearModulation("norm1.linear", shift=None, scale=0),
+            modulation=LinearModulation("norm1.linear", shift=None, scale=0, gates=(1, 3)),
         ),
     )
     head = ("norm_out",)

@@ -10,6 +10,9 @@ from math import isqrt
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.tap import BlockStream, LinearModulation
 
+# The attention's gate acts within the block: the stream adds the feed-forward alone.
+_MODULATION = LinearModulation("norm1.linear", gates=(5,))
+
 
 class AuraFlowBackbone(DiffusersBackbone):
     """AuraFlow 0.1 to 0.3."""
@@ -22,13 +25,13 @@ class AuraFlowBackbone(DiffusersBackbone):
             blocks="joint_transformer_blocks",
             norm="norm1.norm",
             attention="attn",
-            modulation=LinearModulation("norm1.linear"),
+            modulation=_MODULATION,
         ),
         BlockStream(
             blocks="single_transformer_blocks",
             norm="norm1.norm",
             attention="attn",
-            modulation=LinearModulation("norm1.linear"),
+            modulation=_MODULATION,
             tokens="last",
         ),
     )

@@ -20,7 +20,10 @@ class ChromaBackbone(TrimmedPromptBackbone, FluxLikeBackbone):
 
     transformer_class = "ChromaTransformer2DModel"
     pipeline_class = "ChromaPipeline"
-    streams = flux_streams(ArgumentModulation("temb"), ArgumentModulation("temb"))
+    streams = flux_streams(
+        ArgumentModulation("temb", gates=(2, 5)),  # the text's chunks follow
+        ArgumentModulation("temb"),
+    )
     prompt_outputs = ("prompt_embeds", None, "prompt_attention_mask")
 
 

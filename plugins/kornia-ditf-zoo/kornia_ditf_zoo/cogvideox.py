@@ -16,9 +16,22 @@ from torch import Tensor
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.video import VideoBackbone, as_clip
 from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.tap import BlockStream, Facet, LinearModulation
+from kornia_ditf.tap import BlockCall, BlockStream, Facet, LinearModulation
 from kornia_ditf.types import Conditioning, Tap
 from kornia_ditf_zoo.family import fit_grid, read_own_schedule
+
+
+class _TwoNormModulation(LinearModulation):
+    """Gates of the attention and of the feed-forward, whose norms make one each."""
+
+    __slots__ = ()
+
+    def read_gates(self, call: BlockCall, width: int, rows: int) -> Tensor:
+        norm: Any = call.block.get_submodule("norm2")
+        output = norm.linear(norm.silu(call.arguments["temb"]))
+        later = BlockCall(call.block, call.arguments, output)
+        read = super().read_gates
+        return torch.cat([read(each, width, rows) for each in (call, later)])
 
 
 class CogVideoXBackbone(VideoBackbone):
@@ -36,7 +49,7 @@ class CogVideoXBackbone(VideoBackbone):
             blocks="transformer_blocks",
             norm="norm1.norm",  # the image's tokens go first, the text's in a second call
             attention="attn1",
-            modulation=LinearModulation("norm1.linear"),
+            modulation=_TwoNormModulation("norm1.linear", gates=(2,)),
         ),
     )
     frame_axis = 1

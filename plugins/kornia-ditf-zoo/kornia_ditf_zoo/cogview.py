@@ -28,7 +28,7 @@ class CogView3PlusBackbone(DiffusersBackbone):
             blocks="transformer_blocks",
             norm="norm1.norm_x",
             attention="attn1",
-            modulation=LinearModulation("norm1.linear"),
+            modulation=LinearModulation("norm1.linear", gates=(2, 5)),
         ),
     )
     time = "t"

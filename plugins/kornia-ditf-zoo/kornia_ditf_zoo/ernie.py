@@ -6,7 +6,6 @@ The norm's gain is the block's own; `discard+layernorm` is the norm with its gai
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,19 +16,17 @@ from kornia_ditf.backbones.inputs import full_batch, pad_prompt
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.tap import BlockCall, BlockStream
+from kornia_ditf.tap import ArgumentModulation, BlockCall, BlockStream
 from kornia_ditf.types import Conditioning
 
 
-@dataclass(frozen=True)
-class _TokenFirstModulation:
+class _TokenFirstModulation(ArgumentModulation):
     """The modulation of every token (N, B, D), as a list of its six parts."""
 
-    module: None = None
+    __slots__ = ()
 
-    def read(self, call: BlockCall, width: int) -> tuple[Tensor, Tensor]:
-        shift, scale = call.arguments["temb"][:2]
-        return shift[0], scale[0]
+    def chunks(self, call: BlockCall, width: int) -> Tensor:
+        return torch.stack([part[0] for part in call.arguments[self.argument]], -2)
 
 
 class ErnieImageBackbone(TrimmedPromptBackbone):
@@ -44,7 +41,7 @@ class ErnieImageBackbone(TrimmedPromptBackbone):
             blocks="layers",
             norm="adaLN_sa_ln",
             attention="self_attention",
-            modulation=_TokenFirstModulation(),
+            modulation=_TokenFirstModulation("temb"),
             tokens="first",
             sequence_first=True,
         ),

@@ -32,7 +32,8 @@ class GlmImageBackbone(TrimmedPromptBackbone):
             blocks="transformer_blocks",
             norm="norm1.norm",
             attention="attn1",
-            modulation=LinearModulation("norm1.linear", scale=2),  # the text's stand in between
+            # The text's stand in between.
+            modulation=LinearModulation("norm1.linear", scale=2, gates=(4, 10)),
         ),
     )
     time = "t"

@@ -34,7 +34,7 @@ class HiDreamBackbone(DiffusersBackbone):
             blocks="double_stream_blocks",
             norm="block.norm1_i",
             attention="block.attn1",
-            modulation=LinearModulation("block.adaLN_modulation.1"),
+            modulation=LinearModulation("block.adaLN_modulation.1", gates=(2, 5)),
             tokens="first",
         ),
         BlockStream(

@@ -33,7 +33,7 @@ class HunyuanDiTBackbone(DiffusersBackbone):
             blocks="blocks",
             norm="norm1.norm",  # behind the skip, which is part of the block
             attention="attn1",
-            modulation=LinearModulation("norm1.linear", scale=None),
+            modulation=LinearModulation("norm1.linear", scale=None, gates=()),
         ),
     )
 

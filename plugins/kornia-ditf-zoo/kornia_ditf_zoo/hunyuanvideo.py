@@ -95,6 +95,13 @@ class MotifVideoBackbone(FirstFrameBackbone):
     prompt_options = {}
     prompt_inputs = MASKED_TEXT
 
+    def gates(self, timestep: float, conditioning: Conditioning, *, block: int) -> Tensor:
+        found = super().gates(timestep, conditioning, block=block)
+        anew = self.blocks - int(self.config.num_decoder_layers)
+        if block < anew:
+            return found
+        return found[len(super().gates(timestep, conditioning, block=anew)) :]
+
     @classmethod
     def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
         unused = {"guider": None, "feature_extractor": None}

@@ -34,7 +34,7 @@ class Ideogram4Backbone(TrimmedPromptBackbone):
             blocks="layers",
             norm="attention_norm1",
             attention="attention",
-            modulation=LinearModulation("adaln_modulation", shift=None, scale=0),
+            modulation=LinearModulation("adaln_modulation", shift=None, scale=0, gates=(1, 3)),
             tokens="last",
         ),
     )

@@ -22,7 +22,7 @@ class MochiBackbone(QuietBackbone, VideoBackbone):
             blocks="transformer_blocks",
             norm="norm1.norm",
             attention="attn1",
-            modulation=LinearModulation("norm1.linear", shift=None, scale=0),
+            modulation=LinearModulation("norm1.linear", shift=None, scale=0, gates=(1, 3)),
         ),
     )
     time = "1000 - t"

@@ -29,7 +29,7 @@ class NucleusImageBackbone(TrimmedPromptBackbone):
             blocks="transformer_blocks",
             norm="pre_attn_norm",
             attention="attn",
-            modulation=LinearModulation("img_mod.1", shift=None, scale=0),
+            modulation=LinearModulation("img_mod.1", shift=None, scale=0, gates=(1, 3)),
         ),
     )
     packed = 2

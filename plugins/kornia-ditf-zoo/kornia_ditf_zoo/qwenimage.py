@@ -89,7 +89,7 @@ class QwenImage21Backbone(OpaqueBackbone):
             blocks="transformer_blocks",
             norm="img_norm1",
             attention="attn",
-            modulation=ArgumentModulation("modulation", shift=None, scale=0),
+            modulation=ArgumentModulation("modulation", shift=None, scale=0, gates=(1, 3)),
             tokens="last",
         ),
     )

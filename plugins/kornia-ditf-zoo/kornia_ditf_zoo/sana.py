@@ -13,6 +13,8 @@ from torch import Tensor
 from kornia_ditf.backbones.declared import MASKED_TEXT, Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.errors import CheckpointError
+from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, TableModulation
 from kornia_ditf.types import Conditioning
 
@@ -33,6 +35,15 @@ class SanaBackbone(DiffusersBackbone):
     )
     time = "t"
     prompt_inputs = MASKED_TEXT
+
+    @classmethod
+    def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        if checkpoint.json("transformer/config.json").get("guidance_embeds"):
+            raise CheckpointError(
+                f"{checkpoint.source} is a Sana-Sprint, whose time is an angle; take a Sana, such "
+                "as sana-1600m-1024"
+            )
+        return {}
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning

@@ -220,6 +220,14 @@ def test_a_transformer_in_memory_finds_its_family(name: str, tiny_zoo: Checkpoin
     assert describe_loaded(take_apart(pipeline), SPECS).load == SPEC[name].load
 
 
+def test_sana_sprint_is_refused_by_its_name(tiny_zoo: Checkpoints, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_zoo("sana-1600m-1024"), tmp_path / "sprint"))
+    path = folder / "transformer/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "guidance_embeds": True}))
+    with pytest.raises(CheckpointError, match=r"sprint is a Sana-Sprint.* take a Sana, such as"):
+        find_backbone(folder).load(folder)
+
+
 def test_a_file_of_an_architecture_that_is_a_classs_default_is_known(
     tiny_zoo: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
