@@ -60,6 +60,7 @@ from .protocols.presets import find_protocol, list_protocols
 from .protocols.protocol import Protocol
 from .protocols.select import select_pairs
 from .protocols.sequences import SequenceResult, evaluate_sequence
+from .registry.calibrate import calibrate
 from .registry.datasets import list_datasets, load_dataset
 from .registry.hookspecs import hookimpl
 from .registry.loggers import LoggedRun, LoggerSpec
@@ -163,6 +164,7 @@ __all__ = [
     "align_matches",
     "apply_treatment",
     "as_image",
+    "calibrate",
     "channels_of_gates",
     "create_descriptor",
     "create_ditf",

@@ -91,7 +91,8 @@ class DiscardingDescriptor(DenseDescriptor):
     ) -> ChannelStatistics:
         """Measure a block's channels on a few images, and discard the massive ones from now on.
 
-        Channels that the configuration names stay in force at its block.
+        Channels that the configuration names stay in force at its block. `kornia_ditf.calibrate` is
+        another thing: it finds a backbone's block, timestep and the rest.
 
         Args:
             images: any that `forward` takes.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from itertools import product
 from typing import NamedTuple
 
 from kornia_ditf.backbones.spec import BackboneSpec
+from kornia_ditf.config import DiTFConfig
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.treatments import TREATMENTS, parse_treatment
 from kornia_ditf.utils.checks import check_integer, check_timestep
@@ -16,6 +17,25 @@ TIMESTEPS = (0, 25, 50, 100, 150, 200, 250, 300, 400, 500, 650, 800)
 """The timesteps that are tried where none are named."""
 
 _ASPECT = 0.75  # of a usual photograph, shorter side to longer
+
+
+_LEFT = frozenset({"prompt", "seed", "rows_per_forward", "checks"})
+
+
+def check_options(names: Iterable[str]) -> None:
+    """Refuse options of a descriptor that calibration chooses itself, or that no preset holds.
+
+    Raises:
+        InvalidArgumentError: one of them is named.
+    """
+    chosen = {field.name for field in fields(DiTFConfig)} - _LEFT
+    for name in names:
+        if name in chosen | {"preset", "projection", "tiles", "upsample"}:
+            raise InvalidArgumentError(
+                f"calibration takes no option {name}: what is tried is named by blocks, timesteps, "
+                "long-sides, draws and treatment, and a preset holds one block's input at one "
+                "timestep"
+            )
 
 
 class Forward(NamedTuple):

@@ -101,9 +101,6 @@ def same_scene(
 ) -> Task:
     """Find points again in warped and relit copies of each image.
 
-    Only points that a warp moves farther than the threshold are sought, so that descriptors of mere
-    position score nothing.
-
     Args:
         images: files.
         warps: copies of each; None makes 12 in all, 4 of an image at most.
@@ -111,7 +108,7 @@ def same_scene(
         seed: of the warps, combined with a hash of each file.
 
     Raises:
-        InvalidArgumentError: fewer than two images, or a threshold beyond what warps move.
+        InvalidArgumentError: fewer than two images.
     """
     count = warps or max(1, min(4, math.ceil(12 / max(1, len(images)))))
 
@@ -120,25 +117,23 @@ def same_scene(
 
         def load() -> list[Tensor]:
             image = _reduced(path)
-            warps = _moving_warps(_size(image), digest, seed, alpha, count)
-            return [image, *(_warp(image, digest, seed, k) for k in warps)]
+            return [image, *(_warp(image, digest, seed, k) for k in range(count))]
 
         def score(maps: Sequence[DescriptorMap]) -> tuple[float, float]:
             size = maps[0].frame.image_size
-            warps = _moving_warps(size, digest, seed, alpha, count)
             results = [
                 _found(maps[0], each, homography(size, digest, seed, k), alpha)
-                for k, each in zip(warps, maps[1:], strict=True)
+                for k, each in enumerate(maps[1:])
             ]
             return float(sum(r.sum() for r in results)), float(sum(len(r) for r in results))
 
-        key = _digest("same-scene, moved points", digest, count, alpha, seed)
+        key = _digest("same-scene", digest, count, alpha, seed)
         return Sample(path.name, key, load, score, 1 + count)
 
     return Task(
         "same-scene",
         f"PCK@{alpha:g} of the longer side: points found again in {count} warped and relit "
-        f"cop{'y' if count == 1 else 'ies'} of each image, of those that are moved farther",
+        f"cop{'y' if count == 1 else 'ies'} of each image",
         tuple(sample(path) for path in images),
         tuple(images),
     )
@@ -351,9 +346,9 @@ def _follow(a: DescriptorMap, points: Tensor, b: DescriptorMap, alpha: float) ->
 
 
 def _found(a: DescriptorMap, b: DescriptorMap, warp: Tensor, alpha: float) -> Tensor:
-    """Mark the points of a grid in A that a warp moves, as far as B shows them, if found in B."""
+    """Mark the points of a grid in A as far as B shows them, that are found in B."""
     size = a.frame.image_size
-    points, truth = _moved_points(warp, size, alpha)
+    points, truth = _moved_points(warp, size, 0)
     return point_distances(_follow(a, points, b, alpha), truth) <= alpha * max(size)
 
 

@@ -125,7 +125,7 @@ def calibrate(
     they are measured: after an interruption, the same command goes on.
     """
     from kornia_ditf.backbones.spec import BackboneSpec
-    from kornia_ditf.calibration.grid import CostModel
+    from kornia_ditf.calibration.grid import CostModel, check_options
     from kornia_ditf.calibration.measure import Measurer, Records
     from kornia_ditf.calibration.plan import plan_calibration
     from kornia_ditf.calibration.result import identify, make_preset, records_file
@@ -141,7 +141,7 @@ def calibrate(
             f"calibrate chooses a block of a Diffusion Transformer, and {spec.name} is none; name "
             "a backbone"
         )
-    _check_others(chosen)
+    check_options(values.read_others(chosen.others))
     grid = _read_grid(spec, chosen, long_sides, draws)
     if (images is None) == (dataset is None):
         raise InvalidArgumentError("name either --images FOLDER or --dataset NAME --root FOLDER")
@@ -187,24 +187,6 @@ def calibrate(
     hub = hub_options(values.read_others(chosen.others))
     preset = make_preset(identify(spec, chosen.source, ditf, hub), spec, ditf, aim, found)
     _finish(spec, preset, found, cost, grid, aim, out, use, as_json)
-
-
-def _check_others(chosen: options.Chosen) -> None:
-    """Refuse what calibration chooses itself, and what no preset holds."""
-    from dataclasses import fields
-
-    from kornia_ditf.config import DiTFConfig
-    from kornia_ditf.errors import InvalidArgumentError
-
-    kept = {"prompt", "seed", "rows_per_forward", "checks"}
-    refused = {each.name for each in fields(DiTFConfig)} - kept | {"preset", "tiles", "upsample"}
-    lists = "--blocks, --timesteps, --long-sides, --draws and --treatment say what is tried"
-    for name in values.read_others(chosen.others):
-        if name in refused:
-            raise InvalidArgumentError(
-                f"calibrate takes no --option {name}: {lists}, and a preset holds one block's "
-                "input at one timestep"
-            )
 
 
 def _finish(

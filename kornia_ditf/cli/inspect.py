@@ -107,6 +107,8 @@ def inspect(
             "inspect looks at one timestep, and its --blocks are measured, not joined; leave out "
             "--option timesteps= and blocks="
         )
+    known = ditf.known_channels()
+    origin = "found here" if known is None else settings.describe_origin(known)
     with stages.stage("inspect"):
         inspection = inspect_channels(ditf, pictures, blocks=numbers, point=point)
     document = {
@@ -125,7 +127,6 @@ def inspect(
         written.append(pca)
     if keep:
         ditf.calibrate(pictures)
-    origin = "from the preset" if ditf.config.massive_channels is not None else "found here"
     contrasts = ", ".join(f"{name} {value:.3f}" for name, value in inspection.contrast.items())
     facts = [
         ("discarded", settings.describe_channels_found(inspection.discarded, origin)),

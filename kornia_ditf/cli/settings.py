@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from kornia_ditf.backbones.spec import BackboneSpec
     from kornia_ditf.cli.options import Chosen
     from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
+    from kornia_ditf.types import Discarded
 
 
 def unwrapped(descriptor: DenseDescriptor) -> DenseDescriptor:
@@ -96,11 +97,13 @@ def known_channels(descriptor: DenseDescriptor) -> tuple[tuple[int, ...] | None,
     known = descriptor.known_channels()
     if known is None:
         return None, ""
+    return known.channels, describe_origin(known)
+
+
+def describe_origin(known: Discarded) -> str:
+    """Say where discarded channels come from."""
     kept = known.source == "calibration file"
-    return (
-        known.channels,
-        "kept by an earlier inspect --keep" if kept else f"from the {known.source}",
-    )
+    return "kept by an earlier inspect --keep" if kept else f"from the {known.source}"
 
 
 def told(descriptor: DenseDescriptor, prompts: Sequence[str]) -> str | list[str] | None:

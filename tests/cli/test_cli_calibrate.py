@@ -15,6 +15,9 @@ import pytest
 from PIL import Image
 from typer.testing import Result
 
+import kornia_ditf as kd
+from kornia_ditf.errors import InvalidArgumentError
+
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]
 SMALL = ("--timesteps", "0,100", "--long-sides", "48", "--draws", "1", "--treatment", "raw")
@@ -49,6 +52,12 @@ def test_a_calibration_is_kept_shown_used_exported_and_removed(
     ]
     with Image.open(out / "calibration.png") as picture:
         assert min(picture.size) > 300
+
+    tried = {"timesteps": (0, 100), "long_sides": (48,), "draws": (1,), "treatments": ("raw",)}
+    in_python = kd.calibrate(model, folder, keep=False, **tried)
+    assert json.loads(in_python.to_json())["settings"] == settings
+    with pytest.raises(InvalidArgumentError, match="takes no option facet"):
+        kd.calibrate(model, folder, facet="key")
 
     shown = run_json("backbones", "show", model)
     assert shown["block"] == settings["block"] and shown["calibrated"]
@@ -101,8 +110,8 @@ def test_labelled_pairs_are_taken_from_a_data_set(
         (("--images", "absent"), "absent"),
         (("--images", ".", "--timesteps", "many"), "--timesteps must be numbers"),
         (("--images", ".", "--blocks", "99"), "--blocks must lie in 0 to 3"),
-        (("--images", ".", "-o", "facet=key"), "takes no --option facet"),
-        (("--images", ".", "-o", "ensemble=4"), "takes no --option ensemble"),
+        (("--images", ".", "-o", "facet=key"), "takes no option facet"),
+        (("--images", ".", "-o", "ensemble=4"), "takes no option ensemble"),
         (("--images", ".", "--task", "depth"), "--task must be one of same-scene, semantic"),
     ],
 )

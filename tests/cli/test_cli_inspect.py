@@ -55,6 +55,8 @@ def test_channels_of_gates_are_compared_with_those_of_the_images(
     text = run(*command, "--block", 2).stdout
     assert "9, 12 (" in text and "in the images alone: " in text
     assert run_json(*command, "--block", 1)["compared"]["gates"]["channels"] == []
+    asked = run(*command, "--block", 2, "--option", "massive_channels=gates").stdout
+    assert "discarded" in asked and "9, 12 (from the residual gates)" in asked
     before = run(*command, "--block", 0).stdout
     assert "none: no block before block 0 has residual gates" in before
     facet = run(*command, "--block", 2, "--option", "facet=key").stdout

@@ -76,10 +76,10 @@ class PairImages:
             return None
         if not images:
             return None
-        right = torch.tensor(row["hits"][0])
-        matches = Matches(
-            torch.tensor(row["points_a"]), torch.tensor(row["found_b"]), torch.ones(len(right))
-        )
+        places, found = (torch.tensor(row[key]).reshape(-1, 2) for key in ("points_a", "found_b"))
+        answered = found.isfinite().all(1)  # a matcher may have no match near a point
+        right = torch.tensor(row["hits"][0], dtype=torch.bool)[answered]
+        matches = Matches(places[answered], found[answered], torch.ones(len(right)))
         drawn = draw_matches(
             images[0], images[1], matches, limit=_MATCHES, inliers=right, caption=False
         )

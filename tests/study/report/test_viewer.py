@@ -20,6 +20,7 @@ from kornia_ditf.study.report.page import write_report
 from kornia_ditf.study.report.pictures import PairImages
 from kornia_ditf.study.report.viewer import view_pairs
 from kornia_ditf.study.run.summary import read_summary
+from kornia_ditf.utils.cache import write_checked
 
 
 def view(out: Path, count: int, limit: int = 10**6) -> dict[str, Any]:
@@ -54,6 +55,41 @@ def test_places_that_are_no_numbers_are_left_out_of_the_page(
     shown = view(out, 1)
     assert [len(answers) for answers in shown["pairs"][0]["answers"]] == [4, 4, 4, 4]
     json.dumps(shown, allow_nan=False)
+
+
+def test_a_pair_without_a_match_and_images_that_are_gone_are_said(
+    chromium: Any, reported: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(reported, tmp_path / "out"))
+    table = pq.read_table(out / "records.parquet")
+    rows = table.to_pylist()
+    for row in rows:
+        if row["pair"] == "pair-0":
+            row["found_b"] = [[float("nan")] * 2] * 5
+            row["distances"] = [float("inf")] * 5
+            row["hits"] = [[False] * 5 for _ in row["hits"]]
+        elif row["pair"] == "pair-1":
+            row["image_a"] = "gone.png"
+    with write_checked(out / "records.parquet") as path:
+        pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
+    summary = read_summary(out)
+    summary["records"] = (out / "records.sha256").read_text("utf-8").split()[0]
+    with write_checked(out / "study.json") as path:
+        path.write_text(json.dumps(summary), "utf-8")
+    page = write_report(out)[0]
+    for size in (DESK, PHONE):
+        with opened(chromium, page, size) as shown:
+            viewer = shown.locator(".viewer")
+            viewer.locator("select").select_option(label="pair-0")
+            viewer.locator(".stage").focus()
+            shown.keyboard.press("ArrowRight")
+            viewer.locator("svg").first.click()
+            told = "pair-0: no descriptor or matcher has a match here."
+            assert viewer.locator(".said").inner_text() == told
+            viewer.locator("select").select_option(label="pair-1")
+            assert "pair-1: point 1 of 5" in viewer.locator(".said").inner_text()
+            assert viewer.locator("svg").first.locator("image").count() == 0
+            assert overflow(shown) == 0
 
 
 def test_images_are_left_out_past_a_limit_and_where_they_are_gone(reported: Path) -> None:

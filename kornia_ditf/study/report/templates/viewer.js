@@ -45,7 +45,7 @@ function start(root) {
   }
 
   function choose(number) {
-    chosen = (number + points.length) % points.length;
+    chosen = points.length ? (number + points.length) % points.length : 0;
     draw();
   }
 
@@ -73,6 +73,10 @@ function start(root) {
         fill: none ? "#fff" : full ? "#1d8f47" : "#d58a00", "fill-opacity": none ? 0.6 : 0.9,
         stroke: none ? "#cf3a2f" : "#fff", "stroke-width": (points.length > 120 ? 0.3 : 0.5) * u }));
     });
+    if (!points.length) {
+      root.querySelector(".said").textContent = `${pair.name}: no descriptor or matcher has a match here.`;
+      return body.replaceChildren();
+    }
     const point = points[chosen].place;
     a.append(svg("circle", { cx: point[0], cy: point[1], r: 4.5 * u, fill: "none", stroke: "#fff", "stroke-width": 1.4 * u }));
     a.append(svg("circle", { cx: point[0], cy: point[1], r: 4.5 * u, fill: "none", stroke: "#0b5c94", "stroke-width": 0.8 * u }));
@@ -126,7 +130,7 @@ function start(root) {
     for (const row of pair.answers.flat())
       for (const place of side ? [found(row), truth(row)] : [from(row)])
         if (!best || distance(place, at) < best.far) best = { row, far: distance(place, at) };
-    choose(points.findIndex((each) => String(each.place) === String(from(best.row))));
+    if (best) choose(points.findIndex((each) => String(each.place) === String(from(best.row))));
   }
 
   canvases.forEach((canvas, side) => canvas.addEventListener("click", (event) => pick(event, side)));
