@@ -261,9 +261,7 @@ def _named(error: DiTFError, image: ImageLike, number: int) -> DiTFError:
 
 
 def fuse(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Divide each part by its length at every token, weigh it, and join the channels.
-
-    A token of zeros stays one.
+    """Divide parts by their length at every token (zeros stay), weigh them and join the channels.
 
     Args:
         parts: descriptors, each of shape (B, D_i, rows, columns).
@@ -379,8 +377,7 @@ class DescriptorSpec:
         in_memory: how it is made of a model in memory; None where it is not.
         protocol: name of the evaluation protocol that the preset was published for.
         options: where `load` passes its options on, returns the function that takes them and the
-            dataclass whose fields the others are, so that names and values can be checked before
-            a weight is loaded.
+            dataclass of the others, so that they are checked before a weight is loaded.
         pca: the descriptor's `pca`, known before it is loaded.
     """
 

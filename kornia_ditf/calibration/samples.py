@@ -164,7 +164,9 @@ def semantic(images: Sequence[Path], *, alpha: float = SEMANTIC_ALPHA, seed: int
 
         def load() -> list[Tensor]:
             image = _reduced(own)
-            (warp,) = _moving_warps(_size(image), digests[index], seed, alpha, 1)
+            (warp,) = _moving_warps(
+                (image.shape[2], image.shape[3]), digests[index], seed, alpha, 1
+            )
             return [image, _reduced(other), _warp(image, digests[index], seed, warp)]
 
         def score(maps: Sequence[DescriptorMap]) -> tuple[float, float]:
@@ -355,10 +357,6 @@ def _found(a: DescriptorMap, b: DescriptorMap, warp: Tensor, alpha: float) -> Te
 def _inside(points: Tensor, size: tuple[int, int]) -> Tensor:
     limit = points.new_tensor([size[1] - 1, size[0] - 1])
     return ((points >= 0) & (points <= limit)).all(1)
-
-
-def _size(image: Tensor) -> tuple[int, int]:
-    return image.shape[2], image.shape[3]
 
 
 def _moved_points(warp: Tensor, size: tuple[int, int], alpha: float) -> tuple[Tensor, Tensor]:

@@ -333,5 +333,5 @@ def _channels(spec: BackboneSpec) -> str:
 
 
 def _as_values(spec: BackboneSpec | DescriptorSpec) -> dict[str, Any]:
-    left_out = ("load", "plan", "in_memory", "architecture", "base")
+    left_out = ("load", "plan", "in_memory", "architecture", "base", "options")
     return {f.name: getattr(spec, f.name) for f in fields(spec) if f.name not in left_out}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -299,8 +299,6 @@ class Chosen:
 
         Errors are those of `load`; `more` are options that come before the command's.
         """
-        from dataclasses import fields
-
         from kornia_ditf.config import DiTFConfig
         from kornia_ditf.descriptor import DiTF
         from kornia_ditf.registry.lookup import create_ditf

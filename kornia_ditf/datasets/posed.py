@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -226,14 +227,16 @@ def _arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
     """Read an npz file without unpickling anything."""
     name = ""
     try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as held:
+        with ZipFile(file) as archive:
             found = {}
-            for name in held.files:
-                found[name] = held[name]
+            for name in archive.namelist():
+                with archive.open(name) as opened:
+                    array = np.lib.format.read_array(opened, allow_pickle=False)
+                found[name.removesuffix(".npy")] = array
             return found
-    except (OSError, EOFError, ValueError, BadZipFile) as error:
+    except (OSError, EOFError, ValueError, BadZipFile, zlib.error) as error:
         if "allow_pickle" in str(error) and name:  # an array of objects
-            raise DatasetError(file, _PICKLED.format(name)) from error
+            raise DatasetError(file, _PICKLED.format(name.removesuffix(".npy"))) from error
         raise DatasetError(file, f"it cannot be read as npz ({error}). {_HOW}") from error
 
 

@@ -128,7 +128,7 @@ def call_of(pipeline: Any, latent: Tensor, size: tuple[int, int], **more: Any) -
         "width": size[1],
     }
     taken = inspect.signature(type(pipeline).__call__).parameters
-    if "kwargs" in taken:  # of a modular pipeline
+    if isinstance(pipeline, diffusers.ModularPipeline):
         del options["guidance_scale"]
     else:
         options = {name: value for name, value in options.items() if name in taken}
