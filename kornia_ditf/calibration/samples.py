@@ -164,9 +164,8 @@ def semantic(images: Sequence[Path], *, alpha: float = SEMANTIC_ALPHA, seed: int
 
         def load() -> list[Tensor]:
             image = _reduced(own)
-            (warp,) = _moving_warps(
-                (image.shape[2], image.shape[3]), digests[index], seed, alpha, 1
-            )
+            size = image.shape[2], image.shape[3]
+            (warp,) = _moving_warps(size, digests[index], seed, alpha, 1)
             return [image, _reduced(other), _warp(image, digests[index], seed, warp)]
 
         def score(maps: Sequence[DescriptorMap]) -> tuple[float, float]:
@@ -174,9 +173,7 @@ def semantic(images: Sequence[Path], *, alpha: float = SEMANTIC_ALPHA, seed: int
             (warp,) = _moving_warps(size, digests[index], seed, alpha, 1)
             return _cycle(maps, homography(size, digests[index], seed, warp), alpha)
 
-        key = _digest(
-            "semantic, moved points", digests[index], digests[following[index]], alpha, seed
-        )
+        key = _digest("semantic, moved", digests[index], digests[following[index]], alpha, seed)
         return Sample(own.name, key, load, score, 3)
 
     return Task(
