@@ -198,7 +198,7 @@ SPEC = DatasetSpec(
     layout="<object>/{multiview-*,wild_set}/{annotations.json,images/*.jpg,depth/*.png} and "
     "custom_splits/pairwise_pixel_correspondences/pairs-{multiview,wild_set}.txt",
     source=_HOW,
-    license="CC BY 4.0",
+    license="see its publisher",
     folder="navi_v1.5",
     inside=("custom_splits/pairwise_pixel_correspondences/pairs-*.txt",),
     splits=("wild_set", "multiview"),

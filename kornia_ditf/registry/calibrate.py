@@ -18,6 +18,7 @@ from kornia_ditf.datasets.files import list_images
 from kornia_ditf.datasets.pairs import PairDataset
 from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.registry.lookup import create_ditf, find_backbone
+from kornia_ditf.registry.treatments import find_treatment
 from kornia_ditf.utils.checks import check_one_of
 
 
@@ -72,7 +73,7 @@ def calibrate(
         "blocks": blocks,
         "timesteps": timesteps,
         "long_sides": long_sides,
-        "treatments": treatments,
+        "treatments": None if treatments is None else [find_treatment(each) for each in treatments],
         "draws": draws,
     }
     grid = Grid.of(spec, **{n: None if v is None else tuple(v) for n, v in tried.items()})

@@ -16,6 +16,7 @@ from kornia_ditf.backbones.video import VideoBackbone
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.types import Conditioning
 from kornia_ditf_zoo.family import FirstFrameBackbone
+from kornia_ditf_zoo.hunyuanimage import HunyuanImageBackbone
 
 _IMAGE_TOKENS = 729  # of a first frame, in the text
 
@@ -49,19 +50,9 @@ class HunyuanVideo15Backbone(FirstFrameBackbone):
     vae_class = "AutoencoderKLHunyuanVideo15"
     streams = flux_streams()[:1]
     time = "t"
-    prompt_outputs = (
-        "prompt_embeds",
-        "prompt_attention_mask",
-        "prompt_embeds_2",
-        "prompt_attention_mask_2",
-    )
-    prompt_options = {}
-    prompt_inputs = {
-        "encoder_hidden_states": "prompt_embeds",
-        "encoder_attention_mask": "prompt_attention_mask",
-        "encoder_hidden_states_2": "prompt_embeds_2",
-        "encoder_attention_mask_2": "prompt_attention_mask_2",
-    }
+    prompt_outputs = HunyuanImageBackbone.prompt_outputs
+    prompt_options = HunyuanImageBackbone.prompt_options
+    prompt_inputs = HunyuanImageBackbone.prompt_inputs
 
     def encode(self, image: Tensor) -> Tensor:
         # The causal mask of its VAE does not fit a batch.
