@@ -156,7 +156,10 @@ class Stream:
     def _about(self, given: Given, frame: VideoFrame | None) -> _Work:
         path, number = given.path, None if frame is None else frame.number
         if path not in self._digests:
-            self._digests[path] = sha256(path)
+            try:
+                self._digests[path] = sha256(path)
+            except OSError as error:
+                raise ImageError(f"cannot read {path} ({error.strerror})") from error
         about = {**self.describer.made, "image": path.name, "image_sha256": self._digests[path]}
         if frame is not None:
             about |= {"frame": number, "seconds": round(frame.seconds, 6)}
