@@ -6,7 +6,6 @@ and does not shift: `adaln` is (1 + scale) * norm(x).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +19,7 @@ from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.tap import ArgumentModulation, BlockStream, Facet, LinearModulation
+from kornia_ditf.tap import ArgumentModulation, BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning, Tap
 from kornia_ditf_zoo.family import text_processor
 
@@ -106,19 +105,11 @@ class QwenImage21Backbone(OpaqueBackbone):
         for block in left_out:
             block.attn = SimpleNamespace(processor=blocks[0].attn.processor)
 
-    def taps(
-        self,
-        latent: Tensor,
-        timestep: float,
-        conditioning: Conditioning,
-        *,
-        blocks: Sequence[int],
-        facet: Facet = "input",
-    ) -> dict[int, Tap]:
+    def taps(self, latent: Tensor, *inputs: Any, **options: Any) -> dict[int, Tap]:
         # The forward counts image tokens in fours, so sides are filled up to be even.
         rows, columns = latent.shape[-2:]
         even = F.pad(latent, (0, columns % 2, 0, rows % 2), mode="replicate")
-        found = super().taps(even, timestep, conditioning, blocks=blocks, facet=facet)
+        found = super().taps(even, *inputs, **options)
         return {block: _crop(tap, rows, columns) for block, tap in found.items()}
 
     def transformer_inputs(
