@@ -120,31 +120,3 @@ def _repeat_frames(tap: Tap, frames: int, times: int) -> Tap:
     x = tap.x.reshape(batch, covered, -1, width).repeat_interleave(times, 1)[:, -frames:]
     rows = tap.grid[0] // covered * frames
     return replace(tap, x=x.flatten(1, 2), grid=(rows, tap.grid[1]))
-
-
-SPECS = (
-    CogVideoXBackbone.spec(
-        name="cogvideox-2b",
-        repo="THUDM/CogVideoX-2b",
-        blocks=30,
-        width=1920,
-        long_side=720,
-        license="Apache-2.0",
-    ),
-    CogVideoXBackbone.spec(
-        name="cogvideox-5b",
-        repo="THUDM/CogVideoX-5b",
-        blocks=42,
-        width=3072,
-        long_side=720,
-        license="CogVideoX License",
-    ),
-    CogVideoXBackbone.spec(
-        name="cogvideox1.5-5b",
-        repo="THUDM/CogVideoX1.5-5B",
-        blocks=42,
-        width=3072,
-        long_side=1360,
-        license="CogVideoX License",
-    ),
-)
