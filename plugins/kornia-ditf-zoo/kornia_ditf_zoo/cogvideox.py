@@ -74,8 +74,8 @@ class CogVideoXBackbone(VideoBackbone):
         first = clip[:, :, :1].expand(-1, -1, -clip.shape[2] % self.latents_per_token, -1, -1)
         return super().arrange(torch.cat([first, clip], 2))
 
-    def taps(self, latent: Tensor, *args: Any, **options: Any) -> dict[int, Tap]:
-        found = super().taps(latent, *args, **options)
+    def taps(self, latent: Tensor, *inputs: Any, **options: Any) -> dict[int, Tap]:
+        found = super().taps(latent, *inputs, **options)
         frames, times = as_clip(latent).shape[2], self.latents_per_token
         return {block: _repeat_frames(tap, frames, times) for block, tap in found.items()}
 

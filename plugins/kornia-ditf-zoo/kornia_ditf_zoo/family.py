@@ -24,10 +24,10 @@ class QuietBackbone(DiffusersBackbone):
     ignored_warning: ClassVar[str]
     """How the warning begins."""
 
-    def taps(self, *args: Any, **options: Any) -> dict[int, Tap]:
+    def taps(self, *inputs: Any, **options: Any) -> dict[int, Tap]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", self.ignored_warning)
-            return super().taps(*args, **options)
+            return super().taps(*inputs, **options)
 
 
 class FirstFrameBackbone(VideoBackbone):

@@ -98,11 +98,11 @@ class QwenImage21Backbone(ProcessorBackbone, OpaqueBackbone):
         for block in left_out:
             block.attn = SimpleNamespace(processor=blocks[0].attn.processor)
 
-    def taps(self, latent: Tensor, *args: Any, **options: Any) -> dict[int, Tap]:
+    def taps(self, latent: Tensor, *inputs: Any, **options: Any) -> dict[int, Tap]:
         # The forward counts image tokens in fours, so sides are filled up to be even.
         rows, columns = latent.shape[-2:]
         even = F.pad(latent, (0, columns % 2, 0, rows % 2), mode="replicate")
-        found = super().taps(even, *args, **options)
+        found = super().taps(even, *inputs, **options)
         return {block: _crop(tap, rows, columns) for block, tap in found.items()}
 
     def transformer_inputs(
