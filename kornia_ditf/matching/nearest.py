@@ -150,7 +150,8 @@ def nearest_two(
     check_limits(None, None, radius)
     a, b = _read("a", descriptors_a), _read("b", descriptors_b, None, points_b)
     with full_precision(descriptors_a.device):
-        nearest, first, second = _nearest_two(*_normalise(a, b), radius)
+        a, b = _normalise(a, b)
+        nearest, first, second = _nearest_two(a, b, radius)
         return nearest[0], torch.stack([first[0], second[0]], 1)
 
 
