@@ -17,11 +17,7 @@ from kornia_ditf.backbones.eight_bit import FORMATS, quantise_linears
 from kornia_ditf.backbones.inputs import Time, batch_time, pack, pad_prompt
 from kornia_ditf.errors import CaptureError, DiTFError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.loading.latents import (
-    encode_images,
-    execution_place,
-    pixels_per_cell,
-)
+from kornia_ditf.loading.latents import encode_images, execution_place, pixels_per_cell
 from kornia_ditf.loading.weights import load_vae_encoder
 from kornia_ditf.noise import NoiseSchedule, RectifiedFlow
 from kornia_ditf.tap import (
@@ -305,7 +301,7 @@ class DeclaredBackbone(Backbone):
     @classmethod
     def load_vae(cls, checkpoint: Checkpoint) -> nn.Module | None:
         """Load the encoder of the checkpoint's VAE, in float32."""
-        return load_vae_encoder(checkpoint, cls.vae_class, dtype=torch.float32)
+        return load_vae_encoder(checkpoint, cls.vae_class)
 
     @classmethod
     def transformer_folder(cls, checkpoint: Checkpoint, options: Mapping[str, Any]) -> str:
@@ -329,19 +325,8 @@ class DeclaredBackbone(Backbone):
         return {"transformer": None, "vae": None}
 
     @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Encode prompts with the family's pipeline, one row each.
-
-        Raises:
-            InvalidArgumentError: the family takes no prompts, or one is too long.
-        """
-        # One at a time, so that the pipeline pads none to the length of another.
-        rows = [cls.encode_prompt(pipeline, prompt) for prompt in prompts]
-        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-
-    @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
-        """Encode one prompt, as `prompt_outputs` declares.
+        """Encode one prompt with the family's pipeline, as `prompt_outputs` declares.
 
         Raises:
             InvalidArgumentError: the family takes no prompts, or it is too long.

@@ -41,14 +41,3 @@ class AuraFlowBackbone(DiffusersBackbone):
     @property
     def max_cells(self) -> int:
         return isqrt(int(self.config.pos_embed_max_size)) * self.patch_size
-
-
-SPECS = (
-    AuraFlowBackbone.spec(
-        name="auraflow-0.3",
-        repo="fal/AuraFlow-v0.3",
-        blocks=36,
-        width=3072,
-        license="Apache-2.0",
-    ),
-)

@@ -25,14 +25,3 @@ class ChromaBackbone(TrimmedPromptBackbone, FluxLikeBackbone):
         ArgumentModulation("temb"),
     )
     prompt_outputs = ("prompt_embeds", None, "prompt_attention_mask")
-
-
-SPECS = (
-    ChromaBackbone.spec(
-        name="chroma1-hd",
-        repo="lodestones/Chroma1-HD",
-        blocks=57,
-        width=3072,
-        license="Apache-2.0",
-    ),
-)

@@ -83,21 +83,3 @@ class CogView4Backbone(TrimmedPromptBackbone, CogView3PlusBackbone):
     @classmethod
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         return {}
-
-
-SPECS = (
-    CogView3PlusBackbone.spec(
-        name="cogview3-plus",
-        repo="THUDM/CogView3-Plus-3B",
-        blocks=30,
-        width=2560,
-        license="Apache-2.0",
-    ),
-    CogView4Backbone.spec(
-        name="cogview4",
-        repo="THUDM/CogView4-6B",
-        blocks=28,
-        width=4096,
-        license="Apache-2.0",
-    ),
-)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.inputs import full_batch, pad_prompt
-from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import ArgumentModulation, BlockCall, BlockStream
@@ -67,16 +66,3 @@ class ErnieImageBackbone(TrimmedPromptBackbone):
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
         texts = pipeline.encode_prompt([prompt], pipeline.text_encoder.device)
         return pad_prompt({"prompt_embeds": texts}, cls.prompt_length)
-
-
-def _spec(name: str) -> BackboneSpec:
-    return ErnieImageBackbone.spec(
-        name=name.lower(),
-        repo=f"baidu/{name}",
-        blocks=24,
-        width=3072,
-        license="Apache-2.0",
-    )
-
-
-SPECS = (_spec("ERNIE-Image"), _spec("ERNIE-Image-Turbo"))

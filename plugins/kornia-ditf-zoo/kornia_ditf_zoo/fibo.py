@@ -118,21 +118,3 @@ class BriaFibo2Backbone(TrimmedPromptBackbone):
             prompt = json.dumps(caption or {}, separators=(",", ":"), ensure_ascii=False)
         text, _ = pipeline.encode_prompt([prompt])
         return pad_prompt({"prompt_embeds": text.transpose(1, 2).flatten(2)}, cls.prompt_length)
-
-
-SPECS = (
-    BriaFibo2Backbone.spec(
-        name="bria-fibo-2",
-        repo="briaai/Fibo-2.0-dev",
-        blocks=44,
-        width=3584,
-        license="see its publisher",
-    ),
-    BriaFiboBackbone.spec(
-        name="bria-fibo",
-        repo="briaai/FIBO",
-        blocks=46,
-        width=3072,
-        license="see its publisher",
-    ),
-)

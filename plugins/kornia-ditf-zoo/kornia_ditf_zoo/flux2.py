@@ -49,28 +49,3 @@ class Flux2KleinBackbone(Flux2Backbone):
     """FLUX.2 [klein]: smaller, with another text encoder and no guidance embedding."""
 
     pipeline_class = "Flux2KleinPipeline"
-
-
-SPECS = (
-    Flux2Backbone.spec(
-        name="flux.2-dev",
-        repo="black-forest-labs/FLUX.2-dev",
-        blocks=56,
-        width=6144,
-        license="FLUX [dev] Non-Commercial License",
-    ),
-    Flux2KleinBackbone.spec(
-        name="flux.2-klein-4b",
-        repo="black-forest-labs/FLUX.2-klein-4B",
-        blocks=25,
-        width=3072,
-        license="Apache-2.0",
-    ),
-    Flux2KleinBackbone.spec(
-        name="flux.2-klein-9b",
-        repo="black-forest-labs/FLUX.2-klein-9B",
-        blocks=32,
-        width=4096,
-        license="see its publisher",
-    ),
-)

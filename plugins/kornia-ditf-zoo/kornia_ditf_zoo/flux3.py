@@ -78,14 +78,3 @@ class Flux3Backbone(TrimmedPromptBackbone):
         encode = Flux3TextEncoderStep._get_qwen3_vl_prompt_embeds
         text = encode(pipeline.text_encoder, pipeline.tokenizer, prompt)
         return pad_prompt({"prompt_embeds": text}, cls.prompt_length)
-
-
-SPECS = (
-    Flux3Backbone.spec(
-        name="flux.3-klein",
-        repo="black-forest-labs/flux-3-image-klein",
-        blocks=33,
-        width=3072,
-        license="see its publisher",
-    ),
-)

@@ -66,35 +66,3 @@ class LongCatImageBackbone(OvisImageBackbone):
     @classmethod
     def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
         return {**super().pipeline_modules(checkpoint, dtype), "text_processor": None}
-
-
-SPECS = (
-    FluxKontextBackbone.spec(
-        name="flux.1-kontext-dev",
-        repo="black-forest-labs/FLUX.1-Kontext-dev",
-        blocks=57,
-        width=3072,
-        license="FLUX.1 [dev] Non-Commercial License",
-    ),
-    OvisImageBackbone.spec(
-        name="ovis-image",
-        repo="AIDC-AI/Ovis-Image-7B",
-        blocks=33,
-        width=3072,
-        license="Apache-2.0",
-    ),
-    BriaBackbone.spec(
-        name="bria-3.2",
-        repo="briaai/BRIA-3.2",
-        blocks=57,
-        width=3072,
-        license="see its publisher",
-    ),
-    LongCatImageBackbone.spec(
-        name="longcat-image",
-        repo="meituan-longcat/LongCat-Image",
-        blocks=57,
-        width=3072,
-        license="Apache-2.0",
-    ),
-)

@@ -61,14 +61,3 @@ class GlmImageBackbone(TrimmedPromptBackbone):
     def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
         unused = {"processor": None, "vision_language_encoder": None}
         return {**super().pipeline_modules(checkpoint, dtype), **unused}
-
-
-SPECS = (
-    GlmImageBackbone.spec(
-        name="glm-image",
-        repo="zai-org/GLM-Image",
-        blocks=30,
-        width=2560,
-        license="MIT",
-    ),
-)

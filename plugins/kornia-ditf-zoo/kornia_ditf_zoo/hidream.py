@@ -14,7 +14,6 @@ from torch import Tensor
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.inputs import full_batch
-from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, LinearModulation
@@ -87,16 +86,3 @@ class HiDreamBackbone(DiffusersBackbone):
             "prompt_embeds_llama3": llama.transpose(0, 1),  # a row per prompt, then its layers
             "pooled_prompt_embeds": pooled,
         }
-
-
-def _spec(kind: str) -> BackboneSpec:
-    return HiDreamBackbone.spec(
-        name=f"hidream-i1-{kind.lower()}",
-        repo=f"HiDream-ai/HiDream-I1-{kind}",
-        blocks=48,
-        width=2560,
-        license="MIT",
-    )
-
-
-SPECS = (_spec("Full"), _spec("Dev"))

@@ -90,14 +90,3 @@ class HunyuanDiTBackbone(DiffusersBackbone):
             )
             found |= {f"prompt_embeds{suffix}": text, f"prompt_attention_mask{suffix}": mask}
         return found
-
-
-SPECS = (
-    HunyuanDiTBackbone.spec(
-        name="hunyuandit-1.2",
-        repo="Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers",
-        blocks=40,
-        width=1408,
-        license="Tencent Hunyuan Community License",
-    ),
-)

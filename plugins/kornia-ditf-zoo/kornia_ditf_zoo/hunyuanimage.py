@@ -83,16 +83,3 @@ class HunyuanImageBackbone(TrimmedPromptBackbone):
     def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
         unused = {"guider": None, "ocr_guider": None}
         return {**super().pipeline_modules(checkpoint, dtype), **unused}
-
-
-SPECS = (
-    HunyuanImageBackbone.spec(
-        name="hunyuanimage-2.1",
-        repo="hunyuanvideo-community/HunyuanImage-2.1-Diffusers",
-        blocks=60,
-        width=3584,
-        pixels_per_token=32,
-        long_side=2048,
-        license="Tencent Hunyuan Community License",
-    ),
-)

@@ -97,31 +97,3 @@ class MotifVideoBackbone(FirstFrameBackbone):
     def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
         unused = {"guider": None, "feature_extractor": None}
         return {**super().pipeline_modules(checkpoint, dtype), **unused}
-
-
-SPECS = (
-    HunyuanVideoBackbone.spec(
-        name="hunyuanvideo",
-        repo="hunyuanvideo-community/HunyuanVideo",
-        blocks=60,
-        width=3072,
-        long_side=1280,
-        license="Tencent Hunyuan Community License",
-    ),
-    HunyuanVideo15Backbone.spec(
-        name="hunyuanvideo-1.5",
-        repo="hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v",
-        blocks=54,
-        width=2048,
-        long_side=848,
-        license="Tencent Hunyuan Community License",
-    ),
-    MotifVideoBackbone.spec(
-        name="motif-video",
-        repo="Motif-Technologies/Motif-Video-2B",
-        blocks=60,
-        width=3072,
-        long_side=1280,
-        license="see its publisher",
-    ),
-)

@@ -78,15 +78,3 @@ class Ideogram4Backbone(TrimmedPromptBackbone):
         )
         words = text[:, kinds[0] == _TEXT].to(encoder.dtype)
         return pad_prompt({"prompt_embeds": words}, cls.prompt_length)
-
-
-SPECS = (
-    Ideogram4Backbone.spec(
-        name="ideogram-4",
-        repo="ideogram-ai/ideogram-v4",
-        blocks=34,
-        width=4608,
-        long_side=2048,
-        license="Ideogram 4 Non-Commercial",
-    ),
-)

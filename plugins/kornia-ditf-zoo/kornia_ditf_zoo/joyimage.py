@@ -12,7 +12,6 @@ from torch import Tensor
 
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.inputs import pack
-from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, TableModulation
@@ -79,19 +78,3 @@ class JoyImageEditPlusBackbone(JoyImageEditBackbone):
         turn = f"<|im_start|>user\n{prompt}<|im_end|>\n"
         encoded = pipeline.encode_prompt_multiple_images(turn)
         return cls.name_prompt(encoded)
-
-
-def _spec(backbone: type[JoyImageEditBackbone], name: str, repo: str) -> BackboneSpec:
-    return backbone.spec(
-        name=name,
-        repo=f"jdopensource/{repo}",
-        blocks=20,
-        width=3072,
-        license="see its publisher",
-    )
-
-
-SPECS = (
-    _spec(JoyImageEditBackbone, "joyai-image-edit", "JoyAI-Image-Edit-Diffusers"),
-    _spec(JoyImageEditPlusBackbone, "joyai-image-edit-plus", "JoyAI-Image-Edit-Plus-Diffusers"),
-)

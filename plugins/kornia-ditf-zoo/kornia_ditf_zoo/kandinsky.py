@@ -72,14 +72,3 @@ class Kandinsky5Backbone(QuietBackbone, TrimmedPromptBackbone):
         if not self.config.visual_cond:
             return latent
         return torch.cat([latent, torch.zeros_like(latent), torch.zeros_like(latent[:, :1])], 1)
-
-
-SPECS = (
-    Kandinsky5Backbone.spec(
-        name="kandinsky-5-t2i-lite",
-        repo="kandinskylab/Kandinsky-5.0-T2I-Lite-sft-Diffusers",
-        blocks=50,
-        width=2560,
-        license="MIT",
-    ),
-)

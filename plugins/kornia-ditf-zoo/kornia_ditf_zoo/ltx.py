@@ -98,25 +98,3 @@ class LTX2Backbone(LTXBackbone):
         side = getattr(pipeline.tokenizer, "padding_side", "left")
         text, _, mask = pipeline.connectors(text, mask, padding_side=side)
         return {"prompt_embeds": text, "prompt_attention_mask": mask}
-
-
-SPECS = (
-    LTXBackbone.spec(
-        name="ltx-video",
-        repo="Lightricks/LTX-Video",
-        blocks=28,
-        width=2048,
-        pixels_per_token=32,
-        long_side=704,
-        license="see its publisher",
-    ),
-    LTX2Backbone.spec(
-        name="ltx-2",
-        repo="Lightricks/LTX-2",
-        blocks=48,
-        width=4096,
-        pixels_per_token=32,
-        long_side=768,
-        license="LTX-2 Community License",
-    ),
-)

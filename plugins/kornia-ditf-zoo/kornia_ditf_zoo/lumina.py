@@ -34,14 +34,3 @@ class Lumina2Backbone(TrimmedPromptBackbone):
     @property
     def max_cells(self) -> int:
         return int(min(self.config.axes_lens[1:])) * self.patch_size
-
-
-SPECS = (
-    Lumina2Backbone.spec(
-        name="lumina-image-2.0",
-        repo="Alpha-VLLM/Lumina-Image-2.0",
-        blocks=26,
-        width=2304,
-        license="Apache-2.0",
-    ),
-)

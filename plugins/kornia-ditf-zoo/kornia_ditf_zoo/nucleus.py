@@ -48,14 +48,3 @@ class NucleusImageBackbone(TrimmedPromptBackbone):
     def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
         processor = text_processor(checkpoint)
         return {**super().pipeline_modules(checkpoint, dtype), "processor": processor}
-
-
-SPECS = (
-    NucleusImageBackbone.spec(
-        name="nucleus-image",
-        repo="NucleusAI/NucleusMoE-Image",
-        blocks=24,
-        width=2048,
-        license="see its publisher",
-    ),
-)

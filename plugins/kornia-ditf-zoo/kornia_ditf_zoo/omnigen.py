@@ -102,15 +102,3 @@ class OmniGenBackbone(TrimmedPromptBackbone):
             "attention_mask": visible.repeat(len(latent), 1, 1),
             "position_ids": torch.arange(count, device=latent.device).repeat(len(latent), 1),
         }
-
-
-SPECS = (
-    OmniGenBackbone.spec(
-        name="omnigen",
-        repo="Shitao/OmniGen-v1-diffusers",
-        pipeline="OmniGenPipeline",
-        blocks=32,
-        width=3072,
-        license="MIT",
-    ),
-)

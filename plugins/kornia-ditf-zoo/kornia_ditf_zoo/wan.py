@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from kornia_ditf.backbones.declared import Inputs
-from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.backbones.video import VideoBackbone, as_clip
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
@@ -148,37 +147,3 @@ class SkyReelsV2Backbone(WanBackbone):
 
     transformer_class = "SkyReelsV2Transformer3DModel"
     pipeline_class = "SkyReelsV2Pipeline"
-
-
-def _spec(name: str, repo: str, *, blocks: int, width: int, **known: Any) -> BackboneSpec:
-    return WanBackbone.spec(
-        name=name,
-        repo=f"Wan-AI/{repo}-Diffusers",
-        blocks=blocks,
-        width=width,
-        license="Apache-2.0",
-        **{"long_side": 832, **known},
-    )
-
-
-SPECS = (
-    _spec("wan2.1-1.3b", "Wan2.1-T2V-1.3B", blocks=30, width=1536),
-    _spec("wan2.1-14b", "Wan2.1-T2V-14B", blocks=40, width=5120),
-    _spec("wan2.2-a14b", "Wan2.2-T2V-A14B", blocks=40, width=5120),
-    _spec(
-        "wan2.2-5b",
-        "Wan2.2-TI2V-5B",
-        blocks=30,
-        width=3072,
-        pixels_per_token=32,
-        long_side=1280,
-    ),
-    SkyReelsV2Backbone.spec(
-        name="skyreels-v2-14b",
-        repo="Skywork/SkyReels-V2-T2V-14B-720P-Diffusers",
-        blocks=40,
-        width=5120,
-        long_side=1280,
-        license="see its publisher",
-    ),
-)

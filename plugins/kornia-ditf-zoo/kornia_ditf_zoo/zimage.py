@@ -11,7 +11,6 @@ from torch import Tensor
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.inputs import batch_time
-from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
 
@@ -61,16 +60,3 @@ class ZImageBackbone(DiffusersBackbone):
             "cap_feats": [text[mask] for text, mask in zip(texts, masks, strict=True)],
             "patch_size": self.patch_size,
         }
-
-
-def _spec(name: str) -> BackboneSpec:
-    return ZImageBackbone.spec(
-        name=name.lower(),
-        repo=f"Tongyi-MAI/{name}",
-        blocks=30,
-        width=3840,
-        license="Apache-2.0",
-    )
-
-
-SPECS = (_spec("Z-Image-Turbo"), _spec("Z-Image"))
