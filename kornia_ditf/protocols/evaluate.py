@@ -86,9 +86,9 @@ def evaluate_pair(
         DatasetError: an image has another size than is annotated, as the protocol reads it.
 
     Example:
-        >>> from kornia_ditf.datasets import folder
+        >>> from kornia_ditf import load_dataset
         >>> from kornia_ditf.protocols.presets import find_protocol
-        >>> pair = folder.load("examples/data")[0]
+        >>> pair = load_dataset("folder", "examples/data")[0]
         >>> described = DescriptorMap(torch.rand(1, 8, 32, 40), Frame(pair.size_a, pair.size_a))
         >>> result = evaluate_pair(described, described, pair, find_protocol("ditf-spair"))
         >>> result.hits.shape, result.base
@@ -251,9 +251,9 @@ def evaluate_matches(matches: Matches, pair: Pair, protocol: Protocol) -> PairRe
         DatasetError: an image has another size than is annotated, as the protocol reads it.
 
     Example:
-        >>> from kornia_ditf.datasets import folder
+        >>> from kornia_ditf import load_dataset
         >>> from kornia_ditf.protocols.presets import find_protocol
-        >>> pair = folder.load("examples/data")[0]
+        >>> pair = load_dataset("folder", "examples/data")[0]
         >>> right = Matches(pair.points_a, pair.points_b, torch.ones(len(pair.points_a)))
         >>> bool(evaluate_matches(right, pair, find_protocol("plain")).hits.all())
         True
