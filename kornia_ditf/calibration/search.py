@@ -35,22 +35,6 @@ class Progress(Protocol):
     def advance(self, count: int) -> None:
         """Count forward passes that are done."""
 
-    def warn(self, message: str) -> None:
-        """Tell what deserves attention."""
-
-
-class Silent:
-    """Progress that nobody watches."""
-
-    def begin(self, stage: str, total: int) -> None:
-        """Ignore it."""
-
-    def advance(self, count: int) -> None:
-        """Ignore it."""
-
-    def warn(self, message: str) -> None:
-        """Ignore it."""
-
 
 class Head(NamedTuple):
     """The part of a setting that costs no forward of its own."""
@@ -71,7 +55,6 @@ class Calibration:
         finalists: scores of the settings that were measured on all samples.
         screened: the best score at each timestep and block at the smallest side, on some samples.
         samples: how many there were.
-        screening: how many of them the first stages took.
         forwards: noisy images that passed the model.
         flops: estimated floating-point operations.
         grid_forwards: what the whole grid would have taken on all samples.
@@ -86,7 +69,6 @@ class Calibration:
     finalists: Mapping[Cell, float]
     screened: Mapping[tuple[float, int], float]
     samples: int
-    screening: int
     forwards: int
     flops: float
     grid_forwards: int
@@ -130,7 +112,7 @@ def calibrate(
     """
     for timestep in grid.timesteps:
         measurer.ditf.backbone.schedule.check(timestep)
-    return _Search(measurer, task, grid, tolerance, seed, progress or Silent()).run(exhaustive)
+    return _Search(measurer, task, grid, tolerance, seed, progress).run(exhaustive)
 
 
 class _Search:
@@ -141,7 +123,7 @@ class _Search:
         grid: Grid,
         tolerance: float,
         seed: int,
-        progress: Progress,
+        progress: Progress | None,
     ) -> None:
         self.measurer, self.task, self.grid, self.progress = measurer, task, grid, progress
         self.tolerance, self.seed = tolerance, seed
@@ -207,14 +189,16 @@ class _Search:
         settled: bool = False,
     ) -> None:
         each = sum(sample.images for sample in samples)
-        self.progress.begin(stage, each * sum(forward.draws for forward in forwards))
+        if self.progress is not None:
+            self.progress.begin(stage, each * sum(forward.draws for forward in forwards))
         for forward in forwards:
             cells = [Cell(*forward, *head) for head in heads]
             channels = self._channels(forward, heads) if settled else None
             for sample in samples:
                 for cell, score in self.measurer.scores(sample, cells, channels).items():
                     self.scores.setdefault(cell, {})[sample.digest] = score
-                self.progress.advance(sample.images * forward.draws)
+                if self.progress is not None:
+                    self.progress.advance(sample.images * forward.draws)
         failures = self.measurer.failures
         if all(forward in failures for forward in forwards):
             raise InvalidArgumentError(
@@ -307,8 +291,7 @@ class _Search:
         discards = parse_treatment(cell.treatment).discards
         spent = self.measurer.reached
         images = {sample.digest: sample.images for sample in samples}
-        every = sum(images.values())
-        whole = list(self.grid.forwards())
+        grid_forwards, grid_flops = self.grid.whole(sum(images.values()), self.cost)
         return Calibration(
             cell=cell,
             channels=self._channels(cell.forward, [Head(cell.block, "")])[cell.block]
@@ -319,11 +302,10 @@ class _Search:
             finalists=finalists,
             screened=screened,
             samples=len(samples),
-            screening=len(self.few),
             forwards=sum(images[digest] * forward.draws for digest, forward in spent),
             flops=sum(images[d] * self.cost.flops(f, block) for (d, f), block in spent.items()),
-            grid_forwards=every * sum(forward.draws for forward in whole),
-            grid_flops=every * sum(self.cost.flops(f, self.grid.blocks[-1]) for f in whole),
+            grid_forwards=grid_forwards,
+            grid_flops=grid_flops,
             failures=dict(self.measurer.failures),
         )
 
