@@ -141,11 +141,7 @@ class _Search:
         forwards = [self._forward(t, smallest, draws) for t in self.grid.timesteps]
         self._measure("timesteps", forwards, heads, self.few)
         screened = {
-            (forward.timestep, block): max(
-                self._score(Cell(*forward, *head), self.few)
-                for head in heads
-                if head.block == block
-            )
+            (forward.timestep, block): self._best([forward], [h for h in heads if h.block == block])
             for forward in forwards
             for block in self.grid.blocks
         }
@@ -176,8 +172,10 @@ class _Search:
             self._measure("learning", forwards, learning, self.task.samples, settled=True)
 
     def _forward(self, timestep: float, side: int, draws: int) -> Forward:
-        noisy = self.schedule.weights(timestep)[1] > 0
-        return Forward(timestep, side, draws if noisy else 1)
+        return Forward(timestep, side, draws if self._is_noisy(timestep) else 1)
+
+    def _is_noisy(self, timestep: float) -> bool:
+        return self.schedule.weights(timestep)[1] > 0
 
     def _measure(
         self,
@@ -206,7 +204,9 @@ class _Search:
                 "--timesteps"
             )
 
-    def _channels(self, forward: Forward, heads: Iterable[Head]) -> dict[int, tuple[int, ...]]:
+    def _channels(
+        self, forward: Forward, heads: Iterable[Head | Cell]
+    ) -> dict[int, tuple[int, ...]]:
         # Those of one draw: more draws were not measured in the first stages.
         screened = self._forward(forward.timestep, forward.long_side, self.grid.draws[0])
         blocks = {head.block for head in heads}
@@ -221,22 +221,19 @@ class _Search:
         found, points = (sum(s[i] for s in scores if s is not None) for i in (0, 1))
         return found / points if points else 0.0
 
-    def _best_forwards(self, forwards: Sequence[Forward], heads: Sequence[Head]) -> list[Forward]:
-        def best(forward: Forward) -> float:
-            return max(self._score(Cell(*forward, *head), self.few) for head in heads)
+    def _best(self, forwards: Iterable[Forward], heads: Iterable[Head]) -> float:
+        return max(self._score(Cell(*f, *h), self.few) for f, h in product(forwards, heads))
 
+    def _best_forwards(self, forwards: Sequence[Forward], heads: Sequence[Head]) -> list[Forward]:
         kept = max(2, math.ceil(len(forwards) / 4))
         usable = [forward for forward in forwards if forward not in self.measurer.failures]
-        return sorted(usable, key=best, reverse=True)[:kept]
+        return sorted(usable, key=lambda each: self._best([each], heads), reverse=True)[:kept]
 
     def _best_heads(
         self, forwards: Sequence[Forward], heads: Sequence[Head], *, least: int
     ) -> list[Head]:
-        def best(head: Head) -> float:
-            return max(self._score(Cell(*forward, *head), self.few) for forward in forwards)
-
         kept = max(least, math.ceil(len(heads) / 4))
-        return sorted(heads, key=best, reverse=True)[:kept]
+        return sorted(heads, key=lambda each: self._best(forwards, [each]), reverse=True)[:kept]
 
     def _heads_that_learn(self, forwards: Sequence[Forward], heads: Sequence[Head]) -> list[Head]:
         treatments = [t for t in self.grid.treatments if parse_treatment(t).learns]
@@ -244,20 +241,16 @@ class _Search:
         return [Head(*each) for each in product(blocks, treatments)]
 
     def _try_draws(self, forwards: Sequence[Forward], heads: Sequence[Head]) -> None:
-        def best(forward: Forward, samples: Iterable[Sample]) -> tuple[float, Head]:
-            cells = [Cell(*forward, *head) for head in heads]
-            score, cell = max((self._score(cell, samples), cell) for cell in cells)
-            return score, Head(cell.block, cell.treatment)
-
-        leader = max(best(forward, self.task.samples)[0] for forward in forwards)
-        noisy = [f for f in forwards if self._forward(f.timestep, f.long_side, 2).draws == 2]
-        if not noisy:
+        ranked = sorted(
+            ((self._score(Cell(*f, *h), self.task.samples), h, f) for f in forwards for h in heads),
+            key=lambda each: each[:2],
+            reverse=True,
+        )
+        noisy = [each for each in ranked if self._is_noisy(each[2].timestep)]
+        if not noisy or noisy[0][0] < ranked[0][0] - _WORTH_DRAWS:
             return
-        forward = max(noisy, key=lambda each: best(each, self.task.samples))
-        score, head = best(forward, self.task.samples)
-        if score < leader - _WORTH_DRAWS:
-            return
-        reached, worth = best(forward, self.few)[0], None
+        _, head, forward = noisy[0]
+        reached, worth = self._best([forward], heads), None
         for draws in self.grid.draws[1:]:
             more = forward._replace(draws=draws)
             self._measure(f"{draws} draws", [more], [head], self.few, settled=True)
@@ -294,9 +287,7 @@ class _Search:
         grid_forwards, grid_flops = self.grid.whole(sum(images.values()), self.cost)
         return Calibration(
             cell=cell,
-            channels=self._channels(cell.forward, [Head(cell.block, "")])[cell.block]
-            if discards
-            else None,
+            channels=self._channels(cell.forward, [cell])[cell.block] if discards else None,
             score=interval(finalists[cell], own, CONFIDENCE),
             certainty=float(as_good.mean()),
             finalists=finalists,
