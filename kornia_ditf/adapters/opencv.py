@@ -22,6 +22,7 @@ from torch import Tensor
 from kornia_ditf.adapters.wrapped import Pretrained, as_descriptor
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import ImageError, InvalidArgumentError
+from kornia_ditf.matching.checks import check_matches
 from kornia_ditf.matching.detection import (
     NamedDetector,
     allowed_at,
@@ -262,10 +263,7 @@ def to_opencv(
     Raises:
         InvalidArgumentError: the matches of several pairs of images.
     """
-    if matches.scores.ndim != 1:
-        raise InvalidArgumentError(
-            f"to_opencv takes the matches of one image pair, got {len(matches.points_a)}"
-        )
+    check_matches(matches)
     rows = torch.arange(len(matches)).repeat(2, 1).T
     return (
         to_keypoints(matches.points_a, size),
