@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from kornia_ditf.adapters.detectors import as_detector, detect, grid
 from kornia_ditf.adapters.wrapped import Pretrained, as_descriptor
 from kornia_ditf.dense import DenseDescriptor
-from kornia_ditf.errors import ImageError, InvalidArgumentError
+from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.checks import check_tensor
-from kornia_ditf.matching.detection import is_filled, measures_scale, sides_for
+from kornia_ditf.matching.detection import is_filled, measures_scale, read_at_scales
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import check_integer
@@ -243,18 +243,17 @@ class DiTFFeature(Pretrained, KF.LocalFeature):
                 scaling_coef=self.scaling_coef,
                 max_keypoints=self.max_keypoints,
             )
-        descriptors = self.descriptor.read(maps, lafs)
+
+        def read(side: int | None) -> Tensor:
+            same = side in (None, self.descriptor.descriptor.long_side)
+            return self.descriptor.read(maps if same else self.descriptor.maps(img, side), lafs)
+
         side = self.descriptor.descriptor.long_side
-        if self.multiscale and side is not None and lafs.shape[1]:
+        if self.multiscale and side is not None:
             diameters = 2 * KF.get_laf_scale(lafs)[..., 0, 0] / self.scaling_coef
-            sides = sides_for(diameters * side / max(img.shape[2:]), side).to(descriptors.device)
-            for each in set(sides.flatten().tolist()) - {side}:
-                try:
-                    smaller = self.descriptor.maps(img, each)
-                except ImageError:  # thinner than a token at that size
-                    continue
-                read = self.descriptor.read(smaller, lafs)
-                descriptors = torch.where((sides == each)[..., None], read, descriptors)
+            descriptors = read_at_scales(read, diameters * side / max(img.shape[2:]), side)
+        else:
+            descriptors = read(None)
         return lafs.to(img.device), responses.to(img.device), descriptors.to(img.device)
 
 
