@@ -17,20 +17,9 @@ if TYPE_CHECKING:
     from kornia_ditf.dense import DescriptorSpec
     from kornia_ditf.loading.plan import LoadingPlan
 
-app = typer.Typer(
-    help="List the installed backbones and descriptors, or show one.", rich_markup_mode=None
-)
-
 _NUMBERS = ("blocks", "width", "block", "timestep", "side", "draws")
 
 
-@app.callback(invoke_without_command=True)
-def _list_by_default(context: typer.Context, as_json: options.Json = False) -> None:
-    if context.invoked_subcommand is None:
-        list_installed(as_json)
-
-
-@app.command("list")
 def list_installed(as_json: options.Json = False) -> None:
     """List the installed backbones and other dense descriptors; no model library is loaded.
 
@@ -102,28 +91,29 @@ def _table_of_descriptors(specs: Sequence[DescriptorSpec], sources: list[str]) -
     return output.Table(columns, rows, right=columns[1:3], optional=("licence",))
 
 
+app = options.listing("List the installed backbones and descriptors, or show one.", list_installed)
+
+
 @app.command("show")
+@options.describing("source", "block", "preset", "long_side")
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME|FOLDER|FILE", show_default=False)],
-    source: options.Source = None,
+    chosen: options.Chosen,
     config: Annotated[
         str | None,
-        typer.Option(
-            metavar="FOLDER|REPO",
-            help="For a single file of weights, what holds its configurations, VAE and text.",
+        options.option(
+            "FOLDER|REPO",
+            "For a single file of weights, what holds its configurations, VAE and text.",
         ),
     ] = None,
-    block: options.Block = None,
-    preset: options.Preset = None,
     dtype: Annotated[
-        str, typer.Option(metavar="NAME", help="Of the transformer: float32, bfloat16 or float16.")
+        str, options.option("NAME", "Of the transformer: float32, bfloat16 or float16.")
     ] = "bfloat16",
-    long_side: options.LongSide = None,
     memory: Annotated[
         str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="Say which options fit a card of this memory, such as 16GB.  [default: the GPU of "
+        options.option(
+            "SIZE",
+            "Say which options fit a card of this memory, such as 16GB.  [default: the GPU of "
             "this machine, or else its main memory]",
         ),
     ] = None,
@@ -137,36 +127,30 @@ def show(
     from kornia_ditf.calibration.store import with_preset
     from kornia_ditf.dense import DescriptorSpec
     from kornia_ditf.errors import HubUnreachableError, InvalidArgumentError
-    from kornia_ditf.registry.families import file_options
-    from kornia_ditf.registry.lookup import find_descriptor
+    from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, find_descriptor
     from kornia_ditf.utils.checks import read_dtype
 
     card, size = _memory(memory)
     given = {} if config is None else {"config": config}
-    spec = find_descriptor(name, **given if source is None else {})
+    spec = find_descriptor(name, **given if chosen.source is None else {})
     if isinstance(spec, DescriptorSpec):
         _show_descriptor(spec, as_json)
         return
-    spec = with_preset(spec, source, preset)
-    place = source or spec.repo
-    chosen = spec.block if block is None else block
-    if not 0 <= chosen < spec.blocks:
-        raise InvalidArgumentError(f"--block must lie in 0 to {spec.blocks - 1}, got {chosen}")
+    spec = with_preset(spec, chosen.source, chosen.preset)
+    place = chosen.source or spec.repo
+    block = spec.block if chosen.block is None else chosen.block
+    if not 0 <= block < spec.blocks:
+        raise InvalidArgumentError(f"--block must lie in 0 to {spec.blocks - 1}, got {block}")
     plan, unknown = None, ""
-    if spec.plan is not None:
-        try:
-            plan = spec.plan(
-                place,
-                block=chosen,
-                dtype=read_dtype(dtype),
-                **{"architecture": spec.architecture, **file_options(spec, place), **given},
-            )
-        except HubUnreachableError as error:
-            unknown = str(error)
+    try:
+        plan = chosen.plan(spec, block, dtype, **given)
+    except HubUnreachableError as error:
+        unknown = str(error)
+    embedded = spec.name == DEFAULT_BACKBONE and not chosen.source
     draws = "1 noise draw" if spec.ensemble == 1 else f"{spec.ensemble} noise draws"
     facts = [
         ("backbone", spec.name),
-        ("weights", f"{place}{_embedded(spec, source)}"),
+        ("weights", place + (" (comes with the package)" if embedded else "")),
         ("licence", spec.license),
         ("blocks", f"{spec.blocks} of {spec.width} channels"),
         ("token", f"{spec.pixels_per_token} x {spec.pixels_per_token} px"),
@@ -180,20 +164,20 @@ def show(
         ("numbers from", spec.source),
     ]
     if plan is not None:
-        facts += _plan_facts(plan, chosen, dtype)
+        facts += _plan_facts(plan, block, dtype)
     elif unknown:
         facts.append(("memory", f"not known: {unknown}"))
     text: list[output.Paragraph] = [output.Facts(facts)]
     values, fitting = None, []
     if plan is not None:
         values = {**asdict(plan), "held": plan.held}
-        side = options.side_in_pixels(long_side, spec) or spec.long_side
+        side = chosen.fitting(spec)[0] or spec.long_side
         fitting = _fitting(plan, spec, side, read_dtype(dtype), size, on_card="main" not in card)
         text += _fitting_text(fitting, side, card, size)
     document = {
         **_as_values(spec),
         "weights": place,
-        "plan": {"block": chosen, "dtype": dtype, "bytes": values, "options": fitting},
+        "plan": {"block": block, "dtype": dtype, "bytes": values, "options": fitting},
         "memory": {"of": card, "bytes": size},
     }
     output.show(output.Result(document, text), as_json=as_json)
@@ -251,12 +235,12 @@ def _fitting_text(
 
 def _memory(text: str | None) -> tuple[str, int]:
     """Read the option --memory; not given is the GPU's memory, or else the machine's."""
-    import os
     import re
 
     import torch
 
     from kornia_ditf.errors import InvalidArgumentError
+    from kornia_ditf.utils.provenance import memory_bytes
 
     if text is not None:
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([GM]?)(i?)B?", text.strip(), re.IGNORECASE)
@@ -267,10 +251,9 @@ def _memory(text: str | None) -> tuple[str, int]:
     if torch.cuda.is_available():
         card = torch.cuda.get_device_properties(0)
         return card.name, card.total_memory
-    try:
-        return "the main memory", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError) as error:  # Windows
-        raise InvalidArgumentError("give --memory, such as --memory 16GB") from error
+    if not memory_bytes():
+        raise InvalidArgumentError("give --memory, such as --memory 16GB")
+    return "the main memory", memory_bytes()
 
 
 def _show_descriptor(spec: DescriptorSpec, as_json: bool) -> None:
@@ -285,12 +268,6 @@ def _show_descriptor(spec: DescriptorSpec, as_json: bool) -> None:
         ]
     )
     output.show(output.Result(_as_values(spec), [facts]), as_json=as_json)
-
-
-def _embedded(spec: BackboneSpec, source: str | None) -> str:
-    from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
-
-    return " (comes with the package)" if spec.name == DEFAULT_BACKBONE and not source else ""
 
 
 def _plan_facts(plan: LoadingPlan, block: int, dtype: str) -> list[tuple[str, str]]:

@@ -14,18 +14,9 @@ if TYPE_CHECKING:
     from kornia_ditf.datasets.checking import CheckReport
     from kornia_ditf.datasets.spec import DatasetSpec
 
-app = typer.Typer(help="List the data sets that can be read, or check one.", rich_markup_mode=None)
-
 _SHOWN = 20
 
 
-@app.callback(invoke_without_command=True)
-def _list_by_default(context: typer.Context, as_json: options.Json = False) -> None:
-    if context.invoked_subcommand is None:
-        list_installed(as_json)
-
-
-@app.command("list")
 def list_installed(as_json: options.Json = False) -> None:
     """List the data sets that can be read, their layouts, and how to get them."""
     from kornia_ditf.registry.datasets import list_datasets
@@ -49,14 +40,14 @@ def list_installed(as_json: options.Json = False) -> None:
         output.echo("")
 
 
+app = options.listing("List the data sets that can be read, or check one.", list_installed)
+
+
 @app.command("check")
 def check(
-    path: Annotated[
-        Path, typer.Argument(parser=options.read_path, metavar="PATH", show_default=False)
-    ],
+    path: Annotated[Path, options.path_argument("PATH")],
     dataset: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Which data set it is.  [default: as its layout says]"),
+        str | None, options.option("NAME", "Which data set it is.  [default: as its layout says]")
     ] = None,
     images: Annotated[
         bool, typer.Option("--images/--no-images", help="Decode every image as well.")

@@ -12,18 +12,9 @@ from kornia_ditf.cli import options, output
 if TYPE_CHECKING:
     from kornia_ditf.calibration.store import Stored
 
-app = typer.Typer(help="List, show, add and remove calibrated presets.", rich_markup_mode=None)
-
 _Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
 
 
-@app.callback(invoke_without_command=True)
-def _list_by_default(context: typer.Context, as_json: options.Json = False) -> None:
-    if context.invoked_subcommand is None:
-        list_presets(as_json)
-
-
-@app.command("list")
 def list_presets(as_json: options.Json = False) -> None:
     """List the calibrated presets: yours first, then those that come with the package."""
     from kornia_ditf.calibration.store import presets_folder, stored_presets
@@ -45,6 +36,9 @@ def list_presets(as_json: options.Json = False) -> None:
         how = "`kornia-ditf calibrate BACKBONE --images FOLDER` makes one"
         text = [f"There are no calibrated presets yet; {how}."]
     output.show(output.Result(document, text), as_json=as_json)
+
+
+app = options.listing("List, show, add and remove calibrated presets.", list_presets)
 
 
 @app.command("show")
@@ -81,7 +75,7 @@ def show(name: _Name, as_json: options.Json = False) -> None:
 def add(
     file: Annotated[
         Path,
-        typer.Argument(parser=options.read_path, metavar="FILE", show_default=False),
+        options.path_argument("FILE"),
     ],
     as_json: options.Json = False,
 ) -> None:

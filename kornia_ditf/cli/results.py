@@ -5,19 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from kornia_ditf.cli import options, output
 
 
 def merge(
-    folders: Annotated[
-        list[Path], typer.Argument(parser=options.read_path, metavar="DIR...", show_default=False)
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(parser=options.read_path, metavar="DIR", help="Folder of the merged study."),
-    ],
+    folders: Annotated[list[Path], options.path_argument("DIR...")],
+    out: Annotated[Path, options.path_option("DIR", "Folder of the merged study.")],
 ) -> None:
     """Merge finished studies, or bundles, and write one report with one set of tests.
 
@@ -33,12 +26,9 @@ def merge(
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(parser=options.read_path, metavar="A", show_default=False)],
-    b: Annotated[Path, typer.Argument(parser=options.read_path, metavar="B", show_default=False)],
-    html: Annotated[
-        Path | None,
-        typer.Option(parser=options.read_path, metavar="FILE", help="Write a page, too."),
-    ] = None,
+    a: Annotated[Path, options.path_argument("A")],
+    b: Annotated[Path, options.path_argument("B")],
+    html: Annotated[Path | None, options.path_option("FILE", "Write a page, too.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Compare two finished studies, or bundles, cell by cell on the same pairs.
@@ -77,12 +67,8 @@ def compare(
 
 
 def bundle(
-    folder: Annotated[
-        Path, typer.Argument(parser=options.read_path, metavar="DIR", show_default=False)
-    ],
-    out: Annotated[
-        Path, typer.Option(parser=options.read_path, metavar="DIR", help="Folder of bundles.")
-    ] = Path("bundles"),
+    folder: Annotated[Path, options.path_argument("DIR")],
+    out: Annotated[Path, options.path_option("DIR", "Folder of bundles.")] = Path("bundles"),
 ) -> None:
     """Export a study's results as a folder named by its content, to be given to others.
 
@@ -95,17 +81,13 @@ def bundle(
 
 
 def leaderboard(
-    bundles: Annotated[
-        Path, typer.Argument(parser=options.read_path, metavar="BUNDLES", show_default=False)
-    ],
-    out: Annotated[
-        Path, typer.Option(parser=options.read_path, metavar="DIR", help="Folder of the page.")
-    ] = Path("leaderboard"),
+    bundles: Annotated[Path, options.path_argument("BUNDLES")],
+    out: Annotated[Path, options.path_option("DIR", "Folder of the page.")] = Path("leaderboard"),
     push: Annotated[
         str | None,
-        typer.Option(
-            metavar="USER/NAME",
-            help="Upload page and bundles to this data set repository of the Hugging Face Hub.",
+        options.option(
+            "USER/NAME",
+            "Upload page and bundles to this data set repository of the Hugging Face Hub.",
         ),
     ] = None,
 ) -> None:

@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
 def unwrapped(descriptor: DenseDescriptor) -> DenseDescriptor:
     """Return the descriptor whose maps are projected or upsampled; itself where none are."""
-    from kornia_ditf.projection.descriptor import ProjectedDescriptor
-    from kornia_ditf.upsamplers import UpsampledDescriptor
+    from kornia_ditf.dense import DerivedDescriptor
 
-    while isinstance(descriptor, ProjectedDescriptor | UpsampledDescriptor):
+    while isinstance(descriptor, DerivedDescriptor):
         descriptor = descriptor.base
     return descriptor
 

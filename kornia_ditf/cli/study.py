@@ -27,54 +27,41 @@ File = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(
-        parser=options.read_path,
-        metavar="DIR",
-        help="The study's folder.  [default: the file's name, `-study`]",
-    ),
+    options.path_option("DIR", "The study's folder.  [default: the file's name, `-study`]"),
 ]
 Cache = Annotated[
     Path | None,
-    typer.Option(
-        parser=options.read_path,
-        metavar="DIR",
-        help="Keep descriptor maps here.  [default: inside --out]",
-    ),
+    options.path_option("DIR", "Keep descriptor maps here.  [default: inside --out]"),
 ]
 EngineName = Annotated[
     str,
-    typer.Option(
-        "--engine",
-        metavar="NAME",
-        help="local (this process), processes (one per device), or ray (a cluster).",
+    options.option(
+        "NAME", "local (this process), processes (one per device), or ray (a cluster).", "--engine"
     ),
 ]
 Devices = Annotated[
     str | None,
-    typer.Option(
-        metavar="LIST",
-        help="Devices such as cuda:0,cuda:1 or cpu,cpu, one process each.  "
+    options.option(
+        "LIST",
+        "Devices such as cuda:0,cuda:1 or cpu,cpu, one process each.  "
         "[default: all GPUs, or two CPU processes]",
     ),
 ]
-Workers = Annotated[int, typer.Option(metavar="N", help="Ray actors.")]
-Cpus = Annotated[float, typer.Option(metavar="X", help="CPUs of each Ray actor; 0.5 is fine.")]
-Gpus = Annotated[float, typer.Option(metavar="X", help="GPUs of each Ray actor.")]
+Workers = Annotated[int, options.option("N", "Ray actors.")]
+Cpus = Annotated[float, options.option("X", "CPUs of each Ray actor; 0.5 is fine.")]
+Gpus = Annotated[float, options.option("X", "GPUs of each Ray actor.")]
 Log = Annotated[
     list[str] | None,
-    typer.Option(
-        "--log",
-        metavar="NAME",
-        help="Log scores and costs to trackio, wandb, mlflow or a plugin's tracker, a run for "
+    options.option(
+        "NAME",
+        "Log scores and costs to trackio, wandb, mlflow or a plugin's tracker, a run for "
         "each configuration; may be repeated.  [default: none]",
+        "--log",
     ),
 ]
 Part = Annotated[
     str | None,
-    typer.Option(
-        metavar="K/N",
-        help="Score one of N equal parts of the pairs; `study merge` joins them.",
-    ),
+    options.option("K/N", "Score one of N equal parts of the pairs; `study merge` joins them."),
 ]
 WithReport = Annotated[bool, typer.Option("--report/--no-report", help="Write the report, too.")]
 
@@ -135,9 +122,7 @@ def run(
 
 @app.command("report")
 def report(
-    folder: Annotated[
-        Path, typer.Argument(parser=options.read_path, metavar="DIR", show_default=False)
-    ],
+    folder: Annotated[Path, options.path_argument("DIR")],
     log: Log = None,
 ) -> None:
     """Write the report of a study that has run, or of a bundle.
@@ -154,32 +139,21 @@ def report(
 
 
 @app.command("ablation")
+@options.describing("source", "block", "timestep", "long_side", "ensemble", "dtype", "device")
 def ablation(
     backbone: Annotated[str, typer.Argument(metavar="[BACKBONE]")] = "nano",
     dataset: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="A data set.  [default: the photographs that come along]"
-        ),
+        options.option("NAME", "A data set.  [default: the photographs that come along]"),
     ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(parser=options.read_path, metavar="FOLDER", help="The data set's folder."),
-    ] = None,
-    split: Annotated[str | None, typer.Option(metavar="NAME", help="Of the data set.")] = None,
+    root: Annotated[Path | None, options.path_option("FOLDER", "The data set's folder.")] = None,
+    split: Annotated[str | None, options.option("NAME", "Of the data set.")] = None,
     protocol: Annotated[
-        str | None, typer.Option(metavar="NAME", help="How pairs are scored.  [default: plain]")
+        str | None, options.option("NAME", "How pairs are scored.  [default: plain]")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", help="Draw so many of the pairs.")
-    ] = None,
-    source: options.Source = None,
-    block: options.Block = None,
-    timestep: options.Timestep = None,
-    long_side: options.LongSide = None,
-    ensemble: options.Ensemble = None,
-    dtype: options.Dtype = None,
-    device: options.Device = None,
+    limit: Annotated[int | None, options.option("N", "Draw so many of the pairs.")] = None,
+    *,
+    chosen: options.Chosen,
     out: Out = None,
     cache: Cache = None,
 ) -> None:
@@ -190,14 +164,6 @@ def ablation(
     from kornia_ditf.study.report.ablation import ablation_study, ablation_table
     from kornia_ditf.study.run.engines import Local
 
-    given = {
-        "block": block,
-        "timestep": timestep,
-        "long_side": long_side,
-        "ensemble": ensemble,
-        "dtype": dtype,
-        "device": device,
-    }
     study = ablation_study(
         backbone,
         dataset=dataset,
@@ -205,8 +171,8 @@ def ablation(
         split=split,
         protocol=protocol,
         limit=limit,
-        source=source,
-        settings={key: value for key, value in given.items() if value is not None},
+        source=chosen.source,
+        settings=chosen.read(),
     )
     folder = out or Path(f"{study.name}-study")
     written = _run(study, folder, cache, Local, None, report=True)

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_ditf import DescriptorMap, Frame, joint_pca, match
-from kornia_ditf.dense import join_maps
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.types.joining import join_maps
 
 
 def maps(width: int = 12, seed: int = 0) -> list[DescriptorMap]:
