@@ -128,7 +128,7 @@ def match_stored(
                 output.echo(f"{stored}: {len(matches)} matches, {agree}")
             else:
                 facts = [*image_facts([str(query), str(stored)], [map_a, map_b]), *pair.facts()]
-                output.show(output.Result(document, [output.Facts(facts)]), as_json=as_json)
+                output.show(document, facts, as_json=as_json)
     failures.fail_with(codes)
 
 
