@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from kornia_ditf.cli import failures, output, progress
+from kornia_ditf.cli.pair import MIN_MATCHES, Pair, image_facts, image_values
 
 if TYPE_CHECKING:
     from kornia_ditf.matching.joint import PCA
-    from kornia_ditf.matching.verification import Verification
     from kornia_ditf.types import DescriptorMap, Matches
     from kornia_ditf.types.shards import StoredMap
 
@@ -113,30 +110,26 @@ def match_stored(
                 codes.add(failures.exit_code(found))
                 continue
             map_b, about_b, matches = found
-            plane, threshold_px = _find_plane(map_a, map_b, matches)
-            sides = (_Side(str(query), map_a, about_a), _Side(str(stored), map_b, about_b))
-            document = _as_document(sides, matches, plane, threshold_px)
+            pair = _find_plane(map_a, map_b, matches)
+            sides = ((str(query), map_a, about_a), (str(stored), map_b, about_b))
+            document = {
+                "images": {
+                    side: {**image_values(path, described), "image": about.get("image")}
+                    for side, (path, described, about) in zip("ab", sides, strict=True)
+                },
+                **pair.as_values(),
+            }
             write(document)
             if many and as_json:
                 output.echo(json.dumps(document))
             elif many:
-                explained = (
-                    "no plane" if plane is None else f"{int(plane.inliers.sum())} on a plane"
-                )
-                output.echo(f"{stored}: {len(matches)} matches, {explained}")
+                plane = pair.plane
+                agree = "no plane" if plane is None else f"{int(plane.inliers.sum())} on a plane"
+                output.echo(f"{stored}: {len(matches)} matches, {agree}")
             else:
-                _show_pair(document, sides, matches, plane, threshold_px, as_json=as_json)
-    if codes:
-        raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """One of the two images: its file, its descriptors, and what the file says of them."""
-
-    path: str
-    map: DescriptorMap
-    about: Mapping[str, Any]
+                facts = [*image_facts([str(query), str(stored)], [map_a, map_b]), *pair.facts()]
+                output.show(document, facts, as_json=as_json)
+    failures.fail_with(codes)
 
 
 def _made(about: Mapping[str, Any], block: int | None) -> dict[str, Any]:
@@ -164,67 +157,15 @@ def _check_alike(
             )
 
 
-def _find_plane(
-    a: DescriptorMap, b: DescriptorMap, matches: Matches
-) -> tuple[Verification | None, float]:
+def _find_plane(a: DescriptorMap, b: DescriptorMap, matches: Matches) -> Pair:
     """Find the homography that matches agree on within a token, as `match_images` does."""
-    from kornia_ditf.cli.match import MIN_MATCHES
     from kornia_ditf.matching.verification import verify
 
     threshold = max(
         pixels / count for pixels, count in zip(b.frame.image_size, b.grid, strict=True)
     )
-    if len(matches) < MIN_MATCHES:
-        return None, threshold
-    plane = verify(matches, threshold=threshold)
-    return (None if plane.matrix is None else plane), threshold
-
-
-def _as_document(
-    sides: Sequence[_Side], matches: Matches, plane: Verification | None, threshold_px: float
-) -> dict[str, Any]:
-    from kornia_ditf.cli.match import as_values, rounded
-
-    return {
-        "images": {
-            side: {
-                "path": one.path,
-                "image": one.about.get("image"),
-                "size": list(one.map.frame.image_size),
-                "model_size": list(one.map.frame.model_size),
-                "grid": list(one.map.grid),
-            }
-            for side, one in zip("ab", sides, strict=True)
-        },
-        "points_a": rounded(matches.points_a, 3),
-        "points_b": rounded(matches.points_b, 3),
-        "scores": rounded(matches.scores, 6),
-        "homography": None if plane is None else as_values(plane, threshold_px),
-    }
-
-
-def _show_pair(
-    document: Mapping[str, Any],
-    sides: Sequence[_Side],
-    matches: Matches,
-    plane: Verification | None,
-    threshold_px: float,
-    *,
-    as_json: bool,
-) -> None:
-    from kornia_ditf.cli.match import describe_geometry, describe_image, describe_matches
-
-    facts = output.Facts(
-        [
-            *(
-                (f"image {side}", describe_image(Path(one.path), one.map))
-                for side, one in zip("AB", sides, strict=True)
-            ),
-            ("matches", describe_matches(matches)),
-            *describe_geometry(plane, len(matches), threshold_px),
-        ]
-    )
-    output.show(output.Result(document, [facts]), as_json=as_json)
+    plane = verify(matches, threshold=threshold) if len(matches) >= MIN_MATCHES else None
+    return Pair(matches, None if plane is None or plane.matrix is None else plane, threshold)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from kornia_ditf.fusion import Fusion, load_fusion
 from kornia_ditf.loading.checkpoint import HUB_OPTIONS, Checkpoint
 from kornia_ditf.loading.memory import LoadedModel, refuse_loading_options
 from kornia_ditf.loading.single_file import default_config, infer_config
-from kornia_ditf.loading.weight_file import WeightFile, as_file
+from kornia_ditf.loading.weight_file import WeightFile, as_file, refuse_config
 from kornia_ditf.registry.catalogue import AnySpec
 from kornia_ditf.registry.options import known_options
 
@@ -38,10 +38,7 @@ def describe_checkpoint(
         CheckpointError: it holds no model of these families, or says neither depth nor width.
         HubError: the hub does not give the configurations.
     """
-    if hub.pop("config", None) is not None:
-        raise InvalidArgumentError(
-            f"config says what belongs to a single file, and {source} is none; leave it out"
-        )
+    refuse_config(source, hub.pop("config", None))
     checkpoint = Checkpoint(source, **hub)
     index = checkpoint.index
     pipeline, vae = str(index.get("_class_name")), index.get("vae")
