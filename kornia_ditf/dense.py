@@ -11,13 +11,12 @@ from itertools import chain, repeat
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_ditf.errors import CaptureError, DiTFError, ImageError, InvalidArgumentError
 from kornia_ditf.matching.joint import PCA
 from kornia_ditf.preprocess import ImageLike, as_image
-from kornia_ditf.types import DescriptorMap, Discarded, Frame
+from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.types.prepared import PreparedImage
 from kornia_ditf.utils.borrowing import execution_device
 from kornia_ditf.utils.checks import check_integer, check_spec
@@ -250,6 +249,65 @@ class DenseDescriptor(nn.Module, ABC):
         return execution_device(self) or held.device
 
 
+class DerivedDescriptor(DenseDescriptor):
+    """A descriptor whose maps are derived from those of another one.
+
+    Args:
+        base: the other one. It prepares and describes the images.
+    """
+
+    def __init__(self, base: DenseDescriptor) -> None:
+        super().__init__()
+        self.base, self.pca = base, base.pca
+
+    @abstractmethod
+    def derive(self, described: DescriptorMap, pixels: Tensor) -> DescriptorMap:
+        """Derive a map from the base's, which describes pixels (B, 3, H, W) in [0, 1]."""
+
+    @abstractmethod
+    def of(self, base: DenseDescriptor) -> DerivedDescriptor:
+        """Return the same of another base."""
+
+    @property
+    def width(self) -> int:
+        return self.base.width
+
+    @property
+    def long_side(self) -> int | None:
+        return self.base.long_side
+
+    def with_long_side(self, long_side: int) -> DerivedDescriptor:
+        return self.of(self.base.with_long_side(long_side))
+
+    def forward(
+        self, image: ImageLike, prompts: str | Sequence[str] | None = None
+    ) -> DescriptorMap:
+        pixels = as_image(image)
+        return self.derive(self.base(pixels, prompts), pixels)
+
+    def describe_together(
+        self, images: Sequence[ImageLike], prompts: str | Sequence[str] | None = None
+    ) -> list[DescriptorMap]:
+        pixels = [as_image(image) for image in images]
+        maps = self.base.describe_together(pixels, prompts)
+        return [self.derive(one, image) for one, image in zip(maps, pixels, strict=True)]
+
+    def prepare(self, image: ImageLike) -> PreparedImage:
+        return self.base.prepare(image)
+
+    def describe_prepared(
+        self, images: Sequence[PreparedImage], prompts: Sequence[str | None]
+    ) -> list[DescriptorMap]:
+        maps = self.base.describe_prepared(images, prompts)
+        return [self.derive(one, image.pixels) for one, image in zip(maps, images, strict=True)]
+
+    def batch_of(self, image: PreparedImage, batch: int | None = None) -> int:
+        return self.base.batch_of(image, batch)
+
+    def images_ahead(self, batch: int | None = None) -> int:
+        return self.base.images_ahead(batch)
+
+
 def _named(error: DiTFError, image: ImageLike, number: int) -> DiTFError:
     """Let an error of one image of many say which it is."""
     name = os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
@@ -258,72 +316,6 @@ def _named(error: DiTFError, image: ImageLike, number: int) -> DiTFError:
     named: DiTFError = type(error)(f"{name}: {error}")
     named.__cause__ = error
     return named
-
-
-def fuse(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Divide parts by their length at every token (zeros stay), weigh them and join the channels.
-
-    Args:
-        parts: descriptors, each of shape (B, D_i, rows, columns).
-        weights: one number per part.
-
-    Returns:
-        fused descriptors, shape (B, sum of D_i, rows, columns), float32.
-
-    Example:
-        >>> parts = [torch.tensor([3.0, 4.0]), torch.tensor([0.0, 2.0])]
-        >>> fuse([part.view(1, 2, 1, 1) for part in parts], [1.0, 0.5]).flatten()
-        tensor([0.6000, 0.8000, 0.0000, 0.5000])
-    """
-    tiny = torch.finfo(torch.float32).tiny
-    units = [F.normalize(part.float(), dim=1, eps=tiny) for part in parts]
-    return torch.cat([w * unit for w, unit in zip(weights, units, strict=True)], dim=1)
-
-
-def join_maps(
-    maps: Sequence[DescriptorMap], weights: Sequence[float] | None = None
-) -> DescriptorMap:
-    """Scale each map's descriptors to unit length, weigh them, and join their channels.
-
-    Args:
-        maps: of the same images on one grid; the first one's frame is kept.
-        weights: one number per map; None weighs all alike.
-    """
-    data = fuse([each.data for each in maps], weights or [1.0] * len(maps))
-    parts = chain.from_iterable(each.parts or (each.data.shape[1],) for each in maps)
-    return DescriptorMap(data, maps[0].frame, _join_discarded(maps), parts=tuple(parts))
-
-
-def mean_maps(maps: Sequence[DescriptorMap]) -> DescriptorMap:
-    """Average maps of the same images on one grid."""
-    if len(maps) == 1:
-        return maps[0]
-    discarded = [
-        Discarded(
-            tuple(sorted({channel for one in image for channel in one.channels})),
-            "; ".join(dict.fromkeys(one.source for one in image)),
-        )
-        for image in zip(*(each.discarded for each in maps), strict=True)
-    ]
-    data = torch.stack([each.data.float() for each in maps]).mean(0)
-    return DescriptorMap(data, maps[0].frame, tuple(discarded), parts=maps[0].parts)
-
-
-def _join_discarded(maps: Sequence[DescriptorMap]) -> tuple[Discarded, ...]:
-    """Number each map's channels as they are in the joined descriptor."""
-    joined = []
-    for image in range(len(maps[0])):
-        channels: list[int] = []
-        sources: list[str] = []
-        offset = 0
-        for each in maps:
-            for discarded in each.discarded[image : image + 1]:
-                channels += [offset + channel for channel in discarded.channels]
-                sources.append(discarded.source)
-            offset += each.data.shape[1]
-        if sources:
-            joined.append(Discarded(tuple(channels), "; ".join(dict.fromkeys(sources))))
-    return tuple(joined)
 
 
 def one_prompt_each(prompts: str | Sequence[str] | None, images: int) -> list[str | None]:

@@ -15,11 +15,7 @@ from torch import Tensor
 
 from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.config import DiTFConfig
-from kornia_ditf.dense import (
-    join_maps,
-    mean_maps,
-    one_prompt_each,
-)
+from kornia_ditf.dense import one_prompt_each
 from kornia_ditf.discarding import DiscardingDescriptor
 from kornia_ditf.ensemble import mean_taps
 from kornia_ditf.errors import InvalidArgumentError
@@ -34,6 +30,7 @@ from kornia_ditf.tap import checking_every_capture
 from kornia_ditf.treatments import describe_tap, learn_from_blank
 from kornia_ditf.treatments.steps import discard
 from kornia_ditf.types import Conditioning, DescriptorMap, Discarded, Frame, Tap
+from kornia_ditf.types.joining import join_maps, mean_maps
 from kornia_ditf.types.prepared import PreparedImage
 from kornia_ditf.utils.isolation import eager
 from kornia_ditf.utils.values import deferred_checks, settle_checks

@@ -15,11 +15,12 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kornia_ditf.dense import DenseDescriptor, join_maps
+from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.joint import PCA, check_pca
 from kornia_ditf.preprocess import ImageLike
 from kornia_ditf.types import DescriptorMap, Frame
+from kornia_ditf.types.joining import join_maps
 from kornia_ditf.utils.checks import check_integer
 
 Grid = Literal["finest", "first"] | tuple[int, int]

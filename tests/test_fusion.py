@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kornia_ditf import DescriptorMap, Discarded, FusedDescriptor, create_descriptor, match
-from kornia_ditf.dense import DenseDescriptor, fuse
+from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError, MissingExtraError, UnknownBackboneError
 from kornia_ditf.fusion import FUSIONS, resample
 from kornia_ditf.preprocess import as_image, fit_image
 from kornia_ditf.registry.lookup import find_descriptor, list_descriptors
 from kornia_ditf.testing import check_descriptor
+from kornia_ditf.types.joining import fuse
 
 
 class Shades(DenseDescriptor):

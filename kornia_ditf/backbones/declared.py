@@ -17,11 +17,7 @@ from kornia_ditf.backbones.eight_bit import FORMATS, quantise_linears
 from kornia_ditf.backbones.inputs import Time, batch_time, pack, pad_prompt
 from kornia_ditf.errors import CaptureError, DiTFError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.loading.latents import (
-    encode_images,
-    execution_place,
-    pixels_per_cell,
-)
+from kornia_ditf.loading.latents import encode_images, execution_place, pixels_per_cell
 from kornia_ditf.loading.weights import load_vae_encoder
 from kornia_ditf.noise import NoiseSchedule, RectifiedFlow
 from kornia_ditf.tap import (
@@ -74,6 +70,8 @@ class DeclaredBackbone(Backbone):
     """Keys of the transformer's configuration whose sum is the number of blocks."""
     width_from: ClassVar[tuple[str, ...]] = ("num_attention_heads", "attention_head_dim")
     """Keys of the transformer's configuration whose product is the width."""
+    positions_from: ClassVar[str | None] = None
+    """Key that says how many tokens a side have positions, or lists it behind the text's."""
     streams: ClassVar[tuple[BlockStream, ...]]
     """Where the blocks keep norm, modulation and attention, list by list as they run."""
     head: ClassVar[tuple[str, ...]] = ("norm_out", "proj_out")
@@ -91,6 +89,8 @@ class DeclaredBackbone(Backbone):
     """Whether the packed channels of a VAE that packs them run cell by cell."""
     pipeline_class: ClassVar[str | None] = None
     """Name of the diffusers pipeline that encodes prompts; None where there are none."""
+    unused_parts: ClassVar[tuple[str, ...]] = ()
+    """Parts of the pipeline, besides transformer and VAE, that prompts do not need."""
     prompt_outputs: ClassVar[tuple[str | None, ...]] = ()
     """Names for what the pipeline's `encode_prompt` returns, in its order; None where unused."""
     prompt_options: ClassVar[Mapping[str, Any]] = {"do_classifier_free_guidance": False}
@@ -136,7 +136,8 @@ class DeclaredBackbone(Backbone):
     @property
     def patch_size(self) -> int:
         """Side of the square of latent cells that one token covers."""
-        return self.packed or int(self.config.patch_size)
+        patch = self.packed or self.config.patch_size
+        return int(patch if isinstance(patch, int) else patch[-1])  # those of videos: of an axis
 
     @property
     def pixels_per_token(self) -> int:
@@ -150,7 +151,10 @@ class DeclaredBackbone(Backbone):
     @property
     def max_cells(self) -> int | None:
         """Longest side of a latent that the model has positions for; None where any will do."""
-        return None
+        if self.positions_from is None:
+            return None
+        tokens = self.config[self.positions_from]
+        return self.patch_size * int(tokens if isinstance(tokens, int) else min(tokens[1:]))
 
     def settings(self) -> str:
         quantized = self.quantized or getattr(self.config, "quantization_config", None)
@@ -206,7 +210,7 @@ class DeclaredBackbone(Backbone):
     ) -> Iterator[tuple[Mapping[str, Any], tuple[int, int]]]:
         """Place the inputs of a forward, which runs meanwhile alone, and name their grid."""
         self.schedule.check(timestep)
-        grid = self._token_grid(latent)
+        grid = self.token_grid(latent)
         device, dtype = execution_place(self.transformer)
         conditioning = conditioning.expand(len(latent)).to(device, dtype)
         latent = latent.to(device, dtype)
@@ -252,7 +256,12 @@ class DeclaredBackbone(Backbone):
             modules.append(self.vae.get_submodule("encoder"))
         self._compiled = CompiledModules(modules, backend)
 
-    def _token_grid(self, latent: Tensor) -> tuple[int, int]:
+    def token_grid(self, latent: Tensor) -> tuple[int, int]:
+        """Return the rows and columns of a latent's tokens.
+
+        Raises:
+            InvalidArgumentError: the latent has another shape than the model takes.
+        """
         patch, channels = self.patch_size, self.latent_channels
         if latent.ndim != 4 or latent.shape[1] != channels or not latent.numel():
             raise InvalidArgumentError(
@@ -305,7 +314,7 @@ class DeclaredBackbone(Backbone):
     @classmethod
     def load_vae(cls, checkpoint: Checkpoint) -> nn.Module | None:
         """Load the encoder of the checkpoint's VAE, in float32."""
-        return load_vae_encoder(checkpoint, cls.vae_class, dtype=torch.float32)
+        return load_vae_encoder(checkpoint, cls.vae_class)
 
     @classmethod
     def transformer_folder(cls, checkpoint: Checkpoint, options: Mapping[str, Any]) -> str:
@@ -326,22 +335,11 @@ class DeclaredBackbone(Backbone):
     @classmethod
     def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
         """Return modules that the pipeline does not load: None, or one from elsewhere."""
-        return {"transformer": None, "vae": None}
-
-    @classmethod
-    def encode_prompts(cls, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Encode prompts with the family's pipeline, one row each.
-
-        Raises:
-            InvalidArgumentError: the family takes no prompts, or one is too long.
-        """
-        # One at a time, so that the pipeline pads none to the length of another.
-        rows = [cls.encode_prompt(pipeline, prompt) for prompt in prompts]
-        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        return dict.fromkeys(("transformer", "vae", *cls.unused_parts))
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
-        """Encode one prompt, as `prompt_outputs` declares.
+        """Encode one prompt with the family's pipeline, as `prompt_outputs` declares.
 
         Raises:
             InvalidArgumentError: the family takes no prompts, or it is too long.

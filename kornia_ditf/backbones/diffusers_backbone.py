@@ -15,15 +15,12 @@ from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.dense import InMemory
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint, take_hub_options
-from kornia_ditf.loading.latents import (
-    execution_place,
-    latent_channels,
-)
+from kornia_ditf.loading.latents import execution_place, latent_channels
 from kornia_ditf.loading.memory import LoadedModel, LoadedPromptEncoder
 from kornia_ditf.loading.plan import LoadingPlan, plan_loading
 from kornia_ditf.loading.prompts import CachedPromptEncoder
 from kornia_ditf.loading.single_file import infer_config, load_own_vae, load_single_file
-from kornia_ditf.loading.weight_file import WeightFile, as_file
+from kornia_ditf.loading.weight_file import WeightFile, as_file, refuse_config
 from kornia_ditf.loading.weights import Layout, load_transformer
 from kornia_ditf.noise import VariancePreserving
 from kornia_ditf.types import Conditioning
@@ -123,11 +120,9 @@ class DiffusersBackbone(DeclaredBackbone):
                 "them out, or take offload='layers'"
             )
         to, dtype = read_placement(device, dtype)
-        file = cls._open_file(source, config)
-        checkpoint = Checkpoint(
-            source if file is None else str(config), **take_hub_options(options)
-        )
+        file, checkpoint = cls._open(source, config, take_hub_options(options))
         own_options = cls.checkpoint_options(checkpoint)  # first: a model may be refused by them
+        identity, vae = checkpoint.identity, None
         if file is None:
             transformer = load_transformer(
                 checkpoint,
@@ -140,14 +135,13 @@ class DiffusersBackbone(DeclaredBackbone):
         else:
             own = cls._file_config(file, checkpoint, architecture)
             transformer = load_single_file(file, cls.layout(), own, last_block=block, dtype=dtype)
-        own_vae = None if file is None else load_own_vae(file, cls.vae_class, checkpoint)
-        vae = cls.load_vae(checkpoint) if own_vae is None else own_vae
+            vae = load_own_vae(file, cls.vae_class, checkpoint)
+            identity = f"{file.identity} {identity}"
+        vae = cls.load_vae(checkpoint) if vae is None else vae
         encoder = cls._cached_prompts(checkpoint, dtype, to)
         backbone = cls(transformer, vae, **{"prompt_encoder": encoder, **own_options, **options})
         backbone._check_channels(checkpoint.source)
-        backbone.identity = checkpoint.identity
-        if file is not None:
-            backbone.identity = f"{file.identity} {backbone.identity}"
+        backbone.identity = identity
         if quantize is not None:
             backbone.quantise(quantize)
         backbone.eval().requires_grad_(False)._place(to, offload)
@@ -197,9 +191,7 @@ class DiffusersBackbone(DeclaredBackbone):
             config: as for `from_pretrained`.
             hub: `revision`, `token`, `cache_dir`, `local_files_only`, `variant`.
         """
-        file = cls._open_file(source, config)
-        checkpoint = Checkpoint(source if file is None else str(config), **hub)
-        known = None if file is None else cls._file_config(file, checkpoint, architecture)
+        file, checkpoint = cls._open(source, config, hub)
         return plan_loading(
             checkpoint,
             cls.layout(),
@@ -207,25 +199,25 @@ class DiffusersBackbone(DeclaredBackbone):
             dtype=dtype,
             architecture=architecture,
             vae_class=cls.vae_class,
-            file=None if file is None or known is None else (file, known),
+            file=None if file is None else (file, cls._file_config(file, checkpoint, architecture)),
             folder=cls.transformer_folder(checkpoint, {}),
         )
 
     @classmethod
-    def _open_file(cls, source: str | Path, config: str | Path | None) -> WeightFile | None:
+    def _open(
+        cls, source: str | Path, config: str | Path | None, hub: Mapping[str, Any]
+    ) -> tuple[WeightFile | None, Checkpoint]:
+        """Open a single file, if the source is one, and the checkpoint that holds the rest."""
         path = as_file(source)
         if path is None:
-            if config is not None:
-                raise InvalidArgumentError(
-                    f"config says what belongs to a single file, and {source} is none; leave it out"
-                )
-            return None
+            refuse_config(source, config)
+            return None, Checkpoint(source, **hub)
         if config is None:
             raise InvalidArgumentError(
                 f"{path} holds a transformer alone; give config=... with the folder or hub id of "
                 "its configurations, VAE and text encoders"
             )
-        return WeightFile(path)
+        return WeightFile(path), Checkpoint(config, **hub)
 
     @classmethod
     def _file_config(
@@ -233,7 +225,7 @@ class DiffusersBackbone(DeclaredBackbone):
         file: WeightFile,
         checkpoint: Checkpoint,
         architecture: Mapping[str, Mapping[str, Any]] | None,
-    ) -> dict[str, Any]:
+    ) -> Mapping[str, Any]:
         known = architecture["transformer"] if architecture else None
         found = infer_config(file, cls.layout(), cls.blocks_from, known)[0] if known else None
         return found or checkpoint.json("transformer/config.json")
@@ -256,7 +248,7 @@ class DiffusersBackbone(DeclaredBackbone):
         if isinstance(given, Conditioning):
             return lambda prompts: given.expand(len(prompts))
         if hasattr(given, "encode_prompt"):
-            return LoadedPromptEncoder(given, cls.encode_prompts)
+            return LoadedPromptEncoder(given, cls.encode_prompt)
         return None if given is loaded.pipeline else given  # DiT's pipeline reads no text
 
     @classmethod
@@ -268,7 +260,7 @@ class DiffusersBackbone(DeclaredBackbone):
         return CachedPromptEncoder(
             checkpoint,
             cls.pipeline_class,
-            cls.encode_prompts,
+            cls.encode_prompt,
             dtype=dtype,
             device=device,
             modules=cls.pipeline_modules,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.tap import Facet
 from kornia_ditf.types import Conditioning, Tap
 
 
@@ -25,22 +24,15 @@ class TrimmedPromptBackbone(DiffusersBackbone):
     """The tensors of the conditioning that are padded at their end, the mask last."""
 
     def taps(
-        self,
-        latent: Tensor,
-        timestep: float,
-        conditioning: Conditioning,
-        *,
-        blocks: Sequence[int],
-        facet: Facet = "input",
+        self, latent: Tensor, timestep: float, conditioning: Conditioning, **options: Any
     ) -> dict[int, Tap]:
-        given = conditioning.expand(len(latent))
         parts, places = [], []
-        for rows, told in self.trim(given):
+        for rows, told in self.trim(conditioning.expand(len(latent))):
             part = latent[rows.to(latent.device)]
-            parts.append(super().taps(part, timestep, told, blocks=blocks, facet=facet))
+            parts.append(super().taps(part, timestep, told, **options))
             places.append(rows)
-        if not parts:
-            return super().taps(latent, timestep, given, blocks=blocks, facet=facet)
+        if not parts:  # no image, which the family refuses
+            return super().taps(latent, timestep, conditioning, **options)
         order = torch.cat(places).argsort()
         return {block: Tap.cat([p[block] for p in parts]).take(order) for block in parts[0]}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kornia_ditf.datasets.files import find_root, image_size, path_inside, read_text
+from kornia_ditf.datasets.files import image_size, path_inside, read_text
 from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
@@ -16,17 +16,13 @@ class Davis(SequenceDataset):
     """One split, in the order of its list."""
 
     def __init__(self, root: Path, split: str, file: Path, resolution: str) -> None:
-        super().__init__("davis-2017", root, split)
+        super().__init__("davis-2017", root, split, read_text(file, _HOW).split())
         self._file, self._resolution = file, resolution
-        self._names = read_text(file, _HOW).split()
-        if not self._names:
+        if not self.entries:
             raise DatasetError(file, f"it names no sequence. {_HOW}")
 
-    def __len__(self) -> int:
-        return len(self._names)
-
     def read(self, index: int) -> FrameSequence:
-        name = self._names[index]
+        name = self.entries[index]
         folder = path_inside(self.root / "JPEGImages" / self._resolution, name, self._file)
         frames = sorted(folder.glob("*.jpg"))
         if not frames:
@@ -65,8 +61,7 @@ def load(root: str | Path, *, split: str = "val", resolution: str = "480p") -> D
         DatasetError: a folder or the list is missing.
     """
     inside = (f"JPEGImages/{resolution}", f"Annotations/{resolution}", "ImageSets/2017")
-    place = find_root(root, SPEC.folder, inside, _HOW)
-    SPEC.check_split(split, place)
+    place = SPEC.find(root, split, inside)
     file = place / "ImageSets" / "2017" / f"{split}.txt"
     return Davis(place, split, file, resolution)
 

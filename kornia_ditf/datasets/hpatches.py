@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kornia_ditf.datasets.files import find_root, folders, given_folder, image_size, read_text
+from kornia_ditf.datasets.files import folders, given_folder, image_size, read_text
 from kornia_ditf.datasets.pairs import Pair, PairDataset, as_homography, as_points
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
@@ -37,28 +37,26 @@ class HPatches(PairDataset):
     def __init__(
         self, root: Path, split: str, sequences: list[str], keypoints: Path | None
     ) -> None:
-        super().__init__("hpatches", root, split)
-        self._sequences, self._keypoints = sequences, keypoints
+        pairs = [(sequence, other) for sequence in sequences for other in _OTHERS]
+        super().__init__("hpatches", root, split, pairs)
+        self._keypoints = keypoints
 
-    def __len__(self) -> int:
-        return len(_OTHERS) * len(self._sequences)
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return tuple(sorted({_CATEGORIES[name[0]] for name in self._sequences}))
+    def category(self, index: int) -> str:
+        sequence, _ = self.entries[index]
+        return _CATEGORIES[sequence[0]]
 
     def read(self, index: int) -> Pair:
-        number, other = divmod(index, len(_OTHERS))
-        sequence, other = self._sequences[number], _OTHERS[other]
+        sequence, other = self.entries[index]
         folder = self.root / sequence
         images = [folder / f"{each}.ppm" for each in (1, other)]
+        file = folder / f"H_1_{other}"
         return Pair.of(
             f"{sequence}/1-{other}",
-            _CATEGORIES[sequence[0]],
+            self.category(index),
             image=images,
             size=[image_size(path, _HOW) for path in images],
             points=[self._points(sequence, each) for each in (1, other)],
-            homography=_homography(folder / f"H_1_{other}"),
+            homography=as_homography(_read_numbers(file, _HOW), file, "it"),
         )
 
     def _points(self, sequence: str, image: int) -> Tensor:
@@ -67,10 +65,6 @@ class HPatches(PairDataset):
         path = self._keypoints / f"{sequence}-{image}.kp"
         rows = _read_numbers(path, _KEYPOINTS)
         return as_points([row[:2] for row in rows], path, "each line")
-
-
-def _homography(path: Path) -> Tensor:
-    return as_homography(_read_numbers(path, _HOW), path, "it")
 
 
 def _read_numbers(path: Path, how: str) -> list[list[float]]:
@@ -100,11 +94,7 @@ def load(
     Raises:
         DatasetError: a folder is missing.
     """
-    given = given_folder(root)
-    place = given / SPEC.folder if (given / SPEC.folder).is_dir() else given
-    if not place.is_dir():
-        find_root(given, SPEC.folder, SPEC.inside, _HOW)
-    SPEC.check_split(split, place)
+    place = SPEC.find(root, split)
     wanted = [
         name
         for name in folders(place)

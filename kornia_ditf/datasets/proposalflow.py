@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.datasets.files import (
-    find_root,
     given_folder,
     image_size,
     is_file,
@@ -23,7 +22,7 @@ from kornia_ditf.datasets.files import (
     read_rows,
 )
 from kornia_ditf.datasets.matfile import read_mat
-from kornia_ditf.datasets.pairs import Pair, PairDataset, as_points
+from kornia_ditf.datasets.pairs import Pair, PairDataset, as_points, check_as_many
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
 
@@ -52,11 +51,8 @@ class _ListedPairs(PairDataset):
     _how: str
 
     def __init__(self, name: str, root: Path, split: str, file: Path, rows: Sequence[Any]) -> None:
-        super().__init__(name, root, split)
-        self._file, self._rows = file, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        super().__init__(name, root, split, rows)
+        self._file = file
 
     def _image(self, name: str) -> Path:
         """Find an image, which lists name from the folder above that of the data set."""
@@ -83,12 +79,7 @@ class _ListedPairs(PairDataset):
         points: Sequence[Tensor],
         seen: Sequence[Tensor] | None = None,
     ) -> Pair:
-        if len(points[0]) != len(points[1]):
-            raise DatasetError(
-                self._file,
-                f"line {index + 2}: {len(points[0])} points in the source and {len(points[1])} in "
-                "the target, which must be as many",
-            )
+        check_as_many(self._file, f"line {index + 2}: ", XA=points[0], XB=points[1])
         category = self.category(index)
         label = category.partition("(")[0]
         return Pair.of(
@@ -108,7 +99,7 @@ class PFPascal(_ListedPairs):
     _how = _PASCAL
 
     def category(self, index: int) -> str:
-        number = self._rows[index]["class"]
+        number = self.entries[index]["class"]
         try:
             return CATEGORIES[range(1, 21).index(int(float(number)))]
         except (ValueError, OverflowError) as error:
@@ -117,7 +108,7 @@ class PFPascal(_ListedPairs):
             ) from error
 
     def read(self, index: int) -> Pair:
-        row = self._rows[index]
+        row = self.entries[index]
         paths = [self._image(row[name]) for name in _COLUMNS[:2]]
         name = f"{self.split}/{index:04d}"
         if set(_POINT_COLUMNS) <= set(row):
@@ -137,10 +128,10 @@ class PFWillow(_ListedPairs):
     _how = _WILLOW
 
     def category(self, index: int) -> str:
-        return path_inside(self.root, self._rows[index][0], self._file).parent.name
+        return path_inside(self.root, self.entries[index][0], self._file).parent.name
 
     def read(self, index: int) -> Pair:
-        row = self._rows[index]
+        row = self.entries[index]
         if len(row) != 2 + 4 * _POINTS:
             raise DatasetError(
                 self._file,
@@ -179,8 +170,7 @@ def load_pascal(root: str | Path, *, split: str = "test") -> PFPascal:
         DatasetError: the list is missing or malformed.
     """
     spec = PASCAL_SPEC
-    place = find_root(root, spec.folder, spec.inside, _PASCAL)
-    spec.check_split(split, place)
+    place = spec.find(root, split)
     file = place / f"{split}_pairs_pf_pascal.csv"
     if split == "trn" and not file.is_file():
         file = place / "train_pairs_pf_pascal.csv"
@@ -201,8 +191,7 @@ def load_willow(root: str | Path, *, split: str = "test") -> PFWillow:
     candidates = [given / "PF-dataset", given / "PF-WILLOW", given]
     place = next((each for each in candidates if each.is_dir()), given)
     file = next((f for f in (place / _FILE, place.parent / _FILE) if f.is_file()), place / _FILE)
-    spec.check_split(split, place)
-    find_root(file.parent, spec.folder, (_FILE,), _WILLOW)
+    spec.find(file.parent, split)
     return PFWillow(spec.name, place, split, file, read_rows(file, _WILLOW)[1:])
 
 
@@ -226,5 +215,5 @@ WILLOW_SPEC = DatasetSpec(
     source=_WILLOW,
     license="see its publisher",
     folder="PF-dataset",
-    inside=("test_pairs.csv",),
+    inside=(_FILE,),
 )

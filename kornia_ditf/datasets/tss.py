@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from kornia_ditf.datasets.files import find_root, folders, image_size
-from kornia_ditf.datasets.pairs import Pair, PairDataset
+from kornia_ditf.datasets.files import folders, image_size
+from kornia_ditf.datasets.pairs import Pair, PairDataset, inside, spread
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
 from kornia_ditf.utils.checks import check_integer
@@ -25,17 +24,15 @@ class TSS(PairDataset):
     """Pairs whose points are pixels of image1.png with a known place in image2.png."""
 
     def __init__(self, root: Path, split: str, names: list[str], points: int) -> None:
-        super().__init__("tss", root, split)
-        self._names, self._points = names, points
-
-    def __len__(self) -> int:
-        return len(self._names)
+        super().__init__("tss", root, split, names)
+        self._points = points
 
     def category(self, index: int) -> str:
-        return self._names[index].partition("/")[0]
+        name: str = self.entries[index]
+        return name.partition("/")[0]
 
     def read(self, index: int) -> Pair:
-        folder = self.root / self._names[index]
+        folder = self.root / self.entries[index]
         images = [folder / f"image{number}.png" for number in (1, 2)]
         sizes = [image_size(path, _HOW) for path in images]
         flow = read_flow(folder / "flow1.flo")
@@ -45,17 +42,13 @@ class TSS(PairDataset):
             )
         points = np.argwhere(np.abs(flow).max(2) < _UNKNOWN)[:, ::-1]
         moved = points + flow[points[:, 1], points[:, 0]]
-        inside = ((moved >= 0) & (moved <= np.array(sizes[1][::-1]) - 1)).all(1)
-        points, moved = points[inside], moved[inside]
-        if len(points) > self._points:
-            kept = np.linspace(0, len(points) - 1, self._points).round().astype(int)
-            points, moved = points[kept], moved[kept]
+        shown = inside(moved, sizes[1])
         return Pair.of(
-            self._names[index],
+            self.entries[index],
             self.category(index),
             image=images,
             size=sizes,
-            points=[torch.from_numpy(each.astype(np.float64)) for each in (points, moved)],
+            points=spread(points[shown], moved[shown], self._points),
         )
 
 
@@ -96,8 +89,7 @@ def load(root: str | Path, *, split: str = "all", points: int = 1000) -> TSS:
         DatasetError: a folder is missing, or holds no pair.
     """
     check_integer("points", points, 1)
-    place = find_root(root, SPEC.folder, SPEC.inside, _HOW)
-    SPEC.check_split(split, place)
+    place = SPEC.find(root, split)
     names = [
         f"{subset}/{name}"
         for subset in (_SUBSETS if split == "all" else (split,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,10 @@ from kornia_ditf.loading.other_files import explain_content
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a safetensors file says of its tensors: the dtype of each, and notes of the writer."""
+    """What a safetensors file says of its tensors: dtypes, shapes, and notes of the writer."""
 
     dtypes: Mapping[str, str]
+    shapes: Mapping[str, Sequence[int]]
     metadata: Mapping[str, str]
 
 
@@ -29,8 +30,10 @@ def read_header(path: Path) -> Header:
 
     try:
         with safe_open(path, "pt") as file:
-            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-            return Header(dtypes, file.metadata() or {})
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            dtypes = {name: each.get_dtype() for name, each in slices.items()}
+            shapes = {name: each.get_shape() for name, each in slices.items()}
+            return Header(dtypes, shapes, file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise damaged(path, error) from error
 

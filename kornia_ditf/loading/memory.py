@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kornia_ditf.errors import CheckpointError, DiTFError, InvalidArgumentError
-from kornia_ditf.loading.prompts import is_component
+from kornia_ditf.loading.prompts import Encode, is_component
 from kornia_ditf.types import Conditioning
 from kornia_ditf.utils.borrowing import borrowed
 from kornia_ditf.utils.isolation import isolated
@@ -91,10 +91,10 @@ class LoadedPromptEncoder:
 
     Args:
         pipeline: a diffusers pipeline with text encoders.
-        encode: calls the pipeline for some prompts; gives named tensors, one row each.
+        encode: calls the pipeline for one prompt; returns named tensors of one row.
     """
 
-    def __init__(self, pipeline: Any, encode: Callable[..., Mapping[str, Tensor]]) -> None:
+    def __init__(self, pipeline: Any, encode: Encode) -> None:
         self.pipeline, self.encode = pipeline, encode
 
     @torch.no_grad()
@@ -123,7 +123,7 @@ class LoadedPromptEncoder:
         modules = [each for each in encoders.values() if isinstance(each, nn.Module)]
         try:
             with isolated(self.pipeline), borrowed(*modules), _without_new_hooks(modules):
-                return self.encode(self.pipeline, [prompt])
+                return self.encode(self.pipeline, prompt)
         except (DiTFError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # transformers raises all kinds

@@ -88,7 +88,7 @@ def plan_loading(
     dtype: torch.dtype = torch.bfloat16,
     architecture: Mapping[str, Mapping[str, Any]] | None = None,
     vae_class: str = "AutoencoderKL",
-    file: tuple[WeightFile, dict[str, Any]] | None = None,
+    file: tuple[WeightFile, Mapping[str, Any]] | None = None,
     folder: str = "transformer",
 ) -> LoadingPlan:
     """Work out what loading would download and hold; reads configurations, no weights.
@@ -125,7 +125,7 @@ def plan_loading(
     by_option: dict[str, int] = {}
     if file is None:
         transformer = build_empty(
-            dict(configs["transformer"]), layout.class_name, dtype, layout.model_class
+            configs["transformer"], layout.class_name, dtype, layout.model_class
         )
         whole = _bytes(transformer, dtype)
         leave_out(transformer, layout.block_lists, layout.unused, last_block)
@@ -144,7 +144,7 @@ def plan_loading(
         held, whole = (_bytes_of_file(*file, layout, block, dtype) for block in (last_block, None))
     vae_held = vae_whole = channels = 0
     if "vae" in configs:
-        vae = build_empty(dict(configs["vae"]), vae_class, torch.float32)
+        vae = build_empty(configs["vae"], vae_class, torch.float32)
         vae_whole = _bytes(vae, torch.float32)
         leave_out_decoder(vae)
         vae_held = _bytes(vae, torch.float32)
@@ -221,7 +221,7 @@ def _largest_two(blocks: Mapping[str, int]) -> int:
 
 def _bytes_of_file(
     file: WeightFile,
-    config: dict[str, Any],
+    config: Mapping[str, Any],
     layout: Layout,
     last_block: int | None,
     dtype: torch.dtype,

@@ -29,7 +29,8 @@ from kornia_ditf.utils.isolation import building, isolated, lock_of
 
 logger = logging.getLogger(__name__)
 
-Encode = Callable[[Any, Sequence[str]], Mapping[str, Tensor]]
+Encode = Callable[[Any, str], Mapping[str, Tensor]]
+"""Calls a pipeline for one prompt; returns named tensors of one row."""
 Modules = Callable[[Checkpoint, torch.dtype], Mapping[str, Any]]
 
 
@@ -85,7 +86,7 @@ class CachedPromptEncoder:
     Args:
         checkpoint: whose text encoders to use.
         pipeline_class: the pipeline's class in diffusers.
-        encode: calls the pipeline for some prompts; gives named tensors, one row each.
+        encode: calls the pipeline for one prompt; returns named tensors of one row.
         dtype: of the text encoders and the embeddings.
         device: where to encode.
         cache: where embeddings are kept; None is the user's cache folder.
@@ -154,7 +155,7 @@ class CachedPromptEncoder:
             # One at a time, so that an embedding does not depend on its neighbours.
             for prompt in dict.fromkeys(prompts):
                 with isolated(self), self._named(prompt):
-                    encoded = self.encode(pipeline, [prompt])
+                    encoded = self.encode(pipeline, prompt)
                 tensors = {name: value.cpu() for name, value in encoded.items()}
                 metadata = {
                     "identity": self.checkpoint.identity,

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from kornia_ditf.errors import CheckpointError, InvalidArgumentError
+from kornia_ditf.errors import CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.weight_file import WeightFile
-from kornia_ditf.loading.weights import Layout, build_empty, fill, leave_out, leave_out_decoder
-from kornia_ditf.utils.borrowing import is_aligned
+from kornia_ditf.loading.weights import Layout, build_encoder, fill
+from kornia_ditf.utils.borrowing import align
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +56,86 @@ class _Converting(TorchFunctionMode):
         return result
 
 
+class _Part:
+    """A model in a file: its tensors, and their conversion from original names to diffusers'.
+
+    Args:
+        file: the file.
+        names: of its tensors in the file, with those that they have without the file's prefixes.
+        class_name: the model's class in diffusers.
+        config: its configuration.
+    """
+
+    def __init__(
+        self,
+        file: WeightFile,
+        names: Mapping[str, str],
+        class_name: str,
+        config: Mapping[str, Any],
+    ) -> None:
+        self.file, self.names, self.class_name, self.config = file, names, class_name, config
+
+    def needed(self, model: nn.Module) -> set[str]:
+        """Name the tensors of the file that an empty model is made of.
+
+        Raises:
+            CheckpointError: a tensor is missing or of another shape.
+        """
+        wanted, path = model.state_dict(), self.file.path
+        shapes = self.file.tensors
+        with _Converting({name: shapes[name] for name in self.names}) as converting:
+            converted = self.convert(shapes, named=self._is_named(model))
+        missing = next((name for name in wanted if name not in converted), None)
+        if missing is not None:
+            raise CheckpointError(
+                self.file.other()
+                or f"{path} has no tensor for {missing!r}: it is incomplete, or its configuration "
+                "is of another model; give config=... with the model's own folder"
+            )
+        for name, value in wanted.items():
+            if converted[name].shape != value.shape:
+                raise _OtherShapeError(
+                    f"{path}: {name!r} has the shape {tuple(converted[name].shape)}, but the "
+                    f"configuration asks for {tuple(value.shape)}; give config=... with the "
+                    "model's own folder"
+                )
+        return {source for name in wanted for source in converting.sources[id(converted[name])]}
+
+    def read(self, model: nn.Module, needed: set[str]) -> dict[str, Tensor]:
+        """Read an empty model's tensors by their names in diffusers."""
+        file = self.file
+        values = {n: file.read(n) if n in needed else file.tensors[n] for n in self.names}
+        with _Converting({}):
+            converted = self.convert(values, named=self._is_named(model))
+        return {name: converted[name] for name in model.state_dict()}
+
+    def convert(self, values: Mapping[str, Tensor], *, named: bool) -> dict[str, Tensor]:
+        """Convert tensors by their names in the file; `named` ones have those of diffusers."""
+        from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
+
+        known: Any = SINGLE_FILE_LOADABLE_CLASSES
+        tensors = {own: values[name] for name, own in self.names.items()}
+        if named or self.class_name not in known:
+            return tensors
+        converter = known[self.class_name]["checkpoint_mapping_fn"]
+        try:
+            converted: dict[str, Tensor] = converter(checkpoint=tensors, config=dict(self.config))
+        except Exception as error:  # of code that takes for granted what the file lacks
+            raise CheckpointError(
+                self.file.other()
+                or f"{self.file.path} is no {self.class_name} that diffusers converts "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        return converted
+
+    def _is_named(self, model: nn.Module) -> bool:
+        return model.state_dict().keys() <= set(self.names.values())
+
+
 def load_single_file(
     file: WeightFile,
     layout: Layout,
-    config: dict[str, Any],
+    config: Mapping[str, Any],
     *,
     last_block: int | None = None,
     dtype: torch.dtype = torch.float32,
@@ -77,32 +153,27 @@ def load_single_file(
         CheckpointError: a tensor is missing, damaged, or of another shape.
         InvalidArgumentError: the block is out of range, or the dtype holds no fractions.
     """
-    if not dtype.is_floating_point:
-        raise InvalidArgumentError(f"dtype must be a floating-point one, got {dtype}")
     model, needed = plan_single_file(file, layout, config, last_block=last_block, dtype=dtype)
-    wanted = _read(file, _transformer_names(file), layout.class_name, config, model, needed)
+    values = _transformer(file, layout, config).read(model, needed)
     if file.is_gguf:
-        return _fill_gguf(model, wanted, dtype)
-    return fill(model, ((n, v if is_aligned(v) else v.clone()) for n, v in wanted.items()), dtype)
+        return _fill_gguf(model, values, dtype)
+    return fill(model, ((name, align(value)) for name, value in values.items()), dtype)
 
 
 def plan_single_file(
     file: WeightFile,
     layout: Layout,
-    config: dict[str, Any],
+    config: Mapping[str, Any],
     *,
     last_block: int | None,
     dtype: torch.dtype,
 ) -> tuple[nn.Module, set[str]]:
     """Build the empty transformer up to a block, and name the tensors of the file that it needs.
 
-    Raises:
-        CheckpointError: a tensor is missing or of another shape.
-        InvalidArgumentError: the block is out of range.
+    Arguments and errors as of `load_single_file`.
     """
-    model = build_empty(config, layout.class_name, dtype, layout.model_class)
-    leave_out(model, layout.block_lists, layout.unused, last_block)
-    return model, _needed(file, _transformer_names(file), layout.class_name, config, model)
+    model = layout.build(config, dtype, last_block)
+    return model, _transformer(file, layout, config).needed(model)
 
 
 def holds_vae(file: WeightFile) -> bool:
@@ -134,74 +205,15 @@ def load_own_vae(file: WeightFile, class_name: str, checkpoint: Checkpoint) -> n
         return None
     names = {n: n.removeprefix(p) for p in _VAE for n in file.tensors if n.startswith(p)}
     config = checkpoint.json("vae/config.json")
-    model = build_empty(config, class_name, torch.float32)
-    leave_out_decoder(model)
+    model = build_encoder(config, class_name)
+    part = _Part(file, names, class_name, config)
     try:
-        needed = _needed(file, names, class_name, config, model)
+        needed = part.needed(model)
     except CheckpointError as error:
         source = checkpoint.source
         logger.warning("the VAE in %s is not used, but that of %s: %s", file.path, source, error)
         return None
-    values = _read(file, names, class_name, config, model, needed)
-    return fill(model, values.items(), torch.float32)
-
-
-def _needed(
-    file: WeightFile,
-    names: Mapping[str, str],
-    class_name: str,
-    config: Mapping[str, Any],
-    model: nn.Module,
-) -> set[str]:
-    """Name the tensors of a file that a model is made of."""
-    converted, sources = _convert_shapes(file, names, class_name, config, model)
-    wanted = model.state_dict()
-    missing = next((name for name in wanted if name not in converted), None)
-    if missing is not None:
-        raise CheckpointError(
-            file.other()
-            or f"{file.path} has no tensor for {missing!r}: it is incomplete, or its "
-            "configuration is of another model; give config=... with the model's own folder"
-        )
-    for name, value in wanted.items():
-        if converted[name].shape != value.shape:
-            raise _OtherShapeError(
-                f"{file.path}: {name!r} has the shape {tuple(converted[name].shape)}, but the "
-                f"configuration asks for {tuple(value.shape)}; give config=... with the model's "
-                "own folder"
-            )
-    return {source for name in wanted for source in sources[name]}
-
-
-def _read(
-    file: WeightFile,
-    names: Mapping[str, str],
-    class_name: str,
-    config: Mapping[str, Any],
-    model: nn.Module,
-    needed: set[str],
-) -> dict[str, Tensor]:
-    """Read a model's tensors by their names in diffusers."""
-    values = {own: file.read(n) if n in needed else file.tensors[n] for n, own in names.items()}
-    with _Converting({}):
-        converted = _convert(file, values, class_name, config, _has_names(model, names))
-    return {name: converted[name] for name in model.state_dict()}
-
-
-def _convert_shapes(
-    file: WeightFile,
-    names: Mapping[str, str],
-    class_name: str,
-    config: Mapping[str, Any],
-    model: nn.Module,
-) -> tuple[dict[str, Tensor], dict[str, set[str]]]:
-    """Convert the shapes of a file, and name the tensors that each one is made of."""
-    converting = _Converting({name: file.tensors[name] for name in names})
-    shapes = {own: file.tensors[name] for name, own in names.items()}
-    with converting:
-        converted = _convert(file, shapes, class_name, config, _has_names(model, names))
-    sources = {name: converting.sources.get(id(v), set()) for name, v in converted.items()}
-    return converted, sources
+    return fill(model, part.read(model, needed).items(), torch.float32)
 
 
 def default_config(class_name: str) -> dict[str, Any]:
@@ -247,56 +259,27 @@ def infer_config(
 def _depths(file: WeightFile, layout: Layout) -> list[int]:
     """Count the blocks of each list; zeros where the file cannot be converted."""
     lists = [f"{name}." for name in layout.block_lists]
-    names = _transformer_names(file)
-    named = any(own.startswith(lists[0]) for own in names.values())
-    shapes = {own: file.tensors[name] for name, own in names.items()}
+    part = _transformer(file, layout, {})
+    named = any(own.startswith(lists[0]) for own in part.names.values())
     try:
         with _Converting({}):
-            converted = _convert(file, shapes, layout.class_name, {}, named)
+            converted = part.convert(file.tensors, named=named)
     except CheckpointError:
         return [0]
     return [len({n.split(".")[1] for n in converted if n.startswith(each)}) for each in lists]
 
 
-def _convert(
-    file: WeightFile,
-    tensors: dict[str, Tensor],
-    class_name: str,
-    config: Mapping[str, Any],
-    named: bool,
-) -> dict[str, Tensor]:
-    from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
-
-    known: Any = SINGLE_FILE_LOADABLE_CLASSES
-    if named or class_name not in known:
-        return tensors
-    converter = known[class_name]["checkpoint_mapping_fn"]
-    try:
-        converted: dict[str, Tensor] = converter(checkpoint=tensors, config=dict(config))
-    except Exception as error:  # of code that takes for granted what the file lacks
-        raise CheckpointError(
-            file.other()
-            or f"{file.path} is no {class_name} that diffusers converts "
-            f"({type(error).__name__}: {error})"
-        ) from error
-    return converted
-
-
-def _transformer_names(file: WeightFile) -> dict[str, str]:
-    """Map the names of a transformer's tensors in a file to those without the file's prefixes."""
+def _transformer(file: WeightFile, layout: Layout, config: Mapping[str, Any]) -> _Part:
+    """Find the transformer in a file, whatever prefixes its tensors have."""
     names = {name: name for name in file.tensors if not name.startswith((*_VAE, *_TEXT))}
     inside = [n for n in names if _DIFFUSION in n]
     if inside:  # what else there is belongs to samplers and averages
-        return {n: n.partition(_DIFFUSION)[2] for n in inside if "model_ema" not in n}
-    for prefix in _WRAPPERS:
-        if names and all(own.startswith(prefix) for own in names.values()):
-            names = {name: own.removeprefix(prefix) for name, own in names.items()}
-    return names
-
-
-def _has_names(model: nn.Module, names: Mapping[str, str]) -> bool:
-    """Whether tensors have the names of diffusers."""
-    return model.state_dict().keys() <= set(names.values())
+        names = {n: n.partition(_DIFFUSION)[2] for n in inside if "model_ema" not in n}
+    else:
+        for prefix in _WRAPPERS:
+            if names and all(own.startswith(prefix) for own in names.values()):
+                names = {name: own.removeprefix(prefix) for name, own in names.items()}
+    return _Part(file, names, layout.class_name, config)
 
 
 def _fill_gguf(model: nn.Module, values: Mapping[str, Tensor], dtype: torch.dtype) -> nn.Module:

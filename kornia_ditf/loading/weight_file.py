@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kornia_ditf.errors import CheckpointError, MissingExtraError
-from kornia_ditf.loading.header import damaged
+from kornia_ditf.errors import CheckpointError, InvalidArgumentError, MissingExtraError
+from kornia_ditf.loading.header import damaged, read_header
 from kornia_ditf.loading.other_files import explain_content, explain_tensors
 from kornia_ditf.loading.quantisation import find_scales, refuse_quantised, rescale
-from kornia_ditf.utils.borrowing import is_aligned
+from kornia_ditf.utils.borrowing import align
 
 _SHARD = re.compile(r"-\d+-of-\d+\.(safetensors|gguf)$")
 
@@ -45,6 +46,14 @@ def as_file(source: object) -> Path | None:
     return path
 
 
+def refuse_config(source: object, config: object) -> None:
+    """Raise InvalidArgumentError for a `config` that goes with a source which is no file."""
+    if config is not None:
+        raise InvalidArgumentError(
+            f"config says what belongs to a single file, and {source} is none; leave it out"
+        )
+
+
 class WeightFile:
     """The tensors of a safetensors or GGUF file; each is read when it is asked for.
 
@@ -52,17 +61,22 @@ class WeightFile:
 
     Args:
         path: the file.
+        known: of a shard in a folder, the tensors that its model takes from it.
+
+    Attributes:
+        tensors: the shape of every tensor by its name, without memory.
+        unused: tensors in the modules of the known ones that the model has no place for.
 
     Raises:
         CheckpointError: it is damaged, cut short, or quantised in a way that is not known.
         MissingExtraError: it is GGUF, and the package that reads it is not installed.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with path.open("rb") as file:
-            self.is_gguf = file.read(4) == b"GGUF"
-        self._read_gguf() if self.is_gguf else self._read_safetensors()
+    def __init__(self, path: Path, *, known: Collection[str] = ()) -> None:
+        self.path, self.kind = path, ""
+        self.metadata: Mapping[str, str] = {}
+        self.is_gguf = not known and _is_gguf(path)
+        self._read_gguf() if self.is_gguf else self._read_safetensors(known)
 
     @property
     def identity(self) -> str:
@@ -72,8 +86,8 @@ class WeightFile:
         return f"{self.path.name}@{hashlib.sha256(key.encode()).hexdigest()[:40]}"
 
     def stored_bytes(self, name: str) -> int:
-        """Return the bytes that a tensor takes in the file."""
-        return self._sizes[name]
+        """Return the bytes that a tensor takes in a GGUF file."""
+        return int(self._gguf[name].n_bytes)
 
     def read(self, name: str) -> Tensor:
         """Read a tensor; a quantised one of a GGUF file as diffusers' GGUFParameter.
@@ -87,7 +101,7 @@ class WeightFile:
             entry = self._gguf[name]
             value: Tensor = torch.from_numpy(entry.data)
             if entry.tensor_type.name in ("F32", "F16"):
-                return value if is_aligned(value) else value.clone()
+                return align(value)
             quantised: Tensor = GGUFParameter(value, quant_type=entry.tensor_type)
             return quantised
         from safetensors import SafetensorError
@@ -110,29 +124,24 @@ class WeightFile:
         told = "it holds no tensor" if first is None else f"its first tensor: {first!r}"
         return self.other() or f"{self.path} holds no transformer of a known family ({told})"
 
-    def _read_safetensors(self) -> None:
-        from safetensors import SafetensorError, safe_open
+    @cached_property
+    def _open(self) -> Any:
+        from safetensors import safe_open
 
-        from kornia_ditf.loading.header import read_header
+        return safe_open(self.path, "pt")
 
+    def _read_safetensors(self, known: Collection[str]) -> None:
         header = read_header(self.path)
-        self.kind, self.metadata = "", header.metadata
+        self.metadata = notes = header.metadata
         self._scales = find_scales(header)
-        dropped = {*self._scales.values(), *(n for n in header.dtypes if _is_scale(n))}
-        names = [name for name in header.dtypes if name not in dropped]
+        dropped = set(self._scales.values())
+        if not known:  # of a file by itself, whose exporters leave notes and scales of activations
+            dropped |= {name for name in header.dtypes if _is_scale(name)}
+            notes = {} if self._scales else notes
         plain = {n: d for n, d in header.dtypes.items() if n not in dropped}
-        refuse_quantised(
-            str(self.path), type(header)(plain, {} if self._scales else header.metadata)
-        )
-        try:
-            opened: Any = safe_open(self.path, "pt")
-            shapes = {name: opened.get_slice(name).get_shape() for name in names}
-        except (SafetensorError, OSError) as error:
-            raise damaged(self.path, error) from error
-        self._open = opened
-        self.tensors = {n: torch.empty(shape, device="meta") for n, shape in shapes.items()}
-        bits = {n: int(re.sub(r"\D.*", "", re.sub(r"^\D+", "", d)) or 8) for n, d in plain.items()}
-        self._sizes = {n: t.numel() * bits[n] // 8 for n, t in self.tensors.items()}
+        told = replace(header, dtypes=plain, metadata=notes)
+        self.unused = refuse_quantised(str(self.path), told, known=known)
+        self.tensors = {n: torch.empty(header.shapes[n], device="meta") for n in plain}
 
     def _read_gguf(self) -> None:
         try:
@@ -146,19 +155,17 @@ class WeightFile:
             self._gguf: Mapping[str, Any] = {each.name: each for each in reader.tensors}
             field = reader.fields.get("general.architecture")
             self.kind = "" if field is None else str(field.contents())
-            self.metadata = {}
         except Exception as error:  # of NumPy and of its own
             raise damaged(self.path, error) from error
         self.tensors = {
             name: torch.empty([int(side) for side in each.shape[::-1]], device="meta")
             for name, each in self._gguf.items()
         }
-        self._sizes = {name: int(each.n_bytes) for name, each in self._gguf.items()}
 
-    @cached_property
-    def size(self) -> int:
-        """Bytes of all tensors."""
-        return sum(self._sizes.values())
+
+def _is_gguf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
 
 
 def _is_scale(name: str) -> bool:

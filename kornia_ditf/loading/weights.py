@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain
 from typing import Any
@@ -20,9 +20,8 @@ from torch import Tensor, nn
 
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.loading.header import damaged, read_header
-from kornia_ditf.loading.quantisation import find_scales, refuse_quantised, rescale
-from kornia_ditf.utils.borrowing import is_aligned
+from kornia_ditf.loading.weight_file import WeightFile
+from kornia_ditf.utils.borrowing import align
 from kornia_ditf.utils.isolation import SharedSetting, building, quiet
 
 logger = logging.getLogger(__name__)
@@ -61,6 +60,21 @@ class Layout:
     unused: tuple[str, ...] = ()
     model_class: type[nn.Module] | None = None
 
+    def build(
+        self, config: Mapping[str, Any], dtype: torch.dtype, last_block: int | None
+    ) -> nn.Module:
+        """Build the model up to a block without memory; see `build_empty` and `leave_out`.
+
+        Raises:
+            CheckpointError: the configuration is of another class, or not one of its own.
+            InvalidArgumentError: the block is out of range, or the dtype holds no fractions.
+        """
+        if not dtype.is_floating_point:
+            raise InvalidArgumentError(f"dtype must be a floating-point one, got {dtype}")
+        model = build_empty(config, self.class_name, dtype, self.model_class)
+        leave_out(model, self.block_lists, self.unused, last_block)
+        return model
+
 
 def load_transformer(
     checkpoint: Checkpoint,
@@ -91,29 +105,19 @@ def load_transformer(
         HubError: the hub does not give a file.
         InvalidArgumentError: the block is out of range, or the dtype holds no fractions.
     """
-    if not dtype.is_floating_point:
-        raise InvalidArgumentError(f"dtype must be a floating-point one, got {dtype}")
     config = checkpoint.json(f"{subfolder}/config.json")
-    model = build_empty(config, layout.class_name, dtype, layout.model_class)
+    model = layout.build(config, dtype, last_block)
     if quantization_config is not None or config.get("quantization_config") is not None:
         class_name = layout.class_name
         model = _load_quantized(checkpoint, class_name, dtype, quantization_config, subfolder)
         leave_out(model, layout.block_lists, layout.unused, last_block)
         return model.eval().requires_grad_(False)
-    leave_out(model, layout.block_lists, layout.unused, last_block)
-    shapes = {name: value.shape for name, value in model.state_dict().items()}
-    stored = _read(checkpoint, subfolder, shapes)
-    return fill(model, ((n, v if is_aligned(v) else v.clone()) for n, v in stored), dtype)
+    stored = _read(checkpoint, subfolder, model)
+    return fill(model, ((name, align(value)) for name, value in stored), dtype)
 
 
-def load_vae_encoder(
-    checkpoint: Checkpoint,
-    class_name: str = "AutoencoderKL",
-    *,
-    dtype: torch.dtype = torch.float32,
-    subfolder: str = "vae",
-) -> nn.Module:
-    """Load the encoder of a VAE; its decoder is neither read nor held.
+def load_vae_encoder(checkpoint: Checkpoint, class_name: str = "AutoencoderKL") -> nn.Module:
+    """Load the encoder of a VAE in float32; its decoder is neither read nor held.
 
     Returns:
         the VAE in evaluation mode, whose `encode` works and whose `decode` does not.
@@ -122,19 +126,24 @@ def load_vae_encoder(
         CheckpointError: a file or tensor is missing, damaged, or of another model.
         HubError: the hub does not give a file.
     """
-    config = checkpoint.json(f"{subfolder}/config.json")
-    model = build_empty(config, class_name, dtype)
+    config = checkpoint.json("vae/config.json")
+    model = build_encoder(config, class_name)
     if config.get("quantization_config") is not None:
-        model = _load_quantized(checkpoint, class_name, dtype, None, subfolder)
+        model = _load_quantized(checkpoint, class_name, torch.float32, None, "vae")
         leave_out_decoder(model)
         return model.eval().requires_grad_(False)
+    return fill(model, _read(checkpoint, "vae", model), torch.float32)
+
+
+def build_encoder(config: Mapping[str, Any], class_name: str) -> nn.Module:
+    """Build the encoder of a VAE without memory; errors as of `build_empty`."""
+    model = build_empty(config, class_name, torch.float32)
     leave_out_decoder(model)
-    shapes = {name: value.shape for name, value in model.state_dict().items()}
-    return fill(model, _read(checkpoint, subfolder, shapes), dtype)
+    return model
 
 
 def build_empty(
-    config: dict[str, Any],
+    config: Mapping[str, Any],
     class_name: str,
     dtype: torch.dtype,
     model_class: type[nn.Module] | None = None,
@@ -176,7 +185,7 @@ def build_empty(
             init_empty_weights(include_buffers=include_buffers),
             without_deprecations(),
         ):
-            model: nn.Module = build_from.from_config(config)
+            model: nn.Module = build_from.from_config(dict(config))
             return model
 
     try:
@@ -248,57 +257,39 @@ def fill(model: nn.Module, values: Iterable[tuple[str, Tensor]], dtype: torch.dt
     return model.eval().requires_grad_(False)
 
 
-def _read(
-    checkpoint: Checkpoint, subfolder: str, shapes: dict[str, torch.Size]
-) -> Iterator[tuple[str, Tensor]]:
-    """Read tensors shard by shard, opening only the shards that hold one of them."""
-    from safetensors import SafetensorError, safe_open
-
+def _read(checkpoint: Checkpoint, subfolder: str, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Read a model's tensors shard by shard, opening only the shards that hold one of them."""
     stored = checkpoint.shards(subfolder)
-    wanted: dict[str, list[tuple[str, str]]] = {}
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    wanted: dict[str, dict[str, str]] = {}
     for name in shapes:
         found = name if name in stored else _old_name(name)
         if found not in stored:
             raise _lacking(checkpoint, subfolder, name, stored)
-        wanted.setdefault(stored[found], []).append((name, found))
-    read = {found for names in wanted.values() for _, found in names}
-    for file, names in wanted.items():
-        path = checkpoint.file(file)
-        header = read_header(path)
-        scales = find_scales(header)
-        beside = set(scales.values())
-        plain = {n: d for n, d in header.dtypes.items() if n not in beside}
-        extra = refuse_quantised(str(path), replace(header, dtypes=plain), known=read)
-        if extra:
+        wanted.setdefault(stored[found], {})[name] = found
+    known = {found for names in wanted.values() for found in names.values()}
+    for shard, names in wanted.items():
+        path = checkpoint.file(shard)
+        file = WeightFile(path, known=known)
+        if file.unused:
             logger.warning(
                 "%s has a tensor %r that the configuration has no place for; it is ignored",
-                path,
-                extra[0],
+                *(path, file.unused[0]),
             )
-        try:
-            with safe_open(path, "pt") as tensors:
-                for name, found in names:
-                    value = tensors.get_tensor(found)
-                    if found in scales:
-                        value = rescale(value, tensors.get_tensor(scales[found]))
-                    if value.shape != shapes[name]:
-                        raise CheckpointError(
-                            f"{path}: {found!r} has the shape {tuple(value.shape)}, but the "
-                            f"configuration asks for {tuple(shapes[name])}"
-                        )
-                    yield name, value
-        except (SafetensorError, OSError) as error:
-            raise damaged(path, error) from error
-
-
-def _module(name: str) -> str:
-    return name.rpartition(".")[0]
+        for name, found in names.items():
+            value = file.read(found)
+            if value.shape != shapes[name]:
+                raise CheckpointError(
+                    f"{path}: {found!r} has the shape {tuple(value.shape)}, but the "
+                    f"configuration asks for {tuple(shapes[name])}"
+                )
+            yield name, value
 
 
 def _lacking(
     checkpoint: Checkpoint, subfolder: str, name: str, stored: Mapping[str, str]
 ) -> CheckpointError:
-    module = _module(name)
+    module = name.rpartition(".")[0]
     others = [other for other in stored if module and other.startswith(f"{module}.")]
     others = [other for other in others if other.rpartition(".")[2] not in ("weight", "bias")]
     advice = "it is incomplete, or its configuration is of another model"

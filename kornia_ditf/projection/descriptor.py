@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kornia_ditf.dense import DenseDescriptor
+from torch import Tensor
+
+from kornia_ditf.dense import DenseDescriptor, DerivedDescriptor
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.fusion import FusedDescriptor
-from kornia_ditf.preprocess import ImageLike
 from kornia_ditf.projection.stored import Projection
 from kornia_ditf.tiled import TiledDescriptor
 from kornia_ditf.types import DescriptorMap
-from kornia_ditf.types.prepared import PreparedImage
 
 _NAMES = re.compile(r"(?:^|(?<= ))[^@]*@")
 """What the digests of weights are preceded by: a folder's name says nothing of what is in it."""
 
 
-class ProjectedDescriptor(DenseDescriptor):
+class ProjectedDescriptor(DerivedDescriptor):
     """A dense descriptor whose channels are reduced by a fixed projection.
 
     Args:
@@ -43,13 +43,13 @@ class ProjectedDescriptor(DenseDescriptor):
     """
 
     def __init__(self, base: DenseDescriptor, projection: Projection | str | Path) -> None:
-        super().__init__()
         name = "the projection" if isinstance(projection, Projection) else str(projection)
         if not isinstance(projection, Projection):
             projection = Projection.load(projection)
         _check_space(base, projection, name)
         known = iter(projection.channels)
-        self.base, self.projection = with_channels(base, lambda _: next(known, None)), projection
+        super().__init__(with_channels(base, lambda _: next(known, None)))
+        self.projection, self.pca = projection, 0
 
     def extra_repr(self) -> str:
         return f"{self.projection!r}, base={self.base!r}"
@@ -63,39 +63,13 @@ class ProjectedDescriptor(DenseDescriptor):
         base = self.base.identity
         return None if base is None else f"projected {self.projection.digest} of {base}"
 
-    @property
-    def long_side(self) -> int | None:
-        return self.base.long_side
-
-    def with_long_side(self, long_side: int) -> ProjectedDescriptor:
-        other = ProjectedDescriptor(self.base.with_long_side(long_side), self.projection)
+    def of(self, base: DenseDescriptor) -> ProjectedDescriptor:
+        other = ProjectedDescriptor(base, self.projection)
         other.pca = self.pca
         return other
 
-    def forward(
-        self, image: ImageLike, prompts: str | Sequence[str] | None = None
-    ) -> DescriptorMap:
-        """Describe images and project their descriptors; otherwise as the base does."""
-        return self.projection(self.base(image, prompts))
-
-    def describe_together(
-        self, images: Sequence[ImageLike], prompts: str | Sequence[str] | None = None
-    ) -> list[DescriptorMap]:
-        return [self.projection(each) for each in self.base.describe_together(images, prompts)]
-
-    def prepare(self, image: ImageLike) -> PreparedImage:
-        return self.base.prepare(image)
-
-    def describe_prepared(
-        self, images: Sequence[PreparedImage], prompts: Sequence[str | None]
-    ) -> list[DescriptorMap]:
-        return [self.projection(each) for each in self.base.describe_prepared(images, prompts)]
-
-    def batch_of(self, image: PreparedImage, batch: int | None = None) -> int:
-        return self.base.batch_of(image, batch)
-
-    def images_ahead(self, batch: int | None = None) -> int:
-        return self.base.images_ahead(batch)
+    def derive(self, described: DescriptorMap, pixels: Tensor) -> DescriptorMap:
+        return self.projection(described)
 
 
 def feature_space(descriptor: DenseDescriptor) -> dict[str, Any]:

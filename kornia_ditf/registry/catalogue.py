@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from threading import Lock, RLock, current_thread
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from threading import RLock, current_thread
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from kornia_ditf.backbones.spec import BackboneSpec
@@ -17,13 +17,6 @@ from kornia_ditf.registry.plugins import Plugin, PluginThread, installed_plugins
 
 AnySpec: TypeAlias = BackboneSpec | DescriptorSpec | DatasetSpec | MatcherSpec
 
-KINDS: Mapping[str, type[AnySpec]] = {
-    "register_backbones": BackboneSpec,
-    "register_descriptors": DescriptorSpec,
-    "register_datasets": DatasetSpec,
-    "register_matchers": MatcherSpec,
-}
-
 
 class Named(Protocol):
     """What a catalogue keeps."""
@@ -34,6 +27,7 @@ class Named(Protocol):
 
 
 SpecT = TypeVar("SpecT", bound=Named)
+OfKind = TypeVar("OfKind")
 
 
 class Catalogue(Generic[SpecT]):
@@ -41,21 +35,19 @@ class Catalogue(Generic[SpecT]):
 
     Args:
         built_in: those that come with the package.
-        plugins: those to call for more, in this order.
-        kinds: the hooks that are called, and the type of what each returns.
+        kinds: the hooks that are called for more, and the type of what each returns.
     """
 
-    def __init__(
-        self,
-        built_in: Iterable[SpecT],
-        plugins: Sequence[Plugin],
-        kinds: Mapping[str, type[SpecT]],
-    ) -> None:
-        self._kinds = kinds
-        self._found = {spec.name: spec for spec in built_in}
-        self._origins: dict[str, str] = dict.fromkeys(self._found, PROJECT)
-        self._waiting = list(plugins)
+    def __init__(self, built_in: Iterable[SpecT], kinds: Mapping[str, type[SpecT]]) -> None:
+        self._built_in, self.kinds = tuple(built_in), kinds
         self._lock = RLock()
+        self.forget()
+
+    def forget(self) -> None:
+        """Find and call the plugins anew when one is next needed."""
+        self._found: dict[str, SpecT] = {spec.name: spec for spec in self._built_in}
+        self._origins: dict[str, str] = {}
+        self._waiting: list[Plugin] | None = None
 
     def __iter__(self) -> Iterator[SpecT]:
         """Go through the specs, built-in ones first."""
@@ -64,66 +56,48 @@ class Catalogue(Generic[SpecT]):
             more = list(self._found.values())[seen:]
             yield from more
             seen += len(more)
-            with self._alone():
-                if seen == len(self._found):
-                    if not self._waiting:
-                        return
-                    self._add(self._waiting.pop(0))
+            # A plugin may look at the specs while it is called, in a thread that the caller awaits.
+            called = isinstance(current_thread(), PluginThread)
+            with nullcontext() if called else self._lock:
+                if seen < len(self._found):
+                    continue
+                if self._waiting is None:
+                    self._waiting = list(installed_plugins())
+                if not self._waiting:
+                    return
+                self._add(self._waiting.pop(0))
+
+    def of(self, kind: type[OfKind]) -> Iterator[OfKind]:
+        """Go through the specs of a kind, built-in ones first."""
+        return (spec for spec in self if isinstance(spec, kind))
+
+    def specs(self) -> dict[str, SpecT]:
+        """List the specs by name: built-in ones, then those of all plugins."""
+        return {spec.name: spec for spec in self}
 
     def get(self, name: str) -> SpecT | None:
         """Find a spec by its name, calling plugins until one has it."""
-        return self._found.get(name) or next((spec for spec in self if spec.name == name), None)
+        if "/" in name:  # a path or a hub id, for which no plugin need be called
+            return None
+        return self._found.get(name) or next((s for s in self if s.name == name), None)
 
     def origin(self, load: object) -> str:
         """Return the name of the plugin that a spec's loader comes from."""
-        same = (n for n, each in self._found.items() if getattr(each, "load", None) == load)
+        same = (name for name in self._origins if getattr(self._found[name], "load", None) == load)
         return self._origins.get(next(same, ""), PROJECT)
 
-    def _alone(self) -> AbstractContextManager[object]:
-        # A plugin may look at the specs while it is called, in a thread that the caller awaits.
-        return nullcontext() if isinstance(current_thread(), PluginThread) else self._lock
-
     def _add(self, plugin: Plugin) -> None:
-        for hook, specs in plugin.specs(self._kinds).items():
+        for hook, specs in plugin.specs(self.kinds).items():
             spec: Any
             for spec in specs:
-                if type(spec) is not self._kinds[hook]:
+                if type(spec) is not self.kinds[hook]:
                     plugin.leave_out(f"{hook} gave a {type(spec).__name__}")
                 elif re.search(r"[+/\s]", spec.name):
                     plugin.leave_out(f"{spec.name!r} is no name: it holds a +, a / or a space")
                 elif spec.name in self._found:
-                    owner = self._origins[spec.name]
+                    owner = self._origins.get(spec.name, PROJECT)
                     plugin.leave_out(f"the name {spec.name!r} belongs to {owner}")
                 else:
                     self._found[spec.name], self._origins[spec.name] = spec, plugin.name
                     plugin.registered.append(spec.name)
         plugin.report()
-
-
-class LateCatalogue(Generic[SpecT]):
-    """A catalogue that is made when it is first needed.
-
-    Args:
-        built_in: specs that come with the package.
-        kinds: the hooks that are called for more, and the type of what each returns.
-    """
-
-    def __init__(self, built_in: Iterable[SpecT], kinds: Mapping[str, type[SpecT]]) -> None:
-        self._built_in, self._kinds = tuple(built_in), kinds
-        self._lock = Lock()  # two threads must not make two, of which each would call some plugins
-        self._made: Catalogue[SpecT] | None = None
-
-    def made(self) -> Catalogue[SpecT]:
-        """Return the catalogue."""
-        with self._lock:
-            if self._made is None:
-                self._made = Catalogue(self._built_in, installed_plugins(), self._kinds)
-            return self._made
-
-    def specs(self) -> dict[str, SpecT]:
-        """List the specs by name: built-in ones, then those of all plugins."""
-        return {spec.name: spec for spec in self.made()}
-
-    def forget(self) -> None:
-        """Call the plugins anew when specs are next needed."""
-        self._made = None

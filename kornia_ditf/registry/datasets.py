@@ -8,13 +8,13 @@ from typing import Any
 
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.registry.lookup import list_specs_of, load_spec
+from kornia_ditf.registry.lookup import CATALOGUE, load_spec
 from kornia_ditf.utils.checks import did_you_mean
 
 
 def list_datasets() -> dict[str, DatasetSpec]:
     """List every installed data set by name; reads none."""
-    return {s.name: s for s in list_specs_of(DatasetSpec)}
+    return {spec.name: spec for spec in CATALOGUE.of(DatasetSpec)}
 
 
 def find_dataset(name: str) -> DatasetSpec:

@@ -1,10 +1,11 @@
-"""Specs of models that are not registered: by their configurations, on disk or in memory."""
+"""Specs of what is not registered: models by their configurations, and fusions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.dense import DescriptorSpec
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError, UnknownBackboneError
+from kornia_ditf.fusion import Fusion, load_fusion
 from kornia_ditf.loading.checkpoint import HUB_OPTIONS, Checkpoint
 from kornia_ditf.loading.memory import LoadedModel, refuse_loading_options
 from kornia_ditf.loading.single_file import default_config, infer_config
-from kornia_ditf.loading.weight_file import WeightFile, as_file
+from kornia_ditf.loading.weight_file import WeightFile, as_file, refuse_config
 from kornia_ditf.registry.catalogue import AnySpec
 from kornia_ditf.registry.options import known_options
 
@@ -36,10 +38,7 @@ def describe_checkpoint(
         CheckpointError: it holds no model of these families, or says neither depth nor width.
         HubError: the hub does not give the configurations.
     """
-    if hub.pop("config", None) is not None:
-        raise InvalidArgumentError(
-            f"config says what belongs to a single file, and {source} is none; leave it out"
-        )
+    refuse_config(source, hub.pop("config", None))
     checkpoint = Checkpoint(source, **hub)
     index = checkpoint.index
     pipeline, vae = str(index.get("_class_name")), index.get("vae")
@@ -172,6 +171,32 @@ def file_options(spec: BackboneSpec, source: str | Path) -> dict[str, Any]:
     if "config" not in known_options(spec.load) or as_file(source) is None:
         return {}
     return {"config": spec.base or spec.repo, "architecture": spec.architecture}
+
+
+def join_specs(name: str, specs: Sequence[BackboneSpec | DescriptorSpec]) -> Fusion:
+    """Describe the fusion of several descriptors, whose names stand in `name` with a + between."""
+    return Fusion(
+        name=name,
+        parts=tuple(name.split("+")),
+        width=sum(spec.width for spec in specs),
+        pixels_per_token=min(spec.pixels_per_token for spec in specs),
+        source="; ".join(f"{spec.name}: {spec.source}" for spec in specs),
+        license="; ".join(dict.fromkeys(spec.license for spec in specs)),
+    )
+
+
+def fusion_spec(fusion: Fusion, create: Callable[..., Any]) -> DescriptorSpec:
+    """Return the spec of a fusion whose parts `create` makes by their names."""
+    return DescriptorSpec(
+        name=fusion.name,
+        load=partial(load_fusion, fusion, create),
+        width=fusion.width,
+        pixels_per_token=fusion.pixels_per_token,
+        source=fusion.source,
+        license=fusion.license,
+        protocol=fusion.protocol,
+        pca=fusion.pca,
+    )
 
 
 def _likeness(spec: BackboneSpec | DescriptorSpec, loaded: LoadedModel) -> tuple[int, ...]:

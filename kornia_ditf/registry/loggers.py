@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, TypeAlias
 
 from kornia_ditf.errors import DiTFError, InvalidArgumentError, MissingExtraError, PluginError
-from kornia_ditf.registry.catalogue import LateCatalogue
+from kornia_ditf.registry.catalogue import Catalogue
 from kornia_ditf.registry.plugins import describe_error
 from kornia_ditf.utils.checks import check_spec, did_you_mean
 
@@ -92,7 +92,7 @@ _SPECS = (
         name="mlflow", load=partial(_load, "mlflow", _log_to_mlflow), source="https://mlflow.org"
     ),
 )
-CATALOGUE = LateCatalogue(_SPECS, {"register_loggers": LoggerSpec})
+CATALOGUE = Catalogue(_SPECS, {"register_loggers": LoggerSpec})
 
 
 def list_loggers() -> dict[str, LoggerSpec]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import torch
 
@@ -31,25 +31,27 @@ from kornia_ditf.errors import (
     PluginError,
     UnknownBackboneError,
 )
-from kornia_ditf.fusion import FUSIONS
+from kornia_ditf.fusion import FUSIONS, Fusion, options_of_parts
 from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.loading.memory import LoadedModel, is_in_memory, take_apart
 from kornia_ditf.loading.source import as_folder, explain, is_hub_id, is_path, near_folder
 from kornia_ditf.loading.weight_file import as_file
+from kornia_ditf.matchers.base import ImageMatcher, MatcherSpec
 from kornia_ditf.matching.joint import PCA, check_pca
 from kornia_ditf.projection.descriptor import ProjectedDescriptor
 from kornia_ditf.projection.stored import Projection
 from kornia_ditf.registry import hookspecs, loggers, treatments, upsamplers
-from kornia_ditf.registry.catalogue import KINDS, AnySpec, LateCatalogue
+from kornia_ditf.registry.catalogue import AnySpec, Catalogue
 from kornia_ditf.registry.families import (
     check_fits,
     describe_checkpoint,
     describe_file,
     describe_loaded,
     file_options,
+    fusion_spec,
+    join_specs,
 )
-from kornia_ditf.registry.fusions import describe_fusion, fusion_spec
-from kornia_ditf.registry.options import known_options, no_such_option, passed_options
+from kornia_ditf.registry.options import check_options, no_such_option, options_of
 from kornia_ditf.registry.plugins import Plugin, describe_error, installed_plugins
 from kornia_ditf.registry.treatments import read_config
 from kornia_ditf.registry.upsamplers import find_upsampler
@@ -61,7 +63,14 @@ from kornia_ditf.utils.provenance import installed_instead
 DEFAULT_BACKBONE = "nano"
 
 Spec: TypeAlias = BackboneSpec | DescriptorSpec
-OfKind = TypeVar("OfKind")
+_DITF_OPTIONS = frozenset(each.name for each in fields(DiTFConfig))
+_MADE: Mapping[type, type] = {
+    BackboneSpec: Backbone,
+    DescriptorSpec: DenseDescriptor,
+    MatcherSpec: ImageMatcher,
+    DatasetSpec: object,
+}
+_OF_ALL = ("source", "tiles", "upsample", "pca", "projection", "preset")
 
 
 def list_backbones() -> dict[str, BackboneSpec]:
@@ -71,7 +80,7 @@ def list_backbones() -> dict[str, BackboneSpec]:
         >>> list_backbones()["flux.1-dev"].block
         28
     """
-    return {s.name: s for s in list_specs_of(BackboneSpec)}
+    return {spec.name: spec for spec in CATALOGUE.of(BackboneSpec)}
 
 
 def find_backbone(name: str | Path, **hub: Any) -> BackboneSpec:
@@ -88,28 +97,26 @@ def find_backbone(name: str | Path, **hub: Any) -> BackboneSpec:
         CheckpointError: it holds no model of a known family.
         HubError: the hub does not give the configurations.
     """
-    found = _find(name)
+    text = str(name)
+    found = CATALOGUE.get(text)
     if isinstance(found, BackboneSpec):
         return found
-    text = str(name)
     if not text.strip():
         raise UnknownBackboneError(
             "the name of a backbone is empty; name one that is installed, a hub id or a folder"
         )
     path = as_file(name)
     if path is not None:
-        return describe_file(path, list_specs_of(BackboneSpec), **hub)
+        return describe_file(path, CATALOGUE.of(BackboneSpec), **hub)
     if as_folder(name) is not None:
-        return describe_checkpoint(name, list_specs_of(BackboneSpec), **hub)
+        return describe_checkpoint(name, CATALOGUE.of(BackboneSpec), **hub)
     if is_path(text):
         raise UnknownBackboneError(explain(text))
     if is_hub_id(text):
-        published = (
-            spec for spec in list_specs_of(BackboneSpec) if spec.repo.lower() == text.lower()
-        )
-        return next(published, None) or describe_checkpoint(
-            name, list_specs_of(BackboneSpec), **hub
-        )
+        for spec in CATALOGUE.of(BackboneSpec):
+            if spec.repo.lower() == text.lower():
+                return spec
+        return describe_checkpoint(name, CATALOGUE.of(BackboneSpec), **hub)
     known = list_descriptors()
     raise UnknownBackboneError(
         f"no backbone is named {text!r} and no such folder exists"
@@ -124,11 +131,8 @@ def list_descriptors() -> dict[str, Spec]:
         >>> list_descriptors()["nano"].width
         160
     """
-    return {
-        spec.name: spec
-        for spec in _CATALOGUE.made()
-        if isinstance(spec, BackboneSpec | DescriptorSpec)
-    }
+    found = (s for s in CATALOGUE if isinstance(s, BackboneSpec | DescriptorSpec))
+    return {spec.name: spec for spec in found}
 
 
 def find_descriptor(name: str | Path, **hub: Any) -> Spec:
@@ -144,13 +148,13 @@ def find_descriptor(name: str | Path, **hub: Any) -> Spec:
         CheckpointError: a folder holds no model of a known family.
         HubError: the hub does not give the configurations.
     """
-    found = _find(name)
+    text = str(name)
+    found = CATALOGUE.get(text)
     if isinstance(found, DescriptorSpec):
         return found
-    parts = str(name).split("+")
-    if len(parts) > 1 and as_folder(name) is None:
-        specs = [find_descriptor(part, **hub) for part in parts]
-        return describe_fusion(str(name), tuple(parts), specs, _create_part)
+    if "+" in text and as_folder(name) is None:
+        specs = [find_descriptor(part, **hub) for part in text.split("+")]
+        return fusion_spec(join_specs(text, specs), _create_part)
     return find_backbone(name, **hub)
 
 
@@ -208,7 +212,7 @@ def create_descriptor(
                 "give a model in memory alone, or a preset's name with source=the model"
             )
         name, source = "", take_apart(name)
-        spec: Spec = describe_loaded(source, _CATALOGUE.made())
+        spec: Spec = describe_loaded(source, CATALOGUE)
     else:
         spec = find_descriptor(name, **hub_options(options))
     place = None if source is None else _check_source(source)
@@ -220,7 +224,7 @@ def create_descriptor(
         places = () if not isinstance(place, LoadedModel) else (place,)
         if isinstance(place, str | Path):
             options["source"] = place
-        descriptor = _check_made(spec, load_spec(spec, places, options), DenseDescriptor)
+        descriptor = load_spec(spec, places, options)
     if pca is not None:
         descriptor.pca = check_pca(pca)
     if tiles != 1:
@@ -240,7 +244,7 @@ def create_ditf(
     """
     if is_in_memory(name):
         source = take_apart(name)
-        return _create_ditf(describe_loaded(source, list_specs_of(BackboneSpec)), source, options)
+        return _create_ditf(describe_loaded(source, CATALOGUE.of(BackboneSpec)), source, options)
     spec = find_backbone(name, **hub_options(options))
     return _create_ditf(spec, None if source is None else _check_source(source), options)
 
@@ -249,9 +253,8 @@ def _create_ditf(
     spec: BackboneSpec, source: str | Path | LoadedModel | None, options: Mapping[str, Any]
 ) -> DiTF:
     spec = with_preset(spec, source, options.get("preset"), **hub_options(options))
-    names = {each.name for each in fields(DiTFConfig)}
-    changes = {key: value for key, value in options.items() if key in names}
-    loading = {k: value for k, value in options.items() if k not in {*names, "preset"}}
+    changes = {name: options[name] for name in options if name in _DITF_OPTIONS}
+    loading = {n: options[n] for n in options if n not in _DITF_OPTIONS and n != "preset"}
     config = read_config(spec, changes)
     last = max(config.all_blocks)
     if last >= spec.blocks:
@@ -262,8 +265,7 @@ def _create_ditf(
     if not isinstance(place, LoadedModel):
         loading["block"] = last
         loading = {**file_options(spec, place), **loading}
-    backbone = load_spec(spec, (place,), loading)
-    ditf = DiTF(_check_made(spec, backbone, Backbone), config)
+    ditf = DiTF(load_spec(spec, (place,), loading), config)
     ditf.preset = spec.source
     if "massive_channels" not in changes:
         ditf.channels_from = "preset"
@@ -283,65 +285,42 @@ def _check_source(source: Any) -> str | Path | LoadedModel:
 
 
 def _create_part(name: str, plugin: str | None, **options: Any) -> DenseDescriptor:
-    if plugin is not None and _find(name) is None:
+    if plugin is not None and CATALOGUE.get(name) is None:
         raise MissingExtraError(f"{name} comes with a plugin: pip install {plugin}")
     return create_descriptor(name, **options)
 
 
 def load_spec(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
-    """Call a spec's loader, and name its plugin where that fails."""
+    """Call a spec's loader, and name its plugin where that fails or gives something else."""
     load = spec.load
     if places and isinstance(places[0], LoadedModel):
         load = check_fits(spec, places[0], options)
     if options.get("dtype") is not None:
         options = {**options, "dtype": read_dtype(options["dtype"])}
-    taken = set() if isinstance(spec, DatasetSpec) else set(known_options(load))
-    if isinstance(spec, BackboneSpec):
-        taken |= {each.name for each in fields(DiTFConfig)}
-        installed = installed_instead(spec.needs)
-        if installed is not None:
-            raise MissingExtraError(
-                f"{spec.name} needs {spec.needs}, and {installed} is installed; pip install -U "
-                f"'{spec.needs}'"
-            )
-    passed = passed_options(spec)
-    if passed is not None:
-        taken |= passed[0]
-    origin = _CATALOGUE.made().origin(spec.load)
+    installed = installed_instead(spec.needs) if isinstance(spec, BackboneSpec) else None
+    if isinstance(spec, BackboneSpec) and installed is not None:
+        raise MissingExtraError(
+            f"{spec.name} needs {spec.needs}, and {installed} is installed; pip install -U "
+            f"'{spec.needs}'"
+        )
+    origin = CATALOGUE.origin(spec.load)
     built_in = origin == hookspecs.PROJECT
     try:
         with nullcontext() if built_in else redirect_stdout(sys.stderr):
-            return load(*places, **options)
+            made = load(*places, **options)
     except (DiTFError, KeyboardInterrupt, MemoryError, torch.OutOfMemoryError):
         raise
     except BaseException as error:  # a plugin's SystemExit too
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if isinstance(error, TypeError) and unknown is not None and unknown[1] in options:
-            raise no_such_option(spec.name, unknown[1], taken) from error
+            of_ditf = _DITF_OPTIONS if isinstance(spec, BackboneSpec) else set()
+            raise no_such_option(spec.name, unknown[1], options_of(spec) | of_ditf) from error
         if built_in:
             raise
         raise PluginError(
             f"cannot load {spec.name!r}: its plugin {origin!r} failed with {describe_error(error)}"
         ) from error
-
-
-def _find(name: str | Path) -> AnySpec | None:
-    # A path or a hub id is no name, so that no plugin need be asked for it.
-    return None if "/" in str(name) else _CATALOGUE.made().get(str(name))
-
-
-def list_specs_of(kind: type[OfKind]) -> Iterator[OfKind]:
-    """Go through the specs of a kind, built-in ones first; a plugin is asked in its turn."""
-    return (spec for spec in _CATALOGUE.made() if isinstance(spec, kind))
-
-
-def find_spec_of(name: str, kind: type[OfKind]) -> OfKind | None:
-    """Find a spec of a kind by its name; None if the name is another kind's or nobody's."""
-    found = _find(name)
-    return found if isinstance(found, kind) else None
-
-
-def _check_made(spec: Spec, made: Any, kind: type) -> Any:
+    kind = _MADE[type(spec)]
     if not isinstance(made, kind):
         raise InvalidArgumentError(
             f"load of {spec.name!r} gave a {type(made).__name__}, not a {kind.__name__}; the "
@@ -350,16 +329,56 @@ def _check_made(spec: Spec, made: Any, kind: type) -> Any:
     return made
 
 
-_CATALOGUE: LateCatalogue[AnySpec] = LateCatalogue(
+def check_descriptor(
+    owner: str, name: str, options: Mapping[str, Any], of_all: Collection[str] = _OF_ALL
+) -> None:
+    """Check the options of `create_descriptor`, for each part of a fusion, and load nothing.
+
+    Args:
+        owner: what an error calls the descriptor.
+        name: of it. A part of a fusion whose plugin is not installed is not checked.
+        options: that it would be made with.
+        of_all: names of options that every descriptor has, which are not checked.
+
+    Raises:
+        InvalidArgumentError: there is no such option or part, or a value is out of range.
+    """
+    spec = find_descriptor(name, **hub_options(options))
+    own = {key: value for key, value in options.items() if key not in of_all}
+    fusion = next(iter(getattr(spec.load, "args", ())), None)
+    if isinstance(fusion, Fusion):
+        shared = {key: own[key] for key in own if key not in ("weights", "grid", "options")}
+        for part, chosen in options_of_parts(fusion, own.get("options", {}), shared):
+            try:
+                check_descriptor(f"{owner}, {part}", part, chosen)
+            except UnknownBackboneError:
+                continue
+        return
+    if isinstance(spec, BackboneSpec):
+        read_config(spec, {key: own.pop(key) for key in _DITF_OPTIONS & own.keys()})
+    check_options(owner, spec, own)
+
+
+CATALOGUE: Catalogue[AnySpec] = Catalogue(
     (
         *backbones.SPECS,
         *(fusion_spec(fusion, _create_part) for fusion in FUSIONS),
         *datasets.SPECS,
         *matchers.SPECS,
     ),
-    KINDS,
+    {
+        "register_backbones": BackboneSpec,
+        "register_descriptors": DescriptorSpec,
+        "register_datasets": DatasetSpec,
+        "register_matchers": MatcherSpec,
+    },
 )
-_CATALOGUES = (_CATALOGUE, treatments.CATALOGUE, upsamplers.CATALOGUE, loggers.CATALOGUE)
+CATALOGUES: tuple[Catalogue[Any], ...] = (
+    CATALOGUE,
+    treatments.CATALOGUE,
+    upsamplers.CATALOGUE,
+    loggers.CATALOGUE,
+)
 
 
 def ask_plugins() -> tuple[Plugin, ...]:
@@ -368,7 +387,7 @@ def ask_plugins() -> tuple[Plugin, ...]:
     Example:
         >>> broken = [plugin.name for plugin in ask_plugins() if plugin.state == "left out"]
     """
-    for each in _CATALOGUES:
+    for each in CATALOGUES:
         each.specs()
     return installed_plugins()
 
@@ -376,5 +395,5 @@ def ask_plugins() -> tuple[Plugin, ...]:
 def forget_plugins() -> None:
     """Find and call the plugins anew when they are next needed, as after an installation."""
     installed_plugins.cache_clear()
-    for each in _CATALOGUES:
+    for each in CATALOGUES:
         each.forget()

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-from kornia_ditf.errors import InvalidArgumentError, MissingExtraError, UnknownBackboneError
+from kornia_ditf.errors import MissingExtraError, UnknownBackboneError
 from kornia_ditf.loading.checkpoint import hub_options
-from kornia_ditf.matchers.base import ImageMatcher, MatcherSpec, set_options
+from kornia_ditf.matchers.base import (
+    ImageMatcher,
+    MatcherSpec,
+    check_shared,
+    set_options,
+)
 from kornia_ditf.matchers.described import DescriptorMatcher
 from kornia_ditf.matchers.vismatch import PREFIX, list_vismatch, vismatch_spec
 from kornia_ditf.registry.lookup import (
+    CATALOGUE,
+    check_descriptor,
     create_descriptor,
     find_descriptor,
-    find_spec_of,
-    list_specs_of,
     load_spec,
 )
-from kornia_ditf.registry.options import known_options
+from kornia_ditf.registry.options import check_options, known_options
 from kornia_ditf.registry.plugins import describe_error
+from kornia_ditf.utils.checks import did_you_mean
 
 _OF_ALL = ("verification", "threshold")
-OF_DESCRIPTORS = ("detector", "max_keypoints", "ratio", "refined", "prompt")
+_OF_DESCRIPTORS = ("detector", "max_keypoints", "ratio", "refined", "prompt")
 
 
 def list_matchers() -> dict[str, MatcherSpec]:
@@ -33,8 +38,7 @@ def list_matchers() -> dict[str, MatcherSpec]:
         >>> list_matchers()["sift"].source
         'Lowe, IJCV 2004'
     """
-    found = {spec.name: spec for spec in list_specs_of(MatcherSpec)}
-    return found | {spec.name: spec for spec in list_vismatch()}
+    return {spec.name: spec for spec in (*CATALOGUE.of(MatcherSpec), *list_vismatch())}
 
 
 def find_matcher(name: str) -> MatcherSpec:
@@ -48,22 +52,20 @@ def find_matcher(name: str) -> MatcherSpec:
     """
     if name.startswith(PREFIX):
         return vismatch_spec(name.removeprefix(PREFIX))
-    found = find_spec_of(name, MatcherSpec)
-    if found is not None:
+    found = CATALOGUE.get(name)
+    if isinstance(found, MatcherSpec):
         return found
     try:
         spec = find_descriptor(name)
     except UnknownBackboneError as error:
         known = list_matchers()
-        near = get_close_matches(name.lower(), known, n=1, cutoff=0.6)
-        advice = f"; did you mean {near[0]!r}?" if near else ""
         raise UnknownBackboneError(
-            f"no matcher is named {name!r}{advice} (installed: {', '.join(known)}, and any "
-            "descriptor of `kornia-ditf backbones`)"
+            f"no matcher is named {name!r}{did_you_mean(name, known)} (installed: "
+            f"{', '.join(known)}, and any descriptor of `kornia-ditf backbones`)"
         ) from error
     return MatcherSpec(
         name=spec.name,
-        load=partial(load_descriptor_matcher, name),
+        load=partial(_load_descriptor_matcher, name),
         source=spec.source,
         license=spec.license,
     )
@@ -94,7 +96,13 @@ def load_matcher(name: str, **options: Any) -> ImageMatcher:
         >>> bool(torch.equal(matches.points_a, matches.points_b))
         True
     """
-    return load_matcher_spec(find_matcher(name), options)
+    spec = find_matcher(name)
+    reason = missing_for(spec)
+    if reason:
+        raise MissingExtraError(f"{spec.name} cannot be loaded: {reason}")
+    shared, own = _split_options(spec, options)
+    matcher: ImageMatcher = load_spec(spec, (), own)
+    return set_options(matcher, shared)
 
 
 def missing_for(spec: MatcherSpec) -> str:
@@ -105,32 +113,40 @@ def missing_for(spec: MatcherSpec) -> str:
         return f"asked what it lacks, it failed with {describe_error(error)}"
 
 
-def load_matcher_spec(spec: MatcherSpec, options: dict[str, Any]) -> ImageMatcher:
-    """Load a matcher by its spec; options and errors as for `load_matcher`."""
-    reason = missing_for(spec)
-    if reason:
-        raise MissingExtraError(f"{spec.name} cannot be loaded: {reason}")
-    shared, own = split_options(spec, options)
-    matcher = load_spec(spec, (), own)
-    if not isinstance(matcher, ImageMatcher):
-        raise InvalidArgumentError(
-            f"load of {spec.name!r} gave a {type(matcher).__name__}, not an ImageMatcher; the "
-            "plugin that registers it is at fault"
-        )
-    return set_options(matcher, shared)
+def check_matcher(owner: str, name: str, options: Mapping[str, Any]) -> None:
+    """Check the options of `load_matcher`, and load nothing.
+
+    Args:
+        owner: what an error calls the matcher.
+        name: as there.
+        options: likewise.
+
+    Raises:
+        UnknownBackboneError: there is no such matcher.
+        InvalidArgumentError: there is no such option, or a value is out of range.
+    """
+    spec = find_matcher(name)
+    shared, own = _split_options(spec, options)
+    check_shared(shared)
+    described = _descriptor_of(spec)
+    if described is None:
+        check_options(owner, spec, own)
+    else:
+        own = {key: value for key, value in own.items() if key not in _OF_DESCRIPTORS}
+        check_descriptor(owner, described, own)
 
 
-def descriptor_of(spec: MatcherSpec) -> str | None:
+def _descriptor_of(spec: MatcherSpec) -> str | None:
     """Return the name of the dense descriptor that a matcher is made of, if it is."""
     load: Any = spec.load
-    return load.args[0] if getattr(load, "func", None) is load_descriptor_matcher else None
+    return load.args[0] if getattr(load, "func", None) is _load_descriptor_matcher else None
 
 
-def split_options(
+def _split_options(
     spec: MatcherSpec, options: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the options that every matcher has, and those that are for its loader."""
-    names = _OF_ALL if descriptor_of(spec) else (*_OF_ALL, "long_side")
+    names = _OF_ALL if _descriptor_of(spec) else (*_OF_ALL, "long_side")
     shared = {name: value for name, value in options.items() if name in names}
     return shared, {name: value for name, value in options.items() if name not in names}
 
@@ -138,12 +154,12 @@ def split_options(
 def takes_device(name: str) -> bool:
     """Whether a matcher has the option `device`."""
     spec = find_matcher(name)
-    return descriptor_of(spec) is not None or "device" in set(known_options(spec.load))
+    return _descriptor_of(spec) is not None or "device" in known_options(spec.load)
 
 
-def load_descriptor_matcher(name: str, **options: Any) -> DescriptorMatcher:
+def _load_descriptor_matcher(name: str, **options: Any) -> DescriptorMatcher:
     """Make a matcher of a dense descriptor; `hub_options` and others as `create_descriptor`."""
     spec = find_descriptor(name, **hub_options(options))
-    taken = [each for each in OF_DESCRIPTORS if each in options]
+    taken = [each for each in _OF_DESCRIPTORS if each in options]
     own = {each: options.pop(each) for each in taken}
     return DescriptorMatcher(create_descriptor(spec.name, **options), **own)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
-from types import FunctionType, MethodType
 from typing import Any
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
@@ -27,34 +26,32 @@ _OTHER_NAMES = {
 
 def no_such_option(owner: str, name: str, known: Collection[str]) -> InvalidArgumentError:
     """Return the error for an option that a loader does not have, with the likely one."""
-    advice = _OTHER_NAMES.get(name) or did_you_mean(name, known)
-    listed = f" (options: {', '.join(sorted(known))})" if known else ""
+    own = sorted(set(known) - {"source"})  # which has a place of its own
+    advice = _OTHER_NAMES.get(name) or did_you_mean(name, own)
+    listed = f" (options: {', '.join(own)})" if own else ""
     return InvalidArgumentError(f"{owner} has no option {name!r}{advice}{listed}")
 
 
-def known_options(load: Callable[..., Any]) -> Iterator[str]:
-    """Go through the names of the options that a loader, and the class it belongs to, declare."""
-    load = getattr(load, "func", load)  # of a partial
-    owner = getattr(load, "__self__", load)
-    classes = owner.__mro__ if isinstance(owner, type) else ()
-    for function in (load, *(vars(each).get("__init__") for each in classes)):
-        if isinstance(function, FunctionType | MethodType):
-            for parameter in inspect.signature(function).parameters.values():
-                if parameter.kind is parameter.KEYWORD_ONLY:
-                    yield parameter.name
-    if classes and owner is not load:
-        yield from HUB_OPTIONS
+def known_options(load: Callable[..., Any]) -> set[str]:
+    """Return the names of the options that a loader, and the class it belongs to, declare."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    known = {each.name for each in _parameters(load) if each.kind in named}
+    owner = getattr(getattr(load, "func", load), "__self__", None)  # func of a partial
+    if isinstance(owner, type):
+        constructors = [vars(each).get("__init__") for each in owner.__mro__]
+        every = [each for function in constructors for each in _parameters(function)]
+        known |= {each.name for each in every if each.kind is each.KEYWORD_ONLY}
+        known |= set(HUB_OPTIONS)
+    return known
 
 
-def passed_options(spec: Any) -> tuple[set[str], type] | None:
-    """Return the names of the options that a spec's loader passes on, and their dataclass.
-
-    None where its own signature says all.
-    """
-    if getattr(spec, "options", None) is None:
-        return None
-    load, config = spec.options()
-    return {*known_options(load), *HUB_OPTIONS, *(each.name for each in fields(config))}, config
+def options_of(spec: Any) -> set[str]:
+    """Return the names of the options that a spec's loader declares or is said to pass on."""
+    known = known_options(spec.load)
+    if getattr(spec, "options", None) is not None:
+        load, config = spec.options()
+        known |= {*known_options(load), *HUB_OPTIONS, *(each.name for each in fields(config))}
+    return known
 
 
 def check_options(owner: str, spec: Any, options: Mapping[str, Any]) -> None:
@@ -68,35 +65,27 @@ def check_options(owner: str, spec: Any, options: Mapping[str, Any]) -> None:
     Raises:
         InvalidArgumentError: there is no such option, or a value is out of range.
     """
-    passed = passed_options(spec)
-    if passed is not None:
-        known, config = passed
-        own = {each.name for each in fields(config)}
-        for name in options:
-            if name not in known:
-                raise no_such_option(owner, name, known)
-        config(**{name: value for name, value in options.items() if name in own})
-        return
-    load = getattr(spec.load, "func", spec.load)  # of a partial
-    function = getattr(load, "__init__" if isinstance(load, type) else "__func__", load)
-    if not isinstance(function, FunctionType):
-        return
-    known = _named(function)
-    if spec.load is not load:
-        known -= set(list(inspect.signature(load).parameters)[: len(spec.load.args)])
-    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()):
-        if function is not DiffusersBackbone.from_pretrained.__func__:  # type: ignore[attr-defined]
-            return
-        # It passes options on to the hub and to the constructors of the class.
-        for each in getattr(load, "__self__", DiffusersBackbone).__mro__:
-            known |= _named(vars(each).get("__init__")) | set(HUB_OPTIONS)
+    passed = getattr(spec, "options", None)
+    known = options_of(spec)
     for name in options:
-        if name not in known:
-            raise no_such_option(owner, name, known - {"self", "cls", "source"})
+        if name not in known and (passed is not None or not _takes_others(spec.load)):
+            raise no_such_option(owner, name, known)
+    if passed is not None:
+        config = passed()[1]
+        own = {each.name for each in fields(config)}
+        config(**{name: value for name, value in options.items() if name in own})
 
 
-def _named(function: object) -> set[str]:
-    if not isinstance(function, FunctionType):
-        return set()
-    parameters = inspect.signature(function).parameters.values()
-    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+def _takes_others(load: Callable[..., Any]) -> bool:
+    parameters = _parameters(load)
+    function = getattr(getattr(load, "func", load), "__func__", load)
+    if function is DiffusersBackbone.from_pretrained.__func__:  # type: ignore[attr-defined]
+        return False  # it passes them on to the hub and to the constructors of the class
+    return not parameters or any(each.kind is each.VAR_KEYWORD for each in parameters)
+
+
+def _parameters(function: Any) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # it is no function, or one that is written in C
+        return []

@@ -1,8 +1,8 @@
 """Finding the installed plugins and calling their hooks.
 
-A plugin is an entry point in the group `kornia_ditf`. All register with one pluggy manager, but the
-hooks of each are called apart from the others', in a thread with a time limit, so that a plugin
-that raises, exits or hangs is left out alone. This module and the entry modules load no torch.
+A plugin is an entry point in the group `kornia_ditf`. Each has a pluggy manager of its own, whose
+hooks are called in a thread with a time limit, so that a plugin that raises, exits or hangs is left
+out alone. This module and the entry modules load no torch.
 """
 
 from __future__ import annotations
@@ -29,10 +29,6 @@ from kornia_ditf.registry import hookspecs
 
 SELECTION = "KORNIA_DITF_PLUGINS"
 SECONDS = "KORNIA_DITF_PLUGIN_SECONDS"
-HOOKS = (
-    *("register_backbones", "register_descriptors", "register_datasets", "register_matchers"),
-    *("register_treatments", "register_upsamplers", "register_loggers", "register_commands"),
-)
 
 _DEFAULT_SECONDS = 10.0
 _MOST_SPECS = 10_000  # a hook that gives more never ends
@@ -45,13 +41,10 @@ class Plugin:
 
     Args:
         entry: its entry point.
-        manager: the pluggy manager that it registers with.
         wanted: whether the environment lets it load.
     """
 
-    def __init__(
-        self, entry: EntryPoint, manager: pluggy.PluginManager, *, wanted: bool = True
-    ) -> None:
+    def __init__(self, entry: EntryPoint, *, wanted: bool = True) -> None:
         self.name = entry.name
         distribution = getattr(entry, "dist", None)
         self.distribution = distribution.name if distribution is not None else None
@@ -61,8 +54,9 @@ class Plugin:
         self.registered: list[str] = []
         self.api: object = None
         self.seconds = 0.0
-        self._entry, self._manager, self._wanted = entry, manager, wanted
-        self._called = False
+        self._entry, self._wanted, self._called = entry, wanted, False
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
         self._reported = len(self.reasons)
 
     @property
@@ -88,7 +82,7 @@ class Plugin:
 
     def add_commands(self, cli: Any) -> None:
         """Let the plugin add commands to a Typer application; loads none of its specs."""
-        self._call(lambda: [hook(cli=cli) for hook in self._functions("register_commands")])
+        self._call(lambda: self._manager.hook.register_commands(cli=cli))
 
     def leave_out(self, reason: str) -> None:
         """Note why a part of what the plugin registers, or all of it, is left out."""
@@ -129,33 +123,24 @@ class Plugin:
                 f"it is written for version {self.api!r} of the hooks, and this kornia_ditf has "
                 f"version {hookspecs.API}"
             )
-        try:
-            self._manager.register(plugin, name=self.name)
-            self._manager.check_pending()
-        except Exception:
-            if self._manager.has_plugin(self.name):
-                self._manager.unregister(name=self.name)
-            raise
-        hooks = tuple(hook for hook in HOOKS if self._functions(hook))
+        self._manager.register(plugin)
+        self._manager.check_pending()
+        found = {each.name for each in self._manager.get_hookcallers(plugin) or ()}
+        hooks = tuple(name for name in vars(hookspecs) if name in found)
         if not hooks:
             raise _Refused(
                 "it implements no hook; decorate its functions with kornia_ditf.hookimpl"
             )
         return hooks
 
-    def _functions(self, hook: str) -> list[Callable[..., Any]]:
-        # Not manager.hook: one plugin that fails there keeps all others from being called.
-        implementations = getattr(self._manager.hook, hook).get_hookimpls()
-        return [each.function for each in implementations if each.plugin_name == self.name]
-
     def _specs_of(self, hook: str) -> list[object]:
-        specs: list[object] = []
-        for function in self._functions(hook):
-            answer = function()
-            if answer is None:
-                raise _Refused(f"{hook} gave None, not a list of specs")
-            specs += islice(answer, _MOST_SPECS)
-        if len(specs) >= _MOST_SPECS:
+        if hook not in self.hooks:
+            return []
+        answers = getattr(self._manager.hook, hook)()  # of pluggy, which drops None
+        if not answers:
+            raise _Refused(f"{hook} gave None, not a list of specs")
+        specs = list(islice(answers[0], _MOST_SPECS))
+        if len(specs) == _MOST_SPECS:
             raise _Refused(f"{hook} gives specs without end")
         return specs
 
@@ -200,15 +185,13 @@ def installed_plugins() -> tuple[Plugin, ...]:
     The environment variable KORNIA_DITF_PLUGINS limits which may load: names of plugins or of
     their distributions with commas between them; empty for none.
     """
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
     selected = os.environ.get(SELECTION)
     names = {_plain(name) for name in (selected or "").split(",")} - {""}
     plugins, unknown = [], set(names)
     for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
         distribution = getattr(entry, "dist", None)
         own = {_plain(entry.name), _plain(distribution.name if distribution else entry.name)}
-        plugins.append(Plugin(entry, manager, wanted=selected is None or bool(own & names)))
+        plugins.append(Plugin(entry, wanted=selected is None or bool(own & names)))
         unknown -= own
     if unknown:
         warnings.warn(

@@ -8,10 +8,10 @@ from typing import Any
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.config import DiTFConfig
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.registry.catalogue import LateCatalogue
+from kornia_ditf.registry.catalogue import Catalogue
 from kornia_ditf.treatments import STEPS, Treatment, TreatmentSpec, parse_treatment
 
-CATALOGUE = LateCatalogue(STEPS, {"register_treatments": TreatmentSpec})
+CATALOGUE = Catalogue(STEPS, {"register_treatments": TreatmentSpec})
 
 
 def list_treatments() -> dict[str, TreatmentSpec]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from kornia_ditf.registry.catalogue import LateCatalogue
+from kornia_ditf.registry.catalogue import Catalogue
 from kornia_ditf.upsamplers import UPSAMPLERS, Upsampler, UpsamplerSpec, parse_upsampler
 
 NONE = "none"
 
-CATALOGUE = LateCatalogue(UPSAMPLERS, {"register_upsamplers": UpsamplerSpec})
+CATALOGUE = Catalogue(UPSAMPLERS, {"register_upsamplers": UpsamplerSpec})
 
 
 def list_upsamplers() -> dict[str, UpsamplerSpec]:

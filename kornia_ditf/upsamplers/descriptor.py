@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from torch import Tensor
 
-from kornia_ditf.dense import DenseDescriptor
-from kornia_ditf.preprocess import ImageLike, as_image
+from kornia_ditf.dense import DenseDescriptor, DerivedDescriptor
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.types.prepared import PreparedImage
 from kornia_ditf.upsamplers.upsampler import Upsampler
 
 
-class UpsampledDescriptor(DenseDescriptor):
+class UpsampledDescriptor(DerivedDescriptor):
     """Describe images, and upsample their maps to a finer grid.
 
     Args:
@@ -26,15 +25,11 @@ class UpsampledDescriptor(DenseDescriptor):
     """
 
     def __init__(self, base: DenseDescriptor, upsampler: Upsampler) -> None:
-        super().__init__()
-        self.base, self.upsampler, self.pca = base, upsampler, base.pca
+        super().__init__(base)
+        self.upsampler = upsampler
 
     def extra_repr(self) -> str:
         return f"{self.upsampler}, base={self.base!r}"
-
-    @property
-    def width(self) -> int:
-        return self.base.width
 
     @property
     def token_norm(self) -> float | None:
@@ -44,48 +39,14 @@ class UpsampledDescriptor(DenseDescriptor):
     def identity(self) -> str | None:
         return upsampled_identity(self.base.identity, self.upsampler)
 
-    @property
-    def long_side(self) -> int | None:
-        return self.base.long_side
+    def of(self, base: DenseDescriptor) -> UpsampledDescriptor:
+        return UpsampledDescriptor(base, self.upsampler)
 
-    def with_long_side(self, long_side: int) -> UpsampledDescriptor:
-        return UpsampledDescriptor(self.base.with_long_side(long_side), self.upsampler)
-
-    def forward(
-        self, image: ImageLike, prompts: str | Sequence[str] | None = None
-    ) -> DescriptorMap:
-        """Describe an image, or a batch of equally large ones, on the finer grid.
-
-        Arguments, result and errors as `DenseDescriptor.forward`; besides, InvalidArgumentError if
-        the map would exceed the upsampler's limit.
-        """
-        pixels = as_image(image)
-        return self._upsample(self.base(pixels, prompts), pixels)
-
-    def describe_together(
-        self, images: Sequence[ImageLike], prompts: str | Sequence[str] | None = None
-    ) -> list[DescriptorMap]:
-        pixels = [as_image(image) for image in images]
-        maps = self.base.describe_together(pixels, prompts)
-        return [self._upsample(one, image) for one, image in zip(maps, pixels, strict=True)]
-
-    def prepare(self, image: ImageLike) -> PreparedImage:
-        return self.base.prepare(image)
-
-    def describe_prepared(
-        self, images: Sequence[PreparedImage], prompts: Sequence[str | None]
-    ) -> list[DescriptorMap]:
-        maps = self.base.describe_prepared(images, prompts)
-        return [self._upsample(one, image.pixels) for one, image in zip(maps, images, strict=True)]
+    def derive(self, described: DescriptorMap, pixels: Tensor) -> DescriptorMap:
+        return self.upsampler(described, pixels, token_norm=self.token_norm)
 
     def batch_of(self, image: PreparedImage, batch: int | None = None) -> int:
         return batch or 1  # the maps of a batch are held at once
-
-    def images_ahead(self, batch: int | None = None) -> int:
-        return self.base.images_ahead(batch)
-
-    def _upsample(self, described: DescriptorMap, image: ImageLike) -> DescriptorMap:
-        return self.upsampler(described, image, token_norm=self.token_norm)
 
 
 def upsampled_identity(identity: str | None, upsampler: Upsampler) -> str | None:

@@ -67,6 +67,11 @@ def is_aligned(value: Tensor) -> bool:
     return not mapped or value.data_ptr() % _ALIGNMENT == 0
 
 
+def align(value: Tensor) -> Tensor:
+    """Return a tensor, or its copy where its own memory is not aligned (see `is_aligned`)."""
+    return value if is_aligned(value) else value.clone()
+
+
 @contextmanager
 def aligned(model: nn.Module) -> Iterator[None]:
     """Run each layer of a model with aligned copies of its weights, one layer's at a time.

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def encoder(
         **changes,
     }
     return CachedPromptEncoder(
-        Checkpoint(source), backbone.pipeline_class, backbone.encode_prompts, **options
+        Checkpoint(source), backbone.pipeline_class, backbone.encode_prompt, **options
     )
 
 
@@ -73,7 +73,7 @@ def test_embeddings_are_those_of_the_familys_own_pipeline(
     prompts = ["a cat", "", "a dog and a longer tale"]
     found = encoder(tiny_checkpoint(family), tmp_path / "new", family)(prompts)
     for row, prompt in enumerate(prompts):
-        expected: Mapping[str, Tensor] = backbone.encode_prompts(whole, [prompt])
+        expected: Mapping[str, Tensor] = backbone.encode_prompt(whole, prompt)
         assert expected.keys() == found.tensors.keys()
         for name, value in expected.items():
             assert torch.equal(found[name][row : row + 1], value), (prompt, name)
@@ -94,20 +94,20 @@ def test_a_second_run_needs_no_text_encoder(folder: Path, tmp_path: Path) -> Non
 
 
 def test_each_prompt_is_embedded_once_and_alone(folder: Path, tmp_path: Path) -> None:
-    asked: list[list[str]] = []
+    asked: list[str] = []
 
-    def encode(pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+    def encode(pipeline: Any, prompt: str) -> dict[str, Tensor]:
         assert pipeline.transformer is None and pipeline.vae is None
-        asked.append(list(prompts))
-        return {"embedding": torch.full((1, 2), float(len(prompts[0])))}
+        asked.append(prompt)
+        return {"embedding": torch.full((1, 2), float(len(prompt)))}
 
     cached = encoder(folder, tmp_path / "cache")
     cached.encode = encode
     cached.prepare(["aa", "b", "aa"])
-    assert asked == [["aa"], ["b"]]
+    assert asked == ["aa", "b"]
     assert cached(["b", "aa", "ccc"])["embedding"][:, 0].tolist() == [1, 2, 3]
     cached.prepare(["aa", "ccc"])
-    assert asked == [["aa"], ["b"], ["ccc"]]
+    assert asked == ["aa", "b", "ccc"]
 
 
 def test_other_weights_pipelines_and_dtypes_have_embeddings_of_their_own(

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.config import DiTFConfig
-from kornia_ditf.dense import join_maps, mean_maps
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.massive import ChannelRecorder, ChannelStatistics
 from kornia_ditf.types import DescriptorMap
+from kornia_ditf.types.joining import join_maps, mean_maps
 from kornia_ditf.types.prepared import PreparedImage
 
 Cell = tuple[int, float]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def load_dift(
         prompt_encoder=CachedPromptEncoder(
             checkpoint,
             pipeline,
-            _encode_prompts,
+            _encode_prompt,
             dtype=dtype,
             device=place,
             modules=lambda *_: _PIPELINES[pipeline],
@@ -108,7 +108,7 @@ def use_loaded(loaded: LoadedModel, **options: Any) -> DIFT:
     """
     encoder = options.pop("prompt_encoder", loaded.pipeline)
     if hasattr(encoder, "encode_prompt"):
-        encoder = LoadedPromptEncoder(encoder, _encode_prompts)
+        encoder = LoadedPromptEncoder(encoder, _encode_prompt)
     config = DIFTConfig(**options)
     if loaded.vae is None or encoder is None:
         raise InvalidArgumentError(
@@ -120,9 +120,9 @@ def use_loaded(loaded: LoadedModel, **options: Any) -> DIFT:
     return DIFT(loaded.model, loaded.vae, prompt_encoder=encoder, schedule=schedule, config=config)
 
 
-def _encode_prompts(pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+def _encode_prompt(pipeline: Any, prompt: str) -> dict[str, Tensor]:
     encoded = pipeline.encode_prompt(
-        list(prompts),
+        [prompt],
         device=pipeline._execution_device,
         num_images_per_prompt=1,
         do_classifier_free_guidance=False,

@@ -1,66 +1,23 @@
-"""Every backbone of this package, family by family."""
+"""Every published model of these families; `models.csv` has a row for each.
+
+An empty cell is the family's own, or the default of `DiffusersBackbone.spec`.
+"""
 
 from __future__ import annotations
 
-from kornia_ditf.backbones.spec import BackboneSpec
-from kornia_ditf_zoo import (
-    auraflow,
-    chroma,
-    cogvideox,
-    cogview,
-    ernie,
-    fibo,
-    flux2,
-    flux3,
-    fluxlike,
-    glmimage,
-    hidream,
-    hunyuandit,
-    hunyuanimage,
-    hunyuanvideo,
-    ideogram,
-    joyimage,
-    kandinsky,
-    krea2,
-    ltx,
-    lumina,
-    mochi,
-    nucleus,
-    omnigen,
-    prx,
-    qwenimage,
-    sana,
-    wan,
-    zimage,
-)
+import csv
+from importlib.resources import files
+from pkgutil import resolve_name
 
-SPECS: tuple[BackboneSpec, ...] = (
-    *auraflow.SPECS,
-    *hunyuandit.SPECS,
-    *hunyuanimage.SPECS,
-    *lumina.SPECS,
-    *cogview.SPECS,
-    *glmimage.SPECS,
-    *sana.SPECS,
-    *qwenimage.SPECS,
-    *nucleus.SPECS,
-    *krea2.SPECS,
-    *zimage.SPECS,
-    *ideogram.SPECS,
-    *ernie.SPECS,
-    *chroma.SPECS,
-    *flux2.SPECS,
-    *flux3.SPECS,
-    *fluxlike.SPECS,
-    *fibo.SPECS,
-    *joyimage.SPECS,
-    *kandinsky.SPECS,
-    *hidream.SPECS,
-    *prx.SPECS,
-    *omnigen.SPECS,
-    *wan.SPECS,
-    *ltx.SPECS,
-    *cogvideox.SPECS,
-    *hunyuanvideo.SPECS,
-    *mochi.SPECS,
-)
+from kornia_ditf import BackboneSpec
+
+
+def _spec(row: dict[str, str]) -> BackboneSpec:
+    family = resolve_name(f"kornia_ditf_zoo.{row.pop('family')}")
+    known = {name: int(cell) if cell.isdecimal() else cell for name, cell in row.items() if cell}
+    spec: BackboneSpec = family.spec(**known)
+    return spec
+
+
+with (files("kornia_ditf_zoo") / "models.csv").open(encoding="utf-8") as rows:
+    SPECS = tuple(_spec(row) for row in csv.DictReader(rows))

@@ -1,7 +1,4 @@
-"""Chroma: FLUX's blocks without modulation layers; one network makes it for all of them.
-
-LayerNorm without gain, scale and shift: `adaln` is the paper's.
-"""
+"""Chroma: FLUX's blocks without modulation layers; one network makes it for all of them."""
 
 from __future__ import annotations
 
@@ -25,14 +22,3 @@ class ChromaBackbone(TrimmedPromptBackbone, FluxLikeBackbone):
         ArgumentModulation("temb"),
     )
     prompt_outputs = ("prompt_embeds", None, "prompt_attention_mask")
-
-
-SPECS = (
-    ChromaBackbone.spec(
-        name="chroma1-hd",
-        repo="lodestones/Chroma1-HD",
-        blocks=57,
-        width=3072,
-        license="Apache-2.0",
-    ),
-)

@@ -6,7 +6,6 @@ the block's own gain and bias inside norm; `discard+layernorm` keeps them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.video import VideoBackbone, as_clip
 from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.tap import BlockCall, BlockStream, Facet, LinearModulation
+from kornia_ditf.tap import BlockCall, BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning, Tap
 from kornia_ditf_zoo.family import fit_grid, read_own_schedule
 
@@ -75,21 +74,13 @@ class CogVideoXBackbone(VideoBackbone):
         first = clip[:, :, :1].expand(-1, -1, -clip.shape[2] % self.latents_per_token, -1, -1)
         return super().arrange(torch.cat([first, clip], 2))
 
-    def taps(
-        self,
-        latent: Tensor,
-        timestep: float,
-        conditioning: Conditioning,
-        *,
-        blocks: Sequence[int],
-        facet: Facet = "input",
-    ) -> dict[int, Tap]:
-        found = super().taps(latent, timestep, conditioning, blocks=blocks, facet=facet)
+    def taps(self, latent: Tensor, *inputs: Any, **options: Any) -> dict[int, Tap]:
+        found = super().taps(latent, *inputs, **options)
         frames, times = as_clip(latent).shape[2], self.latents_per_token
         return {block: _repeat_frames(tap, frames, times) for block, tap in found.items()}
 
-    def _token_grid(self, latent: Tensor) -> tuple[int, int]:
-        rows, columns = super()._token_grid(latent)
+    def token_grid(self, latent: Tensor) -> tuple[int, int]:
+        rows, columns = super().token_grid(latent)
         frames = as_clip(latent).shape[2]
         return rows // frames * -(-frames // self.latents_per_token), columns
 
@@ -129,31 +120,3 @@ def _repeat_frames(tap: Tap, frames: int, times: int) -> Tap:
     x = tap.x.reshape(batch, covered, -1, width).repeat_interleave(times, 1)[:, -frames:]
     rows = tap.grid[0] // covered * frames
     return replace(tap, x=x.flatten(1, 2), grid=(rows, tap.grid[1]))
-
-
-SPECS = (
-    CogVideoXBackbone.spec(
-        name="cogvideox-2b",
-        repo="THUDM/CogVideoX-2b",
-        blocks=30,
-        width=1920,
-        long_side=720,
-        license="Apache-2.0",
-    ),
-    CogVideoXBackbone.spec(
-        name="cogvideox-5b",
-        repo="THUDM/CogVideoX-5b",
-        blocks=42,
-        width=3072,
-        long_side=720,
-        license="CogVideoX License",
-    ),
-    CogVideoXBackbone.spec(
-        name="cogvideox1.5-5b",
-        repo="THUDM/CogVideoX1.5-5B",
-        blocks=42,
-        width=3072,
-        long_side=1360,
-        license="CogVideoX License",
-    ),
-)

@@ -13,9 +13,7 @@ from torch import Tensor
 
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.inputs import full_batch, pad_prompt
-from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
-from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import ArgumentModulation, BlockCall, BlockStream
 from kornia_ditf.types import Conditioning
 
@@ -48,6 +46,7 @@ class ErnieImageBackbone(TrimmedPromptBackbone):
     )
     head = ("final_norm", "final_linear")
     time = "t"
+    unused_parts = ("pe", "pe_tokenizer")
     prompt_length = 512
     prompt_inputs = {"text_bth": "prompt_embeds"}
 
@@ -59,24 +58,6 @@ class ErnieImageBackbone(TrimmedPromptBackbone):
         return {**told, "text_lens": words}
 
     @classmethod
-    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        unused = {"pe": None, "pe_tokenizer": None}
-        return {**super().pipeline_modules(checkpoint, dtype), **unused}
-
-    @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
         texts = pipeline.encode_prompt([prompt], pipeline.text_encoder.device)
         return pad_prompt({"prompt_embeds": texts}, cls.prompt_length)
-
-
-def _spec(name: str) -> BackboneSpec:
-    return ErnieImageBackbone.spec(
-        name=name.lower(),
-        repo=f"baidu/{name}",
-        blocks=24,
-        width=3072,
-        license="Apache-2.0",
-    )
-
-
-SPECS = (_spec("ERNIE-Image"), _spec("ERNIE-Image-Turbo"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -16,8 +15,7 @@ from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.quantisation import check_plain
 from kornia_ditf.loading.weights import without_progress_bars
 from kornia_ditf.noise import VariancePreserving
-from kornia_ditf.tap import Facet
-from kornia_ditf.types import Conditioning, Tap
+from kornia_ditf.types import Tap
 
 
 class QuietBackbone(DiffusersBackbone):
@@ -26,18 +24,10 @@ class QuietBackbone(DiffusersBackbone):
     ignored_warning: ClassVar[str]
     """How the warning begins."""
 
-    def taps(
-        self,
-        latent: Tensor,
-        timestep: float,
-        conditioning: Conditioning,
-        *,
-        blocks: Sequence[int],
-        facet: Facet = "input",
-    ) -> dict[int, Tap]:
+    def taps(self, *inputs: Any, **options: Any) -> dict[int, Tap]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", self.ignored_warning)
-            return super().taps(latent, timestep, conditioning, blocks=blocks, facet=facet)
+            return super().taps(*inputs, **options)
 
 
 class FirstFrameBackbone(VideoBackbone):
@@ -48,8 +38,21 @@ class FirstFrameBackbone(VideoBackbone):
         return (int(self.config.in_channels) - 1) // 2
 
     def arrange(self, latent: Tensor) -> Tensor:
-        clip = super().arrange(latent)
-        return torch.cat([clip, torch.zeros_like(clip), torch.zeros_like(clip[:, :1])], 1)
+        return without_reference(super().arrange(latent))
+
+
+def without_reference(latent: Tensor) -> Tensor:
+    """Add the channels of a reference image and of its mask, all zeros."""
+    return torch.cat([latent, torch.zeros_like(latent), torch.zeros_like(latent[:, :1])], 1)
+
+
+class ProcessorBackbone(DiffusersBackbone):
+    """A family whose pipeline reads prompts with a multimodal processor; its text half is used."""
+
+    @classmethod
+    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
+        processor = text_processor(checkpoint)
+        return {**super().pipeline_modules(checkpoint, dtype), "processor": processor}
 
 
 def fit_grid(

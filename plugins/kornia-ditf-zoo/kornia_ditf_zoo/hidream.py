@@ -1,7 +1,4 @@
-"""HiDream-I1: double-stream blocks, then single-stream ones, each fed by its own layer of Llama.
-
-LayerNorm without gain, scale and shift: `adaln` is the paper's.
-"""
+"""HiDream-I1: double-stream blocks, then single-stream ones, each fed by its own layer of Llama."""
 
 from __future__ import annotations
 
@@ -14,7 +11,6 @@ from torch import Tensor
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.inputs import full_batch
-from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, LinearModulation
@@ -50,7 +46,7 @@ class HiDreamBackbone(DiffusersBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        tokens = latent.shape[2] * latent.shape[3] // self.patch_size**2
+        tokens = prod(self.token_grid(latent))
         most = prod(self.config.max_resolution) // self.patch_size**2
         if tokens > most:
             raise InvalidArgumentError(
@@ -87,16 +83,3 @@ class HiDreamBackbone(DiffusersBackbone):
             "prompt_embeds_llama3": llama.transpose(0, 1),  # a row per prompt, then its layers
             "pooled_prompt_embeds": pooled,
         }
-
-
-def _spec(kind: str) -> BackboneSpec:
-    return HiDreamBackbone.spec(
-        name=f"hidream-i1-{kind.lower()}",
-        repo=f"HiDream-ai/HiDream-I1-{kind}",
-        blocks=48,
-        width=2560,
-        license="MIT",
-    )
-
-
-SPECS = (_spec("Full"), _spec("Dev"))

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.inputs import grid_positions, pad_prompt
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
-from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
 
@@ -42,6 +41,7 @@ class Ideogram4Backbone(TrimmedPromptBackbone):
     packed = 1
     patch_first = True
     time = "1 - t / 1000"
+    unused_parts = ("unconditional_transformer", "prompt_enhancer_head")
     prompt_length = 512
 
     def transformer_inputs(
@@ -66,11 +66,6 @@ class Ideogram4Backbone(TrimmedPromptBackbone):
         }
 
     @classmethod
-    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        unused = {"unconditional_transformer": None, "prompt_enhancer_head": None}
-        return {**super().pipeline_modules(checkpoint, dtype), **unused}
-
-    @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
         encoder = pipeline.text_encoder
         text, _, _, kinds = pipeline.encode_prompt(
@@ -78,15 +73,3 @@ class Ideogram4Backbone(TrimmedPromptBackbone):
         )
         words = text[:, kinds[0] == _TEXT].to(encoder.dtype)
         return pad_prompt({"prompt_embeds": words}, cls.prompt_length)
-
-
-SPECS = (
-    Ideogram4Backbone.spec(
-        name="ideogram-4",
-        repo="ideogram-ai/ideogram-v4",
-        blocks=34,
-        width=4608,
-        long_side=2048,
-        license="Ideogram 4 Non-Commercial",
-    ),
-)

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from kornia_ditf.backbones.declared import MASKED_TEXT, Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.inputs import grid_positions
-from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, TableModulation
 from kornia_ditf.types import Conditioning
 
@@ -42,21 +41,7 @@ class Krea2Backbone(DiffusersBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        rows, columns = (side // self.patch_size for side in latent.shape[2:])
         words = conditioning["prompt_embeds"].shape[1]
-        places = grid_positions(rows, columns, device=latent.device)
+        places = grid_positions(*self.token_grid(latent), device=latent.device)
         told = super().transformer_inputs(latent, timestep, conditioning)
         return {**told, "position_ids": F.pad(places, (0, 0, words, 0))}
-
-
-def _spec(kind: str) -> BackboneSpec:
-    return Krea2Backbone.spec(
-        name=f"krea-2-{kind.lower()}",
-        repo=f"krea/Krea-2-{kind}",
-        blocks=28,
-        width=6144,
-        license="Krea 2 Community License",
-    )
-
-
-SPECS = (_spec("Raw"), _spec("Turbo"))

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.declared import MASKED_TEXT, Inputs
 from kornia_ditf.backbones.video import VideoBackbone, as_clip
-from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, TableModulation
 from kornia_ditf.types import Conditioning
 
@@ -67,6 +65,7 @@ class LTX2Backbone(LTXBackbone):
     pipeline_class = "LTX2Pipeline"
     vae_class = "AutoencoderKLLTX2Video"
     head = ("norm_out", "proj_out", "audio_norm_out", "audio_proj_out")
+    unused_parts = ("audio_vae", "vocoder", "processor", "prompt_enhancer", "duration_head")
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
@@ -88,35 +87,8 @@ class LTX2Backbone(LTXBackbone):
         }
 
     @classmethod
-    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        names = ("audio_vae", "vocoder", "processor", "prompt_enhancer", "duration_head")
-        return {**super().pipeline_modules(checkpoint, dtype), **dict.fromkeys(names)}
-
-    @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
         text, mask, _, _ = pipeline.encode_prompt([prompt], **cls.prompt_options)
         side = getattr(pipeline.tokenizer, "padding_side", "left")
         text, _, mask = pipeline.connectors(text, mask, padding_side=side)
         return {"prompt_embeds": text, "prompt_attention_mask": mask}
-
-
-SPECS = (
-    LTXBackbone.spec(
-        name="ltx-video",
-        repo="Lightricks/LTX-Video",
-        blocks=28,
-        width=2048,
-        pixels_per_token=32,
-        long_side=704,
-        license="see its publisher",
-    ),
-    LTX2Backbone.spec(
-        name="ltx-2",
-        repo="Lightricks/LTX-2",
-        blocks=48,
-        width=4096,
-        pixels_per_token=32,
-        long_side=768,
-        license="LTX-2 Community License",
-    ),
-)

@@ -28,20 +28,6 @@ class Lumina2Backbone(TrimmedPromptBackbone):
     )
     head = ("norm_out",)
     time = "1 - t / 1000"
+    positions_from = "axes_lens"
     prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
     prompt_inputs = MASKED_TEXT
-
-    @property
-    def max_cells(self) -> int:
-        return int(min(self.config.axes_lens[1:])) * self.patch_size
-
-
-SPECS = (
-    Lumina2Backbone.spec(
-        name="lumina-image-2.0",
-        repo="Alpha-VLLM/Lumina-Image-2.0",
-        blocks=26,
-        width=2304,
-        license="Apache-2.0",
-    ),
-)

@@ -29,15 +29,3 @@ class MochiBackbone(QuietBackbone, VideoBackbone):
     ignored_warning = "In CPU autocast, but the target dtype is not supported"
     prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
     prompt_inputs = MASKED_TEXT
-
-
-SPECS = (
-    MochiBackbone.spec(
-        name="mochi-1",
-        repo="genmo/mochi-1-preview",
-        blocks=48,
-        width=3072,
-        long_side=848,
-        license="Apache-2.0",
-    ),
-)

@@ -1,14 +1,10 @@
-"""PRX on latents and on pixels: a stream of the image alone, whose attention reads the text.
-
-LayerNorm without gain, scale and shift: `adaln` is the paper's.
-"""
+"""PRX on latents and on pixels: a stream of the image alone, whose attention reads the text."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.noise import RectifiedFlow
 from kornia_ditf.tap import BlockStream, LinearModulation
@@ -63,31 +59,3 @@ class PRXPixelBackbone(PRXBackbone):
 
     def encode(self, image: Tensor) -> Tensor:
         return 2 * image - 1
-
-
-def _spec(
-    backbone: type[PRXBackbone], side: int, *, suffix: str = "", pixels_per_token: int = 16
-) -> BackboneSpec:
-    return backbone.spec(
-        name=f"prx-{side}{suffix[:3]}",
-        repo=f"Photoroom/prx-{side}-t2i-sft{suffix}",
-        blocks=16,
-        width=1792,
-        pixels_per_token=pixels_per_token,
-        long_side=side,
-        license="Apache-2.0",
-    )
-
-
-SPECS = (
-    _spec(PRXBackbone, 256),
-    _spec(PRXBackbone, 512),
-    _spec(PRXDCBackbone, 512, suffix="-dc-ae", pixels_per_token=32),
-    PRXPixelBackbone.spec(
-        name="prx-pixel",
-        repo="Photoroom/prxpixel-t2i",
-        blocks=24,
-        width=3584,
-        license="see its publisher",
-    ),
-)

@@ -1,12 +1,10 @@
 """Qwen-Image, its editing model called without a reference image, and Qwen-Image 2.1.
 
-Qwen-Image has LayerNorm without gain, scale and shift: `adaln` is the paper's. Version 2.1 scales
-and does not shift: `adaln` is (1 + scale) * norm(x).
+Version 2.1 scales and does not shift: `adaln` is (1 + scale) * norm(x).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -17,12 +15,10 @@ from torch.nn import functional as F
 
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.inputs import full_batch
-from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
-from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.tap import ArgumentModulation, BlockStream, Facet, LinearModulation
+from kornia_ditf.tap import ArgumentModulation, BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning, Tap
-from kornia_ditf_zoo.family import text_processor
+from kornia_ditf_zoo.family import ProcessorBackbone
 
 
 class QwenImageBackbone(TrimmedPromptBackbone):
@@ -47,9 +43,8 @@ class QwenImageBackbone(TrimmedPromptBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        rows, columns = (side // self.patch_size for side in latent.shape[2:])
         told = super().transformer_inputs(latent, timestep, conditioning)
-        return {**told, "img_shapes": [[(1, rows, columns)]] * len(latent)}
+        return {**told, "img_shapes": [[(1, *self.token_grid(latent))]] * len(latent)}
 
 
 class OpaqueBackbone(QwenImageBackbone):
@@ -63,10 +58,7 @@ class QwenImageLayeredBackbone(OpaqueBackbone):
     """Qwen-Image-Layered, whose only image stands where that to be decomposed does."""
 
     pipeline_class = "QwenImageLayeredPipeline"
-
-    @classmethod
-    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        return {**super().pipeline_modules(checkpoint, dtype), "processor": None}
+    unused_parts = ("processor",)
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
@@ -77,7 +69,7 @@ class QwenImageLayeredBackbone(OpaqueBackbone):
         return {**told, "additional_t_cond": full_batch(latent, 0, torch.long)}
 
 
-class QwenImage21Backbone(OpaqueBackbone):
+class QwenImage21Backbone(ProcessorBackbone, OpaqueBackbone):
     """Qwen-Image 2.1; image tokens behind the prompt's, whose modulation is that of time 0."""
 
     needs = "diffusers>=0.41"
@@ -106,19 +98,11 @@ class QwenImage21Backbone(OpaqueBackbone):
         for block in left_out:
             block.attn = SimpleNamespace(processor=blocks[0].attn.processor)
 
-    def taps(
-        self,
-        latent: Tensor,
-        timestep: float,
-        conditioning: Conditioning,
-        *,
-        blocks: Sequence[int],
-        facet: Facet = "input",
-    ) -> dict[int, Tap]:
+    def taps(self, latent: Tensor, *inputs: Any, **options: Any) -> dict[int, Tap]:
         # The forward counts image tokens in fours, so sides are filled up to be even.
         rows, columns = latent.shape[-2:]
         even = F.pad(latent, (0, columns % 2, 0, rows % 2), mode="replicate")
-        found = super().taps(even, timestep, conditioning, blocks=blocks, facet=facet)
+        found = super().taps(even, *inputs, **options)
         return {block: _crop(tap, rows, columns) for block, tap in found.items()}
 
     def transformer_inputs(
@@ -130,44 +114,9 @@ class QwenImage21Backbone(OpaqueBackbone):
         slots[:, :words] = 0
         return {**told, "img_mask": slots.bool().to(latent.device)}
 
-    @classmethod
-    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        processor = text_processor(checkpoint)
-        return {**super().pipeline_modules(checkpoint, dtype), "processor": processor}
-
 
 def _crop(tap: Tap, rows: int, columns: int) -> Tap:
     if tap.grid == (rows, columns):
         return tap
     x = tap.x.reshape(len(tap.x), *tap.grid, -1)[:, :rows, :columns].flatten(1, 2)
     return replace(tap, x=x, grid=(rows, columns))
-
-
-def _spec(
-    name: str, repo: str, family: type[QwenImageBackbone] = QwenImageBackbone, **known: Any
-) -> BackboneSpec:
-    return family.spec(
-        name=name,
-        repo=f"Qwen/{repo}",
-        blocks=60,
-        width=3072,
-        license="Apache-2.0",
-        **{"long_side": 1328, **known},
-    )
-
-
-SPECS = (
-    _spec("qwen-image", "Qwen-Image"),
-    _spec("qwen-image-2512", "Qwen-Image-2512"),
-    _spec("qwen-image-edit", "Qwen-Image-Edit", pipeline="QwenImageEditPipeline"),
-    _spec("qwen-image-edit-2509", "Qwen-Image-Edit-2509", pipeline="QwenImageEditPlusPipeline"),
-    _spec("qwen-image-edit-2511", "Qwen-Image-Edit-2511", pipeline="QwenImageEditPlusPipeline"),
-    _spec("qwen-image-layered", "Qwen-Image-Layered", QwenImageLayeredBackbone, long_side=640),
-    QwenImage21Backbone.spec(
-        name="qwen-image-2.1",
-        repo="Qwen/Qwen-Image-2.1",
-        blocks=32,
-        width=4096,
-        license="see its publisher",
-    ),
-)

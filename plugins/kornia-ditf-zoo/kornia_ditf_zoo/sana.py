@@ -1,7 +1,4 @@
-"""Sana: linear attention on the 32-fold compressed latents of a VAE without a posterior.
-
-LayerNorm without gain, scale and shift by adaLN-single: `adaln` is the paper's.
-"""
+"""Sana: linear attention on the 32-fold compressed latents of a VAE without a posterior."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ from torch import Tensor
 
 from kornia_ditf.backbones.declared import MASKED_TEXT, Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
-from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, TableModulation
@@ -61,22 +57,3 @@ class SanaBackbone(DiffusersBackbone):
             complex_human_instruction=call["complex_human_instruction"].default,
         )
         return {"prompt_embeds": text, "prompt_attention_mask": mask}
-
-
-def _spec(size: str, side: int, *, blocks: int, width: int, suffix: str = "") -> BackboneSpec:
-    return SanaBackbone.spec(
-        name=f"sana-{size.lower()}-{side}",
-        repo=f"Efficient-Large-Model/Sana_{size}_{side}px{suffix}_diffusers",
-        blocks=blocks,
-        width=width,
-        pixels_per_token=32,
-        long_side=side,
-        license="see its publisher",
-    )
-
-
-SPECS = (
-    _spec("1600M", 1024, blocks=20, width=2240, suffix="_BF16"),
-    _spec("600M", 1024, blocks=28, width=1152),
-    _spec("600M", 512, blocks=28, width=1152),
-)

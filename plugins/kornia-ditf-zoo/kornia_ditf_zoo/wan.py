@@ -1,7 +1,4 @@
-"""Wan 2.1 and 2.2, and SkyReels V2: video models on one frame; text through cross-attention.
-
-LayerNorm without gain, scale and shift by adaLN-single, all in float32: `adaln` is the paper's.
-"""
+"""Wan 2.1 and 2.2, and SkyReels V2: video models on one frame; text through cross-attention."""
 
 from __future__ import annotations
 
@@ -9,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from kornia_ditf.backbones.declared import Inputs
-from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.backbones.video import VideoBackbone, as_clip
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
@@ -72,6 +67,8 @@ class WanBackbone(VideoBackbone):
         ),
     )
     time = "t"
+    positions_from = "rope_max_seq_len"
+    unused_parts = ("transformer_2",)
     prompt_outputs = ("prompt_embeds",)
     prompt_options = {
         "do_classifier_free_guidance": False,
@@ -120,14 +117,6 @@ class WanBackbone(VideoBackbone):
             "time_per_token": bool(index.get("expand_timesteps")),
         }
 
-    @property
-    def patch_size(self) -> int:
-        return int(self.config.patch_size[1])
-
-    @property
-    def max_cells(self) -> int:
-        return int(self.config.rope_max_seq_len) * self.patch_size
-
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
@@ -138,47 +127,9 @@ class WanBackbone(VideoBackbone):
         tokens = frames * rows * columns // self.patch_size**2
         return {**told, "timestep": told["timestep"][:, None].expand(-1, tokens)}
 
-    @classmethod
-    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        return {**super().pipeline_modules(checkpoint, dtype), "transformer_2": None}
-
 
 class SkyReelsV2Backbone(WanBackbone):
     """SkyReels V2, text to video, whose blocks are Wan's; not its models for diffusion forcing."""
 
     transformer_class = "SkyReelsV2Transformer3DModel"
     pipeline_class = "SkyReelsV2Pipeline"
-
-
-def _spec(name: str, repo: str, *, blocks: int, width: int, **known: Any) -> BackboneSpec:
-    return WanBackbone.spec(
-        name=name,
-        repo=f"Wan-AI/{repo}-Diffusers",
-        blocks=blocks,
-        width=width,
-        license="Apache-2.0",
-        **{"long_side": 832, **known},
-    )
-
-
-SPECS = (
-    _spec("wan2.1-1.3b", "Wan2.1-T2V-1.3B", blocks=30, width=1536),
-    _spec("wan2.1-14b", "Wan2.1-T2V-14B", blocks=40, width=5120),
-    _spec("wan2.2-a14b", "Wan2.2-T2V-A14B", blocks=40, width=5120),
-    _spec(
-        "wan2.2-5b",
-        "Wan2.2-TI2V-5B",
-        blocks=30,
-        width=3072,
-        pixels_per_token=32,
-        long_side=1280,
-    ),
-    SkyReelsV2Backbone.spec(
-        name="skyreels-v2-14b",
-        repo="Skywork/SkyReels-V2-T2V-14B-720P-Diffusers",
-        blocks=40,
-        width=5120,
-        long_side=1280,
-        license="see its publisher",
-    ),
-)

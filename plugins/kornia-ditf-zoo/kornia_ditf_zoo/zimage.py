@@ -11,7 +11,6 @@ from torch import Tensor
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.inputs import batch_time
-from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
 
@@ -35,6 +34,7 @@ class ZImageBackbone(DiffusersBackbone):
         ),
     )
     head = ("all_final_layer",)
+    positions_from = "axes_lens"
     prompt_outputs = ("prompt_embeds",)
     prompt_length = _TOKENS
     prompt_options = {
@@ -45,10 +45,6 @@ class ZImageBackbone(DiffusersBackbone):
     @property
     def patch_size(self) -> int:
         return int(self.config.all_patch_size[0])
-
-    @property
-    def max_cells(self) -> int:
-        return int(min(self.config.axes_lens[1:])) * self.patch_size
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
@@ -61,16 +57,3 @@ class ZImageBackbone(DiffusersBackbone):
             "cap_feats": [text[mask] for text, mask in zip(texts, masks, strict=True)],
             "patch_size": self.patch_size,
         }
-
-
-def _spec(name: str) -> BackboneSpec:
-    return ZImageBackbone.spec(
-        name=name.lower(),
-        repo=f"Tongyi-MAI/{name}",
-        blocks=30,
-        width=3840,
-        license="Apache-2.0",
-    )
-
-
-SPECS = (_spec("Z-Image-Turbo"), _spec("Z-Image"))

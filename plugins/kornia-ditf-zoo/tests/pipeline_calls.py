@@ -163,7 +163,7 @@ def calls_of(
     if backbone.pipeline_class is None:
         conditioning = backbone.condition([PROMPT])
     else:
-        conditioning = Conditioning(backbone.encode_prompts(pipeline, [PROMPT]))
+        conditioning = Conditioning(backbone.encode_prompt(pipeline, PROMPT))
     if isinstance(backbone, TrimmedPromptBackbone):
         ((_, conditioning),) = backbone.trim(conditioning)
     timestep = float(pipeline.scheduler.timesteps[0])
