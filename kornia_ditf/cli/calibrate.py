@@ -148,7 +148,7 @@ def calibrate(
     )
     cost = CostModel(spec.width, spec.pixels_per_token)
     bound = plan_calibration(aim, grid, cost)
-    facts = output.Facts(_plan_facts(spec, grid, aim, bound, chosen))
+    facts = _plan_facts(spec, grid, aim, bound, chosen)
     if plan:
         document = {
             "task": aim.name,
@@ -157,9 +157,9 @@ def calibrate(
             "grid": grid_values(grid),
             "plan": asdict(bound),
         }
-        output.show(output.Result(document, [facts]), as_json=as_json)
+        output.show(document, facts, as_json=as_json)
         return
-    for label, text in facts.rows:
+    for label, text in facts:
         output.echo(f"{label}: {text}", error=True)
     if out is not None:
         make_folder(out)
@@ -191,7 +191,7 @@ def calibrate(
             str(add_preset(preset)) if use else "no; `kornia-ditf presets add FILE` keeps it",
         ),
     ]
-    output.show(output.Result(document, [output.Facts(rows)]), as_json=as_json)
+    output.show(document, rows, as_json=as_json)
 
 
 def _found_facts(spec: BackboneSpec, task: Task, found: Calibration) -> list[tuple[str, str]]:

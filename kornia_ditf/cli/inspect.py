@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from kornia_ditf.massive import ChannelStatistics
     from kornia_ditf.viz.inspection import Inspection
 
-_COLUMNS = ("block", "massive", "channel", "magnitude", "ratio", "variation", "share", "")
-
 
 @options.describing(
     without=("timesteps", "tiles", "upsample", "projection"),
@@ -126,17 +124,17 @@ def inspect(
         kept = settings.describe_channels_found(ditf.massive_channels(), "used from now on")
         facts.append(("kept", kept))
     pictures_at = ", ".join(str(path) for path in written) or "none; add --out FOLDER"
-    text: list[output.Paragraph] = [
-        output.Facts(
-            [
-                *settings.preset_facts(chosen.backbone, spec, ditf),
-                ("images", ", ".join(str(path) for path in images)),
-            ]
-        ),
-        output.Table(_COLUMNS, _table_rows(inspection, top), right=_COLUMNS[:-1]),
-        output.Facts([*facts, ("written", pictures_at)]),
-    ]
-    output.show(output.Result(document, text), as_json=as_json)
+    rows = _table_rows(inspection, top)
+    output.show(
+        document,
+        [
+            *settings.preset_facts(chosen.backbone, spec, ditf),
+            ("images", ", ".join(str(path) for path in images)),
+        ],
+        output.Table(rows, right=[*rows[0]][:-1]),
+        [*facts, ("written", pictures_at)],
+        as_json=as_json,
+    )
 
 
 def _load(chosen: options.Chosen, spec: BackboneSpec, reach: int) -> DiTF:
@@ -155,23 +153,23 @@ def _load(chosen: options.Chosen, spec: BackboneSpec, reach: int) -> DiTF:
     return DiTF(create_ditf(spec.name, source=chosen.source, **given).backbone, config)
 
 
-def _table_rows(inspection: Inspection, top: int) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
+def _table_rows(inspection: Inspection, top: int) -> list[dict[str, str]]:
+    rows: list[dict[str, str]] = []
     for block, statistics in inspection.statistics.items():
         massive = set(statistics.massive())
         mark = "*" if block == inspection.block else ""
         for index, channel in enumerate(_largest(statistics, top)):
             rows.append(
-                (
-                    f"{mark}{block}" if index == 0 else "",
-                    str(len(massive)) if index == 0 else "",
-                    str(channel),
-                    f"{statistics.magnitude[channel]:.3g}",
-                    f"{statistics.ratio[channel]:.1f}",
-                    f"{statistics.token_variation[channel]:.2f}",
-                    f"{statistics.token_share[channel]:.0%}",
-                    "massive" if channel in massive else "",
-                )
+                {
+                    "block": f"{mark}{block}" if index == 0 else "",
+                    "massive": str(len(massive)) if index == 0 else "",
+                    "channel": str(channel),
+                    "magnitude": f"{statistics.magnitude[channel]:.3g}",
+                    "ratio": f"{statistics.ratio[channel]:.1f}",
+                    "variation": f"{statistics.token_variation[channel]:.2f}",
+                    "share": f"{statistics.token_share[channel]:.0%}",
+                    "": "massive" if channel in massive else "",
+                }
             )
     return rows
 

@@ -124,13 +124,17 @@ def match_folder(
             for target in targets
             for path in found.graph.save(target, folder=folder, one_camera=one_camera)
         ]
-    output.show(_result(found, matcher, settings, written), as_json=as_json)
+    _show(found, matcher, settings, written, as_json)
     failures.fail_with(map(failures.exit_code, found.failed.values()))
 
 
-def _result(
-    found: FolderMatches, matcher: str, settings: dict[str, Any], written: list[str]
-) -> Any:
+def _show(
+    found: FolderMatches,
+    matcher: str,
+    settings: dict[str, Any],
+    written: list[str],
+    as_json: bool,
+) -> None:
     from kornia_ditf.utils import provenance
 
     graph, lengths = found.graph, found.graph.track_lengths()
@@ -169,4 +173,4 @@ def _result(
     ]
     if found.failed:
         facts.append(("failed", ", ".join(found.failed)))
-    return output.Result(document, [output.Facts(facts)])
+    output.show(document, facts, as_json=as_json)

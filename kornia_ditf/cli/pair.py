@@ -160,7 +160,7 @@ class Outputs:
             ("seconds", f"{stages.describe()}; {sum(stages.seconds.values()):.2f} in all"),
             *((("written", ", ".join(written)),) if written else ()),
         ]
-        output.show(output.Result(document, [output.Facts(shown)]), as_json=self.as_json)
+        output.show(document, shown, as_json=self.as_json)
 
     def _export(self, pair: Pair, sizes: Sequence[Any]) -> list[str]:
         """Write the matches for other tools; returns the files."""

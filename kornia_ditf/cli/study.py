@@ -14,7 +14,6 @@ from kornia_ditf.cli.progress import StageProgress, duration
 if TYPE_CHECKING:
     from kornia_ditf.study.define.spec import Study
     from kornia_ditf.study.run.engines import Engine
-    from kornia_ditf.study.run.plan import StudyPlan
 
 app = typer.Typer(
     help="Compare descriptors on data sets: plan, run, report and share studies, or an ablation.",
@@ -80,16 +79,48 @@ def plan(
     otherwise describing is estimated by arithmetic, and scoring measured on random values within
     seconds, for one worker on the first of --devices.
     """
+    from dataclasses import asdict
+
     from kornia_ditf.study.define.parsing import read_study
     from kornia_ditf.study.run.plan import plan_study
 
     study = read_study(file)
     place = _devices(devices)[0] if devices else None
     planned = plan_study(study, out or _default_out(file), device=place, part=_part(part))
-    if as_json:
-        output.print_json(_plan_values(planned))
-    else:
-        _print_plan(study, planned)
+    groups = planned.groups
+    forwards = sum(group.forwards for group in groups)
+    cache_bytes = sum(group.cache_bytes for group in groups)
+    document = {
+        **asdict(planned),
+        "scored": planned.scored,
+        "seconds": planned.seconds,
+        "forwards": forwards,
+        "cache_bytes": cache_bytes,
+    }
+    rows = [
+        {
+            "descriptor": group.descriptor,
+            "configurations": str(group.configurations),
+            "images": str(group.images),
+            "forwards": str(group.forwards),
+            "cache GB": f"{group.cache_bytes / 1e9:.2f}",
+            "weights GB": "?"
+            if group.weights_bytes is None
+            else f"{group.weights_bytes / 1e9:.2f}",
+        }
+        for group in groups
+    ]
+    pairs = ", ".join(f"{count} ({name})" for name, count in planned.pairs.items())
+    facts = [
+        ("study", f"{study.name}, {planned.configurations} configurations"),
+        ("pairs", f"{pairs}; {planned.scored} with every configuration"),
+        ("forwards", f"{forwards} noisy images"),
+        ("cache", f"{cache_bytes / 1e9:.2f} GB"),
+        ("time", _time(planned.seconds)),
+        *((stage.name, f"{_time(stage.seconds)} ({stage.how})") for stage in planned.stages),
+        *(("note", note) for note in planned.notes),
+    ]
+    output.show(document, output.Table(rows, right=[*rows[0]][1:]), facts, as_json=as_json)
 
 
 @app.command("run")
@@ -176,9 +207,10 @@ def ablation(
     )
     folder = out or Path(f"{study.name}-study")
     written = _run(study, folder, cache, Local, None, report=True)
-    for heading, columns, rows in ablation_table(folder):
+    for heading, columns, cells in ablation_table(folder):
         output.echo(heading)
-        output.print_table(columns, rows, right=columns[1:])
+        rows = [dict(zip(columns, row, strict=True)) for row in cells]
+        output.print_table(output.Table(rows, right=columns[1:]))
     output.echo(f"more in {written}")
 
 
@@ -277,46 +309,5 @@ def _default_out(file: Path) -> Path:
     return Path(f"{file.stem}-study")
 
 
-def _print_plan(study: Study, planned: StudyPlan) -> None:
-    rows = [
-        (
-            group.descriptor,
-            str(group.configurations),
-            str(group.images),
-            str(group.forwards),
-            f"{group.cache_bytes / 1e9:.2f}",
-            "?" if group.weights_bytes is None else f"{group.weights_bytes / 1e9:.2f}",
-        )
-        for group in planned.groups
-    ]
-    columns = ("descriptor", "configurations", "images", "forwards", "cache GB", "weights GB")
-    output.print_table(columns, rows, right=columns[1:])
-    output.echo("")
-    pairs = ", ".join(f"{count} ({name})" for name, count in planned.pairs.items())
-    output.print_facts(
-        [
-            ("study", f"{study.name}, {planned.configurations} configurations"),
-            ("pairs", f"{pairs}; {planned.scored} with every configuration"),
-            ("forwards", f"{sum(g.forwards for g in planned.groups)} noisy images"),
-            ("cache", f"{sum(g.cache_bytes for g in planned.groups) / 1e9:.2f} GB"),
-            ("time", _time(planned.seconds)),
-            *((stage.name, f"{_time(stage.seconds)} ({stage.how})") for stage in planned.stages),
-            *(("note", note) for note in planned.notes),
-        ]
-    )
-
-
 def _time(seconds: float | None) -> str:
     return "unknown" if seconds is None else duration(seconds)
-
-
-def _plan_values(planned: StudyPlan) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {
-        **asdict(planned),
-        "scored": planned.scored,
-        "seconds": planned.seconds,
-        "forwards": sum(group.forwards for group in planned.groups),
-        "cache_bytes": sum(group.cache_bytes for group in planned.groups),
-    }

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.matching.checks import check_finite, check_matches
 from kornia_ditf.preprocess import ImageLike
 from kornia_ditf.types import Matches
 from kornia_ditf.utils.checks import check_integer
@@ -70,7 +71,8 @@ def draw_matches(
     """
     import cv2
 
-    _check_matches(matches)
+    check_matches(matches)
+    check_finite(matches.scores, "scores")
     limit = len(matches) if limit is None else limit
     if len(matches):
         check_integer("limit", limit, minimum=1)
@@ -227,20 +229,6 @@ def _score_colours(values: npt.NDArray[np.float32]) -> Picture:
     import cv2
 
     return Picture.of(map_colours(0.2 + 0.8 * values, cv2.COLORMAP_PLASMA).reshape(-1, 3))
-
-
-def _check_matches(matches: Matches) -> None:
-    if not isinstance(matches, Matches):
-        raise InvalidArgumentError(f"matches must be Matches, got {type(matches).__name__}")
-    shapes = [tuple(value.shape) for value in (matches.points_a, matches.points_b, matches.scores)]
-    if shapes != [(len(matches), 2), (len(matches), 2), (len(matches),)]:
-        raise InvalidArgumentError(
-            "matches must be of one image pair, points (K, 2) and scores (K,), got "
-            f"{shapes[0]}, {shapes[1]} and {shapes[2]}"
-        )
-    for name in ("points_a", "points_b", "scores"):
-        if not bool(getattr(matches, name).isfinite().all()):
-            raise InvalidArgumentError(f"{name} of matches must be finite, got NaN or infinity")
 
 
 def _as_flags(inliers: Tensor | npt.NDArray[np.bool_], count: int) -> npt.NDArray[np.bool_]:

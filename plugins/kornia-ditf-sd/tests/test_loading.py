@@ -152,7 +152,7 @@ class TestInMemory:
     def test_presets_are_told_apart_by_pipeline_and_configuration(self, folder: Give) -> None:
         unet: Any = loaded(folder("sd1.5")).unet
         for width, name in ((768, "sd1.5"), (1024, "sd2.1")):
-            model = type("UNet2DConditionModel", (type(unet),), {})()
+            model = type("UNet2DConditionModel", (type(unet),), {})(**unet.config)
             model.register_to_config(cross_attention_dim=width)
             found = describe_loaded(take_apart((model, None)), SPECS)
             assert found.name == name
