@@ -54,10 +54,11 @@ from .preprocess import as_image, fit_image, read_image
 from .projection.descriptor import ProjectedDescriptor
 from .projection.learn import learn_projection
 from .projection.stored import Projection
-from .protocols.evaluate import PairResult, evaluate_matches, evaluate_pair
+from .protocols.evaluate import evaluate_matches, evaluate_pair
 from .protocols.fitting import prepare_image
 from .protocols.presets import find_protocol, list_protocols
 from .protocols.protocol import Protocol
+from .protocols.result import PairResult
 from .protocols.select import select_pairs
 from .protocols.sequences import SequenceResult, evaluate_sequence
 from .registry.calibrate import calibrate

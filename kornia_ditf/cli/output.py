@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -164,17 +164,14 @@ def check_output(path: Path | None, *, inputs: Sequence[Path] = ()) -> None:
 
     if path is None:
         return
-
-    class Tried(Exception):
-        pass
-
-    try:
-        with atomic_write(path):
-            raise Tried
-    except Tried:
-        pass
+    with suppress(_TriedError), atomic_write(path):
+        raise _TriedError
     if path.exists() and any(given.exists() and path.samefile(given) for given in inputs):
         raise OutputError(f"cannot write {path}: it is one of the images; name another file")
+
+
+class _TriedError(Exception):
+    """Leaves a file unwritten that was only tried."""
 
 
 def _write(text: str, *, error: bool = False) -> None:
