@@ -16,9 +16,14 @@ from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.checks import check_comparable, check_finite, full_precision
-from kornia_ditf.matching.similarity import cosine_planes, inverse_lengths
+from kornia_ditf.matching.similarity import (
+    cosine_planes,
+    inverse_lengths,
+    mean_places,
+    near_places,
+)
 from kornia_ditf.types import DescriptorMap, Frame, Matches
-from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.checks import check_integer, check_one_of
 from kornia_ditf.utils.precision import widen
 
 
@@ -75,8 +80,7 @@ class WindowSoftArgmax:
         if not self.beta > 0:
             raise InvalidArgumentError(f"beta must be above 0, got {self.beta!r}")
         check_integer("radius", self.radius, 0)
-        if self.grid not in ("tokens", "pixels"):
-            raise InvalidArgumentError(f"grid must be 'tokens' or 'pixels', got {self.grid!r}")
+        check_one_of("grid", self.grid, ("tokens", "pixels"))
 
 
 Decoder = Argmax | TopK | WindowSoftArgmax
@@ -277,16 +281,14 @@ def similarity_maps(map_a: DescriptorMap, points: Tensor, map_b: DescriptorMap |
 def _peaks(planes: Tensor, decode: TopK) -> tuple[Tensor, Tensor]:
     """Take the best pixels (x, y), shape (K, count, 2), of planes (K, H, W); writes into them."""
     height, width = planes.shape[1:]
-    row, column = (torch.arange(count, device=planes.device) for count in (height, width))
     places: list[Tensor] = []
     scores: list[Tensor] = []
     for rank in range(decode.count):
         if rank:
-            near = _window(row, column, places[-1], decode.apart)
+            near = near_places(places[-1], (height, width), decode.apart)
             planes.masked_fill_(near, -torch.inf)
-        best = planes.flatten(1).argmax(1)
+        score, best = planes.flatten(1).max(1)
         places.append(torch.stack([best % width, best // width], 1))
-        score = planes.flatten(1).gather(1, best[:, None])[:, 0]
         # The few roundings above 1, and not the -inf of what ran out.
         scores.append(score.where(score.isinf(), score.clamp(-1, 1)))
     return torch.stack(places, 1).float(), torch.stack(scores, 1)
@@ -295,19 +297,11 @@ def _peaks(planes: Tensor, decode: TopK) -> tuple[Tensor, Tensor]:
 def _mean_places(maps: Tensor, decode: WindowSoftArgmax) -> tuple[Tensor, Tensor]:
     """Read mean places (x, y), shape (K, 2), and peaks, shape (K,), from maps (K, R, C)."""
     rows, columns = maps.shape[1:]
-    row, column = (torch.arange(count, device=maps.device) for count in (rows, columns))
     peaks, best = maps.flatten(1).max(1)
     peak = torch.stack([best % columns, best // columns], 1)
-    windowed = torch.where(_window(row, column, peak, decode.radius), maps, 0)
+    windowed = torch.where(near_places(peak, (rows, columns), decode.radius), maps, 0)
     weights = (windowed.flatten(1) / decode.beta).softmax(1).view_as(maps)
-    places = torch.stack([weights.sum(1) @ column.float(), weights.sum(2) @ row.float()], 1)
-    return places, peaks.clamp(-1, 1)
-
-
-def _window(row: Tensor, column: Tensor, centres: Tensor, radius: int) -> Tensor:
-    near_x = (column - centres[:, :1]).abs() <= radius
-    near_y = (row - centres[:, 1:]).abs() <= radius
-    return near_y[:, :, None] & near_x[:, None, :]
+    return mean_places(weights), peaks.clamp(-1, 1)
 
 
 def _planes(queries: Tensor, target: Target) -> Iterator[Tensor]:
