@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,10 @@ class StoredMatches(ImageMatcher):
 
 
 def _open(path: Path) -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise MissingExtraError(
-            "matches from disk need h5py: pip install 'kornia-ditf[hloc]'"
-        ) from error
+    if _lacks():
+        raise MissingExtraError(f"matches from disk need {_lacks()}")
+    import h5py
+
     try:
         return h5py.File(path, "r")
     except OSError as error:
@@ -120,8 +119,6 @@ def _suffixes(name: str) -> list[str]:
 
 
 def _lacks() -> str:
-    from importlib.util import find_spec
-
     return "" if find_spec("h5py") else "h5py: pip install 'kornia-ditf[hloc]'"
 
 

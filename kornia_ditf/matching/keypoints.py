@@ -216,27 +216,17 @@ def match_points(
 def _match_points(
     map_a: DescriptorMap | Target, points: Any, map_b: DescriptorMap | Target, decode: Decoder
 ) -> Matches:
+    if not isinstance(decode, Argmax | TopK | WindowSoftArgmax):
+        raise InvalidArgumentError(
+            f"decode must be Argmax(), TopK() or WindowSoftArgmax(), of kornia_ditf, got {decode!r}"
+        )
     of_tokens = isinstance(decode, WindowSoftArgmax) and decode.grid == "tokens"
     target, queries = _read(map_a, points, map_b, pixels=not of_tokens)
     with full_precision(queries.device):
-        match decode:
-            case Argmax():
-                pieces = [_peaks(planes, TopK(count=1)) for planes in _planes(queries, target)]
-                pieces = [(places[:, 0], scores[:, 0]) for places, scores in pieces]
-            case TopK():
-                pieces = [_peaks(planes, decode) for planes in _planes(queries, target)]
-            case WindowSoftArgmax(grid="pixels"):
-                pieces = [_mean_places(planes, decode) for planes in _planes(queries, target)]
-            case WindowSoftArgmax():
-                pieces = [_mean_places(maps, decode) for maps in _token_maps(queries, target)]
-                cells = Frame(target.frame.image_size, target.grid)
-                pieces = [(cells.to_image(places), scores) for places, scores in pieces]
-            case _:
-                raise InvalidArgumentError(
-                    "decode must be Argmax(), TopK() or WindowSoftArgmax(), of kornia_ditf, "
-                    f"got {decode!r}"
-                )
+        pieces = [_decode(planes, decode) for planes in _cosines(queries, target)]
     places, scores = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    if of_tokens:
+        places = Frame(target.frame.image_size, target.grid).to_image(places)
     places = places.view(*queries.shape[:2], *places.shape[1:])
     given = points.to(places) if points.ndim == 3 else points.to(places)[None]
     given = (given if places.ndim == 3 else given.unsqueeze(2)).expand_as(places)
@@ -272,10 +262,20 @@ def similarity_maps(map_a: DescriptorMap, points: Tensor, map_b: DescriptorMap |
     maps = queries.new_empty(*queries.shape[:2], *target.frame.image_size)
     with full_precision(queries.device):
         done, flat = 0, maps.flatten(0, 1)
-        for planes in _planes(queries, target):
+        for planes in _cosines(queries, target):
             flat[done : done + len(planes)] = planes
             done += len(planes)
     return maps if points.ndim == 3 else maps[0]
+
+
+def _decode(planes: Tensor, decode: Decoder) -> tuple[Tensor, Tensor]:
+    """Read places (x, y) and scores of some points from their cosines, shape (K, H, W)."""
+    if isinstance(decode, WindowSoftArgmax):
+        return _mean_places(planes, decode)
+    if isinstance(decode, TopK):
+        return _peaks(planes, decode)
+    places, scores = _peaks(planes, TopK(count=1))
+    return places[:, 0], scores[:, 0]
 
 
 def _peaks(planes: Tensor, decode: TopK) -> tuple[Tensor, Tensor]:
@@ -304,15 +304,13 @@ def _mean_places(maps: Tensor, decode: WindowSoftArgmax) -> tuple[Tensor, Tensor
     return mean_places(weights), peaks.clamp(-1, 1)
 
 
-def _planes(queries: Tensor, target: Target) -> Iterator[Tensor]:
+def _cosines(queries: Tensor, target: Target) -> Iterator[Tensor]:
+    """Yield cosines of some queries with each pixel or token, image by image, shape (K, H, W)."""
     for some, tokens, inverses in zip(queries, target.tokens, target.inverses, strict=True):
-        yield from cosine_planes(some, tokens, target.frame.image_size, inverses)
-
-
-def _token_maps(queries: Tensor, target: Target) -> Iterator[Tensor]:
-    """Yield cosines of each image's queries with its tokens, shape (K, rows, columns)."""
-    for some, tokens, inverses in zip(queries, target.tokens, target.inverses, strict=True):
-        yield (some @ tokens.flatten(0, 1).T).view(-1, *inverses.shape) * inverses
+        if target.pixels:
+            yield from cosine_planes(some, tokens, target.frame.image_size, inverses)
+        else:
+            yield (some @ tokens.flatten(0, 1).T).view(-1, *inverses.shape) * inverses
 
 
 def _prepare(descriptors: DescriptorMap, name: str, *, pixels: bool) -> Target:
