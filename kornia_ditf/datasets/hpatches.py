@@ -32,14 +32,43 @@ _OTHERS = (2, 3, 4, 5, 6)
 
 
 class HPatches(PairDataset):
-    """Pairs of each sequence's first image with its others, sequences in alphabetical order."""
+    """Pairs of each sequence's first image with its others, sequences in alphabetical order.
+
+    Args:
+        root: hpatches-sequences-release, or the folder that holds it.
+        split: all, illumination or viewpoint.
+        large: keep the eight large sequences, which published evaluations remove.
+        keypoints: a folder of <sequence>-<image>.kp, a keypoint `x y` a line, such as DIFT's
+            superpoint-1k; without it pairs have no points.
+
+    Raises:
+        DatasetError: a folder is missing.
+    """
 
     def __init__(
-        self, root: Path, split: str, sequences: list[str], keypoints: Path | None
+        self,
+        root: str | Path,
+        *,
+        split: str = "all",
+        large: bool = False,
+        keypoints: str | Path | None = None,
     ) -> None:
-        pairs = [(sequence, other) for sequence in sequences for other in _OTHERS]
-        super().__init__("hpatches", root, split, pairs)
-        self._keypoints = keypoints
+        place = SPEC.find(root, split)
+        wanted = [
+            name
+            for name in folders(place)
+            if name[:2] in ("i_", "v_")
+            and (large or name not in LARGE)
+            and split in ("all", _CATEGORIES[name[0]])
+        ]
+        if not wanted:
+            raise DatasetError(place, f"it holds no folder i_* or v_* of split {split!r}. {_HOW}")
+        points = None if keypoints is None else given_folder(keypoints)
+        if points is not None and not points.is_dir():
+            raise DatasetError(points, f"there is no such folder. {_KEYPOINTS}")
+        pairs = [(sequence, other) for sequence in wanted for other in _OTHERS]
+        super().__init__(SPEC.name, place, split, pairs)
+        self._keypoints = points
 
     def category(self, index: int) -> str:
         sequence, _ = self.entries[index]
@@ -75,44 +104,9 @@ def _read_numbers(path: Path, how: str) -> list[list[float]]:
         raise DatasetError(path, f"it must hold numbers ({error}). {how}") from error
 
 
-def load(
-    root: str | Path,
-    *,
-    split: str = "all",
-    large: bool = False,
-    keypoints: str | Path | None = None,
-) -> HPatches:
-    """Read the list of sequences.
-
-    Args:
-        root: hpatches-sequences-release, or the folder that holds it.
-        split: all, illumination or viewpoint.
-        large: keep the eight large sequences, which published evaluations remove.
-        keypoints: a folder of <sequence>-<image>.kp, a keypoint `x y` a line, such as DIFT's
-            superpoint-1k; without it pairs have no points.
-
-    Raises:
-        DatasetError: a folder is missing.
-    """
-    place = SPEC.find(root, split)
-    wanted = [
-        name
-        for name in folders(place)
-        if name[:2] in ("i_", "v_")
-        and (large or name not in LARGE)
-        and split in ("all", _CATEGORIES[name[0]])
-    ]
-    if not wanted:
-        raise DatasetError(place, f"it holds no folder i_* or v_* of split {split!r}. {_HOW}")
-    points = None if keypoints is None else given_folder(keypoints)
-    if points is not None and not points.is_dir():
-        raise DatasetError(points, f"there is no such folder. {_KEYPOINTS}")
-    return HPatches(place, split, wanted, points)
-
-
 SPEC = DatasetSpec(
     name="hpatches",
-    load=load,
+    load=HPatches,
     layout="{i,v}_<name>/{1..6}.ppm and H_1_{2..6}",
     source=_HOW,
     license="see its publisher",

@@ -36,10 +36,25 @@ class _View(NamedTuple):
 
 
 class NAVI(PairDataset):
-    """Pairs of views of an object; points are pixels of A whose place on the object B shows."""
+    """Pairs of views of an object; points are pixels of A whose place on the object B shows.
 
-    def __init__(self, root: Path, split: str, rows: list[tuple[str, str, float]], points: int):
-        super().__init__("navi", root, split, rows)
+    Args:
+        root: the folder with the objects' folders and custom_splits, or the folder that holds it.
+        split: `wild_set` (other backgrounds and light) or `multiview`.
+        points: at most so many of the pixels that both images show are taken, evenly spread.
+
+    Raises:
+        DatasetError: the list is missing or malformed.
+    """
+
+    def __init__(self, root: str | Path, *, split: str = "wild_set", points: int = 500) -> None:
+        check_integer("points", points, 1)
+        place = SPEC.find(root, split)
+        file = place / _LISTS.format(split=split)
+        rows = read_words(file, {"image_a": str, "image_b": str, "angle": _angle}, _HOW)
+        if not rows:
+            raise DatasetError(file, f"it lists no pair. {_HOW}")
+        super().__init__(SPEC.name, place, split, rows)
         self._points = points
 
     def category(self, index: int) -> str:
@@ -144,29 +159,9 @@ def _angle(word: str) -> float:
     return float(word)
 
 
-def load(root: str | Path, *, split: str = "wild_set", points: int = 500) -> NAVI:
-    """List the pairs of NAVI's own lists.
-
-    Args:
-        root: the folder with the objects' folders and custom_splits, or the folder that holds it.
-        split: `wild_set` (other backgrounds and light) or `multiview`.
-        points: at most so many of the pixels that both images show are taken, evenly spread.
-
-    Raises:
-        DatasetError: the list is missing or malformed.
-    """
-    check_integer("points", points, 1)
-    place = SPEC.find(root, split)
-    file = place / _LISTS.format(split=split)
-    rows = read_words(file, {"image_a": str, "image_b": str, "angle": _angle}, _HOW)
-    if not rows:
-        raise DatasetError(file, f"it lists no pair. {_HOW}")
-    return NAVI(place, split, rows, points)
-
-
 SPEC = DatasetSpec(
     name="navi",
-    load=load,
+    load=NAVI,
     layout="<object>/{multiview-*,wild_set}/{annotations.json,images/*.jpg,depth/*.png} and "
     "custom_splits/pairwise_pixel_correspondences/pairs-{multiview,wild_set}.txt",
     source=_HOW,

@@ -51,11 +51,50 @@ class Change:
 
 
 class SyntheticPairs(PairDataset):
-    """Each image of a folder with its changed versions; category is the kind of change."""
+    """Each image of a folder with its changed versions; category is the kind of change.
 
-    def __init__(self, root: Path, split: str, images: list[Path], changes: list[Change]) -> None:
+    Args:
+        root: a folder of images; folders in it are not looked into.
+        split: viewpoint, illumination or both (one kind of change), or all three; or pose, whose
+            pairs have cameras and a pose.
+        seed: another one changes every pair.
+        versions: how many of each kind are made of each image.
+        strength: in (0, 0.45]; how far corners move at most, as a part of the sides, or by how
+            many times 100 degrees a camera moves at most.
+        points: how many points each pair has.
+        pattern: takes only images of such names, as in `*.jpg`.
+
+    Raises:
+        DatasetError: the folder is missing or holds no image.
+        InvalidArgumentError: a number out of range.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        split: str = "all",
+        seed: int = 0,
+        versions: int = 1,
+        strength: float = 0.2,
+        points: int = 64,
+        pattern: str = "*",
+    ) -> None:
+        folder = given_folder(root)
+        check_integer("versions", versions, 1)
+        check_integer("points", points, 1)
+        check_integer("seed", seed, 0)
+        if not 0 < strength <= 0.45:
+            raise InvalidArgumentError(f"strength must lie in (0, 0.45], got {strength!r}")
+        SPEC.check_split(split, folder)
+        images = list_images(folder, pattern)
+        changes = [
+            Change(kind=kind, strength=strength, seed=seed * 1000 + version, points=points)
+            for version in range(versions)
+            for kind in (_KINDS if split == "all" else (split,))
+        ]
         made = [(image, change) for image in images for change in changes]
-        super().__init__("synthetic", root, split, made)
+        super().__init__(SPEC.name, folder, split, made)
 
     def category(self, index: int) -> str:
         _, change = self.entries[index]
@@ -163,52 +202,9 @@ def _relight(
     return np.asarray(np.clip(changed + noise * strength / 10, 0, 1))
 
 
-def load(
-    root: str | Path,
-    *,
-    split: str = "all",
-    seed: int = 0,
-    versions: int = 1,
-    strength: float = 0.2,
-    points: int = 64,
-    pattern: str = "*",
-) -> SyntheticPairs:
-    """List the images of a folder, in alphabetical order.
-
-    Args:
-        root: a folder of images; folders in it are not looked into.
-        split: viewpoint, illumination or both (one kind of change), or all three; or pose, whose
-            pairs have cameras and a pose.
-        seed: another one changes every pair.
-        versions: how many of each kind are made of each image.
-        strength: in (0, 0.45]; how far corners move at most, as a part of the sides, or by how
-            many times 100 degrees a camera moves at most.
-        points: how many points each pair has.
-        pattern: takes only images of such names, as in `*.jpg`.
-
-    Raises:
-        DatasetError: the folder is missing or holds no image.
-        InvalidArgumentError: a number out of range.
-    """
-    folder = given_folder(root)
-    check_integer("versions", versions, 1)
-    check_integer("points", points, 1)
-    check_integer("seed", seed, 0)
-    if not 0 < strength <= 0.45:
-        raise InvalidArgumentError(f"strength must lie in (0, 0.45], got {strength!r}")
-    SPEC.check_split(split, folder)
-    images = list_images(folder, pattern)
-    changes = [
-        Change(kind=kind, strength=strength, seed=seed * 1000 + version, points=points)
-        for version in range(versions)
-        for kind in (_KINDS if split == "all" else (split,))
-    ]
-    return SyntheticPairs(folder, split, images, changes)
-
-
 SPEC = DatasetSpec(
     name="synthetic",
-    load=load,
+    load=SyntheticPairs,
     layout="images, in one folder",
     source="your own images",
     license="yours",
