@@ -79,8 +79,7 @@ from .registry.upsamplers import find_upsampler, list_upsamplers
 from .search.alignment import align_matches
 from .search.verified import Attempt, ImageMatches, match_images
 from .sfm.folder import FolderMatches, match_folder
-from .sfm.graph import CorrespondenceGraph, ImagePair, ViewedImage
-from .sfm.tracks import merge_keypoints
+from .sfm.graph import CorrespondenceGraph, ImagePair, ViewedImage, merge_keypoints
 from .tiled import TiledDescriptor
 from .treatments import (
     TREATMENTS,
