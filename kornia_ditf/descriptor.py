@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -20,10 +21,7 @@ from kornia_ditf.discarding import DiscardingDescriptor
 from kornia_ditf.ensemble import mean_taps
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.learned import learned_tensors
-from kornia_ditf.massive import (
-    find_massive_channels,
-    mark_massive_channels,
-)
+from kornia_ditf.massive import find_massive_channels, mark_massive_channels
 from kornia_ditf.noise import draw_image_noise, exact_pixels
 from kornia_ditf.preprocess import ImageLike, as_image, fit_image
 from kornia_ditf.tap import checking_every_capture
@@ -37,7 +35,6 @@ from kornia_ditf.utils.values import deferred_checks, settle_checks
 
 _SHOWN = ("long_side", "treatment", "massive_channels")
 """Settings that a `DiTF` is represented by even where they are the defaults."""
-
 
 _TOKENS = {"cpu": 1200, "cuda": 1 << 15}
 """Tokens in a forward pass from which on larger batches gain nothing."""
@@ -164,15 +161,24 @@ class DiTF(DiscardingDescriptor):
         Arguments as in `DenseDescriptor.describe_together`. With several blocks or timesteps, those
         channels are found in each image.
         """
-        if not self.config.single:
-            return super().describe_together(images, prompts)
         told = one_prompt_each(prompts, len(images))
+        prepared = [self.prepare(image) for image in images]
+        parts = [(prepared[part], told[part]) for part in self._forwards(len(images))]
+        if not (self.config.single and self._discards and self.massive_channels() is None):
+            return [one for part in parts for one in self.describe_prepared(*part)]
         block = self.config.block
-        tapped = [self.taps(i, [block], p) for i, p in zip(images, told, strict=True)]
-        if self.massive_channels() is None and self._discards:
-            found = find_massive_channels([taps[block].x for taps, _ in tapped])
-            self._found[block] = Discarded(found, "images described together")
-        return [self.finish(block, taps[block], frame) for taps, frame in tapped]
+        taps = [self.prepared_taps(some, [block], texts)[block] for some, texts in parts]
+        found = find_massive_channels([tap.x for tap in taps])
+        self._found[block] = Discarded(found, "images described together")
+        maps = [self.finish(block, t, p[0].frame) for t, (p, _) in zip(taps, parts, strict=True)]
+        return [
+            replace(one, checks=image.checks)
+            for one, image in zip(chain.from_iterable(maps), prepared, strict=True)
+        ]
+
+    def _forwards(self, images: int) -> list[slice]:
+        """Return which of several images pass the transformer together; they may differ in size."""
+        return [slice(number, number + 1) for number in range(images)]
 
     @eager
     def taps(
@@ -205,10 +211,14 @@ class DiTF(DiscardingDescriptor):
     ) -> dict[int, Tap]:
         """Return the taps of prepared images of one size together; otherwise as `taps`."""
         with self._gradients(), checking_every_capture(self.config.checks == "always"):
-            latent = self.backbone.encode(torch.cat([image.pixels for image in images]))
+            latent = self.backbone.encode(self._arrange([image.pixels for image in images]))
             noise = self._noise(images, latent)
             conditioning = self._condition(prompts, len(latent))
             return self._taps(latent, noise, conditioning, blocks)
+
+    def _arrange(self, pixels: Sequence[Tensor]) -> Tensor:
+        """Arrange prepared images of one size as the backbone encodes them."""
+        return torch.cat(list(pixels))
 
     def describe_prepared(
         self, images: Sequence[PreparedImage], prompts: Sequence[str | None]
@@ -350,8 +360,10 @@ class DiTF(DiscardingDescriptor):
         shape = (self.config.ensemble, *latent.shape[1:])
         if not self.has_noise:
             return torch.zeros(1, device="cpu").expand(len(latent), *shape)
-        seen = [image.pixels if image.exact is None else image.exact for image in images]
-        return draw_image_noise(torch.cat(seen), shape, seed=self.config.seed)
+        seen = self._arrange([i.pixels if i.exact is None else i.exact for i in images])
+        # A clip of one frame has the noise of its image.
+        seen = seen.squeeze(2) if seen.ndim == 5 else seen
+        return draw_image_noise(seen, shape, seed=self.config.seed)
 
     def _condition(self, prompts: str | Sequence[str | None] | None, images: int) -> Conditioning:
         given: list[Any] = list(prompts) if isinstance(prompts, list | tuple) else [prompts]
