@@ -197,10 +197,13 @@ class DiTF(DiscardingDescriptor):
     def prepare(self, image: ImageLike) -> PreparedImage:
         with self._gradients(), deferred_checks() as checks:
             pixels = as_image(image)
-            fitted, frame = self._fit(pixels)
+            side, multiple = self.config.long_side, self.backbone.pixels_per_token
+            fitted, frame = fit_image(pixels, side, multiple)
             exact = exact_pixels(pixels) if self.has_noise else pixels
-            exact = fitted if exact is pixels else self._fit(exact)[0]
-            return PreparedImage(upload(fitted, self.place), frame, exact, checks)
+            exact = fitted if exact is pixels else fit_image(exact, side, multiple)[0]
+            if self.place.type == "cuda" and fitted.device.type == "cpu":
+                fitted = fitted.pin_memory().to(self.place, non_blocking=True)  # nobody waits
+            return PreparedImage(fitted, frame, exact, checks)
 
     @eager
     def prepared_taps(
@@ -299,10 +302,10 @@ class DiTF(DiscardingDescriptor):
             frame: how the image's pixels map onto the model's.
         """
         if not self._discards:
-            return self._finish(block, tap, frame, (), ())
+            return self._finish(block, tap, frame)
         known = self.known_channels(block)
         if known is not None:
-            return self._finish(block, tap, frame, known.channels, (known,) * len(tap.x))
+            return self._finish(block, tap, frame, *(known,) * len(tap.x))
         marked = mark_massive_channels(tap.x)
         found = tuple(Discarded(each, "this image") for each in marked)
         steps = self.config.steps
@@ -311,37 +314,27 @@ class DiTF(DiscardingDescriptor):
         ):
             return describe_tap(tap, frame, steps, marked, found, compiled=self.backbone.compiled)
         settle_checks()  # other steps take the channels' numbers
-        maps = [
-            self._finish(block, image, frame, each.channels, (each,))
-            for image, each in zip(tap.rows(), found, strict=True)
-        ]
+        images = zip(tap.rows(), found, strict=True)
+        maps = [self._finish(block, image, frame, each) for image, each in images]
         return DescriptorMap(torch.cat([each.data for each in maps]), frame, found)
 
-    def _finish(
-        self,
-        block: int,
-        tap: Tap,
-        frame: Frame,
-        channels: tuple[int, ...],
-        discarded: tuple[Discarded, ...],
-    ) -> DescriptorMap:
-        treatment = self.config.steps
+    def _finish(self, block: int, tap: Tap, frame: Frame, *found: Discarded) -> DescriptorMap:
+        treatment, channels = self.config.steps, found[0].channels if found else ()
         learned = self._learned(block, tap.grid, channels) if treatment.learns else None
         return describe_tap(
-            tap, frame, treatment, channels, discarded, learned, compiled=self.backbone.compiled
+            tap, frame, treatment, channels, found, learned, compiled=self.backbone.compiled
         )
 
     def _learned(
         self, block: int, grid: tuple[int, int], channels: tuple[int, ...]
     ) -> Mapping[int, Tensor]:
         """Return what the treatment's steps learn from a blank image, cached."""
-        config = replace(
-            self.config,
-            block=block,
-            massive_channels=channels,
-            rows_per_forward=None,
-            long_side=None,
-        )
+        settings: dict[str, Any] = {
+            "massive_channels": channels,
+            "rows_per_forward": None,
+            "long_side": None,
+        }
+        config = replace(self.config, block=block, **settings)
         key = f"{config} {self.backbone.settings()} {grid}"
 
         def learn() -> dict[int, Tensor]:
@@ -374,9 +367,6 @@ class DiTF(DiscardingDescriptor):
             )
         return self.backbone.condition(texts).expand(images)
 
-    def _fit(self, image: Tensor) -> tuple[Tensor, Frame]:
-        return fit_image(image, self.config.long_side, self.backbone.pixels_per_token)
-
     def _taps(
         self, latent: Tensor, noise: Tensor, conditioning: Conditioning, blocks: Sequence[int]
     ) -> dict[int, Tap]:
@@ -397,10 +387,3 @@ class DiTF(DiscardingDescriptor):
         conditioning = self._condition(None, len(latent))
         for draw in torch.split(self._noise([prepared], latent), 1, dim=1):
             yield self._taps(latent, draw, conditioning, [block])[block].x
-
-
-def upload(pixels: Tensor, device: torch.device) -> Tensor:
-    """Begin to copy pixels to a GPU, without waiting for it."""
-    if device.type != "cuda" or pixels.device.type != "cpu":
-        return pixels
-    return pixels.pin_memory().to(device, non_blocking=True)

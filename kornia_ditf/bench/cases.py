@@ -16,7 +16,7 @@ from kornia_ditf.matching.keypoints import match_points
 from kornia_ditf.matching.nearest import mutual_nearest
 from kornia_ditf.matching.propagation import LabelPropagator
 from kornia_ditf.treatments import apply_treatment
-from kornia_ditf.treatments.compose import bind_steps, run_steps
+from kornia_ditf.treatments.compose import run_steps
 from kornia_ditf.types import DescriptorMap, Frame, Tap
 
 
@@ -224,11 +224,11 @@ def _describing(grid: tuple[int, int], width: int, device: torch.device, quick: 
         for shape in ((1, grid[0] * grid[1], width), (1, width), (1, width))
     )
     tap, channels = Tap(x, shift, scale, grid), [5, 9]
-    steps = bind_steps(tap, "adaln+discard", channels)
     fast = torch.compile(run_steps, backend="aot_eager" if quick else "inductor")
+    apply = partial(apply_treatment, tap, "adaln+discard", channels)
     contestants: dict[str, Work] = {
-        "kornia_ditf": lambda: F.normalize(apply_treatment(tap, "adaln+discard", channels), dim=-1),
-        "kornia_ditf, compiled": lambda: F.normalize(fast(tap, steps), dim=-1),
+        "kornia_ditf": lambda: F.normalize(apply(), dim=-1),
+        "kornia_ditf, compiled": lambda: F.normalize(apply(compiled=lambda _: fast), dim=-1),
         "a copy": lambda: x.clone(),
         "channels first as written": lambda: peers.describe_as_written(
             x, shift, scale, grid, channels
