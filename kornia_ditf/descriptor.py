@@ -329,12 +329,8 @@ class DiTF(DiscardingDescriptor):
         self, block: int, grid: tuple[int, int], channels: tuple[int, ...]
     ) -> Mapping[int, Tensor]:
         """Return what the treatment's steps learn from a blank image, cached."""
-        settings: dict[str, Any] = {
-            "massive_channels": channels,
-            "rows_per_forward": None,
-            "long_side": None,
-        }
-        config = replace(self.config, block=block, **settings)
+        config = replace(self.config, block=block, massive_channels=channels, long_side=None)
+        config = replace(config, rows_per_forward=None)
         key = f"{config} {self.backbone.settings()} {grid}"
 
         def learn() -> dict[int, Tensor]:

@@ -157,12 +157,8 @@ def describe_tap(
 ) -> DescriptorMap:
     """Turn a tap into a descriptor map, the last steps of the chain.
 
-    Other arguments and errors as for `apply_treatment`.
-
-    Args:
-        tap: the block's input, averaged over the noise draws.
-        frame: how the image's pixels map onto the model's.
-        discarded: what the map says was discarded from each image.
+    `frame` is how the image's pixels map onto the model's, and `discarded` what the map says was
+    discarded from each image; other arguments and errors are those of `apply_treatment`.
     """
     tokens = apply_treatment(tap, treatment, channels, learned, compiled=compiled)
     data = tokens.transpose(1, 2).reshape(len(tokens), -1, *tap.grid)
