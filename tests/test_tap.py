@@ -189,7 +189,8 @@ def test_no_hook_remains_when_a_declared_path_does_not_exist(
 
 
 @pytest.mark.parametrize(
-    "modulation", [LinearModulation("linear", shift=1, scale=0), LinearModulation("linear", scale=2)]
+    "modulation",
+    [LinearModulation("linear", shift=1, scale=0), LinearModulation("linear", scale=2)],
 )
 def test_a_wrong_declaration_is_noticed(
     toy: ToyTransformer, inputs: dict[str, Tensor], modulation: LinearModulation
