@@ -19,9 +19,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from kornia_ditf.cli.extract_ray import Cluster, run_pieces
+from kornia_ditf.cli.describing import Request
+from kornia_ditf.cli.extract_ray import run_pieces
 from kornia_ditf.cli.options import Chosen
-from kornia_ditf.cli.shards import Request, ShardWriter
+from kornia_ditf.cli.shards import ShardWriter
 from kornia_ditf.utils.sources import Piece, list_pieces
 
 DATA = Path(__file__).parent / "data"
@@ -50,8 +51,8 @@ def measure(pieces: list[Piece], request: Request, workers: int) -> Run:
     with tempfile.TemporaryDirectory() as out:
         begin = time.perf_counter()
         if workers:
-            cluster = Cluster(None, workers, min(1.0, (os.cpu_count() or 1) / workers), 0)
-            shards = run_pieces(pieces, (request, Path(out), pieces[:4]), cluster)
+            cpus = min(1.0, (os.cpu_count() or 1) / workers)
+            shards = run_pieces(pieces, request, Path(out), workers=workers, cpus=cpus, gpus=0)
         else:
             writer = ShardWriter(request, Path(out), pieces[:4])
             shards = map(writer.write, pieces)

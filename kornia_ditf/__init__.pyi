@@ -54,10 +54,11 @@ from .preprocess import as_image, fit_image, read_image
 from .projection.descriptor import ProjectedDescriptor
 from .projection.learn import learn_projection
 from .projection.stored import Projection
-from .protocols.evaluate import PairResult, evaluate_matches, evaluate_pair
+from .protocols.evaluate import evaluate_matches, evaluate_pair
 from .protocols.fitting import prepare_image
 from .protocols.presets import find_protocol, list_protocols
 from .protocols.protocol import Protocol
+from .protocols.result import PairResult
 from .protocols.select import select_pairs
 from .protocols.sequences import SequenceResult, evaluate_sequence
 from .registry.calibrate import calibrate
@@ -78,8 +79,7 @@ from .registry.upsamplers import find_upsampler, list_upsamplers
 from .search.alignment import align_matches
 from .search.verified import Attempt, ImageMatches, match_images
 from .sfm.folder import FolderMatches, match_folder
-from .sfm.graph import CorrespondenceGraph, ImagePair, ViewedImage
-from .sfm.tracks import merge_keypoints
+from .sfm.graph import CorrespondenceGraph, ImagePair, ViewedImage, merge_keypoints
 from .tiled import TiledDescriptor
 from .treatments import (
     TREATMENTS,

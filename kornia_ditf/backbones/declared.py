@@ -70,6 +70,8 @@ class DeclaredBackbone(Backbone):
     """Keys of the transformer's configuration whose sum is the number of blocks."""
     width_from: ClassVar[tuple[str, ...]] = ("num_attention_heads", "attention_head_dim")
     """Keys of the transformer's configuration whose product is the width."""
+    positions_from: ClassVar[str | None] = None
+    """Key that says how many tokens a side have positions, or lists it behind the text's."""
     streams: ClassVar[tuple[BlockStream, ...]]
     """Where the blocks keep norm, modulation and attention, list by list as they run."""
     head: ClassVar[tuple[str, ...]] = ("norm_out", "proj_out")
@@ -87,6 +89,8 @@ class DeclaredBackbone(Backbone):
     """Whether the packed channels of a VAE that packs them run cell by cell."""
     pipeline_class: ClassVar[str | None] = None
     """Name of the diffusers pipeline that encodes prompts; None where there are none."""
+    unused_parts: ClassVar[tuple[str, ...]] = ()
+    """Parts of the pipeline, besides transformer and VAE, that prompts do not need."""
     prompt_outputs: ClassVar[tuple[str | None, ...]] = ()
     """Names for what the pipeline's `encode_prompt` returns, in its order; None where unused."""
     prompt_options: ClassVar[Mapping[str, Any]] = {"do_classifier_free_guidance": False}
@@ -132,7 +136,8 @@ class DeclaredBackbone(Backbone):
     @property
     def patch_size(self) -> int:
         """Side of the square of latent cells that one token covers."""
-        return self.packed or int(self.config.patch_size)
+        patch = self.packed or self.config.patch_size
+        return int(patch if isinstance(patch, int) else patch[-1])  # those of videos: of an axis
 
     @property
     def pixels_per_token(self) -> int:
@@ -146,7 +151,10 @@ class DeclaredBackbone(Backbone):
     @property
     def max_cells(self) -> int | None:
         """Longest side of a latent that the model has positions for; None where any will do."""
-        return None
+        if self.positions_from is None:
+            return None
+        tokens = self.config[self.positions_from]
+        return self.patch_size * int(tokens if isinstance(tokens, int) else min(tokens[1:]))
 
     def settings(self) -> str:
         quantized = self.quantized or getattr(self.config, "quantization_config", None)
@@ -202,7 +210,7 @@ class DeclaredBackbone(Backbone):
     ) -> Iterator[tuple[Mapping[str, Any], tuple[int, int]]]:
         """Place the inputs of a forward, which runs meanwhile alone, and name their grid."""
         self.schedule.check(timestep)
-        grid = self._token_grid(latent)
+        grid = self.token_grid(latent)
         device, dtype = execution_place(self.transformer)
         conditioning = conditioning.expand(len(latent)).to(device, dtype)
         latent = latent.to(device, dtype)
@@ -248,7 +256,12 @@ class DeclaredBackbone(Backbone):
             modules.append(self.vae.get_submodule("encoder"))
         self._compiled = CompiledModules(modules, backend)
 
-    def _token_grid(self, latent: Tensor) -> tuple[int, int]:
+    def token_grid(self, latent: Tensor) -> tuple[int, int]:
+        """Return the rows and columns of a latent's tokens.
+
+        Raises:
+            InvalidArgumentError: the latent has another shape than the model takes.
+        """
         patch, channels = self.patch_size, self.latent_channels
         if latent.ndim != 4 or latent.shape[1] != channels or not latent.numel():
             raise InvalidArgumentError(
@@ -322,7 +335,7 @@ class DeclaredBackbone(Backbone):
     @classmethod
     def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
         """Return modules that the pipeline does not load: None, or one from elsewhere."""
-        return {"transformer": None, "vae": None}
+        return dict.fromkeys(("transformer", "vae", *cls.unused_parts))
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:

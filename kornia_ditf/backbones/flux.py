@@ -58,6 +58,8 @@ class GuidedBackbone(DiffusersBackbone):
     """
 
     default_guidance: ClassVar[float]
+    guidance_unit: ClassVar[float] = 1.0
+    """What the transformer is given for a scale of 1."""
 
     def __init__(
         self,
@@ -76,11 +78,10 @@ class GuidedBackbone(DiffusersBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
+        told = super().transformer_inputs(latent, timestep, conditioning)
         guided = self.config.guidance_embeds
-        return {
-            **super().transformer_inputs(latent, timestep, conditioning),
-            "guidance": full_batch(latent, self.guidance) if guided else None,
-        }
+        scale = full_batch(latent, self.guidance_unit * self.guidance) if guided else None
+        return {**told, "guidance": scale}
 
 
 class FluxLikeBackbone(DiffusersBackbone):
@@ -93,8 +94,7 @@ class FluxLikeBackbone(DiffusersBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        rows, columns = (side // self.patch_size for side in latent.shape[2:])
-        cells = grid_positions(rows, columns, device=latent.device)
+        cells = grid_positions(*self.token_grid(latent), device=latent.device)
         words, cells = self.positions(conditioning["prompt_embeds"].shape[1], cells)
         told = super().transformer_inputs(latent, timestep, conditioning)
         return {**told, "img_ids": cells, "txt_ids": words}

@@ -25,6 +25,7 @@ class SD3Backbone(DiffusersBackbone):
         ),
     )
     time = "t"
+    positions_from = "pos_embed_max_size"
     prompt_outputs = ("prompt_embeds", None, "pooled_prompt_embeds")
     prompt_inputs = {
         "encoder_hidden_states": "prompt_embeds",
@@ -35,10 +36,6 @@ class SD3Backbone(DiffusersBackbone):
         "prompt_3": None,
         "do_classifier_free_guidance": False,
     }
-
-    @property
-    def max_cells(self) -> int:
-        return int(self.config.pos_embed_max_size) * self.patch_size
 
 
 def _spec(name: str, blocks: int, architecture: configs.Architecture, **known: Any) -> BackboneSpec:

@@ -38,10 +38,10 @@ class VideoBackbone(DiffusersBackbone):
     def arrange(self, latent: Tensor) -> Tensor:
         return as_clip(latent).movedim(2, self.frame_axis)
 
-    def _token_grid(self, latent: Tensor) -> tuple[int, int]:
+    def token_grid(self, latent: Tensor) -> tuple[int, int]:
         if latent.ndim != 5:
-            return super()._token_grid(latent)
-        rows, columns = super()._token_grid(latent[:, :, 0])
+            return super().token_grid(latent)
+        rows, columns = super().token_grid(latent[:, :, 0])
         return latent.shape[2] * rows, columns
 
 

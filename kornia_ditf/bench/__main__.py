@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             wall=case.wall,
         )
         done.append(report.read_case(case, timings, results))
-        sys.stdout.write(_tell(done[-1]))
+        sys.stdout.write("\n".join([f"\n{case.group}", *report.table(done[-1:]), ""]))
         sys.stdout.flush()
     whole = {"about": about, "cases": done}
     if options.json:
@@ -56,24 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report.write_picture(options.picture, done)
     if options.page:
         report.write_page(options.page, whole)
-
-
-def _tell(case: dict[str, object]) -> str:
-    lines = [f"\n{case['group']}: {case['name']}\n"]
-    contestants = case["contestants"]
-    assert isinstance(contestants, dict)
-    for name, row in contestants.items():
-        ratio, memory = row["times_ours"], row["peak_mb"]
-        speed = "" if row["gflops"] is None else f"{row['gflops']:7.0f} GFLOP/s"
-        lines.append(
-            f"  {name:26} {1000 * sorted(row['seconds'])[len(row['seconds']) // 2]:10.2f} ms"
-            f"  {ratio['median']:8.2f} x ours ({ratio['min']:.2f} to {ratio['max']:.2f})"
-            f"  {'' if memory is None else f'{memory:7.0f} MB'} {speed}  {row['exactness'] or ''}\n"
-        )
-    missing = case["missing"]
-    assert isinstance(missing, list)
-    lines += [f"  {name:26} skipped: not installed\n" for name in missing]
-    return "".join(lines)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ class Case:
         group: the table it belongs to.
         name: its size.
         contestants: who does it, by name; the first is ours, which the others are compared with.
-        check: tells by the results, by name, how far each is from ours.
+        compare: says in words how far another's result is from ours; None is not compared.
         slow: those who get one turn.
         missing: peers that are not installed.
         flops: of its matrix product, for a roofline; 0 where there is none.
@@ -39,7 +40,7 @@ class Case:
     group: str
     name: str
     contestants: Mapping[str, Work]
-    check: Callable[[Mapping[str, object]], Mapping[str, str]]
+    compare: Callable[[Any, Any], str]
     slow: frozenset[str] = frozenset()
     missing: tuple[str, ...] = ()
     flops: float = 0.0
@@ -49,34 +50,30 @@ class Case:
 
 def all_cases(device: torch.device, *, quick: bool = False) -> Iterator[Callable[[], Case]]:
     """Yield what makes each case; its data are made when it is run, and freed after it."""
-    for width, grid, size, count in (
-        [(32, 8, (40, 50), 3)]
-        if quick
-        else [(1280, 48, (375, 500), 8), (1536, 40, (333, 500), 12), (3072, 48, (375, 500), 8)]
-    ):
-        yield partial(_points, width, grid, size, count, device)
-    for count, width in (
-        [(100, 32)]
-        if quick
-        else [
-            (400, 1536),
-            (900, 1536),
-            (1600, 1152),
-            (1600, 3072),
-            (3600, 1536),
-            (6400, 1536),
-            (14400, 1536),
-        ]
-    ):
-        yield partial(_nearest, count, width, device)
-    for pairs in [2, 3] if quick else [10, 100, 1000]:
-        yield partial(_pairs, pairs, 400, 384, device)
-    for grid_size, width in (
-        [((6, 8), 16)] if quick else [((30, 52), 1536), ((30, 52), 3072), ((48, 84), 1536)]
-    ):
-        yield partial(_propagation, grid_size, width, device)
-    for grid_size, width in [((6, 8), 16)] if quick else [((40, 40), 1536), ((48, 48), 3072)]:
-        yield partial(_describing, grid_size, width, device, quick)
+    small, large = (375, 500), (333, 500)
+    counts = [(n, 1536) for n in (400, 900, 3600, 6400, 14400)] + [(1600, 1152), (1600, 3072)]
+    sizes: list[tuple[Callable[..., Case], list[Any], list[Any]]] = [
+        (
+            _points,
+            [(32, 8, (40, 50), 3)],
+            [(1280, 48, small, 8), (1536, 40, large, 12), (3072, 48, small, 8)],
+        ),
+        (_nearest, [(100, 32)], sorted(counts)),
+        (_pairs, [(2, 400, 384), (3, 400, 384)], [(n, 400, 384) for n in (10, 100, 1000)]),
+        (
+            _propagation,
+            [((6, 8), 16)],
+            [((30, 52), 1536), ((30, 52), 3072), ((48, 84), 1536)],
+        ),
+        (
+            _describing,
+            [((6, 8), 16, "aot_eager")],
+            [((40, 40), 1536, "inductor"), ((48, 48), 3072, "inductor")],
+        ),
+    ]
+    for make, tiny, real in sizes:
+        for size in tiny if quick else real:
+            yield partial(make, device, *size)
 
 
 def scene(width: int, rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -89,7 +86,13 @@ def scene(width: int, rows: int, columns: int, device: torch.device) -> tuple[Te
     return a.contiguous().to(device), b.contiguous().to(device)
 
 
-def _points(width: int, grid: int, size: tuple[int, int], count: int, device: torch.device) -> Case:
+def _vectors(count: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    side = round(count**0.5)
+    a, b = (one[0].flatten(1).T.contiguous() for one in scene(width, side, side, device))
+    return F.normalize(a, dim=1), F.normalize(b, dim=1)
+
+
+def _points(device: torch.device, width: int, grid: int, size: tuple[int, int], count: int) -> Case:
     a, b = scene(width, grid, grid, device)
     frame = Frame(size, (16 * grid, 16 * grid))
     map_a, map_b = DescriptorMap(a, frame), DescriptorMap(b, frame)
@@ -101,35 +104,30 @@ def _points(width: int, grid: int, size: tuple[int, int], count: int, device: to
         x, y = match_points(map_a, points, map_b).points_b.long().cpu().unbind(1)
         return y * size[1] + x
 
-    def check(results: Mapping[str, object]) -> Mapping[str, str]:
-        mine = results["kornia_ditf"]
-        assert isinstance(mine, Tensor)
-        return {
-            name: f"{int((mine == other).sum())} of {count} pixels the same"
-            for name, other in results.items()
-            if isinstance(other, Tensor)
-        }
-
     contestants: dict[str, Work] = {
         "kornia_ditf": ours,
         "DIFT/DiTF as written": lambda: peers.points_as_written(a, b, size, points),
         "the same, hoisted": lambda: peers.points_hoisted(a, b, size, points),
     }
-    name = f"D {width}, {grid} x {grid} to {size[0]} x {size[1]}, {count} points"
-    slow = frozenset({"DIFT/DiTF as written", "the same, hoisted"})
-    return Case("Points at full resolution", name, contestants, check, slow)
-
-
-def _nearest(count: int, width: int, device: torch.device) -> Case:
-    side = round(count**0.5)
-    a, b = (
-        F.normalize(one[0].flatten(1).T.contiguous(), dim=1)
-        for one in scene(width, side, side, device)
+    return Case(
+        "Points at full resolution",
+        f"D {width}, {grid} x {grid} to {size[0]} x {size[1]}, {count} points",
+        contestants,
+        lambda mine, other: f"{int((mine == other).sum())} of {count} pixels the same",
+        slow=frozenset(contestants) - {"kornia_ditf"},
     )
+
+
+def _nearest(device: torch.device, count: int, width: int) -> Case:
+    a, b = _vectors(count, width, device)
     product = torch.empty(count, count, device=device)
+
+    def multiply() -> None:
+        torch.mm(a, b.T, out=product)
+
     contestants: dict[str, Work] = {
         "kornia_ditf": lambda: peers.as_pairs(mutual_nearest(a, b)[0]),
-        "torch.mm alone": lambda: torch.mm(a, b.T, out=product),
+        "torch.mm alone": multiply,
     }
     missing = []
     others: dict[str, tuple[str, Callable[[Tensor, Tensor], peers.Pairs]]] = {
@@ -142,48 +140,41 @@ def _nearest(count: int, width: int, device: torch.device) -> Case:
             missing.append(name)
         elif name.startswith("kornia") or (device.type == "cpu" and count <= 3600):
             contestants[name] = partial(function, a, b)
-
-    def check(results: Mapping[str, object]) -> Mapping[str, str]:
-        mine = results["kornia_ditf"]
-        return {
-            name: "the same pairs" if other == mine else f"{len(other ^ mine)} other pairs"
-            for name, other in results.items()
-            if isinstance(other, set) and isinstance(mine, set)
-        }
-
     return Case(
         "Mutual nearest neighbours",
         f"{count} x {count}, D {width}",
         contestants,
-        check,
-        frozenset({"cv2.BFMatcher"}) if count < 6400 else frozenset(contestants),
-        tuple(missing),
-        2.0 * count * count * width,
-        "torch.mm alone",
+        lambda mine, other: (
+            "the same pairs" if other == mine else f"{len(other ^ mine)} other pairs"
+        ),
+        slow=frozenset({"cv2.BFMatcher"}) if count < 6400 else frozenset(contestants),
+        missing=tuple(missing),
+        flops=2.0 * count * count * width,
+        reference="torch.mm alone",
     )
 
 
-def _pairs(pairs: int, count: int, width: int, device: torch.device) -> Case:
-    side = round(count**0.5)
-    a, b = (
-        F.normalize(one[0].flatten(1).T.contiguous(), dim=1)
-        for one in scene(width, side, side, device)
-    )
+def _pairs(device: torch.device, pairs: int, count: int, width: int) -> Case:
+    a, b = _vectors(count, width, device)
 
-    def many(one: Callable[[], object]) -> Work:
-        return lambda: [one() for _ in range(pairs)]
+    def many(one: Callable[[Tensor, Tensor], object]) -> Work:
+        def work() -> None:
+            for _ in range(pairs):
+                one(a, b)
 
-    contestants = {"kornia_ditf": many(lambda: mutual_nearest(a, b))}
+        return work
+
+    contestants = {"kornia_ditf": many(mutual_nearest)}
     missing = () if peers.present("kornia") else ("kornia match_mnn",)
     if not missing:
         import kornia.feature as kf
 
-        contestants["kornia match_mnn"] = many(lambda: kf.match_mnn(a, b))
+        contestants["kornia match_mnn"] = many(kf.match_mnn)
     name = f"{pairs} pairs of {count} x {count}, D {width}"
-    return Case("Many small pairs", name, contestants, lambda results: {}, frozenset(), missing)
+    return Case("Many small pairs", name, contestants, difference, missing=missing)
 
 
-def _propagation(grid: tuple[int, int], width: int, device: torch.device) -> Case:
+def _propagation(device: torch.device, grid: tuple[int, int], width: int) -> Case:
     rows, columns = grid
     generator = torch.Generator().manual_seed(2)
     base = scene(width, rows, columns, torch.device("cpu"))[0]
@@ -202,44 +193,45 @@ def _propagation(grid: tuple[int, int], width: int, device: torch.device) -> Cas
     sources = [frame.data[0].flatten(1) for frame in frames[:8]]
     tokens = frames[8].tokens[0].contiguous()
 
-    def check(results: Mapping[str, object]) -> Mapping[str, str]:
-        mine, other = results["kornia_ditf"], results["full affinity as written"]
-        assert isinstance(mine, Tensor) and isinstance(other, Tensor)
+    def compare(mine: Tensor, other: Tensor) -> str:
         same = "same" if torch.equal(mine.argmax(0), other.argmax(0)) else "other"
-        difference = (mine - other).abs().max()
-        return {"full affinity as written": f"{same} labels, difference {difference:.1e}"}
+        return f"{same} labels, {difference(mine, other)}"
 
     contestants: dict[str, Work] = {
         "kornia_ditf": lambda: propagator.propagate(frames[8]),
         "full affinity as written": lambda: theirs(tokens, sources, list(labels[:, None])),
     }
     name = f"{rows} x {columns} tokens, D {width}, 8 frames"
-    return Case("Label propagation", name, contestants, check)
+    return Case("Label propagation", name, contestants, compare)
 
 
-def _describing(grid: tuple[int, int], width: int, device: torch.device, quick: bool) -> Case:
+def _describing(device: torch.device, grid: tuple[int, int], width: int, backend: str) -> Case:
     generator = torch.Generator().manual_seed(3)
     x, shift, scale = (
         torch.randn(shape, generator=generator).to(device)
         for shape in ((1, grid[0] * grid[1], width), (1, width), (1, width))
     )
     tap, channels = Tap(x, shift, scale, grid), [5, 9]
-    fast = torch.compile(run_steps, backend="aot_eager" if quick else "inductor")
     apply = partial(apply_treatment, tap, "adaln+discard", channels)
+    fast = torch.compile(run_steps, backend=backend)
+
+    def copy() -> None:
+        x.clone()
+
+    def as_written() -> Tensor:
+        maps = peers.describe_as_written(x, shift, scale, grid, channels)
+        return maps.flatten(2).transpose(1, 2)
+
     contestants: dict[str, Work] = {
         "kornia_ditf": lambda: F.normalize(apply(), dim=-1),
         "kornia_ditf, compiled": lambda: F.normalize(apply(compiled=lambda _: fast), dim=-1),
-        "a copy": lambda: x.clone(),
-        "channels first as written": lambda: peers.describe_as_written(
-            x, shift, scale, grid, channels
-        ),
+        "a copy": copy,
+        "channels first as written": as_written,
     }
-
-    def check(results: Mapping[str, object]) -> Mapping[str, str]:
-        mine, other = results["kornia_ditf"], results["channels first as written"]
-        assert isinstance(mine, Tensor) and isinstance(other, Tensor)
-        difference = (mine - other.flatten(2).transpose(1, 2)).abs().max()
-        return {"channels first as written": f"difference {difference:.1e}"}
-
     name = f"{grid[0]} x {grid[1]} tokens, D {width}"
-    return Case("Post-processing of a tap", name, contestants, check)
+    return Case("Post-processing of a tap", name, contestants, difference)
+
+
+def difference(mine: Tensor, other: Tensor) -> str:
+    """Say by how much two results differ at most."""
+    return f"difference {(mine - other).abs().max():.1e}"

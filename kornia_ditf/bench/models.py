@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kornia_ditf.bench.cases import Case
+from kornia_ditf.bench.cases import Case, difference
 from kornia_ditf.bench.timing import Work
 from kornia_ditf.config import DiTFConfig
 from kornia_ditf.descriptor import DiTF
@@ -74,14 +74,9 @@ def _stream(size: tuple[int, int], long_side: int | None, count: int, device: to
 
     finalize(ours, rmtree, folder)
 
-    def check(results: Mapping[str, object]) -> Mapping[str, str]:
-        mine, other = results["kornia_ditf"], results["one at a time"]
-        assert isinstance(mine, Tensor) and isinstance(other, Tensor)
-        return {"one at a time": f"difference {(mine - other).abs().max():.1e}"}
-
     name = f"{count} JPEG files of {size[1]} x {size[0]}, nano at {descriptor.long_side} pixels"
     contestants: dict[str, Work] = {"kornia_ditf": ours, "one at a time": one_by_one}
-    return Case("Describing many images", name, contestants, check, wall=True)
+    return Case("Describing many images", name, contestants, difference, wall=True)
 
 
 def random_backbone(name: str, device: torch.device, dtype: torch.dtype, *, tiny: bool) -> Any:
@@ -170,11 +165,9 @@ def _forward(name: str, device: torch.device, quick: bool) -> Case:
         for _ in range(times):
             torch.mm(factor, factor, out=product)
 
-    def check(results: Mapping[str, object]) -> Mapping[str, str]:
-        mine, other = results["kornia_ditf"], results["a full forward"]
-        assert isinstance(mine, Tensor) and isinstance(other, Tensor)
+    def compare(mine: Tensor, other: Tensor) -> str:
         cosine = F.cosine_similarity(mine, other[:, -mine.shape[1] :], dim=-1).min()
-        return {"a full forward": f"least cosine {cosine:.6f}"}
+        return f"least cosine {cosine:.6f}"
 
     contestants: dict[str, Work] = {
         "kornia_ditf": ours,
@@ -186,7 +179,7 @@ def _forward(name: str, device: torch.device, quick: bool) -> Case:
         "From an image to a block",
         f"{size}, {tokens.shape[1]} tokens, {str(dtype).removeprefix('torch.')}",
         contestants,
-        check,
+        compare,
         flops=float(flops),
         reference="torch.mm alone",
     )

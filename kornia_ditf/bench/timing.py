@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+
+from kornia_ditf.utils.measuring import Meter
 
 Work = Callable[[], object]
 
@@ -73,13 +76,13 @@ def time_in_turns(
             if name in slow and not watched:
                 continue
             if watched:
-                gc.collect()
-                before = _reset_peak(device)
+                meter = _meter(device)
+                before = _peak_bytes(meter)
             started = _clock(device, wall)
             results[name] = work()
             taken = _clock(device, wall) - started
             if watched:
-                peaks[name] = _peak(device, before)
+                peaks[name] = (_peak_bytes(meter) - before) / 2**20 or None
             if turn > 1 or name in slow:
                 seconds[name].append(taken)
     return {name: Timing(tuple(seconds[name]), peaks[name]) for name in contestants}, results
@@ -91,29 +94,14 @@ def _clock(device: torch.device, wall: bool) -> float:
     return time.perf_counter() if wall or device.type == "cuda" else time.process_time()
 
 
-def _reset_peak(device: torch.device) -> float | None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device) / 2**20
-    try:
+def _meter(device: torch.device) -> Meter:
+    gc.collect()
+    with suppress(OSError, AttributeError):
         # Memory that was freed but is still held would hide what is needed.
-        import ctypes
-
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        return _status("VmRSS")
-    except (OSError, AttributeError):
-        return None
+    return Meter(str(device))
 
 
-def _peak(device: torch.device, before: float | None) -> float | None:
-    if before is None:
-        return None
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20 - before
-    return max(0.0, _status("VmHWM") - before)
-
-
-def _status(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+def _peak_bytes(meter: Meter) -> float:
+    found = meter.read()
+    return found.get("device_peak_bytes", found.get("peak_bytes", 0.0))

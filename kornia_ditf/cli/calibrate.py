@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,92 +12,73 @@ from kornia_ditf.cli.progress import StageProgress
 
 if TYPE_CHECKING:
     from kornia_ditf.backbones.spec import BackboneSpec
-    from kornia_ditf.calibration.grid import CostModel, Grid
+    from kornia_ditf.calibration.grid import Grid
     from kornia_ditf.calibration.plan import CalibrationPlan
-    from kornia_ditf.calibration.preset import Preset
     from kornia_ditf.calibration.samples import Task
     from kornia_ditf.calibration.search import Calibration
 
 
-def _list_option(help_text: str) -> Any:
-    return typer.Option(metavar="LIST", help=help_text)
-
-
-_Treatments = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--treatment",
-        metavar="NAME",
-        help="Try this treatment; may be repeated.  [default: the paper's, and each step that is "
-        "installed]",
-    ),
-]
-
-
 @options.describing(
-    *("backbone", "block", "timestep", "facet", "tiles", "upsample"),
-    *("long_side", "ensemble", "preset", "projection"),
-    blocks=Annotated[
-        str | None, _list_option("Blocks to try, such as 3,5 or 0-8, or all.  [default: all]")
-    ],
-    timesteps=Annotated[str | None, _list_option("Timesteps to try.  [default: 12 from 0 to 800]")],
-    treatment=_Treatments,
+    *("source", "blocks", "timesteps", "treatment", "rows"),
+    *("prompt", "seed", "dtype", "device", "option"),
+    blocks=(
+        str,
+        options.option("LIST", "Blocks to try, such as 3,5 or 0-8, or all.  [default: all]"),
+    ),
+    timesteps=(str, options.option("LIST", "Timesteps to try.  [default: 12 from 0 to 800]")),
+    treatment=(
+        list[str],
+        options.option(
+            "NAME",
+            "Try this treatment; may be repeated.  [default: the paper's, and each step that is "
+            "installed]",
+        ),
+    ),
 )
 def calibrate(
     backbone: Annotated[str, typer.Argument(metavar="NAME|FOLDER", show_default=False)],
     images: Annotated[
-        Path | None,
-        typer.Option(
-            parser=options.read_path,
-            metavar="FOLDER",
-            help="Calibrate on these images, without labels.",
-        ),
+        Path | None, options.path_option("FOLDER", "Calibrate on these images, without labels.")
     ] = None,
     task: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            help="Of --images: same-scene (warped copies), or semantic (all show one kind of "
-            "object).",
+        options.option(
+            "NAME",
+            "Of --images: same-scene (warped copies), or semantic (all show one kind of object).",
         ),
     ] = "same-scene",
     dataset: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Calibrate on the labels of this data set (`kornia-ditf datasets` lists them).",
+        options.option(
+            "NAME", "Calibrate on the labels of this data set (`kornia-ditf datasets` lists them)."
         ),
     ] = None,
     root: Annotated[
-        Path | None,
-        typer.Option(
-            parser=options.read_path, metavar="FOLDER", help="The folder that holds the data set."
-        ),
+        Path | None, options.path_option("FOLDER", "The folder that holds the data set.")
     ] = None,
-    split: Annotated[str | None, typer.Option(metavar="NAME", help="Of the data set.")] = None,
+    split: Annotated[str | None, options.option("NAME", "Of the data set.")] = None,
     pairs: Annotated[
-        int | None, typer.Option(metavar="N", help="Take so many pairs of it, drawn at random.")
+        int | None, options.option("N", "Take so many pairs of it, drawn at random.")
     ] = None,
     protocol: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Score as this protocol does.  [default: the set's own]"),
+        str | None, options.option("NAME", "Score as this protocol does.  [default: the set's own]")
     ] = None,
     alpha: Annotated[
         float | None,
-        typer.Option(
-            metavar="A",
-            help="How far off a point may be, as a part of the side.  [default: 0.05 for "
+        options.option(
+            "A",
+            "How far off a point may be, as a part of the side.  [default: 0.05 for "
             "same-scene, else 0.1]",
         ),
     ] = None,
     warps: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Warped copies of each image.  [default: 12 in all]"),
+        int | None, options.option("N", "Warped copies of each image.  [default: 12 in all]")
     ] = None,
     long_sides: Annotated[
-        str | None, _list_option("Longest sides to try, in pixels.  [default: 1/2 to 3/2 of usual]")
+        str | None,
+        options.option("LIST", "Longest sides to try, in pixels.  [default: 1/2 to 3/2 of usual]"),
     ] = None,
-    draws: Annotated[str, _list_option("Numbers of noise draws to try.")] = "1,2,4,8",
+    draws: Annotated[str, options.option("LIST", "Numbers of noise draws to try.")] = "1,2,4,8",
     *,
     chosen: options.Chosen,
     plan: Annotated[
@@ -109,10 +89,8 @@ def calibrate(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(
-            parser=options.read_path,
-            metavar="FOLDER",
-            help="Write preset.json, calibration.json and calibration.png here too.",
+        options.path_option(
+            "FOLDER", "Write preset.json, calibration.json and calibration.png here too."
         ),
     ] = None,
     use: Annotated[bool, typer.Option(help="Use the preset for these weights from now on.")] = True,
@@ -124,90 +102,80 @@ def calibrate(
     image (same-scene), or followed over another image of the kind (semantic). Scores are kept as
     they are measured: after an interruption, the same command goes on.
     """
+    from dataclasses import asdict
+
     from kornia_ditf.backbones.spec import BackboneSpec
     from kornia_ditf.calibration.grid import CostModel, check_options
-    from kornia_ditf.calibration.measure import Measurer, Records
+    from kornia_ditf.calibration.picture import draw_calibration
     from kornia_ditf.calibration.plan import plan_calibration
-    from kornia_ditf.calibration.result import identify, make_preset, records_file
-    from kornia_ditf.calibration.search import calibrate as search
+    from kornia_ditf.calibration.result import as_values, grid_values
+    from kornia_ditf.calibration.store import add_preset
+    from kornia_ditf.datasets.pairs import PairDataset
     from kornia_ditf.errors import InvalidArgumentError
-    from kornia_ditf.loading.checkpoint import hub_options
+    from kornia_ditf.registry.calibrate import make_task, measure_preset
+    from kornia_ditf.registry.datasets import load_dataset
     from kornia_ditf.utils.files import make_folder
+    from kornia_ditf.utils.picture import save_picture
 
-    seed = chosen.seed or 0
     spec = chosen.but(backbone=backbone, preset="none").spec()
     if not isinstance(spec, BackboneSpec):
         raise InvalidArgumentError(
             f"calibrate chooses a block of a Diffusion Transformer, and {spec.name} is none; name "
             "a backbone"
         )
-    check_options(values.read_others(chosen.others))
+    check_options(chosen.others)
     grid = _read_grid(spec, chosen, long_sides, draws)
     if (images is None) == (dataset is None):
         raise InvalidArgumentError("name either --images FOLDER or --dataset NAME --root FOLDER")
-    if images is not None:
-        aim = _task_of_images(task, images, warps, alpha, seed)
-    else:
-        aim = _task_of_dataset(
-            str(dataset),
-            root,
-            split,
-            pairs,
-            protocol,
-            alpha,
-            chosen.prompt or spec.prompt,
-            seed or 0,
-        )
+    scored: Any = images
+    if dataset is not None:
+        if root is None:
+            raise InvalidArgumentError("--dataset needs --root FOLDER, the folder that holds it")
+        scored = load_dataset(dataset, root, **({} if split is None else {"split": split}))
+        if not isinstance(scored, PairDataset):
+            raise InvalidArgumentError(
+                f"calibrate scores pairs of images, and {dataset} holds others"
+            )
+    aim = make_task(
+        scored,
+        task,
+        prompt=chosen.prompt or spec.prompt,
+        alpha=alpha,
+        seed=chosen.seed or 0,
+        warps=warps,
+        count=pairs,
+        protocol=protocol,
+    )
     cost = CostModel(spec.width, spec.pixels_per_token)
     bound = plan_calibration(aim, grid, cost)
     facts = _plan_facts(spec, grid, aim, bound, chosen)
     if plan:
-        output.show(
-            output.Result(_plan_values(grid, aim, bound), [output.Facts(facts)]), as_json=as_json
-        )
+        document = {
+            "task": aim.name,
+            "criterion": aim.criterion,
+            "samples": len(aim.samples),
+            "grid": grid_values(grid),
+            "plan": asdict(bound),
+        }
+        output.show(document, facts, as_json=as_json)
         return
     for label, text in facts:
         output.echo(f"{label}: {text}", error=True)
     if out is not None:
         make_folder(out)
-    told = chosen.prompt if chosen.prompt is None else chosen.prompt.replace("{label}", "")
-    own = chosen.but(prompt=told, preset="none", blocks=None, timesteps=None, treatment=None)
-    ditf = own.load_ditf(spec, reach=grid.blocks[-1])
-    records = Records(records_file(ditf))
-    output.echo(f"scores are kept in {records.path}; the same command goes on", error=True)
+    output.echo("scores are kept as they are measured; the same command goes on", error=True)
+    given = chosen.but(blocks=None, timesteps=None, treatment=None).read(spec)
+    given["source"] = chosen.source
     with StageProgress() as progress:
-        found = search(
-            Measurer(ditf, records),
+        preset, found = measure_preset(
+            spec,
             aim,
             grid,
-            seed=seed,
+            given,
+            seed=chosen.seed or 0,
             exhaustive=exhaustive,
             progress=progress,
         )
-    hub = hub_options(values.read_others(chosen.others))
-    preset = make_preset(identify(spec, chosen.source, ditf, hub), spec, ditf, aim, found)
-    _finish(spec, preset, found, cost, grid, aim, out, use, as_json)
-
-
-def _finish(
-    spec: BackboneSpec,
-    preset: Preset,
-    found: Calibration,
-    cost: CostModel,
-    grid: Grid,
-    task: Task,
-    out: Path | None,
-    use: bool,
-    as_json: bool,
-) -> None:
-    from dataclasses import astuple
-
-    from kornia_ditf.calibration.picture import draw_calibration
-    from kornia_ditf.calibration.result import as_values
-    from kornia_ditf.calibration.search import TOLERANCE
-    from kornia_ditf.calibration.store import add_preset
-    from kornia_ditf.utils.picture import save_picture
-
     document = as_values(preset, found, grid, cost)
     written: list[Path] = []
     if out is not None:
@@ -215,14 +183,29 @@ def _finish(
         preset.save(written[0])
         output.write_json(written[1], document)
         save_picture(written[2], draw_calibration(found, cost, f"{spec.name}: {preset.describe()}"))
-    kept = str(add_preset(preset)) if use else "no; `kornia-ditf presets add FILE` keeps it"
+    rows = [
+        *_found_facts(spec, aim, found),
+        ("written", ", ".join(map(str, written)) or "none; add --out FOLDER"),
+        (
+            "used from now on",
+            str(add_preset(preset)) if use else "no; `kornia-ditf presets add FILE` keeps it",
+        ),
+    ]
+    output.show(document, rows, as_json=as_json)
+
+
+def _found_facts(spec: BackboneSpec, task: Task, found: Calibration) -> list[tuple[str, str]]:
+    from dataclasses import astuple
+
+    from kornia_ditf.calibration.search import TOLERANCE
+
     cell = found.cell
     channels = "none" if not found.channels else ", ".join(map(str, found.channels))
     refused = [f"timestep {f.timestep:g}, {f.long_side} px: {r}" for f, r in found.failures.items()]
     score, low, high = (f"{100 * value:.1f}" for value in astuple(found.score))
     share = found.flops / found.grid_flops
     sure = f"in {found.certainty:.0%} of resamples; of tied settings the cheapest is chosen"
-    facts = [
+    return [
         ("task", task.name),
         ("criterion", task.criterion),
         ("block", f"{cell.block} (of 0 to {spec.blocks - 1})"),
@@ -236,10 +219,7 @@ def _finish(
         ("forwards", f"{found.forwards}, {found.flops / 1e12:.3g} TFLOP"),
         ("cost", f"{share:.1%} of the whole grid's"),
         *(("refused", reason) for reason in refused),
-        ("written", ", ".join(map(str, written)) or "none; add --out FOLDER"),
-        ("used from now on", kept),
     ]
-    output.show(output.Result(document, [output.Facts(facts)]), as_json=as_json)
 
 
 def _read_grid(
@@ -248,17 +228,14 @@ def _read_grid(
     from kornia_ditf.calibration.grid import Grid
     from kornia_ditf.registry.treatments import find_treatment
 
-    treatments = [find_treatment(each) for each in chosen.treatment or ()]
-
-    def numbers(option: str, text: str | None, kind: Callable[[str], float]) -> Any:
-        return None if text is None else values.read_numbers(option, text, kind)
-
+    numbers = values.read_numbers
+    times, sides = chosen.timesteps, long_sides
     return Grid.of(
         spec,
         blocks=tuple(values.read_blocks(chosen.blocks or "all", spec.blocks)),
-        timesteps=numbers("--timesteps", chosen.timesteps, float),
-        long_sides=numbers("--long-sides", long_sides, int),
-        treatments=tuple(treatments) or _usual_treatments(),
+        timesteps=None if times is None else numbers("--timesteps", times, float),
+        long_sides=None if sides is None else numbers("--long-sides", sides, int),
+        treatments=tuple(map(find_treatment, chosen.treatment or ())) or _usual_treatments(),
         draws=numbers("--draws", draws, int),
     )
 
@@ -280,74 +257,19 @@ def _usual_treatments() -> tuple[str, ...]:
     return tuple(found)
 
 
-def _task_of_images(
-    name: str, folder: Path, warps: int | None, alpha: float | None, seed: int
-) -> Task:
-    from kornia_ditf.calibration import samples
-    from kornia_ditf.datasets.files import list_images
-    from kornia_ditf.utils.checks import check_one_of
-
-    check_one_of("--task", name, ("same-scene", "semantic"))
-    images = list_images(folder)
-    if name == "same-scene":
-        reach = samples.SAME_SCENE_ALPHA if alpha is None else alpha
-        return samples.same_scene(images, warps=warps, alpha=reach, seed=seed)
-    return samples.semantic(
-        images, alpha=samples.SEMANTIC_ALPHA if alpha is None else alpha, seed=seed
-    )
-
-
-def _task_of_dataset(
-    name: str,
-    root: Path | None,
-    split: str | None,
-    pairs: int | None,
-    protocol: str | None,
-    alpha: float | None,
-    prompt: str,
-    seed: int,
-) -> Task:
-    from kornia_ditf.calibration.samples import labelled
-    from kornia_ditf.datasets.pairs import PairDataset
-    from kornia_ditf.errors import InvalidArgumentError
-    from kornia_ditf.registry.datasets import load_dataset
-
-    if root is None:
-        raise InvalidArgumentError("--dataset needs --root FOLDER, the folder that holds it")
-    data = load_dataset(name, root, **({} if split is None else {"split": split}))
-    if not isinstance(data, PairDataset):
-        raise InvalidArgumentError(f"calibrate scores pairs of images, and {name} holds others")
-    return labelled(
-        data,
-        count=pairs,
-        protocol=protocol,
-        alpha=alpha,
-        prompt=prompt,
-        seed=seed,
-    )
-
-
 def _plan_facts(
     spec: BackboneSpec, grid: Grid, task: Task, bound: CalibrationPlan, chosen: options.Chosen
 ) -> list[tuple[str, str]]:
     from kornia_ditf.errors import DiTFError
-    from kornia_ditf.utils.checks import read_dtype
 
     held = "not known before loading"
-    if spec.plan is not None:
-        usual = "float32" if chosen.device in (None, "cpu") else "bfloat16"
-        dtype = chosen.dtype or usual
-        try:
-            place = chosen.source or spec.repo
-            needed = spec.plan(
-                place,
-                block=grid.blocks[-1],
-                dtype=read_dtype(dtype),
-                architecture=spec.architecture,
-            )
+    dtype = chosen.dtype or ("float32" if chosen.device in (None, "cpu") else "bfloat16")
+    try:
+        needed = chosen.plan(spec, grid.blocks[-1], dtype)
+        if needed is not None:
             held = f"{needed.held / 1e9:.2f} GB in {dtype}"
-        except DiTFError as error:
-            held = f"not known: {error}"
+    except DiTFError as error:
+        held = f"not known: {error}"
     settings = (
         f"{len(grid.blocks)} blocks x {len(grid.timesteps)} timesteps x {len(grid.long_sides)} "
         f"sides x {len(grid.treatments)} treatments x {len(grid.draws)} numbers of draws"
@@ -362,17 +284,3 @@ def _plan_facts(
         ("weights held", held),
         ("block inputs held", f"{bound.tap_bytes / 1e9:.2g} GB at the largest side"),
     ]
-
-
-def _plan_values(grid: Grid, task: Task, bound: CalibrationPlan) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    from kornia_ditf.calibration.result import grid_values
-
-    return {
-        "task": task.name,
-        "criterion": task.criterion,
-        "samples": len(task.samples),
-        "grid": grid_values(grid),
-        "plan": asdict(bound),
-    }

@@ -9,34 +9,32 @@ import typer
 from kornia_ditf.cli import options
 
 
+@options.describing("long_side", "dtype", "device")
 def demo(
     descriptors: Annotated[
         list[str] | None,
-        typer.Option(
+        options.option(
+            "NAME|FOLDER",
+            "Offer this descriptor; may be repeated.  [default: the embedded nano]",
             "--descriptor",
             "--backbone",
             "-b",
-            metavar="NAME|FOLDER",
-            help="Offer this descriptor; may be repeated.  [default: the embedded nano]",
         ),
     ] = None,
     host: Annotated[
         str,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Listen here; 0.0.0.0 lets other machines in, without a password.",
+        options.option(
+            "ADDRESS", "Listen here; 0.0.0.0 lets other machines in, without a password."
         ),
     ] = "127.0.0.1",
     port: Annotated[
-        int | None,
-        typer.Option(min=1, max=65535, metavar="N", help="[default: the first free one from 7860]"),
+        int | None, options.option("N", "[default: the first free one from 7860]", min=1, max=65535)
     ] = None,
     browser: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in the browser.")
     ] = False,
-    long_side: options.LongSide = None,
-    dtype: options.Dtype = None,
-    device: options.Device = None,
+    *,
+    chosen: options.Chosen,
 ) -> None:
     """Match images in the browser: click a point and see where it lands.
 
@@ -46,9 +44,8 @@ def demo(
     from kornia_ditf.cli import output
     from kornia_ditf.demo.app import launch
 
-    settings = {"long_side": long_side, "dtype": dtype, "device": device}
-    given = {name: value for name, value in settings.items() if value is not None}
-    page = launch(descriptors or ["nano"], host=host, port=port, browser=browser, **given)
+    names = descriptors or ["nano"]
+    page = launch(names, host=host, port=port, browser=browser, **chosen.read())
     output.echo(f"open {page.local_url} in a browser; Ctrl-C ends the demo")
     try:
         page.block_thread()

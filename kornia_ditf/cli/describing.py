@@ -3,91 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from kornia_ditf.cli import options, output
+from kornia_ditf.errors import CaptureError, ImageError, InvalidArgumentError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kornia_ditf.backbones.spec import BackboneSpec
-    from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
+    from kornia_ditf.dense import DenseDescriptor
     from kornia_ditf.types import DescriptorMap
     from kornia_ditf.types.prepared import PreparedImage
 
-_CALIBRATION_IMAGES = 4
-# Files that agree in these were made with the same settings.
+BAD_IMAGE = (ImageError, InvalidArgumentError, CaptureError)
+"""Errors of a single image, which the others do not share."""
+
 SETTINGS = (
     *("name", "identity", "descriptor_blocks", "timestep", "treatment"),
     *("joined_blocks", "timesteps", "facet", "projection", "long_side", "options", "settings"),
     *("upsample", "ensemble", "prompt", "seed", "dtype", "massive_channels", "stored_as"),
 )
+"""Files that agree in these were made with the same settings."""
+
+_CALIBRATION_IMAGES = 4
 
 
-@dataclass(slots=True, kw_only=True)
-class Describer:
-    """A loaded descriptor, and how its maps are stored.
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to describe with, and how to store it.
 
     Args:
         chosen: the command's options.
-        spec: of the descriptor.
-        descriptor: itself.
-        blocks: which to store.
-        told: the prompt of each image, where the descriptor does not keep it.
+        blocks: which to store; the preset's where there are none.
         store: the format of stored descriptors; see `encode`.
         batch: how many images of one size to describe together; None for what suits the device.
-        channels: massive channels by block, once `find_channels` has settled them.
-        origin: where those come from.
+        overwrite: describe what is there already.
     """
 
     chosen: options.Chosen
-    spec: BackboneSpec | DescriptorSpec
-    descriptor: DenseDescriptor
-    blocks: list[int]
-    told: Any
+    blocks: Sequence[int]
     store: str
-    batch: int | None
-    channels: dict[str, list[int]] = field(default_factory=dict)
-    origin: str = ""
+    batch: int | None = None
+    overwrite: bool = False
 
-    @classmethod
-    def load(
-        cls,
-        chosen: options.Chosen,
-        spec: BackboneSpec | DescriptorSpec,
-        *,
-        blocks: Sequence[int],
-        store: str,
-        batch: int | None,
-    ) -> Describer:
-        """Load the descriptor; raises as `Chosen.load`."""
+
+class Describer:
+    """The loaded descriptor of a request; raises as `Chosen.load`.
+
+    `find_channels` settles `channels`, by block, and `made`, the settings stored with every map.
+    """
+
+    def __init__(self, request: Request) -> None:
         from kornia_ditf.cli import settings
         from kornia_ditf.descriptor import DiTF
 
-        descriptor = chosen.load(spec)
-        found, base = list(blocks), settings.unwrapped(descriptor)
+        self.request, chosen = request, request.chosen
+        self.spec = chosen.spec()
+        self.fitting = chosen.fitting(self.spec)
+        self.descriptor = chosen.load(self.spec)
+        self.blocks, base = list(request.blocks), settings.unwrapped(self.descriptor)
         if isinstance(base, DiTF):
-            found = found or list(base.config.all_blocks)
-        return cls(
-            chosen=chosen,
-            spec=spec,
-            descriptor=descriptor,
-            blocks=found,
-            told=settings.told(descriptor, [chosen.prompt] if chosen.prompt else []),
-            store=store,
-            batch=batch,
-        )
-
-    @property
-    def fitting(self) -> tuple[int | None, int]:
-        """The long side, None for an image's own size, and the pixels of a token's side."""
-        return options.side_in_pixels(self.chosen.long_side, self.spec), self.spec.pixels_per_token
-
-    def batch_of(self, image: PreparedImage) -> int:
-        """Return how many images like this one are described together."""
-        return self.descriptor.batch_of(image, self.batch)
+            self.blocks = self.blocks or list(base.config.all_blocks)
+        self.told: Any = settings.told(self.descriptor, [chosen.prompt] if chosen.prompt else [])
+        self.channels: dict[str, list[int]] = {}
+        self.origin = ""
+        self.made: dict[str, Any] = {}
 
     def find_channels(self, images: Iterable[Tensor]) -> None:
         """Settle which channels every image does without, by block.
@@ -95,54 +77,41 @@ class Describer:
         Args:
             images: if the channels are not known, they are found in the first four of these.
         """
-        from kornia_ditf.cli.settings import known_channels, unwrapped
-        from kornia_ditf.descriptor import DiTF
-
-        ditf = unwrapped(self.descriptor)
-        _, self.origin = known_channels(ditf)
-        if not isinstance(ditf, DiTF) or not ditf.config.steps.discards:
-            return
-        several = not ditf.config.single
-        cells = {
-            block: [ditf.at(block, t) for t in ditf.config.all_timesteps] if several else [ditf]
-            for block in self.blocks
-        }
-        missing = [
-            (cell, block)
-            for block in self.blocks
-            for cell in cells[block]
-            if cell.massive_channels(block) is None
-        ]
-        if missing:
-            first = list(islice(images, _CALIBRATION_IMAGES))
-            for cell, block in missing if first else ():
-                cell.calibrate(first, block=block, keep=False)
-            plural = "s" if len(first) > 1 else ""
-            found = f"found in the first {len(first)} image{plural}"
-            self.origin = found if first else "no image"
-        self.channels = {
-            str(block): sorted(
-                {c for cell in cells[block] for c in cell.massive_channels(block) or ()}
-            )
-            for block in self.blocks
-        }
-
-    def made(self) -> dict[str, Any]:
-        """Return the settings that are stored with every map, once the channels are settled."""
         from kornia_ditf.cli import settings
+        from kornia_ditf.descriptor import DiTF
         from kornia_ditf.utils import provenance
 
-        made = {
-            **settings.as_values(self.chosen, self.spec, self.descriptor),
+        ditf = settings.unwrapped(self.descriptor)
+        _, self.origin = settings.known_channels(ditf)
+        if isinstance(ditf, DiTF) and ditf.config.steps.discards:
+            times, single = ditf.config.all_timesteps, ditf.config.single
+            cells = {b: [ditf] if single else [ditf.at(b, t) for t in times] for b in self.blocks}
+            every = [(cell, block) for block, some in cells.items() for cell in some]
+            missing = [(cell, b) for cell, b in every if cell.massive_channels(b) is None]
+            first = list(islice(images, _CALIBRATION_IMAGES)) if missing else []
+            for cell, block in missing if first else ():
+                cell.calibrate(first, block=block, keep=False)
+            if missing:
+                found = f"found in the first {len(first)} image{'s' if len(first) > 1 else ''}"
+                self.origin = found if first else "no image"
+            self.channels = {
+                str(b): sorted({c for cell in some for c in cell.massive_channels(b) or ()})
+                for b, some in cells.items()
+            }
+        self.made = {
+            **settings.as_values(self.request.chosen, self.spec, self.descriptor),
             "descriptor_blocks": self.blocks,
             "massive_channels": self.channels,
             "massive_channels_from": self.origin,
-            "stored_as": self.store,
+            "stored_as": self.request.store,
             "versions": provenance.versions(output.LIBRARIES),
         }
-        made.pop("block", None)
-        del made["embedded_default"]
-        return made
+        self.made.pop("block", None)
+        del self.made["embedded_default"]
+
+    def kind(self, image: PreparedImage) -> tuple[Any, int]:
+        """Return the size of an image, and how many of it are described together."""
+        return image.pixels.shape, self.descriptor.batch_of(image, self.request.batch)
 
     def describe(
         self, images: Sequence[PreparedImage], descriptor: DenseDescriptor | None = None
@@ -178,7 +147,7 @@ class Describer:
         first = next(iter(maps.values()))
         first.check()
         tensors = {name: described.data[0] for name, described in maps.items()}
-        return encode(tensors, self.store, of=f"the descriptors of {label}"), first.about()
+        return encode(tensors, self.request.store, of=f"the descriptors of {label}"), first.about()
 
 
 def differing(found: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:

@@ -17,60 +17,48 @@ if TYPE_CHECKING:
     from kornia_ditf.video.describe import VideoDiTF
 
 
-_EachBlock = Annotated[
-    list[int] | None,
-    typer.Option(
-        metavar="K",
-        help="Take this block's input, counted from 0; may be repeated.  [default: preset]",
+_EACH_BLOCK = (
+    list[int],
+    options.option(
+        "K", "Take this block's input, counted from 0; may be repeated.  [default: preset]"
     ),
-]
+)
 
 
-@options.describing(block=_EachBlock)
+@options.describing(block=_EACH_BLOCK)
 def extract(
     images: options.Images,
     out: Annotated[
-        Path,
-        typer.Option(
-            parser=options.read_path,
-            metavar="FOLDER",
-            help="Write here; the folder is made if needed.",
-        ),
+        Path, options.path_option("FOLDER", "Write here; the folder is made if needed.")
     ],
     chosen: options.Chosen,
     batch: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
+        options.option(
+            "N",
+            "Describe so many images of one size together.  [default: what suits the device]",
             min=1,
-            help="Describe so many images of one size together.  [default: what suits the device]",
         ),
     ] = None,
     every: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Of videos: take each N-th frame alone."),
+        int | None, options.option("N", "Of videos: take each N-th frame alone.", min=1)
     ] = None,
     start: Annotated[
         float | None,
-        typer.Option(
-            parser=options.read_seconds,
-            metavar="TIME",
-            help="Of videos: begin here, at 90 or 1:30.",
+        options.option(
+            "TIME", "Of videos: begin here, at 90 or 1:30.", parser=options.read_seconds
         ),
     ] = None,
     end: Annotated[
-        float | None,
-        typer.Option(parser=options.read_seconds, metavar="TIME", help="Of videos: end here."),
+        float | None, options.option("TIME", "Of videos: end here.", parser=options.read_seconds)
     ] = None,
     frames: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Of videos: take at most so many frames.")
+        int | None, options.option("N", "Of videos: take at most so many frames.", min=1)
     ] = None,
     window: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="With a video model: show it so many frames as one clip.  [default: 8]",
+        options.option(
+            "N", "With a video model: show it so many frames as one clip.  [default: 8]", min=1
         ),
     ] = None,
     share: Annotated[
@@ -83,9 +71,8 @@ def extract(
     ] = False,
     store: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            help="Store float32, float16, or int8 with a scale per token, a quarter of float32.",
+        options.option(
+            "NAME", "Store float32, float16, or int8 with a scale per token, a quarter of float32."
         ),
     ] = "float32",
     half: Annotated[
@@ -96,44 +83,43 @@ def extract(
     ] = False,
     export: Annotated[
         Path | None,
-        typer.Option(
-            parser=options.read_path,
-            metavar="FILE",
-            help="Also write the tokens of all images as features: hloc's (.h5) or the same as "
+        options.path_option(
+            "FILE",
+            "Also write the tokens of all images as features: hloc's (.h5) or the same as "
             ".npz; keypoints alone in a COLMAP database (.db) or .json.",
         ),
     ] = None,
     engine: Annotated[
-        str, typer.Option(metavar="NAME", help="local (this process), or ray (a cluster).")
+        str, options.option("NAME", "local (this process), or ray (a cluster).")
     ] = "local",
     ray_address: options.RayAddress = None,
     workers: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
+        options.option(
+            "N",
+            "With --engine ray: at most so many workers.  [default: one per GPU, else CPU]",
             min=1,
-            help="With --engine ray: at most so many workers.  [default: one per GPU, else CPU]",
         ),
     ] = None,
     cpus: Annotated[
-        float, typer.Option(metavar="X", min=0, help="With --engine ray: CPUs of each worker.")
+        float, options.option("X", "With --engine ray: CPUs of each worker.", min=0)
     ] = 1.0,
     gpus: Annotated[
         float | None,
-        typer.Option(
-            metavar="X",
+        options.option(
+            "X",
+            "With --engine ray: GPUs of each worker.  [default: 1 where the cluster has any]",
             min=0,
-            help="With --engine ray: GPUs of each worker.  [default: 1 where the cluster has any]",
         ),
     ] = None,
     per_shard: Annotated[
-        int, typer.Option(metavar="N", min=1, help="With --engine ray: about so many images each.")
+        int, options.option("N", "With --engine ray: about so many images each.", min=1)
     ] = 64,
     column: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="With --engine ray: the column of Parquet files that holds the images.  "
+        options.option(
+            "NAME",
+            "With --engine ray: the column of Parquet files that holds the images.  "
             "[default: image, or the only one]",
         ),
     ] = None,
@@ -158,10 +144,10 @@ def extract(
     files of about --per-shard images are put into a .tar, named by what it holds.
     """
     from kornia_ditf.cli import settings
-    from kornia_ditf.cli.describing import Describer
-    from kornia_ditf.cli.extraction import KeptError, Stream, export_features, shared_names
-    from kornia_ditf.cli.match_folder import check_exports
-    from kornia_ditf.errors import CaptureError, ImageError, InvalidArgumentError
+    from kornia_ditf.cli.describing import BAD_IMAGE, Describer, Request
+    from kornia_ditf.cli.extraction import KeptError, Stream, export_features
+    from kornia_ditf.cli.pair import check_exports
+    from kornia_ditf.errors import InvalidArgumentError
     from kornia_ditf.types.storage import STORES
     from kornia_ditf.utils.checks import check_one_of
     from kornia_ditf.utils.files import make_folder, sweep
@@ -177,111 +163,111 @@ def extract(
             f"--{next(iter(picked))} chooses frames of videos, and there is no video; leave it out"
         )
     blocks = sorted(set(chosen.block or ()))
-    for name in ("--tiles", "--projection", "--upsample"):
-        if name in chosen.flags and len(blocks) > 1:
-            raise InvalidArgumentError(f"{name} describes one block; give --block once")
+    if len(blocks) > 1:
+        for name in ("--tiles", "--projection", "--upsample"):
+            if name in chosen.flags:
+                raise InvalidArgumentError(f"{name} describes one block; give --block once")
+        if export is not None:
+            raise InvalidArgumentError("--export writes one block; give --block once")
     if chosen.blocks is not None and blocks:
         raise InvalidArgumentError("--blocks joins blocks, and --block stores each; give one")
     if export is not None:
-        if len(blocks) > 1:
-            raise InvalidArgumentError("--export writes one block; give --block once")
         check_exports([export], inputs=paths)
     store = "float16" if half else store
     check_one_of("--store", store, STORES)
     check_one_of("--engine", engine, ("local", "ray"))
     chosen = chosen.but(block=max(blocks) if blocks else None)
+    request = Request(chosen, blocks, store, batch, overwrite)
     if engine == "ray":
-        from kornia_ditf.cli.extract_ray import Cluster, extract_on_ray
-        from kornia_ditf.cli.shards import Request
+        from kornia_ditf.cli.extract_ray import extract_on_ray
 
         if export is not None or films:
             what = f"{films[0]} is a video" if films else "--export takes files of single images"
             raise InvalidArgumentError(f"{what}; leave out --engine ray")
         extract_on_ray(
-            Request(chosen, blocks, store, batch, overwrite),
+            request,
             paths,
             out,
-            Cluster(ray_address, workers, cpus, gpus),
             per_shard=per_shard,
             column=column,
             plan_only=plan,
             as_json=as_json,
+            address=ray_address,
+            workers=workers,
+            cpus=cpus,
+            gpus=gpus,
         )
         return
     make_folder(out)
     sweep(out)
-    spec = chosen.spec()
     stages = progress.Stages()
     with stages.stage("load"):
-        describer = Describer.load(chosen, spec, blocks=blocks, store=store, batch=batch)
-    descriptor, blocks = describer.descriptor, describer.blocks
+        describer = Describer(request)
     with stages.stage("find massive channels"):
         describer.find_channels(_each_image(paths, describer.fitting, picked))
-    clips = for_video(descriptor, not share) if films else None
+    clips = for_video(describer.descriptor, not share) if films else None
     if not isinstance(clips, VideoDiTF):
         clips = None
         if window is not None or share:
             raise InvalidArgumentError(
                 f"--{'share' if share else 'window'} is of videos that a video model sees as "
-                f"clips; {spec.name} sees each frame alone; leave it out"
+                f"clips; {describer.spec.name} sees each frame alone; leave it out"
             )
-    made = describer.made()
     stream = Stream(
         describer=describer,
-        made=made,
         out=out,
-        shared=shared_names(paths),
-        overwrite=overwrite,
+        paths=paths,
         picked=picked,
         clips=clips,
         window=1 if clips is None else window or 8,
     )
-    done = stream.done
-    many = None if films else len(paths)
-    try:
-        written = progress.track(stream.run(paths), "extract", many)
-        for (given_image, _), writing in written:
+
+    def count(done: int) -> str:
+        """Count images; how many frames a video has is not known before its end."""
+        return f"{done} frames and images" if films else f"{done} of {len(paths)} images"
+
+    def so_far() -> str:
+        done = count(len(stream.written) + len(stream.skipped))
+        return f" with {done} done; the same command goes on"
+
+    with failures.saying_interrupted(so_far):
+        total = None if films else len(paths)
+        for (given_image, _), writing in progress.track(stream.run(), "extract", total):
             try:
                 writing.result()
-            except (ImageError, InvalidArgumentError, CaptureError, KeptError) as error:
-                if done.fail(given_image.path, error):
+            except (*BAD_IMAGE, KeptError) as error:
+                if stream.fail(given_image.path, error):
                     failures.say_error(str(error))
-    except KeyboardInterrupt as interrupt:
-        count = len(done.written) + len(done.skipped)
-        raise failures.fail(
-            f"interrupted with {_count(count, many)} done; the same command goes on",
-            failures.interrupt_code(interrupt),
-        ) from interrupt
-    exported = export_features(export, [*done.written, *done.skipped])
+    exported = export_features(export, [*stream.written, *stream.skipped])
     found = [
         (
-            f"discarded {number}" if len(blocks) > 1 else "discarded",
+            f"discarded {block}" if len(describer.blocks) > 1 else "discarded",
             settings.describe_channels_found(
-                describer.channels.get(str(number), []), describer.origin
+                describer.channels.get(str(block), []), describer.origin
             ),
         )
-        for number in blocks
+        for block in describer.blocks
     ]
-    facts = output.Facts(
-        [
-            *settings.preset_facts(chosen.backbone, spec, descriptor),
-            *found,
-            *([] if clips is None else [("clips", _describe_clips(clips, stream.window))]),
-            ("written", f"{_count(len(done.written), many)}, in {out}"),
-            *(("exported", each) for each in exported),
-            *done.remarks(),
-        ]
-    )
-    document = {**made, **done.as_values(), "exported": exported}
-    output.show(output.Result(document, [facts]), as_json=as_json)
-    if done.failed:
-        codes = {failures.exit_code(error) for _, error in done.failed}
-        raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
-
-
-def _count(done: int, many: int | None) -> str:
-    """Count images; how many frames a video has is not known before its end."""
-    return f"{done} frames and images" if many is None else f"{done} of {many} images"
+    facts = [
+        *settings.preset_facts(chosen.backbone, describer.spec, describer.descriptor),
+        *found,
+        *([] if clips is None else [("clips", _describe_clips(clips, stream.window))]),
+        ("written", f"{count(len(stream.written))}, in {out}"),
+        *(("exported", each) for each in exported),
+    ]
+    if stream.skipped:
+        facts.append(("skipped", f"{len(stream.skipped)} that are there with the same settings"))
+    if stream.failed:
+        facts.append(("failed", ", ".join(str(path) for path, _ in stream.failed)))
+    document = {
+        **describer.made,
+        "written": list(map(str, stream.written)),
+        "skipped": list(map(str, stream.skipped)),
+        "failed": [{"image": str(path), "error": str(error)} for path, error in stream.failed],
+        "exported": exported,
+    }
+    output.show(document, facts, as_json=as_json)
+    failures.fail_with(failures.exit_code(error) for _, error in stream.failed)
 
 
 def _describe_clips(clips: VideoDiTF, window: int) -> str:

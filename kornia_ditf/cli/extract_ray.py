@@ -10,36 +10,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from kornia_ditf import errors
 from kornia_ditf.cli import failures, output, progress
 from kornia_ditf.cli.shards import Shard, ShardWriter, differing_in
 
 if TYPE_CHECKING:
-    from kornia_ditf.cli.shards import Request
+    from kornia_ditf.cli.describing import Request
     from kornia_ditf.utils.sources import Piece
 
 _STORE_BYTES = 100 * 2**20  # jobs and results are texts; images and maps never pass through it
 _SAMPLES = 8
 _CALIBRATION_PIECES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """Where to work.
-
-    Args:
-        address: of the Ray cluster; None starts one here.
-        workers: at most so many; None is one for each GPU, or without any for each CPU.
-        cpus: of each worker.
-        gpus: of each worker; None is one where the cluster has any.
-    """
-
-    address: str | None
-    workers: int | None
-    cpus: float
-    gpus: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +45,11 @@ class Plan:
 
     def facts(self) -> list[tuple[str, str]]:
         """Describe the plan in labelled lines."""
-
-        def size(count: int | None) -> str:
-            return "not known" if count is None else _size(count)
-
+        weights = f"{_size(self.weights_bytes)} of weights"
         return [
-            ("images", f"{self.images:,} ({size(self.image_bytes)}) in {self.shards:,} shards"),
-            ("descriptors", f"about {size(self.map_bytes)}"),
-            (
-                "each worker",
-                f"{size(self.weights_bytes)} of weights, up to {size(self.shard_bytes)} of images",
-            ),
+            ("images", f"{self.images:,} ({_size(self.image_bytes)}) in {self.shards:,} shards"),
+            ("descriptors", f"about {_size(self.map_bytes)}"),
+            ("each worker", f"{weights}, up to {_size(self.shard_bytes)} of images"),
         ]
 
 
@@ -82,14 +57,14 @@ def extract_on_ray(
     request: Request,
     paths: Sequence[Path],
     out: Path,
-    cluster: Cluster,
     *,
     per_shard: int,
     column: str | None,
     plan_only: bool,
     as_json: bool,
+    **cluster: Any,
 ) -> None:
-    """Describe images on a cluster, and write content-named shards.
+    """Describe images on a cluster, see `run_pieces`, and write content-named shards.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -102,7 +77,7 @@ def extract_on_ray(
     pieces, unread = list_pieces(paths, per_shard, column=column)
     plan = make_plan(request, pieces)
     if plan_only:
-        output.show(output.Result(asdict(plan), [output.Facts(plan.facts())]), as_json=as_json)
+        output.show(asdict(plan), plan.facts(), as_json=as_json)
         return
     output.echo("plan: " + "; ".join(f"{name} {text}" for name, text in plan.facts()), error=True)
     make_folder(out)
@@ -110,26 +85,23 @@ def extract_on_ray(
     failed = [(label, failures.exit_code(error), str(error)) for label, error in unread]
     for _, _, message in failed:
         failures.say_error(message)
-    writer = (request, out.absolute(), pieces[:_CALIBRATION_PIECES])
     done: list[Shard] = []
-    try:
-        with progress.StageProgress() as shown:
-            shown.begin("extract", plan.images)
-            for shard in run_pieces(pieces, writer, cluster):
-                _check(shard, done)
-                for message in () if done else shard.warnings:
-                    shown.warn(message)
-                done.append(shard)
-                failed += shard.failed
-                for _, _, message in shard.failed:
-                    failures.say_error(message)
-                shown.advance(shard.images + len(shard.failed))
-    except KeyboardInterrupt as interrupt:
-        raise failures.fail(
-            f"interrupted with {sum(shard.images for shard in done)} of {plan.images} images done; "
-            "the same command goes on",
-            failures.interrupt_code(interrupt),
-        ) from interrupt
+
+    def so_far() -> str:
+        count = sum(shard.images for shard in done)
+        return f" with {count} of {plan.images} images done; the same command goes on"
+
+    with failures.saying_interrupted(so_far), progress.StageProgress() as shown:
+        shown.begin("extract", plan.images)
+        for shard in run_pieces(pieces, request, out.absolute(), **cluster):
+            _check(shard, done)
+            for message in () if done else shard.warnings:
+                shown.warn(message)
+            done.append(shard)
+            failed += shard.failed
+            for _, _, message in shard.failed:
+                failures.say_error(message)
+            shown.advance(shard.images + len(shard.failed))
     if request.overwrite and done:
         _remove_others(out, done)
     _show(plan, done, failed, out, as_json=as_json)
@@ -137,23 +109,18 @@ def extract_on_ray(
 
 def make_plan(request: Request, pieces: Sequence[Piece]) -> Plan:
     """Work out what an extraction takes, without loading weights."""
-    from kornia_ditf.cli.images import check_fitting
-    from kornia_ditf.cli.options import side_in_pixels
+    from kornia_ditf.cli.images import decode_fitting
     from kornia_ditf.preprocess import fitted_size
     from kornia_ditf.projection.stored import Projection
     from kornia_ditf.types.storage import STORES
-    from kornia_ditf.utils.images import decode_image
 
     spec = request.chosen.spec()
-    fitting = side_in_pixels(request.chosen.long_side, spec), spec.pixels_per_token
+    fitting = request.chosen.fitting(spec)
     tokens: list[int] = []
     for piece in pieces[:: max(1, len(pieces) // _SAMPLES)]:
         for item, content in replace(piece, items=piece.items[:1]).read():
-            if isinstance(content, errors.ImageError):
-                continue
             with suppress(errors.ImageError):
-                image = decode_image(content, piece.label(item))
-                check_fitting(piece.label(item), image, *fitting)
+                image = decode_fitting(content, piece.label(item), *fitting)
                 height, width = fitted_size((image.shape[2], image.shape[3]), *fitting)
                 tokens.append(height * width // spec.pixels_per_token**2)
     count = sum(len(piece.items) for piece in pieces)
@@ -175,20 +142,34 @@ def make_plan(request: Request, pieces: Sequence[Piece]) -> Plan:
 
 def run_pieces(
     pieces: Sequence[Piece],
-    writer: tuple[Request, Path, Sequence[Piece]],
-    cluster: Cluster,
+    request: Request,
+    out: Path,
+    *,
+    address: str | None = None,
+    workers: int | None = None,
+    cpus: float = 1.0,
+    gpus: float | None = None,
 ) -> Iterator[Shard]:
-    """Write the shards of pieces on a cluster, and yield what became of each as it is done."""
+    """Write the shards of pieces on a cluster, and yield what became of each as it is done.
+
+    Args:
+        pieces: the images.
+        request: what to describe with.
+        out: the folder of the shards.
+        address: of the Ray cluster; None starts one here.
+        workers: at most so many; None is one for each GPU, or without any for each CPU.
+        cpus: of each worker.
+        gpus: of each worker; None is one where the cluster has any.
+    """
     from kornia_ditf.utils.cluster import on_cluster
 
-    with on_cluster(cluster.address, store_bytes=_STORE_BYTES) as ray:
+    with on_cluster(address, store_bytes=_STORE_BYTES) as ray:
         data: Any = import_module("ray.data")
         data.DataContext.get_current().enable_progress_bars = False
         there = ray.cluster_resources()
-        gpus = float(there.get("GPU", 0) > 0) if cluster.gpus is None else cluster.gpus
-        fitting = there.get("GPU", 0) / gpus if gpus else there.get("CPU", 1) / (cluster.cpus or 1)
-        most = min(cluster.workers or max(1, int(fitting)), max(1, len(pieces)))
-        request, out, first = writer
+        gpus = float(there.get("GPU", 0) > 0) if gpus is None else gpus
+        fitting = there.get("GPU", 0) / gpus if gpus else there.get("CPU", 1) / (cpus or 1)
+        most = min(workers or max(1, int(fitting)), max(1, len(pieces)))
         if gpus and request.chosen.device is None:
             request = replace(request, chosen=request.chosen.but(device="cuda"))
         rows = data.from_items(
@@ -198,8 +179,8 @@ def run_pieces(
             ShardWriter,
             batch_size=1,
             compute=data.ActorPoolStrategy(min_size=1, max_size=most),
-            fn_constructor_args=(request, out, first),
-            num_cpus=cluster.cpus,
+            fn_constructor_args=(request, out, pieces[:_CALIBRATION_PIECES]),
+            num_cpus=cpus,
             num_gpus=gpus,
         )
         try:
@@ -261,33 +242,26 @@ def _show(
         "skipped": [str(out / name) for name in kept],
         "failed": [{"image": label, "error": message} for label, _, message in failed],
     }
-    output.show(output.Result(document, [output.Facts(facts)]), as_json=as_json)
-    if failed:
-        codes = {code for _, code, _ in failed}
-        raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
+    output.show(document, facts, as_json=as_json)
+    failures.fail_with(code for _, code, _ in failed)
 
 
 def _weights_bytes(request: Request, spec: Any) -> int | None:
     from kornia_ditf.backbones.spec import BackboneSpec
-    from kornia_ditf.registry.families import file_options
-    from kornia_ditf.utils.checks import read_dtype
 
-    if not isinstance(spec, BackboneSpec) or spec.plan is None:
+    if not isinstance(spec, BackboneSpec):
         return None
-    place = request.chosen.source or spec.repo
+    block, dtype = max(request.blocks, default=spec.block), request.chosen.dtype or "float32"
     try:
-        planned = spec.plan(
-            place,
-            block=max(request.blocks, default=spec.block),
-            dtype=read_dtype(request.chosen.dtype or "float32"),
-            **{"architecture": spec.architecture, **file_options(spec, place)},
-        )
+        planned = request.chosen.plan(spec, block, dtype)
     except errors.DiTFError:  # loading says what is wrong
         return None
-    return planned.held
+    return None if planned is None else planned.held
 
 
-def _size(count: float) -> str:
+def _size(count: float | None) -> str:
+    if count is None:
+        return "not known"
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kornia_ditf.cli.describing import Describer, differing
 from kornia_ditf.errors import DamagedFileError, DiTFError, ImageError, OutputError
+from kornia_ditf.utils.cache import sha256
 from kornia_ditf.video.frames import VideoFrame, is_video, read_frames, windows
 
 if TYPE_CHECKING:
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
 
 _LONGEST_NAME = 255  # bytes, on common file systems
 _OF_IMAGES = ("image_sha256", "frame", "clip", "every_frame")
-
-
-def shared_names(paths: Sequence[Path]) -> frozenset[Path]:
-    """Find the files whose name, the ending aside, another one has too."""
-    counts = Counter(path.stem.casefold() for path in paths)
-    return frozenset(path for path in paths if counts[path.stem.casefold()] > 1)
 
 
 def _file_name(path: Path, frame: int | None, *, marked: bool) -> str:
@@ -48,38 +43,6 @@ def _file_name(path: Path, frame: int | None, *, marked: bool) -> str:
 
 class KeptError(OutputError):
     """A file that is kept, as it was made with other settings."""
-
-
-@dataclass(slots=True)
-class Done:
-    """What became of each image."""
-
-    written: list[Path] = field(default_factory=list)
-    skipped: list[Path] = field(default_factory=list)
-    failed: list[tuple[Path, DiTFError]] = field(default_factory=list)
-
-    def fail(self, path: Path, error: DiTFError) -> bool:
-        """Note an error; a video counts once, by the first of its frames that fails."""
-        if is_video(path) and any(path == failed for failed, _ in self.failed):
-            return False
-        self.failed.append((path, error))
-        return True
-
-    def remarks(self) -> list[tuple[str, str]]:
-        remarks = []
-        if self.skipped:
-            count = len(self.skipped)
-            remarks.append(("skipped", f"{count} that are there with the same settings"))
-        if self.failed:
-            remarks.append(("failed", ", ".join(str(path) for path, _ in self.failed)))
-        return remarks
-
-    def as_values(self) -> dict[str, Any]:
-        return {
-            "written": [str(path) for path in self.written],
-            "skipped": [str(path) for path in self.skipped],
-            "failed": [{"image": str(path), "error": str(error)} for path, error in self.failed],
-        }
 
 
 @dataclass(slots=True)
@@ -104,26 +67,39 @@ class _Work:
 
 @dataclass(slots=True, kw_only=True)
 class Stream:
-    """Images read, described and written at the same time, each a step behind the one before."""
+    """Images read, described and written at the same time, each a step behind the one before.
+
+    Args:
+        describer: of the images.
+        out: the folder of the files.
+        paths: of images and videos.
+        picked: which frames of videos, as `read_frames` takes it.
+        clips: describes frames of videos together; None describes each alone.
+        window: how many frames a clip has.
+    """
 
     describer: Describer
-    made: Mapping[str, Any]
     out: Path
-    shared: frozenset[Path]
-    overwrite: bool
-    picked: Mapping[str, Any] = field(default_factory=dict)
-    clips: VideoDiTF | None = None
-    window: int = 1
-    done: Done = field(default_factory=Done)
+    paths: Sequence[Path]
+    picked: Mapping[str, Any]
+    clips: VideoDiTF | None
+    window: int
+    written: list[Path] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
+    failed: list[tuple[Path, DiTFError]] = field(default_factory=list)
     _digests: dict[Path, str] = field(default_factory=dict)
+    _stems: Counter[str] = field(init=False)
 
-    def run(self, paths: Sequence[Path]) -> Iterator[tuple[tuple[Given, Any], Future[None]]]:
+    def __post_init__(self) -> None:
+        self._stems = Counter(path.stem.casefold() for path in self.paths)
+
+    def run(self) -> Iterator[tuple[tuple[Given, Any], Future[None]]]:
         from kornia_ditf.utils.pipeline import ahead_of, readers, run_in_groups
 
         descriptor = self.describer.descriptor
-        ahead = descriptor.images_ahead(self.describer.batch)
+        ahead = descriptor.images_ahead(self.describer.request.batch)
         described = run_in_groups(
-            self._given(paths),
+            self._given(),
             self._read,
             self._describe,
             self._kind,
@@ -132,15 +108,25 @@ class Stream:
         )
         return ahead_of(described, self._write)
 
-    def _given(self, paths: Sequence[Path]) -> Iterator[Given]:
+    def fail(self, path: Path, error: DiTFError) -> bool:
+        """Note an error; a video counts once, by the first of its frames that fails."""
+        if is_video(path) and self._has_failed(path):
+            return False
+        self.failed.append((path, error))
+        return True
+
+    def _has_failed(self, path: Path) -> bool:
+        return any(path == failed for failed, _ in self.failed)
+
+    def _given(self) -> Iterator[Given]:
         """Go through images, and through videos while they are decoded."""
-        for path in paths:
+        for path in self.paths:
             if not is_video(path):
                 yield Given(path)
                 continue
             try:
                 for frames in windows(read_frames(path, **self.picked), self.window):
-                    if any(path == failed for failed, _ in self.done.failed):
+                    if self._has_failed(path):
                         break
                     yield Given(path, frames)
             except ImageError as error:
@@ -170,17 +156,20 @@ class Stream:
     def _about(self, given: Given, frame: VideoFrame | None) -> _Work:
         path, number = given.path, None if frame is None else frame.number
         if path not in self._digests:
-            self._digests[path] = _digest(path)
-        about = {**self.made, "image": path.name, "image_sha256": self._digests[path]}
+            try:
+                self._digests[path] = sha256(path)
+            except OSError as error:
+                raise ImageError(f"cannot read {path} ({error.strerror})") from error
+        about = {**self.describer.made, "image": path.name, "image_sha256": self._digests[path]}
         if frame is not None:
             about |= {"frame": number, "seconds": round(frame.seconds, 6)}
             if self.clips is not None:
                 about["clip"] = [each.number for each in given.frames]
                 about["every_frame"] = self.clips.every_frame
-        target = self.out / _file_name(path, number, marked=path in self.shared)
+        target = self.out / _file_name(path, number, marked=self._stems[path.stem.casefold()] > 1)
         if target.exists() and _metadata(target).get("image_sha256") != about["image_sha256"]:
             target = target.with_name(_file_name(path, number, marked=True))
-        there = target.exists() and not self.overwrite
+        there = target.exists() and not self.describer.request.overwrite
         if there:
             _check_settings(target, about)
         return _Work(target, about, None, done=there)
@@ -191,7 +180,7 @@ class Stream:
             return None, 1
         if self.clips is not None and "clip" in first.about:
             return str(first.target), 1
-        return first.image.pixels.shape, self.describer.batch_of(first.image)
+        return self.describer.kind(first.image)
 
     def _describe(self, some: Sequence[Sequence[_Work]]) -> list[list[_Work]]:
         """Describe images of one size, or the frames of one clip, and name what is stored."""
@@ -211,12 +200,12 @@ class Stream:
             raise works
         for work in works:
             if work.done:
-                self.done.skipped.append(work.target)
+                self.skipped.append(work.target)
                 continue
             tensors, about = self.describer.encode(work.maps, str(given.path))
             with atomic_write(work.target) as temporary:
                 save_sealed(temporary, tensors, {**work.about, **about})
-            self.done.written.append(work.target)
+            self.written.append(work.target)
 
 
 def export_features(target: Path | None, files: Sequence[Path]) -> list[str]:
@@ -258,8 +247,3 @@ def _check_settings(target: Path, about: Mapping[str, Any]) -> None:
             f"{target} is there, made with other settings ({', '.join(names)}); add --overwrite to "
             "replace it, or name another --out"
         )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -114,13 +114,13 @@ class CommandGroup(TyperGroup):
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         """Read the command line, for which typer imports libraries."""
-        with _saying_interrupted():
+        with saying_interrupted():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
-            with _saying_interrupted(), showing_plugin_warnings():
+            with saying_interrupted(), showing_plugin_warnings():
                 return super().invoke(ctx)
         except DiTFError as error:
             raise fail(str(error), exit_code(error)) from error
@@ -132,11 +132,12 @@ class CommandGroup(TyperGroup):
 
 
 @contextmanager
-def _saying_interrupted() -> Iterator[None]:
+def saying_interrupted(more: Callable[[], str] = str) -> Iterator[None]:
+    """End the command in one line on Ctrl-C or a signal, with `more` of what is done by then."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        raise fail("interrupted", interrupt_code(interrupt)) from interrupt
+        raise fail(f"interrupted{more()}", interrupt_code(interrupt)) from interrupt
 
 
 @contextmanager
@@ -145,10 +146,9 @@ def showing_plugin_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", PluginWarning)
-        warnings.simplefilter("default", PresetWarning)
-        warnings.simplefilter("default", MassiveChannelsWarning)
-        warnings.simplefilter("default", CompilationWarning)
-        warnings.showwarning = _show_warning
+        for category in (PresetWarning, MassiveChannelsWarning, CompilationWarning):
+            warnings.simplefilter("default", category)
+        warnings.showwarning = lambda message, *_, **__: _say("warning", message)
         yield
 
 
@@ -156,6 +156,13 @@ def fail(message: str, code: int) -> typer.Exit:
     """Print an error in one line, and return the exception that ends the command."""
     say_error(message)
     return typer.Exit(code)
+
+
+def fail_with(codes: Iterable[int]) -> None:
+    """End a command that left something out, with the failures' exit code; 1 if they differ."""
+    different = set(codes)
+    if different:
+        raise typer.Exit(different.pop() if len(different) == 1 else 1)
 
 
 def say_error(message: str) -> None:
@@ -173,20 +180,9 @@ def interrupt_code(interrupt: KeyboardInterrupt) -> int:
     return 128 + (interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 
-def _say(kind: str, message: str) -> None:
+def _say(kind: str, message: object) -> None:
     # Messages may quote other libraries, which write several lines.
-    output.echo(f"{kind}: {' '.join(message.split())}", error=True)
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    _say("warning", str(message))
+    output.echo(f"{kind}: {' '.join(str(message).split())}", error=True)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kornia_ditf.errors import ImageError
+
 _FRAME = re.compile(r"(?P<video>.+\.\w+)@(?P<at>\d+(\.\d+)?)(?P<seconds>s?)")
 
 
@@ -28,6 +30,20 @@ def read_fitting(path: Path, long_side: int | None, pixels_per_token: int) -> Te
     if image is None:
         image = read_image(path)
     check_fitting(path, image, long_side, pixels_per_token)
+    return image
+
+
+def decode_fitting(
+    content: bytes | ImageError, label: str, long_side: int | None, pixels_per_token: int
+) -> Tensor:
+    """Decode an image, or raise why it was not read; otherwise as `read_fitting`."""
+    from kornia_ditf.errors import ImageError
+    from kornia_ditf.utils.images import decode_image
+
+    if isinstance(content, ImageError):
+        raise content
+    image = decode_image(content, label)
+    check_fitting(label, image, long_side, pixels_per_token)
     return image
 
 

@@ -10,52 +10,39 @@ import typer
 from kornia_ditf.cli import options, values
 
 if TYPE_CHECKING:
+    from kornia_ditf.backbones.spec import BackboneSpec
+    from kornia_ditf.descriptor import DiTF
     from kornia_ditf.massive import ChannelStatistics
     from kornia_ditf.viz.inspection import Inspection
 
-_COLUMNS = ("block", "massive", "channel", "magnitude", "ratio", "variation", "share", "")
-
-
-_Compared = Annotated[
-    int | None,
-    typer.Option(metavar="K", help="Compare the treatments at this block.  [default: preset]"),
-]
-_Measured = Annotated[
-    str | None,
-    typer.Option(
-        metavar="LIST", help="Blocks to measure, such as 3,5 or 0-8, or all.  [default: all]"
-    ),
-]
-
 
 @options.describing(
-    "timesteps", "tiles", "upsample", "projection", block=_Compared, blocks=_Measured
+    without=("timesteps", "tiles", "upsample", "projection"),
+    block=(int, options.option("K", "Compare the treatments at this block.  [default: preset]")),
+    blocks=(
+        str,
+        options.option("LIST", "Blocks to measure, such as 3,5 or 0-8, or all.  [default: all]"),
+    ),
 )
 def inspect(
     images: options.Images,
     chosen: options.Chosen,
     point: Annotated[
         tuple[float, float] | None,
-        typer.Option(
-            metavar="X Y",
-            help="Compare all tokens of the first image with this pixel.  [default: its centre]",
+        options.option(
+            "X Y", "Compare all tokens of the first image with this pixel.  [default: its centre]"
         ),
     ] = None,
-    top: Annotated[int, typer.Option(metavar="N", help="List so many channels per block.")] = 3,
+    top: Annotated[int, options.option("N", "List so many channels per block.")] = 3,
     out: Annotated[
         Path | None,
-        typer.Option(
-            parser=options.read_path,
-            metavar="FOLDER",
-            help="Write channels.png, similarity.png, inspection.json.",
-        ),
+        options.path_option("FOLDER", "Write channels.png, similarity.png, inspection.json."),
     ] = None,
     pca: Annotated[
         Path | None,
-        typer.Option(
-            parser=options.read_path,
-            metavar="FILE.png",
-            help="Draw the images, and below them their descriptors in three colours (principal "
+        options.path_option(
+            "FILE.png",
+            "Draw the images, and below them their descriptors in three colours (principal "
             "components): all tokens, and the foreground alone.",
         ),
     ] = None,
@@ -94,14 +81,13 @@ def inspect(
             "name a backbone"
         )
     numbers = values.read_blocks(chosen.blocks or "all", spec.blocks)
-    side = options.side_in_pixels(chosen.long_side, spec)
-    pictures = [read_fitting(path, side, spec.pixels_per_token) for path in images]
+    pictures = [read_fitting(path, *chosen.fitting(spec)) for path in images]
     if out is not None:
         make_folder(out)
     output.check_output(pca, inputs=images)
     stages = progress.Stages()
     with stages.stage("load"):
-        ditf = chosen.but(blocks=None).load_ditf(spec, reach=max(numbers))
+        ditf = _load(chosen.but(blocks=None), spec, reach=max(numbers))
     if not ditf.config.single:
         raise InvalidArgumentError(
             "inspect looks at one timestep, and its --blocks are measured, not joined; leave out "
@@ -138,36 +124,52 @@ def inspect(
         kept = settings.describe_channels_found(ditf.massive_channels(), "used from now on")
         facts.append(("kept", kept))
     pictures_at = ", ".join(str(path) for path in written) or "none; add --out FOLDER"
-    text: list[output.Paragraph] = [
-        output.Facts(
-            [
-                *settings.preset_facts(chosen.backbone, spec, ditf),
-                ("images", ", ".join(str(path) for path in images)),
-            ]
-        ),
-        output.Table(_COLUMNS, _table_rows(inspection, top), right=_COLUMNS[:-1]),
-        output.Facts([*facts, ("written", pictures_at)]),
-    ]
-    output.show(output.Result(document, text), as_json=as_json)
+    rows = _table_rows(inspection, top)
+    output.show(
+        document,
+        [
+            *settings.preset_facts(chosen.backbone, spec, ditf),
+            ("images", ", ".join(str(path) for path in images)),
+        ],
+        output.Table(rows, right=[*rows[0]][:-1]),
+        [*facts, ("written", pictures_at)],
+        as_json=as_json,
+    )
 
 
-def _table_rows(inspection: Inspection, top: int) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
+def _load(chosen: options.Chosen, spec: BackboneSpec, reach: int) -> DiTF:
+    """Make a descriptor on a backbone that is loaded at least up to the block `reach`."""
+    from dataclasses import fields
+
+    from kornia_ditf.config import DiTFConfig
+    from kornia_ditf.descriptor import DiTF
+    from kornia_ditf.registry.lookup import create_ditf
+    from kornia_ditf.registry.treatments import read_config
+
+    given = chosen.read(spec)
+    names = {field.name for field in fields(DiTFConfig)}
+    config = read_config(spec, {key: value for key, value in given.items() if key in names})
+    given["block"] = max(reach, *config.all_blocks)
+    return DiTF(create_ditf(spec.name, source=chosen.source, **given).backbone, config)
+
+
+def _table_rows(inspection: Inspection, top: int) -> list[dict[str, str]]:
+    rows: list[dict[str, str]] = []
     for block, statistics in inspection.statistics.items():
         massive = set(statistics.massive())
         mark = "*" if block == inspection.block else ""
         for index, channel in enumerate(_largest(statistics, top)):
             rows.append(
-                (
-                    f"{mark}{block}" if index == 0 else "",
-                    str(len(massive)) if index == 0 else "",
-                    str(channel),
-                    f"{statistics.magnitude[channel]:.3g}",
-                    f"{statistics.ratio[channel]:.1f}",
-                    f"{statistics.token_variation[channel]:.2f}",
-                    f"{statistics.token_share[channel]:.0%}",
-                    "massive" if channel in massive else "",
-                )
+                {
+                    "block": f"{mark}{block}" if index == 0 else "",
+                    "massive": str(len(massive)) if index == 0 else "",
+                    "channel": str(channel),
+                    "magnitude": f"{statistics.magnitude[channel]:.3g}",
+                    "ratio": f"{statistics.ratio[channel]:.1f}",
+                    "variation": f"{statistics.token_variation[channel]:.2f}",
+                    "share": f"{statistics.token_share[channel]:.0%}",
+                    "": "massive" if channel in massive else "",
+                }
             )
     return rows
 

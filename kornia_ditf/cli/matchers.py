@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kornia_ditf.cli import options, output
+
+if TYPE_CHECKING:
+    from kornia_ditf.cli.pair import Outputs
 
 
 def matchers(as_json: options.Json = False) -> None:
@@ -17,54 +18,42 @@ def matchers(as_json: options.Json = False) -> None:
     """
     from kornia_ditf.registry.matchers import list_matchers, missing_for
 
-    rows, document = [], []
-    for spec in list_matchers().values():
-        lacks = missing_for(spec)
-        rows.append((spec.name, "missing" if lacks else "ready", spec.license, spec.source))
-        document.append(
-            {
-                "name": spec.name,
-                "lacks": lacks,
-                "license": spec.license,
-                "source": spec.source,
-            }
-        )
-    missing = [f"{each['name']}: {each['lacks']}" for each in document if each["lacks"]]
-    table = output.Table(
-        ("name", "state", "licence", "source"), rows, optional=("source", "licence")
+    specs = {name: (spec, missing_for(spec)) for name, spec in list_matchers().items()}
+    document = [
+        {"name": name, "lacks": lacks, "license": spec.license, "source": spec.source}
+        for name, (spec, lacks) in specs.items()
+    ]
+    rows = [
+        {
+            "name": name,
+            "state": "missing" if lacks else "ready",
+            "licence": spec.license,
+            "source": spec.source,
+        }
+        for name, (spec, lacks) in specs.items()
+    ]
+    output.show(
+        {"matchers": document},
+        output.Table(rows, optional=("source", "licence")),
+        "",
+        *(f"{name}: {lacks}" for name, (_, lacks) in specs.items() if lacks),
+        "vismatch:NAME: any matcher of the package vismatch (pip install vismatch)",
+        as_json=as_json,
     )
-    text: list[output.Paragraph] = [table, "", *missing]
-    text.append("vismatch:NAME: any matcher of the package vismatch (pip install vismatch)")
-    output.show(output.Result({"matchers": document}, text), as_json=as_json)
 
 
-def match_with(
-    name: str,
-    paths: tuple[Path, Path],
-    settings: dict[str, Any],
-    picture: Path | None,
-    json_file: Path | None,
-    limit: int,
-    export: Sequence[Path],
-    as_json: bool,
-) -> None:
+def match_with(name: str, settings: dict[str, Any], outputs: Outputs) -> None:
     """Match two images with a matcher and show the result, as `kornia-ditf match` does."""
-    from contextlib import nullcontext
-
-    from kornia_ditf.cli import progress
-    from kornia_ditf.cli.match import as_values, describe_geometry, describe_matches, rounded
-    from kornia_ditf.cli.match_folder import export_pair
+    from kornia_ditf.cli.pair import Pair
+    from kornia_ditf.cli.progress import Stages
     from kornia_ditf.matching.verification import verify
     from kornia_ditf.preprocess import as_image
     from kornia_ditf.registry.matchers import load_matcher
     from kornia_ditf.utils import provenance
-    from kornia_ditf.utils.picture import save_picture
-    from kornia_ditf.viz.matches import draw_matches
 
+    paths = outputs.paths
     images = [as_image(path) for path in paths]
-    for path in (picture, json_file):
-        output.check_output(path, inputs=paths)
-    stages = progress.Stages()
+    stages = Stages()
     with stages.stage("load"):
         matcher = load_matcher(name, **settings)
     with stages.stage("match"):
@@ -73,7 +62,6 @@ def match_with(
         ]
         found = matcher.match(*extracted)
         verification = verify(found, threshold=matcher.threshold)
-    plane = verification if verification.matrix is not None else None
     document = {
         "versions": provenance.versions(output.LIBRARIES),
         "images": {
@@ -81,29 +69,8 @@ def match_with(
             for side, path, image in zip("ab", paths, images, strict=True)
         },
         "matcher": {"name": name, **settings},
-        "points_a": rounded(found.points_a, 3),
-        "points_b": rounded(found.points_b, 3),
-        "scores": rounded(found.scores, 6),
-        "homography": None if plane is None else as_values(plane, matcher.threshold),
-        "picture": None if picture is None else str(picture),
-        "seconds": {stage: round(seconds, 4) for stage, seconds in stages.seconds.items()},
     }
-    with nullcontext() if json_file is None else output.written_json(json_file, document):
-        if picture is not None:
-            inliers = None if plane is None else plane.inliers
-            drawn = draw_matches(images[0], images[1], found, limit=limit, inliers=inliers)
-            save_picture(picture, drawn)
-    written = [str(path) for path in (picture, json_file) if path is not None]
-    sizes = [image.shape[2:] for image in images]
-    written += export_pair(export, paths, sizes, found, matcher.threshold)
-    facts = output.Facts(
-        [
-            ("matcher", name),
-            *((f"image {side}", str(path)) for side, path in zip("AB", paths, strict=True)),
-            ("matches", describe_matches(found)),
-            *describe_geometry(plane, len(found), matcher.threshold),
-            ("seconds", f"{stages.describe()}; {sum(stages.seconds.values()):.2f} in all"),
-            *((("written", ", ".join(written)),) if written else ()),
-        ]
-    )
-    output.show(output.Result(document, [facts]), as_json=as_json)
+    sides = [(f"image {side}", str(path)) for side, path in zip("AB", paths, strict=True)]
+    plane = verification if verification.matrix is not None else None
+    pair = Pair(found, plane, matcher.threshold)
+    outputs.show(pair, images, document, [("matcher", name), *sides], stages)

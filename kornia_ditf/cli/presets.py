@@ -12,39 +12,29 @@ from kornia_ditf.cli import options, output
 if TYPE_CHECKING:
     from kornia_ditf.calibration.store import Stored
 
-app = typer.Typer(help="List, show, add and remove calibrated presets.", rich_markup_mode=None)
-
 _Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
 
 
-@app.callback(invoke_without_command=True)
-def _list_by_default(context: typer.Context, as_json: options.Json = False) -> None:
-    if context.invoked_subcommand is None:
-        list_presets(as_json)
-
-
-@app.command("list")
 def list_presets(as_json: options.Json = False) -> None:
     """List the calibrated presets: yours first, then those that come with the package."""
     from kornia_ditf.calibration.store import presets_folder, stored_presets
 
     every = list(stored_presets())
     document = {"folder": str(presets_folder()), "presets": [_as_values(each) for each in every]}
-    text: list[output.Paragraph]
-    if every:
-        rows = [
-            (
-                each.name,
-                each.origin,
-                each.problem if each.preset is None else each.preset.describe(),
-            )
-            for each in every
-        ]
-        text = [output.Table(("name", "whose", "measured"), rows)]
-    else:
-        how = "`kornia-ditf calibrate BACKBONE --images FOLDER` makes one"
-        text = [f"There are no calibrated presets yet; {how}."]
-    output.show(output.Result(document, text), as_json=as_json)
+    how = "`kornia-ditf calibrate BACKBONE --images FOLDER` makes one"
+    rows = [
+        {
+            "name": each.name,
+            "whose": each.origin,
+            "measured": each.problem if each.preset is None else each.preset.describe(),
+        }
+        for each in every
+    ]
+    nothing = f"There are no calibrated presets yet; {how}."
+    output.show(document, output.Table(rows) if rows else nothing, as_json=as_json)
+
+
+app = options.listing("List, show, add and remove calibrated presets.", list_presets)
 
 
 @app.command("show")
@@ -74,14 +64,14 @@ def show(name: _Name, as_json: options.Json = False) -> None:
         ("measured", preset.describe()),
         ("computed in", measured.computed),
     ]
-    output.show(output.Result(json.loads(preset.to_json()), [output.Facts(facts)]), as_json=as_json)
+    output.show(json.loads(preset.to_json()), facts, as_json=as_json)
 
 
 @app.command("add")
 def add(
     file: Annotated[
         Path,
-        typer.Argument(parser=options.read_path, metavar="FILE", show_default=False),
+        options.path_argument("FILE"),
     ],
     as_json: options.Json = False,
 ) -> None:
@@ -97,8 +87,8 @@ def add(
     except InvalidArgumentError as error:
         raise PresetError(f"{file}: {error}; a plugin may be missing") from error
     path = add_preset(preset)
-    facts = output.Facts([("kept", str(path)), ("measured", preset.describe())])
-    output.show(output.Result({"kept": str(path)}, [facts]), as_json=as_json)
+    facts = [("kept", str(path)), ("measured", preset.describe())]
+    output.show({"kept": str(path)}, facts, as_json=as_json)
 
 
 @app.command("remove")
@@ -116,8 +106,8 @@ def remove(name: _Name, as_json: options.Json = False) -> None:
         found.path.unlink()
     except OSError as error:
         raise OutputError(f"cannot remove {found.path} ({error.strerror})") from error
-    facts = output.Facts([("removed", str(found.path))])
-    output.show(output.Result({"removed": str(found.path)}, [facts]), as_json=as_json)
+    removed = str(found.path)
+    output.show({"removed": removed}, [("removed", removed)], as_json=as_json)
 
 
 def _as_values(stored: Stored) -> dict[str, object]:

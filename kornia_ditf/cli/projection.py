@@ -21,24 +21,16 @@ app = typer.Typer(
 
 
 @app.command("learn")
-@options.describing("projection")
+@options.describing(without=("projection",))
 def learn(
-    folder: Annotated[
-        Path, typer.Argument(parser=options.read_path, metavar="FOLDER", show_default=False)
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            parser=options.read_path, metavar="FILE.safetensors", help="Write the projection here."
-        ),
-    ],
+    folder: Annotated[Path, options.path_argument("FOLDER")],
+    out: Annotated[Path, options.path_option("FILE.safetensors", "Write the projection here.")],
     chosen: options.Chosen,
     channels: Annotated[
-        int, typer.Option(metavar="K", min=1, help="Keep so many principal components.")
+        int, options.option("K", "Keep so many principal components.", min=1)
     ] = 128,
     limit: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Take so many of the images, drawn by --seed."),
+        int | None, options.option("N", "Take so many of the images, drawn by --seed.", min=1)
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -69,41 +61,35 @@ def learn(
         failures.say_error(str(error))
 
     seen = 0
-    try:
-        with StageProgress() as shown:
-            shown.begin("learn", len(images))
 
-            def advance(done: int) -> None:
-                nonlocal seen
-                shown.advance(done - seen)
-                seen = done
+    def so_far() -> str:
+        return f" with {seen} of {len(images)} images done; the same command goes on"
 
-            projection = learn_projection(
-                descriptor,
-                images,
-                channels,
-                prompt=chosen.prompt,
-                state=out.with_name(f"{out.name}.part"),
-                progress=advance,
-                on_error=report,
-            )
-    except KeyboardInterrupt as interrupt:
-        raise failures.fail(
-            f"interrupted with {seen} of {len(images)} images done; the same command goes on",
-            failures.interrupt_code(interrupt),
-        ) from interrupt
+    with failures.saying_interrupted(so_far), StageProgress() as shown:
+        shown.begin("learn", len(images))
+
+        def advance(done: int) -> None:
+            nonlocal seen
+            shown.advance(done - seen)
+            seen = done
+
+        projection = learn_projection(
+            descriptor,
+            images,
+            channels,
+            prompt=chosen.prompt,
+            state=out.with_name(f"{out.name}.part"),
+            progress=advance,
+            on_error=report,
+        )
     projection.save(out)
     _show(projection, out, [path for path, _ in failed], as_json)
-    if failed:
-        codes = {failures.exit_code(error) for _, error in failed}
-        raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
+    failures.fail_with(failures.exit_code(error) for _, error in failed)
 
 
 @app.command("show")
 def show(
-    file: Annotated[
-        Path, typer.Argument(parser=options.read_path, metavar="FILE", show_default=False)
-    ],
+    file: Annotated[Path, options.path_argument("FILE")],
     as_json: options.Json = False,
 ) -> None:
     """Show what a projection is for, and how much of the variance it keeps."""
@@ -135,4 +121,4 @@ def _show(projection: Projection, file: Path, failed: list[Path], as_json: bool)
         ("for", json.dumps(projection.space)),
         *((("failed", ", ".join(map(str, failed))),) if failed else ()),
     ]
-    output.show(output.Result(document, [output.Facts(facts)]), as_json=as_json)
+    output.show(document, facts, as_json=as_json)

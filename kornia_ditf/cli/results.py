@@ -5,19 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from kornia_ditf.cli import options, output
 
 
 def merge(
-    folders: Annotated[
-        list[Path], typer.Argument(parser=options.read_path, metavar="DIR...", show_default=False)
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(parser=options.read_path, metavar="DIR", help="Folder of the merged study."),
-    ],
+    folders: Annotated[list[Path], options.path_argument("DIR...")],
+    out: Annotated[Path, options.path_option("DIR", "Folder of the merged study.")],
 ) -> None:
     """Merge finished studies, or bundles, and write one report with one set of tests.
 
@@ -33,12 +26,9 @@ def merge(
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(parser=options.read_path, metavar="A", show_default=False)],
-    b: Annotated[Path, typer.Argument(parser=options.read_path, metavar="B", show_default=False)],
-    html: Annotated[
-        Path | None,
-        typer.Option(parser=options.read_path, metavar="FILE", help="Write a page, too."),
-    ] = None,
+    a: Annotated[Path, options.path_argument("A")],
+    b: Annotated[Path, options.path_argument("B")],
+    html: Annotated[Path | None, options.path_option("FILE", "Write a page, too.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Compare two finished studies, or bundles, cell by cell on the same pairs.
@@ -55,34 +45,33 @@ def compare(
     if html is not None:
         with atomic_write(html) as temporary:
             temporary.write_text(comparison_page(found, str(a), str(b)), "utf-8")
-    if as_json:
-        output.print_json(asdict(found))
-        return
     rows = [
-        (
-            *(each.descriptor, each.dataset, each.protocol, each.score),
-            *(f"{100 * value:.1f}" for value in (each.a, each.b, each.difference.value)),
-            f"{100 * each.difference.low:.1f} to {100 * each.difference.high:.1f}",
-            f"{each.corrected:.4f}",
-        )
+        {
+            "descriptor": each.descriptor,
+            "data set": each.dataset,
+            "protocol": each.protocol,
+            "score": each.score,
+            "A": f"{100 * each.a:.1f}",
+            "B": f"{100 * each.b:.1f}",
+            "B-A": f"{100 * each.difference.value:.1f}",
+            "interval": f"{100 * each.difference.low:.1f} to {100 * each.difference.high:.1f}",
+            "p": f"{each.corrected:.4f}",
+        }
         for each in found.cells
     ]
-    columns = ("descriptor", "data set", "protocol", "score", "A", "B", "B-A", "interval", "p")
-    output.print_table(columns, rows, right=columns[4:])
-    output.echo(f"in %; p corrected by Holm for {len(rows)} cells")
-    for sentence in found.left_out:
-        output.echo(f"not compared: {sentence}")
-    for name, left, right in found.settings:
-        output.echo(f"differs: {name} is {left} in A and {right} in B")
+    output.show(
+        asdict(found),
+        output.Table(rows, right=("A", "B", "B-A", "interval", "p")),
+        f"in %; p corrected by Holm for {len(rows)} cells",
+        *(f"not compared: {sentence}" for sentence in found.left_out),
+        *(f"differs: {name} is {a} in A and {b} in B" for name, a, b in found.settings),
+        as_json=as_json,
+    )
 
 
 def bundle(
-    folder: Annotated[
-        Path, typer.Argument(parser=options.read_path, metavar="DIR", show_default=False)
-    ],
-    out: Annotated[
-        Path, typer.Option(parser=options.read_path, metavar="DIR", help="Folder of bundles.")
-    ] = Path("bundles"),
+    folder: Annotated[Path, options.path_argument("DIR")],
+    out: Annotated[Path, options.path_option("DIR", "Folder of bundles.")] = Path("bundles"),
 ) -> None:
     """Export a study's results as a folder named by its content, to be given to others.
 
@@ -95,17 +84,13 @@ def bundle(
 
 
 def leaderboard(
-    bundles: Annotated[
-        Path, typer.Argument(parser=options.read_path, metavar="BUNDLES", show_default=False)
-    ],
-    out: Annotated[
-        Path, typer.Option(parser=options.read_path, metavar="DIR", help="Folder of the page.")
-    ] = Path("leaderboard"),
+    bundles: Annotated[Path, options.path_argument("BUNDLES")],
+    out: Annotated[Path, options.path_option("DIR", "Folder of the page.")] = Path("leaderboard"),
     push: Annotated[
         str | None,
-        typer.Option(
-            metavar="USER/NAME",
-            help="Upload page and bundles to this data set repository of the Hugging Face Hub.",
+        options.option(
+            "USER/NAME",
+            "Upload page and bundles to this data set repository of the Hugging Face Hub.",
         ),
     ] = None,
 ) -> None:

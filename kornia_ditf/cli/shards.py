@@ -13,46 +13,19 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from kornia_ditf.cli import failures, options
-from kornia_ditf.cli.describing import SETTINGS, Describer, differing
-from kornia_ditf.errors import (
-    CaptureError,
-    DamagedFileError,
-    DiTFError,
-    ImageError,
-    InvalidArgumentError,
-    OutputError,
-)
+from kornia_ditf.cli import failures
+from kornia_ditf.cli.describing import BAD_IMAGE, SETTINGS, Describer, Request, differing
+from kornia_ditf.cli.images import decode_fitting
+from kornia_ditf.errors import DamagedFileError, DiTFError, ImageError, OutputError
 from kornia_ditf.utils.sources import Item, Piece
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kornia_ditf.types import DescriptorMap
     from kornia_ditf.types.prepared import PreparedImage
 
-BAD_IMAGE = (ImageError, InvalidArgumentError, CaptureError)
-"""Errors of a single image, which the others do not share."""
-
 _Read = tuple[Item, bytes | ImageError]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to describe with, and how to store it.
-
-    Args:
-        chosen: the command's options.
-        blocks: which to store; the preset's where there are none.
-        store: the format of stored descriptors; see `encode`.
-        batch: how many images of one size to describe together; None for what suits the device.
-        overwrite: describe what is there already.
-    """
-
-    chosen: options.Chosen
-    blocks: Sequence[int]
-    store: str
-    batch: int | None = None
-    overwrite: bool = False
 
 
 @dataclass(slots=True)
@@ -96,7 +69,8 @@ class ShardWriter:
 
     def __init__(self, request: Request, out: Path, first: Sequence[Piece]) -> None:
         self.request, self.out, self.first = request, out, first
-        self._loaded: tuple[Describer, dict[str, Any], list[str]] | None = None
+        self._describer: Describer | None = None
+        self._warned: list[str] = []
 
     def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[str]]:
         """Write the shards of some rows of a Ray data set."""
@@ -106,49 +80,43 @@ class ShardWriter:
     def write(self, piece: Piece) -> Shard:
         """Write the shard of a piece, unless it is there."""
         try:
-            if self._loaded is None:
-                self._loaded = self._load()
-            describer, made, warned = self._loaded
-            shard = Shard(made=made, warnings=warned)
+            if self._describer is None:
+                self._describer = self._load()
+            shard = Shard(made=self._describer.made, warnings=self._warned)
             begin, cpu = time.perf_counter(), time.process_time()
-            self._write(piece, describer, shard)
+            self._write(piece, self._describer, shard)
             shard.seconds = time.perf_counter() - begin
             shard.cpu_seconds = time.process_time() - cpu
         except DiTFError as error:
             return Shard(error=(failures.exit_code(error), str(error)))
         return shard
 
-    def _load(self) -> tuple[Describer, dict[str, Any], list[str]]:
+    def _load(self) -> Describer:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("default")
-            asked = self.request
-            describer = Describer.load(
-                asked.chosen,
-                asked.chosen.spec(),
-                blocks=asked.blocks,
-                store=asked.store,
-                batch=asked.batch,
-            )
+            describer = Describer(self.request)
             describer.find_channels(self._first_images(describer))
-        told = [str(one.message) for one in caught if one.category.__module__.startswith("kornia")]
-        made = describer.made()
+        own = (each for each in caught if each.category.__module__.startswith("kornia"))
+        self._warned = [str(each.message) for each in own]
+        made = describer.made
         if not made["identity"]:
-            told.append(
+            self._warned.append(
                 f"{made['name']} does not say which weights it has; if they change, name another "
                 "--out"
             )
         if not self.request.overwrite:
             check_folder(self.out, made)
-        return describer, made, told
+        return describer
 
     def _first_images(self, describer: Describer) -> Iterator[Tensor]:
         for piece in self.first:
             for item, content in piece.read():
                 with suppress(ImageError):  # it is reported in its turn
-                    yield decode_fitting(describer, piece.label(item), content)
+                    yield decode_fitting(content, piece.label(item), *describer.fitting)
 
     def _write(self, piece: Piece, describer: Describer, shard: Shard) -> None:
         from kornia_ditf.types.shards import list_stored, member_name, write_shard
+        from kornia_ditf.utils.files import pack_sealed
 
         read = list(piece.read())
         digests = {
@@ -166,81 +134,56 @@ class ShardWriter:
                 held = {stored.member for stored in list_stored(target)}
             except DamagedFileError:
                 held = set()  # it is written anew
-        describe = _Pieces(piece, describer, digests, shard)
+
+        def described(some: Sequence[_Read]) -> Iterator[tuple[str, bytes]]:
+            shard.failed.clear()
+            for item, maps in self._describe(piece, describer, some):
+                label = piece.label(item)
+                try:
+                    if isinstance(maps, DiTFError):
+                        raise maps
+                    tensors, about = describer.encode(maps, label)
+                except BAD_IMAGE as error:
+                    shard.failed.append((label, failures.exit_code(error), str(error)))
+                    continue
+                name = {"image": PurePosixPath(item.name).name, "image_sha256": digests[item.name]}
+                yield item.name, pack_sealed(tensors, {**shard.made, **name, **about})
+
         if held:
             # Images that it lacks could not be described before; perhaps now they can.
             lacking = [(i, content) for i, content in read if member_name(i.name) not in held]
-            if next(describe(lacking), None) is None:
+            if next(described(lacking), None) is None:
                 shard.name, shard.images = target.name, len(held)
                 return
-        files = describe(read)
+        files = described(read)
         first = next(files, None)
         if first is not None:
             write_shard(target, chain([first], files))
             shard.name, shard.written = target.name, True
             shard.images = len(read) - len(shard.failed)
 
-
-@dataclass(frozen=True, slots=True)
-class _Pieces:
-    """Describes some images of a piece, and notes in its shard which fail."""
-
-    piece: Piece
-    describer: Describer
-    digests: Mapping[str, str]
-    shard: Shard
-
-    def __call__(self, read: Sequence[_Read]) -> Iterator[tuple[str, bytes]]:
-        from kornia_ditf.utils.files import pack_sealed
+    def _describe(
+        self, piece: Piece, describer: Describer, read: Sequence[_Read]
+    ) -> Iterator[tuple[Item, dict[str, DescriptorMap] | DiTFError]]:
         from kornia_ditf.utils.pipeline import readers, run_in_groups
 
-        self.shard.failed.clear()
-        descriptor = self.describer.descriptor
+        def prepare(one: _Read) -> PreparedImage:
+            import torch
+
+            item, content = one
+            with torch.no_grad():
+                image = decode_fitting(content, piece.label(item), *describer.fitting)
+                return describer.descriptor.prepare(image)
+
         described = run_in_groups(
             read,
-            self._prepare,
-            lambda images: list(self.describer.describe(images)),
-            lambda image: (image.pixels.shape, self.describer.batch_of(image)),
-            ahead=descriptor.images_ahead(self.describer.batch),
-            workers=readers(descriptor.place),
+            prepare,
+            lambda images: list(describer.describe(images)),
+            describer.kind,
+            ahead=describer.descriptor.images_ahead(self.request.batch),
+            workers=readers(describer.descriptor.place),
         )
-        for (item, _), maps in described:
-            label = self.piece.label(item)
-            try:
-                if isinstance(maps, DiTFError):
-                    raise maps
-                tensors, about = self.describer.encode(maps, label)
-            except BAD_IMAGE as error:
-                self.shard.failed.append((label, failures.exit_code(error), str(error)))
-                continue
-            image = {
-                "image": PurePosixPath(item.name).name,
-                "image_sha256": self.digests[item.name],
-            }
-            yield item.name, pack_sealed(tensors, {**self.shard.made, **image, **about})
-
-    def _prepare(self, one: _Read) -> PreparedImage:
-        import torch
-
-        with torch.no_grad():
-            image = decode_fitting(self.describer, self.piece.label(one[0]), one[1])
-            return self.describer.descriptor.prepare(image)
-
-
-def decode_fitting(describer: Describer, label: str, content: bytes | ImageError) -> Tensor:
-    """Decode an image that the model can take.
-
-    Raises:
-        ImageError: it could not be read or cannot be used.
-    """
-    from kornia_ditf.cli.images import check_fitting
-    from kornia_ditf.utils.images import decode_image
-
-    if isinstance(content, ImageError):
-        raise content
-    image = decode_image(content, label)
-    check_fitting(label, image, *describer.fitting)
-    return image
+        return ((item, maps) for (item, _), maps in described)
 
 
 def check_folder(out: Path, made: Mapping[str, Any]) -> None:

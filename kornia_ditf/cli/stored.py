@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from kornia_ditf.cli import failures, output, progress
+from kornia_ditf.cli.pair import MIN_MATCHES, Pair, image_facts, image_values
 
 if TYPE_CHECKING:
+    from kornia_ditf.cli.options import Chosen
+    from kornia_ditf.cli.pair import Outputs
     from kornia_ditf.matching.joint import PCA
-    from kornia_ditf.matching.verification import Verification
     from kornia_ditf.types import DescriptorMap, Matches
     from kornia_ditf.types.shards import StoredMap
 
@@ -32,29 +31,15 @@ def is_stored(path: Path) -> bool:
     return path.suffix in _SUFFIXES or any(any(path.glob(f"*{each}")) for each in _SUFFIXES)
 
 
-def match_stored(
-    query: Path,
-    others: Path,
-    *,
-    block: int | None,
-    device: str | None,
-    min_score: float | None,
-    pca: PCA,
-    json_file: Path | None,
-    as_json: bool,
-) -> None:
+def match_stored(chosen: Chosen, outputs: Outputs, *, min_score: float | None, pca: PCA) -> None:
     """Match the descriptors of a file with those of another, or of each file of a folder.
 
     Args:
-        query: the file of image A.
-        others: the file of image B, a shard, or a folder of both; no more than a few maps are in
-            memory at a time.
-        block: which block, where files hold several.
-        device: where to match; None is the CPU.
+        chosen: which block, where files hold several, and the device.
+        outputs: the file of image A; that of image B, a shard, or a folder of both, of which no
+            more than a few maps are in memory at a time; and where one JSON line per pair goes.
         min_score: discard matches of a lower similarity.
         pca: joint PCA of each pair's tokens; 0 for none.
-        json_file: write one JSON line per pair here.
-        as_json: print JSON, one line per pair of a folder.
     """
     from kornia_ditf.errors import DiTFError, InvalidArgumentError
     from kornia_ditf.matching.joint import reduce_pair
@@ -65,25 +50,23 @@ def match_stored(
     from kornia_ditf.utils.checks import read_device
     from kornia_ditf.utils.pipeline import run_in_groups
 
+    (query, others), block = outputs.paths, chosen.block
     many = others.is_dir() or others.suffix == ".tar"
-    if not query.is_file() or query.suffix != ".safetensors":
-        raise InvalidArgumentError(
-            f"{query} is no file of descriptors, and the other side is: describe both with "
-            "`kornia-ditf extract IMAGE... --out FOLDER`, or match two images; `tar xf` takes an "
-            "image's file out of a shard"
-        )
-    if not others.exists() or (not many and others.suffix != ".safetensors"):
-        raise InvalidArgumentError(
-            f"{others} is no file of descriptors, and the other side is: describe both with "
-            f"`kornia-ditf extract IMAGE... --out FOLDER`, or match two images"
-        )
+    held = ".safetensors"
+    for path, fits in ((query, query.suffix == held), (others, many or others.suffix == held)):
+        if not fits or not path.exists():
+            raise InvalidArgumentError(
+                f"{path} is no file of descriptors, and the other side is: describe both with "
+                "`kornia-ditf extract IMAGE... --out FOLDER`, or match two images; `tar xf` takes "
+                "an image's file out of a shard"
+            )
     files = list_stored(others)
     if not files:
         raise InvalidArgumentError(
             f"{others} holds no .safetensors files: `kornia-ditf extract IMAGE... --out {others}` "
             "writes them"
         )
-    place = read_device(device or "cpu")
+    place = read_device(chosen.device or "cpu")
     map_a, about_a = read_map(query, block)
     map_a = map_a.to(place)
 
@@ -104,7 +87,7 @@ def match_stored(
 
     pairs = run_in_groups(files, read, run, lambda one: (one[0].data.shape, 8), ahead=8)
     codes = set()
-    with _json_lines(json_file) as write:
+    with _json_lines(outputs.json_file) as write:
         for stored, found in progress.track(pairs, "match", len(files)):
             if isinstance(found, DiTFError):
                 if not many:
@@ -113,30 +96,26 @@ def match_stored(
                 codes.add(failures.exit_code(found))
                 continue
             map_b, about_b, matches = found
-            plane, threshold_px = _find_plane(map_a, map_b, matches)
-            sides = (_Side(str(query), map_a, about_a), _Side(str(stored), map_b, about_b))
-            document = _as_document(sides, matches, plane, threshold_px)
+            pair = _find_plane(map_a, map_b, matches)
+            sides = ((str(query), map_a, about_a), (str(stored), map_b, about_b))
+            document = {
+                "images": {
+                    side: {**image_values(path, described), "image": about.get("image")}
+                    for side, (path, described, about) in zip("ab", sides, strict=True)
+                },
+                **pair.as_values(),
+            }
             write(document)
-            if many and as_json:
+            if many and outputs.as_json:
                 output.echo(json.dumps(document))
             elif many:
-                explained = (
-                    "no plane" if plane is None else f"{int(plane.inliers.sum())} on a plane"
-                )
-                output.echo(f"{stored}: {len(matches)} matches, {explained}")
+                plane = pair.plane
+                agree = "no plane" if plane is None else f"{int(plane.inliers.sum())} on a plane"
+                output.echo(f"{stored}: {len(matches)} matches, {agree}")
             else:
-                _show_pair(document, sides, matches, plane, threshold_px, as_json=as_json)
-    if codes:
-        raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """One of the two images: its file, its descriptors, and what the file says of them."""
-
-    path: str
-    map: DescriptorMap
-    about: Mapping[str, Any]
+                facts = [*image_facts([str(query), str(stored)], [map_a, map_b]), *pair.facts()]
+                output.show(document, facts, as_json=outputs.as_json)
+    failures.fail_with(codes)
 
 
 def _made(about: Mapping[str, Any], block: int | None) -> dict[str, Any]:
@@ -164,67 +143,15 @@ def _check_alike(
             )
 
 
-def _find_plane(
-    a: DescriptorMap, b: DescriptorMap, matches: Matches
-) -> tuple[Verification | None, float]:
+def _find_plane(a: DescriptorMap, b: DescriptorMap, matches: Matches) -> Pair:
     """Find the homography that matches agree on within a token, as `match_images` does."""
-    from kornia_ditf.cli.match import MIN_MATCHES
     from kornia_ditf.matching.verification import verify
 
     threshold = max(
         pixels / count for pixels, count in zip(b.frame.image_size, b.grid, strict=True)
     )
-    if len(matches) < MIN_MATCHES:
-        return None, threshold
-    plane = verify(matches, threshold=threshold)
-    return (None if plane.matrix is None else plane), threshold
-
-
-def _as_document(
-    sides: Sequence[_Side], matches: Matches, plane: Verification | None, threshold_px: float
-) -> dict[str, Any]:
-    from kornia_ditf.cli.match import as_values, rounded
-
-    return {
-        "images": {
-            side: {
-                "path": one.path,
-                "image": one.about.get("image"),
-                "size": list(one.map.frame.image_size),
-                "model_size": list(one.map.frame.model_size),
-                "grid": list(one.map.grid),
-            }
-            for side, one in zip("ab", sides, strict=True)
-        },
-        "points_a": rounded(matches.points_a, 3),
-        "points_b": rounded(matches.points_b, 3),
-        "scores": rounded(matches.scores, 6),
-        "homography": None if plane is None else as_values(plane, threshold_px),
-    }
-
-
-def _show_pair(
-    document: Mapping[str, Any],
-    sides: Sequence[_Side],
-    matches: Matches,
-    plane: Verification | None,
-    threshold_px: float,
-    *,
-    as_json: bool,
-) -> None:
-    from kornia_ditf.cli.match import describe_geometry, describe_image, describe_matches
-
-    facts = output.Facts(
-        [
-            *(
-                (f"image {side}", describe_image(Path(one.path), one.map))
-                for side, one in zip("AB", sides, strict=True)
-            ),
-            ("matches", describe_matches(matches)),
-            *describe_geometry(plane, len(matches), threshold_px),
-        ]
-    )
-    output.show(output.Result(document, [facts]), as_json=as_json)
+    plane = verify(matches, threshold=threshold) if len(matches) >= MIN_MATCHES else None
+    return Pair(matches, None if plane is None or plane.matrix is None else plane, threshold)
 
 
 @contextmanager

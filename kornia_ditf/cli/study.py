@@ -14,7 +14,6 @@ from kornia_ditf.cli.progress import StageProgress, duration
 if TYPE_CHECKING:
     from kornia_ditf.study.define.spec import Study
     from kornia_ditf.study.run.engines import Engine
-    from kornia_ditf.study.run.plan import StudyPlan
 
 app = typer.Typer(
     help="Compare descriptors on data sets: plan, run, report and share studies, or an ablation.",
@@ -27,54 +26,41 @@ File = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(
-        parser=options.read_path,
-        metavar="DIR",
-        help="The study's folder.  [default: the file's name, `-study`]",
-    ),
+    options.path_option("DIR", "The study's folder.  [default: the file's name, `-study`]"),
 ]
 Cache = Annotated[
     Path | None,
-    typer.Option(
-        parser=options.read_path,
-        metavar="DIR",
-        help="Keep descriptor maps here.  [default: inside --out]",
-    ),
+    options.path_option("DIR", "Keep descriptor maps here.  [default: inside --out]"),
 ]
 EngineName = Annotated[
     str,
-    typer.Option(
-        "--engine",
-        metavar="NAME",
-        help="local (this process), processes (one per device), or ray (a cluster).",
+    options.option(
+        "NAME", "local (this process), processes (one per device), or ray (a cluster).", "--engine"
     ),
 ]
 Devices = Annotated[
     str | None,
-    typer.Option(
-        metavar="LIST",
-        help="Devices such as cuda:0,cuda:1 or cpu,cpu, one process each.  "
+    options.option(
+        "LIST",
+        "Devices such as cuda:0,cuda:1 or cpu,cpu, one process each.  "
         "[default: all GPUs, or two CPU processes]",
     ),
 ]
-Workers = Annotated[int, typer.Option(metavar="N", help="Ray actors.")]
-Cpus = Annotated[float, typer.Option(metavar="X", help="CPUs of each Ray actor; 0.5 is fine.")]
-Gpus = Annotated[float, typer.Option(metavar="X", help="GPUs of each Ray actor.")]
+Workers = Annotated[int, options.option("N", "Ray actors.")]
+Cpus = Annotated[float, options.option("X", "CPUs of each Ray actor; 0.5 is fine.")]
+Gpus = Annotated[float, options.option("X", "GPUs of each Ray actor.")]
 Log = Annotated[
     list[str] | None,
-    typer.Option(
-        "--log",
-        metavar="NAME",
-        help="Log scores and costs to trackio, wandb, mlflow or a plugin's tracker, a run for "
+    options.option(
+        "NAME",
+        "Log scores and costs to trackio, wandb, mlflow or a plugin's tracker, a run for "
         "each configuration; may be repeated.  [default: none]",
+        "--log",
     ),
 ]
 Part = Annotated[
     str | None,
-    typer.Option(
-        metavar="K/N",
-        help="Score one of N equal parts of the pairs; `study merge` joins them.",
-    ),
+    options.option("K/N", "Score one of N equal parts of the pairs; `study merge` joins them."),
 ]
 WithReport = Annotated[bool, typer.Option("--report/--no-report", help="Write the report, too.")]
 
@@ -93,16 +79,48 @@ def plan(
     otherwise describing is estimated by arithmetic, and scoring measured on random values within
     seconds, for one worker on the first of --devices.
     """
+    from dataclasses import asdict
+
     from kornia_ditf.study.define.parsing import read_study
     from kornia_ditf.study.run.plan import plan_study
 
     study = read_study(file)
     place = _devices(devices)[0] if devices else None
     planned = plan_study(study, out or _default_out(file), device=place, part=_part(part))
-    if as_json:
-        output.print_json(_plan_values(planned))
-    else:
-        _print_plan(study, planned)
+    groups = planned.groups
+    forwards = sum(group.forwards for group in groups)
+    cache_bytes = sum(group.cache_bytes for group in groups)
+    document = {
+        **asdict(planned),
+        "scored": planned.scored,
+        "seconds": planned.seconds,
+        "forwards": forwards,
+        "cache_bytes": cache_bytes,
+    }
+    rows = [
+        {
+            "descriptor": group.descriptor,
+            "configurations": str(group.configurations),
+            "images": str(group.images),
+            "forwards": str(group.forwards),
+            "cache GB": f"{group.cache_bytes / 1e9:.2f}",
+            "weights GB": "?"
+            if group.weights_bytes is None
+            else f"{group.weights_bytes / 1e9:.2f}",
+        }
+        for group in groups
+    ]
+    pairs = ", ".join(f"{count} ({name})" for name, count in planned.pairs.items())
+    facts = [
+        ("study", f"{study.name}, {planned.configurations} configurations"),
+        ("pairs", f"{pairs}; {planned.scored} with every configuration"),
+        ("forwards", f"{forwards} noisy images"),
+        ("cache", f"{cache_bytes / 1e9:.2f} GB"),
+        ("time", _time(planned.seconds)),
+        *((stage.name, f"{_time(stage.seconds)} ({stage.how})") for stage in planned.stages),
+        *(("note", note) for note in planned.notes),
+    ]
+    output.show(document, output.Table(rows, right=[*rows[0]][1:]), facts, as_json=as_json)
 
 
 @app.command("run")
@@ -135,9 +153,7 @@ def run(
 
 @app.command("report")
 def report(
-    folder: Annotated[
-        Path, typer.Argument(parser=options.read_path, metavar="DIR", show_default=False)
-    ],
+    folder: Annotated[Path, options.path_argument("DIR")],
     log: Log = None,
 ) -> None:
     """Write the report of a study that has run, or of a bundle.
@@ -154,32 +170,21 @@ def report(
 
 
 @app.command("ablation")
+@options.describing("source", "block", "timestep", "long_side", "ensemble", "dtype", "device")
 def ablation(
     backbone: Annotated[str, typer.Argument(metavar="[BACKBONE]")] = "nano",
     dataset: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="A data set.  [default: the photographs that come along]"
-        ),
+        options.option("NAME", "A data set.  [default: the photographs that come along]"),
     ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(parser=options.read_path, metavar="FOLDER", help="The data set's folder."),
-    ] = None,
-    split: Annotated[str | None, typer.Option(metavar="NAME", help="Of the data set.")] = None,
+    root: Annotated[Path | None, options.path_option("FOLDER", "The data set's folder.")] = None,
+    split: Annotated[str | None, options.option("NAME", "Of the data set.")] = None,
     protocol: Annotated[
-        str | None, typer.Option(metavar="NAME", help="How pairs are scored.  [default: plain]")
+        str | None, options.option("NAME", "How pairs are scored.  [default: plain]")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", help="Draw so many of the pairs.")
-    ] = None,
-    source: options.Source = None,
-    block: options.Block = None,
-    timestep: options.Timestep = None,
-    long_side: options.LongSide = None,
-    ensemble: options.Ensemble = None,
-    dtype: options.Dtype = None,
-    device: options.Device = None,
+    limit: Annotated[int | None, options.option("N", "Draw so many of the pairs.")] = None,
+    *,
+    chosen: options.Chosen,
     out: Out = None,
     cache: Cache = None,
 ) -> None:
@@ -190,14 +195,6 @@ def ablation(
     from kornia_ditf.study.report.ablation import ablation_study, ablation_table
     from kornia_ditf.study.run.engines import Local
 
-    given = {
-        "block": block,
-        "timestep": timestep,
-        "long_side": long_side,
-        "ensemble": ensemble,
-        "dtype": dtype,
-        "device": device,
-    }
     study = ablation_study(
         backbone,
         dataset=dataset,
@@ -205,14 +202,15 @@ def ablation(
         split=split,
         protocol=protocol,
         limit=limit,
-        source=source,
-        settings={key: value for key, value in given.items() if value is not None},
+        source=chosen.source,
+        settings=chosen.read(),
     )
     folder = out or Path(f"{study.name}-study")
     written = _run(study, folder, cache, Local, None, report=True)
-    for heading, columns, rows in ablation_table(folder):
+    for heading, columns, cells in ablation_table(folder):
         output.echo(heading)
-        output.print_table(columns, rows, right=columns[1:])
+        rows = [dict(zip(columns, row, strict=True)) for row in cells]
+        output.print_table(output.Table(rows, right=columns[1:]))
     output.echo(f"more in {written}")
 
 
@@ -311,46 +309,5 @@ def _default_out(file: Path) -> Path:
     return Path(f"{file.stem}-study")
 
 
-def _print_plan(study: Study, planned: StudyPlan) -> None:
-    rows = [
-        (
-            group.descriptor,
-            str(group.configurations),
-            str(group.images),
-            str(group.forwards),
-            f"{group.cache_bytes / 1e9:.2f}",
-            "?" if group.weights_bytes is None else f"{group.weights_bytes / 1e9:.2f}",
-        )
-        for group in planned.groups
-    ]
-    columns = ("descriptor", "configurations", "images", "forwards", "cache GB", "weights GB")
-    output.print_table(columns, rows, right=columns[1:])
-    output.echo("")
-    pairs = ", ".join(f"{count} ({name})" for name, count in planned.pairs.items())
-    output.print_facts(
-        [
-            ("study", f"{study.name}, {planned.configurations} configurations"),
-            ("pairs", f"{pairs}; {planned.scored} with every configuration"),
-            ("forwards", f"{sum(g.forwards for g in planned.groups)} noisy images"),
-            ("cache", f"{sum(g.cache_bytes for g in planned.groups) / 1e9:.2f} GB"),
-            ("time", _time(planned.seconds)),
-            *((stage.name, f"{_time(stage.seconds)} ({stage.how})") for stage in planned.stages),
-            *(("note", note) for note in planned.notes),
-        ]
-    )
-
-
 def _time(seconds: float | None) -> str:
     return "unknown" if seconds is None else duration(seconds)
-
-
-def _plan_values(planned: StudyPlan) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {
-        **asdict(planned),
-        "scored": planned.scored,
-        "seconds": planned.seconds,
-        "forwards": sum(group.forwards for group in planned.groups),
-        "cache_bytes": sum(group.cache_bytes for group in planned.groups),
-    }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.datasets import symmetry
-from kornia_ditf.datasets.files import annotated_image, find_root, path_inside, read_json
+from kornia_ditf.datasets.files import annotated_image, path_inside, read_json
 from kornia_ditf.datasets.pairs import Box, Pair, PairDataset, as_box, as_points, as_size
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
@@ -26,28 +26,42 @@ _POINTS = 17
 
 
 class AP10K(PairDataset):
-    """One split, in the order of the pairs' names; a pair has all 17 points, some not visible."""
+    """One split, in the order of the pairs' names; a pair has all 17 points, some not visible.
 
-    def __init__(self, root: Path, split: str, paths: list[Path]) -> None:
-        super().__init__("ap-10k", root, split)
-        self._names = [path.name for path in paths]
+    Args:
+        root: ap-10k, or the folder that holds it.
+        split: trn, val or test for pairs of one species; val_cross_species, test_cross_species,
+            val_cross_family or test_cross_family.
 
-    def __len__(self) -> int:
-        return len(self._names)
+    Raises:
+        DatasetError: a folder is missing, or a name malformed.
+    """
+
+    def __init__(self, root: str | Path, *, split: str = "test") -> None:
+        place = SPEC.find(root, split)
+        folder = place / "PairAnnotation" / split
+        names = sorted(path.name for path in folder.glob("*.json"))
+        if not names:
+            raise DatasetError(folder, f"it is missing or holds no pair *.json. {_HOW}")
+        for name in names:
+            if ":" not in name:
+                raise DatasetError(
+                    folder / name, f"its name is no <image>-<image>:<category>.json. {_HOW}"
+                )
+        super().__init__(SPEC.name, place, split, names)
 
     def category(self, index: int) -> str:
-        return _category(self._names[index])
+        return _category(self.entries[index])
 
     def read(self, index: int) -> Pair:
-        name = self._names[index]
+        name = self.entries[index]
         path = self.root / "PairAnnotation" / self.split / name
         values = read_json(path, {"src_json_path": str, "trg_json_path": str}, _HOW)
-        a, b = (self._animal(values[f"{side}_json_path"], path) for side in ("src", "trg"))
-        return Pair(
-            name=f"{self.split}/{name.removesuffix('.json')}",
-            category=_category(name),
-            **{f"{key}_a": value for key, value in a.items()},
-            **{f"{key}_b": value for key, value in b.items()},
+        animals = [self._animal(values[f"{side}_json_path"], path) for side in ("src", "trg")]
+        return Pair.of(
+            f"{self.split}/{name.removesuffix('.json')}",
+            _category(name),
+            **{key: [animal[key] for animal in animals] for key in animals[0]},
             partners=symmetry.partners(symmetry.AP10K, range(_POINTS)),
         )
 
@@ -95,34 +109,9 @@ def _box(values: list[float], path: Path) -> Box:
         raise DatasetError(path, f"{expected}, got {str(values)[:60]}") from error
 
 
-def load(root: str | Path, *, split: str = "test") -> AP10K:
-    """Read the list of one split.
-
-    Args:
-        root: ap-10k, or the folder that holds it.
-        split: trn, val or test for pairs of one species; val_cross_species, test_cross_species,
-            val_cross_family or test_cross_family.
-
-    Raises:
-        DatasetError: a folder is missing, or a name malformed.
-    """
-    place = find_root(root, SPEC.folder, SPEC.inside, _HOW)
-    folder = place / "PairAnnotation" / split
-    SPEC.check_split(split, place)
-    if not folder.is_dir():
-        raise DatasetError(folder, f"there is no such folder. {_HOW}")
-    paths = sorted(folder.glob("*.json"))
-    wrong = [path for path in paths if ":" not in path.name]
-    if wrong:
-        raise DatasetError(wrong[0], f"its name is no <image>-<image>:<category>.json. {_HOW}")
-    if not paths:
-        raise DatasetError(folder, f"it holds no pair. {_HOW}")
-    return AP10K(place, split, paths)
-
-
 SPEC = DatasetSpec(
     name="ap-10k",
-    load=load,
+    load=AP10K,
     layout="{JPEGImages,ImageAnnotation}/<family>/<species>/<image>.{jpg,json}, "
     "PairAnnotation/<split>/<image>-<image>:<species, family or all>.json",
     source=_HOW,

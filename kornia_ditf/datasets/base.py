@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from kornia_ditf.errors import DatasetError
 
@@ -19,10 +19,14 @@ class Dataset(Sequence[Item]):
         name: of the data set.
         root: the folder that holds it.
         split: which part of it this is.
+        entries: what is known of each item before its files are read.
     """
 
-    def __init__(self, name: str, root: Path, split: str) -> None:
-        self.name, self.root, self.split = name, root, split
+    def __init__(self, name: str, root: Path, split: str, entries: Sequence[Any] = ()) -> None:
+        self.name, self.root, self.split, self.entries = name, root, split, entries
+
+    def __len__(self) -> int:
+        return len(self.entries)
 
     @property
     def categories(self) -> tuple[str, ...]:

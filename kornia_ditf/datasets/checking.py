@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from kornia_ditf.datasets.files import annotated_image, as_pixels
 from kornia_ditf.datasets.pairs import Pair
@@ -45,7 +43,12 @@ class SplitCount:
     split: str
     pairs: int = 0
     points: int = 0
-    categories: Counter[str] = field(default_factory=Counter)
+    categories: dict[str, int] = field(default_factory=dict)
+
+    def add(self, category: str, points: int) -> None:
+        """Count a pair, or a sequence."""
+        self.pairs, self.points = self.pairs + 1, self.points + points
+        self.categories[category] = self.categories.get(category, 0) + 1
 
 
 @dataclass(slots=True)
@@ -100,7 +103,7 @@ def check_dataset(
     root: str | Path,
     *,
     images: bool = True,
-    track: Callable[[str, int], Callable[[], None]] | None = None,
+    track: Callable[[str, int], Callable[[], None]] = lambda what, count: lambda: None,
 ) -> CheckReport:
     """Read everything in a copy of a data set and list every defect.
 
@@ -115,72 +118,56 @@ def check_dataset(
     """
     report = CheckReport(spec.name, str(root))
     found: dict[Path, tuple[int, int]] = {}
-    splits = _present(spec, Path(root).expanduser())
-    for split in splits:
+    for split in _present(spec, Path(root).expanduser()):
         try:
             dataset = spec.load(root, split=split)
         except DatasetError as error:
             report.add(error)
             continue
-        report.splits.append(_check_split(dataset, split, report, found, track))
+        count = SplitCount(split)
+        report.splits.append(count)
+        done = track(split, len(dataset))
+        for index in range(len(dataset)):
+            try:
+                item = dataset[index]
+                check = _check_sequence if isinstance(item, FrameSequence) else _check_pair
+                check(item, count, report, found)
+            except DatasetError as error:
+                report.add(error)
+            done()
+        count.categories = dict(sorted(count.categories.items()))
+        for other in getattr(dataset, "defects", tuple)():
+            report.add(other)
     report.images = len(found)
     if images:
-        done = track("images", len(found)) if track else None
+        done = track("images", len(found))
         for path, size in found.items():
-            _check_image(path, size, report)
-            if done:
-                done()
+            try:
+                read_image(path)
+                annotated_image(path, size, "")
+            except (ImageError, DatasetError) as error:
+                report.add(error, path)
+            done()
     return report
 
 
 def _present(spec: DatasetSpec, root: Path) -> list[str]:
-    if not spec.split_path:
-        return [spec.splits[0]]
     places = (root, root / spec.folder)
     found = [
         split
         for split in spec.splits
-        if any((place / spec.split_path.format(split=split)).exists() for place in places)
+        if spec.split_path
+        and any((place / spec.split_path.format(split=split)).exists() for place in places)
     ]
     # Where none is there, the usual one says what is missing.
     return found or [spec.splits[0]]
 
 
-def _check_split(
-    dataset: Sequence[Any],
-    split: str,
-    report: CheckReport,
-    found: dict[Path, tuple[int, int]],
-    track: Callable[[str, int], Callable[[], None]] | None,
-) -> SplitCount:
-    count = SplitCount(split)
-    done = track(split, len(dataset)) if track else None
-    for index in range(len(dataset)):
-        try:
-            each = dataset[index]
-            if isinstance(each, FrameSequence):
-                _check_sequence(each, count, report, found)
-            else:
-                _check_pair(each, count, report, found)
-        except DatasetError as error:
-            report.add(error)
-        if done:
-            done()
-    for other in getattr(dataset, "defects", tuple)():
-        report.add(other)
-    return count
-
-
 def _check_pair(
-    pair: Pair,
-    count: SplitCount,
-    report: CheckReport,
-    found: dict[Path, tuple[int, int]],
+    pair: Pair, count: SplitCount, report: CheckReport, found: dict[Path, tuple[int, int]]
 ) -> None:
-    count.pairs += 1
     points = int(pair.visible.sum())
-    count.points += points
-    count.categories[pair.category] += 1
+    count.add(pair.category, points)
     if report.dataset == "ap-10k" and points < _NEEDED_POINTS:
         report.defects.append(
             Defect(pair.name, f"{points} points are visible in both images, where pairs have 3")
@@ -200,41 +187,18 @@ def _check_sequence(
     report: CheckReport,
     found: dict[Path, tuple[int, int]],
 ) -> None:
-    count.pairs += 1
-    count.categories["all"] += 1
+    objects = 0
     for index, frame in enumerate(sequence.frames):
         found[frame] = sequence.size
         try:
             mask = sequence.read_mask(index)
+            if index == 0:
+                objects = len(set(mask.flatten().tolist()) - {0, 255})
         except DatasetError as error:
             report.add(error)
-            continue
-        if index == 0:
-            count.points += len(set(mask.flatten().tolist()) - {0, 255})
+    count.add("all", objects)
 
 
-def _check_image(path: Path, size: tuple[int, int], report: CheckReport) -> None:
-    try:
-        read_image(path)
-        annotated_image(path, size, "")
-    except (ImageError, DatasetError) as error:
-        report.add(error, path)
-
-
-def as_values(report: CheckReport) -> Mapping[str, object]:
+def as_values(report: CheckReport) -> dict[str, object]:
     """Return a report as JSON values."""
-    return {
-        "dataset": report.dataset,
-        "root": report.root,
-        "images": report.images,
-        "splits": [
-            {
-                "split": each.split,
-                "pairs": each.pairs,
-                "points": each.points,
-                "categories": dict(sorted(each.categories.items())),
-            }
-            for each in report.splits
-        ],
-        "defects": [{"file": each.file, "reason": each.reason} for each in report.defects],
-    }
+    return asdict(report)

@@ -13,11 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kornia_ditf.datasets.files import image_size
+from kornia_ditf.datasets.files import cached_picture, image_size
 from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.metrics.functional import project
-from kornia_ditf.utils.cache import cache_folder, is_sound, write_checked
 from kornia_ditf.utils.checks import check_one_of
 from kornia_ditf.utils.images import read_image
 
@@ -72,15 +71,8 @@ class CorruptedPairs(PairDataset):
     """
 
     def __init__(self, pairs: PairDataset, corruption: Corruption) -> None:
-        super().__init__(pairs.name, pairs.root, pairs.split)
+        super().__init__(pairs.name, pairs.root, pairs.split, pairs)
         self._pairs, self._corruption = pairs, corruption
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return self._pairs.categories
 
     def category(self, index: int) -> str:
         return self._pairs.category(index)
@@ -109,18 +101,15 @@ def _changed_image(
 ) -> tuple[Path, Tensor, tuple[int, int]]:
     """Return the changed image, the matrix that takes points to it, and its size."""
     digest = hashlib.sha256(path.read_bytes() + repr(change).encode()).hexdigest()
-    target = cache_folder() / "corrupted" / digest[:32] / f"{path.stem}.png"
     matrix, new_size = _geometry(size, change)
-    if not is_sound(target):
-        from PIL import Image
 
+    def make() -> Pixels:
         upright = image_size(path, "") != size
         image = read_image(path, upright=upright)[0].permute(1, 2, 0).numpy()
         generator = np.random.Generator(np.random.PCG64(int(digest[:16], 16)))
-        changed = _CHANGES[change.kind](image, change.level, generator, matrix, new_size)
-        with write_checked(target) as temporary:
-            pixels = np.clip(np.round(changed * 255), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(temporary, format="PNG")
+        return _corrupt(image, change, generator, matrix, new_size)
+
+    target = cached_picture(f"corrupted/{digest[:32]}/{path.stem}.png", make)
     return target, torch.from_numpy(matrix), new_size
 
 
@@ -148,50 +137,34 @@ def _geometry(
     return np.eye(3), size
 
 
-def _warp(image: Pixels, level: float, generator: Any, matrix: Pixels, size: Any) -> Pixels:
+def _corrupt(
+    image: Pixels,
+    change: Corruption,
+    generator: np.random.Generator,
+    matrix: npt.NDArray[np.float64],
+    size: tuple[int, int],
+) -> Pixels:
     import cv2
 
-    return np.asarray(cv2.warpAffine(image, matrix[:2], size[::-1], flags=cv2.INTER_LINEAR))
-
-
-def _scale(image: Pixels, level: float, generator: Any, matrix: Pixels, size: Any) -> Pixels:
-    import cv2
-
-    how = cv2.INTER_AREA if level < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, size[::-1], interpolation=how))
-
-
-def _blur(image: Pixels, level: float, *_: Any) -> Pixels:
-    import cv2
-
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), level)) if level else image
-
-
-def _noise(image: Pixels, level: float, generator: Any, *_: Any) -> Pixels:
-    return np.asarray(image + generator.standard_normal(image.shape) * level)
-
-
-def _jpeg(image: Pixels, level: float, *_: Any) -> Pixels:
-    import cv2
-
-    pixels = np.clip(np.round(image * 255), 0, 255).astype(np.uint8)
-    encoded: Any = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, round(level)])[1]
-    decoded: Any = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-    return np.asarray(decoded / 255)
-
-
-def _light(image: Pixels, level: float, generator: Any, *_: Any) -> Pixels:
-    gamma, contrast = (float(sign) * level for sign in generator.choice([-1, 1], 2))
-    changed = np.clip(image, 0, 1) ** (2.0**gamma)
-    tint = 1 + (generator.random(3) - 0.5) * level
-    return np.asarray(((changed - 0.5) * (1 + contrast / 2) + 0.5) * tint)
-
-
-_CHANGES = {
-    "blur": _blur,
-    "noise": _noise,
-    "jpeg": _jpeg,
-    "light": _light,
-    "scale": _scale,
-    "rotation": _warp,
-}
+    level, corrupted = change.level, image
+    match change.kind:
+        case "blur" if level:
+            corrupted = cv2.GaussianBlur(image, (0, 0), level)
+        case "noise":
+            corrupted = image + generator.standard_normal(image.shape) * level
+        case "jpeg":
+            pixels = np.clip(np.round(image * 255), 0, 255).astype(np.uint8)
+            encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, round(level)])[1]
+            decoded: Any = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+            corrupted = decoded / 255
+        case "light":
+            gamma, contrast = (float(sign) * level for sign in generator.choice([-1, 1], 2))
+            corrupted = np.clip(image, 0, 1) ** (2.0**gamma)
+            tint = 1 + (generator.random(3) - 0.5) * level
+            corrupted = ((corrupted - 0.5) * (1 + contrast / 2) + 0.5) * tint
+        case "scale":
+            how = cv2.INTER_AREA if level < 1 else cv2.INTER_LINEAR
+            corrupted = cv2.resize(image, size[::-1], interpolation=how)
+        case "rotation":
+            corrupted = cv2.warpAffine(image, matrix[:2], size[::-1], flags=cv2.INTER_LINEAR)
+    return np.asarray(corrupted)

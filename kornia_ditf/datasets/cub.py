@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from collections.abc import Iterator
+from itertools import combinations, groupby
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from kornia_ditf.datasets.files import find_root, image_size, path_inside, read_text
+from kornia_ditf.datasets.files import image_size, path_inside, read_words
 from kornia_ditf.datasets.pairs import Pair, PairDataset, as_box, as_points, as_visibility
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
@@ -22,82 +23,18 @@ _PARTS = 15
 _NEEDED = 3
 
 
+class _Bird(NamedTuple):
+    """An annotated image."""
+
+    number: str
+    name: str
+    parts: Tensor
+    seen: Tensor
+    box: tuple[float, float, float, float]
+
+
 class CUB(PairDataset):
-    """Pairs of two images of one class that show at least three parts in common."""
-
-    def __init__(
-        self,
-        root: Path,
-        split: str,
-        pairs: list[tuple[str, str]],
-        names: dict[str, str],
-        parts: dict[str, tuple[Tensor, Tensor]],
-        boxes: dict[str, list[float]],
-    ) -> None:
-        super().__init__("cub", root, split)
-        self._pairs, self._names, self._parts, self._boxes = pairs, names, parts, boxes
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def category(self, index: int) -> str:
-        return _class_of(self._names[self._pairs[index][0]])
-
-    def read(self, index: int) -> Pair:
-        pair = self._pairs[index]
-        listed = self.root / "images.txt"
-        paths = [path_inside(self.root / "images", self._names[each], listed) for each in pair]
-        file = self.root / "bounding_boxes.txt"
-        boxes = []
-        for each in pair:
-            x, y, width, height = self._boxes[each]
-            boxes.append(as_box((x, y, x + width, y + height), file, f"box of image {each}"))
-        label = self.category(index).partition(".")[2].replace("_", " ")
-        points, seen = zip(*(self._parts[each] for each in pair), strict=True)
-        return Pair.of(
-            f"{paths[0].stem}-{paths[1].stem}",
-            self.category(index),
-            image=paths,
-            size=[image_size(path, _HOW) for path in paths],
-            points=points,
-            visibility=seen,
-            box=boxes,
-            label=(label, label),
-        )
-
-
-def _class_of(name: str) -> str:
-    return name.partition("/")[0]
-
-
-def _table(path: Path, columns: int) -> list[list[str]]:
-    rows = [line.split() for line in read_text(path, _HOW).splitlines() if line.strip()]
-    for number, row in enumerate(rows, 1):
-        if len(row) != columns:
-            raise DatasetError(path, f"line {number} must have {columns} words. {_HOW}")
-    return rows
-
-
-def _read_parts(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    rows: dict[str, list[list[float]]] = {}
-    for number, (image, part, *values) in enumerate(_table(path, 5), 1):
-        try:
-            place, numbers = int(part) - 1, [float(value) for value in values]
-        except ValueError as error:
-            raise DatasetError(path, f"line {number}: {error}. {_HOW}") from error
-        if not 0 <= place < _PARTS:
-            raise DatasetError(path, f"line {number}: parts are 1 to {_PARTS}, got {part}")
-        rows.setdefault(image, [[0.0, 0.0, 0.0] for _ in range(_PARTS)])[place] = numbers
-    found = {}
-    for image, values3 in rows.items():
-        points = as_points([row[:2] for row in values3], path, f"parts of image {image}")
-        seen = [row[2] for row in values3]
-        found[image] = points, as_visibility(seen, _PARTS, path, f"parts of image {image}")
-    return found
-
-
-def load(root: str | Path, *, split: str = "test", pairs: int = 10, seed: int = 0) -> CUB:
-    """Draw pairs of images of one class.
+    """Pairs of two images of one class that show at least three parts in common.
 
     There is no list of pairs that evaluations share, so results are of these draws.
 
@@ -110,41 +47,94 @@ def load(root: str | Path, *, split: str = "test", pairs: int = 10, seed: int = 
     Raises:
         DatasetError: a file is missing or malformed.
     """
-    check_integer("pairs", pairs, 1)
-    place = find_root(root, SPEC.folder, SPEC.inside, _HOW)
-    SPEC.check_split(split, place)
-    names = {row[0]: row[1] for row in _table(place / "images.txt", 2)}
-    wanted = "1" if split == "train" else "0"
-    chosen = {row[0] for row in _table(place / "train_test_split.txt", 2) if row[1] == wanted}
-    parts = _read_parts(place / "parts" / "part_locs.txt")
-    boxes_file = place / "bounding_boxes.txt"
-    try:
-        boxes = {row[0]: [float(each) for each in row[1:]] for row in _table(boxes_file, 5)}
-    except ValueError as error:
-        raise DatasetError(boxes_file, f"{error}. {_HOW}") from error
-    for image in chosen:
+
+    def __init__(
+        self, root: str | Path, *, split: str = "test", pairs: int = 10, seed: int = 0
+    ) -> None:
+        check_integer("pairs", pairs, 1)
+        place = SPEC.find(root, split)
+        birds = list(_read_birds(place, split == "train"))
+        birds.sort(key=lambda bird: (_class_of(bird), bird.name))
+        drawn: list[tuple[_Bird, _Bird]] = []
+        for name, members in groupby(birds, key=_class_of):
+            shared = [
+                (one, two)
+                for one, two in combinations(members, 2)
+                if int((one.seen * two.seen).count_nonzero()) >= _NEEDED
+            ]
+            chosen = Random(f"{seed} {name}").sample(shared, min(pairs, len(shared)))
+            drawn += sorted(chosen, key=lambda pair: [bird.number for bird in pair])
+        if not drawn:
+            raise DatasetError(place, f"no two images of a class share {_NEEDED} parts. {_HOW}")
+        super().__init__(SPEC.name, place, split, drawn)
+
+    def category(self, index: int) -> str:
+        return _class_of(self.entries[index][0])
+
+    def read(self, index: int) -> Pair:
+        birds: tuple[_Bird, _Bird] = self.entries[index]
+        folder, listed = self.root / "images", self.root / "images.txt"
+        boxes = self.root / "bounding_boxes.txt"
+        paths = [path_inside(folder, bird.name, listed) for bird in birds]
+        label = self.category(index).partition(".")[2].replace("_", " ")
+        return Pair.of(
+            f"{paths[0].stem}-{paths[1].stem}",
+            self.category(index),
+            image=paths,
+            size=[image_size(path, _HOW) for path in paths],
+            points=[bird.parts for bird in birds],
+            visibility=[bird.seen for bird in birds],
+            box=[as_box(bird.box, boxes, f"box of image {bird.number}") for bird in birds],
+            label=(label, label),
+        )
+
+
+def _class_of(bird: _Bird) -> str:
+    return bird.name.partition("/")[0]
+
+
+def _part(word: str) -> int:
+    if not 1 <= int(word) <= _PARTS:
+        raise ValueError(f"parts are 1 to {_PARTS}, got {word}")
+    return int(word) - 1
+
+
+def _read_parts(path: Path) -> dict[str, list[tuple[float, ...]]]:
+    """Return (x, y, visible) of every part of each image."""
+    found: dict[str, list[tuple[float, ...]]] = {}
+    for image, part, *values in read_words(
+        path, {"image": str, "part": _part, "x": float, "y": float, "visible": float}, _HOW
+    ):
+        found.setdefault(image, [(0.0, 0.0, 0.0)] * _PARTS)[part] = tuple(values)
+    return found
+
+
+def _read_birds(place: Path, train: bool) -> Iterator[_Bird]:
+    """Read the annotations of the images for training, or of the others."""
+    names = dict(read_words(place / "images.txt", {"image": str, "name": str}, _HOW))
+    parts_file = place / "parts" / "part_locs.txt"
+    parts = _read_parts(parts_file)
+    columns = {"image": str, "x": float, "y": float, "width": float, "height": float}
+    boxes = {image: box for image, *box in read_words(place / "bounding_boxes.txt", columns, _HOW)}
+    splits = read_words(place / "train_test_split.txt", {"image": str, "train": int}, _HOW)
+    for image, wanted in splits:
+        if bool(wanted) != train:
+            continue
         if image not in names or image not in boxes or image not in parts:
             raise DatasetError(place, f"image {image} lacks its name, box or parts. {_HOW}")
-    classes: dict[str, list[str]] = {}
-    for image in sorted(chosen, key=lambda each: names[each]):
-        classes.setdefault(_class_of(names[image]), []).append(image)
-    drawn: list[tuple[str, str]] = []
-    for name, images in sorted(classes.items()):
-        shared = [
-            each
-            for each in combinations(images, 2)
-            if int(torch.stack([parts[image][1] for image in each]).prod(0).count_nonzero())
-            >= _NEEDED
-        ]
-        drawn += sorted(Random(f"{seed} {name}").sample(shared, min(pairs, len(shared))))
-    if not drawn:
-        raise DatasetError(place, f"no two images of a class share {_NEEDED} parts. {_HOW}")
-    return CUB(place, split, drawn, names, parts, boxes)
+        what, (x, y, width, height) = f"parts of image {image}", boxes[image]
+        yield _Bird(
+            image,
+            names[image],
+            as_points([row[:2] for row in parts[image]], parts_file, what),
+            as_visibility([row[2] for row in parts[image]], _PARTS, parts_file, what),
+            (x, y, x + width, y + height),
+        )
 
 
 SPEC = DatasetSpec(
     name="cub",
-    load=load,
+    load=CUB,
     layout="images/<class>/*.jpg, images.txt, train_test_split.txt, bounding_boxes.txt and "
     "parts/part_locs.txt",
     source=_HOW,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kornia_ditf.datasets.files import find_root, image_size, path_inside, read_text
+from kornia_ditf.datasets.files import image_size, path_inside, read_text
 from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
@@ -13,20 +13,29 @@ _HOW = "Get DAVIS-2017-trainval-480p.zip from https://davischallenge.org/davis20
 
 
 class Davis(SequenceDataset):
-    """One split, in the order of its list."""
+    """One split, in the order of its list.
 
-    def __init__(self, root: Path, split: str, file: Path, resolution: str) -> None:
-        super().__init__("davis-2017", root, split)
-        self._file, self._resolution = file, resolution
-        self._names = read_text(file, _HOW).split()
-        if not self._names:
+    Args:
+        root: DAVIS, or the folder that holds it.
+        split: val or train.
+        resolution: 480p or Full-Resolution.
+
+    Raises:
+        DatasetError: a folder or the list is missing.
+    """
+
+    def __init__(self, root: str | Path, *, split: str = "val", resolution: str = "480p") -> None:
+        inside = (f"JPEGImages/{resolution}", f"Annotations/{resolution}", "ImageSets/2017")
+        place = SPEC.find(root, split, inside)
+        file = place / "ImageSets" / "2017" / f"{split}.txt"
+        names = read_text(file, _HOW).split()
+        if not names:
             raise DatasetError(file, f"it names no sequence. {_HOW}")
-
-    def __len__(self) -> int:
-        return len(self._names)
+        super().__init__(SPEC.name, place, split, names)
+        self._file, self._resolution = file, resolution
 
     def read(self, index: int) -> FrameSequence:
-        name = self._names[index]
+        name = self.entries[index]
         folder = path_inside(self.root / "JPEGImages" / self._resolution, name, self._file)
         frames = sorted(folder.glob("*.jpg"))
         if not frames:
@@ -53,27 +62,9 @@ class Davis(SequenceDataset):
         )
 
 
-def load(root: str | Path, *, split: str = "val", resolution: str = "480p") -> Davis:
-    """Read the list of one split.
-
-    Args:
-        root: DAVIS, or the folder that holds it.
-        split: val or train.
-        resolution: 480p or Full-Resolution.
-
-    Raises:
-        DatasetError: a folder or the list is missing.
-    """
-    inside = (f"JPEGImages/{resolution}", f"Annotations/{resolution}", "ImageSets/2017")
-    place = find_root(root, SPEC.folder, inside, _HOW)
-    SPEC.check_split(split, place)
-    file = place / "ImageSets" / "2017" / f"{split}.txt"
-    return Davis(place, split, file, resolution)
-
-
 SPEC = DatasetSpec(
     name="davis-2017",
-    load=load,
+    load=Davis,
     layout="{JPEGImages,Annotations}/480p/<sequence>/00000.{jpg,png} ..., "
     "ImageSets/2017/{train,val}.txt",
     source=_HOW,

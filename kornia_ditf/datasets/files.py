@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from kornia_ditf.errors import DatasetError, ImageError, InvalidArgumentError
+from kornia_ditf.utils.cache import cache_folder, is_sound, write_checked
 from kornia_ditf.utils.images import read_size
 
 
@@ -50,31 +54,6 @@ def list_images(root: str | Path, pattern: str = "*") -> list[Path]:
     if not images:
         raise DatasetError(folder, f"it holds no image {pattern} ({', '.join(SUFFIXES)})")
     return images
-
-
-def find_root(root: str | Path, folder: str, inside: tuple[str, ...], how: str) -> Path:
-    """Find the folder of a data set: the given one, or one of the published name in it.
-
-    Args:
-        root: what the user gave.
-        folder: the name under which the data set is published.
-        inside: files or folders, or patterns of them, all of which it must hold.
-        how: how to get the data set.
-
-    Raises:
-        DatasetError: neither holds them.
-    """
-    given = given_folder(root)
-    for place in (given, given / folder):
-        if all(any(place.glob(name)) for name in inside):
-            return place
-    near = given / folder if (given / folder).is_dir() else given
-    missing = [name for name in inside if not any(near.glob(name))]
-    if not given.exists():
-        raise DatasetError(given, f"there is no such folder; expected {folder}. {how}")
-    raise DatasetError(
-        near / missing[0], f"it is not there, and {folder} has {', '.join(inside)}. {how}"
-    )
 
 
 def path_inside(folder: Path, name: object, file: Path) -> Path:
@@ -173,6 +152,48 @@ def read_text(path: Path, how: str) -> str:
         raise DatasetError(path, f"there is no such file. {how}") from error
     except (OSError, ValueError) as error:
         raise DatasetError(path, f"it cannot be read ({error}). {how}") from error
+
+
+def read_words(path: Path, columns: Mapping[str, Callable[[str], Any]], how: str) -> list[Any]:
+    """Read a text file of words in columns, as tuples; empty lines are left out.
+
+    Args:
+        path: the file.
+        columns: what each column is called, and the type of its words.
+        how: how to get the file, for messages.
+
+    Raises:
+        DatasetError: the file is missing, or a line has other words.
+    """
+    rows = []
+    for number, line in enumerate(read_text(path, how).splitlines(), 1):
+        words, kinds = line.split(), columns.values()
+        try:
+            if words:
+                rows.append(tuple(kind(word) for kind, word in zip(kinds, words, strict=True)))
+        except ValueError as error:
+            expected = " ".join(columns)
+            raise DatasetError(
+                path, f"line {number}: {error}; expected {expected}. {how}"
+            ) from error
+    return rows
+
+
+def cached_picture(name: str, make: Callable[[], npt.NDArray[Any]]) -> Path:
+    """Return the path of a PNG in the cache; it is made where it is missing or damaged.
+
+    Args:
+        name: the file below the cache's folder.
+        make: returns the picture, shape (H, W, 3), RGB in [0, 1].
+    """
+    from PIL import Image
+
+    target = cache_folder() / name
+    if not is_sound(target):
+        pixels = np.clip(np.round(make() * 255), 0, 255).astype(np.uint8)
+        with write_checked(target) as temporary:
+            Image.fromarray(pixels).save(temporary, format="PNG")
+    return target
 
 
 def is_file(path: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from kornia_ditf.datasets.pairs import (
     as_homography,
     as_points,
     as_visibility,
+    check_as_many,
 )
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
@@ -34,21 +35,38 @@ _HOW = f"Write pairs.csv with the columns {', '.join(_COLUMNS)}, or pairs.json"
 
 
 class FolderPairs(PairDataset):
-    """Pairs that a JSON or CSV file lists; what its rows hold is in `SPEC.layout`."""
+    """Pairs that a JSON or CSV file lists; what its rows hold is in `SPEC.layout`.
 
-    def __init__(self, root: Path, file: Path, entries: list[dict[str, Any]]) -> None:
-        super().__init__("folder", root, "all")
-        self._file, self._entries = file, entries
+    Args:
+        root: the folder; names of images are relative to it.
+        split: always all.
+        file: name of the list, where it is neither pairs.json nor pairs.csv.
 
-    def __len__(self) -> int:
-        return len(self._entries)
+    Raises:
+        DatasetError: there is no list, or a row of it is malformed.
+    """
 
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return tuple(sorted({str(entry.get("category", "all")) for entry in self._entries}))
+    def __init__(self, root: str | Path, *, split: str = "all", file: str | None = None) -> None:
+        folder = given_folder(root)
+        SPEC.check_split(split, folder)
+        names = (file,) if file else ("pairs.json", "pairs.csv")
+        found = [folder / name for name in names if (folder / name).is_file()]
+        if not found:
+            raise DatasetError(folder / names[-1], f"there is no such file. {_HOW}")
+        read = _read_csv if found[0].suffix.lower() == ".csv" else _read_json
+        entries = read(found[0])
+        if not entries:
+            raise DatasetError(found[0], f"it lists no pair. {_HOW}")
+        super().__init__(SPEC.name, folder, split, entries)
+        self._file = found[0]
+        for error in self.defects():
+            raise error
+
+    def category(self, index: int) -> str:
+        return str(self.entries[index].get("category", "all"))
 
     def read(self, index: int) -> Pair:
-        entry, where = self._entries[index], f"pair {index}: "
+        entry, where = self.entries[index], f"pair {index}: "
         paths = [path_inside(self.root, entry[f"image_{side}"], self._file) for side in "ab"]
         how = f"{self._file.name} names it"
         sizes = [image_size(path, how, upright=True) for path in paths]
@@ -56,23 +74,15 @@ class FolderPairs(PairDataset):
             as_points(entry.get(f"points_{side}", []), self._file, f"{where}points_{side}")
             for side in "ab"
         ]
-        if len(points[0]) != len(points[1]):
-            raise DatasetError(
-                self._file,
-                f"{where}{len(points[0])} points_a for {len(points[1])} points_b; "
-                "row i of one belongs to row i of the other",
-            )
-        visible = as_visibility(
-            entry.get("visible", [1] * len(points[0])),
-            len(points[0]),
-            self._file,
-            f"{where}visible",
-        )
+        check_as_many(self._file, where, points_a=points[0], points_b=points[1])
+        count = len(points[0])
+        visible = entry.get("visible", [1] * count)
+        visible = as_visibility(visible, count, self._file, f"{where}visible")
         boxes = [
             None if entry.get(key) is None else as_box(entry[key], self._file, where + key)
             for key in ("box_a", "box_b")
         ]
-        category = str(entry.get("category", "all"))
+        category = self.category(index)
         label = "" if category == "all" else category
         homography = entry.get("homography")
         if homography is not None:
@@ -90,7 +100,7 @@ class FolderPairs(PairDataset):
         )
 
     def _name(self, index: int) -> str:
-        entry = self._entries[index]
+        entry = self.entries[index]
         stems = (Path(str(entry[f"image_{side}"])).stem for side in "ab")
         return str(entry.get("name", "-".join((str(index), *stems))))
 
@@ -100,33 +110,6 @@ class FolderPairs(PairDataset):
         for name, count in counts.items():
             if count > 1:
                 yield DatasetError(self._file, f"{count} pairs have the name {name!r}")
-
-
-def load(root: str | Path, *, split: str = "all", file: str | None = None) -> FolderPairs:
-    """Read the list of own pairs.
-
-    Args:
-        root: the folder; names of images are relative to it.
-        split: always all.
-        file: name of the list, where it is neither pairs.json nor pairs.csv.
-
-    Raises:
-        DatasetError: there is no list, or a row of it is malformed.
-    """
-    folder = given_folder(root)
-    SPEC.check_split(split, folder)
-    names = (file,) if file else ("pairs.json", "pairs.csv")
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if not found:
-        raise DatasetError(folder / names[-1], f"there is no such file. {_HOW}")
-    reader = _read_csv if found[0].suffix.lower() == ".csv" else _read_json
-    entries = reader(found[0])
-    if not entries:
-        raise DatasetError(found[0], f"it lists no pair. {_HOW}")
-    pairs = FolderPairs(folder, found[0], entries)
-    for error in pairs.defects():
-        raise error
-    return pairs
 
 
 def _read_json(path: Path) -> list[dict[str, Any]]:
@@ -146,12 +129,8 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:
-    return _gather(path, read_csv(path, _COLUMNS, _HOW))
-
-
-def _gather(path: Path, rows: Iterable[dict[str, str]]) -> list[dict[str, Any]]:
     entries: dict[tuple[str, str], dict[str, Any]] = {}
-    for line, row in enumerate(rows, 2):
+    for line, row in enumerate(read_csv(path, _COLUMNS, _HOW), 2):
         try:
             xa, ya, xb, yb = (float(row[name]) for name in _COLUMNS[2:])
         except (TypeError, ValueError) as error:
@@ -167,9 +146,11 @@ def _gather(path: Path, rows: Iterable[dict[str, str]]) -> list[dict[str, Any]]:
     return list(entries.values())
 
 
+load = FolderPairs  # a former name
+
 SPEC = DatasetSpec(
     name="folder",
-    load=load,
+    load=FolderPairs,
     layout="pairs.csv (image_a, image_b, xa, ya, xb, yb and optionally category; a row per point) "
     "or pairs.json (a list of objects with image_a, image_b, points_a, points_b and optionally "
     "category, box_a, box_b, visible, homography, label_a, label_b, name), and the images",

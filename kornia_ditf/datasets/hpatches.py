@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kornia_ditf.datasets.files import find_root, folders, given_folder, image_size, read_text
+from kornia_ditf.datasets.files import folders, given_folder, image_size, read_text
 from kornia_ditf.datasets.pairs import Pair, PairDataset, as_homography, as_points
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
@@ -32,63 +32,7 @@ _OTHERS = (2, 3, 4, 5, 6)
 
 
 class HPatches(PairDataset):
-    """Pairs of each sequence's first image with its others, sequences in alphabetical order."""
-
-    def __init__(
-        self, root: Path, split: str, sequences: list[str], keypoints: Path | None
-    ) -> None:
-        super().__init__("hpatches", root, split)
-        self._sequences, self._keypoints = sequences, keypoints
-
-    def __len__(self) -> int:
-        return len(_OTHERS) * len(self._sequences)
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return tuple(sorted({_CATEGORIES[name[0]] for name in self._sequences}))
-
-    def read(self, index: int) -> Pair:
-        number, other = divmod(index, len(_OTHERS))
-        sequence, other = self._sequences[number], _OTHERS[other]
-        folder = self.root / sequence
-        images = [folder / f"{each}.ppm" for each in (1, other)]
-        return Pair.of(
-            f"{sequence}/1-{other}",
-            _CATEGORIES[sequence[0]],
-            image=images,
-            size=[image_size(path, _HOW) for path in images],
-            points=[self._points(sequence, each) for each in (1, other)],
-            homography=_homography(folder / f"H_1_{other}"),
-        )
-
-    def _points(self, sequence: str, image: int) -> Tensor:
-        if self._keypoints is None:
-            return torch.empty(0, 2, dtype=torch.float64)
-        path = self._keypoints / f"{sequence}-{image}.kp"
-        rows = _read_numbers(path, _KEYPOINTS)
-        return as_points([row[:2] for row in rows], path, "each line")
-
-
-def _homography(path: Path) -> Tensor:
-    return as_homography(_read_numbers(path, _HOW), path, "it")
-
-
-def _read_numbers(path: Path, how: str) -> list[list[float]]:
-    lines = [line.split() for line in read_text(path, how).splitlines() if line.strip()]
-    try:
-        return [[float(cell) for cell in line] for line in lines]
-    except ValueError as error:
-        raise DatasetError(path, f"it must hold numbers ({error}). {how}") from error
-
-
-def load(
-    root: str | Path,
-    *,
-    split: str = "all",
-    large: bool = False,
-    keypoints: str | Path | None = None,
-) -> HPatches:
-    """Read the list of sequences.
+    """Pairs of each sequence's first image with its others, sequences in alphabetical order.
 
     Args:
         root: hpatches-sequences-release, or the folder that holds it.
@@ -100,29 +44,69 @@ def load(
     Raises:
         DatasetError: a folder is missing.
     """
-    given = given_folder(root)
-    place = given / SPEC.folder if (given / SPEC.folder).is_dir() else given
-    if not place.is_dir():
-        find_root(given, SPEC.folder, SPEC.inside, _HOW)
-    SPEC.check_split(split, place)
-    wanted = [
-        name
-        for name in folders(place)
-        if name[:2] in ("i_", "v_")
-        and (large or name not in LARGE)
-        and split in ("all", _CATEGORIES[name[0]])
-    ]
-    if not wanted:
-        raise DatasetError(place, f"it holds no folder i_* or v_* of split {split!r}. {_HOW}")
-    points = None if keypoints is None else given_folder(keypoints)
-    if points is not None and not points.is_dir():
-        raise DatasetError(points, f"there is no such folder. {_KEYPOINTS}")
-    return HPatches(place, split, wanted, points)
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        split: str = "all",
+        large: bool = False,
+        keypoints: str | Path | None = None,
+    ) -> None:
+        place = SPEC.find(root, split)
+        wanted = [
+            name
+            for name in folders(place)
+            if name[:2] in ("i_", "v_")
+            and (large or name not in LARGE)
+            and split in ("all", _CATEGORIES[name[0]])
+        ]
+        if not wanted:
+            raise DatasetError(place, f"it holds no folder i_* or v_* of split {split!r}. {_HOW}")
+        points = None if keypoints is None else given_folder(keypoints)
+        if points is not None and not points.is_dir():
+            raise DatasetError(points, f"there is no such folder. {_KEYPOINTS}")
+        pairs = [(sequence, other) for sequence in wanted for other in _OTHERS]
+        super().__init__(SPEC.name, place, split, pairs)
+        self._keypoints = points
+
+    def category(self, index: int) -> str:
+        sequence, _ = self.entries[index]
+        return _CATEGORIES[sequence[0]]
+
+    def read(self, index: int) -> Pair:
+        sequence, other = self.entries[index]
+        folder = self.root / sequence
+        images = [folder / f"{each}.ppm" for each in (1, other)]
+        file = folder / f"H_1_{other}"
+        return Pair.of(
+            f"{sequence}/1-{other}",
+            self.category(index),
+            image=images,
+            size=[image_size(path, _HOW) for path in images],
+            points=[self._points(sequence, each) for each in (1, other)],
+            homography=as_homography(_read_numbers(file, _HOW), file, "it"),
+        )
+
+    def _points(self, sequence: str, image: int) -> Tensor:
+        if self._keypoints is None:
+            return torch.empty(0, 2, dtype=torch.float64)
+        path = self._keypoints / f"{sequence}-{image}.kp"
+        rows = _read_numbers(path, _KEYPOINTS)
+        return as_points([row[:2] for row in rows], path, "each line")
+
+
+def _read_numbers(path: Path, how: str) -> list[list[float]]:
+    lines = [line.split() for line in read_text(path, how).splitlines() if line.strip()]
+    try:
+        return [[float(cell) for cell in line] for line in lines]
+    except ValueError as error:
+        raise DatasetError(path, f"it must hold numbers ({error}). {how}") from error
 
 
 SPEC = DatasetSpec(
     name="hpatches",
-    load=load,
+    load=HPatches,
     layout="{i,v}_<name>/{1..6}.ppm and H_1_{2..6}",
     source=_HOW,
     license="see its publisher",

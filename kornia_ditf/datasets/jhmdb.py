@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kornia_ditf.datasets.files import find_root, folders, image_size, read_text
+from kornia_ditf.datasets.files import folders, image_size, read_words
 from kornia_ditf.datasets.matfile import read_mat
-from kornia_ditf.datasets.pairs import Pair, PairDataset, as_points
+from kornia_ditf.datasets.pairs import Pair, PairDataset, as_points, inside
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
 from kornia_ditf.utils.checks import check_integer
@@ -22,20 +22,41 @@ _JOINTS = 15
 
 
 class JHMDB(PairDataset):
-    """Each video's first frame with a later one; category is the action."""
+    """Each video's first frame with a later one; category is the action.
 
-    def __init__(self, root: Path, split: str, videos: list[str], apart: int) -> None:
-        super().__init__("jhmdb", root, split)
-        self._videos, self._apart = videos, apart
+    Args:
+        root: the folder that holds Rename_Images, joint_positions and splits.
+        split: test or train.
+        part: which of the three splits.
+        apart: number of frames between the two of a pair; the last one of a shorter video.
 
-    def __len__(self) -> int:
-        return len(self._videos)
+    Raises:
+        DatasetError: a file is missing or malformed.
+    """
+
+    def __init__(
+        self, root: str | Path, *, split: str = "test", part: int = 1, apart: int = 20
+    ) -> None:
+        check_integer("part", part, 1, 3)
+        check_integer("apart", apart, 1)
+        place = SPEC.find(root, split)
+        wanted = {"train": "1", "test": "2"}[split]
+        videos = []
+        for action in folders(place / "joint_positions"):
+            file = place / "splits" / f"{action}_test_split{part}.txt"
+            rows = read_words(file, {"VIDEO": _video, "NUMBER": str}, _HOW)
+            videos += [f"{action}/{video}" for video, number in rows if number == wanted]
+        if not videos:
+            raise DatasetError(place / "splits", f"they list no video of {split}. {_HOW}")
+        super().__init__(SPEC.name, place, split, videos)
+        self._apart = apart
 
     def category(self, index: int) -> str:
-        return self._videos[index].partition("/")[0]
+        video: str = self.entries[index]
+        return video.partition("/")[0]
 
     def read(self, index: int) -> Pair:
-        video = self._videos[index]
+        video = self.entries[index]
         file = self.root / "joint_positions" / video / "joint_positions.mat"
         joints = read_mat(file, _HOW).get("pos_img")
         if joints is None or joints.shape[:2] != (2, _JOINTS) or joints.ndim != 3:
@@ -50,9 +71,7 @@ class JHMDB(PairDataset):
         places = [joints[:, :, number].T - 1 for number in (0, later)]
         points = [as_points(np.nan_to_num(each), file, "pos_img") for each in places]
         seen = [
-            torch.from_numpy(
-                ((each >= 0) & (each <= np.array(size[::-1]) - 1)).all(1).astype(np.float64)
-            )
+            torch.from_numpy(inside(each, size).astype(np.float64))
             for each, size in zip(places, sizes, strict=True)
         ]
         return Pair.of(
@@ -66,40 +85,15 @@ class JHMDB(PairDataset):
         )
 
 
-def load(root: str | Path, *, split: str = "test", part: int = 1, apart: int = 20) -> JHMDB:
-    """List the videos of a split.
-
-    Args:
-        root: the folder that holds Rename_Images, joint_positions and splits.
-        split: test or train.
-        part: which of the three splits.
-        apart: number of frames between the two of a pair; the last one of a shorter video.
-
-    Raises:
-        DatasetError: a file is missing or malformed.
-    """
-    check_integer("part", part, 1, 3)
-    check_integer("apart", apart, 1)
-    place = find_root(root, SPEC.folder, SPEC.inside, _HOW)
-    SPEC.check_split(split, place)
-    wanted = {"train": "1", "test": "2"}[split]
-    videos = []
-    for action in folders(place / "joint_positions"):
-        file = place / "splits" / f"{action}_test_split{part}.txt"
-        for number, line in enumerate(read_text(file, _HOW).splitlines(), 1):
-            words = line.split()
-            if words and (len(words) != 2 or "/" in words[0]):
-                raise DatasetError(file, f"line {number} must be VIDEO NUMBER. {_HOW}")
-            if words and words[1] == wanted:
-                videos.append(f"{action}/{words[0].removesuffix('.avi')}")
-    if not videos:
-        raise DatasetError(place / "splits", f"they list no video of {split}. {_HOW}")
-    return JHMDB(place, split, videos, apart)
+def _video(word: str) -> str:
+    if "/" in word:
+        raise ValueError(f"{word!r} is no name of a video")
+    return word.removesuffix(".avi")
 
 
 SPEC = DatasetSpec(
     name="jhmdb",
-    load=load,
+    load=JHMDB,
     layout="Rename_Images/<action>/<video>/*.png, joint_positions/<action>/<video>/"
     "joint_positions.mat and splits/<action>_test_split<1-3>.txt",
     source=_HOW,

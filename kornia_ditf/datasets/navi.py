@@ -12,17 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
-from kornia_ditf.datasets.files import (
-    annotated_image,
-    find_root,
-    parse_json,
-    path_inside,
-    read_text,
-)
-from kornia_ditf.datasets.pairs import Pair, PairDataset, as_size
+from kornia_ditf.datasets.files import annotated_image, parse_json, path_inside, read_words
+from kornia_ditf.datasets.pairs import Floats, Pair, PairDataset, as_size, inside, spread
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
 from kornia_ditf.utils.checks import check_integer
@@ -32,8 +24,6 @@ _LISTS = "custom_splits/pairwise_pixel_correspondences/pairs-{split}.txt"
 _BIN = 30  # degrees
 _NEAR = 20.0  # millimetres: a point is seen where its depth and that of the depth map agree
 _DISPARITY = 10 * 65535  # what a depth map holds is this over the depth in millimetres
-
-Floats = npt.NDArray[np.float64]
 
 
 class _View(NamedTuple):
@@ -46,31 +36,42 @@ class _View(NamedTuple):
 
 
 class NAVI(PairDataset):
-    """Pairs of views of an object; points are pixels of A whose place on the object B shows."""
+    """Pairs of views of an object; points are pixels of A whose place on the object B shows.
 
-    def __init__(self, root: Path, split: str, rows: list[tuple[str, str, float]], points: int):
-        super().__init__("navi", root, split)
-        self._rows, self._points = rows, points
+    Args:
+        root: the folder with the objects' folders and custom_splits, or the folder that holds it.
+        split: `wild_set` (other backgrounds and light) or `multiview`.
+        points: at most so many of the pixels that both images show are taken, evenly spread.
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    Raises:
+        DatasetError: the list is missing or malformed.
+    """
+
+    def __init__(self, root: str | Path, *, split: str = "wild_set", points: int = 500) -> None:
+        check_integer("points", points, 1)
+        place = SPEC.find(root, split)
+        file = place / _LISTS.format(split=split)
+        rows = read_words(file, {"image_a": str, "image_b": str, "angle": _angle}, _HOW)
+        if not rows:
+            raise DatasetError(file, f"it lists no pair. {_HOW}")
+        super().__init__(SPEC.name, place, split, rows)
+        self._points = points
 
     def category(self, index: int) -> str:
         """Return the bin of the angle between the cameras, such as `030 to 060 degrees`."""
-        low = min(int(self._rows[index][2] // _BIN) * _BIN, 180 - _BIN)
+        low = min(int(self.entries[index][2] // _BIN) * _BIN, 180 - _BIN)
         return f"{low:03d} to {low + _BIN:03d} degrees"
 
     def read(self, index: int) -> Pair:
-        *names, _ = self._rows[index]
+        *names, _ = self.entries[index]
         file = self.root / _LISTS.format(split=self.split)
         a, b = (_read_view(path_inside(self.root, name, file)) for name in names)
-        points, moved = _shared_points(a, b, self._points)
         return Pair.of(
             f"{names[0]}-{names[1]}",
             self.category(index),
             image=[a.image, b.image],
             size=[a.size, b.size],
-            points=[torch.from_numpy(each) for each in (points, moved)],
+            points=spread(*_shared_points(a, b), self._points),
             label=[Path(name).parts[0].replace("_", " ") for name in names],
         )
 
@@ -136,8 +137,8 @@ def _read_depth(path: Path, size: tuple[int, int]) -> Floats:
         return _DISPARITY / values
 
 
-def _shared_points(a: _View, b: _View, count: int) -> tuple[Floats, Floats]:
-    """Return pixels of A, evenly spread, and where B shows the same place of the object."""
+def _shared_points(a: _View, b: _View) -> tuple[Floats, Floats]:
+    """Return pixels of A, and where B shows the same place of the object."""
     points = np.argwhere(np.isfinite(a.depth))[:, ::-1].astype(np.float64)
     depth = a.depth[np.isfinite(a.depth)]
     rays = np.c_[(points - a.camera[1:]) / a.camera[0], np.ones(len(points))]
@@ -145,62 +146,28 @@ def _shared_points(a: _View, b: _View, count: int) -> tuple[Floats, Floats]:
     seen = places @ b.rotation.T + b.moved
     with np.errstate(divide="ignore", invalid="ignore"):
         moved = seen[:, :2] / seen[:, 2:] * b.camera[0] + b.camera[1:]
-    bounds = np.array(b.size[::-1]) - 1
-    inside = (seen[:, 2] > 0) & ((moved >= 0) & (moved <= bounds)).all(1)
-    points, moved, seen = points[inside], moved[inside], seen[inside]
+    shown = (seen[:, 2] > 0) & inside(moved, b.size)
+    points, moved, seen = points[shown], moved[shown], seen[shown]
     x, y = moved.round().astype(int).T
     visible = np.abs(b.depth[y, x] - seen[:, 2]) < _NEAR
-    points, moved = points[visible], moved[visible]
-    if len(points) > count:
-        kept = np.linspace(0, len(points) - 1, count).round().astype(int)
-        points, moved = points[kept], moved[kept]
-    return points, moved
+    return points[visible], moved[visible]
 
 
-def load(root: str | Path, *, split: str = "wild_set", points: int = 500) -> NAVI:
-    """List the pairs of NAVI's own lists.
-
-    Args:
-        root: the folder with the objects' folders and custom_splits, or the folder that holds it.
-        split: `wild_set` (other backgrounds and light) or `multiview`.
-        points: at most so many of the pixels that both images show are taken, evenly spread.
-
-    Raises:
-        DatasetError: the list is missing or malformed.
-    """
-    check_integer("points", points, 1)
-    place = find_root(root, SPEC.folder, SPEC.inside, _HOW)
-    SPEC.check_split(split, place)
-    file = place / _LISTS.format(split=split)
-    rows = []
-    for number, line in enumerate(read_text(file, _HOW).splitlines(), 1):
-        words = line.split()
-        if not words:
-            continue
-        try:
-            image_a, image_b, angle = words
-            degrees = float(angle)
-        except ValueError as error:
-            raise DatasetError(
-                file, f"line {number}: {error}; expected two images and an angle"
-            ) from error
-        if not 0 <= degrees <= 180:
-            raise DatasetError(file, f"line {number}: angle must lie in [0, 180], got {angle}")
-        rows.append((image_a, image_b, degrees))
-    if not rows:
-        raise DatasetError(file, f"it lists no pair. {_HOW}")
-    return NAVI(place, split, rows, points)
+def _angle(word: str) -> float:
+    if not 0 <= float(word) <= 180:
+        raise ValueError(f"angle must lie in [0, 180], got {word}")
+    return float(word)
 
 
 SPEC = DatasetSpec(
     name="navi",
-    load=load,
+    load=NAVI,
     layout="<object>/{multiview-*,wild_set}/{annotations.json,images/*.jpg,depth/*.png} and "
     "custom_splits/pairwise_pixel_correspondences/pairs-{multiview,wild_set}.txt",
     source=_HOW,
     license="see its publisher",
     folder="navi_v1.5",
-    inside=("custom_splits/pairwise_pixel_correspondences/pairs-*.txt",),
+    inside=(_LISTS.format(split="*"),),
     splits=("wild_set", "multiview"),
-    split_path="custom_splits/pairwise_pixel_correspondences/pairs-{split}.txt",
+    split_path=_LISTS,
 )

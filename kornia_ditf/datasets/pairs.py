@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Sized
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,6 +17,7 @@ from kornia_ditf.datasets.base import Dataset
 from kornia_ditf.errors import DatasetError
 
 Box: TypeAlias = tuple[float, float, float, float]
+Floats: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -114,17 +118,13 @@ class Pair:
             known: `box`, `camera` and `label` of A and B; `homography` and `pose` as in `Pair`.
         """
         seen = visibility or [torch.ones(len(each), dtype=torch.float64) for each in points]
-        both: dict[str, Sequence[Any]] = {
-            "image": image,
-            "size": size,
-            "points": points,
-            "visibility": seen,
-        }
+        both: dict[str, Sequence[Any]] = {"image": image, "size": size, "points": points}
+        both["visibility"] = seen
         both |= {key: known.pop(key) for key in ("box", "camera", "label") if key in known}
         sides = {
             f"{key}_{side}": each
-            for key in both
-            for side, each in zip("ab", both[key], strict=True)
+            for key, values in both.items()
+            for side, each in zip("ab", values, strict=True)
         }
         return cls(name=name, category=category, **sides, **known)
 
@@ -143,6 +143,7 @@ class PairDataset(Dataset[Pair]):
         name: of the data set.
         root: the folder that holds it.
         split: which part of it this is.
+        entries: what is known of each pair before its files are read.
     """
 
     def category(self, index: int) -> str:
@@ -156,45 +157,45 @@ class PairDataset(Dataset[Pair]):
         return found
 
 
+def spread(points: npt.NDArray[Any], moved: npt.NDArray[Any], most: int) -> list[Tensor]:
+    """Return at most so many rows of two arrays, evenly spread, as float64."""
+    kept = np.linspace(0, len(points) - 1, min(most, len(points))).round().astype(int)
+    return [torch.from_numpy(each[kept].astype(np.float64)) for each in (points, moved)]
+
+
+def inside(points: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Whether points (x, y), shape (K, 2), lie in an image of a height and width."""
+    return np.asarray(((points >= 0) & (points <= np.array(size[::-1]) - 1)).all(1))
+
+
+def check_as_many(path: Path, where: str = "", **lists: Sized) -> None:
+    """Raise DatasetError unless lists of an annotation, by their names in it, are equally long."""
+    if len({len(each) for each in lists.values()}) > 1:
+        counts = " for ".join(f"{len(each)} {name}" for name, each in lists.items())
+        raise DatasetError(path, f"{where}it has {counts}, which must be as many")
+
+
+# Each check takes values of an annotation, its file, and what the file calls them, and raises
+# DatasetError unless they are sound.
+
+
 def as_points(values: object, path: Path, what: str) -> Tensor:
-    """Check points (x, y) and return them in shape (K, 2), float64.
-
-    Args:
-        values: a list of pairs of numbers.
-        path: the annotation, for messages.
-        what: its name in the annotation.
-
-    Raises:
-        DatasetError: they are not a list of pairs of finite numbers.
-    """
-    points = _as_numbers(values, path, f"{what} must be a list of [x, y] in finite numbers")
-    points = points.reshape(-1, 2) if points.numel() == 0 else points
-    if points.ndim != 2 or points.shape[1] != 2:
-        raise DatasetError(path, f"{what} must be a list of [x, y], got {str(values)[:60]}")
-    return points
+    """Check a list of points (x, y) and return it in shape (K, 2), float64."""
+    expected = f"{what} must be a list of [x, y] in finite numbers"
+    points = _check(values, path, expected, lambda n: not n.numel() or n.shape == (len(n), 2))
+    return points.reshape(-1, 2)
 
 
 def as_box(values: object, path: Path, what: str) -> Box:
-    """Check a box of left, top, right, bottom.
-
-    Raises:
-        DatasetError: they are not four finite numbers, or the box has no area.
-    """
+    """Check a box of left, top, right, bottom."""
     expected = f"{what} must be left, top, right, bottom of a box with an area"
-    numbers = _as_numbers(values, path, expected)
-    if numbers.shape == (4,):
-        left, top, right, bottom = numbers.tolist()
-        if right > left and bottom > top:
-            return (left, top, right, bottom)
-    raise DatasetError(path, f"{expected}, got {str(values)[:60]}")
+    box = _check(values, path, expected, lambda n: n.shape == (4,) and bool((n[2:] > n[:2]).all()))
+    left, top, right, bottom = box.tolist()
+    return left, top, right, bottom
 
 
 def as_size(width: object, height: object, path: Path, what: str) -> tuple[int, int]:
-    """Check the size of an image and return (height, width).
-
-    Raises:
-        DatasetError: they are not integers above 0.
-    """
+    """Check the size of an image in pixels and return (height, width)."""
     for side in (width, height):
         if not isinstance(side, int) or isinstance(side, bool) or not 0 < side < _LONGEST:
             raise DatasetError(
@@ -204,66 +205,51 @@ def as_size(width: object, height: object, path: Path, what: str) -> tuple[int, 
 
 
 def as_visibility(values: object, count: int, path: Path, what: str) -> Tensor:
-    """Check the visibilities of points and return them in shape (K,), float64.
-
-    Raises:
-        DatasetError: they are not one number in [0, 1] for each point.
-    """
+    """Check the visibilities of points, in [0, 1], and return them in shape (K,), float64."""
     expected = f"{what} must have one number for each point, from 0 (not annotated) to 1 (visible)"
-    numbers = _as_numbers(values, path, expected)
-    if numbers.shape != (count,) or bool(((numbers < 0) | (numbers > 1)).any()):
-        raise DatasetError(path, f"{expected}, got {str(values)[:60]}")
-    return numbers
+    return _check(
+        values,
+        path,
+        expected,
+        lambda n: n.shape == (count,) and bool(((n >= 0) & (n <= 1)).all()),
+    )
 
 
 def as_homography(values: object, path: Path, what: str) -> Tensor:
-    """Check a homography and return it in shape (3, 3), float64.
+    """Check a homography and return it in shape (3, 3), float64."""
 
-    Raises:
-        DatasetError: it is not 3 x 3 finite numbers, or has no inverse.
-    """
-    expected = f"{what} must be 3 x 3 finite numbers with an inverse"
-    matrix = _as_numbers(values, path, expected)
-    if matrix.shape == (3, 3):
+    def invertible(matrix: Tensor) -> bool:
         # In units of 1000 pixels, in which the entries of sound ones are of similar magnitude.
-        unit = torch.tensor([1000.0, 1000.0, 1.0], dtype=torch.float64)
+        unit = matrix.new_tensor([1000.0, 1000.0, 1.0])
         scales = torch.linalg.svdvals(matrix / unit[:, None] * unit)
-        if scales[2] > _SINGULAR * scales[0]:
-            return matrix
-    raise DatasetError(path, f"{expected}, got {str(values)[:60]}")
+        return bool(scales[2] > _SINGULAR * scales[0])
+
+    expected = f"{what} must be 3 x 3 finite numbers with an inverse"
+    return _check(values, path, expected, lambda n: n.shape == (3, 3) and invertible(n))
 
 
 def as_camera(values: object, path: Path, what: str) -> Tensor:
-    """Check a calibration matrix and return it in shape (3, 3), float64.
+    """Check a calibration matrix, its focal lengths above 0, and return it in (3, 3), float64."""
 
-    Raises:
-        DatasetError: it is not 3 x 3 finite numbers with positive focal lengths and a last row of
-            0, 0, 1.
-    """
+    def calibrates(matrix: Tensor) -> bool:
+        positive = bool(matrix[0, 0] > 0) and bool(matrix[1, 1] > 0)
+        return positive and matrix[2].tolist() == [0, 0, 1] and not matrix[1, 0]
+
     expected = f"{what} must be a calibration matrix [[fx, s, cx], [0, fy, cy], [0, 0, 1]]"
-    matrix = _as_numbers(values, path, expected)
-    if matrix.shape == (3, 3):
-        focal = min(float(matrix[0, 0]), float(matrix[1, 1]))
-        if focal > 0 and matrix[2].tolist() == [0, 0, 1] and matrix[1, 0] == 0:
-            return matrix
-    raise DatasetError(path, f"{expected}, got {str(values)[:60]}")
+    return _check(values, path, expected, lambda n: n.shape == (3, 3) and calibrates(n))
 
 
 def as_pose(values: object, path: Path, what: str) -> Tensor:
-    """Check a rigid motion and return it in shape (4, 4), float64.
+    """Check a rotation, up to 0.01, and a translation, and return them in (4, 4), float64."""
 
-    Raises:
-        DatasetError: it is not a rotation, up to 0.01, and a translation that is not zero.
-    """
+    def rigid(matrix: Tensor) -> bool:
+        rotation, eye = matrix[:3, :3], torch.eye(4, dtype=torch.float64)
+        error = float((rotation @ rotation.T - eye[:3, :3]).abs().max())
+        moves = bool(matrix[:3, 3].any()) and torch.equal(matrix[3], eye[3])
+        return moves and error < _NOT_RIGID and bool(torch.det(rotation) > 0)
+
     expected = f"{what} must be a rotation and a translation other than 0, shape (4, 4)"
-    matrix = _as_numbers(values, path, expected)
-    if matrix.shape == (4, 4):
-        rotation, last = matrix[:3, :3], matrix.new_tensor([0.0, 0.0, 0.0, 1.0])
-        error = float((rotation @ rotation.T - torch.eye(3, dtype=torch.float64)).abs().max())
-        rigid = error < _NOT_RIGID and bool(torch.det(rotation) > 0)
-        if rigid and bool(matrix[:3, 3].any()) and torch.equal(matrix[3], last):
-            return matrix
-    raise DatasetError(path, f"{expected}, got {str(values)[:60]}")
+    return _check(values, path, expected, lambda n: n.shape == (4, 4) and rigid(n))
 
 
 _LONGEST = 1 << 31
@@ -271,11 +257,9 @@ _SINGULAR = 1e-9
 _NOT_RIGID = 1e-2
 
 
-def _as_numbers(values: object, path: Path, expected: str) -> Tensor:
-    try:
+def _check(values: object, path: Path, expected: str, sound: Callable[[Tensor], bool]) -> Tensor:
+    with suppress(TypeError, ValueError, RuntimeError, OverflowError):
         numbers = torch.as_tensor(values, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise DatasetError(path, f"{expected}, got {str(values)[:60]}") from error
-    if not bool(torch.isfinite(numbers).all()):
-        raise DatasetError(path, f"{expected}, got {str(values)[:60]}")
-    return numbers
+        if bool(torch.isfinite(numbers).all()) and sound(numbers):
+            return numbers
+    raise DatasetError(path, f"{expected}, got {str(values)[:60]}")

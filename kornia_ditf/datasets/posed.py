@@ -20,11 +20,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from kornia_ditf.datasets.files import given_folder, image_size, path_inside, read_text
-from kornia_ditf.datasets.pairs import Pair, PairDataset, as_camera, as_pose
+from kornia_ditf.datasets.files import (
+    cached_picture,
+    given_folder,
+    image_size,
+    path_inside,
+    read_text,
+)
+from kornia_ditf.datasets.pairs import Floats, Pair, PairDataset, as_camera, as_pose
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
-from kornia_ditf.utils.cache import cache_folder, is_sound, write_checked
 from kornia_ditf.utils.images import read_image
 
 _HOW = (
@@ -39,10 +44,9 @@ _PICKLED = (
 _FORMS = {38: (True, 16), 36: (False, 16), 34: (True, 12), 32: (False, 12)}
 """By the number of words in a line, whether there are quarter turns, and how long the pose is."""
 
-Floats = npt.NDArray[np.float64]
-
 
 class _Line(NamedTuple):
+    where: str
     images: tuple[str, str]
     turns: tuple[int, int]
     cameras: tuple[Floats, Floats]
@@ -54,25 +58,53 @@ class PosedPairs(PairDataset):
 
     An image that the list says is turned is turned upright into the cache, and its camera and the
     pose with it, by the arithmetic of SuperGlue's `match_pairs.py`.
+
+    Args:
+        root: the folder of the images, with the list in it.
+        split: always all.
+        file: name of the list below `root`; None takes the one that is there.
+        images: folder below `root` that names in the list begin in.
+
+    Raises:
+        DatasetError: there is no list, several to choose from, or a line is malformed.
     """
 
-    def __init__(self, root: Path, file: Path, lines: list[tuple[str, str]]) -> None:
-        super().__init__("posed-pairs", root, "all")
-        self._file, self._lines = file, lines  # with what an error calls each
-
-    def __len__(self) -> int:
-        return len(self._lines)
+    def __init__(
+        self, root: str | Path, *, split: str = "all", file: str | None = None, images: str = ""
+    ) -> None:
+        folder = given_folder(root)
+        SPEC.check_split(split, folder)
+        if file is None:
+            found = sorted(path for pattern in _LISTS for path in folder.glob(pattern))
+            if len(found) != 1:
+                names = ", ".join(path.name for path in found) or "none"
+                raise DatasetError(
+                    folder,
+                    f"it must hold one list ({', '.join(_LISTS)}), got {names}; name it: file",
+                )
+            listed = found[0]
+        else:
+            listed = path_inside(folder, file, folder)
+        read = _read_npz if listed.suffix == ".npz" else _read_lines
+        lines = [_parse(text, listed, where) for where, text in read(listed)]
+        if not lines:
+            raise DatasetError(listed, f"it lists no pair. {_HOW}")
+        place = folder if not images else path_inside(folder, images, listed)
+        elsewhere = not (folder / lines[0].images[0]).is_file()
+        if not images and elsewhere and (folder / "images").is_dir():
+            place = folder / "images"  # as glue-factory keeps MegaDepth-1500
+        super().__init__(SPEC.name, place, split, lines)
+        self._file = listed
 
     def category(self, index: int) -> str:
         return "all"
 
     def read(self, index: int) -> Pair:
-        where, text = self._lines[index]
-        line = _parse(text, self._file, where)
+        line: _Line = self.entries[index]
         images, sizes, cameras = [], [], []
         for name, turn, camera in zip(line.images, line.turns, line.cameras, strict=True):
             path = path_inside(self.root, name, self._file)
-            size = image_size(path, f"{self._file.name} names it, {where}", upright=True)
+            size = image_size(path, f"{self._file.name} names it, {line.where}", upright=True)
             camera = _turn_camera(camera, size, turn)
             images.append(_turn_image(path, name, turn) if turn else path)
             sizes.append(size[::-1] if turn % 2 else size)
@@ -92,29 +124,30 @@ class PosedPairs(PairDataset):
 
 
 def _parse(text: str, file: Path, where: str) -> _Line:
-    words, where = text.split(), f"{where}: "
+    words = text.split()
     if len(words) not in _FORMS:
-        raise DatasetError(file, f"{where}{len(words)} words. {_HOW}")
+        raise DatasetError(file, f"{where}: {len(words)} words. {_HOW}")
     turned, length = _FORMS[len(words)]
     turns = tuple(int(word) if word in ("0", "1", "2", "3") else -1 for word in words[2:4])
     if turned and min(turns) < 0:
         raise DatasetError(
-            file, f"{where}quarter turns must be 0, 1, 2 or 3, got {words[2]} and {words[3]}"
+            file, f"{where}: quarter turns must be 0, 1, 2 or 3, got {words[2]} and {words[3]}"
         )
     try:
         numbers = np.array([float(word) for word in words[4 if turned else 2 :]])
     except ValueError as error:
-        raise DatasetError(file, f"{where}{error}. {_HOW}") from error
+        raise DatasetError(file, f"{where}: {error}. {_HOW}") from error
     cameras = numbers[:9].reshape(3, 3), numbers[9:18].reshape(3, 3)
     for side, camera in zip("ab", cameras, strict=True):
-        as_camera(torch.from_numpy(camera), file, f"{where}camera_{side}")
+        as_camera(torch.from_numpy(camera), file, f"{where}: camera_{side}")
     pose = np.eye(4)
     if length == 16:
         pose = numbers[18:].reshape(4, 4)
     else:
         pose[:3, :3], pose[:3, 3] = numbers[18:27].reshape(3, 3), numbers[27:]
-    as_pose(torch.from_numpy(pose), file, f"{where}pose")
-    return _Line((words[0], words[1]), turns if turned else (0, 0), cameras, pose)  # type: ignore[arg-type]
+    as_pose(torch.from_numpy(pose), file, f"{where}: pose")
+    images = words[0], words[1]
+    return _Line(where, images, turns if turned else (0, 0), cameras, pose)  # type: ignore[arg-type]
 
 
 def _turn_camera(camera: Floats, size: tuple[int, int], turn: int) -> Floats:
@@ -142,53 +175,11 @@ def _turn_in_plane(turn: int) -> Floats:
 
 def _turn_image(path: Path, name: str, turn: int) -> Path:
     """Turn an image, as OpenCV reads it, by quarters counter-clockwise into the cache."""
-    from PIL import Image
-
     digest = hashlib.sha256(path.read_bytes() + bytes([turn])).hexdigest()[:32]
-    target = cache_folder() / "turned" / digest / f"{Path(name).stem}.png"
-    if not is_sound(target):
-        pixels = read_image(path)[0].permute(1, 2, 0).numpy()
-        turned = np.ascontiguousarray(np.rot90((pixels * 255).round().astype(np.uint8), turn))
-        with write_checked(target) as temporary:
-            Image.fromarray(turned).save(temporary, format="PNG")
-    return target
-
-
-def load(
-    root: str | Path, *, split: str = "all", file: str | None = None, images: str = ""
-) -> PosedPairs:
-    """Read a list of pairs with poses.
-
-    Args:
-        root: the folder of the images, with the list in it.
-        split: always all.
-        file: name of the list below `root`; None takes the one that is there.
-        images: folder below `root` that names in the list begin in.
-
-    Raises:
-        DatasetError: there is no list, several to choose from, or a line is malformed.
-    """
-    folder = given_folder(root)
-    SPEC.check_split(split, folder)
-    if file is None:
-        found = sorted(path for pattern in _LISTS for path in folder.glob(pattern))
-        if len(found) != 1:
-            names = ", ".join(path.name for path in found) or "none"
-            raise DatasetError(
-                folder, f"it must hold one list ({', '.join(_LISTS)}), got {names}; name it: file"
-            )
-        listed = found[0]
-    else:
-        listed = path_inside(folder, file, folder)
-    lines = _read_npz(listed) if listed.suffix == ".npz" else _read_lines(listed)
-    if not lines:
-        raise DatasetError(listed, f"it lists no pair. {_HOW}")
-    for where, line in lines:
-        _parse(line, listed, where)
-    place = folder if not images else path_inside(folder, images, listed)
-    if not images and (folder / "images").is_dir() and not _is_there(folder, lines[0][1]):
-        place = folder / "images"  # as glue-factory keeps MegaDepth-1500
-    return PosedPairs(place, listed, lines)
+    return cached_picture(
+        f"turned/{digest}/{Path(name).stem}.png",
+        lambda: np.rot90(read_image(path)[0].permute(1, 2, 0).numpy(), turn),
+    )
 
 
 def _read_lines(file: Path) -> list[tuple[str, str]]:
@@ -240,13 +231,9 @@ def _arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
         raise DatasetError(file, f"it cannot be read as npz ({error}). {_HOW}") from error
 
 
-def _is_there(folder: Path, line: str) -> bool:
-    return (folder / line.split()[0]).is_file()
-
-
 SPEC = DatasetSpec(
     name="posed-pairs",
-    load=load,
+    load=PosedPairs,
     layout="a list of pairs (*pairs_with_gt.txt of SuperGlue or pairs_calibrated.txt of "
     "glue-factory) and the images that it names",
     source="lists: https://github.com/magicleap/SuperGluePretrainedNetwork (assets) and "

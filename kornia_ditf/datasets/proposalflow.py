@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kornia_ditf.datasets.files import (
-    find_root,
     given_folder,
     image_size,
     is_file,
@@ -23,7 +21,7 @@ from kornia_ditf.datasets.files import (
     read_rows,
 )
 from kornia_ditf.datasets.matfile import read_mat
-from kornia_ditf.datasets.pairs import Pair, PairDataset, as_points
+from kornia_ditf.datasets.pairs import Pair, PairDataset, as_points, check_as_many
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
 
@@ -50,13 +48,7 @@ class _ListedPairs(PairDataset):
     """Pairs in the order of a CSV file."""
 
     _how: str
-
-    def __init__(self, name: str, root: Path, split: str, file: Path, rows: Sequence[Any]) -> None:
-        super().__init__(name, root, split)
-        self._file, self._rows = file, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
+    _file: Path
 
     def _image(self, name: str) -> Path:
         """Find an image, which lists name from the folder above that of the data set."""
@@ -83,12 +75,7 @@ class _ListedPairs(PairDataset):
         points: Sequence[Tensor],
         seen: Sequence[Tensor] | None = None,
     ) -> Pair:
-        if len(points[0]) != len(points[1]):
-            raise DatasetError(
-                self._file,
-                f"line {index + 2}: {len(points[0])} points in the source and {len(points[1])} in "
-                "the target, which must be as many",
-            )
+        check_as_many(self._file, f"line {index + 2}: ", XA=points[0], XB=points[1])
         category = self.category(index)
         label = category.partition("(")[0]
         return Pair.of(
@@ -103,12 +90,30 @@ class _ListedPairs(PairDataset):
 
 
 class PFPascal(_ListedPairs):
-    """One split of PF-PASCAL, in the order of its list."""
+    """One split of PF-PASCAL, in the order of its list.
+
+    Args:
+        root: PF-dataset-PASCAL, or the folder that holds it.
+        split: trn, val or test. Where the list has no coordinates, as that of trn, points are
+            read from Annotations/<category>/*.mat.
+
+    Raises:
+        DatasetError: the list is missing or malformed.
+    """
 
     _how = _PASCAL
 
+    def __init__(self, root: str | Path, *, split: str = "test") -> None:
+        spec = PASCAL_SPEC
+        place = spec.find(root, split)
+        file = place / f"{split}_pairs_pf_pascal.csv"
+        if split == "trn" and not file.is_file():
+            file = place / "train_pairs_pf_pascal.csv"
+        super().__init__(spec.name, place, split, read_csv(file, _COLUMNS, _PASCAL))
+        self._file = file
+
     def category(self, index: int) -> str:
-        number = self._rows[index]["class"]
+        number = self.entries[index]["class"]
         try:
             return CATEGORIES[range(1, 21).index(int(float(number)))]
         except (ValueError, OverflowError) as error:
@@ -117,7 +122,7 @@ class PFPascal(_ListedPairs):
             ) from error
 
     def read(self, index: int) -> Pair:
-        row = self._rows[index]
+        row = self.entries[index]
         paths = [self._image(row[name]) for name in _COLUMNS[:2]]
         name = f"{self.split}/{index:04d}"
         if set(_POINT_COLUMNS) <= set(row):
@@ -132,15 +137,34 @@ class PFPascal(_ListedPairs):
 
 
 class PFWillow(_ListedPairs):
-    """All pairs of PF-WILLOW, in the order of their list."""
+    """All pairs of PF-WILLOW, in the order of their list.
+
+    Args:
+        root: PF-dataset with test_pairs.csv in it or beside it, or the folder that holds both.
+        split: always test.
+
+    Raises:
+        DatasetError: the list is missing or malformed.
+    """
 
     _how = _WILLOW
 
+    def __init__(self, root: str | Path, *, split: str = "test") -> None:
+        spec, given = WILLOW_SPEC, given_folder(root)
+        candidates = [given / "PF-dataset", given / "PF-WILLOW", given]
+        place = next((each for each in candidates if each.is_dir()), given)
+        file = next(
+            (f for f in (place / _FILE, place.parent / _FILE) if f.is_file()), place / _FILE
+        )
+        spec.find(file.parent, split)
+        super().__init__(spec.name, place, split, read_rows(file, _WILLOW)[1:])
+        self._file = file
+
     def category(self, index: int) -> str:
-        return path_inside(self.root, self._rows[index][0], self._file).parent.name
+        return path_inside(self.root, self.entries[index][0], self._file).parent.name
 
     def read(self, index: int) -> Pair:
-        row = self._rows[index]
+        row = self.entries[index]
         if len(row) != 2 + 4 * _POINTS:
             raise DatasetError(
                 self._file,
@@ -167,48 +191,9 @@ def _annotated(path: Path) -> tuple[Tensor, Tensor]:
     return points, torch.from_numpy(~missing).double()
 
 
-def load_pascal(root: str | Path, *, split: str = "test") -> PFPascal:
-    """Read the list of one split of PF-PASCAL.
-
-    Args:
-        root: PF-dataset-PASCAL, or the folder that holds it.
-        split: trn, val or test. Where the list has no coordinates, as that of trn, points are
-            read from Annotations/<category>/*.mat.
-
-    Raises:
-        DatasetError: the list is missing or malformed.
-    """
-    spec = PASCAL_SPEC
-    place = find_root(root, spec.folder, spec.inside, _PASCAL)
-    spec.check_split(split, place)
-    file = place / f"{split}_pairs_pf_pascal.csv"
-    if split == "trn" and not file.is_file():
-        file = place / "train_pairs_pf_pascal.csv"
-    return PFPascal(spec.name, place, split, file, read_csv(file, _COLUMNS, _PASCAL))
-
-
-def load_willow(root: str | Path, *, split: str = "test") -> PFWillow:
-    """Read the list of pairs of PF-WILLOW.
-
-    Args:
-        root: PF-dataset with test_pairs.csv in it or beside it, or the folder that holds both.
-        split: always test.
-
-    Raises:
-        DatasetError: the list is missing or malformed.
-    """
-    spec, given = WILLOW_SPEC, given_folder(root)
-    candidates = [given / "PF-dataset", given / "PF-WILLOW", given]
-    place = next((each for each in candidates if each.is_dir()), given)
-    file = next((f for f in (place / _FILE, place.parent / _FILE) if f.is_file()), place / _FILE)
-    spec.check_split(split, place)
-    find_root(file.parent, spec.folder, (_FILE,), _WILLOW)
-    return PFWillow(spec.name, place, split, file, read_rows(file, _WILLOW)[1:])
-
-
 PASCAL_SPEC = DatasetSpec(
     name="pf-pascal",
-    load=load_pascal,
+    load=PFPascal,
     layout="JPEGImages/*.jpg, Annotations/<category>/*.mat, {trn,val,test}_pairs_pf_pascal.csv "
     "(source_image, target_image, class from 1, XA, YA, XB, YB with ; between numbers)",
     source=_PASCAL,
@@ -220,11 +205,11 @@ PASCAL_SPEC = DatasetSpec(
 )
 WILLOW_SPEC = DatasetSpec(
     name="pf-willow",
-    load=load_willow,
+    load=PFWillow,
     layout="PF-dataset/<category>/*.png and test_pairs.csv in it or beside it (two images, then "
     "ten x and ten y of the first and of the second)",
     source=_WILLOW,
     license="see its publisher",
     folder="PF-dataset",
-    inside=("test_pairs.csv",),
+    inside=(_FILE,),
 )

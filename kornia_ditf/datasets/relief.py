@@ -72,12 +72,14 @@ class Relief:
 
 def random_relief(generator: np.random.Generator, size: tuple[int, int], strength: float) -> Relief:
     """Draw a surface, and a camera that moved around its middle by up to 100 * strength degrees."""
+    import cv2
+
     height, width = size
     focal = 1.2 * max(size)
     camera = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
     axis = generator.standard_normal(3) * [1, 1, 0.3]
     angle = np.deg2rad(_DEGREES * strength * (0.5 + generator.random() / 2))
-    rotation = _rotation(axis / np.linalg.norm(axis) * angle)
+    rotation = cv2.Rodrigues(axis / np.linalg.norm(axis) * angle)[0]
     middle = np.array([0, 0, _DISTANCE])
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = rotation, middle - rotation @ middle
@@ -90,12 +92,6 @@ def random_relief(generator: np.random.Generator, size: tuple[int, int], strengt
         1,
     )
     return Relief(camera, pose, generator.uniform(-0.15, 0.15, 2), hills)
-
-
-def _rotation(vector: Floats) -> Floats:
-    import cv2
-
-    return np.asarray(cv2.Rodrigues(vector)[0], np.float64)
 
 
 def render(image: npt.NDArray[Any], relief: Relief) -> npt.NDArray[Any]:

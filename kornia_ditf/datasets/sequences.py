@@ -58,6 +58,7 @@ class SequenceDataset(Dataset[FrameSequence]):
         name: of the data set.
         root: the folder that holds it.
         split: which part of it this is.
+        entries: what is known of each video before its files are read.
     """
 
     def images(self) -> dict[Path, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,12 @@ from torch import Tensor
 from kornia_ditf.datasets import symmetry
 from kornia_ditf.datasets.files import (
     annotated_image,
-    find_root,
     given_folder,
     path_inside,
     read_json,
     read_text,
 )
-from kornia_ditf.datasets.pairs import Pair, PairDataset, as_box, as_points, as_size
+from kornia_ditf.datasets.pairs import Pair, PairDataset, as_box, as_points, as_size, check_as_many
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
 
@@ -48,19 +48,17 @@ class SPair(PairDataset):
     def __init__(
         self, name: str, root: Path, split: str, names: list[tuple[str, str]], images: Path
     ) -> None:
-        super().__init__(name, root, split)
-        self._names, self._folder = names, root / "PairAnnotation" / split
+        super().__init__(name, root, split, names)
         self._images = images
 
-    def __len__(self) -> int:
-        return len(self._names)
-
     def category(self, index: int) -> str:
-        return self._names[index][1]
+        category: str = self.entries[index][1]
+        return category
 
     def read(self, index: int) -> Pair:
-        name, category = self._names[index]
-        path = path_inside(self._folder, f"{name}.json", self._folder)
+        name, category = self.entries[index]
+        folder = self.root / "PairAnnotation" / self.split
+        path = path_inside(folder, f"{name}.json", folder)
         values = read_json(path, _KEYS, _HOW)
         if values["category"] != category:
             raise DatasetError(path, f"its category is {values['category']!r}, not {category!r}")
@@ -69,12 +67,7 @@ class SPair(PairDataset):
         identifiers = values.get("kps_ids", values["src_kps"])
         if not isinstance(identifiers, list):
             raise DatasetError(path, f"kps_ids must be a list, got {str(identifiers)[:60]}")
-        if not len(points[0]) == len(points[1]) == len(identifiers):
-            raise DatasetError(
-                path,
-                f"it has {len(points[0])} src_kps, {len(points[1])} trg_kps and "
-                f"{len(identifiers)} kps_ids, which must be as many",
-            )
+        check_as_many(path, src_kps=points[0], trg_kps=points[1], kps_ids=identifiers)
         folder = self._images / category
         images = [
             annotated_image(path_inside(folder, values[f"{side}_imname"], path), size, _HOW)
@@ -102,7 +95,7 @@ class SPair(PairDataset):
 
     def defects(self) -> Iterator[DatasetError]:
         """Yield lists of Layout that do not fit the pairs, and annotations that cannot be read."""
-        known = {name for name, _ in self._names}
+        known = {name for name, _ in self.entries}
         for path in sorted(self.root.glob(f"Layout/*/{self.split}.txt")):
             absent = [name for name in read_text(path, _HOW).split() if name not in known]
             if absent:
@@ -136,7 +129,7 @@ def load(root: str | Path, *, split: str = "test", layout: str | None = None) ->
     Raises:
         DatasetError: a folder or list is missing or malformed.
     """
-    place = find_root(root, SPEC.folder, SPEC.inside, _HOW)
+    place = SPEC.find(root, split)
     return _load(SPEC, place, place / "JPEGImages", split, layout)
 
 
@@ -151,7 +144,7 @@ def load_unseen(root: str | Path, *, split: str = "test", images: str | None = N
     Raises:
         DatasetError: a folder or list is missing or malformed.
     """
-    place = find_root(root, UNSEEN_SPEC.folder, UNSEEN_SPEC.inside, _HOW_UNSEEN)
+    place = UNSEEN_SPEC.find(root, split)
     known = [place / "JPEGImages", place.parent / "SPair-71k" / "JPEGImages"]
     given = known if images is None else [given_folder(images)]
     found = next((path for path in given if path.is_dir()), None)
@@ -161,15 +154,12 @@ def load_unseen(root: str | Path, *, split: str = "test", images: str | None = N
 
 
 def _load(spec: DatasetSpec, place: Path, images: Path, split: str, layout: str | None) -> SPair:
-    folder = place / "PairAnnotation" / split
-    spec.check_split(split, place)
-    if not folder.is_dir():
-        raise DatasetError(folder, f"there is no such folder. {_HOW}")
     if layout is None:
-        listed, origin = (path.name.removesuffix(".json") for path in folder.glob("*.json")), folder
+        origin = place / "PairAnnotation" / split
+        listed = [path.name.removesuffix(".json") for path in origin.glob("*.json")]
     else:
         origin = place / "Layout" / layout / f"{split}.txt"
-        listed = (line.strip() for line in read_text(origin, _HOW).split("\n"))
+        listed = [line.strip() for line in read_text(origin, _HOW).split("\n")]
     names = []
     for name in sorted(filter(None, listed)):
         match = _NAME.fullmatch(name)
@@ -177,7 +167,7 @@ def _load(spec: DatasetSpec, place: Path, images: Path, split: str, layout: str 
             raise DatasetError(origin, f"{name!r} is no NUMBER-IMAGE-IMAGE:CATEGORY. {_HOW}")
         names.append((name, match[2]))
     if not names:
-        raise DatasetError(origin, f"it names no pair. {_HOW}")
+        raise DatasetError(origin, f"it is missing or names no pair. {_HOW}")
     return SPair(spec.name, place, split, names, images)
 
 
@@ -186,22 +176,20 @@ SPEC = DatasetSpec(
     load=load,
     layout="JPEGImages/<category>/*.jpg, PairAnnotation/{trn,val,test}/"
     "<number>-<image>-<image>:<category>.json, Layout/{large,small}/{trn,val,test}.txt",
-    source="https://cvlab.postech.ac.kr/research/SPair-71k",
+    source=_HOW,
     license="see its publisher; images from PASCAL VOC 2012 and PASCAL3D+",
     folder="SPair-71k",
     inside=("JPEGImages", "PairAnnotation"),
     splits=("test", "val", "trn"),
     split_path="PairAnnotation/{split}",
 )
-UNSEEN_SPEC = DatasetSpec(
+UNSEEN_SPEC = replace(
+    SPEC,
     name="spair-u",
     load=load_unseen,
     layout="PairAnnotation/{test,val,trn}/*.json in SPair-71k's form, and JPEGImages here or in "
     "SPair-71k beside it",
     source=_HOW_UNSEEN,
-    license="see its publisher; images from PASCAL VOC 2012 and PASCAL3D+",
     folder="SPair-U",
     inside=("PairAnnotation",),
-    splits=("test", "val", "trn"),
-    split_path="PairAnnotation/{split}",
 )

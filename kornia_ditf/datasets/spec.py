@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kornia_ditf.datasets.files import given_folder
 from kornia_ditf.errors import DatasetError
 from kornia_ditf.utils.checks import check_spec
 
@@ -42,6 +43,34 @@ class DatasetSpec:
 
     def __post_init__(self) -> None:
         check_spec(self, ("name", "layout", "source", "license"))
+
+    def find(self, root: str | Path, split: str, inside: Sequence[str] = ()) -> Path:
+        """Find the folder of a copy: the given one, or one of the published name in it.
+
+        Args:
+            root: what the user gave.
+            split: what is wanted of it.
+            inside: files or folders that it must hold; the spec's own where none are given.
+
+        Raises:
+            DatasetError: neither folder holds them, or the data set has no such split.
+        """
+        given, inside = given_folder(root), inside or self.inside
+        places = [given, given / self.folder]
+        found = next((p for p in places if all(any(p.glob(name)) for name in inside)), None)
+        if not given.exists():
+            raise DatasetError(
+                given, f"there is no such folder; expected {self.folder}. {self.source}"
+            )
+        if found is None:
+            near = next((place for place in reversed(places) if place.is_dir()), given)
+            missing = next(name for name in inside if not any(near.glob(name)))
+            raise DatasetError(
+                near / missing,
+                f"it is not there, and {self.folder} has {', '.join(inside)}. {self.source}",
+            )
+        self.check_split(split, found)
+        return found
 
     def check_split(self, split: str, file: Path) -> None:
         """Raise DatasetError unless the data set has a split."""

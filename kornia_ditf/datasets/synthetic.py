@@ -17,12 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kornia_ditf.datasets.files import given_folder, image_size, list_images
+from kornia_ditf.datasets.files import cached_picture, given_folder, image_size, list_images
 from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.datasets.relief import Relief, random_points, random_relief, render
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.utils.cache import cache_folder, is_sound, write_checked
 from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.images import read_image
 
@@ -52,22 +51,57 @@ class Change:
 
 
 class SyntheticPairs(PairDataset):
-    """Each image of a folder with its changed versions; category is the kind of change."""
+    """Each image of a folder with its changed versions; category is the kind of change.
 
-    def __init__(self, root: Path, split: str, images: list[Path], changes: list[Change]) -> None:
-        super().__init__("synthetic", root, split)
-        self._images, self._changes = images, changes
+    Args:
+        root: a folder of images; folders in it are not looked into.
+        split: viewpoint, illumination or both (one kind of change), or all three; or pose, whose
+            pairs have cameras and a pose.
+        seed: another one changes every pair.
+        versions: how many of each kind are made of each image.
+        strength: in (0, 0.45]; how far corners move at most, as a part of the sides, or by how
+            many times 100 degrees a camera moves at most.
+        points: how many points each pair has.
+        pattern: takes only images of such names, as in `*.jpg`.
 
-    def __len__(self) -> int:
-        return len(self._images) * len(self._changes)
+    Raises:
+        DatasetError: the folder is missing or holds no image.
+        InvalidArgumentError: a number out of range.
+    """
 
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return tuple(sorted({change.kind for change in self._changes}))
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        split: str = "all",
+        seed: int = 0,
+        versions: int = 1,
+        strength: float = 0.2,
+        points: int = 64,
+        pattern: str = "*",
+    ) -> None:
+        folder = given_folder(root)
+        check_integer("versions", versions, 1)
+        check_integer("points", points, 1)
+        check_integer("seed", seed, 0)
+        if not 0 < strength <= 0.45:
+            raise InvalidArgumentError(f"strength must lie in (0, 0.45], got {strength!r}")
+        SPEC.check_split(split, folder)
+        images = list_images(folder, pattern)
+        changes = [
+            Change(kind=kind, strength=strength, seed=seed * 1000 + version, points=points)
+            for version in range(versions)
+            for kind in (_KINDS if split == "all" else (split,))
+        ]
+        made = [(image, change) for image in images for change in changes]
+        super().__init__(SPEC.name, folder, split, made)
+
+    def category(self, index: int) -> str:
+        _, change = self.entries[index]
+        return str(change.kind)
 
     def read(self, index: int) -> Pair:
-        path = self._images[index // len(self._changes)]
-        change = self._changes[index % len(self._changes)]
+        path, change = self.entries[index]
         size = image_size(path, "It was there when the folder was listed", upright=True)
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         key = hashlib.sha256(json.dumps([content, asdict(change)]).encode()).hexdigest()
@@ -81,9 +115,10 @@ class SyntheticPairs(PairDataset):
             if change.kind != "illumination":
                 homography = _random_homography(generator, size, change.strength)
             points = _random_points(generator, size, homography, change.points)
-        target = cache_folder() / "synthetic" / f"{key[:32]}.png"
-        if not is_sound(target):
-            _make(path, target, relief or homography, change, generator)
+        target = cached_picture(
+            f"synthetic/{key[:32]}.png",
+            lambda: _change(path, relief or homography, change, generator),
+        )
         whole = (0.0, 0.0, float(size[1]), float(size[0]))
         return Pair.of(
             f"{path.stem}-{change.kind}-{change.seed}-{key[:6]}",
@@ -134,15 +169,13 @@ def _random_points(
     return [torch.from_numpy(points), torch.from_numpy(mapped[:, :2] / mapped[:, 2:])]
 
 
-def _make(
+def _change(
     source: Path,
-    target: Path,
     view: Relief | npt.NDArray[np.float64],
     change: Change,
     generator: np.random.Generator,
-) -> None:
+) -> npt.NDArray[Any]:
     import cv2
-    from PIL import Image
 
     image: npt.NDArray[Any] = read_image(source)[0].permute(1, 2, 0).numpy()
     if isinstance(view, Relief):
@@ -152,9 +185,7 @@ def _make(
         image = cv2.warpPerspective(image, view, size, borderMode=cv2.BORDER_REFLECT)
     if change.kind in ("illumination", "both"):
         image = _relight(image, generator, change.strength)
-    with write_checked(target) as temporary:
-        pixels = np.clip(np.round(image * 255), 0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(temporary, format="PNG")
+    return image
 
 
 def _relight(
@@ -171,52 +202,9 @@ def _relight(
     return np.asarray(np.clip(changed + noise * strength / 10, 0, 1))
 
 
-def load(
-    root: str | Path,
-    *,
-    split: str = "all",
-    seed: int = 0,
-    versions: int = 1,
-    strength: float = 0.2,
-    points: int = 64,
-    pattern: str = "*",
-) -> SyntheticPairs:
-    """List the images of a folder, in alphabetical order.
-
-    Args:
-        root: a folder of images; folders in it are not looked into.
-        split: viewpoint, illumination or both (one kind of change), or all three; or pose, whose
-            pairs have cameras and a pose.
-        seed: another one changes every pair.
-        versions: how many of each kind are made of each image.
-        strength: in (0, 0.45]; how far corners move at most, as a part of the sides, or by how
-            many times 100 degrees a camera moves at most.
-        points: how many points each pair has.
-        pattern: takes only images of such names, as in `*.jpg`.
-
-    Raises:
-        DatasetError: the folder is missing or holds no image.
-        InvalidArgumentError: a number out of range.
-    """
-    folder = given_folder(root)
-    check_integer("versions", versions, 1)
-    check_integer("points", points, 1)
-    check_integer("seed", seed, 0)
-    if not 0 < strength <= 0.45:
-        raise InvalidArgumentError(f"strength must lie in (0, 0.45], got {strength!r}")
-    SPEC.check_split(split, folder)
-    images = list_images(folder, pattern)
-    changes = [
-        Change(kind=kind, strength=strength, seed=seed * 1000 + version, points=points)
-        for version in range(versions)
-        for kind in (_KINDS if split == "all" else (split,))
-    ]
-    return SyntheticPairs(folder, split, images, changes)
-
-
 SPEC = DatasetSpec(
     name="synthetic",
-    load=load,
+    load=SyntheticPairs,
     layout="images, in one folder",
     source="your own images",
     license="yours",

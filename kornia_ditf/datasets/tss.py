@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from kornia_ditf.datasets.files import find_root, folders, image_size
-from kornia_ditf.datasets.pairs import Pair, PairDataset
+from kornia_ditf.datasets.files import folders, image_size
+from kornia_ditf.datasets.pairs import Pair, PairDataset, inside, spread
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
 from kornia_ditf.utils.checks import check_integer
@@ -22,20 +21,38 @@ _LONGEST = 20_000
 
 
 class TSS(PairDataset):
-    """Pairs whose points are pixels of image1.png with a known place in image2.png."""
+    """Pairs whose points are pixels of image1.png with a known place in image2.png.
 
-    def __init__(self, root: Path, split: str, names: list[str], points: int) -> None:
-        super().__init__("tss", root, split)
-        self._names, self._points = names, points
+    Args:
+        root: the folder with FG3DCar, JODS and PASCAL, or the folder that holds it.
+        split: all, FG3DCar, JODS or PASCAL.
+        points: at most so many of the pixels with flow are taken, evenly spread.
 
-    def __len__(self) -> int:
-        return len(self._names)
+    Raises:
+        DatasetError: a folder is missing, or holds no pair.
+    """
+
+    def __init__(self, root: str | Path, *, split: str = "all", points: int = 1000) -> None:
+        check_integer("points", points, 1)
+        place = SPEC.find(root, split)
+        names = [
+            f"{subset}/{name}"
+            for subset in (_SUBSETS if split == "all" else (split,))
+            if (place / subset).is_dir()
+            for name in folders(place / subset)
+            if (place / subset / name / "flow1.flo").is_file()
+        ]
+        if not names:
+            raise DatasetError(place, f"it holds no {split} pair with flow1.flo. {_HOW}")
+        super().__init__(SPEC.name, place, split, names)
+        self._points = points
 
     def category(self, index: int) -> str:
-        return self._names[index].partition("/")[0]
+        name: str = self.entries[index]
+        return name.partition("/")[0]
 
     def read(self, index: int) -> Pair:
-        folder = self.root / self._names[index]
+        folder = self.root / self.entries[index]
         images = [folder / f"image{number}.png" for number in (1, 2)]
         sizes = [image_size(path, _HOW) for path in images]
         flow = read_flow(folder / "flow1.flo")
@@ -45,17 +62,13 @@ class TSS(PairDataset):
             )
         points = np.argwhere(np.abs(flow).max(2) < _UNKNOWN)[:, ::-1]
         moved = points + flow[points[:, 1], points[:, 0]]
-        inside = ((moved >= 0) & (moved <= np.array(sizes[1][::-1]) - 1)).all(1)
-        points, moved = points[inside], moved[inside]
-        if len(points) > self._points:
-            kept = np.linspace(0, len(points) - 1, self._points).round().astype(int)
-            points, moved = points[kept], moved[kept]
+        shown = inside(moved, sizes[1])
         return Pair.of(
-            self._names[index],
+            self.entries[index],
             self.category(index),
             image=images,
             size=sizes,
-            points=[torch.from_numpy(each.astype(np.float64)) for each in (points, moved)],
+            points=spread(points[shown], moved[shown], self._points),
         )
 
 
@@ -84,35 +97,9 @@ def read_flow(path: Path) -> npt.NDArray[np.float32]:
     return np.asarray(np.nan_to_num(flow, nan=np.inf, posinf=np.inf, neginf=np.inf), np.float32)
 
 
-def load(root: str | Path, *, split: str = "all", points: int = 1000) -> TSS:
-    """List the pairs.
-
-    Args:
-        root: the folder with FG3DCar, JODS and PASCAL, or the folder that holds it.
-        split: all, FG3DCar, JODS or PASCAL.
-        points: at most so many of the pixels with flow are taken, evenly spread.
-
-    Raises:
-        DatasetError: a folder is missing, or holds no pair.
-    """
-    check_integer("points", points, 1)
-    place = find_root(root, SPEC.folder, SPEC.inside, _HOW)
-    SPEC.check_split(split, place)
-    names = [
-        f"{subset}/{name}"
-        for subset in (_SUBSETS if split == "all" else (split,))
-        if (place / subset).is_dir()
-        for name in folders(place / subset)
-        if (place / subset / name / "flow1.flo").is_file()
-    ]
-    if not names:
-        raise DatasetError(place, f"it holds no {split} pair with flow1.flo. {_HOW}")
-    return TSS(place, split, names, points)
-
-
 SPEC = DatasetSpec(
     name="tss",
-    load=load,
+    load=TSS,
     layout="{FG3DCar,JODS,PASCAL}/<pair>/image1.png, image2.png and flow1.flo (from image1 to "
     "image2); flip_gt.txt is not applied",
     source=_HOW,

@@ -8,13 +8,12 @@ from torch import Tensor
 
 from kornia_ditf.demo.studio import Location
 from kornia_ditf.utils.picture import Picture
-from kornia_ditf.viz.picture import as_picture, figure_pixels, new_figure, shrink
+from kornia_ditf.viz.picture import INK, as_picture, draw_dot, figure_pixels, new_figure, shrink
 from kornia_ditf.viz.similarity import draw_similarity
 
 _LONGEST = 1400
 _BEST = (40, 200, 90)
 _OTHER = (255, 255, 255)
-_INK = (40, 40, 40)
 _RED = (230, 60, 50)
 
 
@@ -82,10 +81,10 @@ def _mark(
 
     x, y = (round((coordinate + 0.5) * zoom - 0.5) for coordinate in point)
     radius = max(5, max(picture.shape[:2]) // 90)
-    cv2.circle(picture, (x, y), radius + 2, _INK, cv2.FILLED, cv2.LINE_AA)
-    cv2.circle(picture, (x, y), radius, colour, cv2.FILLED, cv2.LINE_AA)
+    draw_dot(picture, (x, y), radius + 2, INK)
+    draw_dot(picture, (x, y), radius, colour)
     if label:
         size = radius / 14
         (width, height), _ = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
         corner = (x - width // 2, y + height // 2)
-        cv2.putText(picture, label, corner, cv2.FONT_HERSHEY_SIMPLEX, size, _INK, 1, cv2.LINE_AA)
+        cv2.putText(picture, label, corner, cv2.FONT_HERSHEY_SIMPLEX, size, INK, 1, cv2.LINE_AA)

@@ -13,18 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching.checks import (
-    check_comparable,
-    check_finite,
-    check_one_image,
-    full_precision,
-)
+from kornia_ditf.matching.checks import check_pair, full_precision
+from kornia_ditf.matching.nearest import nearest_two
 from kornia_ditf.matching.refinement import refine
 from kornia_ditf.types import DescriptorMap, Matches
 from kornia_ditf.utils.precision import widen
-
-_ROWS = 512
-"""Tokens of A compared with all of B at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,11 +112,7 @@ def dense_flow(
         >>> flow.grid.shape, bool(flow.consistent.all())
         (torch.Size([1, 32, 48, 2]), True)
     """
-    check_one_image(map_a, "map_a")
-    check_one_image(map_b, "map_b")
-    check_comparable(map_a.data, map_b.data, map_a.data.shape[1], map_b.data.shape[1])
-    check_finite(map_a.data, "map_a")
-    check_finite(map_b.data, "map_b")
+    check_pair(map_a, map_b)
     height, width = map_a.frame.image_size
     if tolerance is None:
         tolerance = 1.5 * max(height / map_a.grid[0], width / map_a.grid[1])
@@ -133,7 +122,8 @@ def dense_flow(
         there = _match_all(map_a, map_b)
         back = _match_all(map_b, map_a)
         places = _enlarge(there.points_b.T, map_a)
-        grid = _normalised(places.permute(0, 2, 3, 1), map_b.frame.image_size)
+        size = torch.tensor(map_b.frame.image_size[::-1], device=places.device)
+        grid = (2 * places.permute(0, 2, 3, 1) + 1) / size - 1
         # Where B's tokens lie in A, read at the places in B.
         returned = F.grid_sample(
             back.points_b.T.view(1, 2, *map_b.grid),
@@ -153,15 +143,9 @@ def dense_flow(
 
 def _match_all(map_a: DescriptorMap, map_b: DescriptorMap) -> Matches:
     """Match every token of A to its nearest of B, refined."""
-    tokens_a, tokens_b = (F.normalize(one.tokens[0].float(), dim=1) for one in (map_a, map_b))
-    scores, nearest = [], []
-    for some in torch.split(tokens_a, _ROWS):
-        best = (some @ tokens_b.T).max(1)
-        scores.append(best.values)
-        nearest.append(best.indices)
-    points_b = map_b.centres()[torch.cat(nearest)]
-    matches = Matches(map_a.centres(), points_b, torch.cat(scores).clamp(-1, 1))
-    return refine(matches, map_a, map_b)
+    nearest, cosines = nearest_two(map_a.tokens[0], map_b.tokens[0])
+    scores = cosines[:, 0].nan_to_num(neginf=0).clamp(-1, 1)  # a zero vector has no direction
+    return refine(Matches(map_a.centres(), map_b.centres()[nearest], scores), map_a, map_b)
 
 
 def _enlarge(values: Tensor, described: DescriptorMap) -> Tensor:
@@ -182,7 +166,3 @@ def _enlarge(values: Tensor, described: DescriptorMap) -> Tensor:
     y, x = 2 * y / (grid[0] + 2) - 1, 2 * x / (grid[1] + 2) - 1
     places = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1)
     return F.grid_sample(maps[None], places[None], align_corners=False)
-
-
-def _normalised(points: Tensor, size: tuple[int, int]) -> Tensor:
-    return (2 * points + 1) / torch.tensor([size[1], size[0]], device=points.device) - 1

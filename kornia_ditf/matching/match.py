@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 from typing import overload
@@ -12,13 +13,7 @@ from torch import Tensor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.checks import check_comparable, check_one_image, full_precision
 from kornia_ditf.matching.joint import PCA, check_pca, reduce_pair
-from kornia_ditf.matching.nearest import (
-    STRIP,
-    Side,
-    check_limits,
-    find_mutual,
-    find_soundly,
-)
+from kornia_ditf.matching.nearest import STRIP, Vectors, check_limits, find_mutual
 from kornia_ditf.types import DescriptorMap, Matches
 
 Maps = DescriptorMap | Sequence[DescriptorMap]
@@ -107,23 +102,18 @@ def match(
                 f"got {len(sides[0])} and {len(sides[1])}"
             )
         sides[index] = maps * count if len(maps) == 1 else maps
-    single = isinstance(map_a, DescriptorMap) and isinstance(map_b, DescriptorMap) and count == 1
-    masks = [
-        _one_mask_each(mask, count, name) for name, mask in (("mask_a", mask_a), ("mask_b", mask_b))
-    ]
-    pairs = [
-        (*reduce_pair(a, b, check_pca(pca)), *both)
-        for a, b, *both in zip(*sides, *masks, strict=True)
-    ]
+    masks = [_one_each(mask_a, count, "mask_a"), _one_each(mask_b, count, "mask_b")]
+    pca = check_pca(pca)
+    pairs = [(*reduce_pair(a, b, pca), *both) for a, b, *both in zip(*sides, *masks, strict=True)]
     found: list[Matches] = []
     # Pairs of equal shapes are matched together, as many as a CPU's cache holds or fill a GPU.
-    for _, group in groupby(pairs, key=lambda pair: (pair[0].data.shape, pair[1].data.shape)):
+    for shapes, group in groupby(pairs, key=lambda pair: (pair[0].data.shape, pair[1].data.shape)):
         alike = list(group)
-        a, b = alike[0][0].grid, alike[0][1].grid
-        device = alike[0][0].data.device
-        some = max(1, _TOGETHER.get(device.type, STRIP["cuda"]) // (a[0] * a[1] * b[0] * b[1]))
+        held = _TOGETHER.get(alike[0][0].data.device.type, STRIP["cuda"])
+        some = max(1, held // math.prod((*shapes[0][2:], *shapes[1][2:])))
         for start in range(0, len(alike), some):
             found += _match_alike(alike[start : start + some], min_score, ratio, radius)
+    single = isinstance(map_a, DescriptorMap) and isinstance(map_b, DescriptorMap) and count == 1
     return found[0] if single else found
 
 
@@ -133,40 +123,56 @@ _TOGETHER = {"cpu": 1 << 18}
 _Pair = tuple[DescriptorMap, DescriptorMap, Tensor | None, Tensor | None]
 
 
-@torch.no_grad()
 def _match_alike(
     pairs: Sequence[_Pair], min_score: float | None, ratio: float | None, radius: float
 ) -> list[Matches]:
     """Match pairs whose grids have the same shapes."""
     maps_a, maps_b, masks_a, masks_b = zip(*pairs, strict=True)
     for a, b in zip(maps_a, maps_b, strict=True):
-        check_comparable(a.data, b.data, a.data.shape[1], b.data.shape[1])
-    sides: list[Side] = []
-    points = []
-    for name, maps, masks in (("mask_a", maps_a, masks_a), ("mask_b", maps_b, masks_b)):
-        known = {one.frame.image_size: one for one in maps}
-        points_of = {size: one.centres() for size, one in known.items()}
-        centres = torch.stack([points_of[one.frame.image_size] for one in maps])
-        for one in maps:
-            one.check()
-        data = torch.cat([one.data for one in maps]) if len(maps) > 1 else maps[0].data
-        mask = _mask_tokens(maps, centres, masks, name)
-        sides.append((data.flatten(2).transpose(1, 2), mask, centres if radius else None))
-        points.append(centres)
-    with full_precision(points[0].device):
-        found = find_soundly(
-            (sides[0], sides[1]),
-            lambda a, b: find_mutual(a, b, min_score=min_score, ratio=ratio, radius=radius),
-        )
+        check_comparable(a.data, b.data)
+    with full_precision(maps_a[0].data.device):
+        points_a, a = _read(maps_a, masks_a, "mask_a", radius)
+        points_b, b = _read(maps_b, masks_b, "mask_b", radius)
+        found = find_mutual(a, b, min_score=min_score, ratio=ratio, radius=radius)
         order = found.scores.masked_fill(~found.kept, -torch.inf).argsort(
             dim=1, descending=True, stable=True
         )
         matches = []
         for pair, count in enumerate(found.kept.sum(1).tolist()):
-            a = order[pair, :count]
-            b = found.nearest[pair, a]
-            matches.append(Matches(points[0][pair, a], points[1][pair, b], found.scores[pair, a]))
+            rows = order[pair, :count]
+            nearest = found.nearest[pair, rows]
+            scores = found.scores[pair, rows]
+            matches.append(Matches(points_a[pair, rows], points_b[pair, nearest], scores))
     return matches
+
+
+def _read(
+    maps: Sequence[DescriptorMap], masks: Sequence[Tensor | None], name: str, radius: float
+) -> tuple[Tensor, Vectors]:
+    """Return the tokens' centres (B, N, 2), and the tokens that their masks hold as vectors."""
+    centres_of = {one.frame.image_size: one.centres() for one in maps}
+    centres = torch.stack([centres_of[one.frame.image_size] for one in maps])
+    for one in maps:
+        one.check()
+    data = torch.cat([one.data for one in maps]) if len(maps) > 1 else maps[0].data
+    held = None
+    if any(mask is not None for mask in masks):
+        held = torch.stack(
+            [_mask_tokens(*each, name) for each in zip(maps, centres, masks, strict=True)]
+        )
+    return centres, Vectors(data.flatten(2).transpose(1, 2), held, centres if radius else None)
+
+
+def _mask_tokens(one: DescriptorMap, centres: Tensor, mask: Tensor | None, name: str) -> Tensor:
+    """Look a mask up at the pixels that hold the tokens' centres, shape (N,)."""
+    size = one.frame.image_size
+    if mask is None:
+        return torch.ones(len(centres), dtype=torch.bool, device=centres.device)
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != size:
+        got = f"{mask.dtype} of {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask)
+        raise InvalidArgumentError(f"{name} must be bool of its image's size {size}, got {got}")
+    x, y = (centres + 0.5).long().unbind(1)
+    return mask.to(centres.device)[y, x]
 
 
 def _one_by_one(maps: Maps, name: str) -> list[DescriptorMap]:
@@ -182,29 +188,9 @@ def _one_by_one(maps: Maps, name: str) -> list[DescriptorMap]:
     return list(maps)
 
 
-def _one_mask_each(mask: Masks, count: int, name: str) -> list[Tensor | None]:
+def _one_each(mask: Masks, count: int, name: str) -> list[Tensor | None]:
     if mask is None or isinstance(mask, Tensor):
         return [mask] * count
     if len(mask) != count:
         raise InvalidArgumentError(f"{name} must hold {count} masks, one per pair, got {len(mask)}")
     return list(mask)
-
-
-def _mask_tokens(
-    maps: Sequence[DescriptorMap], centres: Tensor, masks: Sequence[Tensor | None], name: str
-) -> Tensor | None:
-    """Look masks up at the pixels that hold the tokens' centres, shape (B, N)."""
-    if all(mask is None for mask in masks):
-        return None
-    rows = []
-    for one, points, mask in zip(maps, centres, masks, strict=True):
-        size = one.frame.image_size
-        if mask is None:
-            rows.append(torch.ones(len(points), dtype=torch.bool, device=points.device))
-            continue
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != size:
-            got = f"{mask.dtype} of {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask)
-            raise InvalidArgumentError(f"{name} must be bool of its image's size {size}, got {got}")
-        x, y = (points + 0.5).long().unbind(1)
-        rows.append(mask.to(points.device)[y, x])
-    return torch.stack(rows)

@@ -7,10 +7,8 @@ never waited for.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,25 +28,18 @@ _SHORT, _LONG = 1e-15, 1e15
 _INDISTINCT = 1e-6  # a squared distance of unit vectors that rounding may make of none
 
 
-Side: TypeAlias = tuple[Tensor, Tensor | None, Tensor | None]
-Found = TypeVar("Found")
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Vectors:
-    """Unit vectors in float32, and which of them take part.
+    """B sets of descriptors that are compared with others.
 
     Args:
-        units: shape (B, N, D).
-        penalty: 0, or -inf where a vector takes no part, shape (B, N); None where all take part.
-        extremes: the smallest and the largest length, or of `careful` ones the largest absolute
-            value, shape () each; not finite where any value is not.
+        values: shape (B, N, D).
+        present: which take part, bool, shape (B, N); None where all do.
         points: where they lie in the image, shape (B, N, 2), if their distances matter.
     """
 
-    units: Tensor
-    penalty: Tensor | None
-    extremes: tuple[Tensor, ...]
+    values: Tensor
+    present: Tensor | None = None
     points: Tensor | None = None
 
 
@@ -117,11 +108,10 @@ def mutual_nearest(
         tensor([1., 1.])
     """
     check_limits(min_score, ratio, radius)
-    sides = _read(descriptors_a, descriptors_b, (mask_a, mask_b), (points_a, points_b))
+    a = _read("a", descriptors_a, mask_a, points_a)
+    b = _read("b", descriptors_b, mask_b, points_b)
     with full_precision(descriptors_a.device):
-        found = find_soundly(
-            sides, lambda a, b: find_mutual(a, b, min_score=min_score, ratio=ratio, radius=radius)
-        )
+        found = find_mutual(a, b, min_score=min_score, ratio=ratio, radius=radius)
         rows = found.kept[0].nonzero()[:, 0]
         return torch.stack([rows, found.nearest[0, rows]], 1), found.scores[0, rows]
 
@@ -158,74 +148,25 @@ def nearest_two(
         tensor([[1., 0.]])
     """
     check_limits(None, None, radius)
-    sides = _read(descriptors_a, descriptors_b, (None, None), (None, points_b))
+    a, b = _read("a", descriptors_a), _read("b", descriptors_b, None, points_b)
     with full_precision(descriptors_a.device):
-        nearest, first, second = find_soundly(sides, lambda a, b: _nearest_two(a, b, radius))
+        a, b = _normalise(a, b)
+        nearest, first, second = _nearest_two(a, b, radius)
         return nearest[0], torch.stack([first[0], second[0]], 1)
-
-
-def find_soundly(sides: tuple[Side, Side], find: Callable[[Vectors, Vectors], Found]) -> Found:
-    """Normalise two sets of descriptors and compare them.
-
-    Lengths are read once all is under way. Where one is 0, or so small or large that its square is
-    not exact, all is done again with care.
-
-    Args:
-        sides: the descriptors (B, N, D) of A and of B, which take part (B, N) and where they lie
-            (B, N, 2), or None.
-        find: what compares them.
-
-    Raises:
-        InvalidArgumentError: a value is not finite.
-    """
-    a, b = (as_vectors(*side) for side in sides)
-    found = find(a, b)
-    extremes = (*a.extremes, *b.extremes)
-    if not extremes or all(_SHORT < each < _LONG for each in torch.stack(extremes).tolist()):
-        return found
-    a, b = (as_vectors(*side, careful=True) for side in sides)
-    for name, side in (("a", a), ("b", b)):
-        if not all(math.isfinite(each) for each in side.extremes):
-            raise InvalidArgumentError(
-                f"descriptors_{name} must be finite, got NaN or infinity among them"
-            )
-    return find(a, b)
-
-
-def as_vectors(
-    descriptors: Tensor,
-    mask: Tensor | None = None,
-    points: Tensor | None = None,
-    *,
-    careful: bool = False,
-) -> Vectors:
-    """Normalise descriptors; `careful` those of any length, where zero vectors take no part."""
-    values, tiny = descriptors.float(), torch.finfo(torch.float32).tiny
-    present = None if mask is None else mask.to(values.device)
-    extremes: tuple[Tensor, ...] = ()
-    if values.numel() and careful:
-        # By the largest value first: the squares of large or small ones would overflow or vanish.
-        peak = torch.maximum(values.amax(2, keepdim=True), -values.amin(2, keepdim=True))
-        values = values / peak.clamp_min(tiny)
-        values /= torch.linalg.vector_norm(values, dim=2, keepdim=True).clamp_min_(1)
-        there = peak[..., 0] > tiny
-        present = there if present is None else present & there
-        extremes = (peak.amax(),)
-    elif values.numel():
-        # Several times as fast as vector_norm where tokens are stored channel by channel.
-        lengths = values.square().sum(2, keepdim=True).sqrt_()
-        values, extremes = values / lengths, (lengths.amin(), lengths.amax())
-    penalty = None if present is None else torch.where(present, 0.0, -torch.inf)
-    return Vectors(values, penalty, extremes, points)
 
 
 def find_mutual(
     a: Vectors, b: Vectors, *, min_score: float | None, ratio: float | None, radius: float
 ) -> Neighbours:
-    """Find mutual nearest neighbours in B pairs of sets."""
-    n, m = a.units.shape[1], b.units.shape[1]
-    rows = torch.arange(n, device=a.units.device).expand(len(a.units), n)
-    if not a.units.numel() or not b.units.numel():
+    """Find mutual nearest neighbours in B pairs of sets.
+
+    Raises:
+        InvalidArgumentError: different widths or devices, or a value is not finite.
+    """
+    a, b = _normalise(a, b)
+    n, m = a.values.shape[1], b.values.shape[1]
+    rows = torch.arange(n, device=a.values.device).expand(len(a.values), n)
+    if not a.values.numel() or not b.values.numel():
         none = torch.full(rows.shape, -torch.inf, device=rows.device)
         return Neighbours(torch.zeros_like(rows), none, torch.zeros_like(rows).bool())
     if ratio is None:
@@ -250,8 +191,8 @@ def find_mutual(
 
 def _nearest_two(a: Vectors, b: Vectors, radius: float) -> tuple[Tensor, Tensor, Tensor]:
     """Find the nearest of B, its cosine, and the second's; shape (B, N) each."""
-    if not a.units.numel() or not b.units.numel():
-        none = torch.full(a.units.shape[:2], -torch.inf, device=a.units.device)
+    if not a.values.numel() or not b.values.numel():
+        none = torch.full(a.values.shape[:2], -torch.inf, device=a.values.device)
         return torch.zeros_like(none, dtype=torch.int64), none, none
     found = []
     for cosines in _strips(a, b):
@@ -273,21 +214,61 @@ def _is_distinct(first: Tensor, second: Tensor, ratio: float) -> Tensor:
 
 
 def _strips(a: Vectors, b: Vectors) -> Iterator[Tensor]:
-    """Yield cosines (B, some, M) of some rows of A with all of B, -inf for what is masked."""
-    each = len(b.units) * b.units.shape[1]
-    held = STRIP.get(a.units.device.type, STRIP["cuda"])
+    """Yield cosines (B, some, M) of some rows of A with all of B, -inf for what is absent."""
+    held = STRIP.get(a.values.device.type, STRIP["cuda"])
     if b.points is not None:
         held *= 2  # each strip takes more operations
-    rows = max(1, held // each)
-    columns = b.units.transpose(1, 2)
-    for start in range(0, a.units.shape[1], rows):
+    rows = max(1, held // (len(b.values) * b.values.shape[1]))
+    columns = b.values.transpose(1, 2)
+    penalty_a, penalty_b = (
+        None if each.present is None else torch.where(each.present, 0.0, -torch.inf)
+        for each in (a, b)
+    )
+    for start in range(0, a.values.shape[1], rows):
         some = slice(start, start + rows)
-        cosines = torch.bmm(a.units[:, some], columns)
-        if b.penalty is not None:
-            cosines += b.penalty[:, None]
-        if a.penalty is not None:
-            cosines += a.penalty[:, some, None]
+        cosines = torch.bmm(a.values[:, some], columns)
+        if penalty_b is not None:
+            cosines += penalty_b[:, None]
+        if penalty_a is not None:
+            cosines += penalty_a[:, some, None]
         yield cosines
+
+
+def _normalise(*sides: Vectors) -> list[Vectors]:
+    """Bring descriptors to length 1; zero vectors, which have no direction, take no part.
+
+    Raises:
+        InvalidArgumentError: different widths or devices, or a value is not finite.
+    """
+    a, b = (side.values for side in sides)
+    check_comparable(a, b, axis=2)
+    if not a.numel() or not b.numel():
+        return list(sides)
+    # Several times as fast as vector_norm where tokens are stored channel by channel.
+    lengths = [values.float().square().sum(2, keepdim=True).sqrt_() for values in (a, b)]
+    extremes = torch.stack([extreme for each in lengths for extreme in torch.aminmax(each)])
+    if all(_SHORT < extreme < _LONG for extreme in extremes.tolist()):
+        return [
+            replace(side, values=side.values.float() / each)
+            for side, each in zip(sides, lengths, strict=True)
+        ]
+    return [_normalise_any(side, name) for side, name in zip(sides, "ab", strict=True)]
+
+
+def _normalise_any(side: Vectors, name: str) -> Vectors:
+    """Normalise descriptors some of which are zero, or beyond what float32 can square."""
+    values, tiny = side.values.float(), torch.finfo(torch.float32).tiny
+    peak = values.abs().amax(2, keepdim=True)
+    if not bool(peak.isfinite().all()):
+        raise InvalidArgumentError(
+            f"descriptors_{name} must be finite, got NaN or infinity among them"
+        )
+    values = values / peak.clamp_min(tiny)
+    values /= torch.linalg.vector_norm(values, dim=2, keepdim=True).clamp_min_(1)
+    there = peak[..., 0] > tiny
+    return replace(
+        side, values=values, present=there if side.present is None else side.present & there
+    )
 
 
 def check_limits(min_score: float | None, ratio: float | None, radius: float) -> None:
@@ -301,33 +282,17 @@ def check_limits(min_score: float | None, ratio: float | None, radius: float) ->
 
 
 def _read(
-    descriptors_a: Tensor,
-    descriptors_b: Tensor,
-    masks: tuple[Tensor | None, Tensor | None],
-    points: tuple[Tensor | None, Tensor | None],
-) -> tuple[Side, Side]:
-    """Check one pair of sets, and give it the axis B = 1."""
-    check_tensor(descriptors_a, "descriptors_a", "(N, D)")
-    check_tensor(descriptors_b, "descriptors_b", "(M, D)")
-    check_comparable(descriptors_a, descriptors_b, descriptors_a.shape[1], descriptors_b.shape[1])
-    sides: list[Side] = []
-    for name, descriptors, mask, places in zip(
-        "ab", (descriptors_a, descriptors_b), masks, points, strict=True
-    ):
-        count = len(descriptors)
-        if mask is not None:
-            check_tensor(mask, f"mask_{name}", "(N,)")
-            if mask.dtype != torch.bool or mask.shape != (count,):
-                raise InvalidArgumentError(
-                    f"mask_{name} must be bool of shape ({count},), "
-                    f"got {mask.dtype} of {tuple(mask.shape)}"
-                )
-        if places is not None:
-            check_tensor(places, f"points_{name}", "(N, 2)")
-            if places.shape != (count, 2):
-                raise InvalidArgumentError(
-                    f"points_{name} must have the shape ({count}, 2), got {tuple(places.shape)}"
-                )
-            places = places.to(descriptors.device, torch.float32)[None]
-        sides.append((descriptors[None], None if mask is None else mask[None], places))
-    return sides[0], sides[1]
+    name: str, descriptors: Tensor, mask: Tensor | None = None, points: Tensor | None = None
+) -> Vectors:
+    """Check one set of descriptors, and give it the axis B = 1."""
+    check_tensor(descriptors, f"descriptors_{name}", "(N, D)" if name == "a" else "(M, D)")
+    count = len(descriptors)
+    if mask is not None:
+        check_tensor(mask, f"mask_{name}", f"({count},)")
+        if mask.dtype != torch.bool:
+            raise InvalidArgumentError(f"mask_{name} must be bool, got {mask.dtype}")
+        mask = mask[None].to(descriptors.device)
+    if points is not None:
+        check_tensor(points, f"points_{name}", f"({count}, 2)")
+        points = points.to(descriptors.device, torch.float32)[None]
+    return Vectors(descriptors[None], mask, points)

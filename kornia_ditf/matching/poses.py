@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching.checks import check_comparable, check_one_image, full_precision
-from kornia_ditf.matching.nearest import STRIP, mutual_nearest
+from kornia_ditf.matching.checks import check_one_image
+from kornia_ditf.matching.nearest import mutual_nearest, nearest_two
 from kornia_ditf.matching.views import View
 from kornia_ditf.types import DescriptorMap
-from kornia_ditf.types.descriptors import unit_length
 
 PoseSearch = Literal["none", "flips", "turns", "both"]
 
@@ -85,12 +84,6 @@ def instance_distance(
             found = found[mask.flatten().to(found.device)]
         tokens.append(found)
     a, b = tokens
-    check_comparable(a, b, a.shape[1], b.shape[1])
-    if mutual:
-        cosines = mutual_nearest(a, b)[1]
-    else:
-        a, b = unit_length(a.float()), unit_length(b.float())
-        rows = max(1, STRIP.get(a.device.type, STRIP["cuda"]) // len(b))
-        with full_precision(a.device):
-            cosines = torch.cat([(part @ b.T).amax(1) for part in torch.split(a, rows)])
+    cosines = mutual_nearest(a, b)[1] if mutual else nearest_two(a, b)[1][:, 0]
+    cosines = cosines.nan_to_num(neginf=0)  # a zero vector has no direction
     return float((2 - 2 * cosines.double()).clamp_min(0).sqrt().mean())

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
+from kornia_ditf.matching.checks import check_matches
 from kornia_ditf.types import Matches
 from kornia_ditf.utils.checks import check_integer, check_one_of
 
@@ -94,18 +95,29 @@ def verify(
         >>> int(found.inliers.sum())
         50
     """
-    _check(matches, geometry, estimator, threshold, confidence, cameras)
+    check_one_of("geometry", geometry, get_args(Geometry))
+    check_one_of("estimator", estimator, get_args(Estimator))
+    if not threshold > 0:
+        raise InvalidArgumentError(f"threshold must be above 0 pixels, got {threshold!r}")
+    if not 0 < confidence < 1:
+        raise InvalidArgumentError(f"confidence must lie in (0, 1), got {confidence!r}")
     check_integer("max_iterations", max_iterations, 1)
     check_integer("seed", seed, 0)
+    if (cameras is None) == (geometry == "essential"):
+        raise InvalidArgumentError(
+            "cameras, the calibration matrices of A and B, must be given for 'essential' and for "
+            f"nothing else, got {'none' if cameras is None else 'some'} for {geometry!r}"
+        )
+    check_matches(matches)
     a, b = (
         points.detach().cpu().double().numpy() for points in (matches.points_a, matches.points_b)
     )
     if cameras is not None:
         a, b, threshold = _calibrate(a, b, threshold, cameras)
-    matrix, inliers = None, np.zeros(len(a), dtype=bool)
+    matrix, inliers = None, None
     if len(np.unique(np.c_[a, b], axis=0)) >= _LEAST_MATCHES[geometry]:
-        estimate = _ESTIMATORS[estimator]
-        matrix, inliers = estimate(a, b, geometry, threshold, confidence, max_iterations, seed)
+        task = _Task(a, b, geometry, threshold, confidence, max_iterations, seed)
+        matrix, inliers = _ESTIMATORS[estimator](task)
     device = matches.scores.device
     if matrix is None or not np.isfinite(matrix).all() or not matrix.any():
         none = torch.zeros(len(a), dtype=torch.bool, device=device)
@@ -114,35 +126,6 @@ def verify(
     matrix = matrix / (matrix[2, 2] if usual else np.linalg.norm(matrix))
     kept = torch.from_numpy(np.asarray(inliers, dtype=bool).ravel()).to(device)
     return Verification(geometry, torch.from_numpy(matrix), kept, matches)
-
-
-def _check(
-    matches: Matches,
-    geometry: Geometry,
-    estimator: Estimator,
-    threshold: float,
-    confidence: float,
-    cameras: tuple[Tensor, Tensor] | None,
-) -> None:
-    check_one_of("geometry", geometry, get_args(Geometry))
-    check_one_of("estimator", estimator, get_args(Estimator))
-    if not threshold > 0:
-        raise InvalidArgumentError(f"threshold must be above 0 pixels, got {threshold!r}")
-    if not 0 < confidence < 1:
-        raise InvalidArgumentError(f"confidence must lie in (0, 1), got {confidence!r}")
-    if (cameras is None) == (geometry == "essential"):
-        raise InvalidArgumentError(
-            "cameras, the calibration matrices of A and B, must be given for 'essential' and for "
-            f"nothing else, got {'none' if cameras is None else 'some'} for {geometry!r}"
-        )
-    for side, points in (("points_a", matches.points_a), ("points_b", matches.points_b)):
-        if points.ndim != 2 or points.shape[1] != 2:
-            raise InvalidArgumentError(
-                f"matches of one pair are verified: {side} must have the shape (K, 2), "
-                f"got {tuple(points.shape)}"
-            )
-        if not bool(torch.isfinite(points).all()):
-            raise InvalidArgumentError(f"{side} must be finite, got NaN or infinity among them")
 
 
 def _calibrate(
@@ -162,56 +145,52 @@ def _calibrate(
     return points[0], points[1], threshold / float(np.mean(focal_lengths))
 
 
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What an estimator is asked: points (K, 2) of A and B, and how to sample them."""
+
+    a: _Array
+    b: _Array
+    geometry: Geometry
+    threshold: float
+    confidence: float
+    max_iterations: int
+    seed: int
+
+
 _Found = tuple[Any, Any]
 """A matrix or None, and which points agree with it."""
 
 
-def _estimate_cv2(
-    a: _Array, b: _Array, geometry: Geometry, threshold: float, confidence: float, most: int, _: int
-) -> _Found:
+def _estimate_cv2(task: _Task) -> _Found:
     import cv2
 
     # Without a seed: USAC always draws the same samples.
-    method: Any = cv2.USAC_MAGSAC
+    a, b, method, threshold = task.a, task.b, cv2.USAC_MAGSAC, task.threshold
+    most, confidence = task.max_iterations, task.confidence
     try:
-        if geometry == "homography":
+        if task.geometry == "homography":
             return cv2.findHomography(a, b, method, threshold, None, most, confidence)
-        if geometry == "fundamental":
+        if task.geometry == "fundamental":
             return cv2.findFundamentalMat(a, b, method, threshold, confidence, most)
-        eye = np.eye(3)
-        return cv2.findEssentialMat(a, b, eye, method, confidence, threshold, most)
+        return cv2.findEssentialMat(a, b, np.eye(3), method, confidence, threshold, most)
     except cv2.error:  # all points on one line
-        return None, np.zeros(len(a), dtype=bool)
+        return None, None
 
 
-def _estimate_kornia(
-    a: _Array,
-    b: _Array,
-    geometry: Geometry,
-    threshold: float,
-    confidence: float,
-    most: int,
-    seed: int,
-) -> _Found:
+def _estimate_kornia(task: _Task) -> _Found:
     from kornia.geometry import RANSAC
 
-    batch = min(2048, most)
+    batch = min(2048, task.max_iterations)
+    batches = -(-task.max_iterations // batch)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        ransac = RANSAC(geometry, threshold, batch, -(-most // batch), confidence)
-        matrix, inliers = ransac(torch.from_numpy(a), torch.from_numpy(b))
+        torch.manual_seed(task.seed)
+        ransac = RANSAC(task.geometry, task.threshold, batch, batches, task.confidence)
+        matrix, inliers = ransac(torch.from_numpy(task.a), torch.from_numpy(task.b))
     return matrix.double().numpy(), inliers.numpy()
 
 
-def _estimate_poselib(
-    a: _Array,
-    b: _Array,
-    geometry: Geometry,
-    threshold: float,
-    confidence: float,
-    most: int,
-    seed: int,
-) -> _Found:
+def _estimate_poselib(task: _Task) -> _Found:
     try:
         import poselib
     except ImportError as error:
@@ -219,23 +198,24 @@ def _estimate_poselib(
             "estimator 'poselib' needs PoseLib: pip install 'kornia-ditf[poselib]'"
         ) from error
     options = {
-        "max_reproj_error": threshold,
-        "max_epipolar_error": threshold,
-        "success_prob": confidence,
-        "max_iterations": most,
-        "min_iterations": min(1000, most),
-        "seed": seed,
+        "max_reproj_error": task.threshold,
+        "max_epipolar_error": task.threshold,
+        "success_prob": task.confidence,
+        "max_iterations": task.max_iterations,
+        "min_iterations": min(1000, task.max_iterations),
+        "seed": task.seed,
     }
-    if geometry == "essential":
+    if task.geometry == "essential":
         camera = {"model": "PINHOLE", "width": 1, "height": 1, "params": [1.0, 1.0, 0.0, 0.0]}
-        pose, report = poselib.estimate_relative_pose(a, b, camera, camera, options)
+        pose, report = poselib.estimate_relative_pose(task.a, task.b, camera, camera, options)
         x, y, z = pose.t
         return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ pose.R, report["inliers"]
-    matrix, report = getattr(poselib, f"estimate_{geometry}")(a, b, options)
+    estimate = getattr(poselib, f"estimate_{task.geometry}")
+    matrix, report = estimate(task.a, task.b, options)
     return matrix, report["inliers"]
 
 
-_ESTIMATORS: dict[Estimator, Callable[..., _Found]] = {
+_ESTIMATORS: dict[Estimator, Callable[[_Task], _Found]] = {
     "cv2": _estimate_cv2,
     "kornia": _estimate_kornia,
     "poselib": _estimate_poselib,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,7 +51,8 @@ def estimate_pose(
     """
     if len(points_a) < _NEEDED:
         return None
-    return _ESTIMATORS[estimation.estimator](points_a, points_b, cameras, threshold, estimation)
+    estimate = _estimate_poselib if estimation.estimator == "poselib" else _estimate_cv2
+    return estimate(points_a, points_b, cameras, threshold, estimation)
 
 
 def pose_errors(points_a: Any, points_b: Any, pair: Pair, protocol: Protocol) -> dict[str, float]:
@@ -144,10 +144,3 @@ def _estimate_poselib(
     if not inliers.any() or not np.isfinite(pose.t).all():
         return None
     return Pose(np.asarray(pose.R), np.asarray(pose.t), inliers)
-
-
-_ESTIMATORS: dict[str, Callable[..., Pose | None]] = {
-    "cv2": _estimate_cv2,
-    "cv2-magsac": _estimate_cv2,
-    "poselib": _estimate_poselib,
-}

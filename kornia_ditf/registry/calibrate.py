@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from kornia_ditf.calibration.grid import Grid, check_options
 from kornia_ditf.calibration.measure import Measurer, Records
 from kornia_ditf.calibration.preset import Preset
 from kornia_ditf.calibration.result import identify, make_preset, records_file
-from kornia_ditf.calibration.samples import labelled, same_scene, semantic
+from kornia_ditf.calibration.samples import Task, labelled, same_scene, semantic
+from kornia_ditf.calibration.search import Calibration, Progress
 from kornia_ditf.calibration.search import calibrate as search
 from kornia_ditf.calibration.store import NO_PRESET, add_preset
 from kornia_ditf.datasets.files import list_images
@@ -78,18 +79,60 @@ def calibrate(
     }
     grid = Grid.of(spec, **{n: None if v is None else tuple(v) for n, v in tried.items()})
     prompt = options.get("prompt", spec.prompt)
-    given = {"seed": seed} if alpha is None else {"seed": seed, "alpha": alpha}
-    if isinstance(images, PairDataset):
-        aim = labelled(images, prompt=prompt, **given)
-    else:
-        check_one_of("task", task, ("same-scene", "semantic"))
-        files = list_images(images) if isinstance(images, str | Path) else list(map(Path, images))
-        aim = (same_scene if task == "same-scene" else semantic)(files, **given)
-    told = {"block": grid.blocks[-1], "preset": NO_PRESET, "prompt": prompt.replace("{label}", "")}
-    ditf = create_ditf(name, **{**options, **told})
-    found = search(Measurer(ditf, Records(records_file(ditf))), aim, grid, seed=seed)
-    weights = identify(spec, options.get("source"), ditf, hub_options(options))
-    preset = make_preset(weights, spec, ditf, aim, found)
+    aim = make_task(images, task, prompt=prompt, alpha=alpha, seed=seed)
+    preset, _ = measure_preset(spec, aim, grid, options, seed=seed)
     if keep:
         add_preset(preset)
     return preset
+
+
+def make_task(
+    images: str | Path | Sequence[str | Path] | PairDataset,
+    task: str,
+    *,
+    prompt: str,
+    alpha: float | None,
+    seed: int,
+    warps: int | None = None,
+    count: int | None = None,
+    protocol: str | None = None,
+) -> Task:
+    """Make the task that a calibration scores; see `calibrate`, `same_scene` and `labelled`."""
+    given: dict[str, Any] = {"seed": seed} if alpha is None else {"seed": seed, "alpha": alpha}
+    if isinstance(images, PairDataset):
+        return labelled(images, count=count, protocol=protocol, prompt=prompt, **given)
+    check_one_of("task", task, ("same-scene", "semantic"))
+    files = list_images(images) if isinstance(images, str | Path) else list(map(Path, images))
+    if task == "semantic":
+        return semantic(files, **given)
+    return same_scene(files, warps=warps, **given)
+
+
+def measure_preset(
+    spec: BackboneSpec,
+    task: Task,
+    grid: Grid,
+    options: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    exhaustive: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Preset, Calibration]:
+    """Load a backbone and search a grid; returns the preset, and all that was measured.
+
+    Args:
+        spec: of the backbone.
+        task: what is scored.
+        grid: the settings.
+        options: of `create_ditf`.
+        seed: as for `calibrate`.
+        exhaustive: measure every setting on all samples.
+        progress: is told how far the work is.
+    """
+    prompt = options.get("prompt", spec.prompt).replace("{label}", "")
+    own = {"block": grid.blocks[-1], "preset": NO_PRESET, "prompt": prompt}
+    ditf = create_ditf(spec.name, **{**options, **own})
+    measurer = Measurer(ditf, Records(records_file(ditf)))
+    found = search(measurer, task, grid, seed=seed, exhaustive=exhaustive, progress=progress)
+    weights = identify(spec, options.get("source"), ditf, hub_options(options))
+    return make_preset(weights, spec, ditf, task, found), found

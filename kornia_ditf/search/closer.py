@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -74,33 +75,26 @@ def look_closer(
         corner_a, map_a = parts_a.describe(cell[0], cell[1])
         corner_b, map_b = parts_b.describe(cell[2], cell[3])
         map_a, map_b = reduce_pair(map_a, map_b, pca)
-        near = Matches(
-            matches.points_a[rows] - corner_a,
-            matches.points_b[rows] - corner_b,
-            matches.scores[rows],
-        )
+        some = matches[rows]
+        near = Matches(some.points_a - corner_a, some.points_b - corner_b, some.scores)
         found = _nearest_around(near, map_a, map_b, tokens[1])
         points[rows] = refine(found, map_a, map_b).points_b + corner_b
         scores[rows] = found.scores
-    return Matches(matches.points_a, points, scores), parts_b.part / count
+    return replace(matches, points_b=points, scores=scores), parts_b.part / count
 
 
 class _Parts:
     """The cells of a view, each described with what lies around it; the latest are kept."""
 
     def __init__(
-        self,
-        view: View,
-        descriptor: DenseDescriptor,
-        side: float,
-        prompt: str | None,
+        self, view: View, descriptor: DenseDescriptor, side: float, prompt: str | None
     ) -> None:
         self.view, self.descriptor, self.prompt = view, descriptor, prompt
         whole = max(view.size)
         # Parts smaller than what the descriptor sees would be enlarged.
         self.part = min(whole, max(descriptor.long_side or whole, round(side)))
         self.cell = max(1, round(self.part * (1 - 2 * _MARGIN)))
-        self._kept: OrderedDict[tuple[int, int], tuple[Tensor, DescriptorMap]] = OrderedDict()
+        self.describe = lru_cache(_KEPT)(self._describe)
 
     def cells(self, points: Tensor) -> Tensor:
         """Return the cell (x, y) of each point, int64, shape (K, 2)."""
@@ -108,22 +102,15 @@ class _Parts:
         inside = torch.minimum(points.clamp_min(0), size - 1)
         return (inside / self.cell).floor().long()
 
-    def describe(self, x: int, y: int) -> tuple[Tensor, DescriptorMap]:
+    def _describe(self, x: int, y: int) -> tuple[Tensor, DescriptorMap]:
         """Describe the part around a cell; returns its corner (x, y) and its descriptors."""
-        if (x, y) not in self._kept:
-            starts = []
-            for cell, length in ((x, self.view.size[1]), (y, self.view.size[0])):
-                start = cell * self.cell - (self.part - self.cell) // 2
-                starts.append(max(0, min(start, length - self.part)))
-            left, top = starts
-            cut = self.view.image[:, :, top : top + self.part, left : left + self.part]
-            described: DescriptorMap = self.descriptor(cut, self.prompt)
-            corner = torch.tensor([float(left), float(top)], device="cpu")
-            self._kept[x, y] = corner, described
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end((x, y))
-        return self._kept[x, y]
+        height, width = self.view.size
+        margin = (self.part - self.cell) // 2
+        left = max(0, min(x * self.cell - margin, width - self.part))
+        top = max(0, min(y * self.cell - margin, height - self.part))
+        cut = self.view.image[:, :, top : top + self.part, left : left + self.part]
+        corner = torch.tensor([float(left), float(top)], device="cpu")
+        return corner, self.descriptor(cut, self.prompt)
 
 
 def _nearest_around(
@@ -146,4 +133,4 @@ def _nearest_around(
         best = cosines.argmax(1)
         points.append(places[torch.arange(len(best), device=best.device), best])
         scores.append(cosines.amax(1))
-    return Matches(matches.points_a, torch.cat(points), torch.cat(scores))
+    return replace(matches, points_b=torch.cat(points), scores=torch.cat(scores))

@@ -40,7 +40,7 @@ def from_pose(
     if matrix is not None:
         matrix = matrix @ torch.from_numpy(view.matrix).to(matrix)
     matches, of_geometry = (
-        Matches(view.to_image(each.points_a), each.points_b, each.scores)
+        replace(each, points_a=view.to_image(each.points_a))
         for each in (matches, verification.matches)
     )
     return matches, replace(verification, matrix=matrix, matches=of_geometry)

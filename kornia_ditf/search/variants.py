@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, cast
 
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.utils.checks import check_one_of
 
 Kind = Literal["none", "scales", "turns", "both"]
 Variant = tuple[float, float]
@@ -16,8 +17,8 @@ _QUARTERS = [(1.0, 90.0), (1.0, 180.0), (1.0, 270.0)]
 _DIAGONALS = [(1.0, 45.0), (1.0, 135.0), (1.0, 225.0), (1.0, 315.0)]
 _VARIANTS: dict[Kind, list[Variant]] = {
     "none": [],
-    "turns": [*_QUARTERS, *_DIAGONALS],
     "scales": [(1 / 2, 0.0), (2.0, 0.0), (1 / 3, 0.0), (3.0, 0.0)],
+    "turns": [*_QUARTERS, *_DIAGONALS],
     "both": [
         *_QUARTERS,
         *((1 / 2, turn) for turn in (0.0, 90.0, 180.0, 270.0)),
@@ -31,14 +32,8 @@ _VARIANTS: dict[Kind, list[Variant]] = {
 
 def check_search(search: str) -> Kind:
     """Raise InvalidArgumentError unless a search of this name is known."""
-    for kind in get_args(Kind):
-        if search == kind:
-            known: Kind = kind
-            return known
-    raise InvalidArgumentError(
-        f"search must be one of {', '.join(get_args(Kind))}, or in Python a list of "
-        f"(scale, turn), got {search!r}"
-    )
+    check_one_of("search", search, _VARIANTS)
+    return cast("Kind", search)
 
 
 def read_search(search: Search) -> list[Variant]:

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-from torch import Tensor
 
 from kornia_ditf.dense import DenseDescriptor, one_prompt_each
 from kornia_ditf.errors import ImageError, InvalidArgumentError
@@ -179,14 +176,13 @@ def match_images(
     if maps is None:
         maps = descriptor.describe_together(images, prompts)
     told = one_prompt_each(prompts, 2)
-    view, map_a = View(images[0]), maps[0]
+    views, used = (View(images[0]), View(images[1])), (maps[0], maps[1])
     poses: dict[str, float] = {}
     if pose != "none":
-        view, map_a, poses = choose_pose(descriptor, view, maps, told[0], pose)
-        images = (view.image, images[1])
-    pair = _Pair(descriptor, images, (map_a, maps[1]), told)
-    pair.options, pair.refined = {"min_score": min_score, "ratio": ratio}, refined
-    pair.pca = check_pca(descriptor.pca if pca is None else pca)
+        posed, map_a, poses = choose_pose(descriptor, views[0], maps, told[0], pose)
+        views, used = (View(posed.image), views[1]), (map_a, maps[1])
+    pca = check_pca(descriptor.pca if pca is None else pca)
+    pair = _Pair(descriptor, views, used, told, min_score, ratio, pca, refined)
     best = plain = pair.compare(1.0, 0.0)
     if variants and not plain.attempt.reaches(_PLAIN):
         weak = plain.attempt.reaches(_WEAK)
@@ -201,11 +197,11 @@ def match_images(
         best = pair.look_closer(best, zoom)
     matches, verification = best.matches, best.verification
     if refined:
-        matches, verification = _align(images, best)
+        matches, verification = _align(views, best)
     if geometry != "homography":
         verification = verify(matches, geometry, threshold=best.threshold)
     if poses:
-        matches, verification = from_pose(view, matches, verification)
+        matches, verification = from_pose(posed, matches, verification)
     return ImageMatches(
         matches,
         verification,
@@ -217,17 +213,21 @@ def match_images(
     )
 
 
-def _align(images: tuple[Tensor, Tensor], found: _Found) -> tuple[Matches, Verification]:
+def _align(views: tuple[View, View], found: _Found) -> tuple[Matches, Verification]:
     """Align the matches by the pixels around them, and the homography by those that could be."""
     matches, verification = found.matches, found.verification
     for window in _WINDOWS:  # the better homography of the first reaches more of them
         if verification.matrix is None or not bool(verification.inliers.any()):
             break
         matches, moved = align_matches(
-            *images, matches, verification.matrix, reach=found.threshold, window=window
+            views[0].image,
+            views[1].image,
+            matches,
+            verification.matrix,
+            reach=found.threshold,
+            window=window,
         )
-        precise = Matches(matches.points_a[moved], matches.points_b[moved], matches.scores[moved])
-        exact = verify(precise, threshold=found.threshold / 4)
+        exact = verify(matches[moved], threshold=found.threshold / 4)
         if exact.matrix is None:
             break
         errors = project(exact.matrix, matches.points_a.cpu()) - matches.points_b.cpu()
@@ -249,25 +249,25 @@ class _Found:
     token_a: float
 
 
+@dataclass(eq=False)
 class _Pair:
     """Two images, and the variants of them that were described."""
 
-    def __init__(
-        self,
-        descriptor: DenseDescriptor,
-        images: tuple[Tensor, Tensor],
-        maps: Sequence[DescriptorMap],
-        prompts: Sequence[str | None],
-    ) -> None:
-        self.views = tuple(View(image) for image in images)
-        self.sides = tuple(descriptor.long_side or max(view.size) for view in self.views)
-        self.descriptor, self.prompts = descriptor, prompts
-        self.options: dict[str, Any] = {}
-        self.refined = True
-        self.pca: PCA = 0
-        self.attempts: list[Attempt] = []
+    descriptor: DenseDescriptor
+    views: tuple[View, View]
+    maps: tuple[DescriptorMap, DescriptorMap]
+    prompts: Sequence[str | None]
+    min_score: float | None
+    ratio: float | None
+    pca: PCA
+    refined: bool
+    attempts: list[Attempt] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sides = tuple(self.descriptor.long_side or max(view.size) for view in self.views)
         self._described = {
-            (index, self.sides[index], 0.0): (self.views[index], maps[index]) for index in (0, 1)
+            (index, self.sides[index], 0.0): (self.views[index], self.maps[index])
+            for index in (0, 1)
         }
 
     def compare(self, scale: float, turn: float, *, coarse: bool = False) -> _Found:
@@ -279,7 +279,7 @@ class _Pair:
             self._describe(index, round(self.sides[index] * sizes[index]), turns[index])
             for index in (0, 1)
         ]
-        return self._match(*described[0], *described[1], scale, turn, refined=not coarse)
+        return self._match(described, scale, turn, refined=self.refined and not coarse)
 
     def search(self, variants: Sequence[Variant], best: _Found) -> _Found:
         """Return the variant with the largest share of inliers, or `best` if none is likely."""
@@ -306,8 +306,8 @@ class _Pair:
         quarter = 90.0 * round(turn / 90)
         turn = quarter if abs(turn - quarter) <= _STRAIGHT else turn
         # An image that is taken whole and upright was described before.
-        turned = 0 if boxes[0] is not None and boxes[1] is None else 1
-        turns = (-turn % 360, 0.0) if turned == 0 else (0.0, turn % 360)
+        first = boxes[0] is not None and boxes[1] is None
+        turns = (-turn % 360, 0.0) if first else (0.0, turn % 360)
         described = []
         for index, (view, box, side) in enumerate(zip(self.views, boxes, self.sides, strict=True)):
             if box is None and turns[index] % 90 == 0:
@@ -315,24 +315,24 @@ class _Pair:
                 continue
             part = (view if box is None else view.crop(box)).shrink(2 * side).turn(turns[index])
             described.append((part, self._run(index, side, part)))
-        return self._match(*described[0], *described[1], scale, turn, refined=True)
+        return self._match(described, scale, turn, refined=self.refined)
 
     def look_closer(self, found: _Found, zoom: int) -> _Found:
         """Find the points of B again in parts of the images, at a higher resolution."""
         view_a, view_b = self.views[0], self.views[1].turn(found.attempt.turn)
         points = transform_points(view_b.matrix, found.matches.points_b)
         closer, threshold = look_closer(
-            Matches(found.matches.points_a, points, found.matches.scores),
+            replace(found.matches, points_b=points),
             view_a,
             view_b,
             self.descriptor,
             (found.token_a, found.threshold),
-            max(self._described[0, self.sides[0], 0.0][1].grid),
+            max(self.maps[0].grid),
             zoom,
             self.prompts,
             self.pca,
         )
-        matches = Matches(closer.points_a, view_b.to_image(closer.points_b), closer.scores)
+        matches = replace(closer, points_b=view_b.to_image(closer.points_b))
         verification = verify(matches, threshold=threshold)
         return replace(found, matches=matches, verification=verification, threshold=threshold)
 
@@ -353,18 +353,23 @@ class _Pair:
 
     def _match(
         self,
-        view_a: View,
-        map_a: DescriptorMap,
-        view_b: View,
-        map_b: DescriptorMap,
+        described: Sequence[tuple[View, DescriptorMap]],
         scale: float,
         turn: float,
         *,
         refined: bool,
     ) -> _Found:
+        (view_a, map_a), (view_b, map_b) = described
         map_a, map_b = reduce_pair(map_a, map_b, self.pca)
-        found = match(map_a, map_b, mask_a=view_a.inside, mask_b=view_b.inside, **self.options)
-        if refined and self.refined:
+        found = match(
+            map_a,
+            map_b,
+            min_score=self.min_score,
+            ratio=self.ratio,
+            mask_a=view_a.inside,
+            mask_b=view_b.inside,
+        )
+        if refined:
             found = refine(found, map_a, map_b)
         matches = Matches(
             view_a.to_image(found.points_a), view_b.to_image(found.points_b), found.scores
@@ -372,14 +377,9 @@ class _Pair:
         # One token of B: closer than that, two neighbouring tokens are as good.
         threshold = _token(view_b, map_b)
         verification = verify(matches, threshold=threshold)
-        attempt = Attempt(
-            scale,
-            turn % 360,
-            max(map_a.frame.model_size),
-            max(map_b.frame.model_size),
-            len(matches),
-            int(verification.inliers.sum()),
-        )
+        side_a, side_b = (max(each.frame.model_size) for each in (map_a, map_b))
+        inliers = int(verification.inliers.sum())
+        attempt = Attempt(scale, turn % 360, side_a, side_b, len(matches), inliers)
         self.attempts.append(attempt)
         return _Found(matches, verification, threshold, attempt, _token(view_a, map_a))
 

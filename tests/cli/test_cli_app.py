@@ -259,7 +259,7 @@ def test_a_cmyk_image_is_taken(run: Run, model: Path, tmp_path: Path) -> None:
         ("--long-side", "-5", "long_side"),
         ("--ensemble", "0", "ensemble must be 1 or more"),
         ("--dtype", "float12", "bfloat16"),
-        ("--device", "toaster", "leave out --device"),
+        ("--device", "toaster", "such as 'cpu'"),
         ("--prompt", "a dog", "takes no prompts"),
         ("--picture", "matches.txt", ".png"),
         ("--limit", "0", "--limit"),

@@ -83,7 +83,7 @@ def test_a_plan_is_made_without_loading(
     run_json: RunJson, model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "kornia_ditf.cli.options.Chosen.load_ditf", lambda *_, **__: pytest.fail("loaded")
+        "kornia_ditf.registry.calibrate.create_ditf", lambda *_, **__: pytest.fail("loaded")
     )
     plan = run_json("calibrate", model, "--images", folder, *SMALL, "--plan")
     assert plan["samples"] == 3 and plan["grid"]["timesteps"] == [0, 100]
@@ -112,7 +112,7 @@ def test_labelled_pairs_are_taken_from_a_data_set(
         (("--images", ".", "--blocks", "99"), "--blocks must lie in 0 to 3"),
         (("--images", ".", "-o", "facet=key"), "takes no option facet"),
         (("--images", ".", "-o", "ensemble=4"), "takes no option ensemble"),
-        (("--images", ".", "--task", "depth"), "--task must be one of same-scene, semantic"),
+        (("--images", ".", "--task", "depth"), "task must be one of same-scene, semantic"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_loaded(

@@ -127,10 +127,11 @@ def test_a_bad_image_is_reported_and_the_rest_go_on(
     run: Run, images: list[Path], model: Path, tmp_path: Path
 ) -> None:
     images[1].write_bytes(b"")
-    result = run("extract", *images, "-b", model, *SMALL, "--out", tmp_path / "out")
-    assert result.exit_code == 3
-    assert result.stderr.count("\n") == 1 and str(images[1]) in result.stderr
-    assert "2 of 3 images" in result.stdout
+    missing = tmp_path / "missing.png"
+    result = run("extract", *images, missing, "-b", model, *SMALL, "--out", tmp_path / "out")
+    assert result.exit_code == 3 and result.stderr.count("\n") == 2
+    assert str(images[1]) in result.stderr and str(missing) in result.stderr
+    assert "2 of 4 images" in result.stdout
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"a.safetensors", "c.safetensors"}
 

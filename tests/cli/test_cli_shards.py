@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 from typer.testing import Result
 
+from kornia_ditf.cli.describing import Request
 from kornia_ditf.cli.options import Chosen
-from kornia_ditf.cli.shards import Request, ShardWriter
+from kornia_ditf.cli.shards import ShardWriter
 from kornia_ditf.types.shards import list_stored, read_shards
 from kornia_ditf.utils.sources import Piece, list_pieces
 

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 from study_files import study_file
 
-from kornia_ditf.cli.extract_ray import Cluster, run_pieces
+from kornia_ditf.cli.describing import Request
+from kornia_ditf.cli.extract_ray import run_pieces
 from kornia_ditf.cli.options import Chosen
-from kornia_ditf.cli.shards import Request, ShardWriter
+from kornia_ditf.cli.shards import ShardWriter
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.study.define.parsing import read_study
 from kornia_ditf.study.run.ray_cluster import RayCluster
@@ -102,7 +103,7 @@ def test_extraction_writes_every_image_once_when_a_node_is_lost(
         out.mkdir()
     nodes.add()
     done = []
-    for shard in run_pieces(pieces, (request, outs[0], pieces[:4]), Cluster(None, 2, 1, None)):
+    for shard in run_pieces(pieces, request, outs[0], workers=2):
         assert shard.error is None and not shard.failed
         done.append(shard)
         if len(done) == 3:

@@ -48,17 +48,16 @@ class Describe:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluate:
-    """Score pairs.
+class _Scoring:
+    """Pairs or sequences to score.
 
     Args:
         dataset: that the pairs are of.
-        identity: of the descriptor, for the log of costs.
+        identity: of the descriptor or matcher, for the log of costs.
         protocol: how to score.
         folder: where the records go.
         pairs: of each pair or sequence the index in the data set, the key of the record, and the
             keys of its images' maps.
-        device: where they were described, and are scored.
     """
 
     dataset: DatasetChoice
@@ -66,28 +65,20 @@ class Evaluate:
     protocol: Protocol
     folder: str
     pairs: tuple[tuple[int, str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate(_Scoring):
+    """Score pairs by their maps, on the device where these were described."""
+
     device: str
 
 
 @dataclass(frozen=True, slots=True)
-class Compare:
-    """Match pairs with a matcher, and score them.
+class Compare(_Scoring):
+    """Match pairs with a matcher, which needs no maps, and score them."""
 
-    Args:
-        dataset: that the pairs are of.
-        matcher: what the study says of it.
-        identity: of the matcher, for the log of costs.
-        protocol: how to score.
-        folder: where the records go.
-        pairs: of each pair the index in the data set and the key of the record.
-    """
-
-    dataset: DatasetChoice
     matcher: MatcherChoice
-    identity: str
-    protocol: Protocol
-    folder: str
-    pairs: tuple[tuple[int, str], ...]
 
 
 Job: TypeAlias = Prepare | Describe | Evaluate | Compare
@@ -106,7 +97,7 @@ class Outcome:
         bytes: of a map, the mean.
         shares: by member, the part of a description's forwards that it would take by itself.
         costs: the largest peak of memory and the like, by the names of `Cost`'s fields.
-        values: what a `Prepare` or `Compare` found out.
+        values: what a `Prepare` found out.
     """
 
     count: int = 0

@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,8 +22,13 @@ from torch import nn
 
 from kornia_ditf.datasets.pairs import Pair
 from kornia_ditf.errors import DiTFError, MatcherError
-from kornia_ditf.matchers.base import Extracted, ImageMatcher
+from kornia_ditf.matchers.base import Extracted
+from kornia_ditf.preprocess import as_image
+from kornia_ditf.protocols.fitting import prepare_image
 from kornia_ditf.protocols.protocol import Fit
+from kornia_ditf.registry.matchers import find_matcher, load_matcher, missing_for, takes_device
+from kornia_ditf.registry.plugins import describe_error
+from kornia_ditf.study.define.spec import MatcherChoice
 from kornia_ditf.study.store.records import image_name
 from kornia_ditf.types import Frame, Matches
 from kornia_ditf.utils.measuring import Meter, count_flops
@@ -33,10 +38,6 @@ _LOADING = 5, 60.0
 
 _KEPT = 4
 """Images whose features are kept."""
-
-
-class HungError(MatcherError):
-    """A matcher did not answer in time, or its process ended."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,36 +58,17 @@ class Compared:
 
 
 class MatcherProcess:
-    """A matcher that is loaded in another process.
+    """A matcher in another process, which is started when the first pair is matched.
 
     Args:
-        name: for `load_matcher`.
-        options: likewise.
-        timeout: seconds that a pair may take; loading may take five times as long, and a minute.
-
-    Raises:
-        MatcherError: it cannot be loaded; the message says why.
+        choice: what the study says of the matcher.
+        device: for its option `device`, if it has one and the study gives none.
     """
 
-    def __init__(self, name: str, options: Mapping[str, Any], timeout: float) -> None:
-        self.name, self.timeout = name, timeout
-        self._connection, theirs = Pipe()
-        path = os.pathsep.join(each for each in sys.path if each)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(theirs.fileno()), str(os.getpid())],
-            pass_fds=[theirs.fileno()],
-            env={**os.environ, "PYTHONPATH": path},
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # an interruption reaches this process, which ends that one
-        )
-        theirs.close()
-        request = (name, dict(options), torch.get_num_threads())
-        times, least = _LOADING
-        try:
-            self.device: str = self._ask(request, max(times * timeout, least), "loading it")
-        except MatcherError:
-            self.close()
-            raise
+    def __init__(self, choice: MatcherChoice, device: str | None = None) -> None:
+        self.choice, self.device = choice, device
+        self.broken = ""  # why no pair can be matched any more
+        self._process: subprocess.Popen[bytes] | None = None
 
     def match(self, pair: Pair, fit: Fit, root: Path) -> Compared:
         """Match a pair.
@@ -97,128 +79,144 @@ class MatcherProcess:
             root: of the data set, from which images are named.
 
         Raises:
-            HungError: it did not answer in time, or its process ended; it is of no more use.
-            MatcherError: it failed, or gave no matches.
+            MatcherError: the matcher failed. Where it cannot be loaded, does not answer in time, or
+                its process ends, it is `broken`, and every other pair fails for the same reason.
         """
+        if self.broken:
+            raise MatcherError(self.broken)
+        if self._process is None:
+            self._start()
         sides = [
             (str(path), image_name(path, root), size)
             for path, size in ((pair.image_a, pair.size_a), (pair.image_b, pair.size_b))
         ]
-        answer = self._ask((sides, fit), self.timeout, f"the pair {pair.name}")
-        points_a, points_b, scores, *costs = answer
-        matches = Matches(*(torch.from_numpy(each) for each in (points_a, points_b, scores)))
-        return Compared(matches, *costs)
+        *found, spent, seconds, costs = self._ask(
+            (sides, fit), self.choice.timeout, f"the pair {pair.name}"
+        )
+        matches = Matches(*(torch.from_numpy(each) for each in found))
+        return Compared(matches, spent, seconds, costs)
 
     def close(self) -> None:
         """End the process."""
-        self._connection.close()
-        self._process.kill()
-        self._process.wait()
+        if self._process is not None:
+            self._connection.close()
+            self._process.kill()
+            self._process.wait()
+
+    def _start(self) -> None:
+        name, options = self.choice.name, dict(self.choice.options)
+        try:
+            reason = missing_for(find_matcher(name))
+            if reason:
+                raise MatcherError(reason)
+            if self.device is not None and takes_device(name):
+                options.setdefault("device", self.device)
+            self._connection, theirs = Pipe()
+            path = os.pathsep.join(each for each in sys.path if each)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "PYTHONPATH": path},
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # an interruption reaches this process, which ends that one
+            )
+            theirs.close()
+            times, least = _LOADING
+            request = (name, options, torch.get_num_threads())
+            self._ask(request, max(times * self.choice.timeout, least), "loading it")
+        except DiTFError as error:
+            self.close()
+            self.broken = str(error)
+            raise MatcherError(self.broken) from error
 
     def _ask(self, request: Any, seconds: float, what: str) -> Any:
+        assert self._process is not None
         try:
             self._connection.send(request)
-            if not self._connection.poll(seconds):
-                self.close()
-                raise HungError(f"{what} took longer than {seconds:g} s (timeout)")
-            kind, answer = self._connection.recv()
-        except (EOFError, OSError) as error:
+            if self._connection.poll(seconds):
+                sound, answer = self._connection.recv()
+                if sound:
+                    return answer
+                raise MatcherError(answer)
+            self.broken = f"{what} took longer than {seconds:g} s (timeout)"
+        except (EOFError, OSError):
             code = self._process.wait()
             ended = signal.Signals(-code).name if code < 0 else f"code {code}"
-            raise HungError(f"its process ended with {ended} at {what}") from error
-        if kind == "failed":
-            raise MatcherError(answer)
-        return answer
+            self.broken = f"its process ended with {ended} at {what}"
+        self.close()
+        raise MatcherError(self.broken)
 
 
 def _serve(connection: Connection) -> None:
     """Load a matcher and match pairs until the other end is closed."""
-    from kornia_ditf.registry.matchers import load_matcher
-
-    name, options, threads = connection.recv()
-    torch.set_num_threads(threads)
-    try:
-        served = _Served(load_matcher(name, **options))
-    except BaseException as error:  # noqa: BLE001 - a plugin's SystemExit too
-        connection.send(("failed", _said(error)))
-        return
-    connection.send(("ready", served.device))
+    served = _Served()
+    work: Any = served.load
     while True:
         request = connection.recv()
         try:
-            answer: Any = "matches", served.match(*request)
-        except BaseException as error:  # noqa: BLE001
-            answer = "failed", _said(error)
+            answer = True, work(*request)
+        except BaseException as error:  # noqa: BLE001 - a plugin's SystemExit too
+            text = str(error) if isinstance(error, DiTFError) else describe_error(error)
+            answer = False, " ".join(text.split())[:400]
         connection.send(answer)
+        work = served.match
 
 
 class _Served:
-    def __init__(self, matcher: ImageMatcher) -> None:
-        self.matcher = matcher
+    def load(self, name: str, options: dict[str, Any], threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.matcher = matcher = load_matcher(name, **options)
         self.device = str(getattr(matcher, "device", None) or "cpu")
-        self._kept: OrderedDict[tuple[str, Fit], Extracted] = OrderedDict()
-        self._counted = not any(isinstance(each, nn.Module) for each in vars(matcher).values())
+        self.spent: list[float] = []
+        self.extract = lru_cache(_KEPT)(self._extract)
+        self.counted = not any(isinstance(each, nn.Module) for each in vars(matcher).values())
 
     def match(self, sides: Any, fit: Fit) -> tuple[Any, ...]:
-        meter, spent, extracted = Meter(self.device), [], []
-        for path, name, _ in sides:
-            key = (path, fit)
-            if key not in self._kept:
-                begin = time.perf_counter()
-                self._kept[key] = self.matcher.extract(_read(path, fit, self.matcher), name)
-                spent.append(time.perf_counter() - begin)
-            extracted.append(self._kept[key])
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
+        meter = Meter(self.device)
+        self.spent.clear()
+        extracted = [self.extract(path, name, fit) for path, name, _ in sides]
         begin = time.perf_counter()
         matches = self.matcher.match(*extracted)
         seconds = time.perf_counter() - begin
-        costs = meter.read()
-        if not self._counted:  # a pair is matched once more: counting takes time
-            self._counted = True
+        spent, costs = tuple(self.spent), meter.read()
+        if not self.counted:  # a pair is matched once more: counting takes time
+            self.counted = True
             with suppress(Exception):
-                images = [_read(path, fit, self.matcher) for path, _, _ in sides]
-                names = [name for _, name, _ in sides]
-                costs["flops"] = count_flops(lambda: self._whole(images, names))[1]
-        points = []
-        for each, side, found in zip(
-            extracted, sides, (matches.points_a, matches.points_b), strict=True
-        ):
-            frame = Frame(side[2], each.frame.image_size)
-            points.append(frame.to_image(found.double()).numpy())
-        return (*points, matches.scores.numpy(), tuple(spent), seconds, costs)
-
-    def _whole(self, images: list[torch.Tensor], names: list[str]) -> None:
-        extracted = [
-            self.matcher.extract(image, name) for image, name in zip(images, names, strict=True)
+                costs["flops"] = count_flops(
+                    lambda: self.matcher.match(*(self._extract(p, n, fit) for p, n, _ in sides))
+                )[1]
+        points = [
+            Frame(size, each.frame.image_size).to_image(found.double()).numpy()
+            for each, (_, _, size), found in zip(
+                extracted, sides, (matches.points_a, matches.points_b), strict=True
+            )
         ]
-        self.matcher.match(*extracted)
+        return (*points, matches.scores.numpy(), spent, seconds, costs)
+
+    def _extract(self, path: str, name: str, fit: Fit) -> Extracted:
+        begin = time.perf_counter()
+        if fit.kind in ("whole", "pad") or not self.matcher.resizable:
+            image = as_image(path, upright=fit.upright)
+        else:
+            image = prepare_image(path, fit)
+        extracted = self.matcher.extract(image, name)
+        self.spent.append(time.perf_counter() - begin)
+        return extracted
 
 
-def _read(path: str, fit: Fit, matcher: ImageMatcher) -> torch.Tensor:
-    from kornia_ditf.preprocess import as_image
-    from kornia_ditf.protocols.fitting import prepare_image
+def end_with_parent(parent: int) -> None:
+    """End this process soon after its parent, however that ends."""
 
-    if fit.kind in ("whole", "pad") or not matcher.resizable:
-        return as_image(path, upright=fit.upright)
-    return prepare_image(path, fit)
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
 
-
-def _said(error: BaseException) -> str:
-    from kornia_ditf.registry.plugins import describe_error
-
-    text = str(error) if isinstance(error, DiTFError) else describe_error(error)
-    return " ".join(text.split())[:400]
-
-
-def _leave_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+    Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":
-    Thread(target=_leave_with, args=(int(sys.argv[2]),), daemon=True).start()
+    end_with_parent(int(sys.argv[2]))
     with suppress(OSError):  # Linux: where memory runs out, this process ends and no other
         Path("/proc/self/oom_score_adj").write_text("1000")
     os.dup2(2, 1)  # what a matcher prints must not mix with results

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from threading import Thread
 from typing import Any
 
 from kornia_ditf.errors import StudyError
 from kornia_ditf.study.define.jobs import Job, Outcome, Setup
+from kornia_ditf.study.run.apart import end_with_parent
 from kornia_ditf.study.run.worker import Worker
 
 _DEATHS = 3
@@ -49,7 +48,8 @@ class Engine(ABC):
             StudyError: a job's worker died again and again.
         """
 
-    def close(self) -> None:  # noqa: B027 - most have nothing to let go of
+    @abstractmethod
+    def close(self) -> None:
         """Release the workers."""
 
 
@@ -74,88 +74,64 @@ class Pooled(Engine):
     """Runs jobs on workers that may die, one job per worker at a time."""
 
     workers: int
+    death: type[Exception]
+    """What is raised by the future of a worker that died."""
 
     @abstractmethod
-    def _submit(self, place: int, job: Job) -> Any:
-        """Submit a job to a worker, and return a handle of its outcome."""
-
-    @abstractmethod
-    def _ready(self, pending: Sequence[Any]) -> Any:
-        """Wait for one of several handles, and return it."""
-
-    @abstractmethod
-    def _result(self, handle: Any) -> Outcome | None:
-        """Return the outcome of a handle; None if its worker died."""
+    def _submit(self, place: int, job: Job | None) -> Future[Any]:
+        """Give a worker a job; without one, it answers on which node it runs once it does."""
 
     @abstractmethod
     def _restart(self, place: int) -> None:
         """Replace a dead worker."""
 
-    def _begin(self, place: int) -> Any:
-        """Return a handle that is ready once a worker is; None if it may be given work at once."""
-        return None
-
-    def _began(self, place: int, answer: Any) -> None:
-        """Take what a worker that is ready answers."""
-
-    def _guilty(self, place: int) -> bool:
-        """Whether the work may be why a worker died."""
-        return True
+    def _is_lost(self, node: Any) -> bool:
+        """Whether a node was lost, and with it a worker that did nothing wrong."""
+        return False
 
     def outcomes(self, jobs: Iterable[Job], follow: Follow = nothing_follows) -> Iterator[Done]:
         source, again = iter(jobs), deque[tuple[Job, int]]()
-        running: dict[Any, tuple[int, Job, int]] = {}
+        nodes: dict[int, Any] = {}
         idle: list[int] = []
-        beginning: dict[Any, int] = {}
         dead = 0
-
-        def begin(place: int) -> None:
-            handle = self._begin(place)
-            if handle is None:
-                idle.append(place)
-            else:
-                beginning[handle] = place
-
-        for place in range(self.workers):
-            begin(place)
+        running: dict[Future[Any], tuple[int, Job | None, int]] = {
+            self._submit(place, None): (place, None, 0) for place in range(self.workers)
+        }
         while True:
             while idle:
                 job, deaths = again.popleft() if again else (next(source, None), 0)
                 if job is None:
                     break
                 place = idle.pop()
-                running[self._submit(place, job)] = (place, job, deaths)
-            if not running and (idle or not beginning):
+                running[self._submit(place, job)] = place, job, deaths
+            if idle and all(job is None for _, job, _ in running.values()):
                 return
-            handle = self._ready([*running, *beginning])
-            outcome = self._result(handle)
-            if handle in beginning:
-                place = beginning.pop(handle)
-                if outcome is not None:
-                    idle.append(place)
-                    self._began(place, outcome)
-                    continue
-                dead += 1
-                if dead == _DEATHS * self.workers:
-                    raise StudyError(f"{dead} workers died before they were given any work")
-                self._restart(place)
-                begin(place)
-                continue
-            place, job, deaths = running.pop(handle)
-            if outcome is not None:
+            future = next(iter(wait(running, return_when=FIRST_COMPLETED).done))
+            place, job, deaths = running.pop(future)
+            if not isinstance(future.exception(), self.death):
+                outcome = future.result()
                 idle.append(place)
+                if job is None:
+                    nodes[place] = outcome
+                    continue
                 again.extend((each, 0) for each in follow(job, outcome))
                 yield job, outcome
                 continue
-            deaths += self._guilty(place)
+            if job is None:
+                dead += 1
+                if dead == _DEATHS * self.workers:
+                    raise StudyError(f"{dead} workers died before they were given any work")
+            else:
+                deaths += not self._is_lost(nodes[place])
+                again.append((job, deaths))
+                if deaths == _DEATHS:
+                    raise StudyError(
+                        f"{_DEATHS} workers died of one piece of work "
+                        f"({type(job).__name__.lower()}); memory may not suffice: use fewer "
+                        "workers, or a smaller model or long_side"
+                    )
             self._restart(place)
-            begin(place)
-            if deaths == _DEATHS:
-                raise StudyError(
-                    f"{_DEATHS} workers died of one piece of work ({_describe(job)}); memory "
-                    "may not suffice: use fewer workers, or a smaller model or long_side"
-                )
-            again.append((job, deaths))
+            running[self._submit(place, None)] = place, None, 0
 
 
 _own: Worker | None = None
@@ -164,21 +140,16 @@ _own: Worker | None = None
 def _begin(setup: Setup, device: str | None, threads: int, parent: int) -> None:
     import torch
 
-    def leave_with_parent() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
     global _own
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and ends us
-    Thread(target=leave_with_parent, daemon=True).start()
+    end_with_parent(parent)
     torch.set_num_threads(threads)
     _own = Worker(setup, device)
 
 
-def _do(job: Job) -> Outcome:
+def _do(job: Job | None) -> Outcome | None:
     assert _own is not None
-    return _own.do(job)
+    return None if job is None else _own.do(job)
 
 
 def default_devices() -> list[str | None]:
@@ -197,6 +168,8 @@ class Processes(Pooled):
         devices: one worker each; a device may be named several times.
     """
 
+    death = BrokenProcessPool
+
     def __init__(self, setup: Setup, devices: Sequence[str | None]) -> None:
         self._setup, self._devices, self.workers = setup, devices, len(devices)
         self._pools = [self._pool(place) for place in range(self.workers)]
@@ -210,21 +183,12 @@ class Processes(Pooled):
             initargs=(self._setup, self._devices[place], threads, os.getpid()),
         )
 
-    def _submit(self, place: int, job: Job) -> Future[Outcome]:
+    def _submit(self, place: int, job: Job | None) -> Future[Any]:
         try:
             return self._pools[place].submit(_do, job)
         except BrokenProcessPool:  # it died while it had nothing to do
             self._restart(place)
             return self._pools[place].submit(_do, job)
-
-    def _ready(self, pending: Sequence[Future[Outcome]]) -> Future[Outcome]:
-        return next(iter(wait(pending, return_when=FIRST_COMPLETED).done))
-
-    def _result(self, handle: Future[Outcome]) -> Outcome | None:
-        try:
-            return handle.result()
-        except BrokenProcessPool:
-            return None
 
     def _restart(self, place: int) -> None:
         self._pools[place].shutdown(wait=False)
@@ -233,7 +197,3 @@ class Processes(Pooled):
     def close(self) -> None:
         for pool in self._pools:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _describe(job: Job) -> str:
-    return type(job).__name__.lower()

@@ -10,11 +10,11 @@ from typing import TypeVar
 from kornia_ditf.study.define.jobs import Describe, Evaluate, Job, Outcome
 from kornia_ditf.study.define.listing import Sample
 from kornia_ditf.study.run.costs import scoring_identity
-from kornia_ditf.study.run.experiments import Experiment
+from kornia_ditf.study.run.experiments import DescriptorExperiment
 from kornia_ditf.study.run.preparation import Task
 
 Piece = TypeVar("Piece")
-Pending = Sequence[tuple[Experiment, Sequence[Sample]]]
+Pending = Sequence[tuple[DescriptorExperiment, Sequence[Sample]]]
 _Ready = tuple[int, str, tuple[str, ...]]
 
 _IMAGES_AT_ONCE = 2
@@ -104,7 +104,7 @@ def _descriptions(
     """List the images that lack maps, each once for all configurations of a forward pass."""
     wanted: dict[int, dict[tuple[str, str | None, str], dict[str, str]]] = {}
     claimed: set[str] = set()
-    members: dict[int, dict[str, Experiment]] = {}
+    members: dict[int, dict[str, DescriptorExperiment]] = {}
     for experiment, pairs in pending:
         images = wanted.setdefault(experiment.task, {})
         members.setdefault(experiment.task, {})[experiment.configuration.label] = experiment

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from importlib import import_module
 from typing import Any
 
-from kornia_ditf.study.define.jobs import Job, Outcome, Setup
+from kornia_ditf.study.define.jobs import Job, Setup
 from kornia_ditf.study.run.engines import Pooled
 from kornia_ditf.study.run.worker import Worker
 from kornia_ditf.utils.cluster import on_cluster
@@ -49,33 +50,17 @@ class RayCluster(Pooled):
         actor: Any = self._ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus)
         self._start: Callable[[], Any] = lambda: actor.remote(setup, device)
         self._actors = [self._start() for _ in range(workers)]
-        self._nodes: dict[int, str] = {}
+        self.death = self._ray.exceptions.RayActorError
 
-    def _submit(self, place: int, job: Job) -> Any:
-        return self._actors[place].do.remote(job)
-
-    def _ready(self, pending: Sequence[Any]) -> Any:
-        return self._ray.wait(list(pending), num_returns=1)[0][0]
-
-    def _result(self, handle: Any) -> Outcome | None:
-        try:
-            outcome: Outcome = self._ray.get(handle)
-            return outcome
-        except self._ray.exceptions.RayActorError:
-            return None
-
-    def _begin(self, place: int) -> Any:
-        return self._actors[place].node.remote()
-
-    def _began(self, place: int, answer: Any) -> None:
-        self._nodes[place] = answer
-
-    def _guilty(self, place: int) -> bool:
-        alive = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
-        return self._nodes.get(place) in alive
+    def _submit(self, place: int, job: Job | None) -> Future[Any]:
+        future: Future[Any] = self._actors[place].do.remote(job).future()
+        return future
 
     def _restart(self, place: int) -> None:
         self._actors[place] = self._start()
+
+    def _is_lost(self, node: Any) -> bool:
+        return node not in {each["NodeID"] for each in self._ray.nodes() if each["Alive"]}
 
     def close(self) -> None:
         for actor in self._actors:
@@ -85,8 +70,10 @@ class RayCluster(Pooled):
 
 
 class _Actor(Worker):
-    """A worker that says on which node it runs."""
+    """A worker that, without a job, says on which node it runs."""
 
-    def node(self) -> str:
+    def do(self, job: Job | None) -> Any:
+        if job is not None:
+            return super().do(job)
         ray: Any = import_module("ray")
         return str(ray.get_runtime_context().get_node_id())

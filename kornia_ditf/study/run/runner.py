@@ -9,8 +9,8 @@ were damaged or removed, repeats only what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -20,14 +20,16 @@ from kornia_ditf.study.define.jobs import Compare, Describe, Setup
 from kornia_ditf.study.define.listing import Sample, list_study, take_part
 from kornia_ditf.study.define.presets import preset_notes
 from kornia_ditf.study.define.spec import Study
-from kornia_ditf.study.run.contestants import (
-    MatcherExperiment,
-    failed_cells,
-    list_matcher_experiments,
-)
 from kornia_ditf.study.run.costs import CostLog
 from kornia_ditf.study.run.engines import Engine, Local
-from kornia_ditf.study.run.experiments import Experiment, list_experiments
+from kornia_ditf.study.run.experiments import (
+    DescriptorExperiment,
+    Experiment,
+    MatcherExperiment,
+    TableCell,
+    list_experiments,
+    list_matcher_experiments,
+)
 from kornia_ditf.study.run.pipeline import PAIRS_AT_ONCE, Pending, Pipeline, pieces, size
 from kornia_ditf.study.run.preparation import Task, prepare, tasks_of
 from kornia_ditf.study.run.summary import write_summary
@@ -116,44 +118,49 @@ def run_study(
             prepared = prepare(
                 tasks, sets, workers, out / "prepared", device=device, warn=listen.warn
             )
-            experiments = list_experiments(study, sets, tasks, prepared, out.absolute() / "records")
-            matched = list_matcher_experiments(study, sets, out.absolute() / "records")
-            run = _Run(out, maps, workers, listen, tasks, experiments, matched)
-            run.work()
-            run.compare()
+            records = out.absolute() / "records"
+            described = list_experiments(study, sets, tasks, prepared, records)
+            matched = list_matcher_experiments(study, sets, records)
+            run = _Run(out, maps, workers, listen)
+            run.describe_and_score(described, tasks)
+            failed = run.match(matched)
         finally:
             workers.close()
-        path = run.finish()
-        write_summary(out, study, tasks, prepared, run.complete, run.failed, started, part)
+        without = {(each["descriptor"], each["dataset"], each["protocol"]) for each in failed}
+        scored = [each for each in [*described, *matched] if each.cell not in without]
+        if not scored:
+            told = "; ".join(f"{each['descriptor']}: {each['reason']}" for each in failed)
+            raise StudyError(f"nothing has a score: {told}")
+        tables = [(each.label, protocol.name) for each in sets for protocol, _ in each.protocols]
+        scored.sort(key=lambda each: tables.index(each.cell[1:]))
+        path = run.assemble(scored)
+        write_summary(out, study, scored, failed, started, part)
         return path
 
 
-AnyExperiment = TypeVar("AnyExperiment", Experiment, MatcherExperiment)
+AnyExperiment = TypeVar("AnyExperiment", bound=Experiment)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Run:
     out: Path
     cache: MapCache
     engine: Engine
     watcher: Watcher
-    tasks: Sequence[Task]
-    experiments: Sequence[Experiment]
-    matched: Sequence[MatcherExperiment]
-    failed: list[dict[str, str]] = field(default_factory=list)
-    complete: list[Experiment | MatcherExperiment] = field(default_factory=list)
 
-    def work(self) -> None:
-        """Describe and score until nothing is pending."""
+    def describe_and_score(
+        self, experiments: Sequence[DescriptorExperiment], tasks: Sequence[Task]
+    ) -> None:
+        """Describe images and score pairs until nothing is pending."""
         failures: list[str] = []
         for _ in range(_PASSES):
-            pending = self._pending(self.experiments)
+            pending = self._pending(experiments)
             if not pending:
                 return
-            failures = self._describe_and_score(pending)
+            failures = self._pass(pending, tasks)
             if failures:
                 break
-        left = sum(len(pairs) for _, pairs in self._pending(self.experiments))
+        left = sum(len(pairs) for _, pairs in self._pending(experiments))
         if left:
             told = list(dict.fromkeys(failures)) or ["files that were written are damaged again"]
             more = f" (and {len(told) - _TOLD} more)" if len(told) > _TOLD else ""
@@ -162,63 +169,61 @@ class _Run:
                 "kept; put this right and run the study again"
             )
 
-    def compare(self) -> None:
-        """Let every matcher match what it has no records of, and note the cells that fail.
-
-        Raises:
-            StudyError: nothing in the study has a score.
-        """
-        reasons: dict[tuple[str, str, str], list[str]] = {}
-        jobs = list(self._comparisons())
-        if jobs:
-            costs = CostLog(self.out)
-            self.watcher.begin("matching pairs", size(jobs))
-            for job, outcome in self.engine.outcomes(jobs):
+    def _pass(self, pending: Pending, tasks: Sequence[Task]) -> list[str]:
+        """Describe images and score pairs once, and return what failed."""
+        failures: list[str] = []
+        costs, scored = CostLog(self.out), 0
+        jobs = Pipeline(pending, tasks, self.cache.has)
+        self.watcher.begin("describing images", size(jobs.descriptions))
+        shown = jobs.described
+        pairs = sum(len(each) for _, each in pending)
+        if shown:
+            self.watcher.begin("scoring pairs", pairs)
+        for job, outcome in self.engine.outcomes(jobs.first(), jobs.follow):
+            failures += outcome.failures
+            for damaged in outcome.damaged:
+                self.watcher.warn(f"{damaged}; it is made again")
+            costs.add(job, outcome)
+            scored += 0 if isinstance(job, Describe) else size([job])
+            if shown or isinstance(job, Describe):
                 self.watcher.advance(size([job]))
-                assert isinstance(job, Compare)
-                reasons.setdefault(self._cell(job), []).extend(outcome.failures)
+            if jobs.described and not shown:  # pairs are shown once no image is left
+                shown = True
+                self.watcher.begin("scoring pairs", pairs)
+                self.watcher.advance(scored)
+        return failures
+
+    def match(self, experiments: Sequence[MatcherExperiment]) -> list[dict[str, str]]:
+        """Match what has no records, and return the cells that stay without, with the reason."""
+        reasons: dict[TableCell, list[str]] = {each.cell: [] for each in experiments}
+        order = list(dict.fromkeys(each.label for each in experiments))  # each is loaded once
+        pending = sorted(self._pending(experiments), key=lambda each: order.index(each[0].label))
+        jobs: list[tuple[Compare, TableCell]] = [
+            (_comparison(experiment, some), experiment.cell)
+            for experiment, pairs in pending
+            for some in pieces(pairs, PAIRS_AT_ONCE)
+        ]
+        if jobs:
+            costs, cells = CostLog(self.out), {id(job): cell for job, cell in jobs}
+            self.watcher.begin("matching pairs", size(job for job, _ in jobs))
+            for job, outcome in self.engine.outcomes(job for job, _ in jobs):
+                self.watcher.advance(size([job]))
+                reasons[cells[id(job)]] += outcome.failures
                 costs.add(job, outcome)
-        left = [experiment for experiment, _ in self._pending(self.matched)]
-        self.failed = list(failed_cells(reasons, left))
-        for each in self.failed:
-            cell = f"{each['descriptor']} on {each['dataset']} by {each['protocol']}"
-            self.watcher.warn(f"{cell} has no score: {each['reason']}")
-        done = [each for each in self.matched if each not in left]
-        every: list[Experiment | MatcherExperiment] = [*self.experiments, *self.matched]
-        tables = list(dict.fromkeys(each.cell[1:] for each in every))
-        scored: list[Experiment | MatcherExperiment] = [*self.experiments, *done]
-        self.complete = sorted(scored, key=lambda each: tables.index(each.cell[1:]))
-        if not self.complete:
-            told = "; ".join(f"{each['descriptor']}: {each['reason']}" for each in self.failed)
-            raise StudyError(f"nothing has a score: {told}")
+        failed = []
+        for experiment, _ in self._pending(experiments):
+            cell = experiment.cell
+            told = list(dict.fromkeys(reasons[cell])) or ["pairs were not matched"]
+            more = f" (and {len(told) - 1} more reasons)" if len(told) > 1 else ""
+            failed.append({**cell._asdict(), "reason": f"{told[0]}{more}"})
+            self.watcher.warn(
+                f"{cell.descriptor} on {cell.dataset} by {cell.protocol} has no score: "
+                f"{told[0]}{more}"
+            )
+        return failed
 
-    def _comparisons(self) -> Iterator[Compare]:
-        """List the pairs that matchers have no records of, one matcher after another."""
-        pending = self._pending(self.matched)
-        order = [each.matcher.shown for each in self.matched]
-        pending.sort(key=lambda each: order.index(each[0].matcher.shown))
-        for experiment, pairs in pending:
-            ready = [(pair.index, pair.key) for pair in pairs]
-            for some in pieces(ready, PAIRS_AT_ONCE):
-                yield Compare(
-                    experiment.listed.choice,
-                    experiment.matcher,
-                    experiment.identity,
-                    experiment.protocol,
-                    str(experiment.folder),
-                    some,
-                )
-
-    def _cell(self, job: Compare) -> tuple[str, str, str]:
-        return next(
-            each.cell
-            for each in self.matched
-            if (each.matcher, each.listed.choice, each.protocol)
-            == (job.matcher, job.dataset, job.protocol)
-        )
-
-    def finish(self) -> Path:
-        """Assemble the records."""
+    def assemble(self, experiments: Sequence[Experiment]) -> Path:
+        """Put the records together."""
         self.watcher.begin("putting the records together", 0)
         path = self.out / RECORDS
         if path.exists():
@@ -226,16 +231,12 @@ class _Run:
                 check_records(path)
             except DamagedFileError as error:
                 self.watcher.warn(f"{error}; it is put together again")
-        experiments = (
-            (
-                dict(zip(("descriptor", "dataset", "protocol"), experiment.cell, strict=True)),
-                experiment.folder,
-                [(pair.index, pair.key) for pair in experiment.samples],
-            )
-            for experiment in self.complete
+        parts = (
+            (each.cell._asdict(), each.folder, [(pair.index, pair.key) for pair in each.samples])
+            for each in experiments
         )
         try:
-            write_records(path, experiments)
+            write_records(path, parts)
         except DamagedFileError as error:
             raise StudyError(f"{error}; run the study again") from error
         return path
@@ -258,26 +259,13 @@ class _Run:
                 found.append((experiment, order))
         return found
 
-    def _describe_and_score(self, pending: Pending) -> list[str]:
-        """Describe images and score pairs, log the costs of both, and return what failed."""
-        failures: list[str] = []
-        costs, scored = CostLog(self.out), 0
-        jobs = Pipeline(pending, self.tasks, self.cache.has)
-        self.watcher.begin("describing images", size(jobs.descriptions))
-        shown = jobs.described
-        pairs = sum(len(each) for _, each in pending)
-        if shown:
-            self.watcher.begin("scoring pairs", pairs)
-        for job, outcome in self.engine.outcomes(jobs.first(), jobs.follow):
-            failures += outcome.failures
-            for damaged in outcome.damaged:
-                self.watcher.warn(f"{damaged}; it is made again")
-            costs.add(job, outcome)
-            scored += 0 if isinstance(job, Describe) else size([job])
-            if shown or isinstance(job, Describe):
-                self.watcher.advance(size([job]))
-            if jobs.described and not shown:  # pairs are shown once no image is left
-                shown = True
-                self.watcher.begin("scoring pairs", pairs)
-                self.watcher.advance(scored)
-        return failures
+
+def _comparison(experiment: MatcherExperiment, pairs: Sequence[Sample]) -> Compare:
+    return Compare(
+        experiment.listed.choice,
+        experiment.identity,
+        experiment.protocol,
+        str(experiment.folder),
+        tuple((pair.index, pair.key, ()) for pair in pairs),
+        experiment.matcher,
+    )

@@ -1,4 +1,4 @@
-"""Scoring pairs and videos from their descriptor maps, on the device where these were described."""
+"""Scoring pairs and videos by their descriptor maps, or by what a matcher finds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from torch import Tensor
 from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
 from kornia_ditf.errors import DamagedFileError, DiTFError
-from kornia_ditf.protocols.evaluate import evaluate_pair, find_points, score_points
+from kornia_ditf.protocols.evaluate import (
+    evaluate_matches,
+    evaluate_pair,
+    find_points,
+    score_points,
+)
 from kornia_ditf.protocols.sequences import evaluate_sequence
-from kornia_ditf.study.define.jobs import Evaluate, Outcome
+from kornia_ditf.study.define.jobs import Compare, Evaluate, Outcome
+from kornia_ditf.study.run.apart import MatcherProcess
 from kornia_ditf.study.store.cache import MapReader
 from kornia_ditf.study.store.records import pair_row, sequence_row, write_part
 
@@ -79,4 +85,33 @@ def score_job(
         write_part(Path(job.folder), rows)
     outcome.count = len(rows)
     outcome.seconds = [(time.perf_counter() - begin) / max(1, len(rows))] * len(rows)
+    return outcome
+
+
+def match_job(
+    job: Compare, dataset: PairDataset | SequenceDataset, matcher: MatcherProcess
+) -> Outcome:
+    """Match the pairs of a job, score them, and write their records."""
+    outcome, rows = Outcome(), []
+    if job.protocol.task == "masks":
+        return Outcome(failures=["a matcher gives no masks"])
+    for index, key, _ in job.pairs:
+        try:
+            pair: Any = dataset[index]
+            found = matcher.match(pair, job.protocol.fit, dataset.root)
+            result = evaluate_matches(found.matches, pair, job.protocol)
+            rows.append({"key": key, **pair_row(pair, result, dataset.root)})
+        except DiTFError as error:
+            outcome.failures.append(str(error))
+            if matcher.broken:
+                break
+            continue
+        outcome.image_seconds += found.image_seconds
+        outcome.seconds.append(found.pair_seconds)
+        for name, value in found.costs.items():
+            join = sum if name == "joules" else max
+            outcome.costs[name] = join((value, outcome.costs.get(name, 0.0)))
+    if rows:
+        write_part(Path(job.folder), rows)
+    outcome.count = len(rows)
     return outcome

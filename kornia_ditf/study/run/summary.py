@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kornia_ditf.errors import DamagedFileError, StudyError
-from kornia_ditf.loading.checkpoint import hub_options
-from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.study.define.results import parse_results, protocol_values
 from kornia_ditf.study.define.spec import Study
-from kornia_ditf.study.run.contestants import MatcherExperiment, matcher_values
 from kornia_ditf.study.run.experiments import Experiment
-from kornia_ditf.study.run.preparation import Prepared, Task
 from kornia_ditf.study.store.cache import content_key
 from kornia_ditf.study.store.folder import check_file, refuse_links
 from kornia_ditf.study.store.records import RECORDS, check_records, count_records
@@ -30,10 +26,8 @@ _MAX_RECORDS = 100_000_000_000
 def write_summary(
     out: Path,
     study: Study,
-    tasks: Sequence[Task],
-    prepared: Sequence[Prepared],
-    experiments: Sequence[Experiment | MatcherExperiment],
-    failed: Sequence[dict[str, str]],
+    experiments: Sequence[Experiment],
+    failed: Sequence[Mapping[str, str]],
     started: str,
     part: tuple[int, int] | None = None,
 ) -> None:
@@ -53,14 +47,16 @@ def write_summary(
         "records": check_records(out / RECORDS),
         "experiments": [
             {
-                **_result(experiment),
-                **(
-                    matcher_values(experiment)
-                    if isinstance(experiment, MatcherExperiment)
-                    else _values(experiment, tasks[experiment.task], prepared[experiment.task])
-                ),
+                "descriptor": each.label,
+                "dataset": each.listed.label,
+                "protocol": protocol_values(each.protocol),
+                "pairs": len(each.samples),
+                "content": [content_key(pairs=[sample.key for sample in each.samples])],
+                "root": each.listed.choice.root,
+                **each.about,
+                "license": each.license,
             }
-            for experiment in experiments
+            for each in experiments
         ],
         "failed": list(failed),
     }
@@ -76,7 +72,6 @@ def read_summary(out: Path) -> dict[str, Any]:
     """
     path = out / SUMMARY
     check_file(path, _MAX_SUMMARY)
-    check_file(path.with_suffix(".sha256"), _MAX_SUMMARY)
     if not path.exists():
         raise StudyError(
             f"{out} holds no finished study (there is no {path.name}); "
@@ -103,7 +98,6 @@ def read_finished(folder: Path) -> dict[str, Any]:
     path = folder / RECORDS
     try:
         check_file(path, _MAX_RECORDS)
-        check_file(path.with_suffix(".sha256"), _MAX_SUMMARY)
         digest = check_records(path)
         if digest != summary["records"]:
             raise StudyError(f"the last run in {folder} was stopped before its end; run it again")
@@ -114,36 +108,3 @@ def read_finished(folder: Path) -> dict[str, Any]:
     if rows != pairs:
         raise StudyError(f"{path} has {rows} rows, and {folder / SUMMARY} has {pairs} pairs")
     return summary
-
-
-def _result(experiment: Experiment | MatcherExperiment) -> dict[str, Any]:
-    label, dataset, _ = experiment.cell
-    return {
-        "descriptor": label,
-        "dataset": dataset,
-        "protocol": protocol_values(experiment.protocol),
-        "pairs": len(experiment.samples),
-        "content": [content_key(pairs=[sample.key for sample in experiment.samples])],
-        "root": experiment.listed.choice.root,
-    }
-
-
-def _values(experiment: Experiment, task: Task, prepared: Prepared) -> dict[str, Any]:
-    configuration = experiment.configuration
-    settings = dict(configuration.settings)
-    if experiment.pca:
-        settings["pca"] = experiment.pca
-    calibration = experiment.listed.calibration if experiment.channels else ()
-    return {
-        "name": configuration.name,
-        "source": configuration.source,
-        "settings": settings,
-        "identity": experiment.identity,
-        "channels": experiment.channels,
-        "calibrated_on": [Path(path).name for path, _ in calibration],
-        "width": prepared.members[configuration.label].width,
-        "bytes_held": prepared.bytes_held,
-        "device": prepared.device,
-        "forward_shared_by": [member.label for member in task.group.members],
-        "license": find_descriptor(configuration.name, **hub_options(settings)).license,
-    }

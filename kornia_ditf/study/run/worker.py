@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,21 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kornia_ditf.config import DiTFConfig
 from kornia_ditf.datasets.pairs import PairDataset
 from kornia_ditf.datasets.sequences import SequenceDataset
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.descriptor import DiTF
-from kornia_ditf.errors import DiTFError, MatcherError, OutputError
+from kornia_ditf.errors import DiTFError, OutputError
 from kornia_ditf.matching.poses import UPRIGHT, view_in_pose
 from kornia_ditf.matching.views import View
 from kornia_ditf.preprocess import as_image
 from kornia_ditf.projection.descriptor import ProjectedDescriptor
-from kornia_ditf.projection.stored import Projection
-from kornia_ditf.protocols.evaluate import evaluate_matches
 from kornia_ditf.protocols.fitting import prepare_image
 from kornia_ditf.protocols.protocol import Fit
 from kornia_ditf.registry.lookup import create_descriptor
-from kornia_ditf.registry.matchers import find_matcher, missing_for, takes_device
 from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.study.define.forwards import ForwardGroup, member_config
 from kornia_ditf.study.define.jobs import (
@@ -39,12 +37,11 @@ from kornia_ditf.study.define.jobs import (
     Setup,
 )
 from kornia_ditf.study.define.listing import open_dataset
-from kornia_ditf.study.define.spec import Configuration, DatasetChoice, MatcherChoice
-from kornia_ditf.study.run.apart import HungError, MatcherProcess
+from kornia_ditf.study.define.spec import Configuration, DatasetChoice
+from kornia_ditf.study.run.apart import MatcherProcess
 from kornia_ditf.study.run.cells import cells_of, describe_configs, measure_channels, shares_of
-from kornia_ditf.study.run.scoring import score_job
+from kornia_ditf.study.run.scoring import match_job, score_job
 from kornia_ditf.study.store.cache import MapCache, MapReader
-from kornia_ditf.study.store.records import pair_row, write_part
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.types.prepared import PreparedImage
 from kornia_ditf.upsamplers.descriptor import upsampled_identity
@@ -57,7 +54,7 @@ Wanted = tuple[str, str | None, str, Mapping[str, str]]
 
 
 class Worker:
-    """Runs jobs one after another; keeps one descriptor and one data set loaded.
+    """Runs jobs one after another; keeps one descriptor or matcher, and one data set, loaded.
 
     Args:
         setup: of the study.
@@ -70,24 +67,24 @@ class Worker:
         self._maps = MapReader(self.cache)
         self._loaded: tuple[str, DenseDescriptor] | None = None
         self._counted: ForwardGroup | None = None
-        self._matcher: tuple[MatcherChoice, MatcherProcess | MatcherError] | None = None
+        self._matcher: MatcherProcess | None = None
         self._dataset: tuple[DatasetChoice, PairDataset | SequenceDataset] | None = None
 
     def do(self, job: Job) -> Outcome:
         """Run a job; images and pairs that fail are part of its outcome."""
+        runs: dict[type, Callable[[Any], Outcome]] = {
+            Prepare: self._prepare,
+            Describe: self._describe,
+            Evaluate: self._evaluate,
+            Compare: self._compare,
+        }
         with torch.no_grad():
-            if isinstance(job, Prepare):
-                return self._prepare(job)
-            if isinstance(job, Describe):
-                return self._describe(job)
-            if isinstance(job, Compare):
-                return self._compare(job)
-            return self._evaluate(job)
+            return runs[type(job)](job)
 
     def close(self) -> None:
         """End the process of the matcher, if there is one."""
-        if self._matcher is not None and isinstance(self._matcher[1], MatcherProcess):
-            self._matcher[1].close()
+        if self._matcher is not None:
+            self._matcher.close()
         self._matcher = None
 
     def _prepare(self, job: Prepare) -> Outcome:
@@ -107,8 +104,8 @@ class Worker:
                 "doubts": doubts.get(member.label, ()),
             }
         held = sum(value.nbytes for value in [*descriptor.parameters(), *descriptor.buffers()])
-        place = _place(descriptor)
-        return Outcome(values={"members": members, "bytes_held": held, "device": place})
+        device = str(descriptor.place)
+        return Outcome(values={"members": members, "bytes_held": held, "device": device})
 
     def _find_channels(
         self, job: Prepare
@@ -139,21 +136,26 @@ class Worker:
         try:
             descriptor = self._descriptor(job.group)
         except DiTFError as error:
-            names = ", ".join(member.label for member in job.group.members)
-            return Outcome(failures=[f"{names}: {error}"])
-        if isinstance(descriptor, DiTF):
-            labels = {label for *_, keys in job.images for label in keys}
-            members = [member for member in job.group.members if member.label in labels]
-            outcome.shares = shares_of({m.label: member_config(m, job.fit) for m in members})
-        meter = Meter(_place(descriptor))
+            return Outcome(failures=[f"{', '.join(m.label for m in job.group.members)}: {error}"])
+        wanted = {label for *_, keys in job.images for label in keys}
+        members = {each.label: each for each in job.group.members if each.label in wanted}
+        described_by = {
+            label: self._member(descriptor, member, job.fit, job.channels.get(label) or ())
+            for label, member in members.items()
+        }
+        meter = Meter(str(descriptor.place))
         begin = time.perf_counter()
-        for (path, _, pose, keys), found in self._maps_of(descriptor, job, outcome.costs):
+        for (path, _, pose, keys), found in self._maps_of(descriptor, described_by, job, outcome):
             try:
                 if isinstance(found, DiTFError):
                     raise found
-                for label, described in found.items():
-                    fine = self._upsample(described, descriptor, label, path, pose, job)
-                    self.cache.write(keys[label], fine)
+                for label, described in found.items():  # one at a time: upsampled maps are large
+                    upsampler = _upsampler(members[label].settings.get("upsample"))
+                    if upsampler is not None:
+                        norm = described_by[label].token_norm
+                        image = _fitted(path, job.fit, pose)
+                        described = upsampler(described, image, token_norm=norm)
+                    self.cache.write(keys[label], described)
                     sizes.append(self.cache.path(keys[label]).stat().st_size)
             except OutputError:  # the disk is full for the others, too
                 raise
@@ -167,37 +169,23 @@ class Worker:
         outcome.bytes = sum(sizes) / max(len(sizes), 1)
         return outcome
 
-    def _upsample(
-        self,
-        described: DescriptorMap,
-        descriptor: DenseDescriptor,
-        label: str,
-        path: str,
-        pose: str,
-        job: Describe,
-    ) -> DescriptorMap:
-        """Upsample a map if its configuration says so; one at a time, since such maps are large."""
-        member = next(each for each in job.group.members if each.label == label)
-        upsampler = _upsampler(member.settings.get("upsample"))
-        if upsampler is None:
-            return described
-        norm = self._member(descriptor, member, job.fit, None).token_norm
-        return upsampler(described, _fitted(path, job.fit, pose), token_norm=norm)
-
     def _maps_of(
-        self, descriptor: DenseDescriptor, job: Describe, costs: dict[str, float]
+        self,
+        descriptor: DenseDescriptor,
+        described_by: Mapping[str, DenseDescriptor],
+        job: Describe,
+        outcome: Outcome,
     ) -> Iterator[tuple[Wanted, dict[str, DescriptorMap] | DiTFError]]:
-        """Describe the images of a job, each for the configurations that want it."""
+        """Describe the images of a job, each by the members, by label, that want it."""
         prepares = descriptor
-        projections = {
-            member.label: Projection.load(member.settings["projection"])
-            for member in job.group.members
-            if "projection" in member.settings
-        }
+        configs: dict[str, DiTFConfig] = {}
         if isinstance(descriptor, DiTF):  # all members see the same noisy image
-            members = {m.label: member_config(m, job.fit) for m in job.group.members}
-            first = next(iter(members.values()))
-            times = {t for config in members.values() for t in config.all_timesteps}
+            for label, each in described_by.items():
+                ditf: Any = each.base if isinstance(each, ProjectedDescriptor) else each
+                configs[label] = ditf.config
+            outcome.shares = shares_of(configs)
+            times = {t for config in configs.values() for t in config.all_timesteps}
+            first = next(iter(configs.values()))
             prepares = DiTF(descriptor.backbone, replace(first, timesteps=tuple(times)))
 
         def read(wanted: Wanted) -> tuple[PreparedImage, str | None, tuple[str, ...]]:
@@ -208,30 +196,23 @@ class Worker:
         def describe(some: Sequence[Any]) -> list[dict[str, DescriptorMap]]:
             images, prompts, (labels, *_) = zip(*some, strict=True)
             if not isinstance(prepares, DiTF):
-                maps: list[dict[str, DescriptorMap]] = [{} for _ in images]
-                for member in (m for m in job.group.members if m.label in labels):
-                    named = self._member(prepares, member, job.fit, None)
-                    for found, one in zip(
-                        maps, named.describe_prepared(images, prompts), strict=True
-                    ):
-                        found[member.label] = one
-                return maps
-            known = {
-                label: replace(members[label], massive_channels=job.channels.get(label) or ())
-                for label in labels
-            }
+                maps = [described_by[name].describe_prepared(images, prompts) for name in labels]
+                return [dict(zip(labels, each, strict=True)) for each in zip(*maps, strict=True)]
+            known = {label: configs[label] for label in labels}
             described = describe_configs(prepares.backbone, known, images, prompts)
-            return [
-                {n: projections[n](one) if n in projections else one for n, one in each.items()}
-                for each in described
-            ]
+            for label in labels:
+                project = described_by[label]
+                if isinstance(project, ProjectedDescriptor):
+                    for maps_of_image in described:
+                        maps_of_image[label] = project.projection(maps_of_image[label])
+            return described
 
         def run(some: Sequence[Any]) -> list[dict[str, DescriptorMap]]:
             if self._counted == job.group:
                 return describe(some)
             self._counted = job.group  # once for each group: counting takes time
             found, flops = count_flops(lambda: describe(some))
-            costs["flops"] = flops / len(some)
+            outcome.costs["flops"] = flops / len(some)
             return found
 
         return run_in_groups(
@@ -248,65 +229,11 @@ class Worker:
         return score_job(job, self._open(job.dataset), self._maps, place)
 
     def _compare(self, job: Compare) -> Outcome:
-        outcome, rows = Outcome(), []
-        if job.protocol.task == "masks":
-            return Outcome(failures=["a matcher gives no masks"])
-        dataset: Any = self._open(job.dataset)
-        try:
-            matcher = self._start(job.matcher)
-            outcome.values["device"] = matcher.device
-            for index, key in job.pairs:
-                try:
-                    pair = dataset[index]
-                    found = matcher.match(pair, job.protocol.fit, dataset.root)
-                    row = pair_row(
-                        pair, evaluate_matches(found.matches, pair, job.protocol), dataset.root
-                    )
-                except HungError:
-                    raise
-                except DiTFError as error:
-                    outcome.failures.append(str(error))
-                    continue
-                rows.append({"key": key, **row})
-                outcome.image_seconds += found.image_seconds
-                outcome.seconds.append(found.pair_seconds)
-                for name, value in found.costs.items():
-                    join = sum if name == "joules" else max
-                    outcome.costs[name] = join((value, outcome.costs.get(name, 0.0)))
-        except MatcherError as error:
-            outcome.failures.append(str(error))
-            if isinstance(error, HungError):
-                self._matcher = job.matcher, error  # it is not tried with other pairs
-        if rows:
-            write_part(Path(job.folder), rows)
-        outcome.count = len(rows)
-        return outcome
-
-    def _start(self, choice: MatcherChoice) -> MatcherProcess:
-        """Return a matcher's process, starting it unless it is the current one.
-
-        Raises:
-            MatcherError: it cannot be loaded, now or before.
-        """
-        if self._matcher is None or self._matcher[0] != choice:
+        if self._matcher is None or self._matcher.choice != job.matcher:
             self.close()
             self._loaded = None  # one model at a time
-            options = dict(choice.options)
-            try:
-                reason = missing_for(find_matcher(choice.name))
-                if reason:
-                    raise MatcherError(reason)
-                if self.device is not None and takes_device(choice.name):
-                    options.setdefault("device", self.device)
-                made = MatcherProcess(choice.name, options, choice.timeout)
-                self._matcher = choice, made
-            except DiTFError as error:
-                failed = error if isinstance(error, MatcherError) else MatcherError(str(error))
-                self._matcher = choice, failed
-        found = self._matcher[1]
-        if isinstance(found, MatcherError):
-            raise MatcherError(str(found))
-        return found
+            self._matcher = MatcherProcess(job.matcher, self.device)
+        return match_job(job, self._open(job.dataset), self._matcher)
 
     def _open(self, choice: DatasetChoice) -> PairDataset | SequenceDataset:
         if self._dataset is None or self._dataset[0] != choice:
@@ -350,7 +277,3 @@ def _fitted(path: str, fit: Fit, pose: str) -> Tensor:
 
 
 _upsampler = lru_cache(maxsize=8)(find_upsampler)  # which keeps what it loads
-
-
-def _place(descriptor: DenseDescriptor) -> str:
-    return str(next(descriptor.parameters(), torch.empty(0)).device)

@@ -20,8 +20,8 @@ from kornia_ditf.study.report.scores import ExperimentScores, Score, read_experi
 from kornia_ditf.study.run.costs import cost_of, known_costs
 from kornia_ditf.study.share.bundle import read_bundle
 from kornia_ditf.study.store.cache import content_key
-from kornia_ditf.study.store.folder import make_folder
 from kornia_ditf.study.store.records import RECORDS, read_records
+from kornia_ditf.utils.files import make_folder
 
 FILES = ("index.html", "leaderboard.csv")
 

@@ -58,32 +58,20 @@ def refuse_links(folder: Path) -> None:
             )
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder unless it is there.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make {folder} ({error.strerror}); name another") from error
-
-
 def check_file(path: Path, limit: int) -> None:
-    """Check that a path is a file, and no device or pipe, of a usual size.
+    """Check that a path and its checksum are files, no devices or pipes, of a usual size.
 
     Raises:
-        StudyError: it is not, or it holds more than `limit` bytes.
+        StudyError: one is not, or it holds more than `limit` bytes.
     """
-    try:
-        if path.is_file() and path.stat().st_size > limit:
-            raise StudyError(f"{path} is larger than {limit / 1e9:g} GB, so it is not read")
-        usable = path.is_file() or not path.exists()
-    except OSError as error:
-        raise StudyError(f"{path} cannot be read ({error.strerror})") from error
-    if not usable:
-        raise StudyError(f"{path} is no file, so it is not read")
+    for each in (path, path.with_suffix(".sha256")):
+        try:
+            if each.exists() and not each.is_file():
+                raise StudyError(f"{each} is no file, so it is not read")
+            if each.is_file() and each.stat().st_size > limit:
+                raise StudyError(f"{each} is larger than {limit / 1e9:g} GB, so it is not read")
+        except OSError as error:
+            raise StudyError(f"{each} cannot be read ({error.strerror})") from error
 
 
 def _owner(out: Path) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from kornia_ditf.datasets.pairs import Pair
     from kornia_ditf.datasets.sequences import FrameSequence
-    from kornia_ditf.protocols.evaluate import PairResult
+    from kornia_ditf.protocols.result import PairResult
     from kornia_ditf.protocols.sequences import SequenceResult
 
 RECORDS = "records.parquet"

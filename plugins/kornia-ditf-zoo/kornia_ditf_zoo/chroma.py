@@ -1,7 +1,4 @@
-"""Chroma: FLUX's blocks without modulation layers; one network makes it for all of them.
-
-LayerNorm without gain, scale and shift: `adaln` is the paper's.
-"""
+"""Chroma: FLUX's blocks without modulation layers; one network makes it for all of them."""
 
 from __future__ import annotations
 

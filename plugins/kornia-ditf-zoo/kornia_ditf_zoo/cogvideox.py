@@ -79,8 +79,8 @@ class CogVideoXBackbone(VideoBackbone):
         frames, times = as_clip(latent).shape[2], self.latents_per_token
         return {block: _repeat_frames(tap, frames, times) for block, tap in found.items()}
 
-    def _token_grid(self, latent: Tensor) -> tuple[int, int]:
-        rows, columns = super()._token_grid(latent)
+    def token_grid(self, latent: Tensor) -> tuple[int, int]:
+        rows, columns = super().token_grid(latent)
         frames = as_clip(latent).shape[2]
         return rows // frames * -(-frames // self.latents_per_token), columns
 

@@ -1,11 +1,8 @@
-"""CogView3-Plus and CogView4: text in a stream of its own, sizes as conditioning.
-
-LayerNorm without gain, scale and shift: `adaln` is the paper's.
-"""
+"""CogView3-Plus and CogView4: text in a stream of its own, sizes as conditioning."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -32,15 +29,12 @@ class CogView3PlusBackbone(DiffusersBackbone):
         ),
     )
     time = "t"
+    positions_from: ClassVar[str | None] = "pos_embed_max_size"
     prompt_outputs = ("prompt_embeds",)
     prompt_options = {
         "do_classifier_free_guidance": False,
         "max_sequence_length": 224,
     }
-
-    @property
-    def max_cells(self) -> int | None:
-        return int(self.config.pos_embed_max_size) * self.patch_size
 
     @classmethod
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -73,12 +67,9 @@ class CogView4Backbone(TrimmedPromptBackbone, CogView3PlusBackbone):
             modulation=LinearModulation("norm1.linear", scale=2, gates=(4, 10)),
         ),
     )
+    positions_from = None
     prompt_options = {"do_classifier_free_guidance": False}
     prompt_length = 1024
-
-    @property
-    def max_cells(self) -> None:
-        return None
 
     @classmethod
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from torch import Tensor
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.inputs import full_batch, pad_prompt
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
-from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import ArgumentModulation, BlockCall, BlockStream
 from kornia_ditf.types import Conditioning
 
@@ -47,6 +46,7 @@ class ErnieImageBackbone(TrimmedPromptBackbone):
     )
     head = ("final_norm", "final_linear")
     time = "t"
+    unused_parts = ("pe", "pe_tokenizer")
     prompt_length = 512
     prompt_inputs = {"text_bth": "prompt_embeds"}
 
@@ -56,11 +56,6 @@ class ErnieImageBackbone(TrimmedPromptBackbone):
         told = super().transformer_inputs(latent, timestep, conditioning)
         words = full_batch(latent, told["text_bth"].shape[1], torch.long)
         return {**told, "text_lens": words}
-
-    @classmethod
-    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        unused = {"pe": None, "pe_tokenizer": None}
-        return {**super().pipeline_modules(checkpoint, dtype), **unused}
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:

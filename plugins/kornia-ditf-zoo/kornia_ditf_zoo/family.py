@@ -38,8 +38,21 @@ class FirstFrameBackbone(VideoBackbone):
         return (int(self.config.in_channels) - 1) // 2
 
     def arrange(self, latent: Tensor) -> Tensor:
-        clip = super().arrange(latent)
-        return torch.cat([clip, torch.zeros_like(clip), torch.zeros_like(clip[:, :1])], 1)
+        return without_reference(super().arrange(latent))
+
+
+def without_reference(latent: Tensor) -> Tensor:
+    """Add the channels of a reference image and of its mask, all zeros."""
+    return torch.cat([latent, torch.zeros_like(latent), torch.zeros_like(latent[:, :1])], 1)
+
+
+class ProcessorBackbone(DiffusersBackbone):
+    """A family whose pipeline reads prompts with a multimodal processor; its text half is used."""
+
+    @classmethod
+    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
+        processor = text_processor(checkpoint)
+        return {**super().pipeline_modules(checkpoint, dtype), "processor": processor}
 
 
 def fit_grid(

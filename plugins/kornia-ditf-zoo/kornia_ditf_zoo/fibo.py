@@ -1,13 +1,11 @@
 """Bria FIBO: FLUX's blocks, each told a layer of the text encoder of its own; and FIBO 2.
 
-FIBO has LayerNorm without gain, scale and shift: `adaln` is the paper's. FIBO 2 has Z-Image's
-blocks, RMS norms with gain, a scale and no shift: `adaln` is (1 + scale) * gain * x / rms(x).
+FIBO 2 has Z-Image's blocks: RMS norms with gain, a scale and no shift.
 """
 
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,10 +16,10 @@ from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.flux import FluxLikeBackbone
 from kornia_ditf.backbones.inputs import pad_prompt
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
-from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
-from kornia_ditf_zoo.family import text_processor
+from kornia_ditf_zoo.family import ProcessorBackbone
+from kornia_ditf_zoo.fluxlike import say_dtype
 
 
 class BriaFiboBackbone(TrimmedPromptBackbone, FluxLikeBackbone):
@@ -47,8 +45,7 @@ class BriaFiboBackbone(TrimmedPromptBackbone, FluxLikeBackbone):
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
-        if pipeline.transformer is None:  # whose dtype it asks for
-            pipeline.transformer = SimpleNamespace(dtype=pipeline.text_encoder.dtype)
+        say_dtype(pipeline)
         text, _, _, _, _, found, _ = pipeline.encode_prompt([prompt], guidance_scale=1)
         layers = torch.stack(found, 2)
         padded = pad_prompt({"prompt_embeds": layers.flatten(2)}, cls.prompt_length)
@@ -58,7 +55,7 @@ class BriaFiboBackbone(TrimmedPromptBackbone, FluxLikeBackbone):
         }
 
 
-class BriaFibo2Backbone(TrimmedPromptBackbone):
+class BriaFibo2Backbone(ProcessorBackbone, TrimmedPromptBackbone):
     """FIBO 2, without images to edit; its text is condensed into tokens that precede the image's.
 
     Its latents are packed, since it is the packed ones that its VAE normalises.
@@ -81,6 +78,7 @@ class BriaFibo2Backbone(TrimmedPromptBackbone):
         ),
     )
     head = ("final_layer",)
+    positions_from = "axes_lens"
     prompt_length = 512
 
     @property
@@ -90,10 +88,6 @@ class BriaFibo2Backbone(TrimmedPromptBackbone):
     @property
     def latent_channels(self) -> int:
         return int(self.config.in_channels) * int(self.config.patch_size) ** 2
-
-    @property
-    def max_cells(self) -> int:
-        return int(min(self.config.axes_lens[1:]))
 
     def arrange(self, latent: Tensor) -> Tensor:
         return F.pixel_shuffle(latent, int(self.config.patch_size))
@@ -105,11 +99,6 @@ class BriaFibo2Backbone(TrimmedPromptBackbone):
         bundles = 1 + len(self.config.injection_layer_ids)
         text = told["encoder_hidden_states"].unflatten(2, (bundles, -1)).transpose(1, 2)
         return {**told, "encoder_hidden_states": text}
-
-    @classmethod
-    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        processor = text_processor(checkpoint)
-        return {**super().pipeline_modules(checkpoint, dtype), "processor": processor}
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:

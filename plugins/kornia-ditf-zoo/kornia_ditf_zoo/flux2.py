@@ -1,14 +1,10 @@
-"""FLUX.2: one modulation for all double-stream blocks, and one for all single-stream blocks.
-
-LayerNorm without gain, scale and shift: `adaln` is the paper's. That the blocks of a list share
-their modulation does not change it.
-"""
+"""FLUX.2: one modulation for all double-stream blocks, and one for all single-stream blocks."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import functional as F
 
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.flux import GuidedBackbone, flux_streams
@@ -34,15 +30,17 @@ class Flux2Backbone(GuidedBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        length = conditioning["prompt_embeds"].shape[1]
-        places = grid_positions(latent.shape[2], latent.shape[3], device=latent.device)
-        words = torch.zeros(length, 4, device=latent.device)
-        words[:, 3] = torch.arange(length)
-        return {
-            **super().transformer_inputs(latent, timestep, conditioning),
-            "img_ids": functional.pad(places, (0, 1)),
-            "txt_ids": words,
-        }
+        told = super().transformer_inputs(latent, timestep, conditioning)
+        cells, words = four_axes(latent, conditioning["prompt_embeds"].shape[1])
+        return {**told, "img_ids": cells, "txt_ids": words}
+
+
+def four_axes(latent: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Return the positions (N, 4) of an image's tokens, and of so many words on the last axis."""
+    cells = grid_positions(latent.shape[2], latent.shape[3], device=latent.device)
+    words = torch.zeros(length, 4, device=latent.device)
+    words[:, 3] = torch.arange(length)
+    return F.pad(cells, (0, 1)), words
 
 
 class Flux2KleinBackbone(Flux2Backbone):

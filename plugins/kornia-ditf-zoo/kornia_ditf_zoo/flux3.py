@@ -1,26 +1,32 @@
 """FLUX.3: blocks for the image alone, then blocks on text and image; a modulation per token.
 
-LayerNorm without gain, scale and shift: `adaln` is the paper's. Both lists share one modulation
-among their blocks, and all tokens of the image have the same.
+Both lists share one modulation among their blocks, and all tokens of the image have the same.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from kornia_ditf.backbones.declared import Inputs
-from kornia_ditf.backbones.inputs import grid_positions, pad_prompt
+from kornia_ditf.backbones.inputs import pad_prompt
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import ArgumentModulation, BlockStream
 from kornia_ditf.types import Conditioning
 from kornia_ditf_zoo.family import read_text_encoder, text_processor
+from kornia_ditf_zoo.flux2 import four_axes
 
 _ROPE_SCALE = 0.5  # of the image's rows and columns, as in training
+_IMAGE = BlockStream(
+    blocks="mode_blocks.image",
+    norm="norm",  # which the second list calls for the image's tokens, then for the text's
+    attention="attn",
+    modulation=ArgumentModulation("temb_mod"),
+)
 
 
 class Flux3Backbone(TrimmedPromptBackbone):
@@ -30,21 +36,7 @@ class Flux3Backbone(TrimmedPromptBackbone):
     transformer_class = "Flux3Transformer2DModel"
     pipeline_class = "Flux3ModularPipeline"
     vae_class = "AutoencoderKLFlux2"
-    streams = (
-        BlockStream(
-            blocks="mode_blocks.image",
-            norm="norm",
-            attention="attn",
-            modulation=ArgumentModulation("temb_mod"),
-        ),
-        BlockStream(
-            blocks="single_transformer_blocks",
-            norm="norm",  # the image's tokens go first, the text's in a second call
-            attention="attn",
-            modulation=ArgumentModulation("temb_mod"),
-            tokens="last",
-        ),
-    )
+    streams = (_IMAGE, replace(_IMAGE, blocks="single_transformer_blocks", tokens="last"))
     head = ("norm_out", "proj_out", "mode_blocks.image_cond")
     packed = 1
     prompt_length = 800  # a multiple of the 80 tokens by which the windows of prompts grow
@@ -53,12 +45,10 @@ class Flux3Backbone(TrimmedPromptBackbone):
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
         told = super().transformer_inputs(latent, timestep, conditioning)
-        places = grid_positions(latent.shape[2], latent.shape[3], device=latent.device)
-        words = torch.zeros(told["encoder_hidden_states"].shape[1], 4, device=latent.device)
-        words[:, 3] = torch.arange(len(words))
+        cells, words = four_axes(latent, told["encoder_hidden_states"].shape[1])
         return {
             **told,
-            "img_ids": F.pad(_ROPE_SCALE * places, (0, 1)),
+            "img_ids": _ROPE_SCALE * cells,
             "txt_ids": words,
             # The distilled model is told where a step would end: here, where it is.
             "target_timestep": told["timestep"] if self.config.flow_map else None,

@@ -1,7 +1,4 @@
-"""FLUX.1 Kontext, BRIA 3.2, Ovis-Image and LongCat-Image: FLUX's blocks, each with its own text.
-
-LayerNorm without gain, scale and shift: `adaln` is the paper's.
-"""
+"""FLUX.1 Kontext, BRIA 3.2, Ovis-Image and LongCat-Image: FLUX's blocks, each with its own text."""
 
 from __future__ import annotations
 
@@ -47,9 +44,14 @@ class BriaBackbone(FluxLikeBackbone):
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
-        if pipeline.transformer is None:  # whose dtype it asks for
-            pipeline.transformer = SimpleNamespace(dtype=pipeline.text_encoder.dtype)
+        say_dtype(pipeline)
         return super().encode_prompt(pipeline, prompt)
+
+
+def say_dtype(pipeline: Any) -> None:
+    """Stand in for a pipeline's transformer that is not loaded, since BRIA's ask for its dtype."""
+    if pipeline.transformer is None:
+        pipeline.transformer = SimpleNamespace(dtype=pipeline.text_encoder.dtype)
 
 
 class LongCatImageBackbone(OvisImageBackbone):
@@ -57,12 +59,9 @@ class LongCatImageBackbone(OvisImageBackbone):
 
     transformer_class = "LongCatImageTransformer2DModel"
     pipeline_class = "LongCatImagePipeline"
+    unused_parts = ("text_processor",)
     prompt_options = {}
 
     def positions(self, words: int, cells: Tensor) -> tuple[Tensor, Tensor]:
         behind = torch.tensor([1, 512, 512], device=cells.device)  # the first axis: an image
         return super().positions(words, cells)[0], cells + behind
-
-    @classmethod
-    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        return {**super().pipeline_modules(checkpoint, dtype), "text_processor": None}

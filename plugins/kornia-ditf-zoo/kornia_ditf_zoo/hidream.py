@@ -1,7 +1,4 @@
-"""HiDream-I1: double-stream blocks, then single-stream ones, each fed by its own layer of Llama.
-
-LayerNorm without gain, scale and shift: `adaln` is the paper's.
-"""
+"""HiDream-I1: double-stream blocks, then single-stream ones, each fed by its own layer of Llama."""
 
 from __future__ import annotations
 
@@ -49,7 +46,7 @@ class HiDreamBackbone(DiffusersBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        tokens = latent.shape[2] * latent.shape[3] // self.patch_size**2
+        tokens = prod(self.token_grid(latent))
         most = prod(self.config.max_resolution) // self.patch_size**2
         if tokens > most:
             raise InvalidArgumentError(

@@ -36,7 +36,7 @@ class HunyuanDiTBackbone(DiffusersBackbone):
             modulation=LinearModulation("norm1.linear", scale=None, gates=()),
         ),
     )
-
+    unused_parts = ("safety_checker", "feature_extractor")
     prompt_inputs = {
         "encoder_hidden_states": "prompt_embeds",
         "text_embedding_mask": "prompt_attention_mask",
@@ -54,7 +54,7 @@ class HunyuanDiTBackbone(DiffusersBackbone):
         from diffusers.models.embeddings import get_2d_rotary_pos_embed
 
         height, width = (side * self.pixels_per_cell for side in latent.shape[2:])
-        grid = (latent.shape[2] // self.patch_size, latent.shape[3] // self.patch_size)
+        grid = self.token_grid(latent)
         sizes = torch.tensor([_SIZE, _SIZE, height, width, 0, 0], device=latent.device)
         rotary = get_2d_rotary_pos_embed(
             int(self.config.attention_head_dim),
@@ -74,12 +74,8 @@ class HunyuanDiTBackbone(DiffusersBackbone):
 
     @classmethod
     def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        unused = {"safety_checker": None, "feature_extractor": None}
-        return {
-            **super().pipeline_modules(checkpoint, dtype),
-            **unused,
-            "requires_safety_checker": False,
-        }
+        parts = super().pipeline_modules(checkpoint, dtype)
+        return {**parts, "requires_safety_checker": False}
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:

@@ -1,37 +1,26 @@
-"""HunyuanImage 2.1: FLUX's two lists of blocks on 32-fold compressed latents, the image first.
-
-LayerNorm without gain, scale and shift: `adaln` is the paper's.
-"""
+"""HunyuanImage 2.1: FLUX's two lists of blocks on 32-fold compressed latents, the image first."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kornia_ditf.backbones.declared import Inputs
-from kornia_ditf.backbones.flux import flux_streams
+from kornia_ditf.backbones.flux import GuidedBackbone, flux_streams
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
-from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.types import Conditioning
 
 
-class HunyuanImageBackbone(TrimmedPromptBackbone):
-    """HunyuanImage 2.1, and its distilled model.
-
-    Args:
-        transformer: a HunyuanImageTransformer2DModel.
-        vae: its VAE, or the encoder alone.
-        guidance: the distilled guidance scale; models without an embedding ignore it.
-        options: see `DiffusersBackbone`.
-    """
+class HunyuanImageBackbone(GuidedBackbone, TrimmedPromptBackbone):
+    """HunyuanImage 2.1, and its distilled model."""
 
     transformer_class = "HunyuanImageTransformer2DModel"
     pipeline_class = "HunyuanImagePipeline"
     vae_class = "AutoencoderKLHunyuanImage"
     streams = flux_streams(tokens="first")
     time = "t"
+    default_guidance = 3.25
+    guidance_unit = 1000.0
+    unused_parts = ("guider", "ocr_guider")
     prompt_outputs = (
         "prompt_embeds",
         "prompt_attention_mask",
@@ -46,40 +35,16 @@ class HunyuanImageBackbone(TrimmedPromptBackbone):
         "encoder_attention_mask_2": "prompt_attention_mask_2",
     }
 
-    def __init__(
-        self,
-        transformer: nn.Module,
-        vae: nn.Module | None = None,
-        *,
-        guidance: float = 3.25,
-        **options: Any,
-    ) -> None:
-        super().__init__(transformer, vae, **options)
-        self.guidance = guidance
-
-    def settings(self) -> str:
-        return f"{super().settings()} guidance={self.guidance}"
-
-    @property
-    def patch_size(self) -> int:
-        return int(self.config.patch_size[-1])
-
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
         told = super().transformer_inputs(latent, timestep, conditioning)
-        # Its dtype becomes that of all that the time is mixed with.
-        time = told["timestep"].to(latent.dtype)
-        guided = self.config.guidance_embeds
+        # Their dtype becomes that of all that they are mixed with.
+        time, guidance = told["timestep"].to(latent.dtype), told["guidance"]
         return {
             **told,
             "timestep": time,
             # The distilled model is told where a step would end: here, where it is.
             "timestep_r": time if self.config.use_meanflow else None,
-            "guidance": torch.full_like(time, 1000 * self.guidance) if guided else None,
+            "guidance": None if guidance is None else guidance.to(latent.dtype),
         }
-
-    @classmethod
-    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        unused = {"guider": None, "ocr_guider": None}
-        return {**super().pipeline_modules(checkpoint, dtype), **unused}

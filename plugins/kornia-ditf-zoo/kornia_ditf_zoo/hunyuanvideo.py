@@ -1,7 +1,4 @@
-"""HunyuanVideo, its version 1.5, and Motif-Video: FLUX's blocks on clips, the image's tokens first.
-
-LayerNorm without gain, scale and shift: `adaln` is the paper's.
-"""
+"""HunyuanVideo, its version 1.5, and Motif-Video: FLUX's blocks on clips, the image's first."""
 
 from __future__ import annotations
 
@@ -33,13 +30,7 @@ class HunyuanVideoBackbone(GuidedBackbone, VideoBackbone):
     prompt_options = {}
     prompt_inputs = {**MASKED_TEXT, "pooled_projections": "pooled_prompt_embeds"}
     default_guidance = 6.0
-
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
-        guidance = told["guidance"]
-        return {**told, "guidance": None if guidance is None else 1000 * guidance}
+    guidance_unit = 1000.0
 
 
 class HunyuanVideo15Backbone(FirstFrameBackbone):
@@ -50,6 +41,7 @@ class HunyuanVideo15Backbone(FirstFrameBackbone):
     vae_class = "AutoencoderKLHunyuanVideo15"
     streams = flux_streams()[:1]
     time = "t"
+    unused_parts = ("guider",)
     prompt_outputs = HunyuanImageBackbone.prompt_outputs
     prompt_options = HunyuanImageBackbone.prompt_options
     prompt_inputs = HunyuanImageBackbone.prompt_inputs
@@ -70,8 +62,7 @@ class HunyuanVideo15Backbone(FirstFrameBackbone):
     @classmethod
     def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
         # Its constructor looks at the VAE.
-        parts = {"guider": None, "vae": cls.load_vae(checkpoint)}
-        return {**super().pipeline_modules(checkpoint, dtype), **parts}
+        return {**super().pipeline_modules(checkpoint, dtype), "vae": cls.load_vae(checkpoint)}
 
 
 class MotifVideoBackbone(FirstFrameBackbone):
@@ -82,6 +73,7 @@ class MotifVideoBackbone(FirstFrameBackbone):
     vae_class = "AutoencoderKLWan"
     streams = flux_streams(tokens="first")
     time = "t"
+    unused_parts = ("guider", "feature_extractor")
     prompt_outputs = ("prompt_embeds", None, "prompt_attention_mask")
     prompt_options = {}
     prompt_inputs = MASKED_TEXT
@@ -92,8 +84,3 @@ class MotifVideoBackbone(FirstFrameBackbone):
         if block < anew:
             return found
         return found[len(super().gates(timestep, conditioning, block=anew)) :]
-
-    @classmethod
-    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        unused = {"guider": None, "feature_extractor": None}
-        return {**super().pipeline_modules(checkpoint, dtype), **unused}

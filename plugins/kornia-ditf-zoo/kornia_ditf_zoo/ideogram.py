@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.inputs import grid_positions, pad_prompt
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
-from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
 
@@ -42,6 +41,7 @@ class Ideogram4Backbone(TrimmedPromptBackbone):
     packed = 1
     patch_first = True
     time = "1 - t / 1000"
+    unused_parts = ("unconditional_transformer", "prompt_enhancer_head")
     prompt_length = 512
 
     def transformer_inputs(
@@ -64,11 +64,6 @@ class Ideogram4Backbone(TrimmedPromptBackbone):
             "segment_ids": torch.ones_like(kinds).repeat(len(latent), 1),
             "indicator": kinds.repeat(len(latent), 1),
         }
-
-    @classmethod
-    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        unused = {"unconditional_transformer": None, "prompt_enhancer_head": None}
-        return {**super().pipeline_modules(checkpoint, dtype), **unused}
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:

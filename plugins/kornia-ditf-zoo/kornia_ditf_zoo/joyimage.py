@@ -1,25 +1,20 @@
-"""JoyAI-Image-Edit and Edit-Plus, called without images to edit; text in a stream of its own.
-
-LayerNorm without gain, scale and shift by adaLN-single: `adaln` is the paper's.
-"""
+"""JoyAI-Image-Edit and Edit-Plus, called without images to edit; text in a stream of its own."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.inputs import pack
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
-from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, TableModulation
 from kornia_ditf.types import Conditioning
-from kornia_ditf_zoo.family import text_processor
+from kornia_ditf_zoo.family import ProcessorBackbone
 
 
-class JoyImageEditBackbone(TrimmedPromptBackbone):
+class JoyImageEditBackbone(ProcessorBackbone, TrimmedPromptBackbone):
     """JoyAI-Image-Edit; latents of a video VAE, one frame."""
 
     transformer_class = "JoyImageEditTransformer3DModel"
@@ -39,17 +34,8 @@ class JoyImageEditBackbone(TrimmedPromptBackbone):
     prompt_length = 1024
     prompt_options = {}
 
-    @property
-    def patch_size(self) -> int:
-        return int(self.config.patch_size[-1])
-
     def arrange(self, latent: Tensor) -> Tensor:
         return latent[:, None, :, None]  # one image, of one frame
-
-    @classmethod
-    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        processor = text_processor(checkpoint)
-        return {**super().pipeline_modules(checkpoint, dtype), "processor": processor}
 
 
 class JoyImageEditPlusBackbone(JoyImageEditBackbone):
@@ -69,9 +55,8 @@ class JoyImageEditPlusBackbone(JoyImageEditBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        rows, columns = (side // self.patch_size for side in latent.shape[2:])
         told = super().transformer_inputs(latent, timestep, conditioning)
-        return {**told, "shape_list": [[(1, rows, columns)]] * len(latent)}
+        return {**told, "shape_list": [[(1, *self.token_grid(latent))]] * len(latent)}
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:

@@ -1,7 +1,4 @@
-"""Kandinsky 5 for images: text through cross-attention, a modulation of nine parts.
-
-LayerNorm without gain, scale and shift in float32: `adaln` is the paper's.
-"""
+"""Kandinsky 5 for images: text through cross-attention, a modulation of nine parts."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
-from kornia_ditf_zoo.family import QuietBackbone
+from kornia_ditf_zoo.family import QuietBackbone, without_reference
 
 
 class Kandinsky5Backbone(QuietBackbone, TrimmedPromptBackbone):
@@ -43,10 +40,6 @@ class Kandinsky5Backbone(QuietBackbone, TrimmedPromptBackbone):
     }
 
     @property
-    def patch_size(self) -> int:
-        return int(self.config.patch_size[1])
-
-    @property
     def latent_channels(self) -> int:
         return int(self.config.in_visual_dim)
 
@@ -54,21 +47,18 @@ class Kandinsky5Backbone(QuietBackbone, TrimmedPromptBackbone):
     def max_cells(self) -> int:
         return 128 * self.patch_size  # of the rotary embedding, which is not configured
 
+    def arrange(self, latent: Tensor) -> Tensor:
+        return without_reference(latent) if self.config.visual_cond else latent
+
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
         told = super().transformer_inputs(latent, timestep, conditioning)
         words = conditioning["prompt_embeds"].shape[1]
-        sides = (1, *(side // self.patch_size for side in latent.shape[2:]))
+        sides = (1, *self.token_grid(latent))
         return {
             **told,
-            # Some models of the family also take a reference image and its mask, here none.
-            "hidden_states": self._with_reference(latent).permute(0, 2, 3, 1).unsqueeze(1),
+            "hidden_states": told["hidden_states"].permute(0, 2, 3, 1).unsqueeze(1),
             "visual_rope_pos": [torch.arange(side, device=latent.device) for side in sides],
             "text_rope_pos": torch.arange(words, device=latent.device),
         }
-
-    def _with_reference(self, latent: Tensor) -> Tensor:
-        if not self.config.visual_cond:
-            return latent
-        return torch.cat([latent, torch.zeros_like(latent), torch.zeros_like(latent[:, :1])], 1)

@@ -41,8 +41,7 @@ class Krea2Backbone(DiffusersBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        rows, columns = (side // self.patch_size for side in latent.shape[2:])
         words = conditioning["prompt_embeds"].shape[1]
-        places = grid_positions(rows, columns, device=latent.device)
+        places = grid_positions(*self.token_grid(latent), device=latent.device)
         told = super().transformer_inputs(latent, timestep, conditioning)
         return {**told, "position_ids": F.pad(places, (0, 0, words, 0))}

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.declared import MASKED_TEXT, Inputs
 from kornia_ditf.backbones.video import VideoBackbone, as_clip
-from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, TableModulation
 from kornia_ditf.types import Conditioning
 
@@ -67,6 +65,7 @@ class LTX2Backbone(LTXBackbone):
     pipeline_class = "LTX2Pipeline"
     vae_class = "AutoencoderKLLTX2Video"
     head = ("norm_out", "proj_out", "audio_norm_out", "audio_proj_out")
+    unused_parts = ("audio_vae", "vocoder", "processor", "prompt_enhancer", "duration_head")
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
@@ -86,11 +85,6 @@ class LTX2Backbone(LTXBackbone):
             "audio_encoder_hidden_states": latent.new_zeros(len(latent), 1, int(words)),
             "audio_num_frames": 1,
         }
-
-    @classmethod
-    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        names = ("audio_vae", "vocoder", "processor", "prompt_enhancer", "duration_head")
-        return {**super().pipeline_modules(checkpoint, dtype), **dict.fromkeys(names)}
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:

@@ -28,9 +28,6 @@ class Lumina2Backbone(TrimmedPromptBackbone):
     )
     head = ("norm_out",)
     time = "1 - t / 1000"
+    positions_from = "axes_lens"
     prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
     prompt_inputs = MASKED_TEXT
-
-    @property
-    def max_cells(self) -> int:
-        return int(min(self.config.axes_lens[1:])) * self.patch_size

@@ -5,20 +5,16 @@ LayerNorm without gain, a scale and no shift: `adaln` is (1 + scale) * norm(x).
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
-from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
-from kornia_ditf_zoo.family import text_processor
+from kornia_ditf_zoo.family import ProcessorBackbone
 
 
-class NucleusImageBackbone(TrimmedPromptBackbone):
+class NucleusImageBackbone(ProcessorBackbone, TrimmedPromptBackbone):
     """NucleusMoE-Image."""
 
     transformer_class = "NucleusMoEImageTransformer2DModel"
@@ -40,11 +36,5 @@ class NucleusImageBackbone(TrimmedPromptBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        rows, columns = (side // self.patch_size for side in latent.shape[2:])
         told = super().transformer_inputs(latent, timestep, conditioning)
-        return {**told, "img_shapes": [(1, rows, columns)] * len(latent)}
-
-    @classmethod
-    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        processor = text_processor(checkpoint)
-        return {**super().pipeline_modules(checkpoint, dtype), "processor": processor}
+        return {**told, "img_shapes": [(1, *self.token_grid(latent))] * len(latent)}

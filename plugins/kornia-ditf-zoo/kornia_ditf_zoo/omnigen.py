@@ -8,6 +8,7 @@ from AdaLN is not to be had here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -51,6 +52,7 @@ class OmniGenBackbone(TrimmedPromptBackbone):
     )
     head = ("norm", "norm_out", "proj_out")
     time = "1 - t / 1000"
+    positions_from = "pos_embed_max_size"
     padded = ("input_ids", "prompt_attention_mask")
     prompt_inputs = {"input_ids": "input_ids"}
 
@@ -68,10 +70,6 @@ class OmniGenBackbone(TrimmedPromptBackbone):
     @classmethod
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         return {"tokenizer": read_tokenizer(checkpoint, "tokenizer")}
-
-    @property
-    def max_cells(self) -> int:
-        return int(self.config.pos_embed_max_size) * self.patch_size
 
     def condition(self, prompts: Sequence[str]) -> Conditioning:
         words = torch.zeros(len(prompts), _TOKENS, dtype=torch.long)
@@ -91,7 +89,7 @@ class OmniGenBackbone(TrimmedPromptBackbone):
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
         before = conditioning["input_ids"].shape[1] + 1  # the words, and the time
-        count = before + latent.shape[2] * latent.shape[3] // self.patch_size**2
+        count = before + prod(self.token_grid(latent))
         # Words see what precedes them; the image's tokens see all.
         visible = torch.ones(count, count, device=latent.device).tril()
         visible[before:] = 1

@@ -1,7 +1,4 @@
-"""PRX on latents and on pixels: a stream of the image alone, whose attention reads the text.
-
-LayerNorm without gain, scale and shift: `adaln` is the paper's.
-"""
+"""PRX on latents and on pixels: a stream of the image alone, whose attention reads the text."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Qwen-Image, its editing model called without a reference image, and Qwen-Image 2.1.
 
-Qwen-Image has LayerNorm without gain, scale and shift: `adaln` is the paper's. Version 2.1 scales
-and does not shift: `adaln` is (1 + scale) * norm(x).
+Version 2.1 scales and does not shift: `adaln` is (1 + scale) * norm(x).
 """
 
 from __future__ import annotations
@@ -17,10 +16,9 @@ from torch.nn import functional as F
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
-from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import ArgumentModulation, BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning, Tap
-from kornia_ditf_zoo.family import text_processor
+from kornia_ditf_zoo.family import ProcessorBackbone
 
 
 class QwenImageBackbone(TrimmedPromptBackbone):
@@ -45,9 +43,8 @@ class QwenImageBackbone(TrimmedPromptBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        rows, columns = (side // self.patch_size for side in latent.shape[2:])
         told = super().transformer_inputs(latent, timestep, conditioning)
-        return {**told, "img_shapes": [[(1, rows, columns)]] * len(latent)}
+        return {**told, "img_shapes": [[(1, *self.token_grid(latent))]] * len(latent)}
 
 
 class OpaqueBackbone(QwenImageBackbone):
@@ -61,10 +58,7 @@ class QwenImageLayeredBackbone(OpaqueBackbone):
     """Qwen-Image-Layered, whose only image stands where that to be decomposed does."""
 
     pipeline_class = "QwenImageLayeredPipeline"
-
-    @classmethod
-    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        return {**super().pipeline_modules(checkpoint, dtype), "processor": None}
+    unused_parts = ("processor",)
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
@@ -75,7 +69,7 @@ class QwenImageLayeredBackbone(OpaqueBackbone):
         return {**told, "additional_t_cond": full_batch(latent, 0, torch.long)}
 
 
-class QwenImage21Backbone(OpaqueBackbone):
+class QwenImage21Backbone(ProcessorBackbone, OpaqueBackbone):
     """Qwen-Image 2.1; image tokens behind the prompt's, whose modulation is that of time 0."""
 
     needs = "diffusers>=0.41"
@@ -119,11 +113,6 @@ class QwenImage21Backbone(OpaqueBackbone):
         slots = torch.ones(len(latent), words + told["hidden_states"].shape[1] // 4)
         slots[:, :words] = 0
         return {**told, "img_mask": slots.bool().to(latent.device)}
-
-    @classmethod
-    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        processor = text_processor(checkpoint)
-        return {**super().pipeline_modules(checkpoint, dtype), "processor": processor}
 
 
 def _crop(tap: Tap, rows: int, columns: int) -> Tap:

@@ -1,7 +1,4 @@
-"""Sana: linear attention on the 32-fold compressed latents of a VAE without a posterior.
-
-LayerNorm without gain, scale and shift by adaLN-single: `adaln` is the paper's.
-"""
+"""Sana: linear attention on the 32-fold compressed latents of a VAE without a posterior."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Wan 2.1 and 2.2, and SkyReels V2: video models on one frame; text through cross-attention.
-
-LayerNorm without gain, scale and shift by adaLN-single, all in float32: `adaln` is the paper's.
-"""
+"""Wan 2.1 and 2.2, and SkyReels V2: video models on one frame; text through cross-attention."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from kornia_ditf.backbones.declared import Inputs
@@ -71,6 +67,8 @@ class WanBackbone(VideoBackbone):
         ),
     )
     time = "t"
+    positions_from = "rope_max_seq_len"
+    unused_parts = ("transformer_2",)
     prompt_outputs = ("prompt_embeds",)
     prompt_options = {
         "do_classifier_free_guidance": False,
@@ -119,14 +117,6 @@ class WanBackbone(VideoBackbone):
             "time_per_token": bool(index.get("expand_timesteps")),
         }
 
-    @property
-    def patch_size(self) -> int:
-        return int(self.config.patch_size[1])
-
-    @property
-    def max_cells(self) -> int:
-        return int(self.config.rope_max_seq_len) * self.patch_size
-
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
@@ -136,10 +126,6 @@ class WanBackbone(VideoBackbone):
         frames, rows, columns = as_clip(latent).shape[2:]
         tokens = frames * rows * columns // self.patch_size**2
         return {**told, "timestep": told["timestep"][:, None].expand(-1, tokens)}
-
-    @classmethod
-    def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-        return {**super().pipeline_modules(checkpoint, dtype), "transformer_2": None}
 
 
 class SkyReelsV2Backbone(WanBackbone):

@@ -34,6 +34,7 @@ class ZImageBackbone(DiffusersBackbone):
         ),
     )
     head = ("all_final_layer",)
+    positions_from = "axes_lens"
     prompt_outputs = ("prompt_embeds",)
     prompt_length = _TOKENS
     prompt_options = {
@@ -44,10 +45,6 @@ class ZImageBackbone(DiffusersBackbone):
     @property
     def patch_size(self) -> int:
         return int(self.config.all_patch_size[0])
-
-    @property
-    def max_cells(self) -> int:
-        return int(min(self.config.axes_lens[1:])) * self.patch_size
 
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning

@@ -37,7 +37,7 @@ def test_only_what_was_measured_has_a_column() -> None:
 def test_costs_of_a_matcher_are_read_back(tmp_path: Path) -> None:
     log, matcher = CostLog(tmp_path), MatcherChoice(name="sift")
     data = DatasetChoice(name="folder")
-    job = Compare(data, matcher, "sift", find_protocol("plain"), "records", ())
+    job = Compare(data, "sift", find_protocol("plain"), "records", (), matcher)
     for peak, joules in ((5.0, 8.0), (4.0, 2.0)):
         outcome = Outcome(seconds=[1.0, 3.0], image_seconds=[7.0])
         outcome.costs |= {"peak_bytes": peak, "joules": joules}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,15 +80,18 @@ class Mortal(Pooled):
     def __init__(self, deaths: int) -> None:
         self.workers, self.deaths, self.restarted = 2, deaths, 0
 
-    def _submit(self, place: int, job: Job) -> Any:
-        return object()
+    death = BrokenPipeError
 
-    def _ready(self, pending: Any) -> Any:
-        return pending[0]
+    def _submit(self, place: int, job: Job | None) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.deaths -= job is not None
+        if job is not None and self.deaths >= 0:
+            future.set_exception(BrokenPipeError())
+        else:
+            future.set_result(Outcome(count=1))
+        return future
 
-    def _result(self, handle: Any) -> Outcome | None:
-        self.deaths -= 1
-        return None if self.deaths >= 0 else Outcome(count=1)
+    def close(self) -> None: ...
 
     def _restart(self, place: int) -> None:
         self.restarted += 1

@@ -13,13 +13,14 @@ import pytest
 from PIL import Image
 
 from kornia_ditf import load_dataset
-from kornia_ditf.errors import InvalidArgumentError, StudyError
+from kornia_ditf.errors import InvalidArgumentError, MatcherError, StudyError
 from kornia_ditf.protocols.protocol import Fit
 from kornia_ditf.registry import lookup
 from kornia_ditf.study.define.parsing import parse_study, read_study
+from kornia_ditf.study.define.spec import MatcherChoice
 from kornia_ditf.study.report.page import write_report
-from kornia_ditf.study.run.apart import HungError, MatcherProcess
-from kornia_ditf.study.run.contestants import matcher_identity
+from kornia_ditf.study.run.apart import MatcherProcess
+from kornia_ditf.study.run.experiments import matcher_identity
 from kornia_ditf.study.run.plan import plan_study
 from kornia_ditf.study.run.runner import run_study
 from kornia_ditf.study.share.merge import merge_studies
@@ -126,10 +127,10 @@ def test_whatever_a_matcher_does_one_cell_says_so(folder: Path, tmp_path: Path, 
 
 def test_a_matcher_whose_process_dies_is_named(folder: Path) -> None:
     pair = load_dataset("synthetic", folder, split="pose", points=8)[0]
-    process = MatcherProcess("dies", {}, 60)
-    with pytest.raises(HungError, match=f"ended with code 3 at the pair {pair.name}"):
-        process.match(pair, Fit(), folder)
-    process.close()
+    process = MatcherProcess(MatcherChoice(name="dies", timeout=60))
+    for _ in range(2):  # it is not started again
+        with pytest.raises(MatcherError, match=f"ended with code 3 at the pair {pair.name}"):
+            process.match(pair, Fit(), folder)
 
 
 def test_a_study_without_any_score_says_why(folder: Path, tmp_path: Path) -> None:
