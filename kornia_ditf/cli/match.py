@@ -106,7 +106,6 @@ def match(
     from kornia_ditf.matching.poses import POSES
     from kornia_ditf.search.variants import check_search
     from kornia_ditf.search.verified import match_images
-    from kornia_ditf.utils import provenance
     from kornia_ditf.utils.checks import check_one_of
 
     paths, reduced = (image_a, image_b), values.read_pca(pca)
@@ -164,7 +163,7 @@ def match(
     fits = len(searched.matches) >= MIN_MATCHES and searched.verification.matrix is not None
     plane = searched.verification if fits else None
     document = {
-        "versions": provenance.versions(output.LIBRARIES),
+        "versions": output.versions(),
         "images": {
             side: image_values(path, described)
             for side, path, described in zip("ab", paths, maps, strict=True)

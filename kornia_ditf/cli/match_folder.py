@@ -135,7 +135,6 @@ def _show(
     written: list[str],
     as_json: bool,
 ) -> None:
-    from kornia_ditf.utils import provenance
 
     graph, lengths = found.graph, found.graph.track_lengths()
     tracks = {
@@ -143,7 +142,7 @@ def _show(
         "mean_track_length": round(float(lengths.float().mean()), 2) if len(lengths) else 0.0,
     }
     document = {
-        "versions": provenance.versions(output.LIBRARIES),
+        "versions": output.versions(),
         "matcher": {"name": matcher, **settings},
         "images": [each.name for each in graph.images],
         "failed": [{"image": name, "error": str(error)} for name, error in found.failed.items()],

@@ -49,7 +49,6 @@ def match_with(name: str, settings: dict[str, Any], outputs: Outputs) -> None:
     from kornia_ditf.matching.verification import verify
     from kornia_ditf.preprocess import as_image
     from kornia_ditf.registry.matchers import load_matcher
-    from kornia_ditf.utils import provenance
 
     paths = outputs.paths
     images = [as_image(path) for path in paths]
@@ -63,7 +62,7 @@ def match_with(name: str, settings: dict[str, Any], outputs: Outputs) -> None:
         found = matcher.match(*extracted)
         verification = verify(found, threshold=matcher.threshold)
     document = {
-        "versions": provenance.versions(output.LIBRARIES),
+        "versions": output.versions(),
         "images": {
             side: {"path": str(path), "size": list(image.shape[2:])}
             for side, path, image in zip("ab", paths, images, strict=True)

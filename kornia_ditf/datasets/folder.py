@@ -13,6 +13,7 @@ from kornia_ditf.datasets.files import (
     parse_json,
     path_inside,
     read_csv,
+    reading,
 )
 from kornia_ditf.datasets.pairs import (
     Pair,
@@ -131,10 +132,8 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
 def _read_csv(path: Path) -> list[dict[str, Any]]:
     entries: dict[tuple[str, str], dict[str, Any]] = {}
     for line, row in enumerate(read_csv(path, _COLUMNS, _HOW), 2):
-        try:
+        with reading(path, f"line {line}: xa, ya, xb, yb must be numbers", _HOW):
             xa, ya, xb, yb = (float(row[name]) for name in _COLUMNS[2:])
-        except (TypeError, ValueError) as error:
-            raise DatasetError(path, f"line {line}: xa, ya, xb, yb must be numbers") from error
         pair = (row["image_a"], row["image_b"])
         entry = entries.setdefault(
             pair,

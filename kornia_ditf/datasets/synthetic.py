@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from kornia_ditf.datasets.files import cached_picture, given_folder, image_size, list_images
-from kornia_ditf.datasets.pairs import Pair, PairDataset
+from kornia_ditf.datasets.pairs import Floats, Pair, PairDataset
 from kornia_ditf.datasets.relief import Relief, random_points, random_relief, render
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import InvalidArgumentError
@@ -106,18 +105,25 @@ class SyntheticPairs(PairDataset):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         key = hashlib.sha256(json.dumps([content, asdict(change)]).encode()).hexdigest()
         generator = np.random.Generator(np.random.PCG64(int(key[:16], 16)))
-        relief, homography = None, np.eye(3)
+        view: Relief | Floats
         if change.kind == _POSE:
-            relief = random_relief(generator, size, change.strength)
+            view = relief = random_relief(generator, size, change.strength)
             places = random_points(generator, size, relief, change.points, _MARGIN)
-            points = [torch.from_numpy(each) for each in places]
+            camera = torch.from_numpy(relief.camera)
+            known: dict[str, Any] = {
+                "camera": (camera, camera),
+                "pose": torch.from_numpy(relief.pose),
+            }
         else:
+            homography = np.eye(3)
             if change.kind != "illumination":
                 homography = _random_homography(generator, size, change.strength)
-            points = _random_points(generator, size, homography, change.points)
+            view = homography
+            places = _random_points(generator, size, homography, change.points)
+            known = {"homography": torch.from_numpy(homography)}
         target = cached_picture(
             f"synthetic/{key[:32]}.png",
-            lambda: _change(path, relief or homography, change, generator),
+            lambda: _change(path, view, change, generator),
         )
         whole = (0.0, 0.0, float(size[1]), float(size[0]))
         return Pair.of(
@@ -125,18 +131,10 @@ class SyntheticPairs(PairDataset):
             change.kind,
             image=(path, target),
             size=(size, size),
-            points=points,
+            points=[torch.from_numpy(each) for each in places],
             box=(whole, whole),
-            **_geometry(relief or homography),
+            **known,
         )
-
-
-def _geometry(view: Relief | npt.NDArray[np.float64]) -> dict[str, Any]:
-    """Return what a pair knows of its two views."""
-    if not isinstance(view, Relief):
-        return {"homography": torch.from_numpy(view)}
-    camera = torch.from_numpy(view.camera)
-    return {"camera": (camera, camera), "pose": torch.from_numpy(view.pose)}
 
 
 def _random_homography(
@@ -161,12 +159,12 @@ def _random_points(
     size: tuple[int, int],
     homography: npt.NDArray[np.float64],
     count: int,
-) -> list[Tensor]:
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     low, span = _MARGIN, np.array([size[1], size[0]]) - 1 - 2 * _MARGIN
     # Whole pixels of A; corners only move inwards, so all of A is in B.
     points = np.round(low + generator.random((count, 2)) * span)
     mapped = np.concatenate([points, np.ones((count, 1))], 1) @ homography.T
-    return [torch.from_numpy(points), torch.from_numpy(mapped[:, :2] / mapped[:, 2:])]
+    return points, mapped[:, :2] / mapped[:, 2:]
 
 
 def _change(

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kornia_ditf.datasets.pairs import Pair
-from kornia_ditf.errors import MissingExtraError
 from kornia_ditf.metrics.pose import normalise, rotation_error, translation_error
 from kornia_ditf.protocols.fitting import fitted_size
 from kornia_ditf.protocols.protocol import PoseEstimation, Protocol
+from kornia_ditf.utils.extras import import_extra
 
 Floats = npt.NDArray[np.float64]
 
@@ -123,12 +123,8 @@ def _estimate_poselib(
     a: Floats, b: Floats, cameras: tuple[Floats, Floats], threshold: float, how: PoseEstimation
 ) -> Pose | None:
     """`PoseLibRelativePoseEstimator` of glue-factory."""
-    try:
-        import poselib
-    except ImportError as error:
-        raise MissingExtraError(
-            "pose.estimator 'poselib' needs PoseLib: pip install 'kornia-ditf[poselib]'"
-        ) from error
+    purpose = "pose.estimator 'poselib' needs PoseLib"
+    poselib = import_extra("poselib", purpose, "kornia-ditf[poselib]")
     told = [
         {
             "model": "PINHOLE",

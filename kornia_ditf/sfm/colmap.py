@@ -40,9 +40,9 @@ def write_database(
     Raises:
         MissingExtraError: pycolmap is not installed.
     """
-    from kornia_ditf.sfm.formats import import_extra
+    from kornia_ditf.sfm.formats import import_sfm
 
-    pycolmap = import_extra("pycolmap")
+    pycolmap = import_sfm("pycolmap")
     pycolmap.logging.minloglevel = max(pycolmap.logging.minloglevel, 2)
     pycolmap.set_random_seed(0)
     options = pycolmap.TwoViewGeometryOptions()
