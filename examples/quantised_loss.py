@@ -1,6 +1,6 @@
 """Measure what fewer bits change: cosines to float32, and PCK on the pairs of examples/data.
 
-    python examples/quantised_loss.py
+    python examples/quantised_loss.py [--long-side 336]
 
 The first table is of weights, the second of stored descriptors, and the last lines are of tiny
 models in the real architectures, with random weights.
@@ -8,7 +8,7 @@ models in the real architectures, with random weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ WEIGHTS: dict[str, dict[str, Any]] = {
 TREATMENTS = ("adaln+discard", "raw")
 TINY = ("flux.1-dev", "sd3.5-medium", "pixart-sigma-1024")
 
-Describe = Callable[[Any], kd.DescriptorMap]
+Maps = list[kd.DescriptorMap]
 
 
 def stored(described: kd.DescriptorMap, store: str) -> kd.DescriptorMap:
@@ -43,36 +43,39 @@ def cosines(a: kd.DescriptorMap, b: kd.DescriptorMap) -> torch.Tensor:
     return F.cosine_similarity(a.data, b.data, dim=1).flatten()
 
 
-def report(name: str, plain: Describe, changed: Describe) -> None:
+def report(name: str, pairs: list[kd.Pair], plain: Maps, changed: Maps) -> None:
     """Print a line: how far descriptors change, and how many points are found."""
-    pairs = kd.load_dataset("folder", root=str(DATA))
-    found, scores = [], []
-    for pair in (pairs[index] for index in range(len(pairs))):
-        images = (pair.image_a, pair.image_b)
-        a, b = (changed(image) for image in images)
-        for image, described in zip(images, (a, b), strict=True):
-            found.append(cosines(plain(image), described))
+    scores = []
+    for pair, a, b in zip(pairs, changed[::2], changed[1::2], strict=True):
         points = kd.match_points(a, pair.points_a[None], b).points_b[0]
         threshold = 0.05 * max(b.frame.image_size)
         scores.append((points - pair.points_b).norm(dim=1).le(threshold).float().mean().item())
-    together = torch.cat(found)
+    together = torch.cat([cosines(*maps) for maps in zip(plain, changed, strict=True)])
     shown = ", ".join(f"{score:.3f}" for score in scores)
     print(f"{name}: cosine {together.mean():.5f}, least {together.min():.5f}; PCK {shown}")
 
 
 def main() -> None:
     """Print a line for each kind of weights, and for each way to store descriptors."""
-    plain = kd.create_descriptor("nano")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--long-side", type=int, default=336)
+    long_side = parser.parse_args().long_side
+    dataset = kd.load_dataset("folder", root=str(DATA))
+    pairs = [dataset[index] for index in range(len(dataset))]
+    images = [image for pair in pairs for image in (pair.image_a, pair.image_b)]
+
+    def describe(**options: Any) -> Maps:
+        descriptor = kd.create_descriptor("nano", long_side=long_side, **options)
+        return [descriptor(image) for image in images]
+
+    plain = describe()
     for name, options in WEIGHTS.items():
-        report(name, plain, kd.create_descriptor("nano", **options))
+        report(name, pairs, plain, describe(**options) if options else plain)
     for treatment in TREATMENTS:
-        treated = kd.create_descriptor("nano", treatment=treatment)
+        treated = describe(treatment=treatment)
         for store in ("float32", "float16", "int8"):
-            report(
-                f"{treatment}, stored {store}",
-                treated,
-                lambda image, treated=treated, store=store: stored(treated(image), store),
-            )
+            read = [stored(described, store) for described in treated]
+            report(f"{treatment}, stored {store}", pairs, treated, read)
     image = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     for name in TINY:
         torch.manual_seed(0)

@@ -22,7 +22,7 @@ PIPELINE = f"{NAME}+kornia_matcher"
 def switch_on(root: str) -> None:
     """Add `ROOT.extractors.ditf` and the pipeline `ditf+kornia_matcher`."""
     base = import_module(f"{root}.extractors.extractor_base").ExtractorBase
-    add_module(f"{root}.extractors.{NAME}", lambda path: extractor_class(base, path))
+    add_module(f"{root}.extractors.{NAME}", lambda: extractor_class(base))
     config = import_module(f"{root}.config")
     if NAME not in config.opt_zoo["extractors"]:
         config.opt_zoo["extractors"].append(NAME)
@@ -32,8 +32,8 @@ def switch_on(root: str) -> None:
     }
 
 
-def extractor_class(base: Any, module: str) -> type:
-    """Create a subclass of deep-image-matching's ExtractorBase with the given `__module__`."""
+def extractor_class(base: Any) -> type:
+    """Create a subclass of deep-image-matching's ExtractorBase."""
 
     class DiTFExtractor(base):  # type: ignore[misc]
         """Dense descriptors at token centres or detected keypoints."""
@@ -66,5 +66,4 @@ def extractor_class(base: Any, module: str) -> type:
             rgb = np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)[None])
             return torch.from_numpy(rgb).to(device, torch.float32) / 255
 
-    DiTFExtractor.__module__ = module
     return DiTFExtractor

@@ -20,6 +20,7 @@ from kornia_ditf.matching.detection import (
     NamedDetector,
     allowed_at,
     first_at_position,
+    grey_pixels,
     grid_centres,
     is_filled,
 )
@@ -50,9 +51,8 @@ class OpenCVDetector(nn.Module):
         Returns:
             frames (1, N, 2, 3) and responses (1, N), float32; N may be 0.
         """
-        grey = (img[0, 0].detach().float() * 255).round().clamp(0, 255).byte().cpu().numpy()
         allowed = None if mask is None else (mask[0, 0] > 0).byte().cpu().numpy()
-        found = self.detector.detect(grey, allowed)
+        found = self.detector.detect(grey_pixels(img), allowed)
         rows = [(*k.pt, max(k.size, 1.0) / 2, -max(k.angle, 0.0), k.response) for k in found]
         x, y, scale, angle, response = torch.tensor(rows, device=img.device).view(-1, 5).unbind(1)
         lafs = KF.laf_from_center_scale_ori(

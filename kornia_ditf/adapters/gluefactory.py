@@ -23,7 +23,7 @@ def switch_on(root: str) -> None:
     """Add `ROOT.models.extractors.ditf`, so that `extractors.ditf` is a name as well."""
     base = import_module(f"{root}.models.base_model").BaseModel
     import_module(f"{root}.models.extractors")
-    add_module(f"{root}.models.extractors.{NAME}", lambda path: extractor_class(base, path))
+    add_module(f"{root}.models.extractors.{NAME}", lambda: extractor_class(base))
 
 
 def __getattr__(name: str) -> Any:
@@ -35,11 +35,13 @@ def __getattr__(name: str) -> Any:
 @cache
 def _main_model() -> type:
     base = import_module("gluefactory.models.base_model").BaseModel
-    return extractor_class(base, __name__)
+    made = extractor_class(base)
+    made.__module__ = __name__
+    return made
 
 
-def extractor_class(base: Any, module: str) -> type:
-    """Create a subclass of glue-factory's BaseModel with the given `__module__`."""
+def extractor_class(base: Any) -> type:
+    """Create a subclass of glue-factory's BaseModel."""
 
     class DiTFExtractor(base):  # type: ignore[misc]
         """Dense descriptors at token centres or detected keypoints."""
@@ -67,7 +69,6 @@ def extractor_class(base: Any, module: str) -> type:
         def loss(self, pred: Any, data: Any) -> Any:
             raise NotImplementedError("the descriptor is frozen")
 
-    DiTFExtractor.__module__ = module
     return DiTFExtractor
 
 

@@ -19,11 +19,11 @@ def switch_on(root: str) -> None:
     """Add `ROOT.extractors.ditf`."""
     base = import_module(f"{root}.utils.base_model").BaseModel
     import_module(f"{root}.extractors")
-    add_module(f"{root}.extractors.{NAME}", lambda path: extractor_class(base, path))
+    add_module(f"{root}.extractors.{NAME}", lambda: extractor_class(base))
 
 
-def extractor_class(base: Any, module: str) -> type:
-    """Create a subclass of hloc's BaseModel with the given `__module__`."""
+def extractor_class(base: Any) -> type:
+    """Create a subclass of hloc's BaseModel."""
 
     class DiTFExtractor(base):  # type: ignore[misc]
         """Dense descriptors at token centres or detected keypoints."""
@@ -43,5 +43,4 @@ def extractor_class(base: Any, module: str) -> type:
                 "descriptors": descriptors.transpose(1, 2),
             }
 
-    DiTFExtractor.__module__ = module
     return DiTFExtractor

@@ -102,10 +102,11 @@ def make_feature(conf: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> DiTF
     return DiTFFeature(options.pop("backbone", DEFAULT_BACKBONE), **options)
 
 
-def add_module(path: str, make_class: Callable[[str], type]) -> None:
+def add_module(path: str, make_class: Callable[[], type]) -> None:
     """Register a module with one class at the path where a host's loader looks for it."""
     module = module_from_spec(ModuleSpec(path, loader=None))
-    made = make_class(path)
+    made = make_class()
+    made.__module__ = path
     setattr(module, made.__name__, made)
     sys.modules[path] = module
     parent, _, name = path.rpartition(".")

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from kornia_ditf.adapters.detectors import as_detector, detect, grid
 from kornia_ditf.adapters.wrapped import Pretrained, as_descriptor
 from kornia_ditf.dense import DenseDescriptor
-from kornia_ditf.errors import ImageError, InvalidArgumentError
-from kornia_ditf.matching.detection import is_filled, measures_scale, sides_for
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.matching.checks import check_tensor
+from kornia_ditf.matching.detection import is_filled, measures_scale, read_at_scales
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import check_integer
@@ -125,7 +126,7 @@ class DiTFDescriptor(Pretrained, nn.Module):
             with self._tracked():
                 full = F.interpolate(maps.data.float(), (height, width), mode="bilinear")
                 return F.normalize(full, dim=1, eps=torch.finfo(torch.float32).tiny)
-        _check_tensor("keypoints", keypoints, "(B, N, 2)", (2,))
+        check_tensor(keypoints, "keypoints", "(B, N, 2)")
         with self._tracked():
             wide = widen(keypoints)
             size = wide.new_tensor([width, height])
@@ -138,7 +139,7 @@ class DiTFDescriptor(Pretrained, nn.Module):
             img: as in `forward`.
             side: longest side in pixels to describe at; None takes the descriptor's own.
         """
-        _check_tensor("img", img, "(B, C, H, W)")
+        check_tensor(img, "img", "(B, C, H, W)")
         descriptor = self.descriptor if side is None else self.descriptor.with_long_side(side)
         with self._tracked():
             maps: DescriptorMap = descriptor(without_alpha(img))
@@ -146,7 +147,7 @@ class DiTFDescriptor(Pretrained, nn.Module):
 
     def read(self, maps: DescriptorMap, lafs: Tensor) -> Tensor:
         """Read descriptors at the centres of frames; shapes and zeros as in `forward`."""
-        _check_tensor("lafs", lafs, "(B, N, 2, 3)", (2, 3))
+        check_tensor(lafs, "lafs", "(B, N, 2, 3)")
         if len(lafs) not in (1, len(maps)):
             raise InvalidArgumentError(
                 f"lafs must be of {len(maps)} images, as img is, or of 1, got {len(lafs)}"
@@ -242,18 +243,17 @@ class DiTFFeature(Pretrained, KF.LocalFeature):
                 scaling_coef=self.scaling_coef,
                 max_keypoints=self.max_keypoints,
             )
-        descriptors = self.descriptor.read(maps, lafs)
+
+        def read(side: int | None) -> Tensor:
+            same = side in (None, self.descriptor.descriptor.long_side)
+            return self.descriptor.read(maps if same else self.descriptor.maps(img, side), lafs)
+
         side = self.descriptor.descriptor.long_side
-        if self.multiscale and side is not None and lafs.shape[1]:
+        if self.multiscale and side is not None:
             diameters = 2 * KF.get_laf_scale(lafs)[..., 0, 0] / self.scaling_coef
-            sides = sides_for(diameters * side / max(img.shape[2:]), side).to(descriptors.device)
-            for each in set(sides.flatten().tolist()) - {side}:
-                try:
-                    smaller = self.descriptor.maps(img, each)
-                except ImageError:  # thinner than a token at that size
-                    continue
-                read = self.descriptor.read(smaller, lafs)
-                descriptors = torch.where((sides == each)[..., None], read, descriptors)
+            descriptors = read_at_scales(read, diameters * side / max(img.shape[2:]), side)
+        else:
+            descriptors = read(None)
         return lafs.to(img.device), responses.to(img.device), descriptors.to(img.device)
 
 
@@ -282,11 +282,3 @@ def _as_mask(mask: Tensor, img: Tensor) -> Tensor:
     if mask.shape not in (expected, (1, *expected[1:])):
         raise InvalidArgumentError(f"mask must have the shape {expected}, got {tuple(mask.shape)}")
     return mask.expand(expected)
-
-
-def _check_tensor(name: str, value: object, shape: str, tail: tuple[int, ...] = ()) -> None:
-    axes = shape.count(",") + 1
-    if isinstance(value, Tensor) and value.ndim == axes and value.shape[axes - len(tail) :] == tail:
-        return
-    got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-    raise InvalidArgumentError(f"{name} must be a tensor of shape {shape}, got {got}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from kornia_ditf.search.verified import match_images
 
 _RATIO = {"snn": False, "smnn": True, "fginn": False}  # name -> mutual
 _NAMES = ("nn", "mnn", *_RATIO, "adalam")
+
+_Matched = tuple[Tensor, Tensor, Tensor]
+"""Frames of both images that match, shape (K, 2, 3) each, and their distances (K,)."""
 
 
 class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
@@ -107,21 +110,9 @@ class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
         """
         given = {"lafs0", "descriptors0", "lafs1", "descriptors1"} & set(data)
         if self.searches and not given and (self.search or self._may_search(data)):
-            return self._collect(self._search(data))
-        lafs0, descriptors0, radius0 = self._features(data, "0")
-        lafs1, descriptors1, radius1 = self._features(data, "1")
-        if len(lafs0) != len(lafs1) or not len(lafs0):
-            raise InvalidArgumentError(
-                f"image0 and image1 must be equally many, at least 1, got {len(lafs0)} "
-                f"and {len(lafs1)}"
-            )
-        pairs = [
-            self._match(*sides, (radius0, radius1))
-            for sides in zip(lafs0, descriptors0, lafs1, descriptors1, strict=True)
-        ]
-        return self._collect(pairs)
-
-    def _collect(self, pairs: Sequence[tuple[Tensor, Tensor, Tensor]]) -> dict[str, Tensor]:
+            pairs = self._search(data)
+        else:
+            pairs = self._match_features(data)
         matched0, matched1, distances = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         counts = torch.tensor([len(pair[2]) for pair in pairs], device=matched0.device)
         return {
@@ -130,9 +121,7 @@ class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
             "lafs0": matched0[None],
             "lafs1": matched1[None],
             "confidence": 1 - distances,
-            "batch_indexes": torch.arange(len(pairs), device=counts.device).repeat_interleave(
-                counts
-            ),
+            "batch_indexes": torch.repeat_interleave(counts),
         }
 
     def _may_search(self, data: Mapping[str, Tensor]) -> bool:
@@ -141,13 +130,9 @@ class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
         whole = feature.max_keypoints is None and not {"mask0", "mask1"} & set(data)
         return whole and not (torch.is_grad_enabled() and feature.descriptor.gradients)
 
-    def _search(self, data: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def _search(self, data: Mapping[str, Tensor]) -> list[_Matched]:
         images = [without_alpha(data[f"image{side}"]) for side in "01"]
-        if len(images[0]) != len(images[1]) or not len(images[0]):
-            raise InvalidArgumentError(
-                f"image0 and image1 must be equally many, at least 1, got {len(images[0])} "
-                f"and {len(images[1])}"
-            )
+        _check_counts(*images)
         feature: Any = self.local_feature
         pairs = []
         for index, (image0, image1) in enumerate(zip(*images, strict=True)):
@@ -172,6 +157,15 @@ class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
             pairs.append((sides[0][kept], sides[1][kept], 1 - matches.scores[kept]))
         return pairs
 
+    def _match_features(self, data: Mapping[str, Tensor]) -> list[_Matched]:
+        lafs0, descriptors0, radius0 = self._features(data, "0")
+        lafs1, descriptors1, radius1 = self._features(data, "1")
+        _check_counts(lafs0, lafs1)
+        return [
+            self._match(*sides, (radius0, radius1))
+            for sides in zip(lafs0, descriptors0, lafs1, descriptors1, strict=True)
+        ]
+
     def _features(self, data: Mapping[str, Tensor], side: str) -> tuple[Tensor, Tensor, float]:
         image = data.get(f"image{side}")
         if f"lafs{side}" in data and f"descriptors{side}" in data:
@@ -187,11 +181,8 @@ class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
                 f"lafs{side} and descriptors{side} must be of the same features, "
                 f"got {tuple(lafs.shape)} and {tuple(descriptors.shape)}"
             )
-        return (
-            lafs.float(),
-            descriptors,
-            10.0 if image is None else NEIGHBOURHOOD * max(image.shape[2:]),
-        )
+        radius = 10.0 if image is None else NEIGHBOURHOOD * max(image.shape[2:])
+        return lafs.float(), descriptors, radius
 
     def _match(
         self,
@@ -200,7 +191,7 @@ class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
         lafs1: Tensor,
         descriptors1: Tensor,
         radii: tuple[float, float],
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> _Matched:
         filled0, filled1 = is_filled(lafs0), is_filled(lafs1)
         lafs0, descriptors0 = lafs0[filled0], descriptors0[filled0]
         lafs1, descriptors1 = lafs1[filled1], descriptors1[filled1]
@@ -215,27 +206,14 @@ class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
         return lafs0[indices[:, 0]], lafs1[indices[:, 1]], distances.flatten().float()
 
 
-def create_matcher(
-    name: str | Path = DEFAULT_BACKBONE,
-    *,
-    source: str | Path | None = None,
-    matcher: nn.Module | str | None = None,
-    detector: Any = None,
-    min_score: float | None = None,
-    search: str | None = None,
-    **options: Any,
-) -> DiTFMatcher:
+def create_matcher(name: str | Path = DEFAULT_BACKBONE, **options: Any) -> DiTFMatcher:
     """Create a `DiTFMatcher` from the name of a dense descriptor.
 
     Args:
         name: as for `create_descriptor`.
-        source: folder or hub id of the weights, if not the descriptor's own repository.
-        matcher: see `DiTFMatcher`.
-        detector: see `DiTFFeature`.
-        min_score: drop matches of a lower cosine, in [-1, 1].
-        search: see `DiTFMatcher`.
-        options: of `create_descriptor` (`block`, `timestep`, `dtype`, `device` ...), and
-            `max_keypoints`.
+        options: of `DiTFMatcher` (`matcher`, `min_score`, `search`), of `DiTFFeature` (`detector`,
+            `max_keypoints` ...) and of `create_descriptor` (`source`, `block`, `timestep`,
+            `dtype`, `device` ...).
 
     Raises:
         UnknownBackboneError: there is no such descriptor.
@@ -249,11 +227,15 @@ def create_matcher(
         >>> sorted(matcher({"image0": image, "image1": image}))
         ['batch_indexes', 'confidence', 'keypoints0', 'keypoints1', 'lafs0', 'lafs1']
     """
-    if source is not None:
-        options["source"] = source
-    return DiTFMatcher(
-        name, matcher, detector=detector, min_score=min_score, search=search, **options
-    )
+    return DiTFMatcher(name, **options)
+
+
+def _check_counts(first: Tensor, second: Tensor) -> None:
+    if len(first) != len(second) or not len(first):
+        raise InvalidArgumentError(
+            f"image0 and image1 must be equally many, at least 1, got {len(first)} "
+            f"and {len(second)}"
+        )
 
 
 def _as_matcher(matcher: nn.Module | str | None, min_score: float | None) -> nn.Module:

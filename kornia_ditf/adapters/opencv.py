@@ -21,14 +21,15 @@ from torch import Tensor
 
 from kornia_ditf.adapters.wrapped import Pretrained, as_descriptor
 from kornia_ditf.dense import DenseDescriptor
-from kornia_ditf.errors import ImageError, InvalidArgumentError
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.matching.checks import check_matches
 from kornia_ditf.matching.detection import (
     NamedDetector,
     allowed_at,
     first_at_position,
     grid_centres,
     measures_scale,
-    sides_for,
+    read_at_scales,
 )
 from kornia_ditf.preprocess import MIN_SIDE
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
@@ -121,7 +122,13 @@ class OpenCVFeature(Pretrained):
         if min(pixels.shape[:2]) < MIN_SIDE or (allowed is not None and not allowed.any()):
             return ()
         if self.detector is None:
-            return self._grid(pixels, allowed)
+            with torch.no_grad():
+                maps = self._describe(pixels)
+            centres = grid_centres(maps, self.max_keypoints)
+            if allowed is not None:
+                centres = centres[allowed_at(centres, torch.from_numpy(allowed))]
+            height, width = maps.frame.image_size
+            return to_keypoints(centres, size=max(height / maps.grid[0], width / maps.grid[1]))
         found = tuple(self.detector.detect(pixels, allowed))
         if found:
             kept = first_at_position(torch.from_numpy(cv2.KeyPoint.convert(found)))
@@ -191,20 +198,15 @@ class OpenCVFeature(Pretrained):
 
     def _read(self, pixels: Array, keypoints: KeyPoints) -> Tensor:
         points = torch.from_numpy(cv2.KeyPoint.convert(keypoints))
+
+        def read(side: int | None) -> Tensor:
+            return self._describe(pixels, side).at(points[None])[0].cpu()
+
         side = self.descriptor.long_side
         if not self.multiscale or side is None:
-            return self._describe(pixels).at(points[None])[0].cpu()
+            return read(None)
         diameters = torch.tensor([keypoint.size for keypoint in keypoints])
-        sides = sides_for(diameters * side / max(pixels.shape[:2]), side)
-        read = torch.empty(len(points), self.descriptor.width)
-        for each in set(sides.tolist()):
-            chosen = sides == each
-            try:
-                maps = self._describe(pixels, each)
-            except ImageError:  # thinner than a token at that size
-                maps = self._describe(pixels)
-            read[chosen] = maps.at(points[chosen][None])[0].cpu()
-        return read
+        return read_at_scales(read, diameters * side / max(pixels.shape[:2]), side)
 
     def _describe(self, pixels: Array, side: int | None = None) -> DescriptorMap:
         descriptor = self.descriptor if side is None else self.descriptor.with_long_side(side)
@@ -218,17 +220,6 @@ class OpenCVFeature(Pretrained):
             maps[descriptor.long_side] = descriptor(rgb)
             self._last = (key, maps)
         return maps[descriptor.long_side]
-
-    def _grid(self, pixels: Array, allowed: Array | None) -> KeyPoints:
-        with torch.no_grad():
-            maps = self._describe(pixels)
-        centres = grid_centres(maps, self.max_keypoints)
-        if allowed is not None:
-            centres = centres[allowed_at(centres, torch.from_numpy(allowed).to(centres.device))]
-        sides = [
-            length / count for length, count in zip(maps.frame.image_size, maps.grid, strict=True)
-        ]
-        return to_keypoints(centres, size=max(sides))
 
 
 def to_keypoints(points: Tensor | Array, size: float = 1.0) -> KeyPoints:
@@ -262,10 +253,7 @@ def to_opencv(
     Raises:
         InvalidArgumentError: the matches of several pairs of images.
     """
-    if matches.scores.ndim != 1:
-        raise InvalidArgumentError(
-            f"to_opencv takes the matches of one image pair, got {len(matches.points_a)}"
-        )
+    check_matches(matches)
     rows = torch.arange(len(matches)).repeat(2, 1).T
     return (
         to_keypoints(matches.points_a, size),
@@ -301,24 +289,19 @@ def to_image_features(
 
 
 def _as_pixels(image: Any) -> Array:
-    if isinstance(image, cv2.UMat):
-        image = image.get()
-    if isinstance(image, np.matrix):
-        image = np.asarray(image)  # a matrix keeps two axes however it is indexed
-    pixels = image[..., 0] if isinstance(image, np.ndarray) and image.shape[2:] == (1,) else image
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
-        what = type(image).__name__
-        if isinstance(image, np.ndarray):
-            what = f"{image.dtype} of shape {image.shape}"
+    image = image.get() if isinstance(image, cv2.UMat) else image
+    pixels: Array = np.asarray(image)  # a matrix would keep two axes however it is indexed
+    if not isinstance(image, np.ndarray) or pixels.dtype != np.uint8:
+        what = type(image).__name__ if pixels is not image else f"{pixels.dtype} of {pixels.shape}"
         raise InvalidArgumentError(
             f"image must be a uint8 array, grey, BGR or BGRA, got {what}"
             + (": cv2.imread found no such file" if image is None else "")
         )
-    if pixels.ndim != 2 and (pixels.ndim != 3 or pixels.shape[2] not in (3, 4)):
+    if pixels.ndim != 2 and (pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4)):
         raise InvalidArgumentError(
             f"image must have the shape (H, W), (H, W, 3) or (H, W, 4), got {pixels.shape}"
         )
-    return pixels
+    return pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
 
 
 def _as_mask(mask: Any, pixels: Array) -> Array | None:

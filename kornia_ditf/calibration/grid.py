@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.config import DiTFConfig
@@ -17,8 +17,6 @@ TIMESTEPS = (0, 25, 50, 100, 150, 200, 250, 300, 400, 500, 650, 800)
 """The timesteps that are tried where none are named."""
 
 _ASPECT = 0.75  # of a usual photograph, shorter side to longer
-
-
 _LEFT = frozenset({"prompt", "seed", "rows_per_forward", "checks"})
 
 
@@ -97,7 +95,7 @@ class Grid:
         object.__setattr__(self, "treatments", tuple(map(parse_treatment, self.treatments)))
 
     @classmethod
-    def of(cls, spec: BackboneSpec, **given: tuple[object, ...] | None) -> Grid:
+    def of(cls, spec: BackboneSpec, **given: Iterable[object] | None) -> Grid:
         """Return the grid of a backbone: all its blocks, and its preset's side from 1/2 to 3/2.
 
         Args:
@@ -108,22 +106,29 @@ class Grid:
             InvalidArgumentError: a value is out of range.
         """
         token = spec.pixels_per_token
-        sides = (
+        sides = [
             max(token, round(spec.long_side * f / token) * token) for f in (0.5, 2 / 3, 1, 1.5)
-        )
-        usual = {"blocks": range(spec.blocks), "timesteps": TIMESTEPS, "long_sides": tuple(sides)}
-        chosen = {**usual, **{name: value for name, value in given.items() if value is not None}}
-        grid = cls(**chosen)  # type: ignore[arg-type]
+        ]
+        usual: dict[str, Any] = {
+            "blocks": range(spec.blocks),
+            "timesteps": TIMESTEPS,
+            "long_sides": sides,
+        }
+        grid = cls(**usual | {name: value for name, value in given.items() if value is not None})
         if grid.blocks[-1] >= spec.blocks:
             raise InvalidArgumentError(
                 f"blocks of {spec.name} must lie in [0, {spec.blocks - 1}], got {grid.blocks[-1]}"
             )
         return grid
 
-    def forwards(self) -> Iterator[Forward]:
-        """Yield the forward passes that would serve every setting with its largest draws."""
-        for timestep, side in product(self.timesteps, self.long_sides):
-            yield Forward(timestep, side, self.draws[-1] if timestep else 1)
+    def whole(self, images: int, cost: CostModel) -> tuple[int, float]:
+        """Return the noisy images and operations of every setting on so many images."""
+        forwards = [
+            Forward(timestep, side, self.draws[-1] if timestep else 1)
+            for timestep, side in product(self.timesteps, self.long_sides)
+        ]
+        flops = sum(cost.flops(forward, self.blocks[-1]) for forward in forwards)
+        return images * sum(forward.draws for forward in forwards), images * flops
 
     @property
     def size(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from kornia_ditf.calibration.grid import CostModel, Grid
+from kornia_ditf.calibration.grid import CostModel, Forward, Grid
 from kornia_ditf.calibration.samples import Task
 from kornia_ditf.calibration.search import screening_size
 
@@ -36,7 +36,6 @@ def plan_calibration(task: Task, grid: Grid, cost: CostModel) -> CalibrationPlan
     every = sum(sample.images for sample in task.samples)
     most = max(sample.images for sample in task.samples)
     few = screening_size(len(task.samples)) * most
-    last = grid.blocks[-1]
     timesteps = max(2, math.ceil(len(grid.timesteps) / 4))
     kept = max(2, math.ceil(timesteps * len(grid.long_sides) / 4))
     largest = grid.long_sides[-1]
@@ -46,14 +45,14 @@ def plan_calibration(task: Task, grid: Grid, cost: CostModel) -> CalibrationPlan
     stages += [(every * kept * first, largest)]
     if len(grid.draws) > 1:
         stages += [(few * sum(grid.draws[1:]) + every * grid.draws[-1], largest)]
-    whole = list(grid.forwards())
-    one = {side: cost.flops(whole[0]._replace(long_side=side, draws=1), last) for _, side in stages}
-    tokens = cost.tokens(largest)
+    grid_forwards, grid_flops = grid.whole(every, cost)
     return CalibrationPlan(
         settings=grid.size,
         forwards=sum(count for count, _ in stages),
-        flops=sum(count * one[side] for count, side in stages),
-        grid_forwards=every * sum(forward.draws for forward in whole),
-        grid_flops=every * sum(cost.flops(forward, last) for forward in whole),
-        tap_bytes=int(4 * most * len(grid.blocks) * tokens * cost.width),
+        flops=sum(
+            count * cost.flops(Forward(0, side, 1), grid.blocks[-1]) for count, side in stages
+        ),
+        grid_forwards=grid_forwards,
+        grid_flops=grid_flops,
+        tap_bytes=int(4 * most * len(grid.blocks) * cost.tokens(largest) * cost.width),
     )

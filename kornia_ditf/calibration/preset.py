@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,10 @@ class Weights:
     blocks: int
     width: int
 
+    def __post_init__(self) -> None:
+        for name in ("blocks", "width"):
+            check_integer(name, getattr(self, name), minimum=1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -56,8 +60,6 @@ class Settings:
             check_integer(name, getattr(self, name), minimum=1)
         if not re.fullmatch(_TREATMENT, self.treatment):
             raise InvalidArgumentError(f"treatment must name steps, got {self.treatment!r}")
-        for channel in self.massive_channels or ():
-            check_integer("massive_channels", channel, minimum=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,13 @@ class Measured:
     cost: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in ("score", "low", "high", "certainty"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidArgumentError(
+                    f"{name} must lie in [0, 1], got {getattr(self, name)!r}"
+                )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
@@ -110,6 +119,11 @@ class Preset:
     settings: Settings
     measured: Measured
 
+    def __post_init__(self) -> None:
+        check_integer("block", self.settings.block, minimum=0, maximum=self.weights.blocks - 1)
+        for channel in self.settings.massive_channels or ():
+            check_integer("massive_channels", channel, 0, self.weights.width - 1)
+
     def concerns(self, spec: BackboneSpec) -> bool:
         """Whether the preset may hold for a backbone, as far as its description tells.
 
@@ -121,10 +135,8 @@ class Preset:
 
     def apply(self, spec: BackboneSpec, origin: str) -> BackboneSpec:
         """Return a backbone's spec with the preset's numbers; `origin` says whose they are."""
-        settings = {name: getattr(self.settings, name) for name in self.settings.__slots__}
-        return replace(
-            spec, **settings, protocol="", calibrated=True, source=f"{origin}: {self.describe()}"
-        )
+        source = f"{origin}: {self.describe()}"
+        return replace(spec, **asdict(self.settings), protocol="", calibrated=True, source=source)
 
     def describe(self) -> str:
         """Describe in a line what was optimised, how well, and how sure the choice is."""
@@ -169,65 +181,39 @@ def read_preset(path: str | Path) -> Preset:
     if values.pop("kornia_ditf_preset") != FORMAT:
         raise PresetError(f"{file} is a preset of another format; this version reads {FORMAT}")
     try:
-        return _preset(values, str(file))
+        preset: Preset = _read(Preset, values, str(file))
+    except PresetError:
+        raise
     except InvalidArgumentError as error:
-        raise (
-            error if isinstance(error, PresetError) else PresetError(f"{file}: {error}")
-        ) from error
-
-
-_NUMBER = (int, float)
-_FIELDS: Mapping[type, Mapping[str, Any]] = {
-    Weights: {"identity": str, "fingerprint": (str, type(None)), "blocks": int, "width": int},
-    Settings: {
-        "block": int,
-        "timestep": _NUMBER,
-        "long_side": int,
-        "ensemble": int,
-        "treatment": str,
-        "massive_channels": (list, type(None)),
-    },
-    Measured: {
-        **dict.fromkeys(("task", "criterion", "images", "date", "computed"), str),
-        **dict.fromkeys(("score", "low", "high", "certainty"), _NUMBER),
-        "samples": int,
-        "cost": dict,
-        "versions": dict,
-    },
-}
-
-
-def _preset(values: dict[str, Any], file: str) -> Preset:
-    parts: dict[str, Any] = {}
-    kinds = {"weights": Weights, "settings": Settings, "measured": Measured}
-    _check_keys(values, {"backbone": (str, type(None)), **dict.fromkeys(kinds, dict)}, file)
-    for name, kind in kinds.items():
-        _check_keys(values[name], _FIELDS[kind], f"{file}: {name}")
-        given = dict(values[name])
-        if isinstance(given.get("massive_channels"), list):
-            given["massive_channels"] = tuple(given["massive_channels"])
-        parts[name] = kind(**given)
-    preset = Preset(backbone=values["backbone"], **parts)
-    weights, settings = preset.weights, preset.settings
-    for name in ("blocks", "width"):
-        check_integer(name, getattr(weights, name), minimum=1)
-    check_integer("block", settings.block, minimum=0, maximum=weights.blocks - 1)
-    for channel in settings.massive_channels or ():
-        check_integer("massive_channels", channel, minimum=0, maximum=weights.width - 1)
-    for name in ("score", "low", "high", "certainty"):
-        if not 0 <= getattr(preset.measured, name) <= 1:
-            raise PresetError(
-                f"{file}: {name} must lie in [0, 1], got {getattr(preset.measured, name)!r}"
-            )
+        raise PresetError(f"{file}: {error}") from error
     return preset
 
 
-def _check_keys(values: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> None:
-    wrong = sorted(set(values) ^ set(kinds))
+_PARTS = {"weights": Weights, "settings": Settings, "measured": Measured}
+# What JSON gives for a field, by its annotation.
+_JSON: Mapping[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "str | None": (str, type(None)),
+    "tuple[int, ...] | None": (list, type(None)),
+    **dict.fromkeys(("Mapping[str, float]", "Mapping[str, str]"), dict),
+    **{kind.__name__: dict for kind in _PARTS.values()},
+}
+
+
+def _read(kind: type, values: Mapping[str, Any], where: str) -> Any:
+    known = {each.name: str(each.type) for each in fields(kind)}
+    wrong = sorted(set(values) ^ set(known))
     if wrong:
-        what = "has no" if wrong[0] in kinds else "has an unknown"
-        raise PresetError(f"{where} {what} {wrong[0]!r}; expected {', '.join(kinds)}")
-    for name, kind in kinds.items():
+        what = "has no" if wrong[0] in known else "has an unknown"
+        raise PresetError(f"{where} {what} {wrong[0]!r}; expected {', '.join(known)}")
+    read: dict[str, Any] = {}
+    for name, annotation in known.items():
         value = values[name]
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if not isinstance(value, _JSON[annotation]) or isinstance(value, bool):
             raise PresetError(f"{where} has a wrong {name}: {str(value)[:60]!r}")
+        if name in _PARTS:
+            value = _read(_PARTS[name], value, f"{where}: {name}")
+        read[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**read)

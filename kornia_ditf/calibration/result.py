@@ -57,12 +57,11 @@ def identify(
         ditf: on it.
         hub: options of `Checkpoint`.
     """
-    identity, mark = ditf.backbone.identity or "unknown", None
     try:
         checkpoint = Checkpoint(spec.repo if source is None else source, **hub)
         identity, mark = checkpoint.identity, fingerprint(checkpoint)
     except CheckpointError:  # a plugin has a loader and a layout of its own
-        pass
+        identity, mark = ditf.backbone.identity or "unknown", None
     return Weights(identity=identity, fingerprint=mark, blocks=spec.blocks, width=spec.width)
 
 

@@ -25,17 +25,18 @@ from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.keypoints import match_points
 from kornia_ditf.metrics.functional import point_distances, project
-from kornia_ditf.preprocess import read_image
+from kornia_ditf.preprocess import fit_image, read_image
 from kornia_ditf.protocols.evaluate import evaluate_pair
 from kornia_ditf.protocols.fitting import prepare_image
 from kornia_ditf.protocols.presets import PROTOCOLS, find_protocol
 from kornia_ditf.protocols.protocol import Fit, Protocol
 from kornia_ditf.types import DescriptorMap, Frame
+from kornia_ditf.types.frame import grid_centres
 from kornia_ditf.utils.cache import sha256
 
 SAME_SCENE_ALPHA = 0.05
 SEMANTIC_ALPHA = 0.1
-_POINTS = (14, 14)  # columns and rows of the grid of points that are followed
+_POINTS = (14, 14)  # rows and columns of the grid of points that are followed
 _LONGEST = 1024  # warped images are reduced to it
 
 
@@ -120,12 +121,13 @@ def same_scene(
             return [image, *(_warp(image, digest, seed, k) for k in range(count))]
 
         def score(maps: Sequence[DescriptorMap]) -> tuple[float, float]:
-            size = maps[0].frame.image_size
-            results = [
-                _found(maps[0], each, homography(size, digest, seed, k), alpha)
-                for k, each in enumerate(maps[1:])
-            ]
-            return float(sum(r.sum() for r in results)), float(sum(len(r) for r in results))
+            size, found, every = maps[0].frame.image_size, 0.0, 0.0
+            for k, each in enumerate(maps[1:]):
+                points, truth = _moved_points(homography(size, digest, seed, k), size, 0)
+                errors = point_distances(_follow(maps[0], points, each, alpha), truth)
+                found += float((errors <= alpha * max(size)).sum())
+                every += len(errors)
+            return found, every
 
         key = _digest("same-scene", digest, count, alpha, seed)
         return Sample(path.name, key, load, score, 1 + count)
@@ -165,12 +167,12 @@ def semantic(images: Sequence[Path], *, alpha: float = SEMANTIC_ALPHA, seed: int
         def load() -> list[Tensor]:
             image = _reduced(own)
             size = image.shape[2], image.shape[3]
-            (warp,) = _moving_warps(size, digests[index], seed, alpha, 1)
+            warp = _moving_warp(size, digests[index], seed, alpha)
             return [image, _reduced(other), _warp(image, digests[index], seed, warp)]
 
         def score(maps: Sequence[DescriptorMap]) -> tuple[float, float]:
             size = maps[0].frame.image_size
-            (warp,) = _moving_warps(size, digests[index], seed, alpha, 1)
+            warp = _moving_warp(size, digests[index], seed, alpha)
             return _cycle(maps, homography(size, digests[index], seed, warp), alpha)
 
         key = _digest("semantic, moved", digests[index], digests[following[index]], alpha, seed)
@@ -268,13 +270,7 @@ def _digest(*values: object) -> str:
 
 def _reduced(path: Path) -> Tensor:
     image = read_image(path)
-    scale = _LONGEST / max(image.shape[2:])
-    if scale >= 1:
-        return image
-    size = [max(1, round(side * scale)) for side in image.shape[2:]]
-    return torch.nn.functional.interpolate(
-        image, size=size, mode="bilinear", antialias=True, align_corners=False
-    ).clamp(0, 1)
+    return fit_image(image, min(_LONGEST, max(image.shape[2:])), 1)[0]
 
 
 def _generator(digest: str, seed: int, index: int) -> np.random.Generator:
@@ -321,13 +317,6 @@ def _warp(image: Tensor, digest: str, seed: int, index: int) -> Tensor:
     return torch.from_numpy(noisy).permute(2, 0, 1)[None].contiguous()
 
 
-def _grid_points(size: tuple[int, int]) -> Tensor:
-    height, width = size
-    x, y = ((torch.arange(count, dtype=torch.float64) + 0.5) / count for count in _POINTS)
-    grid_y, grid_x = torch.meshgrid(y * height - 0.5, x * width - 0.5, indexing="ij")
-    return torch.stack([grid_x.flatten(), grid_y.flatten()], 1)
-
-
 def _coarse(described: DescriptorMap, alpha: float) -> tuple[DescriptorMap, Frame]:
     """Frame a map in pixels of a sixth of the threshold, so that few are searched."""
     size = described.frame.image_size
@@ -344,31 +333,19 @@ def _follow(a: DescriptorMap, points: Tensor, b: DescriptorMap, alpha: float) ->
     return frame_b.to_image(match_points(small_a, queries, small_b).points_b.double().cpu())
 
 
-def _found(a: DescriptorMap, b: DescriptorMap, warp: Tensor, alpha: float) -> Tensor:
-    """Mark the points of a grid in A as far as B shows them, that are found in B."""
-    size = a.frame.image_size
-    points, truth = _moved_points(warp, size, 0)
-    return point_distances(_follow(a, points, b, alpha), truth) <= alpha * max(size)
-
-
-def _inside(points: Tensor, size: tuple[int, int]) -> Tensor:
-    limit = points.new_tensor([size[1] - 1, size[0] - 1])
-    return ((points >= 0) & (points <= limit)).all(1)
-
-
 def _moved_points(warp: Tensor, size: tuple[int, int], alpha: float) -> tuple[Tensor, Tensor]:
     """Return the points of a grid that a warp moves by more than the threshold, and where to."""
-    points = _grid_points(size)
+    points = grid_centres(size, _POINTS)
     truth = project(warp, points)
-    moved = _inside(truth, size) & (point_distances(points, truth) > alpha * max(size))
+    limit = truth.new_tensor([size[1] - 1, size[0] - 1])
+    inside = ((truth >= 0) & (truth <= limit)).all(1)
+    moved = inside & (point_distances(points, truth) > alpha * max(size))
     return points[moved], truth[moved]
 
 
 @lru_cache(maxsize=1024)
-def _moving_warps(
-    size: tuple[int, int], digest: str, seed: int, alpha: float, count: int
-) -> tuple[int, ...]:
-    """Choose the first warps that move a third of the points, or else those that move most.
+def _moving_warp(size: tuple[int, int], digest: str, seed: int, alpha: float) -> int:
+    """Choose the first warp that moves a third of the points, or else the one that moves most.
 
     Raises:
         InvalidArgumentError: none moves any point by more than the threshold.
@@ -379,8 +356,8 @@ def _moving_warps(
         warp = homography(size, digest, seed, index)
         return min(enough, len(_moved_points(warp, size, alpha)[0]))
 
-    chosen = tuple(sorted(range(16 + count), key=moved, reverse=True)[:count])
-    if not moved(chosen[-1]):
+    chosen = max(range(17), key=moved)
+    if not moved(chosen):
         raise InvalidArgumentError(
             f"alpha={alpha:g} is farther than the warps move any point; give at most 0.2"
         )

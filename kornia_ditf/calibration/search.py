@@ -35,22 +35,6 @@ class Progress(Protocol):
     def advance(self, count: int) -> None:
         """Count forward passes that are done."""
 
-    def warn(self, message: str) -> None:
-        """Tell what deserves attention."""
-
-
-class Silent:
-    """Progress that nobody watches."""
-
-    def begin(self, stage: str, total: int) -> None:
-        """Ignore it."""
-
-    def advance(self, count: int) -> None:
-        """Ignore it."""
-
-    def warn(self, message: str) -> None:
-        """Ignore it."""
-
 
 class Head(NamedTuple):
     """The part of a setting that costs no forward of its own."""
@@ -71,7 +55,6 @@ class Calibration:
         finalists: scores of the settings that were measured on all samples.
         screened: the best score at each timestep and block at the smallest side, on some samples.
         samples: how many there were.
-        screening: how many of them the first stages took.
         forwards: noisy images that passed the model.
         flops: estimated floating-point operations.
         grid_forwards: what the whole grid would have taken on all samples.
@@ -86,7 +69,6 @@ class Calibration:
     finalists: Mapping[Cell, float]
     screened: Mapping[tuple[float, int], float]
     samples: int
-    screening: int
     forwards: int
     flops: float
     grid_forwards: int
@@ -130,7 +112,7 @@ def calibrate(
     """
     for timestep in grid.timesteps:
         measurer.ditf.backbone.schedule.check(timestep)
-    return _Search(measurer, task, grid, tolerance, seed, progress or Silent()).run(exhaustive)
+    return _Search(measurer, task, grid, tolerance, seed, progress).run(exhaustive)
 
 
 class _Search:
@@ -141,7 +123,7 @@ class _Search:
         grid: Grid,
         tolerance: float,
         seed: int,
-        progress: Progress,
+        progress: Progress | None,
     ) -> None:
         self.measurer, self.task, self.grid, self.progress = measurer, task, grid, progress
         self.tolerance, self.seed = tolerance, seed
@@ -159,11 +141,7 @@ class _Search:
         forwards = [self._forward(t, smallest, draws) for t in self.grid.timesteps]
         self._measure("timesteps", forwards, heads, self.few)
         screened = {
-            (forward.timestep, block): max(
-                self._score(Cell(*forward, *head), self.few)
-                for head in heads
-                if head.block == block
-            )
+            (forward.timestep, block): self._best([forward], [h for h in heads if h.block == block])
             for forward in forwards
             for block in self.grid.blocks
         }
@@ -194,8 +172,10 @@ class _Search:
             self._measure("learning", forwards, learning, self.task.samples, settled=True)
 
     def _forward(self, timestep: float, side: int, draws: int) -> Forward:
-        noisy = self.schedule.weights(timestep)[1] > 0
-        return Forward(timestep, side, draws if noisy else 1)
+        return Forward(timestep, side, draws if self._is_noisy(timestep) else 1)
+
+    def _is_noisy(self, timestep: float) -> bool:
+        return self.schedule.weights(timestep)[1] > 0
 
     def _measure(
         self,
@@ -207,14 +187,16 @@ class _Search:
         settled: bool = False,
     ) -> None:
         each = sum(sample.images for sample in samples)
-        self.progress.begin(stage, each * sum(forward.draws for forward in forwards))
+        if self.progress is not None:
+            self.progress.begin(stage, each * sum(forward.draws for forward in forwards))
         for forward in forwards:
             cells = [Cell(*forward, *head) for head in heads]
             channels = self._channels(forward, heads) if settled else None
             for sample in samples:
                 for cell, score in self.measurer.scores(sample, cells, channels).items():
                     self.scores.setdefault(cell, {})[sample.digest] = score
-                self.progress.advance(sample.images * forward.draws)
+                if self.progress is not None:
+                    self.progress.advance(sample.images * forward.draws)
         failures = self.measurer.failures
         if all(forward in failures for forward in forwards):
             raise InvalidArgumentError(
@@ -222,7 +204,9 @@ class _Search:
                 "--timesteps"
             )
 
-    def _channels(self, forward: Forward, heads: Iterable[Head]) -> dict[int, tuple[int, ...]]:
+    def _channels(
+        self, forward: Forward, heads: Iterable[Head | Cell]
+    ) -> dict[int, tuple[int, ...]]:
         # Those of one draw: more draws were not measured in the first stages.
         screened = self._forward(forward.timestep, forward.long_side, self.grid.draws[0])
         blocks = {head.block for head in heads}
@@ -237,22 +221,19 @@ class _Search:
         found, points = (sum(s[i] for s in scores if s is not None) for i in (0, 1))
         return found / points if points else 0.0
 
-    def _best_forwards(self, forwards: Sequence[Forward], heads: Sequence[Head]) -> list[Forward]:
-        def best(forward: Forward) -> float:
-            return max(self._score(Cell(*forward, *head), self.few) for head in heads)
+    def _best(self, forwards: Iterable[Forward], heads: Iterable[Head]) -> float:
+        return max(self._score(Cell(*f, *h), self.few) for f, h in product(forwards, heads))
 
+    def _best_forwards(self, forwards: Sequence[Forward], heads: Sequence[Head]) -> list[Forward]:
         kept = max(2, math.ceil(len(forwards) / 4))
         usable = [forward for forward in forwards if forward not in self.measurer.failures]
-        return sorted(usable, key=best, reverse=True)[:kept]
+        return sorted(usable, key=lambda each: self._best([each], heads), reverse=True)[:kept]
 
     def _best_heads(
         self, forwards: Sequence[Forward], heads: Sequence[Head], *, least: int
     ) -> list[Head]:
-        def best(head: Head) -> float:
-            return max(self._score(Cell(*forward, *head), self.few) for forward in forwards)
-
         kept = max(least, math.ceil(len(heads) / 4))
-        return sorted(heads, key=best, reverse=True)[:kept]
+        return sorted(heads, key=lambda each: self._best(forwards, [each]), reverse=True)[:kept]
 
     def _heads_that_learn(self, forwards: Sequence[Forward], heads: Sequence[Head]) -> list[Head]:
         treatments = [t for t in self.grid.treatments if parse_treatment(t).learns]
@@ -260,20 +241,16 @@ class _Search:
         return [Head(*each) for each in product(blocks, treatments)]
 
     def _try_draws(self, forwards: Sequence[Forward], heads: Sequence[Head]) -> None:
-        def best(forward: Forward, samples: Iterable[Sample]) -> tuple[float, Head]:
-            cells = [Cell(*forward, *head) for head in heads]
-            score, cell = max((self._score(cell, samples), cell) for cell in cells)
-            return score, Head(cell.block, cell.treatment)
-
-        leader = max(best(forward, self.task.samples)[0] for forward in forwards)
-        noisy = [f for f in forwards if self._forward(f.timestep, f.long_side, 2).draws == 2]
-        if not noisy:
+        ranked = sorted(
+            ((self._score(Cell(*f, *h), self.task.samples), h, f) for f in forwards for h in heads),
+            key=lambda each: each[:2],
+            reverse=True,
+        )
+        noisy = [each for each in ranked if self._is_noisy(each[2].timestep)]
+        if not noisy or noisy[0][0] < ranked[0][0] - _WORTH_DRAWS:
             return
-        forward = max(noisy, key=lambda each: best(each, self.task.samples))
-        score, head = best(forward, self.task.samples)
-        if score < leader - _WORTH_DRAWS:
-            return
-        reached, worth = best(forward, self.few)[0], None
+        _, head, forward = noisy[0]
+        reached, worth = self._best([forward], heads), None
         for draws in self.grid.draws[1:]:
             more = forward._replace(draws=draws)
             self._measure(f"{draws} draws", [more], [head], self.few, settled=True)
@@ -307,23 +284,19 @@ class _Search:
         discards = parse_treatment(cell.treatment).discards
         spent = self.measurer.reached
         images = {sample.digest: sample.images for sample in samples}
-        every = sum(images.values())
-        whole = list(self.grid.forwards())
+        grid_forwards, grid_flops = self.grid.whole(sum(images.values()), self.cost)
         return Calibration(
             cell=cell,
-            channels=self._channels(cell.forward, [Head(cell.block, "")])[cell.block]
-            if discards
-            else None,
+            channels=self._channels(cell.forward, [cell])[cell.block] if discards else None,
             score=interval(finalists[cell], own, CONFIDENCE),
             certainty=float(as_good.mean()),
             finalists=finalists,
             screened=screened,
             samples=len(samples),
-            screening=len(self.few),
             forwards=sum(images[digest] * forward.draws for digest, forward in spent),
             flops=sum(images[d] * self.cost.flops(f, block) for (d, f), block in spent.items()),
-            grid_forwards=every * sum(forward.draws for forward in whole),
-            grid_flops=every * sum(self.cost.flops(f, self.grid.blocks[-1]) for f in whole),
+            grid_forwards=grid_forwards,
+            grid_flops=grid_flops,
             failures=dict(self.measurer.failures),
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from kornia_ditf.dense import DescriptorSpec
     from kornia_ditf.loading.plan import LoadingPlan
 
-_NUMBERS = ("blocks", "width", "block", "timestep", "side", "draws")
-
 
 def list_installed(as_json: options.Json = False) -> None:
     """List the installed backbones and other dense descriptors; no model library is loaded.
@@ -28,67 +25,57 @@ def list_installed(as_json: options.Json = False) -> None:
     """
     from kornia_ditf.calibration.store import with_preset
     from kornia_ditf.dense import DescriptorSpec
-    from kornia_ditf.registry.lookup import list_backbones, list_descriptors
+    from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, list_backbones, list_descriptors
+    from kornia_ditf.utils.provenance import installed_instead
 
     backbones = [with_preset(spec) for spec in list_backbones().values()]
     others = [each for each in list_descriptors().values() if isinstance(each, DescriptorSpec)]
     sources = list(dict.fromkeys([*(b.source for b in backbones), *(o.source for o in others)]))
-    text: list[output.Paragraph] = [_table_of_backbones(backbones, sources)]
+    rows = [
+        {
+            "name": spec.name + ("*" if spec.name == DEFAULT_BACKBONE else ""),
+            "blocks": str(spec.blocks),
+            "width": str(spec.width),
+            "block": str(spec.block),
+            "timestep": f"{spec.timestep:g}",
+            "side": str(spec.long_side),
+            "draws": str(spec.ensemble),
+            "massive": _channels(spec),
+            "licence": spec.license,
+            "numbers": f"needs {spec.needs}"
+            if installed_instead(spec.needs)
+            else ("" if spec.calibrated else "un")
+            + f"calibrated [{1 + sources.index(spec.source)}]",
+        }
+        for spec in backbones
+    ]
+    rows_of_others = [
+        {
+            "not a DiT": spec.name,
+            "width": str(spec.width),
+            "pixels per token": str(spec.pixels_per_token),
+            "licence": spec.license,
+            "numbers": f"[{1 + sources.index(spec.source)}]",
+        }
+        for spec in others
+    ]
+    text: list[output.Paragraph] = [
+        output.Table(
+            rows,
+            right=("blocks", "width", "block", "timestep", "side", "draws"),
+            optional=("licence", "width", "draws", "side"),
+        )
+    ]
     if others:
-        text.append(_table_of_descriptors(others, sources))
+        right = ("width", "pixels per token")
+        text.append(output.Table(rows_of_others, right=right, optional=("licence",)))
     text += ["", "*   embedded; used when no backbone is named"]
     text += [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
     document = {
         "backbones": [_as_values(spec) for spec in backbones],
         "descriptors": [_as_values(spec) for spec in others],
     }
-    output.show(output.Result(document, text), as_json=as_json)
-
-
-def _table_of_backbones(specs: Sequence[BackboneSpec], sources: list[str]) -> output.Table:
-    from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
-    from kornia_ditf.utils.provenance import installed_instead
-
-    rows = [
-        (
-            spec.name + ("*" if spec.name == DEFAULT_BACKBONE else ""),
-            str(spec.blocks),
-            str(spec.width),
-            str(spec.block),
-            f"{spec.timestep:g}",
-            str(spec.long_side),
-            str(spec.ensemble),
-            _channels(spec),
-            spec.license,
-            f"needs {spec.needs}"
-            if installed_instead(spec.needs)
-            else ("" if spec.calibrated else "un")
-            + f"calibrated [{1 + sources.index(spec.source)}]",
-        )
-        for spec in specs
-    ]
-    columns = (
-        *("name", "blocks", "width", "block", "timestep", "side", "draws", "massive"),
-        *("licence", "numbers"),
-    )
-    return output.Table(
-        columns, rows, right=_NUMBERS, optional=("licence", "width", "draws", "side")
-    )
-
-
-def _table_of_descriptors(specs: Sequence[DescriptorSpec], sources: list[str]) -> output.Table:
-    rows = [
-        (
-            spec.name,
-            str(spec.width),
-            str(spec.pixels_per_token),
-            spec.license,
-            f"[{1 + sources.index(spec.source)}]",
-        )
-        for spec in specs
-    ]
-    columns = ("not a DiT", "width", "pixels per token", "licence", "numbers")
-    return output.Table(columns, rows, right=columns[1:3], optional=("licence",))
+    output.show(document, *text, as_json=as_json)
 
 
 app = options.listing("List the installed backbones and descriptors, or show one.", list_installed)
@@ -134,7 +121,15 @@ def show(
     given = {} if config is None else {"config": config}
     spec = find_descriptor(name, **given if chosen.source is None else {})
     if isinstance(spec, DescriptorSpec):
-        _show_descriptor(spec, as_json)
+        facts = [
+            ("descriptor", spec.name),
+            ("weights", spec.repo or "see its plugin"),
+            ("licence", spec.license),
+            ("width", f"{spec.width} channels"),
+            ("token", f"{spec.pixels_per_token} x {spec.pixels_per_token} px"),
+            ("numbers from", spec.source),
+        ]
+        output.show(_as_values(spec), facts, as_json=as_json)
         return
     spec = with_preset(spec, chosen.source, chosen.preset)
     place = chosen.source or spec.repo
@@ -163,24 +158,40 @@ def show(
         ("prompt", repr(spec.prompt) if spec.prompt else "none"),
         ("numbers from", spec.source),
     ]
-    if plan is not None:
-        facts += _plan_facts(plan, block, dtype)
-    elif unknown:
+    if unknown:
         facts.append(("memory", f"not known: {unknown}"))
-    text: list[output.Paragraph] = [output.Facts(facts)]
+    text: list[output.Paragraph] = [facts]
     values, fitting = None, []
     if plan is not None:
+        facts += _plan_facts(plan, block, dtype)
         values = {**asdict(plan), "held": plan.held}
         side = chosen.fitting(spec)[0] or spec.long_side
         fitting = _fitting(plan, spec, side, read_dtype(dtype), size, on_card="main" not in card)
-        text += _fitting_text(fitting, side, card, size)
+    if fitting:
+        rows = [
+            {
+                "option": row["option"],
+                "held": _gigabytes(row["held"]),
+                "with an image": _gigabytes(row["describing"]),
+                "fits": "yes" if row["fits"] else "no",
+            }
+            for row in fitting
+        ]
+        image = f"one noisy image of {side} x {side} px"
+        text += [
+            "",
+            f"what fits {card}, {_gigabytes(size)}, with {image} (an estimate):",
+            output.Table(rows, right=("held", "with an image")),
+            "",
+            "options of create_descriptor; at the command line -o quantize=int8, -o offload=layers",
+        ]
     document = {
         **_as_values(spec),
         "weights": place,
         "plan": {"block": block, "dtype": dtype, "bytes": values, "options": fitting},
         "memory": {"of": card, "bytes": size},
     }
-    output.show(output.Result(document, text), as_json=as_json)
+    output.show(document, *text, as_json=as_json)
 
 
 def _fitting(
@@ -208,31 +219,6 @@ def _fitting(
     return rows
 
 
-def _fitting_text(
-    rows: Sequence[dict[str, Any]], side: int, card: str, size: int
-) -> list[output.Paragraph]:
-    if not rows:
-        return []
-    columns = ("option", "held", "with an image", "fits")
-    cells = [
-        (
-            str(row["option"]),
-            _gigabytes(row["held"]),
-            _gigabytes(row["describing"]),
-            "yes" if row["fits"] else "no",
-        )
-        for row in rows
-    ]
-    image = f"one noisy image of {side} x {side} px"
-    return [
-        "",
-        f"what fits {card}, {_gigabytes(size)}, with {image} (an estimate):",
-        output.Table(columns, cells, right=columns[1:3]),
-        "",
-        "options of create_descriptor; at the command line -o quantize=int8, -o offload=layers",
-    ]
-
-
 def _memory(text: str | None) -> tuple[str, int]:
     """Read the option --memory; not given is the GPU's memory, or else the machine's."""
     import re
@@ -256,31 +242,15 @@ def _memory(text: str | None) -> tuple[str, int]:
     return "the main memory", memory_bytes()
 
 
-def _show_descriptor(spec: DescriptorSpec, as_json: bool) -> None:
-    facts = output.Facts(
-        [
-            ("descriptor", spec.name),
-            ("weights", spec.repo or "see its plugin"),
-            ("licence", spec.license),
-            ("width", f"{spec.width} channels"),
-            ("token", f"{spec.pixels_per_token} x {spec.pixels_per_token} px"),
-            ("numbers from", spec.source),
-        ]
-    )
-    output.show(output.Result(_as_values(spec), [facts]), as_json=as_json)
-
-
 def _plan_facts(plan: LoadingPlan, block: int, dtype: str) -> list[tuple[str, str]]:
-    downloads = "not known, as the hub cannot be reached"
+    downloads = prompts = "not known, as the hub cannot be reached"
     if plan.download is not None:
         count = len(plan.download)
         files = f" in {count} file{'s' if count > 1 else ''}"
         downloads = f"{_gigabytes(sum(plan.download.values()))}{files}" if count else "nothing"
-    prompts = "not known, as the hub cannot be reached"
     if plan.prompt_download is not None:
-        prompts = "nothing"
-        if plan.prompt_download:
-            prompts = f"{_gigabytes(plan.prompt_download)}, held only while one is embedded"
+        size = plan.prompt_download
+        prompts = f"{_gigabytes(size)}, held only while one is embedded" if size else "nothing"
     held = (
         f"{_gigabytes(plan.held)} up to block {block}: transformer "
         f"{_gigabytes(plan.transformer_held)} of {_gigabytes(plan.transformer_whole)} in {dtype}"

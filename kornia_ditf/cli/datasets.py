@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,22 +22,19 @@ def list_installed(as_json: options.Json = False) -> None:
     from kornia_ditf.registry.datasets import list_datasets
 
     specs = list_datasets().values()
-    if as_json:
-        names = ("name", "folder", "layout", "splits", "source", "license")
-        rows = [{name: getattr(spec, name) for name in names} for spec in specs]
-        output.print_json({"datasets": rows})
-        return
-    for spec in specs:
-        output.print_facts(
-            [
-                (spec.name, f"{spec.folder}/" if spec.folder else "any folder"),
-                ("  splits", ", ".join(spec.splits)),
-                ("  layout", spec.layout),
-                ("  source", spec.source),
-                ("  licence", spec.license),
-            ]
-        )
-        output.echo("")
+    names = ("name", "folder", "layout", "splits", "source", "license")
+    text = [
+        [
+            (spec.name, f"{spec.folder}/" if spec.folder else "any folder"),
+            ("  splits", ", ".join(spec.splits)),
+            ("  layout", spec.layout),
+            ("  source", spec.source),
+            ("  licence", spec.license),
+        ]
+        for spec in specs
+    ]
+    rows = [{name: getattr(spec, name) for name in names} for spec in specs]
+    output.show({"datasets": rows}, *text, as_json=as_json)
 
 
 app = options.listing("List the data sets that can be read, or check one.", list_installed)
@@ -69,15 +66,11 @@ def check(
             return lambda: bars.advance(task)
 
         report = check_dataset(spec, path, images=images, track=track)
-    if as_json:
-        output.print_json(as_values(report))
-    else:
-        _show(report, images)
+    output.show(as_values(report), *_text(report, images), as_json=as_json)
     if report.defects:
-        raise failures.fail(
-            f"{path}: {_count(len(report.defects))} in this copy of {spec.name}",
-            failures.INCOMPLETE,
-        )
+        count = len(report.defects)
+        defects = f"{count} defect{'' if count == 1 else 's'}"
+        raise failures.fail(f"{path}: {defects} in this copy of {spec.name}", failures.INCOMPLETE)
 
 
 def _find(path: Path, name: str | None) -> DatasetSpec:
@@ -99,32 +92,28 @@ def _find(path: Path, name: str | None) -> DatasetSpec:
     return found
 
 
-def _show(report: CheckReport, images: bool) -> None:
-
+def _text(report: CheckReport, images: bool) -> Iterator[output.Paragraph]:
     things = ("sequences", "objects") if report.dataset == "davis-2017" else ("pairs", "points")
     decoded = "" if images else " (not decoded)"
-    output.print_facts(
-        [
-            ("data set", report.dataset),
-            ("folder", report.root),
-            ("images", f"{report.images}{decoded}"),
-        ]
-    )
-    output.echo("")
+    yield [
+        ("data set", report.dataset),
+        ("folder", report.root),
+        ("images", f"{report.images}{decoded}"),
+    ]
     rows = [
-        (each.split, str(each.pairs), str(each.points), str(len(each.categories)))
+        {
+            "split": each.split,
+            things[0]: str(each.pairs),
+            things[1]: str(each.points),
+            "categories": str(len(each.categories)),
+        }
         for each in report.splits
     ]
-    output.print_table(("split", *things, "categories"), rows, right=(*things, "categories"))
+    yield output.Table(rows, right=(*things, "categories"))
+    yield ""
     if not report.defects:
-        output.echo("\nno defects")
-        return
-    output.echo("")
+        yield "no defects"
     for defect in report.defects[:_SHOWN]:
-        output.echo(f"{defect.file}: {defect.reason}")
+        yield f"{defect.file}: {defect.reason}"
     if len(report.defects) > _SHOWN:
-        output.echo(f"... and {len(report.defects) - _SHOWN} more; --json lists all")
-
-
-def _count(defects: int) -> str:
-    return "1 defect" if defects == 1 else f"{defects} defects"
+        yield f"... and {len(report.defects) - _SHOWN} more; --json lists all"

@@ -25,12 +25,10 @@ def doctor(as_json: options.Json = False) -> None:
     }
     claims = ", ".join(f"{name} {version}" for name, version in found.claims.items())
     in_use = f"{found.distribution} {found.version}" if found.distribution else "another build"
-    facts = output.Facts(
-        [
-            ("cv2", str(found.folder or "not installed")),
-            ("in use", in_use if found.folder else "none"),
-            ("claimed by", claims or "no distribution"),
-            ("problem", found.problem or "none"),
-        ]
-    )
-    output.show(output.Result(document, [facts]), as_json=as_json)
+    facts = [
+        ("cv2", str(found.folder or "not installed")),
+        ("in use", in_use if found.folder else "none"),
+        ("claimed by", claims or "no distribution"),
+        ("problem", found.problem or "none"),
+    ]
+    output.show(document, facts, as_json=as_json)

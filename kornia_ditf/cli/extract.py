@@ -266,7 +266,7 @@ def extract(
         "failed": [{"image": str(path), "error": str(error)} for path, error in stream.failed],
         "exported": exported,
     }
-    output.show(output.Result(document, [output.Facts(facts)]), as_json=as_json)
+    output.show(document, facts, as_json=as_json)
     failures.fail_with(failures.exit_code(error) for _, error in stream.failed)
 
 

@@ -77,7 +77,7 @@ def extract_on_ray(
     pieces, unread = list_pieces(paths, per_shard, column=column)
     plan = make_plan(request, pieces)
     if plan_only:
-        output.show(output.Result(asdict(plan), [output.Facts(plan.facts())]), as_json=as_json)
+        output.show(asdict(plan), plan.facts(), as_json=as_json)
         return
     output.echo("plan: " + "; ".join(f"{name} {text}" for name, text in plan.facts()), error=True)
     make_folder(out)
@@ -242,7 +242,7 @@ def _show(
         "skipped": [str(out / name) for name in kept],
         "failed": [{"image": label, "error": message} for label, _, message in failed],
     }
-    output.show(output.Result(document, [output.Facts(facts)]), as_json=as_json)
+    output.show(document, facts, as_json=as_json)
     failures.fail_with(code for _, code, _ in failed)
 
 

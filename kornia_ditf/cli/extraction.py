@@ -69,13 +69,8 @@ class _Work:
 class Stream:
     """Images read, described and written at the same time, each a step behind the one before.
 
-    Args:
-        describer: of the images.
-        out: the folder of the files.
-        paths: of images and videos.
-        picked: which frames of videos, as `read_frames` takes it.
-        clips: describes frames of videos together; None describes each alone.
-        window: how many frames a clip has.
+    Of videos, `read_frames` takes `picked`, and `clips` describes so many frames together as the
+    window has; None describes each alone.
     """
 
     describer: Describer

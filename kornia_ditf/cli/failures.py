@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -146,10 +146,9 @@ def showing_plugin_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", PluginWarning)
-        warnings.simplefilter("default", PresetWarning)
-        warnings.simplefilter("default", MassiveChannelsWarning)
-        warnings.simplefilter("default", CompilationWarning)
-        warnings.showwarning = _show_warning
+        for category in (PresetWarning, MassiveChannelsWarning, CompilationWarning):
+            warnings.simplefilter("default", category)
+        warnings.showwarning = lambda message, *_, **__: _say("warning", message)
         yield
 
 
@@ -181,20 +180,9 @@ def interrupt_code(interrupt: KeyboardInterrupt) -> int:
     return 128 + (interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 
-def _say(kind: str, message: str) -> None:
+def _say(kind: str, message: object) -> None:
     # Messages may quote other libraries, which write several lines.
-    output.echo(f"{kind}: {' '.join(message.split())}", error=True)
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    _say("warning", str(message))
+    output.echo(f"{kind}: {' '.join(str(message).split())}", error=True)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

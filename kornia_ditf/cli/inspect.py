@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from kornia_ditf.massive import ChannelStatistics
     from kornia_ditf.viz.inspection import Inspection
 
-_COLUMNS = ("block", "massive", "channel", "magnitude", "ratio", "variation", "share", "")
-
 
 @options.describing(
     without=("timesteps", "tiles", "upsample", "projection"),
@@ -68,9 +66,9 @@ def inspect(
     from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.errors import InvalidArgumentError
-    from kornia_ditf.utils import provenance
     from kornia_ditf.utils.files import make_folder
     from kornia_ditf.utils.picture import save_picture
+    from kornia_ditf.viz.channels import draw_channels, draw_treatments
     from kornia_ditf.viz.inspection import inspect_channels
     from kornia_ditf.viz.pca import draw_pca_sheet
 
@@ -100,15 +98,18 @@ def inspect(
     with stages.stage("inspect"):
         inspection = inspect_channels(ditf, pictures, blocks=numbers, point=point)
     document = {
-        "versions": provenance.versions(output.LIBRARIES),
+        "versions": output.versions(),
         "images": [str(path) for path in images],
         "backbone": settings.as_values(chosen, spec, ditf),
         **_as_values(inspection, top),
     }
     written: list[Path] = []
     if out is not None:
+        written = [out / name for name in ("channels.png", "similarity.png", "inspection.json")]
         with stages.stage("draw"):
-            written = _write(out, inspection, pictures[0], document)
+            save_picture(written[0], draw_channels(inspection))
+            save_picture(written[1], draw_treatments(inspection, pictures[0]))
+            output.write_json(written[2], document)
     if pca is not None:
         with stages.stage("draw"):
             save_picture(pca, draw_pca_sheet(pictures, ditf.describe_together(pictures)))
@@ -126,17 +127,17 @@ def inspect(
         kept = settings.describe_channels_found(ditf.massive_channels(), "used from now on")
         facts.append(("kept", kept))
     pictures_at = ", ".join(str(path) for path in written) or "none; add --out FOLDER"
-    text: list[output.Paragraph] = [
-        output.Facts(
-            [
-                *settings.preset_facts(chosen.backbone, spec, ditf),
-                ("images", ", ".join(str(path) for path in images)),
-            ]
-        ),
-        output.Table(_COLUMNS, _table_rows(inspection, top), right=_COLUMNS[:-1]),
-        output.Facts([*facts, ("written", pictures_at)]),
-    ]
-    output.show(output.Result(document, text), as_json=as_json)
+    rows = _table_rows(inspection, top)
+    output.show(
+        document,
+        [
+            *settings.preset_facts(chosen.backbone, spec, ditf),
+            ("images", ", ".join(str(path) for path in images)),
+        ],
+        output.Table(rows, right=[*rows[0]][:-1]),
+        [*facts, ("written", pictures_at)],
+        as_json=as_json,
+    )
 
 
 def _load(chosen: options.Chosen, spec: BackboneSpec, reach: int) -> DiTF:
@@ -155,23 +156,23 @@ def _load(chosen: options.Chosen, spec: BackboneSpec, reach: int) -> DiTF:
     return DiTF(create_ditf(spec.name, source=chosen.source, **given).backbone, config)
 
 
-def _table_rows(inspection: Inspection, top: int) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
+def _table_rows(inspection: Inspection, top: int) -> list[dict[str, str]]:
+    rows: list[dict[str, str]] = []
     for block, statistics in inspection.statistics.items():
         massive = set(statistics.massive())
         mark = "*" if block == inspection.block else ""
         for index, channel in enumerate(_largest(statistics, top)):
             rows.append(
-                (
-                    f"{mark}{block}" if index == 0 else "",
-                    str(len(massive)) if index == 0 else "",
-                    str(channel),
-                    f"{statistics.magnitude[channel]:.3g}",
-                    f"{statistics.ratio[channel]:.1f}",
-                    f"{statistics.token_variation[channel]:.2f}",
-                    f"{statistics.token_share[channel]:.0%}",
-                    "massive" if channel in massive else "",
-                )
+                {
+                    "block": f"{mark}{block}" if index == 0 else "",
+                    "massive": str(len(massive)) if index == 0 else "",
+                    "channel": str(channel),
+                    "magnitude": f"{statistics.magnitude[channel]:.3g}",
+                    "ratio": f"{statistics.ratio[channel]:.1f}",
+                    "variation": f"{statistics.token_variation[channel]:.2f}",
+                    "share": f"{statistics.token_share[channel]:.0%}",
+                    "": "massive" if channel in massive else "",
+                }
             )
     return rows
 
@@ -232,18 +233,3 @@ def _describe_gates(inspection: Inspection, facet: str) -> str:
 
 def _largest(statistics: ChannelStatistics, top: int) -> tuple[int, ...]:
     return statistics.largest(min(top, len(statistics.magnitude)))
-
-
-def _write(
-    folder: Path, inspection: Inspection, image: Any, document: dict[str, Any]
-) -> list[Path]:
-    from kornia_ditf.cli.output import write_json
-    from kornia_ditf.utils.picture import save_picture
-    from kornia_ditf.viz.channels import draw_channels, draw_treatments
-
-    names = ("channels.png", "similarity.png", "inspection.json")
-    channels, similarity, values = (folder / name for name in names)
-    save_picture(channels, draw_channels(inspection))
-    save_picture(similarity, draw_treatments(inspection, image))
-    write_json(values, document)
-    return [channels, similarity, values]

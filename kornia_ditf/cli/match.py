@@ -101,11 +101,11 @@ def match(
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.cli.matchers import match_with
     from kornia_ditf.cli.stored import is_stored, match_stored
+    from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import InvalidArgumentError
     from kornia_ditf.matching.poses import POSES
     from kornia_ditf.search.variants import check_search
     from kornia_ditf.search.verified import match_images
-    from kornia_ditf.utils import provenance
     from kornia_ditf.utils.checks import check_one_of
 
     paths, reduced = (image_a, image_b), values.read_pca(pca)
@@ -126,16 +126,7 @@ def match(
         unused: dict[str, Any] = {"--picture": picture, "--export": export, "--matcher": matcher}
         unused |= {"--refine": refine, "--pose": asked}
         _refuse({**own, **unused}, "stored descriptors have theirs")
-        match_stored(
-            image_a,
-            image_b,
-            block=chosen.block,
-            device=chosen.device,
-            min_score=min_score,
-            pca=reduced or 0,
-            json_file=json_file,
-            as_json=as_json,
-        )
+        match_stored(chosen, outputs, min_score=min_score, pca=reduced or 0)
         return
     if matcher is not None:
         own = chosen.but(device=None, long_side=None, option=None).flags
@@ -172,7 +163,7 @@ def match(
     fits = len(searched.matches) >= MIN_MATCHES and searched.verification.matrix is not None
     plane = searched.verification if fits else None
     document = {
-        "versions": provenance.versions(output.LIBRARIES),
+        "versions": output.versions(),
         "images": {
             side: image_values(path, described)
             for side, path, described in zip("ab", paths, maps, strict=True)
@@ -193,9 +184,10 @@ def match(
             "attempts": [asdict(attempt) for attempt in searched.attempts],
         },
     }
-    facts = [
-        *settings.preset_facts(chosen.backbone, spec, descriptor),
-        *settings.channel_facts(descriptor, channels, origin),
+    facts = settings.preset_facts(chosen.backbone, spec, descriptor)
+    if isinstance(settings.unwrapped(descriptor), DiTF):
+        facts.append(("discarded", settings.describe_channels_found(channels, origin)))
+    facts += [
         *image_facts(paths, maps),
         *((("pose", _describe_pose(searched)),) if searched.poses else ()),
         *((("search", _describe_search(searched)),) if len(searched.attempts) > 1 else ()),

@@ -124,14 +124,17 @@ def match_folder(
             for target in targets
             for path in found.graph.save(target, folder=folder, one_camera=one_camera)
         ]
-    output.show(_result(found, matcher, settings, written), as_json=as_json)
+    _show(found, matcher, settings, written, as_json)
     failures.fail_with(map(failures.exit_code, found.failed.values()))
 
 
-def _result(
-    found: FolderMatches, matcher: str, settings: dict[str, Any], written: list[str]
-) -> Any:
-    from kornia_ditf.utils import provenance
+def _show(
+    found: FolderMatches,
+    matcher: str,
+    settings: dict[str, Any],
+    written: list[str],
+    as_json: bool,
+) -> None:
 
     graph, lengths = found.graph, found.graph.track_lengths()
     tracks = {
@@ -139,7 +142,7 @@ def _result(
         "mean_track_length": round(float(lengths.float().mean()), 2) if len(lengths) else 0.0,
     }
     document = {
-        "versions": provenance.versions(output.LIBRARIES),
+        "versions": output.versions(),
         "matcher": {"name": matcher, **settings},
         "images": [each.name for each in graph.images],
         "failed": [{"image": name, "error": str(error)} for name, error in found.failed.items()],
@@ -169,4 +172,4 @@ def _result(
     ]
     if found.failed:
         facts.append(("failed", ", ".join(found.failed)))
-    return output.Result(document, [output.Facts(facts)])
+    output.show(document, facts, as_json=as_json)

@@ -23,18 +23,23 @@ def matchers(as_json: options.Json = False) -> None:
         {"name": name, "lacks": lacks, "license": spec.license, "source": spec.source}
         for name, (spec, lacks) in specs.items()
     ]
-    table = output.Table(
-        ("name", "state", "licence", "source"),
-        [
-            (name, "missing" if lacks else "ready", spec.license, spec.source)
-            for name, (spec, lacks) in specs.items()
-        ],
-        optional=("source", "licence"),
+    rows = [
+        {
+            "name": name,
+            "state": "missing" if lacks else "ready",
+            "licence": spec.license,
+            "source": spec.source,
+        }
+        for name, (spec, lacks) in specs.items()
+    ]
+    output.show(
+        {"matchers": document},
+        output.Table(rows, optional=("source", "licence")),
+        "",
+        *(f"{name}: {lacks}" for name, (_, lacks) in specs.items() if lacks),
+        "vismatch:NAME: any matcher of the package vismatch (pip install vismatch)",
+        as_json=as_json,
     )
-    missing = [f"{name}: {lacks}" for name, (_, lacks) in specs.items() if lacks]
-    text: list[output.Paragraph] = [table, "", *missing]
-    text.append("vismatch:NAME: any matcher of the package vismatch (pip install vismatch)")
-    output.show(output.Result({"matchers": document}, text), as_json=as_json)
 
 
 def match_with(name: str, settings: dict[str, Any], outputs: Outputs) -> None:
@@ -44,7 +49,6 @@ def match_with(name: str, settings: dict[str, Any], outputs: Outputs) -> None:
     from kornia_ditf.matching.verification import verify
     from kornia_ditf.preprocess import as_image
     from kornia_ditf.registry.matchers import load_matcher
-    from kornia_ditf.utils import provenance
 
     paths = outputs.paths
     images = [as_image(path) for path in paths]
@@ -58,7 +62,7 @@ def match_with(name: str, settings: dict[str, Any], outputs: Outputs) -> None:
         found = matcher.match(*extracted)
         verification = verify(found, threshold=matcher.threshold)
     document = {
-        "versions": provenance.versions(output.LIBRARIES),
+        "versions": output.versions(),
         "images": {
             side: {"path": str(path), "size": list(image.shape[2:])}
             for side, path, image in zip("ab", paths, images, strict=True)

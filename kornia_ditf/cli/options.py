@@ -129,10 +129,7 @@ _SHARED: Mapping[str, tuple[Any, Any]] = {
         float,
         option("T", "Noise, from 0 (a clean image) to 1000 (pure noise).  [default: preset]"),
     ),
-    "timesteps": (
-        str,
-        option("LIST", "Average the descriptors at these timesteps: 20,40,60."),
-    ),
+    "timesteps": (str, option("LIST", "Average the descriptors at these timesteps: 20,40,60.")),
     "facet": (
         str,
         option(

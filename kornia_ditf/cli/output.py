@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -19,63 +19,53 @@ from kornia_ditf.utils.text import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-LIBRARIES = ("kornia-ditf", "torch", "diffusers")
-"""What the descriptors of an image depend on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """Labelled lines, printed with their texts aligned."""
-
-    rows: Sequence[tuple[str, str]]
-
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table: aligned columns without lines or colours in a pipe.
 
     Args:
-        columns: the headings.
-        rows: the cells.
+        rows: the cells by their columns, the same ones in each.
         right: the columns that are aligned to the right.
         optional: the columns to drop, one after another, where a terminal is too narrow.
     """
 
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Mapping[str, str]]
     right: Sequence[str] = ()
     optional: Sequence[str] = ()
 
 
+Facts: TypeAlias = Sequence[tuple[str, str]]
+"""Labelled lines, printed with their texts aligned."""
+
 Paragraph: TypeAlias = Facts | Table | str
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a command found: the JSON document, and the same as paragraphs of text."""
-
-    document: Mapping[str, Any]
-    text: Sequence[Paragraph]
-
-
-def show(result: Result, *, as_json: bool) -> None:
-    """Print a result to standard output.
+def show(document: Mapping[str, Any], *text: Paragraph, as_json: bool) -> None:
+    """Print a result to standard output: as one JSON document, or the same as text.
 
     Raises:
         OutputError: standard output cannot be written.
     """
     if as_json:
-        print_json(result.document)
+        _write(json.dumps(document, indent=1))
         return
-    for number, part in enumerate(result.text):
+    for number, part in enumerate(text):
         if number and not isinstance(part, str):
             echo("")
-        if isinstance(part, Facts):
-            print_facts(part.rows)
-        elif isinstance(part, Table):
-            print_table(part.columns, part.rows, right=part.right, optional=part.optional)
-        else:
+        if isinstance(part, str):
             echo(part)
+        elif isinstance(part, Table):
+            print_table(part)
+        else:
+            _print_facts(part)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what an image's descriptors depend on."""
+    from kornia_ditf.utils import provenance
+
+    return provenance.versions(["kornia-ditf", "torch", "diffusers"])
 
 
 def echo(text: str, *, error: bool = False) -> None:
@@ -113,8 +103,7 @@ def console(*, error: bool = False) -> Console:
     return Console(stderr=error, width=width, highlight=False, markup=False, emoji=False)
 
 
-def print_facts(facts: Sequence[tuple[str, str]]) -> None:
-    """Print labelled lines, the texts aligned."""
+def _print_facts(facts: Facts) -> None:
     from rich.text import Text
 
     out = console()
@@ -126,41 +115,30 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     _write(captured.get().rstrip("\n"))
 
 
-def print_table(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    right: Sequence[str] = (),
-    optional: Sequence[str] = (),
-) -> None:
-    """Print a table; see `Table`."""
+def print_table(table: Table) -> None:
+    """Print a table; nothing where it has no rows."""
     from rich import box
     from rich.table import Table as RichTable
 
+    if not table.rows:
+        return
     out = console()
-    dropped: list[str] = []
-    while True:
-        table = RichTable(box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False)
-        kept = [index for index, column in enumerate(columns) if column not in dropped]
-        for index in kept:
-            justify: Literal["right", "left"] = "right" if columns[index] in right else "left"
-            table.add_column(columns[index], justify=justify, overflow="fold")
-        for row in rows:
-            table.add_row(*(printable(row[index]) for index in kept))
-        unwrapped = out.measure(table, options=out.options.update(max_width=10_000)).maximum
-        if len(dropped) == len(optional) or unwrapped <= out.width:
+    for count in range(len(table.optional) + 1):
+        dropped = table.optional[:count]
+        drawn = RichTable(box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False)
+        kept = [column for column in table.rows[0] if column not in dropped]
+        for column in kept:
+            justify: Literal["right", "left"] = "right" if column in table.right else "left"
+            drawn.add_column(column, justify=justify, overflow="fold")
+        for row in table.rows:
+            drawn.add_row(*(printable(row[column]) for column in kept))
+        if out.measure(drawn, options=out.options.update(max_width=10_000)).maximum <= out.width:
             break
-        dropped.append(optional[len(dropped)])
     with out.capture() as captured:
-        out.print(table)
+        out.print(drawn)
     _write("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
     if dropped:
         echo(f"The terminal is too narrow for {', '.join(dropped)}; widen it, or use --json.")
-
-
-def print_json(document: Mapping[str, Any]) -> None:
-    """Print a document to standard output."""
-    _write(json.dumps(document, indent=1))
 
 
 @contextmanager
@@ -190,17 +168,14 @@ def check_output(path: Path | None, *, inputs: Sequence[Path] = ()) -> None:
 
     if path is None:
         return
-
-    class Tried(Exception):
-        pass
-
-    try:
-        with atomic_write(path):
-            raise Tried
-    except Tried:
-        pass
+    with suppress(_TriedError), atomic_write(path):
+        raise _TriedError
     if path.exists() and any(given.exists() and path.samefile(given) for given in inputs):
         raise OutputError(f"cannot write {path}: it is one of the images; name another file")
+
+
+class _TriedError(Exception):
+    """Leaves a file unwritten that was only tried."""
 
 
 def _write(text: str, *, error: bool = False) -> None:

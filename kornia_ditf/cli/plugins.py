@@ -13,8 +13,6 @@ from kornia_ditf.cli import options, output
 if TYPE_CHECKING:
     from kornia_ditf.registry.plugins import Plugin
 
-_COLUMNS = ("plugin", "version", "state", "hooks", "adds", "from")
-
 
 def plugins(as_json: options.Json = False) -> None:
     """List plugins with their status, what each adds, and why one is left out.
@@ -32,44 +30,40 @@ def plugins(as_json: options.Json = False) -> None:
         found = ask_plugins()
         commands_of_plugins()
     rows = [
-        (
-            plugin.name,
-            plugin.version or "",
-            plugin.state,
-            " ".join(plugin.hooks),
-            str(len(plugin.registered)),
-            plugin.distribution or "",
-        )
+        {
+            "plugin": plugin.name,
+            "version": plugin.version or "",
+            "state": plugin.state,
+            "hooks": " ".join(plugin.hooks),
+            "adds": str(len(plugin.registered)),
+            "from": plugin.distribution or "",
+        }
         for plugin in found
     ]
     facts = [
-        output.Facts(
-            [
-                ("plugin", plugin.name),
-                ("file", plugin.origin),
-                ("adds", ", ".join(plugin.registered) or "nothing"),
-                ("seconds", f"{plugin.seconds:.2f}"),
-                *(("why", reason) for reason in plugin.reasons),
-            ]
-        )
+        [
+            ("plugin", plugin.name),
+            ("file", plugin.origin),
+            ("adds", ", ".join(plugin.registered) or "nothing"),
+            ("seconds", f"{plugin.seconds:.2f}"),
+            *(("why", reason) for reason in plugin.reasons),
+        ]
         for plugin in found
     ]
-    table = output.Table(_COLUMNS, rows, right=("adds",), optional=("hooks", "version"))
+    table = output.Table(rows, right=("adds",), optional=("hooks", "version"))
     text: list[output.Paragraph] = [table, *facts] if found else ["no plugins are installed"]
     document = {"plugins": [_as_values(plugin) for plugin in found]}
-    output.show(output.Result(document, text), as_json=as_json)
+    output.show(document, *text, as_json=as_json)
+
+
+_TOLD = ("name", "distribution", "version", "origin", "registered", "state")
 
 
 def _as_values(plugin: Plugin) -> dict[str, Any]:
     return {
-        "name": plugin.name,
-        "distribution": plugin.distribution,
-        "version": plugin.version,
-        "origin": plugin.origin,
+        **{name: getattr(plugin, name) for name in _TOLD},
         "api": plugin.api if isinstance(plugin.api, int) else None,
         "hooks": list(plugin.hooks),
-        "registered": plugin.registered,
-        "state": plugin.state,
         "why": plugin.reasons,
         "seconds": round(plugin.seconds, 3),
     }

@@ -10,6 +10,7 @@ import typer
 from kornia_ditf.cli import options, output
 
 if TYPE_CHECKING:
+    from kornia_ditf.calibration.preset import Preset
     from kornia_ditf.calibration.store import Stored
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
@@ -21,21 +22,17 @@ def list_presets(as_json: options.Json = False) -> None:
 
     every = list(stored_presets())
     document = {"folder": str(presets_folder()), "presets": [_as_values(each) for each in every]}
-    text: list[output.Paragraph]
-    if every:
-        rows = [
-            (
-                each.name,
-                each.origin,
-                each.problem if each.preset is None else each.preset.describe(),
-            )
-            for each in every
-        ]
-        text = [output.Table(("name", "whose", "measured"), rows)]
-    else:
-        how = "`kornia-ditf calibrate BACKBONE --images FOLDER` makes one"
-        text = [f"There are no calibrated presets yet; {how}."]
-    output.show(output.Result(document, text), as_json=as_json)
+    how = "`kornia-ditf calibrate BACKBONE --images FOLDER` makes one"
+    rows = [
+        {
+            "name": each.name,
+            "whose": each.origin,
+            "measured": each.problem if each.preset is None else each.preset.describe(),
+        }
+        for each in every
+    ]
+    nothing = f"There are no calibrated presets yet; {how}."
+    output.show(document, output.Table(rows) if rows else nothing, as_json=as_json)
 
 
 app = options.listing("List, show, add and remove calibrated presets.", list_presets)
@@ -51,10 +48,15 @@ def show(name: _Name, as_json: options.Json = False) -> None:
 
     path = Path(name).expanduser()
     preset = read_preset(path if path.is_file() else find_stored(name).path)
+    output.show(json.loads(preset.to_json()), calibrated_facts(preset), as_json=as_json)
+
+
+def calibrated_facts(preset: Preset) -> list[tuple[str, str]]:
+    """Return what a preset is for, its numbers, and how they were measured."""
     weights, settings, measured = preset.weights, preset.settings, preset.measured
     channels = settings.massive_channels
     discarded = "found in each image" if channels is None else ", ".join(map(str, channels))
-    facts = [
+    return [
         ("backbone", preset.backbone or "any with these weights"),
         ("weights", weights.identity),
         ("fingerprint", weights.fingerprint or "not known"),
@@ -68,7 +70,6 @@ def show(name: _Name, as_json: options.Json = False) -> None:
         ("measured", preset.describe()),
         ("computed in", measured.computed),
     ]
-    output.show(output.Result(json.loads(preset.to_json()), [output.Facts(facts)]), as_json=as_json)
 
 
 @app.command("add")
@@ -91,8 +92,8 @@ def add(
     except InvalidArgumentError as error:
         raise PresetError(f"{file}: {error}; a plugin may be missing") from error
     path = add_preset(preset)
-    facts = output.Facts([("kept", str(path)), ("measured", preset.describe())])
-    output.show(output.Result({"kept": str(path)}, [facts]), as_json=as_json)
+    facts = [("kept", str(path)), ("measured", preset.describe())]
+    output.show({"kept": str(path)}, facts, as_json=as_json)
 
 
 @app.command("remove")
@@ -110,8 +111,8 @@ def remove(name: _Name, as_json: options.Json = False) -> None:
         found.path.unlink()
     except OSError as error:
         raise OutputError(f"cannot remove {found.path} ({error.strerror})") from error
-    facts = output.Facts([("removed", str(found.path))])
-    output.show(output.Result({"removed": str(found.path)}, [facts]), as_json=as_json)
+    removed = str(found.path)
+    output.show({"removed": removed}, [("removed", removed)], as_json=as_json)
 
 
 def _as_values(stored: Stored) -> dict[str, object]:

@@ -121,4 +121,4 @@ def _show(projection: Projection, file: Path, failed: list[Path], as_json: bool)
         ("for", json.dumps(projection.space)),
         *((("failed", ", ".join(map(str, failed))),) if failed else ()),
     ]
-    output.show(output.Result(document, [output.Facts(facts)]), as_json=as_json)
+    output.show(document, facts, as_json=as_json)

@@ -45,25 +45,28 @@ def compare(
     if html is not None:
         with atomic_write(html) as temporary:
             temporary.write_text(comparison_page(found, str(a), str(b)), "utf-8")
-    if as_json:
-        output.print_json(asdict(found))
-        return
     rows = [
-        (
-            *(each.descriptor, each.dataset, each.protocol, each.score),
-            *(f"{100 * value:.1f}" for value in (each.a, each.b, each.difference.value)),
-            f"{100 * each.difference.low:.1f} to {100 * each.difference.high:.1f}",
-            f"{each.corrected:.4f}",
-        )
+        {
+            "descriptor": each.descriptor,
+            "data set": each.dataset,
+            "protocol": each.protocol,
+            "score": each.score,
+            "A": f"{100 * each.a:.1f}",
+            "B": f"{100 * each.b:.1f}",
+            "B-A": f"{100 * each.difference.value:.1f}",
+            "interval": f"{100 * each.difference.low:.1f} to {100 * each.difference.high:.1f}",
+            "p": f"{each.corrected:.4f}",
+        }
         for each in found.cells
     ]
-    columns = ("descriptor", "data set", "protocol", "score", "A", "B", "B-A", "interval", "p")
-    output.print_table(columns, rows, right=columns[4:])
-    output.echo(f"in %; p corrected by Holm for {len(rows)} cells")
-    for sentence in found.left_out:
-        output.echo(f"not compared: {sentence}")
-    for name, left, right in found.settings:
-        output.echo(f"differs: {name} is {left} in A and {right} in B")
+    output.show(
+        asdict(found),
+        output.Table(rows, right=("A", "B", "B-A", "interval", "p")),
+        f"in %; p corrected by Holm for {len(rows)} cells",
+        *(f"not compared: {sentence}" for sentence in found.left_out),
+        *(f"differs: {name} is {a} in A and {b} in B" for name, a, b in found.settings),
+        as_json=as_json,
+    )
 
 
 def bundle(

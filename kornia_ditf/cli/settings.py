@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from kornia_ditf.backbones.spec import BackboneSpec
     from kornia_ditf.cli.options import Chosen
     from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
     from kornia_ditf.types import Discarded
+
+
+_CONFIGURED = (
+    *("block", "timestep", "timesteps", "facet", "treatment"),
+    *("long_side", "ensemble", "prompt", "seed"),
+)
 
 
 def unwrapped(descriptor: DenseDescriptor) -> DenseDescriptor:
@@ -21,13 +25,6 @@ def unwrapped(descriptor: DenseDescriptor) -> DenseDescriptor:
     while isinstance(descriptor, DerivedDescriptor):
         descriptor = descriptor.base
     return descriptor
-
-
-def describe_preset(spec: BackboneSpec | DescriptorSpec) -> str:
-    """Return where the numbers of a preset come from."""
-    uncalibrated = not getattr(spec, "calibrated", True)
-    said = spec.source.startswith("uncalibrated")
-    return f"{'uncalibrated; ' if uncalibrated and not said else ''}{spec.source}"
 
 
 def preset_facts(
@@ -44,11 +41,10 @@ def preset_facts(
     if isinstance(descriptor, ProjectedDescriptor):
         below = preset_facts(name, spec, descriptor.base)
         return [*below, ("projection", repr(descriptor.projection))]
+    calibrated = getattr(spec, "calibrated", True) or spec.source.startswith("uncalibrated")
+    preset = ("preset", f"{'' if calibrated else 'uncalibrated; '}{spec.source}")
     if not isinstance(descriptor, DiTF):
-        return [
-            ("descriptor", f"{spec.name}, {descriptor.width} channels"),
-            ("preset", describe_preset(spec)),
-        ]
+        return [("descriptor", f"{spec.name}, {descriptor.width} channels"), preset]
     config = descriptor.config
     default = "" if name else " (the embedded default; name another with --backbone)"
     draws = f", {config.ensemble} noise draws" if config.ensemble > 1 else ""
@@ -61,7 +57,7 @@ def preset_facts(
     noise = f"{mean or 'timestep '}{times}{draws}"
     return [
         ("backbone", f"{spec.name}{default}"),
-        ("preset", describe_preset(spec)),
+        preset,
         (f"block{several}", f"{taken}, {noise}, treatment {config.treatment}"),
     ]
 
@@ -71,17 +67,6 @@ def describe_channels_found(channels: Sequence[int] | None, origin: str) -> str:
     if not channels:
         return "none" if channels is None else f"none ({origin})"
     return f"{', '.join(map(str, channels))} ({origin})"
-
-
-def channel_facts(
-    descriptor: DenseDescriptor, channels: Sequence[int], origin: str
-) -> list[tuple[str, str]]:
-    """Return which channels a DiTF discarded; nothing for other descriptors."""
-    from kornia_ditf.descriptor import DiTF
-
-    if not isinstance(unwrapped(descriptor), DiTF):
-        return []
-    return [("discarded", describe_channels_found(channels, origin))]
 
 
 def known_channels(descriptor: DenseDescriptor) -> tuple[tuple[int, ...] | None, str]:
@@ -123,52 +108,34 @@ def as_values(
     from kornia_ditf.upsamplers import UpsampledDescriptor
 
     if isinstance(descriptor, UpsampledDescriptor):
-        below = as_values(chosen.but(upsample=None), spec, descriptor.base)
+        below = as_values(chosen, spec, descriptor.base)
         return {**below, "upsample": str(descriptor.upsampler)}
     if isinstance(descriptor, ProjectedDescriptor):
-        below = as_values(chosen.but(projection=None), spec, descriptor.base)
-        projection = {"projection": descriptor.projection.digest}
-        return {**below, "width": descriptor.width, **projection}
-    about = {
+        below = as_values(chosen, spec, descriptor.base)
+        own = {"width": descriptor.width, "projection": descriptor.projection.digest}
+        return {**below, **own}
+    values = {
         "name": spec.name,
         "embedded_default": chosen.backbone is None,
         "license": spec.license,
         "preset_source": spec.source,
         "width": descriptor.width,
     }
-    if not isinstance(descriptor, DiTF):
-        return {
-            **about,
-            "identity": descriptor.identity,
-            "options": chosen.read(spec),
-            **_place(descriptor),
+    if isinstance(descriptor, DiTF):
+        backbone, config = descriptor.backbone, descriptor.config
+        values |= {
+            "identity": backbone.identity,
+            "settings": backbone.settings(),
+            "preset_calibrated": getattr(spec, "calibrated", False),
+            "blocks": backbone.blocks,
+            "joined_blocks": config.blocks,
+            **{name: getattr(config, name) for name in _CONFIGURED},
         }
-    config = descriptor.config
-    return {
-        **about,
-        "identity": descriptor.backbone.identity,
-        "settings": descriptor.backbone.settings(),
-        "preset_calibrated": getattr(spec, "calibrated", False),
-        "blocks": descriptor.backbone.blocks,
-        "block": config.block,
-        "timestep": config.timestep,
-        "timesteps": config.timesteps,
-        "joined_blocks": config.blocks,
-        "facet": config.facet,
-        "treatment": config.treatment,
-        "long_side": config.long_side,
-        "ensemble": config.ensemble,
-        "prompt": config.prompt,
-        "seed": config.seed,
-        **_place(descriptor.backbone),
-    }
-
-
-def _place(module: nn.Module) -> dict[str, str]:
-    parameter = next(module.parameters(), None)
-    if parameter is None:
-        return {}
-    return {
-        "dtype": str(parameter.dtype).removeprefix("torch."),
-        "device": str(parameter.device),
-    }
+    else:
+        values["identity"] = descriptor.identity
+        values["options"] = chosen.but(upsample=None, projection=None).read(spec)
+    parameter = next(descriptor.parameters(), None)
+    if parameter is not None:
+        values["dtype"] = str(parameter.dtype).removeprefix("torch.")
+        values["device"] = str(parameter.device)
+    return values

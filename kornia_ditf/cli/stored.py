@@ -12,6 +12,8 @@ from kornia_ditf.cli import failures, output, progress
 from kornia_ditf.cli.pair import MIN_MATCHES, Pair, image_facts, image_values
 
 if TYPE_CHECKING:
+    from kornia_ditf.cli.options import Chosen
+    from kornia_ditf.cli.pair import Outputs
     from kornia_ditf.matching.joint import PCA
     from kornia_ditf.types import DescriptorMap, Matches
     from kornia_ditf.types.shards import StoredMap
@@ -29,29 +31,15 @@ def is_stored(path: Path) -> bool:
     return path.suffix in _SUFFIXES or any(any(path.glob(f"*{each}")) for each in _SUFFIXES)
 
 
-def match_stored(
-    query: Path,
-    others: Path,
-    *,
-    block: int | None,
-    device: str | None,
-    min_score: float | None,
-    pca: PCA,
-    json_file: Path | None,
-    as_json: bool,
-) -> None:
+def match_stored(chosen: Chosen, outputs: Outputs, *, min_score: float | None, pca: PCA) -> None:
     """Match the descriptors of a file with those of another, or of each file of a folder.
 
     Args:
-        query: the file of image A.
-        others: the file of image B, a shard, or a folder of both; no more than a few maps are in
-            memory at a time.
-        block: which block, where files hold several.
-        device: where to match; None is the CPU.
+        chosen: which block, where files hold several, and the device.
+        outputs: the file of image A; that of image B, a shard, or a folder of both, of which no
+            more than a few maps are in memory at a time; and where one JSON line per pair goes.
         min_score: discard matches of a lower similarity.
         pca: joint PCA of each pair's tokens; 0 for none.
-        json_file: write one JSON line per pair here.
-        as_json: print JSON, one line per pair of a folder.
     """
     from kornia_ditf.errors import DiTFError, InvalidArgumentError
     from kornia_ditf.matching.joint import reduce_pair
@@ -62,25 +50,23 @@ def match_stored(
     from kornia_ditf.utils.checks import read_device
     from kornia_ditf.utils.pipeline import run_in_groups
 
+    (query, others), block = outputs.paths, chosen.block
     many = others.is_dir() or others.suffix == ".tar"
-    if not query.is_file() or query.suffix != ".safetensors":
-        raise InvalidArgumentError(
-            f"{query} is no file of descriptors, and the other side is: describe both with "
-            "`kornia-ditf extract IMAGE... --out FOLDER`, or match two images; `tar xf` takes an "
-            "image's file out of a shard"
-        )
-    if not others.exists() or (not many and others.suffix != ".safetensors"):
-        raise InvalidArgumentError(
-            f"{others} is no file of descriptors, and the other side is: describe both with "
-            f"`kornia-ditf extract IMAGE... --out FOLDER`, or match two images"
-        )
+    held = ".safetensors"
+    for path, fits in ((query, query.suffix == held), (others, many or others.suffix == held)):
+        if not fits or not path.exists():
+            raise InvalidArgumentError(
+                f"{path} is no file of descriptors, and the other side is: describe both with "
+                "`kornia-ditf extract IMAGE... --out FOLDER`, or match two images; `tar xf` takes "
+                "an image's file out of a shard"
+            )
     files = list_stored(others)
     if not files:
         raise InvalidArgumentError(
             f"{others} holds no .safetensors files: `kornia-ditf extract IMAGE... --out {others}` "
             "writes them"
         )
-    place = read_device(device or "cpu")
+    place = read_device(chosen.device or "cpu")
     map_a, about_a = read_map(query, block)
     map_a = map_a.to(place)
 
@@ -101,7 +87,7 @@ def match_stored(
 
     pairs = run_in_groups(files, read, run, lambda one: (one[0].data.shape, 8), ahead=8)
     codes = set()
-    with _json_lines(json_file) as write:
+    with _json_lines(outputs.json_file) as write:
         for stored, found in progress.track(pairs, "match", len(files)):
             if isinstance(found, DiTFError):
                 if not many:
@@ -120,7 +106,7 @@ def match_stored(
                 **pair.as_values(),
             }
             write(document)
-            if many and as_json:
+            if many and outputs.as_json:
                 output.echo(json.dumps(document))
             elif many:
                 plane = pair.plane
@@ -128,7 +114,7 @@ def match_stored(
                 output.echo(f"{stored}: {len(matches)} matches, {agree}")
             else:
                 facts = [*image_facts([str(query), str(stored)], [map_a, map_b]), *pair.facts()]
-                output.show(output.Result(document, [output.Facts(facts)]), as_json=as_json)
+                output.show(document, facts, as_json=outputs.as_json)
     failures.fail_with(codes)
 
 

@@ -14,7 +14,6 @@ from kornia_ditf.cli.progress import StageProgress, duration
 if TYPE_CHECKING:
     from kornia_ditf.study.define.spec import Study
     from kornia_ditf.study.run.engines import Engine
-    from kornia_ditf.study.run.plan import StudyPlan
 
 app = typer.Typer(
     help="Compare descriptors on data sets: plan, run, report and share studies, or an ablation.",
@@ -33,12 +32,6 @@ Cache = Annotated[
     Path | None,
     options.path_option("DIR", "Keep descriptor maps here.  [default: inside --out]"),
 ]
-EngineName = Annotated[
-    str,
-    options.option(
-        "NAME", "local (this process), processes (one per device), or ray (a cluster).", "--engine"
-    ),
-]
 Devices = Annotated[
     str | None,
     options.option(
@@ -47,23 +40,18 @@ Devices = Annotated[
         "[default: all GPUs, or two CPU processes]",
     ),
 ]
-Workers = Annotated[int, options.option("N", "Ray actors.")]
-Cpus = Annotated[float, options.option("X", "CPUs of each Ray actor; 0.5 is fine.")]
-Gpus = Annotated[float, options.option("X", "GPUs of each Ray actor.")]
 Log = Annotated[
     list[str] | None,
     options.option(
         "NAME",
         "Log scores and costs to trackio, wandb, mlflow or a plugin's tracker, a run for "
         "each configuration; may be repeated.  [default: none]",
-        "--log",
     ),
 ]
 Part = Annotated[
     str | None,
     options.option("K/N", "Score one of N equal parts of the pairs; `study merge` joins them."),
 ]
-WithReport = Annotated[bool, typer.Option("--report/--no-report", help="Write the report, too.")]
 
 
 @app.command("plan")
@@ -80,16 +68,48 @@ def plan(
     otherwise describing is estimated by arithmetic, and scoring measured on random values within
     seconds, for one worker on the first of --devices.
     """
+    from dataclasses import asdict
+
     from kornia_ditf.study.define.parsing import read_study
     from kornia_ditf.study.run.plan import plan_study
 
     study = read_study(file)
     place = _devices(devices)[0] if devices else None
-    planned = plan_study(study, out or _default_out(file), device=place, part=_part(part))
-    if as_json:
-        output.print_json(_plan_values(planned))
-    else:
-        _print_plan(study, planned)
+    planned = plan_study(study, out or Path(f"{file.stem}-study"), device=place, part=_part(part))
+    groups = planned.groups
+    forwards = sum(group.forwards for group in groups)
+    cache_bytes = sum(group.cache_bytes for group in groups)
+    document = {
+        **asdict(planned),
+        "scored": planned.scored,
+        "seconds": planned.seconds,
+        "forwards": forwards,
+        "cache_bytes": cache_bytes,
+    }
+    rows = [
+        {
+            "descriptor": group.descriptor,
+            "configurations": str(group.configurations),
+            "images": str(group.images),
+            "forwards": str(group.forwards),
+            "cache GB": f"{group.cache_bytes / 1e9:.2f}",
+            "weights GB": "?"
+            if group.weights_bytes is None
+            else f"{group.weights_bytes / 1e9:.2f}",
+        }
+        for group in groups
+    ]
+    pairs = ", ".join(f"{count} ({name})" for name, count in planned.pairs.items())
+    facts = [
+        ("study", f"{study.name}, {planned.configurations} configurations"),
+        ("pairs", f"{pairs}; {planned.scored} with every configuration"),
+        ("forwards", f"{forwards} noisy images"),
+        ("cache", f"{cache_bytes / 1e9:.2f} GB"),
+        ("time", _time(planned.seconds)),
+        *((stage.name, f"{_time(stage.seconds)} ({stage.how})") for stage in planned.stages),
+        *(("note", note) for note in planned.notes),
+    ]
+    output.show(document, output.Table(rows, right=[*rows[0]][1:]), facts, as_json=as_json)
 
 
 @app.command("run")
@@ -97,14 +117,21 @@ def run(
     file: File,
     out: Out = None,
     cache: Cache = None,
-    engine: EngineName = "local",
+    engine: Annotated[
+        str,
+        options.option(
+            "NAME", "local (this process), processes (one per device), or ray (a cluster)."
+        ),
+    ] = "local",
     devices: Devices = None,
     address: options.RayAddress = None,
-    workers: Workers = 2,
-    cpus: Cpus = 0.5,
-    gpus: Gpus = 0.0,
+    workers: Annotated[int, options.option("N", "Ray actors.")] = 2,
+    cpus: Annotated[float, options.option("X", "CPUs of each Ray actor; 0.5 is fine.")] = 0.5,
+    gpus: Annotated[float, options.option("X", "GPUs of each Ray actor.")] = 0.0,
     part: Part = None,
-    report: WithReport = True,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write the report, too.")
+    ] = True,
     log: Log = None,
 ) -> None:
     """Run a study, or resume one that was stopped; only what is missing is computed.
@@ -115,7 +142,7 @@ def run(
     from kornia_ditf.study.define.parsing import read_study
 
     make, device = _engine(engine, devices, address, workers, cpus, gpus)
-    folder, loggers = out or _default_out(file), _loggers(log)
+    folder, loggers = out or Path(f"{file.stem}-study"), _loggers(log)
     _run(read_study(file), folder, cache, make, device, report, _part(part))
     _log(folder, loggers)
 
@@ -176,9 +203,10 @@ def ablation(
     )
     folder = out or Path(f"{study.name}-study")
     written = _run(study, folder, cache, Local, None, report=True)
-    for heading, columns, rows in ablation_table(folder):
+    for heading, columns, cells in ablation_table(folder):
         output.echo(heading)
-        output.print_table(columns, rows, right=columns[1:])
+        rows = [dict(zip(columns, row, strict=True)) for row in cells]
+        output.print_table(output.Table(rows, right=columns[1:]))
     output.echo(f"more in {written}")
 
 
@@ -212,11 +240,9 @@ def _run(
 
 def _loggers(names: list[str] | None) -> dict[str, Any]:
     """Load trackers before the work, so that one that is missing is told at once."""
-    if not names:
-        return {}
     from kornia_ditf.registry.loggers import load_logger
 
-    return {name: load_logger(name) for name in names}
+    return {name: load_logger(name) for name in names or ()}
 
 
 def _log(folder: Path, loggers: dict[str, Any]) -> None:
@@ -273,50 +299,5 @@ def _devices(given: str) -> list[Any]:
     return [str(read_device(each.strip())) for each in given.split(",")]
 
 
-def _default_out(file: Path) -> Path:
-    return Path(f"{file.stem}-study")
-
-
-def _print_plan(study: Study, planned: StudyPlan) -> None:
-    rows = [
-        (
-            group.descriptor,
-            str(group.configurations),
-            str(group.images),
-            str(group.forwards),
-            f"{group.cache_bytes / 1e9:.2f}",
-            "?" if group.weights_bytes is None else f"{group.weights_bytes / 1e9:.2f}",
-        )
-        for group in planned.groups
-    ]
-    columns = ("descriptor", "configurations", "images", "forwards", "cache GB", "weights GB")
-    output.print_table(columns, rows, right=columns[1:])
-    output.echo("")
-    pairs = ", ".join(f"{count} ({name})" for name, count in planned.pairs.items())
-    output.print_facts(
-        [
-            ("study", f"{study.name}, {planned.configurations} configurations"),
-            ("pairs", f"{pairs}; {planned.scored} with every configuration"),
-            ("forwards", f"{sum(g.forwards for g in planned.groups)} noisy images"),
-            ("cache", f"{sum(g.cache_bytes for g in planned.groups) / 1e9:.2f} GB"),
-            ("time", _time(planned.seconds)),
-            *((stage.name, f"{_time(stage.seconds)} ({stage.how})") for stage in planned.stages),
-            *(("note", note) for note in planned.notes),
-        ]
-    )
-
-
 def _time(seconds: float | None) -> str:
     return "unknown" if seconds is None else duration(seconds)
-
-
-def _plan_values(planned: StudyPlan) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {
-        **asdict(planned),
-        "scored": planned.scored,
-        "seconds": planned.seconds,
-        "forwards": sum(group.forwards for group in planned.groups),
-        "cache_bytes": sum(group.cache_bytes for group in planned.groups),
-    }

@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kornia_ditf.errors import DatasetError, ImageError, InvalidArgumentError
+from kornia_ditf.errors import DatasetError, InvalidArgumentError, MissingExtraError
 from kornia_ditf.utils.cache import cache_folder, is_sound, write_checked
 from kornia_ditf.utils.images import read_size
 
@@ -98,16 +99,28 @@ def read_json(path: Path, keys: Mapping[str, type | tuple[type, ...]], how: str)
     return values
 
 
+@contextmanager
+def reading(path: Path, what: str, how: str) -> Iterator[None]:
+    """Turn whatever goes wrong with a file into a DatasetError: that it is not there, or `what`."""
+    try:
+        yield
+    except (DatasetError, MissingExtraError):
+        raise
+    except FileNotFoundError as error:
+        raise DatasetError(path, f"there is no such file. {how}") from error
+    except Exception as error:  # Decoders raise anything from OSError to struct.error.
+        reason = getattr(error, "strerror", None) or error
+        raise DatasetError(path, f"{what} ({reason}). {how}") from error
+
+
 def parse_json(path: Path, how: str) -> Any:
     """Read any JSON value.
 
     Raises:
         DatasetError: the file is missing or is not JSON.
     """
-    try:
+    with reading(path, "it is not JSON", how):
         return json.loads(read_text(path, how))
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(path, f"it is not JSON ({error}). {how}") from error
 
 
 def read_csv(path: Path, columns: tuple[str, ...], how: str) -> list[dict[str, str]]:
@@ -131,10 +144,8 @@ def read_rows(path: Path, how: str) -> list[list[str]]:
     Raises:
         DatasetError: the file is missing, is not CSV, or has no rows below its headings.
     """
-    try:
+    with reading(path, "it is not CSV", how):
         rows = [row for row in csv.reader(read_text(path, how).splitlines()) if row]
-    except csv.Error as error:
-        raise DatasetError(path, f"it is not CSV ({error}). {how}") from error
     if len(rows) < 2:
         raise DatasetError(path, f"it has no rows. {how}")
     return rows
@@ -146,12 +157,8 @@ def read_text(path: Path, how: str) -> str:
     Raises:
         DatasetError: it is missing, unreadable or not text.
     """
-    try:
+    with reading(path, "it cannot be read", how):
         return path.read_text("utf-8")
-    except FileNotFoundError as error:
-        raise DatasetError(path, f"there is no such file. {how}") from error
-    except (OSError, ValueError) as error:
-        raise DatasetError(path, f"it cannot be read ({error}). {how}") from error
 
 
 def read_words(path: Path, columns: Mapping[str, Callable[[str], Any]], how: str) -> list[Any]:
@@ -168,14 +175,9 @@ def read_words(path: Path, columns: Mapping[str, Callable[[str], Any]], how: str
     rows = []
     for number, line in enumerate(read_text(path, how).splitlines(), 1):
         words, kinds = line.split(), columns.values()
-        try:
-            if words:
+        if words:
+            with reading(path, f"line {number}: expected {' '.join(columns)}", how):
                 rows.append(tuple(kind(word) for kind, word in zip(kinds, words, strict=True)))
-        except ValueError as error:
-            expected = " ".join(columns)
-            raise DatasetError(
-                path, f"line {number}: {error}; expected {expected}. {how}"
-            ) from error
     return rows
 
 
@@ -212,10 +214,8 @@ def image_size(path: Path, how: str, *, upright: bool = False) -> tuple[int, int
     """
     if not is_file(path):
         raise DatasetError(path, f"there is no such image. {how}")
-    try:
+    with reading(path, "it is no usable image", how):
         return read_size(path, upright=upright)
-    except ImageError as error:
-        raise DatasetError(path, f"it is no usable image ({error}). {how}") from error
 
 
 def annotated_image(path: Path, size: tuple[int, int], how: str) -> Path:

@@ -13,6 +13,7 @@ from kornia_ditf.datasets.files import (
     parse_json,
     path_inside,
     read_csv,
+    reading,
 )
 from kornia_ditf.datasets.pairs import (
     Pair,
@@ -35,11 +36,32 @@ _HOW = f"Write pairs.csv with the columns {', '.join(_COLUMNS)}, or pairs.json"
 
 
 class FolderPairs(PairDataset):
-    """Pairs that a JSON or CSV file lists; what its rows hold is in `SPEC.layout`."""
+    """Pairs that a JSON or CSV file lists; what its rows hold is in `SPEC.layout`.
 
-    def __init__(self, root: Path, file: Path, entries: list[dict[str, Any]]) -> None:
-        super().__init__("folder", root, "all", entries)
-        self._file = file
+    Args:
+        root: the folder; names of images are relative to it.
+        split: always all.
+        file: name of the list, where it is neither pairs.json nor pairs.csv.
+
+    Raises:
+        DatasetError: there is no list, or a row of it is malformed.
+    """
+
+    def __init__(self, root: str | Path, *, split: str = "all", file: str | None = None) -> None:
+        folder = given_folder(root)
+        SPEC.check_split(split, folder)
+        names = (file,) if file else ("pairs.json", "pairs.csv")
+        found = [folder / name for name in names if (folder / name).is_file()]
+        if not found:
+            raise DatasetError(folder / names[-1], f"there is no such file. {_HOW}")
+        read = _read_csv if found[0].suffix.lower() == ".csv" else _read_json
+        entries = read(found[0])
+        if not entries:
+            raise DatasetError(found[0], f"it lists no pair. {_HOW}")
+        super().__init__(SPEC.name, folder, split, entries)
+        self._file = found[0]
+        for error in self.defects():
+            raise error
 
     def category(self, index: int) -> str:
         return str(self.entries[index].get("category", "all"))
@@ -91,33 +113,6 @@ class FolderPairs(PairDataset):
                 yield DatasetError(self._file, f"{count} pairs have the name {name!r}")
 
 
-def load(root: str | Path, *, split: str = "all", file: str | None = None) -> FolderPairs:
-    """Read the list of own pairs.
-
-    Args:
-        root: the folder; names of images are relative to it.
-        split: always all.
-        file: name of the list, where it is neither pairs.json nor pairs.csv.
-
-    Raises:
-        DatasetError: there is no list, or a row of it is malformed.
-    """
-    folder = given_folder(root)
-    SPEC.check_split(split, folder)
-    names = (file,) if file else ("pairs.json", "pairs.csv")
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if not found:
-        raise DatasetError(folder / names[-1], f"there is no such file. {_HOW}")
-    read = _read_csv if found[0].suffix.lower() == ".csv" else _read_json
-    entries = read(found[0])
-    if not entries:
-        raise DatasetError(found[0], f"it lists no pair. {_HOW}")
-    pairs = FolderPairs(folder, found[0], entries)
-    for error in pairs.defects():
-        raise error
-    return pairs
-
-
 def _read_json(path: Path) -> list[dict[str, Any]]:
     values = parse_json(path, _HOW)
     entries = values.get("pairs") if isinstance(values, dict) else values
@@ -137,10 +132,8 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
 def _read_csv(path: Path) -> list[dict[str, Any]]:
     entries: dict[tuple[str, str], dict[str, Any]] = {}
     for line, row in enumerate(read_csv(path, _COLUMNS, _HOW), 2):
-        try:
+        with reading(path, f"line {line}: xa, ya, xb, yb must be numbers", _HOW):
             xa, ya, xb, yb = (float(row[name]) for name in _COLUMNS[2:])
-        except (TypeError, ValueError) as error:
-            raise DatasetError(path, f"line {line}: xa, ya, xb, yb must be numbers") from error
         pair = (row["image_a"], row["image_b"])
         entry = entries.setdefault(
             pair,
@@ -152,9 +145,11 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
     return list(entries.values())
 
 
+load = FolderPairs  # a former name
+
 SPEC = DatasetSpec(
     name="folder",
-    load=load,
+    load=FolderPairs,
     layout="pairs.csv (image_a, image_b, xa, ya, xb, yb and optionally category; a row per point) "
     "or pairs.json (a list of objects with image_a, image_b, points_a, points_b and optionally "
     "category, box_a, box_b, visible, homography, label_a, label_b, name), and the images",

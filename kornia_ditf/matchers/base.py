@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError, MatcherError
+from kornia_ditf.matching.checks import check_matches
 from kornia_ditf.matching.verification import Geometry, verify
 from kornia_ditf.preprocess import ImageLike, as_image, fit_image
 from kornia_ditf.types import Frame, Matches
@@ -130,18 +131,12 @@ class ImageMatcher(ABC):
 def _checked(found: object, name: str) -> Matches:
     if not isinstance(found, Matches):
         raise MatcherError(f"{name}.compare must return Matches, got a {type(found).__name__}")
-    count = found.scores.numel()
-    shapes = [tuple(each.shape) for each in (found.points_a, found.points_b, found.scores)]
-    if shapes != [(count, 2), (count, 2), (count,)]:
-        raise MatcherError(
-            f"{name} must give points of shape (K, 2) in both images and K scores, got "
-            f"{shapes[0]}, {shapes[1]} and {shapes[2]}"
-        )
     if any(each.is_complex() for each in (found.points_a, found.points_b, found.scores)):
         raise MatcherError(f"{name} gave complex numbers")
-    for points in (found.points_a, found.points_b):
-        if not bool(torch.isfinite(points).all()):
-            raise MatcherError(f"{name} gave points that are NaN or infinite")
+    try:
+        check_matches(found)
+    except InvalidArgumentError as error:
+        raise MatcherError(f"{name} gave no matches: {error}") from error
     if bool(torch.isnan(found.scores).any()):
         raise MatcherError(f"{name} gave scores that are NaN")
     return found

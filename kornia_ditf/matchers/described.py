@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.matchers.base import ImageMatcher
-from kornia_ditf.matching.detection import NamedDetector, first_at_position
+from kornia_ditf.matching.detection import NamedDetector, first_at_position, grey_pixels
 from kornia_ditf.matching.joint import reduce_pair
 from kornia_ditf.matching.match import match
 from kornia_ditf.matching.nearest import RADIUS, mutual_nearest
@@ -71,10 +71,6 @@ class DescriptorMatcher(ImageMatcher):
 
 
 def _detect(detector: NamedDetector, image: Tensor, count: int) -> Tensor:
-    import cv2
-
-    pixels = (image[0].permute(1, 2, 0).cpu() * 255).round().clamp(0, 255).byte().numpy()
-    found = detector.detect(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
-    strongest = sorted(found, key=lambda keypoint: -keypoint.response)
+    strongest = sorted(detector.detect(grey_pixels(image)), key=lambda each: -each.response)
     points = torch.tensor([keypoint.pt for keypoint in strongest], device="cpu").reshape(-1, 2)
     return points[first_at_position(points)][:count]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matchers.base import ImageMatcher, MatcherSpec
-from kornia_ditf.matching.detection import NamedDetector, opencv_factory
+from kornia_ditf.matching.detection import NamedDetector, grey_pixels, opencv_factory
 from kornia_ditf.matching.nearest import mutual_nearest
 from kornia_ditf.types import Matches
 from kornia_ditf.utils.checks import check_integer
@@ -72,11 +72,7 @@ class OpenCVMatcher(LocalFeatures):
             self.ratio = ratio**0.5  # a Hamming distance is the square of one between signs
 
     def features(self, image: Tensor, name: str) -> tuple[Tensor, Tensor]:
-        import cv2
-
-        pixels = (image[0].permute(1, 2, 0).cpu().numpy() * 255).round().clip(0, 255)
-        grey = cv2.cvtColor(pixels.astype(np.uint8), cv2.COLOR_RGB2GRAY)
-        keypoints, vectors = self.feature.detectAndCompute(grey, None)
+        keypoints, vectors = self.feature.detectAndCompute(grey_pixels(image), None)
         if vectors is None or not len(keypoints):
             return torch.empty(0, 2), torch.empty(0, 1)
         strength = torch.tensor([keypoint.response for keypoint in keypoints])

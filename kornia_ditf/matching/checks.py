@@ -9,23 +9,30 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.types import DescriptorMap
+from kornia_ditf.types import DescriptorMap, Matches
 from kornia_ditf.utils.isolation import SharedSetting
 
 
 def check_tensor(value: object, name: str, shape: str) -> None:
-    """Raise InvalidArgumentError unless a value is a tensor with as many axes as `shape` names."""
+    """Raise InvalidArgumentError unless a value is a tensor of a shape such as `(B, N, 2)`.
+
+    Axes that are named by letters may have any length.
+    """
     if not isinstance(value, Tensor):
         raise InvalidArgumentError(f"{name} must be a tensor, got {type(value).__name__}")
-    if value.ndim != len(shape.strip("(),").split(",")):
+    axes = shape.strip("(),").split(", ")
+    lengths = [int(axis) if axis.isdigit() else None for axis in axes]
+    if len(axes) != value.ndim or any(
+        length not in (None, axis) for length, axis in zip(lengths, value.shape, strict=True)
+    ):
         raise InvalidArgumentError(f"{name} must have the shape {shape}, got {tuple(value.shape)}")
 
 
-def check_comparable(a: Tensor, b: Tensor, width_a: int, width_b: int) -> None:
+def check_comparable(a: Tensor, b: Tensor, axis: int = 1) -> None:
     """Raise InvalidArgumentError unless two descriptors have one width and one device."""
-    if width_a != width_b:
+    if a.shape[axis] != b.shape[axis]:
         raise InvalidArgumentError(
-            f"descriptors of one width are compared, got D = {width_a} and {width_b}: "
+            f"descriptors of one width are compared, got D = {a.shape[axis]} and {b.shape[axis]}: "
             "describe both images with one backbone"
         )
     if a.device != b.device:
@@ -37,7 +44,7 @@ def check_comparable(a: Tensor, b: Tensor, width_a: int, width_b: int) -> None:
 def check_finite(values: Tensor, name: str) -> None:
     """Raise InvalidArgumentError unless a tensor is finite, in float32 too."""
     # NaN spreads to both extremes; this is many times faster than asking every value.
-    extremes = torch.stack([*torch.aminmax(values)]).float()
+    extremes = torch.stack([*torch.aminmax(values)]).float() if values.numel() else values
     if not bool(torch.isfinite(extremes).all()):
         raise InvalidArgumentError(f"{name} must be finite, got NaN or infinity in it")
 
@@ -49,6 +56,24 @@ def check_one_image(descriptors: DescriptorMap, name: str) -> None:
             f"{name} holds {len(descriptors)} images where one is matched: "
             f"choose one by its number, as in {name}[0]"
         )
+
+
+def check_pair(map_a: DescriptorMap, map_b: DescriptorMap) -> None:
+    """Raise InvalidArgumentError unless two maps of one image each can be compared."""
+    check_one_image(map_a, "map_a")
+    check_one_image(map_b, "map_b")
+    check_comparable(map_a.data, map_b.data)
+
+
+def check_matches(matches: object) -> None:
+    """Raise InvalidArgumentError unless matches are of one pair of images, at finite points."""
+    if not isinstance(matches, Matches):
+        raise InvalidArgumentError(f"matches must be Matches, got {type(matches).__name__}")
+    count = len(matches)
+    for name in ("points_a", "points_b"):
+        check_tensor(getattr(matches, name), f"{name} of one pair", f"({count}, 2)")
+        check_finite(getattr(matches, name), name)
+    check_tensor(matches.scores, "scores of one pair", f"({count},)")
 
 
 @contextmanager

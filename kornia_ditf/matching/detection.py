@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import did_you_mean
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _OPENCV = ("agast", "akaze", "brisk", "fast", "gftt", "kaze", "mser", "orb", "sift")
 _CLASSES = {
@@ -68,6 +73,25 @@ def measures_scale(detector: Any) -> bool:
     return detector == "sift" or type(detector).__name__ == "SIFT"
 
 
+def read_at_scales(read: Callable[[int], Tensor], diameters: Tensor, side: int) -> Tensor:
+    """Read each keypoint's descriptor from the image at the size that suits its diameter.
+
+    Args:
+        read: reads the descriptors of all keypoints, shape (..., N, D), from the image at a longest
+            side.
+        diameters: in pixels of the image at its full size, shape (..., N).
+        side: its longest side there; it serves too where the image is too thin for a smaller one.
+    """
+    found = read(side)
+    sides = sides_for(diameters, side).to(found.device)
+    for each in set(sides.flatten().tolist()) - {side}:
+        try:
+            found = torch.where((sides == each)[..., None], read(each), found)
+        except ImageError:  # thinner than a token at that size
+            continue
+    return found
+
+
 def sides_for(diameters: Tensor, side: int) -> Tensor:
     """Return the longest side at which to describe an image for each of its keypoints.
 
@@ -86,6 +110,17 @@ def sides_for(diameters: Tensor, side: int) -> Tensor:
     """
     levels = (2 * (diameters / _FINEST).clamp_min(1).log2()).round().clamp_max(_LEVELS - 1)
     return (side * 2 ** (-levels / 2)).round().long()
+
+
+def grey_pixels(image: Tensor) -> npt.NDArray[np.uint8]:
+    """Convert an image in [0, 1], shape (1, 3, H, W) or (1, 1, H, W), to grey bytes (H, W)."""
+    import cv2
+
+    pixels = (image[0].detach().float() * 255).round().clamp(0, 255).byte().cpu().numpy()
+    if len(pixels) == 1:
+        return np.asarray(pixels[0])
+    colours = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    return np.asarray(cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 class NamedDetector:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching.checks import check_one_image, full_precision
+from kornia_ditf.matching.checks import check_pair, full_precision
 from kornia_ditf.matching.nearest import nearest_two
 from kornia_ditf.matching.refinement import refine
 from kornia_ditf.types import DescriptorMap, Matches
@@ -112,8 +112,7 @@ def dense_flow(
         >>> flow.grid.shape, bool(flow.consistent.all())
         (torch.Size([1, 32, 48, 2]), True)
     """
-    check_one_image(map_a, "map_a")
-    check_one_image(map_b, "map_b")
+    check_pair(map_a, map_b)
     height, width = map_a.frame.image_size
     if tolerance is None:
         tolerance = 1.5 * max(height / map_a.grid[0], width / map_a.grid[1])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.matching.checks import check_pair
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import check_integer, check_one_of
 
@@ -61,12 +62,8 @@ def joint_pca(
         >>> [each.data.shape[1] for each in joint_pca(a, b, 8)]
         [8, 8]
     """
+    check_pair(map_a, map_b)
     channels = map_a.data.shape[1]
-    if len(map_a) != 1 or len(map_b) != 1 or map_b.data.shape[1] != channels:
-        raise InvalidArgumentError(
-            "joint PCA takes two maps of one image each with as many channels, got "
-            f"{tuple(map_a.data.shape)} and {tuple(map_b.data.shape)}"
-        )
     check_one_of("method", method, ("exact", "lowrank"))
     widths = [width] if isinstance(width, int) else list(width)
     own = [channels] if isinstance(width, int) else map_a.parts or [channels]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching.checks import check_comparable, check_finite, check_tensor, full_precision
+from kornia_ditf.matching.checks import check_comparable, check_finite, full_precision
 from kornia_ditf.matching.similarity import cosine_planes, inverse_lengths
 from kornia_ditf.types import DescriptorMap, Frame, Matches
 from kornia_ditf.utils.checks import check_integer
@@ -344,7 +344,7 @@ def _read(
 ) -> tuple[Target, Tensor]:
     """Check everything; read the points, shape (B, K, D)."""
     a, b = (each.descriptors if isinstance(each, Target) else each for each in (map_a, map_b))
-    check_comparable(a.data, b.data, a.data.shape[1], b.data.shape[1])
+    check_comparable(a.data, b.data)
     if len(a) != len(b):
         raise InvalidArgumentError(
             f"the maps must hold equally many images, got {len(a)} and {len(b)}"
@@ -355,7 +355,5 @@ def _read(
         target = map_b
         if not isinstance(target, Target) or target.pixels != pixels:
             target = _prepare(b, "map_b", pixels=pixels)
-        if isinstance(points, Tensor) and points.ndim == 2 and len(a) == 1:
-            return target, a.at(points[None])
-        check_tensor(points, "points", f"({len(a)}, K, 2)")
-        return target, a.at(points)
+        alone = isinstance(points, Tensor) and points.ndim == 2 and len(a) == 1
+        return target, a.at(points[None] if alone else points)

@@ -129,7 +129,7 @@ def _match_alike(
     """Match pairs whose grids have the same shapes."""
     maps_a, maps_b, masks_a, masks_b = zip(*pairs, strict=True)
     for a, b in zip(maps_a, maps_b, strict=True):
-        check_comparable(a.data, b.data, a.data.shape[1], b.data.shape[1])
+        check_comparable(a.data, b.data)
     with full_precision(maps_a[0].data.device):
         points_a, a = _read(maps_a, masks_a, "mask_a", radius)
         points_b, b = _read(maps_b, masks_b, "mask_b", radius)

@@ -241,7 +241,7 @@ def _normalise(*sides: Vectors) -> list[Vectors]:
         InvalidArgumentError: different widths or devices, or a value is not finite.
     """
     a, b = (side.values for side in sides)
-    check_comparable(a, b, a.shape[2], b.shape[2])
+    check_comparable(a, b, axis=2)
     if not a.numel() or not b.numel():
         return list(sides)
     # Several times as fast as vector_norm where tokens are stored channel by channel.
@@ -288,18 +288,11 @@ def _read(
     check_tensor(descriptors, f"descriptors_{name}", "(N, D)" if name == "a" else "(M, D)")
     count = len(descriptors)
     if mask is not None:
-        check_tensor(mask, f"mask_{name}", "(N,)")
-        if mask.dtype != torch.bool or mask.shape != (count,):
-            raise InvalidArgumentError(
-                f"mask_{name} must be bool of shape ({count},), "
-                f"got {mask.dtype} of {tuple(mask.shape)}"
-            )
+        check_tensor(mask, f"mask_{name}", f"({count},)")
+        if mask.dtype != torch.bool:
+            raise InvalidArgumentError(f"mask_{name} must be bool, got {mask.dtype}")
         mask = mask[None].to(descriptors.device)
     if points is not None:
-        check_tensor(points, f"points_{name}", "(N, 2)")
-        if points.shape != (count, 2):
-            raise InvalidArgumentError(
-                f"points_{name} must have the shape ({count}, 2), got {tuple(points.shape)}"
-            )
+        check_tensor(points, f"points_{name}", f"({count}, 2)")
         points = points.to(descriptors.device, torch.float32)[None]
     return Vectors(descriptors[None], mask, points)

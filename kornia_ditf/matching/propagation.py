@@ -90,12 +90,8 @@ class LabelPropagator:
     def __init__(
         self, first: DescriptorMap, labels: Tensor, propagation: Propagation | None = None
     ) -> None:
-        check_tensor(labels, "labels", "(L, rows, columns)")
-        if labels.shape[1:] != first.grid:
-            raise InvalidArgumentError(
-                f"labels must have the first frame's grid {first.grid}, "
-                f"got {tuple(labels.shape[1:])}"
-            )
+        rows, columns = first.grid
+        check_tensor(labels, "labels", f"(L, {rows}, {columns})")
         check_finite(labels, "labels")
         self.propagation = propagation or Propagation()
         self._grid = first.grid
@@ -144,8 +140,7 @@ class LabelPropagator:
             raise InvalidArgumentError(
                 f"all frames must have one grid, got {self._grid} and then {descriptors.grid}"
             )
-        known, width = self._first[0], descriptors.data.shape[1]
-        check_comparable(known, descriptors.data, known.shape[1], width)
+        check_comparable(self._first[0], descriptors.data)
 
     def _unit_tokens(self, descriptors: DescriptorMap) -> Tensor:
         check_one_image(descriptors, "a frame")
@@ -257,9 +252,7 @@ def propagate_points(
         [tensor([[1.5000, 1.5000]]), tensor([[5.4996, 1.5004]])]
     """
     check_tensor(points, "points", "(K, 2)")
-    if points.shape[1] != 2:
-        raise InvalidArgumentError(f"points must have the shape (K, 2), got {tuple(points.shape)}")
-    check_finite(points, "points") if len(points) else None
+    check_finite(points, "points")
     propagator: LabelPropagator | None = None
     for descriptors in frames:
         cells = Frame(descriptors.frame.image_size, descriptors.grid)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching.checks import check_comparable, check_one_image, full_precision
+from kornia_ditf.matching.checks import check_pair, full_precision
 from kornia_ditf.types import DescriptorMap, Frame, Matches
 from kornia_ditf.utils.checks import check_integer
 
@@ -68,9 +68,7 @@ def refine(
     check_integer("radius", radius, 1)
     if not beta > 0:
         raise InvalidArgumentError(f"beta must be above 0, got {beta!r}")
-    check_one_image(map_a, "map_a")
-    check_one_image(map_b, "map_b")
-    check_comparable(map_a.data, map_b.data, map_a.data.shape[1], map_b.data.shape[1])
+    check_pair(map_a, map_b)
     with full_precision(map_b.data.device):
         queries = map_a.at(matches.points_a[None])[0]
         # What A's own surface finds beside its point, it finds beside that of B too.

@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.matching.checks import check_matches
 from kornia_ditf.types import Matches
 from kornia_ditf.utils.checks import check_integer, check_one_of
+from kornia_ditf.utils.extras import import_extra
 
 Geometry = Literal["homography", "fundamental", "essential"]
 Estimator = Literal["cv2", "kornia", "poselib"]
@@ -107,7 +109,10 @@ def verify(
             "cameras, the calibration matrices of A and B, must be given for 'essential' and for "
             f"nothing else, got {'none' if cameras is None else 'some'} for {geometry!r}"
         )
-    a, b = _read(matches, "points_a"), _read(matches, "points_b")
+    check_matches(matches)
+    a, b = (
+        points.detach().cpu().double().numpy() for points in (matches.points_a, matches.points_b)
+    )
     if cameras is not None:
         a, b, threshold = _calibrate(a, b, threshold, cameras)
     matrix, inliers = None, None
@@ -122,18 +127,6 @@ def verify(
     matrix = matrix / (matrix[2, 2] if usual else np.linalg.norm(matrix))
     kept = torch.from_numpy(np.asarray(inliers, dtype=bool).ravel()).to(device)
     return Verification(geometry, torch.from_numpy(matrix), kept, matches)
-
-
-def _read(matches: Matches, side: str) -> _Array:
-    points: Tensor = getattr(matches, side)
-    if points.ndim != 2 or points.shape[1] != 2:
-        raise InvalidArgumentError(
-            f"matches of one pair are verified: {side} must have the shape (K, 2), "
-            f"got {tuple(points.shape)}"
-        )
-    if not bool(torch.isfinite(points).all()):
-        raise InvalidArgumentError(f"{side} must be finite, got NaN or infinity among them")
-    return points.detach().cpu().double().numpy()
 
 
 def _calibrate(
@@ -199,12 +192,8 @@ def _estimate_kornia(task: _Task) -> _Found:
 
 
 def _estimate_poselib(task: _Task) -> _Found:
-    try:
-        import poselib
-    except ImportError as error:
-        raise MissingExtraError(
-            "estimator 'poselib' needs PoseLib: pip install 'kornia-ditf[poselib]'"
-        ) from error
+    purpose = "estimator 'poselib' needs PoseLib"
+    poselib = import_extra("poselib", purpose, "kornia-ditf[poselib]")
     options = {
         "max_reproj_error": task.threshold,
         "max_epipolar_error": task.threshold,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,21 +13,11 @@ from kornia_ditf.metrics.pose import epipolar_distances, essential_of, normalise
 from kornia_ditf.protocols.planar import fit_homography
 from kornia_ditf.protocols.pose import pose_errors
 from kornia_ditf.protocols.protocol import Protocol
+from kornia_ditf.protocols.result import PairResult, make_result
 from kornia_ditf.types import Matches
 
 
-class Found(NamedTuple):
-    """Points of a pair as they were found, before thresholds."""
-
-    points: Tensor
-    sources: Tensor
-    predicted: Tensor
-    truth: Tensor
-    distances: Tensor
-    scores: dict[str, float]
-
-
-def score_matches(sources: Tensor, predicted: Tensor, pair: Pair, protocol: Protocol) -> Found:
+def score_matches(sources: Tensor, predicted: Tensor, pair: Pair, protocol: Protocol) -> PairResult:
     """Score the matches of a pair by its homography or its pose.
 
     Args:
@@ -41,7 +29,6 @@ def score_matches(sources: Tensor, predicted: Tensor, pair: Pair, protocol: Prot
     Raises:
         InvalidArgumentError: the pair lacks what the protocol needs.
     """
-    numbers = torch.arange(len(sources))
     if protocol.task == "homography":
         if pair.homography is None:
             raise InvalidArgumentError(
@@ -49,16 +36,24 @@ def score_matches(sources: Tensor, predicted: Tensor, pair: Pair, protocol: Prot
             )
         truth = project(pair.homography, sources)
         error = corner_error(fit_homography(sources, predicted), pair.homography, pair.size_a)
-        distances = point_distances(truth, predicted)
-        return Found(numbers, sources, predicted, truth, distances, {"corner_error": error})
-    if pair.pose is None:
+        distances, scores = point_distances(truth, predicted), {"corner_error": error}
+    elif pair.pose is None:
         raise InvalidArgumentError(f"pair {pair.name} has no pose, which {protocol.name} needs")
-    errors = pose_errors(sources.numpy(), predicted.numpy(), pair, protocol)
-    distances = torch.from_numpy(
-        epipolar_distances(sources, predicted, pair.camera_a, pair.camera_b, pair.pose)
-    )
-    return Found(
-        numbers, sources, predicted, _on_lines(sources, predicted, pair), distances, errors
+    else:
+        truth = _on_lines(sources, predicted, pair)
+        distances = torch.from_numpy(
+            epipolar_distances(sources, predicted, pair.camera_a, pair.camera_b, pair.pose)
+        )
+        scores = pose_errors(sources.numpy(), predicted.numpy(), pair, protocol)
+    return make_result(
+        pair,
+        protocol,
+        distances,
+        points=torch.arange(len(sources)),
+        sources=sources,
+        predicted=predicted,
+        truth=truth,
+        scores=scores,
     )
 
 

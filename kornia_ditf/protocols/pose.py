@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from kornia_ditf.datasets.pairs import Pair
-from kornia_ditf.errors import MissingExtraError
 from kornia_ditf.metrics.pose import normalise, rotation_error, translation_error
 from kornia_ditf.protocols.fitting import fitted_size
 from kornia_ditf.protocols.protocol import PoseEstimation, Protocol
+from kornia_ditf.utils.extras import import_extra
 
 Floats = npt.NDArray[np.float64]
 
@@ -52,7 +51,8 @@ def estimate_pose(
     """
     if len(points_a) < _NEEDED:
         return None
-    return _ESTIMATORS[estimation.estimator](points_a, points_b, cameras, threshold, estimation)
+    estimate = _estimate_poselib if estimation.estimator == "poselib" else _estimate_cv2
+    return estimate(points_a, points_b, cameras, threshold, estimation)
 
 
 def pose_errors(points_a: Any, points_b: Any, pair: Pair, protocol: Protocol) -> dict[str, float]:
@@ -123,12 +123,8 @@ def _estimate_poselib(
     a: Floats, b: Floats, cameras: tuple[Floats, Floats], threshold: float, how: PoseEstimation
 ) -> Pose | None:
     """`PoseLibRelativePoseEstimator` of glue-factory."""
-    try:
-        import poselib
-    except ImportError as error:
-        raise MissingExtraError(
-            "pose.estimator 'poselib' needs PoseLib: pip install 'kornia-ditf[poselib]'"
-        ) from error
+    purpose = "pose.estimator 'poselib' needs PoseLib"
+    poselib = import_extra("poselib", purpose, "kornia-ditf[poselib]")
     told = [
         {
             "model": "PINHOLE",
@@ -144,10 +140,3 @@ def _estimate_poselib(
     if not inliers.any() or not np.isfinite(pose.t).all():
         return None
     return Pose(np.asarray(pose.R), np.asarray(pose.t), inliers)
-
-
-_ESTIMATORS: dict[str, Callable[..., Pose | None]] = {
-    "cv2": _estimate_cv2,
-    "cv2-magsac": _estimate_cv2,
-    "poselib": _estimate_poselib,
-}

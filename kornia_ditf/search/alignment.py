@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.matching.checks import check_matches
 from kornia_ditf.matching.views import similarity_at
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.types import Matches
@@ -83,10 +84,7 @@ def align_matches(
     matrix = np.eye(3) if homography is None else homography.detach().cpu().double().numpy()
     if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not abs(np.linalg.det(matrix)):
         raise InvalidArgumentError("homography must be a finite, invertible matrix (3, 3)")
-    for side in ("points_a", "points_b"):
-        points = getattr(matches, side)
-        if points.ndim != 2 or points.shape[1:] != (2,) or not bool(torch.isfinite(points).all()):
-            raise InvalidArgumentError(f"{side} must be finite, of the shape (K, 2)")
+    check_matches(matches)
     pixels_a, zoom_a = _read(image_a)
     pixels_b, zoom_b = _read(image_b)
     none = torch.zeros(len(matches), dtype=torch.bool, device=matches.scores.device)

@@ -1,4 +1,4 @@
-"""A backbone or descriptor in; silence, or an error that names every rule that it breaks, out.
+"""Conformance suites: every rule that a backbone or descriptor breaks is named in one error.
 
 Plugins run this in their own tests, on tiny random models from `kornia_ditf.testing.tiny`. pytest
 is not needed.

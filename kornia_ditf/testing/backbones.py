@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -21,12 +22,7 @@ from kornia_ditf.errors import ConformanceError
 from kornia_ditf.testing import captures, checkpoints, invariances
 from kornia_ditf.testing.descriptors import DESCRIPTOR_RULES, Described
 from kornia_ditf.testing.loaded import TIMESTEP, Loaded
-from kornia_ditf.testing.rules import (
-    Broken,
-    check_rules,
-    expect_close,
-    rounding,
-)
+from kornia_ditf.testing.rules import Broken, check_rules, expect_close, rounding
 from kornia_ditf.utils.checks import read_dtype
 
 
@@ -44,17 +40,8 @@ def the_whole_chain_describes_images(subject: Loaded) -> None:
         raise Broken(
             " ".join(str(error).split()), "look at `encode` first: taps have rules of their own"
         ) from error
-    in_pieces = DiTF(
-        subject.backbone,
-        DiTFConfig(
-            block=config.block,
-            timestep=TIMESTEP,
-            long_side=None,
-            ensemble=2,
-            rows_per_forward=1,
-            massive_channels=ditf.massive_channels(),
-        ),
-    )
+    one_by_one = replace(config, rows_per_forward=1, massive_channels=ditf.massive_channels())
+    in_pieces = DiTF(subject.backbone, one_by_one)
     images = described.images(2)
     expect_close(
         in_pieces(images).data,
@@ -118,19 +105,9 @@ def check_backbone(
     """
     place = spec.repo if source is None else source
     subject = Loaded(spec=spec, source=place, dtype=read_dtype(dtype), options=options)
-    with tempfile.TemporaryDirectory() as folder, _cache_in(folder):
+    # Embeddings of tiny text encoders stay out of the user's cache.
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.dict(os.environ, {"KORNIA_DITF_CACHE": folder}),
+    ):
         return check_rules(f"the backbone {spec.name!r}", subject, BACKBONE_RULES, rules)
-
-
-@contextmanager
-def _cache_in(folder: str) -> Iterator[None]:
-    """Keep embeddings of tiny text encoders out of the user's cache."""
-    before = os.environ.get("KORNIA_DITF_CACHE")
-    os.environ["KORNIA_DITF_CACHE"] = folder
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["KORNIA_DITF_CACHE"]
-        else:
-            os.environ["KORNIA_DITF_CACHE"] = before

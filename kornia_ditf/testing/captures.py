@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,6 @@ from kornia_ditf.testing.rules import (
     NotApplicable,
     expect,
     expect_close,
-    expect_equal,
     expect_refusal,
     left_as_it_was,
 )
@@ -99,8 +99,10 @@ def modulation_is_what_the_block_applies(subject: Loaded) -> None:
     latent = subject.latents(2)
     seen: dict[tuple[int, str], Tensor] = {}
     for number, block, stream in numbered_blocks(undisturbed):
-        _watch(block.get_submodule(stream.norm), seen, (number, "norm"), stream.norm_input)
-        _watch(block.get_submodule(stream.attention), seen, (number, "attention"), first_tensor)
+        for part, take in (("norm", stream.norm_input), ("attention", first_tensor)):
+            module = block.get_submodule(getattr(stream, part))
+            note = partial(_keep, seen, (number, part), take)
+            module.register_forward_pre_hook(note, with_kwargs=True)
     device = next(backbone.transformer.parameters()).device
     told = subject.told(2)
     if isinstance(backbone, TrimmedPromptBackbone):
@@ -119,7 +121,7 @@ def modulation_is_what_the_block_applies(subject: Loaded) -> None:
         normed, attended = (
             _image_part(seen[number, part], tap, stream) for part in ("norm", "attention")
         )
-        expect_equal(tap.x, normed, f"block {number}: x, and what the norm received", advice)
+        expect_close(tap.x, normed, f"block {number}: x, and what the norm received", advice)
         expect_close(
             modulate(tap),
             attended,
@@ -135,26 +137,17 @@ def forward_stops_at_the_block(subject: Loaded) -> None:
         _more_runs_for_later_blocks(subject)
         return
     backbone = subject.backbone
+    numbered = list(numbered_blocks(backbone))
+    middle = len(numbered) // 2
+    _, block, stream = numbered[middle]
+    attention = block.get_submodule(stream.attention)
+    later = {each: f"block {number}" for number, each, _ in numbered[middle + 1 :]}
     ran: list[str] = []
-    handles = []
-    middle = backbone.blocks // 2
-    for number, block, stream in numbered_blocks(backbone):
-        if number == middle:
-            attention = block.get_submodule(stream.attention)
-            handles.append(
-                attention.register_forward_hook(lambda *_: ran.append("its own attention"))
-            )
-        elif number > middle:
-            handles.append(
-                block.register_forward_pre_hook(
-                    lambda *_, number=number: ran.append(f"block {number}")
-                )
-            )
-    try:
+    with (
+        attention.register_forward_hook(lambda *_: ran.append("its own attention")),
+        _watching(later, lambda module, *_: ran.append(later[module])),
+    ):
         subject.tap(subject.latents(1), middle)
-    finally:
-        for handle in handles:
-            handle.remove()
     expect(
         not ran,
         f"when block {middle} was asked for, there ran: {', '.join(dict.fromkeys(ran))}",
@@ -169,7 +162,7 @@ def nothing_is_left_behind(subject: Loaded) -> None:
     with left_as_it_was(subject.backbone):
         subject.tap(latent)
     with left_as_it_was(subject.backbone):
-        expect_refusal(lambda: subject.tap(torch.full_like(latent, float("nan"))), "NaN")
+        expect_refusal("NaN", subject.tap, torch.full_like(latent, float("nan")))
 
 
 def _some_module_receives_the_modulated_stream(subject: Loaded) -> None:
@@ -182,7 +175,7 @@ def _some_module_receives_the_modulated_stream(subject: Loaded) -> None:
     def note(_: nn.Module, args: Any, kwargs: Any) -> None:
         received.extend(v for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
 
-    with _watching(backbone, note):
+    with _watching(backbone.modules(), note):
         # The last block too, so that the first one's attention runs, wherever the forward stops.
         taps = backbone.taps(latent, TIMESTEP, subject.told(2), blocks=[0, subject.last])
     expected = modulate(taps[0]).float()
@@ -211,7 +204,7 @@ def _more_runs_for_later_blocks(subject: Loaded) -> None:
     calls: list[int] = []
     for block in (0, subject.last):
         ran: list[str] = []
-        with _watching(backbone, lambda *_, ran=ran: ran.append("")):
+        with _watching(backbone.modules(), lambda *_, ran=ran: ran.append("")):
             subject.tap(latent, block)
         calls.append(len(ran))
     expect(
@@ -222,11 +215,10 @@ def _more_runs_for_later_blocks(subject: Loaded) -> None:
 
 
 @contextmanager
-def _watching(module: nn.Module, note: Callable[..., None]) -> Iterator[None]:
+def _watching(modules: Iterable[nn.Module], note: Callable[..., None]) -> Iterator[None]:
     with ExitStack() as hooks:
-        for each in module.modules():
-            handle = each.register_forward_pre_hook(note, with_kwargs=True)
-            hooks.callback(handle.remove)
+        for each in modules:
+            hooks.enter_context(each.register_forward_pre_hook(note, with_kwargs=True))
         yield
 
 
@@ -242,16 +234,15 @@ def _whole_transformer(subject: Loaded, backbone: DiffusersBackbone) -> nn.Modul
     return whole.eval()
 
 
-def _watch(
-    module: nn.Module,
+def _keep(
     seen: dict[tuple[int, str], Tensor],
     key: tuple[int, str],
     take: Callable[[Any, Any], Tensor],
+    _: nn.Module,
+    args: Any,
+    kwargs: Any,
 ) -> None:
-    def note(_: nn.Module, args: Any, kwargs: Any) -> None:
-        seen.setdefault(key, take(args, kwargs))
-
-    module.register_forward_pre_hook(note, with_kwargs=True)
+    seen.setdefault(key, take(args, kwargs))
 
 
 def _image_part(stream: Tensor, tap: Tap, declared: BlockStream) -> Tensor:

@@ -1,4 +1,4 @@
-"""A backbone's spec and a tiny checkpoint in; the loaded backbone and inputs for it out."""
+"""A backbone under test: loaded from a tiny checkpoint, with inputs for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A subject and rules in; nothing, or one error that says which rules it breaks and how, out.
+"""Applying rules to a backbone or descriptor, and what rules are written with.
 
 A rule is a function of the subject. Its name is the rule's; the first line of its docstring says
 what must hold. It raises `Broken`, with what was seen and what to do about it, where that does not
@@ -101,14 +101,16 @@ def _where(error: Exception) -> str:
     return f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
 
 
-def expect_refusal(call: Callable[[], object], what: str) -> None:
+def expect_refusal(
+    what: str, function: Callable[..., object], *arguments: object, **options: object
+) -> None:
     """Expect that a call raises one of our errors; another one, or none, breaks the rule."""
     advice = (
         "raise kornia_ditf.errors.InvalidArgumentError (or another DiTFError) early, with the "
         "value and what was expected"
     )
     try:
-        call()
+        function(*arguments, **options)
     except DiTFError:
         return
     except Exception as error:
@@ -116,13 +118,8 @@ def expect_refusal(call: Callable[[], object], what: str) -> None:
     raise Broken(f"{what} was accepted", advice)
 
 
-def expect_equal(found: Tensor, expected: Tensor, what: str, advice: str) -> None:
-    """Expect two tensors to be equal to the bit."""
-    expect_close(found, expected, what, advice, tolerance=0.0)
-
-
 def expect_close(
-    found: Tensor, expected: Tensor, what: str, advice: str, *, tolerance: float
+    found: Tensor, expected: Tensor, what: str, advice: str, *, tolerance: float = 0.0
 ) -> None:
     """Expect the length of the difference to be within a fraction of the length of the whole."""
     if found.shape != expected.shape:

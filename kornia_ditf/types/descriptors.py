@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_ditf.errors import DamagedFileError, InvalidArgumentError
-from kornia_ditf.types.frame import Frame
+from kornia_ditf.types.frame import Frame, grid_centres
 from kornia_ditf.types.storage import decode, encode
 from kornia_ditf.utils.files import atomic_write, read_sealed, save_sealed
 from kornia_ditf.utils.picture import Picture
@@ -294,14 +294,7 @@ class DescriptorMap:
 
     def centres(self) -> Tensor:
         """Return each token's centre (x, y) in image pixels, shape (rows * columns, 2)."""
-        rows, columns = self.grid
-        height, width = self.frame.image_size
-        y = (torch.arange(rows, dtype=torch.float64, device="cpu") + 0.5) * (height / rows) - 0.5
-        x = (torch.arange(columns, dtype=torch.float64, device="cpu") + 0.5) * (
-            width / columns
-        ) - 0.5
-        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
-        return torch.stack([grid_x.flatten(), grid_y.flatten()], -1).float().to(self.data.device)
+        return grid_centres(self.frame.image_size, self.grid).float().to(self.data.device)
 
     def at(self, points: Tensor) -> Tensor:
         """Read descriptors at points of the image.

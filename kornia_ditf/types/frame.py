@@ -38,6 +38,20 @@ class Frame:
         return _rescale(points, self.model_size, self.image_size)
 
 
+def grid_centres(size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Return the centres (x, y) of a grid's cells in pixels, row by row, (rows * columns, 2).
+
+    Args:
+        size: height and width of the image that the grid divides.
+        grid: rows and columns.
+    """
+    y, x = (
+        (torch.arange(count, dtype=torch.float64, device="cpu") + 0.5) * (side / count) - 0.5
+        for side, count in zip(size, grid, strict=True)
+    )
+    return torch.cartesian_prod(y, x).flip(1)
+
+
 def _rescale(points: Tensor, source: tuple[int, int], target: tuple[int, int]) -> Tensor:
     # In float64 the way there and back stays below a thousandth of a pixel.
     wide = widen(points)

@@ -88,7 +88,7 @@ def test_parts_are_reduced_each_by_itself_as_sd_dino_does() -> None:
 def test_wrong_widths_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         joint_pca(*maps(), **options)
-    with pytest.raises(InvalidArgumentError, match="two maps of one image each"):
+    with pytest.raises(InvalidArgumentError, match="D = 12 and 8"):
         joint_pca(maps(12)[0], maps(8)[0], 2)
 
 

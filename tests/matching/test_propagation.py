@@ -179,7 +179,7 @@ def test_grids_that_change_are_refused() -> None:
     propagator = LabelPropagator(a, torch.ones(1, 3, 4))
     with pytest.raises(InvalidArgumentError, match=r"one grid, got \(3, 4\) and then \(4, 3\)"):
         propagator.step(b)
-    with pytest.raises(InvalidArgumentError, match=r"first frame's grid \(4, 3\), got \(3, 4\)"):
+    with pytest.raises(InvalidArgumentError, match=r"labels must have the shape \(L, 4, 3\), got"):
         LabelPropagator(b, torch.ones(1, 3, 4))
 
 

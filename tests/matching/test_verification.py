@@ -141,5 +141,5 @@ def test_points_that_are_not_finite_are_refused() -> None:
 
 def test_matches_of_several_pairs_are_refused() -> None:
     points = torch.zeros(2, 5, 2)
-    with pytest.raises(InvalidArgumentError, match="matches of one pair"):
+    with pytest.raises(InvalidArgumentError, match="points_a of one pair must have the shape"):
         verify(Matches(points, points, torch.zeros(2, 5)))

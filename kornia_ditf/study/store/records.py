@@ -21,7 +21,7 @@ from kornia_ditf.utils.cache import sha256, write_checked, write_to_cache
 if TYPE_CHECKING:
     from kornia_ditf.datasets.pairs import Pair
     from kornia_ditf.datasets.sequences import FrameSequence
-    from kornia_ditf.protocols.evaluate import PairResult
+    from kornia_ditf.protocols.result import PairResult
     from kornia_ditf.protocols.sequences import SequenceResult
 
 RECORDS = "records.parquet"

@@ -43,7 +43,7 @@ _PIPELINES: dict[tuple[Any, ...], Any] = {}
 
 @pytest.fixture(autouse=True)
 def _own_cache(_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep prompts and tiny text encoders between tests, and do not sweep memory for them."""
+    """Keep prompts and tiny text encoders between tests."""
     load = CachedPromptEncoder._load_pipeline
 
     def load_once(encoder: CachedPromptEncoder) -> Any:
@@ -54,4 +54,3 @@ def _own_cache(_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setenv("KORNIA_DITF_CACHE", str(_cache))
     monkeypatch.setattr(CachedPromptEncoder, "_load_pipeline", load_once)
-    monkeypatch.setattr("kornia_ditf.loading.prompts.gc.collect", lambda: 0)
