@@ -89,8 +89,7 @@ def save_onnx(
     """Write a descriptor for images of one size as an ONNX file, with its weights.
 
     Its inputs are `image` and, where the timestep has noise, `noise`; its output is `descriptors`.
-    Arguments as in `export_descriptor`; needs
-    the extra `export`.
+    Arguments as in `export_descriptor`; needs the extra `export`.
 
     Returns:
         the file's path.
