@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kornia_ditf.errors import DatasetError, InvalidArgumentError, MissingExtraError
+from kornia_ditf.errors import DatasetError, InvalidArgumentError
 from kornia_ditf.matchers.base import ImageMatcher, MatcherSpec
 from kornia_ditf.types import Matches
+from kornia_ditf.utils.extras import import_extra
 
 _HOW = "hloc's extract_features and match_features write such files"
 
@@ -85,10 +86,7 @@ class StoredMatches(ImageMatcher):
 
 
 def _open(path: Path) -> Any:
-    if _lacks():
-        raise MissingExtraError(f"matches from disk need {_lacks()}")
-    import h5py
-
+    h5py = import_extra("h5py", "matches from disk need h5py", "kornia-ditf[hloc]")
     try:
         return h5py.File(path, "r")
     except OSError as error:

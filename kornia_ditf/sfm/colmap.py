@@ -29,9 +29,9 @@ def write_database(
     (0.5, 0.5), so half a pixel is added to all points. Focal lengths are read from the EXIF of the
     images in the folder; without it, 1.2 times the longer side is guessed.
     """
-    from kornia_ditf.sfm.formats import import_extra
+    from kornia_ditf.sfm.formats import import_sfm
 
-    pycolmap = import_extra("pycolmap")
+    pycolmap = import_sfm("pycolmap")
     pycolmap.logging.minloglevel = max(pycolmap.logging.minloglevel, 2)
     pycolmap.set_random_seed(0)
     options = pycolmap.TwoViewGeometryOptions()

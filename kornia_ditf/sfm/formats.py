@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
@@ -14,7 +13,8 @@ from zipfile import ZipFile
 import numpy as np
 import torch.nn.functional as F
 
-from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.utils.extras import import_extra
 from kornia_ditf.utils.files import atomic_write
 
 if TYPE_CHECKING:
@@ -37,17 +37,12 @@ def check_format(path: Path) -> None:
             f"an export's name must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {path}"
         )
     if path.suffix in (".db", ".h5"):
-        import_extra("pycolmap" if path.suffix == ".db" else "h5py")
+        import_sfm("pycolmap" if path.suffix == ".db" else "h5py")
 
 
-def import_extra(name: str) -> Any:
-    """Import a module of the extra `sfm`, or raise MissingExtraError."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{name} is not installed: pip install 'kornia-ditf[sfm]'"
-        ) from error
+def import_sfm(name: str) -> Any:
+    """Import a module of the extra `sfm`; errors as `import_extra`."""
+    return import_extra(name, f"{name} is not installed", "kornia-ditf[sfm]")
 
 
 def save_graph(
@@ -82,7 +77,7 @@ def array_file(path: Path) -> Iterator[Write]:
     """Open a `.h5` or `.npz` file, whole or not at all; yields what writes an array by its name."""
     with atomic_write(path) as temporary:
         if path.suffix == ".h5":
-            with import_extra("h5py").File(temporary, "w", locking=False) as file:
+            with import_sfm("h5py").File(temporary, "w", locking=False) as file:
                 yield lambda name, array: file.create_dataset(name, data=array, track_times=False)
         else:
             with ZipFile(temporary, "w") as archive:
