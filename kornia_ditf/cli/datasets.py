@@ -68,10 +68,9 @@ def check(
         report = check_dataset(spec, path, images=images, track=track)
     output.show(as_values(report), *_text(report, images), as_json=as_json)
     if report.defects:
-        raise failures.fail(
-            f"{path}: {_count(len(report.defects))} in this copy of {spec.name}",
-            failures.INCOMPLETE,
-        )
+        count = len(report.defects)
+        defects = f"{count} defect{'' if count == 1 else 's'}"
+        raise failures.fail(f"{path}: {defects} in this copy of {spec.name}", failures.INCOMPLETE)
 
 
 def _find(path: Path, name: str | None) -> DatasetSpec:
@@ -118,7 +117,3 @@ def _text(report: CheckReport, images: bool) -> Iterator[output.Paragraph]:
         yield f"{defect.file}: {defect.reason}"
     if len(report.defects) > _SHOWN:
         yield f"... and {len(report.defects) - _SHOWN} more; --json lists all"
-
-
-def _count(defects: int) -> str:
-    return "1 defect" if defects == 1 else f"{defects} defects"

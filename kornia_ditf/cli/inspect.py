@@ -66,9 +66,9 @@ def inspect(
     from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.errors import InvalidArgumentError
-    from kornia_ditf.utils import provenance
     from kornia_ditf.utils.files import make_folder
     from kornia_ditf.utils.picture import save_picture
+    from kornia_ditf.viz.channels import draw_channels, draw_treatments
     from kornia_ditf.viz.inspection import inspect_channels
     from kornia_ditf.viz.pca import draw_pca_sheet
 
@@ -98,15 +98,18 @@ def inspect(
     with stages.stage("inspect"):
         inspection = inspect_channels(ditf, pictures, blocks=numbers, point=point)
     document = {
-        "versions": provenance.versions(output.LIBRARIES),
+        "versions": output.versions(),
         "images": [str(path) for path in images],
         "backbone": settings.as_values(chosen, spec, ditf),
         **_as_values(inspection, top),
     }
     written: list[Path] = []
     if out is not None:
+        written = [out / name for name in ("channels.png", "similarity.png", "inspection.json")]
         with stages.stage("draw"):
-            written = _write(out, inspection, pictures[0], document)
+            save_picture(written[0], draw_channels(inspection))
+            save_picture(written[1], draw_treatments(inspection, pictures[0]))
+            output.write_json(written[2], document)
     if pca is not None:
         with stages.stage("draw"):
             save_picture(pca, draw_pca_sheet(pictures, ditf.describe_together(pictures)))
@@ -230,18 +233,3 @@ def _describe_gates(inspection: Inspection, facet: str) -> str:
 
 def _largest(statistics: ChannelStatistics, top: int) -> tuple[int, ...]:
     return statistics.largest(min(top, len(statistics.magnitude)))
-
-
-def _write(
-    folder: Path, inspection: Inspection, image: Any, document: dict[str, Any]
-) -> list[Path]:
-    from kornia_ditf.cli.output import write_json
-    from kornia_ditf.utils.picture import save_picture
-    from kornia_ditf.viz.channels import draw_channels, draw_treatments
-
-    names = ("channels.png", "similarity.png", "inspection.json")
-    channels, similarity, values = (folder / name for name in names)
-    save_picture(channels, draw_channels(inspection))
-    save_picture(similarity, draw_treatments(inspection, image))
-    write_json(values, document)
-    return [channels, similarity, values]

@@ -10,6 +10,7 @@ import typer
 from kornia_ditf.cli import options, output
 
 if TYPE_CHECKING:
+    from kornia_ditf.calibration.preset import Preset
     from kornia_ditf.calibration.store import Stored
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
@@ -47,10 +48,15 @@ def show(name: _Name, as_json: options.Json = False) -> None:
 
     path = Path(name).expanduser()
     preset = read_preset(path if path.is_file() else find_stored(name).path)
+    output.show(json.loads(preset.to_json()), calibrated_facts(preset), as_json=as_json)
+
+
+def calibrated_facts(preset: Preset) -> list[tuple[str, str]]:
+    """Return what a preset is for, its numbers, and how they were measured."""
     weights, settings, measured = preset.weights, preset.settings, preset.measured
     channels = settings.massive_channels
     discarded = "found in each image" if channels is None else ", ".join(map(str, channels))
-    facts = [
+    return [
         ("backbone", preset.backbone or "any with these weights"),
         ("weights", weights.identity),
         ("fingerprint", weights.fingerprint or "not known"),
@@ -64,15 +70,11 @@ def show(name: _Name, as_json: options.Json = False) -> None:
         ("measured", preset.describe()),
         ("computed in", measured.computed),
     ]
-    output.show(json.loads(preset.to_json()), facts, as_json=as_json)
 
 
 @app.command("add")
 def add(
-    file: Annotated[
-        Path,
-        options.path_argument("FILE"),
-    ],
+    file: Annotated[Path, options.path_argument("FILE")],
     as_json: options.Json = False,
 ) -> None:
     """Keep a preset from elsewhere; it is used for its weights from now on."""

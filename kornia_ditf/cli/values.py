@@ -36,7 +36,9 @@ def read_blocks(text: str, count: int) -> list[int]:
     return sorted(numbers)
 
 
-def read_numbers(option: str, text: str, kind: Callable[[str], float]) -> tuple[float, ...]:
+def read_numbers(
+    option: str, text: str | None, kind: Callable[[str], float]
+) -> tuple[float, ...] | None:
     """Read a list of numbers with commas between them; whole ones become integers.
 
     Raises:
@@ -44,6 +46,8 @@ def read_numbers(option: str, text: str, kind: Callable[[str], float]) -> tuple[
     """
     from kornia_ditf.errors import InvalidArgumentError
 
+    if text is None:
+        return None
     try:
         numbers = [kind(part) for part in text.split(",")]
     except ValueError as error:
@@ -59,10 +63,8 @@ def read_pca(text: str | None) -> int | tuple[int, ...] | None:
     Raises:
         InvalidArgumentError: it is none.
     """
-    if text is None:
-        return None
-    numbers = tuple(int(each) for each in read_numbers("--pca", text, int))
-    return numbers if len(numbers) > 1 else numbers[0]
+    numbers = [int(each) for each in read_numbers("--pca", text, int) or ()]
+    return tuple(numbers) if len(numbers) > 1 else next(iter(numbers), None)
 
 
 def read_others(others: Sequence[str] | None) -> dict[str, Any]:

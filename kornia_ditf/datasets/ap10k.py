@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.datasets import symmetry
-from kornia_ditf.datasets.files import annotated_image, path_inside, read_json
+from kornia_ditf.datasets.files import annotated_image, path_inside, read_json, reading
 from kornia_ditf.datasets.pairs import Box, Pair, PairDataset, as_box, as_points, as_size
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
@@ -101,12 +101,12 @@ def _keypoints(values: list[float], path: Path) -> tuple[Tensor, Tensor]:
 
 
 def _box(values: list[float], path: Path) -> Box:
-    expected = "bbox must be left, top, width, height, both sides above 0"
-    try:
+    what = "bbox must be left, top, width, height, both sides above 0"
+    with reading(path, f"{what}, got {str(values)[:60]}", _HOW):
         left, top, width, height = values
-        return as_box([left, top, left + width, top + height], path, "bbox")
-    except (TypeError, ValueError, DatasetError) as error:
-        raise DatasetError(path, f"{expected}, got {str(values)[:60]}") from error
+        return as_box(
+            [left, top, left + width, top + height], path, "bbox, with width and height added,"
+        )
 
 
 SPEC = DatasetSpec(

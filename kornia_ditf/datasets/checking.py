@@ -82,14 +82,7 @@ def recognise(root: str | Path, specs: Iterable[DatasetSpec]) -> DatasetSpec | N
         the most specific data set that fits; None if none does.
     """
     given, known = Path(root).expanduser(), [spec for spec in specs if spec.inside]
-    fitting = [
-        spec
-        for spec in known
-        if any(
-            all(any(place.glob(pattern)) for pattern in spec.inside)
-            for place in ((given, given / spec.folder) if spec.folder else (given,))
-        )
-    ]
+    fitting = [spec for spec in known if spec.recognise(given)]
     if fitting:
         return max(fitting, key=lambda spec: len(spec.inside))
     # A copy that lacks what it is known by still has its name.

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kornia_ditf.datasets.files import folders, given_folder, image_size, read_text
+from kornia_ditf.datasets.files import folders, given_folder, image_size, read_text, reading
 from kornia_ditf.datasets.pairs import Pair, PairDataset, as_homography, as_points
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
@@ -97,11 +97,9 @@ class HPatches(PairDataset):
 
 
 def _read_numbers(path: Path, how: str) -> list[list[float]]:
-    lines = [line.split() for line in read_text(path, how).splitlines() if line.strip()]
-    try:
-        return [[float(cell) for cell in line] for line in lines]
-    except ValueError as error:
-        raise DatasetError(path, f"it must hold numbers ({error}). {how}") from error
+    with reading(path, "it must hold numbers", how):
+        lines = read_text(path, how).splitlines()
+        return [[float(cell) for cell in line.split()] for line in lines if line.strip()]
 
 
 SPEC = DatasetSpec(

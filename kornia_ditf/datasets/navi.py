@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kornia_ditf.datasets.files import annotated_image, parse_json, path_inside, read_words
+from kornia_ditf.datasets.files import annotated_image, parse_json, path_inside, read_words, reading
 from kornia_ditf.datasets.pairs import Floats, Pair, PairDataset, as_size, inside, spread
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
@@ -82,15 +82,11 @@ def _read_view(image: Path) -> _View:
     known = _annotations(file).get(image.name)
     if known is None:
         raise DatasetError(file, f"it has no image {image.name!r}. {_HOW}")
-    try:
+    with reading(file, f"{image.name} lacks a value or has a wrong one", _HOW):
         height, width = known["image_size"]
         size = as_size(width, height, file, f"image_size of {image.name}")
         focal = float(known["camera"]["focal_length"])
         turn, moved = (np.array(known["camera"][key], np.float64) for key in ("q", "t"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(
-            file, f"{image.name} lacks a value or has a wrong one: {error}"
-        ) from error
     length = np.linalg.norm(turn)
     sound = turn.shape == (4,) and moved.shape == (3,) and np.isfinite([*turn, *moved]).all()
     if not (sound and length > 0 and 0 < focal < math.inf):
@@ -126,11 +122,8 @@ def _read_depth(path: Path, size: tuple[int, int]) -> Floats:
     """Return the depth of each pixel in millimetres; infinite off the object."""
     from PIL import Image
 
-    try:
-        with Image.open(path) as opened:
-            values = np.asarray(opened, np.float64)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DatasetError(path, f"the depth map cannot be read ({error}). {_HOW}") from error
+    with reading(path, "the depth map cannot be read", _HOW), Image.open(path) as opened:
+        values = np.asarray(opened, np.float64)
     if values.shape != size:
         raise DatasetError(path, f"its shape is {values.shape}, and that of its image {size}")
     with np.errstate(divide="ignore"):

@@ -26,6 +26,7 @@ from kornia_ditf.datasets.files import (
     image_size,
     path_inside,
     read_text,
+    reading,
 )
 from kornia_ditf.datasets.pairs import Floats, Pair, PairDataset, as_camera, as_pose
 from kornia_ditf.datasets.spec import DatasetSpec
@@ -133,10 +134,8 @@ def _parse(text: str, file: Path, where: str) -> _Line:
         raise DatasetError(
             file, f"{where}: quarter turns must be 0, 1, 2 or 3, got {words[2]} and {words[3]}"
         )
-    try:
+    with reading(file, f"{where}: it must hold numbers", _HOW):
         numbers = np.array([float(word) for word in words[4 if turned else 2 :]])
-    except ValueError as error:
-        raise DatasetError(file, f"{where}: {error}. {_HOW}") from error
     cameras = numbers[:9].reshape(3, 3), numbers[9:18].reshape(3, 3)
     for side, camera in zip("ab", cameras, strict=True):
         as_camera(torch.from_numpy(camera), file, f"{where}: camera_{side}")

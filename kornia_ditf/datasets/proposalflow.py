@@ -19,6 +19,7 @@ from kornia_ditf.datasets.files import (
     path_inside,
     read_csv,
     read_rows,
+    reading,
 )
 from kornia_ditf.datasets.matfile import read_mat
 from kornia_ditf.datasets.pairs import Pair, PairDataset, as_points, check_as_many
@@ -59,12 +60,8 @@ class _ListedPairs(PairDataset):
 
     def _points(self, x: Sequence[str], y: Sequence[str], index: int) -> Tensor:
         where = f"line {index + 2}: x and y"
-        try:
+        with reading(self._file, f"{where} must be equally many numbers", self._how):
             points = [[float(a), float(b)] for a, b in zip(x, y, strict=True)]
-        except ValueError as error:
-            raise DatasetError(
-                self._file, f"{where} must be equally many numbers ({error})"
-            ) from error
         return as_points(points, self._file, where)
 
     def _pair(
@@ -114,12 +111,9 @@ class PFPascal(_ListedPairs):
 
     def category(self, index: int) -> str:
         number = self.entries[index]["class"]
-        try:
+        what = f"line {index + 2}: class must be 1 to 20, got {number!r}"
+        with reading(self._file, what, _PASCAL):
             return CATEGORIES[range(1, 21).index(int(float(number)))]
-        except (ValueError, OverflowError) as error:
-            raise DatasetError(
-                self._file, f"line {index + 2}: class must be 1 to 20, got {number!r}"
-            ) from error
 
     def read(self, index: int) -> Pair:
         row = self.entries[index]

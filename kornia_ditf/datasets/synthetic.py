@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from kornia_ditf.datasets.files import cached_picture, given_folder, image_size, list_images
-from kornia_ditf.datasets.pairs import Pair, PairDataset
+from kornia_ditf.datasets.pairs import Floats, Pair, PairDataset
 from kornia_ditf.datasets.relief import Relief, random_points, random_relief, render
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import InvalidArgumentError
@@ -33,15 +32,14 @@ _MARGIN = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """How image B differs from image A.
+    """How image B differs from image A; see `SyntheticPairs`.
 
     Args:
         kind: viewpoint (a homography), illumination (light, noise and blur), both, or pose (the
             photograph bent into a relief, and seen by a camera that moved around it).
-        strength: how far corners move at most, as a part of the sides; how far light changes; and
-            by how many times 100 degrees the camera moves at most.
+        strength: how much.
         seed: of the random numbers.
-        points: how many points a pair has.
+        points: how many points the pair has.
     """
 
     kind: str
@@ -106,18 +104,25 @@ class SyntheticPairs(PairDataset):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         key = hashlib.sha256(json.dumps([content, asdict(change)]).encode()).hexdigest()
         generator = np.random.Generator(np.random.PCG64(int(key[:16], 16)))
-        relief, homography = None, np.eye(3)
+        view: Relief | Floats
         if change.kind == _POSE:
-            relief = random_relief(generator, size, change.strength)
+            view = relief = random_relief(generator, size, change.strength)
             places = random_points(generator, size, relief, change.points, _MARGIN)
-            points = [torch.from_numpy(each) for each in places]
+            camera = torch.from_numpy(relief.camera)
+            known: dict[str, Any] = {
+                "camera": (camera, camera),
+                "pose": torch.from_numpy(relief.pose),
+            }
         else:
+            homography = np.eye(3)
             if change.kind != "illumination":
                 homography = _random_homography(generator, size, change.strength)
-            points = _random_points(generator, size, homography, change.points)
+            view = homography
+            places = _random_points(generator, size, homography, change.points)
+            known = {"homography": torch.from_numpy(homography)}
         target = cached_picture(
             f"synthetic/{key[:32]}.png",
-            lambda: _change(path, relief or homography, change, generator),
+            lambda: _change(path, view, change, generator),
         )
         whole = (0.0, 0.0, float(size[1]), float(size[0]))
         return Pair.of(
@@ -125,23 +130,15 @@ class SyntheticPairs(PairDataset):
             change.kind,
             image=(path, target),
             size=(size, size),
-            points=points,
+            points=[torch.from_numpy(each) for each in places],
             box=(whole, whole),
-            **_geometry(relief or homography),
+            **known,
         )
-
-
-def _geometry(view: Relief | npt.NDArray[np.float64]) -> dict[str, Any]:
-    """Return what a pair knows of its two views."""
-    if not isinstance(view, Relief):
-        return {"homography": torch.from_numpy(view)}
-    camera = torch.from_numpy(view.camera)
-    return {"camera": (camera, camera), "pose": torch.from_numpy(view.pose)}
 
 
 def _random_homography(
     generator: np.random.Generator, size: tuple[int, int], strength: float
-) -> npt.NDArray[np.float64]:
+) -> Floats:
     """Move each corner inwards by up to a part of the sides."""
     import cv2
 
@@ -159,19 +156,19 @@ def _random_homography(
 def _random_points(
     generator: np.random.Generator,
     size: tuple[int, int],
-    homography: npt.NDArray[np.float64],
+    homography: Floats,
     count: int,
-) -> list[Tensor]:
+) -> tuple[Floats, Floats]:
     low, span = _MARGIN, np.array([size[1], size[0]]) - 1 - 2 * _MARGIN
     # Whole pixels of A; corners only move inwards, so all of A is in B.
     points = np.round(low + generator.random((count, 2)) * span)
     mapped = np.concatenate([points, np.ones((count, 1))], 1) @ homography.T
-    return [torch.from_numpy(points), torch.from_numpy(mapped[:, :2] / mapped[:, 2:])]
+    return points, mapped[:, :2] / mapped[:, 2:]
 
 
 def _change(
     source: Path,
-    view: Relief | npt.NDArray[np.float64],
+    view: Relief | Floats,
     change: Change,
     generator: np.random.Generator,
 ) -> npt.NDArray[Any]:

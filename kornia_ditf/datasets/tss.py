@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from kornia_ditf.datasets.files import folders, image_size
+from kornia_ditf.datasets.files import folders, image_size, reading
 from kornia_ditf.datasets.pairs import Pair, PairDataset, inside, spread
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
@@ -81,10 +81,8 @@ def read_flow(path: Path) -> npt.NDArray[np.float32]:
     Raises:
         DatasetError: it is missing, or no such file.
     """
-    try:
+    with reading(path, "it cannot be read", _HOW):
         content = path.read_bytes()
-    except OSError as error:
-        raise DatasetError(path, f"it cannot be read ({error.strerror}). {_HOW}") from error
     if len(content) < 12 or np.frombuffer(content[:4], "<f4")[0] != np.float32(_MAGIC):
         raise DatasetError(path, f"it is no flow file (.flo). {_HOW}")
     width, height = (int(side) for side in np.frombuffer(content[4:12], "<i4"))
