@@ -7,12 +7,11 @@ from typing import Any
 
 from tiny_zoo import (
     DEEP_COMPRESSION,
-    HEADS,
     KL_4,
     KL_SHIFTED,
+    LANGUAGE,
     PROCESSOR,
     QWEN_VAE,
-    ROTARY,
     TEXT,
     encoder,
     kl,
@@ -29,11 +28,9 @@ from kornia_ditf.testing import tiny
 tiny_model(
     "hunyuandit-1.2",
     {
-        **HEADS,
         "sample_size": 8,
         "patch_size": 2,
         "in_channels": 4,
-        "hidden_size": 32,
         "num_layers": 4,
         "cross_attention_dim": TEXT,
         "cross_attention_dim_t5": TEXT,
@@ -50,14 +47,10 @@ tiny_model(
 tiny_model(
     "sana-1600m-1024",
     {
-        **HEADS,
         "in_channels": 8,
         "out_channels": 8,
-        "num_layers": 3,
         "num_cross_attention_heads": 2,
         "cross_attention_head_dim": 16,
-        "cross_attention_dim": 32,
-        "caption_channels": TEXT,
     },
     DEEP_COMPRESSION,
     letters(),
@@ -71,13 +64,7 @@ def _t5_gemma(folder: Path) -> None:
     from transformers import T5GemmaConfig, T5GemmaModuleConfig
 
     module = T5GemmaModuleConfig(
-        vocab_size=tiny.save_letters(folder, model_max_length=256),
-        hidden_size=TEXT,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
+        **{**LANGUAGE, "vocab_size": tiny.save_letters(folder, model_max_length=256)}
     )
     module.dropout_rate = 0.0  # which the whole model's configuration sets
     kind: Any = transformers.T5GemmaEncoder
@@ -87,8 +74,6 @@ def _t5_gemma(folder: Path) -> None:
 
 
 _PRX: dict[str, Any] = {
-    "context_in_dim": TEXT,
-    "hidden_size": 32,
     "num_heads": 2,
     "depth": 3,
     "axes_dim": [8, 8],
@@ -105,12 +90,9 @@ tiny_model(
 tiny_model(
     "nucleus-image",
     {
-        **HEADS,
         "in_channels": 16,
         "out_channels": 4,
         "num_layers": 5,
-        "joint_attention_dim": TEXT,
-        "axes_dims_rope": ROTARY,
         "mlp_ratio": 6.0,
         "num_experts": 2,
         "moe_intermediate_dim": 8,
@@ -133,7 +115,6 @@ tiny_model(
         "ff_dim": 64,
         "num_text_blocks": 1,
         "num_visual_blocks": 3,
-        "axes_dims": ROTARY,
     },
     kl(),
     qwen_vl,

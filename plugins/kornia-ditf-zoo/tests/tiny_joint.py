@@ -6,15 +6,12 @@ from typing import Any
 
 from tiny_zoo import (
     CHANNELS,
-    HEADS,
     KL_4,
     KL_SHIFTED,
     PROCESSOR,
     QWEN_VAE,
-    ROTARY,
     SIX_CHANNELS,
     TEXT,
-    VIDEO,
     WAN_VAE,
     encoder,
     kl,
@@ -30,11 +27,9 @@ from tiny_zoo import (
 tiny_model(
     "auraflow-0.3",
     {
-        **HEADS,
         "sample_size": 8,
         "num_mmdit_layers": 2,
         "num_single_dit_layers": 2,
-        "joint_attention_dim": TEXT,
         "caption_projection_dim": 32,
         "pos_embed_max_size": 64,
     },
@@ -42,7 +37,7 @@ tiny_model(
     t5(class_name="UMT5EncoderModel"),
 )
 
-_COGVIEW: dict[str, Any] = {**HEADS, "num_layers": 3, "text_embed_dim": TEXT, "time_embed_dim": 8}
+_COGVIEW: dict[str, Any] = {"num_layers": 3, "text_embed_dim": TEXT, "time_embed_dim": 8}
 tiny_model(
     "cogview3-plus",
     {**_COGVIEW, "condition_dim": 2, "pos_embed_max_size": 8, "sample_size": 8},
@@ -65,12 +60,8 @@ tiny_model(
 )
 
 _QWEN: dict[str, Any] = {
-    **HEADS,
     "in_channels": 16,
     "out_channels": 4,
-    "num_layers": 3,
-    "joint_attention_dim": TEXT,
-    "axes_dims_rope": ROTARY,
 }
 tiny_model("qwen-image", _QWEN, QWEN_VAE, qwen_vl)
 tiny_model(
@@ -83,17 +74,12 @@ tiny_model(
         "use_layer3d_rope": True,
     },
     # The pipeline takes images for latents where both have as many channels.
-    vae("AutoencoderKLQwenImage", **{**VIDEO, **SIX_CHANNELS}, input_channels=4),
+    vae("AutoencoderKLQwenImage", **SIX_CHANNELS, input_channels=4),
     qwen_vl,
 )
 
 _JOY: dict[str, Any] = {
     "in_channels": 4,
-    "hidden_size": 32,
-    "num_attention_heads": 2,
-    "text_dim": TEXT,
-    "num_layers": 3,
-    "rope_dim_list": list(ROTARY),
 }
 for _name in ("joyai-image-edit", "joyai-image-edit-plus"):
     tiny_model(
@@ -108,16 +94,12 @@ for _name in ("joyai-image-edit", "joyai-image-edit-plus"):
 tiny_model(
     "hidream-i1-full",
     {
-        **HEADS,
         "patch_size": 2,
         "in_channels": 16,
-        "num_layers": 2,
-        "num_single_layers": 2,
         "caption_channels": [TEXT, TEXT],
         "text_emb_dim": 32,
         "num_routed_experts": 2,
         "num_activated_experts": 2,
-        "axes_dims_rope": ROTARY,
         "max_resolution": (16, 16),
         "llama_layers": (0, 1, 0, 1),
     },

@@ -8,14 +8,12 @@ from tiny_zoo import (
     CHANNELS,
     CHAT,
     FLUX2_VAE,
-    HEADS,
     KL_4,
     KL_SHIFTED,
     PROCESSOR,
     QWEN_VAE,
     ROTARY,
     TEXT,
-    VIDEO,
     encoder,
     letters,
     qwen3_vl,
@@ -28,15 +26,10 @@ tiny_model(
     "lumina-image-2.0",
     {
         "sample_size": 8,
-        "hidden_size": 32,
-        "num_layers": 3,
-        "num_refiner_layers": 1,
-        "num_attention_heads": 2,
         "num_kv_heads": 1,
         "multiple_of": 2,
         "axes_dim_rope": ROTARY,
         "axes_lens": (300, 16, 16),
-        "cap_feat_dim": TEXT,
     },
     KL_SHIFTED,
     letters(),
@@ -44,12 +37,6 @@ tiny_model(
 )
 
 _ZIMAGE: dict[str, Any] = {
-    "dim": 32,
-    "n_layers": 3,
-    "n_refiner_layers": 1,
-    "n_heads": 2,
-    "cap_feat_dim": TEXT,
-    "axes_dims": list(ROTARY),
     "axes_lens": [1024, 16, 16],
 }
 tiny_model(
@@ -81,16 +68,12 @@ tiny_model(
 tiny_model(
     "qwen-image-2.1",
     {
-        **HEADS,
         "in_channels": 4,
         "out_channels": 4,
-        "num_layers": 3,
-        "context_in_dim": TEXT,
-        "axes_dims_rope": ROTARY,
     },
     vae(
         "AutoencoderKLQwenImage21",
-        **{**VIDEO, "dim_mult": [1, 1, 1, 1, 1]},
+        dim_mult=[1, 1, 1, 1, 1],
         **CHANNELS,
         decoder_base_dim=4,
     ),
@@ -101,11 +84,8 @@ tiny_model(
 tiny_model(
     "krea-2-raw",
     {
-        **HEADS,
         "num_key_value_heads": 1,
         "in_channels": 16,
-        "num_layers": 3,
-        "intermediate_size": 32,
         "timestep_embed_dim": 16,
         "text_hidden_dim": TEXT,
         "num_text_layers": 2,
@@ -114,7 +94,6 @@ tiny_model(
         "text_intermediate_size": 32,
         "num_layerwise_text_blocks": 1,
         "num_refiner_text_blocks": 1,
-        "axes_dims_rope": ROTARY,
     },
     QWEN_VAE,
     qwen3_vl("Qwen3VLModel"),
@@ -124,10 +103,7 @@ tiny_model(
 tiny_model(
     "ideogram-4",
     {
-        **HEADS,
         "in_channels": 16,
-        "num_layers": 3,
-        "intermediate_size": 32,
         "adaln_dim": 8,
         "llm_features_dim": 13 * 12,
         "mrope_section": (2, 2, 2),
@@ -139,9 +115,6 @@ tiny_model(
 tiny_model(
     "ernie-image",
     {
-        "hidden_size": 32,
-        "num_attention_heads": 2,
-        "num_layers": 3,
         "ffn_hidden_size": 32,
         "in_channels": 16,
         "out_channels": 16,
@@ -156,11 +129,7 @@ tiny_model(
 tiny_model(
     "omnigen",
     {
-        "hidden_size": 32,
-        "num_attention_heads": 2,
         "num_key_value_heads": 2,
-        "intermediate_size": 32,
-        "num_layers": 3,
         "vocab_size": 29,
         "pad_token_id": 0,
         "time_step_dim": 16,
