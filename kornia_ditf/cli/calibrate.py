@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -227,12 +228,9 @@ def _usual_treatments() -> tuple[str, ...]:
 
     found = list(TREATMENTS)
     for name in list_treatments():
-        try:
-            treatment = find_treatment(f"adaln+discard > {name}")
-        except InvalidArgumentError:  # it needs numbers
-            continue
-        if name not in ("adaln", "discard", "layernorm"):
-            found.append(treatment)
+        with suppress(InvalidArgumentError):  # it needs numbers
+            if name not in ("adaln", "discard", "layernorm"):
+                found.append(find_treatment(f"adaln+discard > {name}"))
     return tuple(found)
 
 

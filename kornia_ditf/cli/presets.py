@@ -74,10 +74,7 @@ def calibrated_facts(preset: Preset) -> list[tuple[str, str]]:
 
 @app.command("add")
 def add(
-    file: Annotated[
-        Path,
-        options.path_argument("FILE"),
-    ],
+    file: Annotated[Path, options.path_argument("FILE")],
     as_json: options.Json = False,
 ) -> None:
     """Keep a preset from elsewhere; it is used for its weights from now on."""

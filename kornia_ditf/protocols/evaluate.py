@@ -18,8 +18,7 @@ from kornia_ditf.matching.poses import POSES, instance_distance, view_in_pose
 from kornia_ditf.matching.views import View
 from kornia_ditf.metrics.functional import point_distances, project
 from kornia_ditf.protocols.canvas import find_in_canvas, from_canvas, scale_of, to_canvas
-from kornia_ditf.protocols.matched import carry_points, score_matches
-from kornia_ditf.protocols.planar import match_pair
+from kornia_ditf.protocols.matched import carry_points, match_pair, score_matches
 from kornia_ditf.protocols.protocol import Protocol
 from kornia_ditf.protocols.result import PairResult, make_result
 from kornia_ditf.types import DescriptorMap, Frame, Matches
