@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from kornia_ditf.calibration.preset import Preset, read_preset
 from kornia_ditf.errors import CheckpointError, HubError, PresetError, PresetWarning
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.fingerprint import fingerprint
-from kornia_ditf.utils.cache import cache_folder
+from kornia_ditf.utils.cache import cache_folder, user_folder
 from kornia_ditf.utils.files import make_folder
 
 SHIPPED = Path(__file__).parent / "presets"
@@ -53,16 +52,10 @@ def presets_folder() -> Path:
     It is `KORNIA_DITF_PRESETS` where that environment variable is set, and otherwise in the user's
     data folder: unlike a cache, it is not to be deleted.
     """
-    named = os.environ.get("KORNIA_DITF_PRESETS")
-    if named:
-        return Path(named).expanduser()
     from platformdirs import user_data_path
 
-    try:
-        folder = user_data_path("kornia-ditf") / "presets"
-    except RuntimeError:
-        folder = Path("~")  # there is no home folder
-    return folder if folder.is_absolute() else cache_folder() / "presets"
+    found = user_folder("KORNIA_DITF_PRESETS", lambda: user_data_path("kornia-ditf") / "presets")
+    return cache_folder() / "presets" if found is None else found
 
 
 def stored_presets() -> Iterator[Stored]:
