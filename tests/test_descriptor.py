@@ -429,7 +429,7 @@ def test_identity_names_what_decides_the_numbers() -> None:
 
 def test_threads_that_share_a_backbone_get_their_own_images_descriptors() -> None:
     one = create_ditf("nano", long_side=64)
-    other = DiTF(one.backbone, DiTFConfig(block=2, timestep=0, massive_channels=()))
+    other = DiTF(one.backbone, replace(one.config, block=2, timestep=0, massive_channels=()))
     generator = torch.Generator().manual_seed(0)
     images = [torch.rand(1, 3, 32, 16 + 8 * i, generator=generator) for i in range(4)]
     calls = [(ditf, image) for ditf in (one, other) for image in images]

@@ -132,7 +132,7 @@ def test_ctrl_c_ends_it_and_the_same_command_goes_on(
     run_json: RunJson, model: Path, folder: Path, tmp_path: Path
 ) -> None:
     command = ["calibrate", str(model), "--images", str(folder), "--draws", "1"]
-    command += ["--timesteps", "0,50,100,200", "--long-sides", "48,64"]
+    command += ["--timesteps", "0,50,100,200", "--long-sides", "48,64", "--treatment", "raw"]
 
     def records() -> list[Path]:
         return list(tmp_path.rglob("calibrations/*.jsonl"))
