@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,6 @@ def _suffixes(name: str) -> list[str]:
 
 
 def _lacks() -> str:
-    from importlib.util import find_spec
-
     return "" if find_spec("h5py") else "h5py: pip install 'kornia-ditf[hloc]'"
 
 
