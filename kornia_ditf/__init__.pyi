@@ -1,234 +1,133 @@
 # The public names and where each is defined; `__init__.py` loads them from here when first used.
 
-from .adapters.entries import descriptor_entry, matcher_entry
-from .adapters.hosts import use_in
-from .adapters.kornia import DiTFDescriptor, DiTFFeature
-from .adapters.kornia_matcher import DiTFMatcher, create_matcher
-from .adapters.matchers import CosineMatcher, RatioMatcher
-from .adapters.opencv import (
-    OpenCVFeature,
-    to_dmatches,
-    to_image_features,
-    to_keypoints,
-    to_opencv,
-)
-from .backbones.base import Backbone
-from .backbones.diffusers_backbone import DiffusersBackbone
-from .backbones.module import ModuleBackbone
-from .backbones.spec import BackboneSpec
-from .backbones.video import VideoBackbone
-from .config import DiTFConfig
-from .datasets.pairs import Pair, PairDataset
-from .datasets.sequences import FrameSequence, SequenceDataset
-from .datasets.spec import DatasetSpec
-from .dense import DenseDescriptor, DescriptorSpec
-from .descriptor import DiTF
-from .errors import DiTFError
-from .export import export_descriptor, save_onnx
-from .fusion import FusedDescriptor
-from .massive import channels_of_gates, describe_channels, discard_channels, find_massive_channels
-from .matchers.base import ImageMatcher, MatcherSpec
-from .matching.flow import Flow, dense_flow
-from .matching.joint import joint_pca
-from .matching.keypoints import (
-    Argmax,
-    Target,
-    TopK,
-    WindowSoftArgmax,
-    match_points,
-    prepare_target,
-    similarity_maps,
-)
-from .matching.match import match
-from .matching.nearest import mutual_nearest, nearest_two
-from .matching.poses import instance_distance
-from .matching.propagation import (
-    LabelPropagator,
-    Propagation,
-    propagate_masks,
-    propagate_points,
-)
-from .matching.refinement import refine
-from .matching.verification import Verification, verify
-from .preprocess import as_image, fit_image, read_image
-from .projection.descriptor import ProjectedDescriptor
-from .projection.learn import learn_projection
-from .projection.stored import Projection
-from .protocols.evaluate import PairResult, evaluate_matches, evaluate_pair
-from .protocols.fitting import prepare_image
-from .protocols.presets import find_protocol, list_protocols
-from .protocols.protocol import Protocol
-from .protocols.select import select_pairs
-from .protocols.sequences import SequenceResult, evaluate_sequence
-from .registry.calibrate import calibrate
-from .registry.datasets import list_datasets, load_dataset
-from .registry.hookspecs import hookimpl
-from .registry.loggers import LoggedRun, LoggerSpec
-from .registry.lookup import (
-    create_descriptor,
-    create_ditf,
-    find_backbone,
-    find_descriptor,
-    list_backbones,
-    list_descriptors,
-)
-from .registry.matchers import find_matcher, list_matchers, load_matcher
-from .registry.treatments import find_treatment, list_treatments
-from .registry.upsamplers import find_upsampler, list_upsamplers
-from .search.alignment import align_matches
-from .search.verified import Attempt, ImageMatches, match_images
-from .sfm.folder import FolderMatches, match_folder
-from .sfm.graph import CorrespondenceGraph, ImagePair, ViewedImage
-from .sfm.tracks import merge_keypoints
-from .tiled import TiledDescriptor
-from .treatments import (
-    TREATMENTS,
-    Treatment,
-    TreatmentSpec,
-    apply_treatment,
-    modulate,
-    parse_treatment,
-)
-from .types import Conditioning, DescriptorMap, Discarded, Frame, Matches, Tap
-from .types.shards import read_shards
-from .upsamplers import UpsampledDescriptor, Upsampler, UpsamplerSpec, parse_upsampler
-from .utils.picture import Picture, save_picture
-from .video.describe import VideoDiTF, describe_video
-from .video.frames import VideoFrame, read_frames
-from .viz.matches import draw_matches
-from .viz.pca import draw_pca
-from .viz.similarity import draw_similarity
-
-__all__ = [
-    "TREATMENTS",
-    "Argmax",
-    "Attempt",
-    "Backbone",
-    "BackboneSpec",
-    "Conditioning",
-    "CorrespondenceGraph",
-    "CosineMatcher",
-    "DatasetSpec",
-    "DenseDescriptor",
-    "DescriptorMap",
-    "DescriptorSpec",
-    "DiTF",
-    "DiTFConfig",
-    "DiTFDescriptor",
-    "DiTFError",
-    "DiTFFeature",
-    "DiTFMatcher",
-    "DiffusersBackbone",
-    "Discarded",
-    "Flow",
-    "FolderMatches",
-    "Frame",
-    "FrameSequence",
-    "FusedDescriptor",
-    "ImageMatcher",
-    "ImageMatches",
-    "ImagePair",
-    "LabelPropagator",
-    "LoggedRun",
-    "LoggerSpec",
-    "MatcherSpec",
-    "Matches",
-    "ModuleBackbone",
-    "OpenCVFeature",
-    "Pair",
-    "PairDataset",
-    "PairResult",
-    "Picture",
-    "ProjectedDescriptor",
-    "Projection",
-    "Propagation",
-    "Protocol",
-    "RatioMatcher",
-    "SequenceDataset",
-    "SequenceResult",
-    "Tap",
-    "Target",
-    "TiledDescriptor",
-    "TopK",
-    "Treatment",
-    "TreatmentSpec",
-    "UpsampledDescriptor",
-    "Upsampler",
-    "UpsamplerSpec",
-    "Verification",
-    "VideoBackbone",
-    "VideoDiTF",
-    "VideoFrame",
-    "ViewedImage",
-    "WindowSoftArgmax",
-    "align_matches",
-    "apply_treatment",
-    "as_image",
-    "calibrate",
-    "channels_of_gates",
-    "create_descriptor",
-    "create_ditf",
-    "create_matcher",
-    "dense_flow",
-    "describe_channels",
-    "describe_video",
-    "descriptor_entry",
-    "discard_channels",
-    "draw_matches",
-    "draw_pca",
-    "draw_similarity",
-    "evaluate_matches",
-    "evaluate_pair",
-    "evaluate_sequence",
-    "export_descriptor",
-    "find_backbone",
-    "find_descriptor",
-    "find_massive_channels",
-    "find_matcher",
-    "find_protocol",
-    "find_treatment",
-    "find_upsampler",
-    "fit_image",
-    "hookimpl",
-    "instance_distance",
-    "joint_pca",
-    "learn_projection",
-    "list_backbones",
-    "list_datasets",
-    "list_descriptors",
-    "list_matchers",
-    "list_protocols",
-    "list_treatments",
-    "list_upsamplers",
-    "load_dataset",
-    "load_matcher",
-    "match",
-    "match_folder",
-    "match_images",
-    "match_points",
-    "matcher_entry",
-    "merge_keypoints",
-    "modulate",
-    "mutual_nearest",
-    "nearest_two",
-    "parse_treatment",
-    "parse_upsampler",
-    "prepare_image",
-    "prepare_target",
-    "propagate_masks",
-    "propagate_points",
-    "read_frames",
-    "read_image",
-    "read_shards",
-    "refine",
-    "save_onnx",
-    "save_picture",
-    "select_pairs",
-    "similarity_maps",
-    "to_dmatches",
-    "to_image_features",
-    "to_keypoints",
-    "to_opencv",
-    "use_in",
-    "verify",
-]
+from .adapters.entries import descriptor_entry as descriptor_entry
+from .adapters.entries import matcher_entry as matcher_entry
+from .adapters.hosts import use_in as use_in
+from .adapters.kornia import DiTFDescriptor as DiTFDescriptor
+from .adapters.kornia import DiTFFeature as DiTFFeature
+from .adapters.kornia_matcher import DiTFMatcher as DiTFMatcher
+from .adapters.kornia_matcher import create_matcher as create_matcher
+from .adapters.matchers import CosineMatcher as CosineMatcher
+from .adapters.matchers import RatioMatcher as RatioMatcher
+from .adapters.opencv import OpenCVFeature as OpenCVFeature
+from .adapters.opencv import to_dmatches as to_dmatches
+from .adapters.opencv import to_image_features as to_image_features
+from .adapters.opencv import to_keypoints as to_keypoints
+from .adapters.opencv import to_opencv as to_opencv
+from .backbones.base import Backbone as Backbone
+from .backbones.diffusers_backbone import DiffusersBackbone as DiffusersBackbone
+from .backbones.module import ModuleBackbone as ModuleBackbone
+from .backbones.spec import BackboneSpec as BackboneSpec
+from .backbones.video import VideoBackbone as VideoBackbone
+from .config import DiTFConfig as DiTFConfig
+from .datasets.pairs import Pair as Pair
+from .datasets.pairs import PairDataset as PairDataset
+from .datasets.sequences import FrameSequence as FrameSequence
+from .datasets.sequences import SequenceDataset as SequenceDataset
+from .datasets.spec import DatasetSpec as DatasetSpec
+from .dense import DenseDescriptor as DenseDescriptor
+from .dense import DescriptorSpec as DescriptorSpec
+from .descriptor import DiTF as DiTF
+from .errors import DiTFError as DiTFError
+from .export import export_descriptor as export_descriptor
+from .export import save_onnx as save_onnx
+from .fusion import FusedDescriptor as FusedDescriptor
+from .massive import channels_of_gates as channels_of_gates
+from .massive import describe_channels as describe_channels
+from .massive import discard_channels as discard_channels
+from .massive import find_massive_channels as find_massive_channels
+from .matchers.base import ImageMatcher as ImageMatcher
+from .matchers.base import MatcherSpec as MatcherSpec
+from .matching.flow import Flow as Flow
+from .matching.flow import dense_flow as dense_flow
+from .matching.joint import joint_pca as joint_pca
+from .matching.keypoints import Argmax as Argmax
+from .matching.keypoints import Target as Target
+from .matching.keypoints import TopK as TopK
+from .matching.keypoints import WindowSoftArgmax as WindowSoftArgmax
+from .matching.keypoints import match_points as match_points
+from .matching.keypoints import prepare_target as prepare_target
+from .matching.keypoints import similarity_maps as similarity_maps
+from .matching.match import match as match
+from .matching.nearest import mutual_nearest as mutual_nearest
+from .matching.nearest import nearest_two as nearest_two
+from .matching.poses import instance_distance as instance_distance
+from .matching.propagation import LabelPropagator as LabelPropagator
+from .matching.propagation import Propagation as Propagation
+from .matching.propagation import propagate_masks as propagate_masks
+from .matching.propagation import propagate_points as propagate_points
+from .matching.refinement import refine as refine
+from .matching.verification import Verification as Verification
+from .matching.verification import verify as verify
+from .preprocess import as_image as as_image
+from .preprocess import fit_image as fit_image
+from .preprocess import read_image as read_image
+from .projection.descriptor import ProjectedDescriptor as ProjectedDescriptor
+from .projection.learn import learn_projection as learn_projection
+from .projection.stored import Projection as Projection
+from .protocols.evaluate import evaluate_matches as evaluate_matches
+from .protocols.evaluate import evaluate_pair as evaluate_pair
+from .protocols.fitting import prepare_image as prepare_image
+from .protocols.presets import find_protocol as find_protocol
+from .protocols.presets import list_protocols as list_protocols
+from .protocols.protocol import Protocol as Protocol
+from .protocols.result import PairResult as PairResult
+from .protocols.select import select_pairs as select_pairs
+from .protocols.sequences import SequenceResult as SequenceResult
+from .protocols.sequences import evaluate_sequence as evaluate_sequence
+from .registry.calibrate import calibrate as calibrate
+from .registry.datasets import list_datasets as list_datasets
+from .registry.datasets import load_dataset as load_dataset
+from .registry.hookspecs import hookimpl as hookimpl
+from .registry.loggers import LoggedRun as LoggedRun
+from .registry.loggers import LoggerSpec as LoggerSpec
+from .registry.lookup import create_descriptor as create_descriptor
+from .registry.lookup import create_ditf as create_ditf
+from .registry.lookup import find_backbone as find_backbone
+from .registry.lookup import find_descriptor as find_descriptor
+from .registry.lookup import list_backbones as list_backbones
+from .registry.lookup import list_descriptors as list_descriptors
+from .registry.matchers import find_matcher as find_matcher
+from .registry.matchers import list_matchers as list_matchers
+from .registry.matchers import load_matcher as load_matcher
+from .registry.treatments import find_treatment as find_treatment
+from .registry.treatments import list_treatments as list_treatments
+from .registry.upsamplers import find_upsampler as find_upsampler
+from .registry.upsamplers import list_upsamplers as list_upsamplers
+from .search.alignment import align_matches as align_matches
+from .search.verified import Attempt as Attempt
+from .search.verified import ImageMatches as ImageMatches
+from .search.verified import match_images as match_images
+from .sfm.folder import FolderMatches as FolderMatches
+from .sfm.folder import match_folder as match_folder
+from .sfm.graph import CorrespondenceGraph as CorrespondenceGraph
+from .sfm.graph import ImagePair as ImagePair
+from .sfm.graph import ViewedImage as ViewedImage
+from .sfm.graph import merge_keypoints as merge_keypoints
+from .tiled import TiledDescriptor as TiledDescriptor
+from .treatments import TREATMENTS as TREATMENTS
+from .treatments import Treatment as Treatment
+from .treatments import TreatmentSpec as TreatmentSpec
+from .treatments import apply_treatment as apply_treatment
+from .treatments import modulate as modulate
+from .treatments import parse_treatment as parse_treatment
+from .types import Conditioning as Conditioning
+from .types import DescriptorMap as DescriptorMap
+from .types import Discarded as Discarded
+from .types import Frame as Frame
+from .types import Matches as Matches
+from .types import Tap as Tap
+from .types.shards import read_shards as read_shards
+from .upsamplers import UpsampledDescriptor as UpsampledDescriptor
+from .upsamplers import Upsampler as Upsampler
+from .upsamplers import UpsamplerSpec as UpsamplerSpec
+from .upsamplers import parse_upsampler as parse_upsampler
+from .utils.picture import Picture as Picture
+from .utils.picture import save_picture as save_picture
+from .video.describe import VideoDiTF as VideoDiTF
+from .video.describe import describe_video as describe_video
+from .video.frames import VideoFrame as VideoFrame
+from .video.frames import read_frames as read_frames
+from .viz.matches import draw_matches as draw_matches
+from .viz.pca import draw_pca as draw_pca
+from .viz.similarity import draw_similarity as draw_similarity

@@ -75,24 +75,22 @@ class DiTFConfig:
                 check_integer(name, getattr(self, name), minimum=1)
         for name in ("timesteps", "blocks"):
             self._check_several(name)
-        if self.massive_channels is not None and self.massive_channels != "gates":
-            if isinstance(self.massive_channels, str) or not isinstance(
-                self.massive_channels, Sequence
-            ):
+        channels = self.massive_channels
+        if channels is not None and channels != "gates":
+            if isinstance(channels, str) or not isinstance(channels, Sequence):
                 raise InvalidArgumentError(
                     "massive_channels must be a sequence of channels, 'gates' or None, "
-                    f"got {self.massive_channels!r}"
+                    f"got {channels!r}"
                 )
-            for channel in self.massive_channels:
+            for channel in channels:
                 check_integer("massive_channels", channel, minimum=0)
         if not isinstance(self.prompt, str):
             raise InvalidArgumentError(f"prompt must be a string, got {self.prompt!r}")
         if not isinstance(self.gradients, bool):
             raise InvalidArgumentError(f"gradients must be True or False, got {self.gradients!r}")
-        if self.checks not in ("first", "always"):
-            raise InvalidArgumentError(f"checks must be 'first' or 'always', got {self.checks!r}")
-        object.__setattr__(self, "treatment", parse_treatment(self.treatment))
+        check_one_of("checks", self.checks, ("first", "always"))
         check_one_of("facet", self.facet, get_args(Facet))
+        object.__setattr__(self, "treatment", parse_treatment(self.treatment))
         if self.facet != "input" and self.steps.modulates:
             raise InvalidArgumentError(
                 f"a block's {self.facet} has no AdaLN: give treatment='raw' or one without adaln, "
@@ -111,10 +109,7 @@ class DiTFConfig:
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise InvalidArgumentError(f"{name} must be a sequence or None, got {values!r}")
         for value in values:
-            if name == "timesteps":
-                check_timestep(value)
-            else:
-                check_integer("a block of blocks", value, minimum=0)
+            check_timestep(value) if name == "timesteps" else check_integer(name, value, minimum=0)
         if len(set(values)) < len(values):
             raise InvalidArgumentError(f"{name} must not repeat a value, got {values!r}")
         object.__setattr__(self, name, tuple(values))
@@ -153,8 +148,7 @@ class DiTFConfig:
         names = {f.name for f in fields(cls)} - {"blocks"}  # a spec's are their number
         preset = {name: getattr(spec, name) for name in names if hasattr(spec, name)}
         moved = any(changes.get(n, preset[n]) != preset[n] for n in ("block", "timestep"))
-        moved |= any(changes.get(n) is not None for n in ("blocks", "timesteps"))
-        if moved:
+        if moved or any(changes.get(n) is not None for n in ("blocks", "timesteps")):
             preset["massive_channels"] = None
         if changes.get("facet", "input") != "input":
             preset |= {"treatment": "raw", "massive_channels": None}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -20,10 +21,7 @@ from kornia_ditf.discarding import DiscardingDescriptor
 from kornia_ditf.ensemble import mean_taps
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.learned import learned_tensors
-from kornia_ditf.massive import (
-    find_massive_channels,
-    mark_massive_channels,
-)
+from kornia_ditf.massive import find_massive_channels, mark_massive_channels
 from kornia_ditf.noise import draw_image_noise, exact_pixels
 from kornia_ditf.preprocess import ImageLike, as_image, fit_image
 from kornia_ditf.tap import checking_every_capture
@@ -37,7 +35,6 @@ from kornia_ditf.utils.values import deferred_checks, settle_checks
 
 _SHOWN = ("long_side", "treatment", "massive_channels")
 """Settings that a `DiTF` is represented by even where they are the defaults."""
-
 
 _TOKENS = {"cpu": 1200, "cuda": 1 << 15}
 """Tokens in a forward pass from which on larger batches gain nothing."""
@@ -164,15 +161,24 @@ class DiTF(DiscardingDescriptor):
         Arguments as in `DenseDescriptor.describe_together`. With several blocks or timesteps, those
         channels are found in each image.
         """
-        if not self.config.single:
-            return super().describe_together(images, prompts)
         told = one_prompt_each(prompts, len(images))
+        prepared = [self.prepare(image) for image in images]
+        parts = [(prepared[part], told[part]) for part in self._forwards(len(images))]
+        if not (self.config.single and self._discards and self.massive_channels() is None):
+            return [one for part in parts for one in self.describe_prepared(*part)]
         block = self.config.block
-        tapped = [self.taps(i, [block], p) for i, p in zip(images, told, strict=True)]
-        if self.massive_channels() is None and self._discards:
-            found = find_massive_channels([taps[block].x for taps, _ in tapped])
-            self._found[block] = Discarded(found, "images described together")
-        return [self.finish(block, taps[block], frame) for taps, frame in tapped]
+        taps = [self.prepared_taps(some, [block], texts)[block] for some, texts in parts]
+        found = find_massive_channels([tap.x for tap in taps])
+        self._found[block] = Discarded(found, "images described together")
+        maps = [self.finish(block, t, p[0].frame) for t, (p, _) in zip(taps, parts, strict=True)]
+        return [
+            replace(one, checks=image.checks)
+            for one, image in zip(chain.from_iterable(maps), prepared, strict=True)
+        ]
+
+    def _forwards(self, images: int) -> list[slice]:
+        """Return which of several images pass the transformer together; they may differ in size."""
+        return [slice(number, number + 1) for number in range(images)]
 
     @eager
     def taps(
@@ -191,10 +197,13 @@ class DiTF(DiscardingDescriptor):
     def prepare(self, image: ImageLike) -> PreparedImage:
         with self._gradients(), deferred_checks() as checks:
             pixels = as_image(image)
-            fitted, frame = self._fit(pixels)
+            side, multiple = self.config.long_side, self.backbone.pixels_per_token
+            fitted, frame = fit_image(pixels, side, multiple)
             exact = exact_pixels(pixels) if self.has_noise else pixels
-            exact = fitted if exact is pixels else self._fit(exact)[0]
-            return PreparedImage(upload(fitted, self.place), frame, exact, checks)
+            exact = fitted if exact is pixels else fit_image(exact, side, multiple)[0]
+            if self.place.type == "cuda" and fitted.device.type == "cpu":
+                fitted = fitted.pin_memory().to(self.place, non_blocking=True)  # nobody waits
+            return PreparedImage(fitted, frame, exact, checks)
 
     @eager
     def prepared_taps(
@@ -205,10 +214,14 @@ class DiTF(DiscardingDescriptor):
     ) -> dict[int, Tap]:
         """Return the taps of prepared images of one size together; otherwise as `taps`."""
         with self._gradients(), checking_every_capture(self.config.checks == "always"):
-            latent = self.backbone.encode(torch.cat([image.pixels for image in images]))
+            latent = self.backbone.encode(self._arrange([image.pixels for image in images]))
             noise = self._noise(images, latent)
             conditioning = self._condition(prompts, len(latent))
             return self._taps(latent, noise, conditioning, blocks)
+
+    def _arrange(self, pixels: Sequence[Tensor]) -> Tensor:
+        """Arrange prepared images of one size as the backbone encodes them."""
+        return torch.cat(list(pixels))
 
     def describe_prepared(
         self, images: Sequence[PreparedImage], prompts: Sequence[str | None]
@@ -289,10 +302,10 @@ class DiTF(DiscardingDescriptor):
             frame: how the image's pixels map onto the model's.
         """
         if not self._discards:
-            return self._finish(block, tap, frame, (), ())
+            return self._finish(block, tap, frame)
         known = self.known_channels(block)
         if known is not None:
-            return self._finish(block, tap, frame, known.channels, (known,) * len(tap.x))
+            return self._finish(block, tap, frame, *(known,) * len(tap.x))
         marked = mark_massive_channels(tap.x)
         found = tuple(Discarded(each, "this image") for each in marked)
         steps = self.config.steps
@@ -301,37 +314,23 @@ class DiTF(DiscardingDescriptor):
         ):
             return describe_tap(tap, frame, steps, marked, found, compiled=self.backbone.compiled)
         settle_checks()  # other steps take the channels' numbers
-        maps = [
-            self._finish(block, image, frame, each.channels, (each,))
-            for image, each in zip(tap.rows(), found, strict=True)
-        ]
+        images = zip(tap.rows(), found, strict=True)
+        maps = [self._finish(block, image, frame, each) for image, each in images]
         return DescriptorMap(torch.cat([each.data for each in maps]), frame, found)
 
-    def _finish(
-        self,
-        block: int,
-        tap: Tap,
-        frame: Frame,
-        channels: tuple[int, ...],
-        discarded: tuple[Discarded, ...],
-    ) -> DescriptorMap:
-        treatment = self.config.steps
+    def _finish(self, block: int, tap: Tap, frame: Frame, *found: Discarded) -> DescriptorMap:
+        treatment, channels = self.config.steps, found[0].channels if found else ()
         learned = self._learned(block, tap.grid, channels) if treatment.learns else None
         return describe_tap(
-            tap, frame, treatment, channels, discarded, learned, compiled=self.backbone.compiled
+            tap, frame, treatment, channels, found, learned, compiled=self.backbone.compiled
         )
 
     def _learned(
         self, block: int, grid: tuple[int, int], channels: tuple[int, ...]
     ) -> Mapping[int, Tensor]:
         """Return what the treatment's steps learn from a blank image, cached."""
-        config = replace(
-            self.config,
-            block=block,
-            massive_channels=channels,
-            rows_per_forward=None,
-            long_side=None,
-        )
+        config = replace(self.config, block=block, massive_channels=channels, long_side=None)
+        config = replace(config, rows_per_forward=None)
         key = f"{config} {self.backbone.settings()} {grid}"
 
         def learn() -> dict[int, Tensor]:
@@ -350,8 +349,10 @@ class DiTF(DiscardingDescriptor):
         shape = (self.config.ensemble, *latent.shape[1:])
         if not self.has_noise:
             return torch.zeros(1, device="cpu").expand(len(latent), *shape)
-        seen = [image.pixels if image.exact is None else image.exact for image in images]
-        return draw_image_noise(torch.cat(seen), shape, seed=self.config.seed)
+        seen = self._arrange([i.pixels if i.exact is None else i.exact for i in images])
+        # A clip of one frame has the noise of its image.
+        seen = seen.squeeze(2) if seen.ndim == 5 else seen
+        return draw_image_noise(seen, shape, seed=self.config.seed)
 
     def _condition(self, prompts: str | Sequence[str | None] | None, images: int) -> Conditioning:
         given: list[Any] = list(prompts) if isinstance(prompts, list | tuple) else [prompts]
@@ -361,9 +362,6 @@ class DiTF(DiscardingDescriptor):
                 f"prompts must be one string, or one per image ({images}), got {prompts!r}"
             )
         return self.backbone.condition(texts).expand(images)
-
-    def _fit(self, image: Tensor) -> tuple[Tensor, Frame]:
-        return fit_image(image, self.config.long_side, self.backbone.pixels_per_token)
 
     def _taps(
         self, latent: Tensor, noise: Tensor, conditioning: Conditioning, blocks: Sequence[int]
@@ -385,10 +383,3 @@ class DiTF(DiscardingDescriptor):
         conditioning = self._condition(None, len(latent))
         for draw in torch.split(self._noise([prepared], latent), 1, dim=1):
             yield self._taps(latent, draw, conditioning, [block])[block].x
-
-
-def upload(pixels: Tensor, device: torch.device) -> Tensor:
-    """Begin to copy pixels to a GPU, without waiting for it."""
-    if device.type != "cuda" or pixels.device.type != "cpu":
-        return pixels
-    return pixels.pin_memory().to(device, non_blocking=True)

@@ -13,12 +13,7 @@ from kornia_ditf.config import DiTFConfig
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.loading import calibration
 from kornia_ditf.loading.learned import learned_tensors
-from kornia_ditf.massive import (
-    ChannelRecorder,
-    ChannelStatistics,
-    channels_of_gates,
-    warn_of_doubts,
-)
+from kornia_ditf.massive import ChannelRecorder, ChannelStatistics, channels_of_gates
 from kornia_ditf.preprocess import ImageLike
 from kornia_ditf.types import Discarded
 
@@ -117,7 +112,7 @@ class DiscardingDescriptor(DenseDescriptor):
             for image in images:
                 for tokens in self.drawn_tokens(image, block):
                     recorder.update(tokens)
-        statistics = warn_of_doubts(recorder.compute())
+        statistics = recorder.compute(warn=True)
         self._found[block] = Discarded(statistics.massive(), "calibration")
         if keep and self._measured is not None:
             calibration.save(self._measured, block, self.config.timestep, statistics.massive())
@@ -145,11 +140,8 @@ class DiscardingDescriptor(DenseDescriptor):
         key = f"gates {self.config.timestep} {self.config.prompt!r} {self.backbone.settings()}"
 
         def find() -> dict[int, Tensor]:
-            return {
-                block: torch.tensor(
-                    channels_of_gates(self.gates(block)), dtype=torch.long, device="cpu"
-                )
-            }
+            channels = channels_of_gates(self.gates(block))
+            return {block: torch.tensor(channels, dtype=torch.long, device="cpu")}
 
         found = learned_tensors(self.backbone, self.backbone.identity, f"{key} {block}", find)
         return tuple(found[block].tolist())

@@ -42,41 +42,33 @@ def mean_taps(
         one tap per block with B rows, float32.
     """
     noise = noise.expand(len(latent), *noise.shape[-latent.ndim :])
-    rows = rows or len(latent) * noise.shape[1]
+    ensemble = noise.shape[1]
+    facets: dict[str, Any] = {} if facet == "input" else {"facet": facet}
+
+    def in_pieces(rows: int) -> dict[int, Tap]:
+        pieces: dict[int, list[Tap]] = {block: [] for block in blocks}
+        for start in range(0, len(latent), rows):
+            images, told = latent[start : start + rows], conditioning.rows(start, start + rows)
+            sums: dict[int, Tap] = {}
+            draws = noise[start : start + rows]
+            for members in torch.split(draws, max(1, rows // len(images)), dim=1):
+                count = members.shape[1]
+                clean = images.repeat_interleave(count, 0)
+                noisy = backbone.schedule.mix(clean, members.flatten(0, 1), timestep)
+                prompts = told.expand(len(noisy))
+                taps = backbone.taps(noisy, timestep, prompts, blocks=blocks, **facets)
+                for block, tap in taps.items():
+                    share = tap.mean(count) * (count / ensemble)
+                    sums[block] = sums[block] + share if block in sums else share
+            for block, tap in sums.items():
+                pieces[block].append(tap)
+        return {block: Tap.cat(taps) for block, taps in pieces.items()}
+
+    rows = rows or len(latent) * ensemble
     while True:
         try:
-            return _in_pieces(backbone, latent, noise, timestep, conditioning, blocks, facet, rows)
+            return in_pieces(rows)
         except torch.OutOfMemoryError:
             if rows == 1:
                 raise
             rows = (rows + 1) // 2
-
-
-def _in_pieces(
-    backbone: Backbone,
-    latent: Tensor,
-    noise: Tensor,
-    timestep: float,
-    conditioning: Conditioning,
-    blocks: Sequence[int],
-    facet: Facet,
-    rows: int,
-) -> dict[int, Tap]:
-    facets: dict[str, Any] = {} if facet == "input" else {"facet": facet}
-    pieces: dict[int, list[Tap]] = {block: [] for block in blocks}
-    for start in range(0, len(latent), rows):
-        images, told = latent[start : start + rows], conditioning.rows(start, start + rows)
-        sums: dict[int, Tap] = {}
-        for draws in torch.split(noise[start : start + rows], max(1, rows // len(images)), dim=1):
-            members = draws.shape[1]
-            noisy = backbone.schedule.mix(
-                images.repeat_interleave(members, 0), draws.flatten(0, 1), timestep
-            )
-            prompts = told.expand(len(images) * members)
-            taps = backbone.taps(noisy, timestep, prompts, blocks=blocks, **facets)
-            for block, tap in taps.items():
-                share = tap.mean(members) * (members / noise.shape[1])
-                sums[block] = sums[block] + share if block in sums else share
-        for block, tap in sums.items():
-            pieces[block].append(tap)
-    return {block: Tap.cat(taps) for block, taps in pieces.items()}

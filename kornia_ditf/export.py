@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.descriptor import DiTF
-from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
+from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.extras import import_extra
 from kornia_ditf.utils.files import atomic_write
 from kornia_ditf.utils.values import unchecked_values
 
@@ -88,8 +89,7 @@ def save_onnx(
     """Write a descriptor for images of one size as an ONNX file, with its weights.
 
     Its inputs are `image` and, where the timestep has noise, `noise`; its output is `descriptors`.
-    Arguments as in `export_descriptor`; needs
-    the extra `export`.
+    Arguments as in `export_descriptor`; needs the extra `export`.
 
     Returns:
         the file's path.
@@ -99,10 +99,7 @@ def save_onnx(
         OutputError: the file cannot be written.
         InvalidArgumentError: as `export_descriptor`.
     """
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("ONNX needs an extra: pip install 'kornia-ditf[export]'") from error
+    import_extra("onnxscript", "ONNX needs onnxscript", "kornia-ditf[export]")
     program = export_descriptor(descriptor, image_size, batch=batch, prompt=prompt)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kornia_ditf.dense import DenseDescriptor
+from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.joint import PCA, check_pca
 from kornia_ditf.preprocess import ImageLike
@@ -155,36 +155,24 @@ def resample(data: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fusion:
-    """A fusion that has a name: what `create_descriptor` makes of several others.
+class Fusion(DescriptorSpec):
+    """A descriptor that is made of several others, by their names.
 
     Args:
-        name: what the user types.
+        load: `load_fusion` of this and of what makes a part; the registry sets it.
         parts: names of descriptors.
-        options: a part's name to the options that it is made with.
+        part_options: a part's name to the options that it is made with.
         plugins: a part's name to the distribution that adds it, where it is no built-in one.
         weights: one number per part.
         grid: see `FusedDescriptor`.
-        pca: likewise.
-        width: channels, all parts together.
-        pixels_per_token: of the finest part.
-        source: where the numbers come from.
-        license: of the weights.
-        protocol: name of the evaluation protocol that the numbers were published for.
     """
 
-    name: str
+    load: Callable[..., DenseDescriptor] = FusedDescriptor
     parts: tuple[str, ...]
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    part_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     plugins: Mapping[str, str] = field(default_factory=dict)
     weights: tuple[float, ...] | None = None
     grid: Grid = "finest"
-    pca: PCA = 0
-    width: int
-    pixels_per_token: int
-    source: str
-    license: str
-    protocol: str = ""
 
 
 def load_fusion(
@@ -236,7 +224,7 @@ def options_of_parts(
                 f"got {part!r}"
             )
     return [
-        (part, {**fusion.options.get(part, {}), **shared, **options.get(part, {})})
+        (part, {**fusion.part_options.get(part, {}), **shared, **options.get(part, {})})
         for part in fusion.parts
     ]
 
@@ -245,7 +233,7 @@ FUSIONS = (
     Fusion(
         name="sd-dino",
         parts=("sd1.5", "dinov2-base"),
-        options={"sd1.5": {"long_side": 960, "timestep": 100, "ensemble": 1}},
+        part_options={"sd1.5": {"long_side": 960, "timestep": 100, "ensemble": 1}},
         plugins={"sd1.5": "kornia-ditf-sd", "dinov2-base": "kornia-ditf-dino"},
         width=1280 + 768,
         pixels_per_token=14,

@@ -68,16 +68,17 @@ class ChannelStatistics:
 
     def doubts(self) -> tuple[str, ...]:
         """Return the reasons to look at the massive channels before they are discarded."""
-        found = self.massive()
-        partly = [channel for channel in found if self.image_share[channel] < 1]
-        many = _many(len(found), len(self.magnitude))
-        some = "channels are massive in some images only: " + ", ".join(
-            f"{channel} in {self.image_share[channel]:.0%}" for channel in partly
-        )
-        return (many,) * (len(found) > USUAL_COUNT) + (some,) * bool(partly)
+        found, doubts = self.massive(), []
+        if len(found) > USUAL_COUNT:
+            doubts.append(_many(len(found), len(self.magnitude)))
+        partly = [f"{c} in {self.image_share[c]:.0%}" for c in found if self.image_share[c] < 1]
+        if partly:
+            doubts.append(f"channels are massive in some images only: {', '.join(partly)}")
+        return tuple(doubts)
 
     def largest(self, count: int) -> tuple[int, ...]:
-        """Return the channels of largest magnitude, largest first."""
+        """Return so many channels of largest magnitude, as far as there are, largest first."""
+        count = min(count, len(self.magnitude))
         return tuple(int(channel) for channel in self.magnitude.topk(count).indices)
 
 
@@ -98,15 +99,13 @@ def describe_channels(tokens: Tensor | Sequence[Tensor]) -> ChannelStatistics:
         >>> describe_channels(x).massive()
         (5,)
     """
-    return _record(tokens, ChannelRecorder())
+    return _record(tokens, ChannelRecorder()).compute()
 
 
 class ChannelRecorder:
     """Measure channels batch by batch, so that no more than one batch is ever held.
 
-    Args:
-        min_ratio: how far above the median channel's magnitude a massive channel stands.
-        min_token_share: in what share of an image's tokens it stands out.
+    Arguments as of `find_massive_channels`.
     """
 
     def __init__(
@@ -141,8 +140,11 @@ class ChannelRecorder:
             self._shares.append(share.cpu())
             self._massive.append(massive.cpu())
 
-    def compute(self) -> ChannelStatistics:
+    def compute(self, *, warn: bool = False) -> ChannelStatistics:
         """Return the statistics over all images so far.
+
+        Args:
+            warn: of massive channels to look at before they are discarded.
 
         Raises:
             InvalidArgumentError: there were none.
@@ -153,7 +155,7 @@ class ChannelRecorder:
         magnitude = means.mean(0)
         tiny = torch.finfo(torch.float32).tiny
         scale = magnitude.clamp_min(tiny)
-        return ChannelStatistics(
+        statistics = ChannelStatistics(
             magnitude=magnitude,
             ratio=magnitude / magnitude.median().clamp_min(tiny),
             token_variation=torch.stack(self._variances).mean(0).sqrt() / scale,
@@ -161,6 +163,9 @@ class ChannelRecorder:
             token_share=torch.stack(self._shares).mean(0),
             image_share=torch.stack(self._massive).float().mean(0),
         )
+        for doubt in statistics.doubts() if warn else ():
+            _warn(doubt)
+        return statistics
 
 
 def mark_massive_channels(tokens: Tensor) -> Tensor:
@@ -253,7 +258,7 @@ def find_massive_channels(
         ()
     """
     recorder = ChannelRecorder(min_ratio=min_ratio, min_token_share=min_token_share)
-    return warn_of_doubts(_record(tokens, recorder)).massive()
+    return _record(tokens, recorder).compute(warn=True).massive()
 
 
 def channels_of_gates(gates: Tensor, *, min_ratio: float = MIN_RATIO) -> tuple[int, ...]:
@@ -281,13 +286,6 @@ def channels_of_gates(gates: Tensor, *, min_ratio: float = MIN_RATIO) -> tuple[i
     return tuple(sorted(found))
 
 
-def warn_of_doubts(statistics: ChannelStatistics) -> ChannelStatistics:
-    """Warn where massive channels that are about to be discarded should be looked at first."""
-    for doubt in statistics.doubts():
-        _warn(doubt)
-    return statistics
-
-
 def _many(found: int, width: int) -> str:
     return f"{found} of {width} channels are massive; one to three are usual"
 
@@ -301,10 +299,10 @@ def _warn(doubt: str) -> None:
     )
 
 
-def _record(tokens: Tensor | Sequence[Tensor], recorder: ChannelRecorder) -> ChannelStatistics:
+def _record(tokens: Tensor | Sequence[Tensor], recorder: ChannelRecorder) -> ChannelRecorder:
     for batch in [tokens] if isinstance(tokens, Tensor) else tokens:
         recorder.update(batch)
-    return recorder.compute()
+    return recorder
 
 
 def discard_channels(tap: Tap, channels: Sequence[int] | Tensor) -> Tap:
@@ -320,19 +318,10 @@ def discard_channels(tap: Tap, channels: Sequence[int] | Tensor) -> Tap:
     # Before normalisation: afterwards the spike has already set every other channel's variance.
     if isinstance(channels, Tensor):
         return replace(tap, x=tap.x.masked_fill(channels[:, None], 0))
-    return replace(tap, x=tap.x * kept_channels(tap, channels))
-
-
-def kept_channels(tap: Tap, channels: Sequence[int]) -> Tensor:
-    """Return 1 for every channel that is kept and 0 for the others, shape (D,), like the tap's x.
-
-    Raises:
-        InvalidArgumentError: a channel is out of range.
-    """
     width = tap.x.shape[-1]
     wrong = [channel for channel in channels if not 0 <= channel < width]
     if wrong:
         raise InvalidArgumentError(f"channels must lie in [0, {width - 1}], got {wrong}")
     keep = torch.ones(width, dtype=tap.x.dtype, device=tap.x.device)
     keep[list(channels)] = 0
-    return keep
+    return replace(tap, x=tap.x * keep)

@@ -85,12 +85,9 @@ class VariancePreserving(NoiseSchedule):
 
         betas = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
         names = [*betas, "rescale_betas_zero_snr"]
-        # Through Any: diffusers' schedulers carry no types.
-        schedulers: Any = diffusers
-        scheduler = schedulers.DDPMScheduler(
-            **{name: config[name] for name in names if name in config}
-        )
-        return cls(scheduler.alphas_cumprod)
+        schedulers: Any = diffusers  # which carry no types
+        known = {name: config[name] for name in names if name in config}
+        return cls(schedulers.DDPMScheduler(**known).alphas_cumprod)
 
     def check(self, timestep: float) -> None:
         check_timestep(timestep)
@@ -120,12 +117,10 @@ def draw_noise(shape: Sequence[int], *, seed: int) -> Tensor:
     """
     # A CUDA generator with the same seed yields other numbers, so noise is drawn on the CPU.
     generator = torch.Generator("cpu").manual_seed(seed)
-    return torch.stack(
-        [
-            torch.randn(shape[1:], generator=generator, dtype=torch.float32, device="cpu")
-            for _ in range(shape[0])
-        ]
-    )
+    rows = torch.empty(tuple(shape), dtype=torch.float32, device="cpu")
+    for row in rows:
+        row.normal_(generator=generator)
+    return rows
 
 
 def draw_image_noise(
@@ -161,12 +156,11 @@ def exact_pixels(images: Tensor) -> Tensor:
     Half precision rounds the levels of an 8-bit image; they are restored. What is in float32 on
     the CPU already comes back as it is.
     """
-    pixels = images.detach().cpu()
     if images.dtype in (torch.float16, torch.bfloat16):
-        return (pixels.float() * 255).round() / 255
-    return (
-        images if pixels.dtype == torch.float32 and images.device.type == "cpu" else pixels.float()
-    )
+        return (images.detach().cpu().float() * 255).round() / 255
+    if images.dtype == torch.float32 and images.device.type == "cpu":
+        return images
+    return images.detach().cpu().float()
 
 
 def _to_bytes(images: Tensor) -> Tensor:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,64 +11,19 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from toy_backbone import SPIKE, ToyBackbone, config
 
-from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.config import DiTFConfig
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.massive import discard_channels
 from kornia_ditf.matching.match import match
 from kornia_ditf.matching.refinement import refine
-from kornia_ditf.noise import RectifiedFlow, draw_image_noise
+from kornia_ditf.noise import draw_image_noise
 from kornia_ditf.preprocess import as_image, fit_image
 from kornia_ditf.registry.lookup import create_ditf
 from kornia_ditf.treatments import TREATMENTS, modulate
-from kornia_ditf.types import Conditioning, Discarded, Tap
-
-WIDTH = 24
-SPIKE = 5
-
-
-class ToyBackbone(Backbone):
-    """A backbone whose taps are a known function of latent, prompt and block."""
-
-    def __init__(self, spike: float = 40.0) -> None:
-        super().__init__()
-        self.schedule = RectifiedFlow()
-        self.spike = spike
-        generator = torch.Generator().manual_seed(0)
-        self.register_buffer("mixing", torch.randn(3 * 16, WIDTH, generator=generator))
-        self.rows_seen: list[int] = []
-
-    blocks = 4
-    width = WIDTH
-    pixels_per_token = 4
-
-    def encode(self, image: Tensor) -> Tensor:
-        return 2 * image - 1
-
-    def condition(self, prompts: Sequence[str]) -> Conditioning:
-        return Conditioning({"length": torch.tensor([[float(len(text))] for text in prompts])})
-
-    def taps(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning, *, blocks: Sequence[int]
-    ) -> dict[int, Tap]:
-        self.rows_seen.append(len(latent))
-        grid = (latent.shape[2] // 4, latent.shape[3] // 4)
-        tokens = F.pixel_unshuffle(latent, 4).flatten(2).transpose(1, 2) @ self.mixing
-        told = conditioning["length"]
-        taps = {}
-        for block in blocks:
-            x = (tokens * (block + 1)).sin() + told[:, None]
-            x[..., SPIKE] += self.spike
-            shift, scale = tokens.mean(1).cos(), tokens.std(1).sin()
-            taps[block] = Tap(x, shift, scale, grid)
-        return taps
-
-
-def config(**changes: object) -> DiTFConfig:
-    known: dict[str, object] = {"block": 2, "timestep": 100, "long_side": 32}
-    return DiTFConfig(**{**known, **changes})  # type: ignore[arg-type]
+from kornia_ditf.types import Conditioning, Tap
 
 
 @pytest.fixture
@@ -189,105 +143,6 @@ def test_several_blocks_equal_single_ones(image: Tensor) -> None:
         assert torch.equal(described.data, alone.data)
 
 
-def test_channels_found_in_an_image_hold_for_that_image_alone(image: Tensor) -> None:
-    backbone = ToyBackbone()
-    ditf = DiTF(backbone, config())
-    assert ditf.massive_channels() is None
-    assert ditf(image).discarded == (Discarded((SPIKE,), "this image"),)
-    assert ditf.massive_channels() is None
-    backbone.spike = 0.0
-    assert ditf(image).discarded == (Discarded((), "this image"),)
-    assert torch.equal(ditf(image).data, DiTF(backbone, config(massive_channels=()))(image).data)
-
-
-def test_images_of_a_batch_are_searched_each_by_itself(image: Tensor) -> None:
-    class BrightSpike(ToyBackbone):
-        """The spike stands in bright images only."""
-
-        def taps(self, latent: Tensor, *args: object, **kwargs: object) -> dict[int, Tap]:
-            taps = super().taps(latent, *args, **kwargs)  # type: ignore[arg-type]
-            bright = latent.mean((1, 2, 3)) > 0
-            for tap in taps.values():
-                tap.x[:, :, SPIKE] *= bright[:, None]
-            return taps
-
-    ditf = DiTF(BrightSpike(), config())
-    images = torch.cat([image / 4, 1 - image / 4])
-    together = ditf(images)
-    assert [each.channels for each in together.discarded] == [(), (SPIKE,)]
-    for index in range(2):
-        alone = ditf(images[index : index + 1])
-        assert together[index].discarded == alone.discarded
-        torch.testing.assert_close(together[index].data, alone.data, rtol=0, atol=1e-5)
-
-
-def test_a_map_says_who_named_the_discarded_channels(
-    image: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KORNIA_DITF_CACHE", str(tmp_path))
-    backbone = ToyBackbone()
-    configured = DiTF(backbone, config(massive_channels=(7, 3)))(torch.cat([image, image]))
-    assert configured.discarded == 2 * (Discarded((3, 7), "configuration"),)
-    ditf = DiTF(backbone, config())
-    ditf.describe_together([image, image])
-    assert ditf(image).discarded == (Discarded((SPIKE,), "images described together"),)
-    backbone.identity = "toy@1"
-    ditf.calibrate([image])
-    assert ditf(image).discarded == (Discarded((SPIKE,), "calibration"),)
-    later = DiTF(backbone, config())
-    assert later(image).discarded == (Discarded((SPIKE,), "calibration file"),)
-    assert DiTF(backbone, config(treatment="adaln"))(image).discarded == ()
-
-
-def test_configured_channels_belong_to_the_configured_block(image: Tensor) -> None:
-    ditf = DiTF(ToyBackbone(), config(massive_channels=(1, 2)))
-    ditf.describe_blocks(image, [0, 2])
-    assert ditf.massive_channels() == (1, 2)
-    assert ditf.massive_channels(0) is None
-    assert ditf.describe_blocks(image, [0])[0].discarded[0].channels == (SPIKE,)
-
-
-def test_images_described_together_share_the_channels_found_in_all() -> None:
-    images = [torch.rand(1, 3, 24, 32), torch.rand(1, 3, 32, 16)]
-    together = DiTF(ToyBackbone(), config()).describe_together(images, ["a", "bb"])
-    known = DiTF(ToyBackbone(), config(massive_channels=(SPIKE,)))
-    for image, prompt, described in zip(images, ["a", "bb"], together, strict=True):
-        assert torch.equal(described.data, known(image, prompt).data)
-    with pytest.raises(InvalidArgumentError, match="2 images have 3 prompts"):
-        known.describe_together(images, ["a", "b", "c"])
-
-
-def test_treatments_that_discard_nothing_look_for_nothing(image: Tensor) -> None:
-    ditf = DiTF(ToyBackbone(), config(treatment="adaln"))
-    ditf(image)
-    assert ditf.massive_channels() is None
-
-
-def test_calibration_is_kept_for_the_same_weights_block_and_timestep(
-    image: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KORNIA_DITF_CACHE", str(tmp_path / "new"))
-    first = ToyBackbone()
-    first.identity = "toy@1"
-    statistics = DiTF(first, config(ensemble=2)).calibrate([image, image[..., :16, :]])
-    assert statistics.massive() == (SPIKE,)
-    calm = ToyBackbone(spike=0.0)
-    calm.identity = "toy@1"
-    assert DiTF(calm, config()).massive_channels() == (SPIKE,)
-    assert DiTF(calm, config(timestep=200)).massive_channels() is None
-    assert DiTF(calm, config(block=1)).massive_channels() is None
-    calm.identity = "toy@2"
-    assert DiTF(calm, config()).massive_channels() is None
-
-
-def test_a_backbone_without_identity_keeps_nothing_on_disk(
-    image: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KORNIA_DITF_CACHE", str(tmp_path))
-    DiTF(ToyBackbone(), config()).calibrate([image])
-    assert not list(tmp_path.iterdir())
-
-
 def test_every_treatment_runs_and_differs(image: Tensor) -> None:
     outputs = [DiTF(ToyBackbone(), config(treatment=name))(image).data for name in TREATMENTS]
     for index, one in enumerate(outputs):
@@ -349,42 +204,6 @@ def test_one_seed_gives_one_result(image: Tensor) -> None:
     assert not torch.equal(seeded[0], seeded[2])
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"timestep": 2600}, r"timestep must lie in \[0, 1000\]"),
-        ({"timestep": -1}, r"timestep must lie in \[0, 1000\]"),
-        ({"block": -1}, "block must be 0 or more"),
-        ({"ensemble": 0}, "ensemble must be 1 or more"),
-        ({"long_side": 0}, "long_side must be 1 or more"),
-        ({"rows_per_forward": 0}, "rows_per_forward must be 1 or more"),
-        ({"treatment": "adain"}, "treatment must be one of"),
-        ({"massive_channels": (-3,)}, "massive_channels must be 0 or more"),
-        (
-            {"massive_channels": 5},
-            "massive_channels must be a sequence of .*, got 5",
-        ),
-        ({"massive_channels": (1.5,)}, "massive_channels must be an integer, 0 or more, got 1.5"),
-        ({"timestep": "abc"}, r"timestep must lie in .*, got 'abc'"),
-        ({"timestep": None}, r"timestep must lie in .*, got None"),
-        ({"timestep": True}, r"timestep must lie in .*, got True"),
-        ({"timestep": float("nan")}, r"timestep must lie in .*, got nan"),
-        ({"block": "3"}, "block must be an integer, 0 or more, got '3'"),
-        ({"block": True}, "block must be an integer, 0 or more, got True"),
-        ({"block": 1.5}, "block must be an integer, 0 or more, got 1.5"),
-        ({"ensemble": "2"}, "ensemble must be an integer, 1 or more, got '2'"),
-        ({"seed": 1.5}, "seed must be an integer"),
-        ({"seed": 2**70}, "seed must lie in"),
-        ({"prompt": 3}, "prompt must be a string, got 3"),
-    ],
-)
-def test_a_wrong_configuration_speaks_where_it_is_made(
-    changes: dict[str, object], message: str
-) -> None:
-    with pytest.raises(InvalidArgumentError, match=message):
-        config(**changes)
-
-
 def test_a_block_that_the_backbone_has_not_is_refused_before_any_work() -> None:
     with pytest.raises(InvalidArgumentError, match=r"block must lie in \[0, 3\], got 4"):
         DiTF(ToyBackbone(), config(block=4))
@@ -412,19 +231,6 @@ def test_an_accelerator_gives_what_the_cpu_gives(image: Tensor, ensemble: int) -
     on_gpu = create_descriptor("nano", device="cuda", **options)(image)
     assert on_gpu.data.is_cuda
     torch.testing.assert_close(on_gpu.data.cpu(), on_cpu.data, rtol=1e-3, atol=1e-3)
-
-
-def test_identity_names_what_decides_the_numbers() -> None:
-    ditf = DiTF(ToyBackbone(), config())
-    assert ditf.identity is None
-    ditf.backbone.identity = "weights"
-    assert ditf.identity is None  # the massive channels are not known yet
-    known = config(massive_channels=(SPIKE,))
-    other = replace(known, timestep=101)
-    names = {DiTF(ditf.backbone, each).identity for each in (known, other)}
-    assert len(names) == 2 and None not in names
-    pieces = DiTF(ditf.backbone, replace(known, rows_per_forward=1))
-    assert pieces.identity in names and pieces.width == WIDTH
 
 
 def test_threads_that_share_a_backbone_get_their_own_images_descriptors() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import chain
 from math import prod
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kornia_ditf.backbones.base import Backbone, Function
 from kornia_ditf.backbones.eight_bit import FORMATS, quantise_linears
 from kornia_ditf.backbones.inputs import Time, batch_time, pack, pad_prompt
-from kornia_ditf.errors import CaptureError, DiTFError, InvalidArgumentError
+from kornia_ditf.errors import CaptureError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.latents import encode_images, execution_place, pixels_per_cell
 from kornia_ditf.loading.weights import load_vae_encoder
@@ -32,7 +32,7 @@ from kornia_ditf.tap import (
 from kornia_ditf.types import Conditioning, Tap
 from kornia_ditf.utils.checks import check_one_of
 from kornia_ditf.utils.compilation import CompiledModules
-from kornia_ditf.utils.isolation import isolated
+from kornia_ditf.utils.isolation import isolated, translated
 
 Posterior = Literal["mode", "sample"]
 PromptEncoder = Callable[[Sequence[str]], Conditioning]
@@ -356,15 +356,7 @@ class DeclaredBackbone(Backbone):
         return row if cls.prompt_length is None else pad_prompt(row, cls.prompt_length)
 
 
-@contextmanager
-def _named(model: nn.Module) -> Iterator[None]:
+def _named(model: nn.Module) -> AbstractContextManager[None]:
     """Name the model whose forward failed; wrong configurations fail deep inside."""
-    try:
-        yield
-    except (DiTFError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        raise CaptureError(
-            f"the forward of {type(model).__name__} failed with {type(error).__name__}: {error}; "
-            "its configuration may be of another model or of another version of diffusers"
-        ) from error
+    advice = "; its configuration may be of another model or of another version of diffusers"
+    return translated(CaptureError, f"the forward of {type(model).__name__} failed", advice)

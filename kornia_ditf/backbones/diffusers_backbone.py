@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import Tensor, nn
 
 from kornia_ditf.backbones.declared import DeclaredBackbone
 from kornia_ditf.backbones.offloading import OffloadedBlocks
@@ -63,9 +64,10 @@ class DiffusersBackbone(DeclaredBackbone):
             "blocks_from": cls.blocks_from,
             "width_from": cls.width_from,
             "needs": cls.needs,
+            "pixels_per_token": pixels_per_token,
+            "long_side": long_side,
         }
-        sizes = {"pixels_per_token": pixels_per_token, "long_side": long_side}
-        return make(**family | sizes | known)
+        return make(**family | known)
 
     @classmethod
     def from_pretrained(
@@ -113,7 +115,12 @@ class DiffusersBackbone(DeclaredBackbone):
             HubError: the hub does not give a file.
             InvalidArgumentError: an option is wrong, or the block is out of range.
         """
-        _check_offload(offload, compiles=bool(compile))
+        if not isinstance(offload, bool) and offload != "layers":
+            raise InvalidArgumentError(f"offload must be True, False or 'layers', got {offload!r}")
+        if offload and compile:
+            raise InvalidArgumentError(
+                "compile=True goes without offload: what is compiled holds on to the weights' place"
+            )
         if quantize is not None and (offload is True or quantization_config is not None):
             raise InvalidArgumentError(
                 "quantize goes with neither offload=True nor quantization_config: leave one of "
@@ -275,39 +282,32 @@ class DiffusersBackbone(DeclaredBackbone):
                 "are not supported"
             )
 
-    def _place(self, device: torch.device, offload: bool | str) -> Self:
+    def _place(self, device: torch.device, offload: bool | str) -> None:
         if not offload:
-            return self.to(device)
+            self.to(device)
+            return
         if offload is True:
             from accelerate import cpu_offload
 
             cpu_offload(self.transformer, execution_device=device)
         else:
-            self.offload_blocks(device)
+            self._offload_blocks(device)
         if self.vae is not None:
             self.vae.to(device)
-        return self
 
-    def offload_blocks(self, device: torch.device) -> None:
+    def _offload_blocks(self, device: torch.device) -> None:
         """Keep the blocks' weights on the CPU, and move the rest of the transformer to a device."""
         blocks = self.loaded_blocks()
-        within = {id(module) for block in blocks for module in block.modules()}
+        within = {id(tensor) for block in blocks for tensor in _tensors(block)}
         self._offloaded = OffloadedBlocks(blocks, device)
-        for module in self.transformer.modules():
-            if id(module) not in within:
-                own = chain(module.parameters(recurse=False), module.buffers(recurse=False))
-                for tensor in own:
-                    tensor.data = tensor.data.to(device)
+        for tensor in _tensors(self.transformer):
+            if id(tensor) not in within:
+                tensor.data = tensor.data.to(device)
         set_execution_device(self.transformer, device)
 
 
-def _check_offload(offload: object, *, compiles: bool) -> None:
-    if not isinstance(offload, bool) and offload != "layers":
-        raise InvalidArgumentError(f"offload must be True, False or 'layers', got {offload!r}")
-    if offload and compiles:
-        raise InvalidArgumentError(
-            "compile=True goes without offload: what is compiled holds on to the weights' place"
-        )
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    return chain(module.parameters(), module.buffers())
 
 
 def read_schedule(

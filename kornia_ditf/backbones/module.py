@@ -75,6 +75,8 @@ class ModuleBackbone(DeclaredBackbone):
         (2, 3)
     """
 
+    width = patch_size = latent_channels = 0  # of each model by itself
+
     def __init__(
         self,
         transformer: nn.Module,
@@ -101,39 +103,24 @@ class ModuleBackbone(DeclaredBackbone):
             posterior=posterior,
             seed=seed,
         )
-        sizes = {
-            "patch_size": patch_size,
-            "latent_channels": latent_channels,
-            "pixels_per_cell": pixels_per_cell,
-        }
-        for name, size in sizes.items():
-            check_integer(name, size, minimum=1)
+        check_integer("patch_size", patch_size, minimum=1)
+        check_integer("latent_channels", latent_channels, minimum=1)
+        check_integer("pixels_per_cell", pixels_per_cell, minimum=1)
         if not streams:
             raise InvalidArgumentError("declare at least one BlockStream")
         self.streams = tuple(streams)  # type: ignore[misc]
-        self._inputs, self._encode, self._sizes = inputs, encode, sizes
+        self.patch_size, self.latent_channels = patch_size, latent_channels
+        self.width = _read_width(transformer, self.streams[0]) if width is None else width
         self.identity = identity
-        self._width = _read_width(transformer, self.streams[0]) if width is None else width
+        self._inputs, self._encode, self._pixels_per_cell = inputs, encode, pixels_per_cell
 
     @property
     def config(self) -> Any:
         return getattr(self.transformer, "config", None)
 
     @property
-    def width(self) -> int:
-        return self._width
-
-    @property
-    def patch_size(self) -> int:
-        return self._sizes["patch_size"]
-
-    @property
-    def latent_channels(self) -> int:
-        return self._sizes["latent_channels"]
-
-    @property
     def pixels_per_cell(self) -> int:
-        return self._sizes["pixels_per_cell"] if self.vae is None else super().pixels_per_cell
+        return self._pixels_per_cell if self.vae is None else super().pixels_per_cell
 
     def encode(self, image: Tensor) -> Tensor:
         if self.vae is not None:

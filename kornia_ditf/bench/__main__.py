@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from itertools import chain
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.flush()
     whole = {"about": about, "cases": done}
     if options.json:
-        report.write_json(options.json, whole)
+        report.write_text(options.json, json.dumps(whole, indent=1) + "\n")
     if options.picture:
         report.write_picture(options.picture, done)
     if options.page:

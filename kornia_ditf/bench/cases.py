@@ -17,7 +17,7 @@ from kornia_ditf.matching.keypoints import match_points
 from kornia_ditf.matching.nearest import mutual_nearest
 from kornia_ditf.matching.propagation import LabelPropagator
 from kornia_ditf.treatments import apply_treatment
-from kornia_ditf.treatments.compose import bind_steps, run_steps
+from kornia_ditf.treatments.compose import run_steps
 from kornia_ditf.types import DescriptorMap, Frame, Tap
 
 
@@ -212,7 +212,7 @@ def _describing(device: torch.device, grid: tuple[int, int], width: int, backend
         for shape in ((1, grid[0] * grid[1], width), (1, width), (1, width))
     )
     tap, channels = Tap(x, shift, scale, grid), [5, 9]
-    steps = bind_steps(tap, "adaln+discard", channels)
+    apply = partial(apply_treatment, tap, "adaln+discard", channels)
     fast = torch.compile(run_steps, backend=backend)
 
     def copy() -> None:
@@ -223,8 +223,8 @@ def _describing(device: torch.device, grid: tuple[int, int], width: int, backend
         return maps.flatten(2).transpose(1, 2)
 
     contestants: dict[str, Work] = {
-        "kornia_ditf": lambda: F.normalize(apply_treatment(tap, "adaln+discard", channels), dim=-1),
-        "kornia_ditf, compiled": lambda: F.normalize(fast(tap, steps), dim=-1),
+        "kornia_ditf": lambda: F.normalize(apply(), dim=-1),
+        "kornia_ditf, compiled": lambda: F.normalize(apply(compiled=lambda _: fast), dim=-1),
         "a copy": copy,
         "channels first as written": as_written,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -103,20 +102,17 @@ def _row(case: str, name: str, row: Mapping[str, Any]) -> str:
     )
 
 
-def write_json(path: Path, report: Mapping[str, Any]) -> None:
-    """Write the whole report."""
-    text = json.dumps(report, indent=1)
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
     with atomic_write(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_page(path: Path, report: Mapping[str, Any]) -> None:
     """Put the tables between the two marks of a page."""
-    page = path.read_text("utf-8")
-    before, rest = page.split(START)
-    text = f"{before}{START}\n\n{as_markdown(report)}\n{END}{rest.split(END)[1]}"
-    with atomic_write(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    before, rest = path.read_text("utf-8").split(START)
+    after = rest.split(END)[1]
+    write_text(path, f"{before}{START}\n\n{as_markdown(report)}\n{END}{after}")
 
 
 def write_picture(path: Path, cases: Sequence[Mapping[str, Any]]) -> None:

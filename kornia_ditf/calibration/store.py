@@ -128,13 +128,17 @@ def with_preset(
         return spec
     place = spec.repo if source is None else source
     if preset is None:
-        kept = [each for each in stored_presets() if _may_hold(each, spec)]
-        found = next((each for each in kept if _holds(each.preset, spec, place, hub)), None)
-        return (
-            spec
-            if found is None or found.preset is None
-            else found.preset.apply(spec, found.origin)
-        )
+        for each in stored_presets():
+            if each.preset is None:
+                warnings.warn(
+                    f"{each.problem}; it is not used, and `kornia-ditf presets remove {each.name}` "
+                    "removes it",
+                    PresetWarning,
+                    stacklevel=3,
+                )
+            elif each.preset.concerns(spec) and _holds(each.preset, spec, place, hub):
+                return each.preset.apply(spec, each.origin)
+        return spec
     if not isinstance(preset, str | Path):
         raise PresetError(f"preset must be a file, or {NO_PRESET!r}, got {preset!r}")
     given = read_preset(preset)
@@ -148,28 +152,16 @@ def with_preset(
     return given.apply(spec, f"calibrated ({Path(preset).name})")
 
 
-def _may_hold(stored: Stored, spec: BackboneSpec) -> bool:
-    if stored.preset is None:
-        warnings.warn(
-            f"{stored.problem}; it is not used, and `kornia-ditf presets remove {stored.name}` "
-            "removes it",
-            PresetWarning,
-            stacklevel=3,
-        )
-        return False
-    return stored.preset.concerns(spec)
-
-
-def _holds(preset: Preset | None, spec: BackboneSpec, place: object, hub: dict[str, Any]) -> bool:
-    if preset is None or (spec.blocks, spec.width) != (preset.weights.blocks, preset.weights.width):
+def _holds(preset: Preset, spec: BackboneSpec, place: object, hub: dict[str, Any]) -> bool:
+    weights = preset.weights
+    if (spec.blocks, spec.width) != (weights.blocks, weights.width):
         return False
     if not isinstance(place, str | Path):
         return False
     try:
         checkpoint = Checkpoint(place, **hub)
-        if checkpoint.identity == preset.weights.identity:
+        if checkpoint.identity == weights.identity:
             return True
-        known = preset.weights.fingerprint
-        return known is not None and fingerprint(checkpoint) == known
+        return weights.fingerprint is not None and fingerprint(checkpoint) == weights.fingerprint
     except (CheckpointError, HubError):
         return False  # loading says what is wrong with the weights

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kornia_ditf.cli import options, output, values
+from kornia_ditf.cli.presets import calibrated_facts
 from kornia_ditf.cli.progress import StageProgress
 
 if TYPE_CHECKING:
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
     from kornia_ditf.calibration.grid import Grid
     from kornia_ditf.calibration.plan import CalibrationPlan
     from kornia_ditf.calibration.samples import Task
-    from kornia_ditf.calibration.search import Calibration
 
 
 @options.describing(
@@ -105,15 +106,17 @@ def calibrate(
     from dataclasses import asdict
 
     from kornia_ditf.backbones.spec import BackboneSpec
-    from kornia_ditf.calibration.grid import CostModel, check_options
+    from kornia_ditf.calibration.grid import CostModel, Grid, check_options
     from kornia_ditf.calibration.picture import draw_calibration
     from kornia_ditf.calibration.plan import plan_calibration
     from kornia_ditf.calibration.result import as_values, grid_values
+    from kornia_ditf.calibration.search import TOLERANCE
     from kornia_ditf.calibration.store import add_preset
     from kornia_ditf.datasets.pairs import PairDataset
     from kornia_ditf.errors import InvalidArgumentError
     from kornia_ditf.registry.calibrate import make_task, measure_preset
     from kornia_ditf.registry.datasets import load_dataset
+    from kornia_ditf.registry.treatments import find_treatment
     from kornia_ditf.utils.files import make_folder
     from kornia_ditf.utils.picture import save_picture
 
@@ -124,7 +127,15 @@ def calibrate(
             "a backbone"
         )
     check_options(chosen.others)
-    grid = _read_grid(spec, chosen, long_sides, draws)
+    numbers = values.read_numbers
+    grid = Grid.of(
+        spec,
+        blocks=tuple(values.read_blocks(chosen.blocks or "all", spec.blocks)),
+        timesteps=numbers("--timesteps", chosen.timesteps, float),
+        long_sides=numbers("--long-sides", long_sides, int),
+        treatments=tuple(map(find_treatment, chosen.treatment or ())) or _usual_treatments(),
+        draws=numbers("--draws", draws, int),
+    )
     if (images is None) == (dataset is None):
         raise InvalidArgumentError("name either --images FOLDER or --dataset NAME --root FOLDER")
     scored: Any = images
@@ -184,7 +195,14 @@ def calibrate(
         output.write_json(written[1], document)
         save_picture(written[2], draw_calibration(found, cost, f"{spec.name}: {preset.describe()}"))
     rows = [
-        *_found_facts(spec, aim, found),
+        *calibrated_facts(preset),
+        ("tied", f"within {100 * TOLERANCE:g} points; of tied settings the cheapest is chosen"),
+        ("forwards", f"{found.forwards}, {found.flops / 1e12:.3g} TFLOP"),
+        ("cost", f"{found.flops / found.grid_flops:.1%} of the whole grid's"),
+        *(
+            ("refused", f"timestep {each.timestep:g}, {each.long_side} px: {reason}")
+            for each, reason in found.failures.items()
+        ),
         ("written", ", ".join(map(str, written)) or "none; add --out FOLDER"),
         (
             "used from now on",
@@ -192,52 +210,6 @@ def calibrate(
         ),
     ]
     output.show(document, rows, as_json=as_json)
-
-
-def _found_facts(spec: BackboneSpec, task: Task, found: Calibration) -> list[tuple[str, str]]:
-    from dataclasses import astuple
-
-    from kornia_ditf.calibration.search import TOLERANCE
-
-    cell = found.cell
-    channels = "none" if not found.channels else ", ".join(map(str, found.channels))
-    refused = [f"timestep {f.timestep:g}, {f.long_side} px: {r}" for f, r in found.failures.items()]
-    score, low, high = (f"{100 * value:.1f}" for value in astuple(found.score))
-    share = found.flops / found.grid_flops
-    sure = f"in {found.certainty:.0%} of resamples; of tied settings the cheapest is chosen"
-    return [
-        ("task", task.name),
-        ("criterion", task.criterion),
-        ("block", f"{cell.block} (of 0 to {spec.blocks - 1})"),
-        ("timestep", f"{cell.timestep:g}"),
-        ("long side", f"{cell.long_side} px"),
-        ("noise draws", str(cell.draws)),
-        ("treatment", cell.treatment),
-        ("discarded", channels if found.channels is not None else "the treatment discards none"),
-        ("score", f"{score} % (95 % interval {low} to {high}) on {found.samples} samples"),
-        ("certainty", f"best, or tied within {100 * TOLERANCE:g} points, {sure}"),
-        ("forwards", f"{found.forwards}, {found.flops / 1e12:.3g} TFLOP"),
-        ("cost", f"{share:.1%} of the whole grid's"),
-        *(("refused", reason) for reason in refused),
-    ]
-
-
-def _read_grid(
-    spec: BackboneSpec, chosen: options.Chosen, long_sides: str | None, draws: str
-) -> Grid:
-    from kornia_ditf.calibration.grid import Grid
-    from kornia_ditf.registry.treatments import find_treatment
-
-    numbers = values.read_numbers
-    times, sides = chosen.timesteps, long_sides
-    return Grid.of(
-        spec,
-        blocks=tuple(values.read_blocks(chosen.blocks or "all", spec.blocks)),
-        timesteps=None if times is None else numbers("--timesteps", times, float),
-        long_sides=None if sides is None else numbers("--long-sides", sides, int),
-        treatments=tuple(map(find_treatment, chosen.treatment or ())) or _usual_treatments(),
-        draws=numbers("--draws", draws, int),
-    )
 
 
 def _usual_treatments() -> tuple[str, ...]:
@@ -248,12 +220,9 @@ def _usual_treatments() -> tuple[str, ...]:
 
     found = list(TREATMENTS)
     for name in list_treatments():
-        try:
-            treatment = find_treatment(f"adaln+discard > {name}")
-        except InvalidArgumentError:  # it needs numbers
-            continue
-        if name not in ("adaln", "discard", "layernorm"):
-            found.append(treatment)
+        with suppress(InvalidArgumentError):  # it needs numbers
+            if name not in ("adaln", "discard", "layernorm"):
+                found.append(find_treatment(f"adaln+discard > {name}"))
     return tuple(found)
 
 

@@ -79,7 +79,6 @@ class Describer:
         """
         from kornia_ditf.cli import settings
         from kornia_ditf.descriptor import DiTF
-        from kornia_ditf.utils import provenance
 
         ditf = settings.unwrapped(self.descriptor)
         _, self.origin = settings.known_channels(ditf)
@@ -104,7 +103,7 @@ class Describer:
             "massive_channels": self.channels,
             "massive_channels_from": self.origin,
             "stored_as": self.request.store,
-            "versions": provenance.versions(output.LIBRARIES),
+            "versions": output.versions(),
         }
         self.made.pop("block", None)
         del self.made["embedded_default"]

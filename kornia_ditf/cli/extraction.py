@@ -69,13 +69,8 @@ class _Work:
 class Stream:
     """Images read, described and written at the same time, each a step behind the one before.
 
-    Args:
-        describer: of the images.
-        out: the folder of the files.
-        paths: of images and videos.
-        picked: which frames of videos, as `read_frames` takes it.
-        clips: describes frames of videos together; None describes each alone.
-        window: how many frames a clip has.
+    Of videos, `read_frames` takes `picked`, and `clips` describes so many frames together as the
+    window has; None describes each alone.
     """
 
     describer: Describer
@@ -86,7 +81,7 @@ class Stream:
     window: int
     written: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
-    failed: list[tuple[Path, DiTFError]] = field(default_factory=list)
+    failed: dict[Path, DiTFError] = field(default_factory=dict)
     _digests: dict[Path, str] = field(default_factory=dict)
     _stems: Counter[str] = field(init=False)
 
@@ -108,16 +103,6 @@ class Stream:
         )
         return ahead_of(described, self._write)
 
-    def fail(self, path: Path, error: DiTFError) -> bool:
-        """Note an error; a video counts once, by the first of its frames that fails."""
-        if is_video(path) and self._has_failed(path):
-            return False
-        self.failed.append((path, error))
-        return True
-
-    def _has_failed(self, path: Path) -> bool:
-        return any(path == failed for failed, _ in self.failed)
-
     def _given(self) -> Iterator[Given]:
         """Go through images, and through videos while they are decoded."""
         for path in self.paths:
@@ -126,7 +111,7 @@ class Stream:
                 continue
             try:
                 for frames in windows(read_frames(path, **self.picked), self.window):
-                    if self._has_failed(path):
+                    if path in self.failed:
                         break
                     yield Given(path, frames)
             except ImageError as error:

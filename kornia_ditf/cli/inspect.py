@@ -12,7 +12,6 @@ from kornia_ditf.cli import options, values
 if TYPE_CHECKING:
     from kornia_ditf.backbones.spec import BackboneSpec
     from kornia_ditf.descriptor import DiTF
-    from kornia_ditf.massive import ChannelStatistics
     from kornia_ditf.viz.inspection import Inspection
 
 
@@ -66,9 +65,9 @@ def inspect(
     from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.errors import InvalidArgumentError
-    from kornia_ditf.utils import provenance
     from kornia_ditf.utils.files import make_folder
     from kornia_ditf.utils.picture import save_picture
+    from kornia_ditf.viz.channels import draw_channels, draw_treatments
     from kornia_ditf.viz.inspection import inspect_channels
     from kornia_ditf.viz.pca import draw_pca_sheet
 
@@ -98,15 +97,18 @@ def inspect(
     with stages.stage("inspect"):
         inspection = inspect_channels(ditf, pictures, blocks=numbers, point=point)
     document = {
-        "versions": provenance.versions(output.LIBRARIES),
+        "versions": output.versions(),
         "images": [str(path) for path in images],
         "backbone": settings.as_values(chosen, spec, ditf),
         **_as_values(inspection, top),
     }
     written: list[Path] = []
     if out is not None:
+        written = [out / name for name in ("channels.png", "similarity.png", "inspection.json")]
         with stages.stage("draw"):
-            written = _write(out, inspection, pictures[0], document)
+            save_picture(written[0], draw_channels(inspection))
+            save_picture(written[1], draw_treatments(inspection, pictures[0]))
+            output.write_json(written[2], document)
     if pca is not None:
         with stages.stage("draw"):
             save_picture(pca, draw_pca_sheet(pictures, ditf.describe_together(pictures)))
@@ -158,7 +160,7 @@ def _table_rows(inspection: Inspection, top: int) -> list[dict[str, str]]:
     for block, statistics in inspection.statistics.items():
         massive = set(statistics.massive())
         mark = "*" if block == inspection.block else ""
-        for index, channel in enumerate(_largest(statistics, top)):
+        for index, channel in enumerate(statistics.largest(top)):
             rows.append(
                 {
                     "block": f"{mark}{block}" if index == 0 else "",
@@ -184,7 +186,7 @@ def _as_values(inspection: Inspection, top: int) -> dict[str, Any]:
                     name: round(float(getattr(statistics, name)[channel]), 6)
                     for name in statistics.__slots__
                 }
-                for channel in _largest(statistics, top)
+                for channel in statistics.largest(top)
             ],
         }
         for block, statistics in inspection.statistics.items()
@@ -226,22 +228,3 @@ def _describe_gates(inspection: Inspection, facet: str) -> str:
         f"{named['channels']} (also in the images: {named['shared']}; in the gates alone: "
         f"{named['only_gates']}; in the images alone: {named['only_images']})"
     )
-
-
-def _largest(statistics: ChannelStatistics, top: int) -> tuple[int, ...]:
-    return statistics.largest(min(top, len(statistics.magnitude)))
-
-
-def _write(
-    folder: Path, inspection: Inspection, image: Any, document: dict[str, Any]
-) -> list[Path]:
-    from kornia_ditf.cli.output import write_json
-    from kornia_ditf.utils.picture import save_picture
-    from kornia_ditf.viz.channels import draw_channels, draw_treatments
-
-    names = ("channels.png", "similarity.png", "inspection.json")
-    channels, similarity, values = (folder / name for name in names)
-    save_picture(channels, draw_channels(inspection))
-    save_picture(similarity, draw_treatments(inspection, image))
-    write_json(values, document)
-    return [channels, similarity, values]

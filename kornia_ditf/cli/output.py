@@ -19,9 +19,6 @@ from kornia_ditf.utils.text import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-LIBRARIES = ("kornia-ditf", "torch", "diffusers")
-"""What the descriptors of an image depend on."""
-
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -62,6 +59,13 @@ def show(document: Mapping[str, Any], *text: Paragraph, as_json: bool) -> None:
             print_table(part)
         else:
             _print_facts(part)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what an image's descriptors depend on."""
+    from kornia_ditf.utils import provenance
+
+    return provenance.versions(["kornia-ditf", "torch", "diffusers"])
 
 
 def echo(text: str, *, error: bool = False) -> None:

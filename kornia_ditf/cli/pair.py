@@ -25,7 +25,6 @@ Exports = Annotated[
         "FILE",
         "Write the matches for another tool: a COLMAP database (.db), hloc's features and "
         "matches (.h5), .npz or .json; may be repeated.",
-        "--export",
     ),
 ]
 
@@ -87,16 +86,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where a result goes besides standard output, as the options of `match` say.
-
-    Args:
-        paths: the two images.
-        picture: draw the matches into this file.
-        limit: at most so many.
-        json_file: write the result here.
-        export: write the matches here for other tools.
-        as_json: print JSON.
-    """
+    """The two images, and where their result goes besides standard output: options of `match`."""
 
     paths: tuple[Path, Path]
     picture: Path | None

@@ -56,16 +56,14 @@ def plugins(as_json: options.Json = False) -> None:
     output.show(document, *text, as_json=as_json)
 
 
+_TOLD = ("name", "distribution", "version", "origin", "registered", "state")
+
+
 def _as_values(plugin: Plugin) -> dict[str, Any]:
     return {
-        "name": plugin.name,
-        "distribution": plugin.distribution,
-        "version": plugin.version,
-        "origin": plugin.origin,
+        **{name: getattr(plugin, name) for name in _TOLD},
         "api": plugin.api if isinstance(plugin.api, int) else None,
         "hooks": list(plugin.hooks),
-        "registered": plugin.registered,
-        "state": plugin.state,
         "why": plugin.reasons,
         "seconds": round(plugin.seconds, 3),
     }

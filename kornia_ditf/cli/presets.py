@@ -10,7 +10,7 @@ import typer
 from kornia_ditf.cli import options, output
 
 if TYPE_CHECKING:
-    from kornia_ditf.calibration.store import Stored
+    from kornia_ditf.calibration.preset import Preset
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
 
@@ -20,7 +20,17 @@ def list_presets(as_json: options.Json = False) -> None:
     from kornia_ditf.calibration.store import presets_folder, stored_presets
 
     every = list(stored_presets())
-    document = {"folder": str(presets_folder()), "presets": [_as_values(each) for each in every]}
+    presets = [
+        {
+            "name": each.name,
+            "origin": each.origin,
+            "file": str(each.path),
+            "problem": each.problem or None,
+            "measured": None if each.preset is None else each.preset.describe(),
+        }
+        for each in every
+    ]
+    document = {"folder": str(presets_folder()), "presets": presets}
     how = "`kornia-ditf calibrate BACKBONE --images FOLDER` makes one"
     rows = [
         {
@@ -47,10 +57,15 @@ def show(name: _Name, as_json: options.Json = False) -> None:
 
     path = Path(name).expanduser()
     preset = read_preset(path if path.is_file() else find_stored(name).path)
+    output.show(json.loads(preset.to_json()), calibrated_facts(preset), as_json=as_json)
+
+
+def calibrated_facts(preset: Preset) -> list[tuple[str, str]]:
+    """Return what a preset is for, its numbers, and how they were measured."""
     weights, settings, measured = preset.weights, preset.settings, preset.measured
     channels = settings.massive_channels
     discarded = "found in each image" if channels is None else ", ".join(map(str, channels))
-    facts = [
+    return [
         ("backbone", preset.backbone or "any with these weights"),
         ("weights", weights.identity),
         ("fingerprint", weights.fingerprint or "not known"),
@@ -64,15 +79,11 @@ def show(name: _Name, as_json: options.Json = False) -> None:
         ("measured", preset.describe()),
         ("computed in", measured.computed),
     ]
-    output.show(json.loads(preset.to_json()), facts, as_json=as_json)
 
 
 @app.command("add")
 def add(
-    file: Annotated[
-        Path,
-        options.path_argument("FILE"),
-    ],
+    file: Annotated[Path, options.path_argument("FILE")],
     as_json: options.Json = False,
 ) -> None:
     """Keep a preset from elsewhere; it is used for its weights from now on."""
@@ -108,13 +119,3 @@ def remove(name: _Name, as_json: options.Json = False) -> None:
         raise OutputError(f"cannot remove {found.path} ({error.strerror})") from error
     removed = str(found.path)
     output.show({"removed": removed}, [("removed", removed)], as_json=as_json)
-
-
-def _as_values(stored: Stored) -> dict[str, object]:
-    return {
-        "name": stored.name,
-        "origin": stored.origin,
-        "file": str(stored.path),
-        "problem": stored.problem or None,
-        "measured": None if stored.preset is None else stored.preset.describe(),
-    }

@@ -32,12 +32,6 @@ Cache = Annotated[
     Path | None,
     options.path_option("DIR", "Keep descriptor maps here.  [default: inside --out]"),
 ]
-EngineName = Annotated[
-    str,
-    options.option(
-        "NAME", "local (this process), processes (one per device), or ray (a cluster).", "--engine"
-    ),
-]
 Devices = Annotated[
     str | None,
     options.option(
@@ -46,23 +40,18 @@ Devices = Annotated[
         "[default: all GPUs, or two CPU processes]",
     ),
 ]
-Workers = Annotated[int, options.option("N", "Ray actors.")]
-Cpus = Annotated[float, options.option("X", "CPUs of each Ray actor; 0.5 is fine.")]
-Gpus = Annotated[float, options.option("X", "GPUs of each Ray actor.")]
 Log = Annotated[
     list[str] | None,
     options.option(
         "NAME",
         "Log scores and costs to trackio, wandb, mlflow or a plugin's tracker, a run for "
         "each configuration; may be repeated.  [default: none]",
-        "--log",
     ),
 ]
 Part = Annotated[
     str | None,
     options.option("K/N", "Score one of N equal parts of the pairs; `study merge` joins them."),
 ]
-WithReport = Annotated[bool, typer.Option("--report/--no-report", help="Write the report, too.")]
 
 
 @app.command("plan")
@@ -86,7 +75,7 @@ def plan(
 
     study = read_study(file)
     place = _devices(devices)[0] if devices else None
-    planned = plan_study(study, out or _default_out(file), device=place, part=_part(part))
+    planned = plan_study(study, out or Path(f"{file.stem}-study"), device=place, part=_part(part))
     groups = planned.groups
     forwards = sum(group.forwards for group in groups)
     cache_bytes = sum(group.cache_bytes for group in groups)
@@ -128,14 +117,21 @@ def run(
     file: File,
     out: Out = None,
     cache: Cache = None,
-    engine: EngineName = "local",
+    engine: Annotated[
+        str,
+        options.option(
+            "NAME", "local (this process), processes (one per device), or ray (a cluster)."
+        ),
+    ] = "local",
     devices: Devices = None,
     address: options.RayAddress = None,
-    workers: Workers = 2,
-    cpus: Cpus = 0.5,
-    gpus: Gpus = 0.0,
+    workers: Annotated[int, options.option("N", "Ray actors.")] = 2,
+    cpus: Annotated[float, options.option("X", "CPUs of each Ray actor; 0.5 is fine.")] = 0.5,
+    gpus: Annotated[float, options.option("X", "GPUs of each Ray actor.")] = 0.0,
     part: Part = None,
-    report: WithReport = True,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write the report, too.")
+    ] = True,
     log: Log = None,
 ) -> None:
     """Run a study, or resume one that was stopped; only what is missing is computed.
@@ -146,7 +142,7 @@ def run(
     from kornia_ditf.study.define.parsing import read_study
 
     make, device = _engine(engine, devices, address, workers, cpus, gpus)
-    folder, loggers = out or _default_out(file), _loggers(log)
+    folder, loggers = out or Path(f"{file.stem}-study"), _loggers(log)
     _run(read_study(file), folder, cache, make, device, report, _part(part))
     _log(folder, loggers)
 
@@ -244,11 +240,9 @@ def _run(
 
 def _loggers(names: list[str] | None) -> dict[str, Any]:
     """Load trackers before the work, so that one that is missing is told at once."""
-    if not names:
-        return {}
     from kornia_ditf.registry.loggers import load_logger
 
-    return {name: load_logger(name) for name in names}
+    return {name: load_logger(name) for name in names or ()}
 
 
 def _log(folder: Path, loggers: dict[str, Any]) -> None:
@@ -303,10 +297,6 @@ def _devices(given: str) -> list[Any]:
     from kornia_ditf.utils.checks import read_device
 
     return [str(read_device(each.strip())) for each in given.split(",")]
-
-
-def _default_out(file: Path) -> Path:
-    return Path(f"{file.stem}-study")
 
 
 def _time(seconds: float | None) -> str:

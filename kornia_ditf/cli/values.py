@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,22 +22,21 @@ def read_blocks(text: str, count: int) -> list[int]:
         return list(range(count))
     numbers: set[int] = set()
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if found is None:
             raise InvalidArgumentError(f"--blocks must be like 3,5 or 0-8 or all, got {text!r}")
-        end = int(last if dash else first)
+        start, end = int(found[1]), int(found[2] or found[1])
         if end >= count:
-            numbers.add(end)
-        elif end < int(first):
+            raise InvalidArgumentError(f"--blocks must lie in 0 to {count - 1}, got {text!r}")
+        if end < start:
             raise InvalidArgumentError(f"--blocks counts upwards, such as 3-5, got {text!r}")
-        else:
-            numbers.update(range(int(first), end + 1))
-    if max(numbers) >= count:
-        raise InvalidArgumentError(f"--blocks must lie in 0 to {count - 1}, got {text!r}")
+        numbers.update(range(start, end + 1))
     return sorted(numbers)
 
 
-def read_numbers(option: str, text: str, kind: Callable[[str], float]) -> tuple[float, ...]:
+def read_numbers(
+    option: str, text: str | None, kind: Callable[[str], float]
+) -> tuple[float, ...] | None:
     """Read a list of numbers with commas between them; whole ones become integers.
 
     Raises:
@@ -44,6 +44,8 @@ def read_numbers(option: str, text: str, kind: Callable[[str], float]) -> tuple[
     """
     from kornia_ditf.errors import InvalidArgumentError
 
+    if text is None:
+        return None
     try:
         numbers = [kind(part) for part in text.split(",")]
     except ValueError as error:
@@ -59,10 +61,8 @@ def read_pca(text: str | None) -> int | tuple[int, ...] | None:
     Raises:
         InvalidArgumentError: it is none.
     """
-    if text is None:
-        return None
-    numbers = tuple(int(each) for each in read_numbers("--pca", text, int))
-    return numbers if len(numbers) > 1 else numbers[0]
+    numbers = [int(each) for each in read_numbers("--pca", text, int) or ()]
+    return tuple(numbers) if len(numbers) > 1 else next(iter(numbers), None)
 
 
 def read_others(others: Sequence[str] | None) -> dict[str, Any]:

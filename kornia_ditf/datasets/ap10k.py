@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.datasets import symmetry
-from kornia_ditf.datasets.files import annotated_image, path_inside, read_json
+from kornia_ditf.datasets.files import annotated_image, path_inside, read_json, reading
 from kornia_ditf.datasets.pairs import Box, Pair, PairDataset, as_box, as_points, as_size
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
@@ -26,7 +26,29 @@ _POINTS = 17
 
 
 class AP10K(PairDataset):
-    """One split, in the order of the pairs' names; a pair has all 17 points, some not visible."""
+    """One split, in the order of the pairs' names; a pair has all 17 points, some not visible.
+
+    Args:
+        root: ap-10k, or the folder that holds it.
+        split: trn, val or test for pairs of one species; val_cross_species, test_cross_species,
+            val_cross_family or test_cross_family.
+
+    Raises:
+        DatasetError: a folder is missing, or a name malformed.
+    """
+
+    def __init__(self, root: str | Path, *, split: str = "test") -> None:
+        place = SPEC.find(root, split)
+        folder = place / "PairAnnotation" / split
+        names = sorted(path.name for path in folder.glob("*.json"))
+        if not names:
+            raise DatasetError(folder, f"it is missing or holds no pair *.json. {_HOW}")
+        for name in names:
+            if ":" not in name:
+                raise DatasetError(
+                    folder / name, f"its name is no <image>-<image>:<category>.json. {_HOW}"
+                )
+        super().__init__(SPEC.name, place, split, names)
 
     def category(self, index: int) -> str:
         return _category(self.entries[index])
@@ -79,41 +101,17 @@ def _keypoints(values: list[float], path: Path) -> tuple[Tensor, Tensor]:
 
 
 def _box(values: list[float], path: Path) -> Box:
-    expected = "bbox must be left, top, width, height, both sides above 0"
-    try:
+    what = "bbox must be left, top, width, height, both sides above 0"
+    with reading(path, f"{what}, got {str(values)[:60]}", _HOW):
         left, top, width, height = values
-        return as_box([left, top, left + width, top + height], path, "bbox")
-    except (TypeError, ValueError, DatasetError) as error:
-        raise DatasetError(path, f"{expected}, got {str(values)[:60]}") from error
-
-
-def load(root: str | Path, *, split: str = "test") -> AP10K:
-    """Read the list of one split.
-
-    Args:
-        root: ap-10k, or the folder that holds it.
-        split: trn, val or test for pairs of one species; val_cross_species, test_cross_species,
-            val_cross_family or test_cross_family.
-
-    Raises:
-        DatasetError: a folder is missing, or a name malformed.
-    """
-    place = SPEC.find(root, split)
-    folder = place / "PairAnnotation" / split
-    names = sorted(path.name for path in folder.glob("*.json"))
-    if not names:
-        raise DatasetError(folder, f"it is missing or holds no pair *.json. {_HOW}")
-    for name in names:
-        if ":" not in name:
-            raise DatasetError(
-                folder / name, f"its name is no <image>-<image>:<category>.json. {_HOW}"
-            )
-    return AP10K(SPEC.name, place, split, names)
+        return as_box(
+            [left, top, left + width, top + height], path, "bbox, with width and height added,"
+        )
 
 
 SPEC = DatasetSpec(
     name="ap-10k",
-    load=load,
+    load=AP10K,
     layout="{JPEGImages,ImageAnnotation}/<family>/<species>/<image>.{jpg,json}, "
     "PairAnnotation/<split>/<image>-<image>:<species, family or all>.json",
     source=_HOW,

@@ -34,7 +34,39 @@ class _Bird(NamedTuple):
 
 
 class CUB(PairDataset):
-    """Pairs of two images of one class that show at least three parts in common."""
+    """Pairs of two images of one class that show at least three parts in common.
+
+    There is no list of pairs that evaluations share, so results are of these draws.
+
+    Args:
+        root: CUB_200_2011, or the folder that holds it.
+        split: test or train, of train_test_split.txt.
+        pairs: how many pairs are drawn of each class, at most.
+        seed: of the draws.
+
+    Raises:
+        DatasetError: a file is missing or malformed.
+    """
+
+    def __init__(
+        self, root: str | Path, *, split: str = "test", pairs: int = 10, seed: int = 0
+    ) -> None:
+        check_integer("pairs", pairs, 1)
+        place = SPEC.find(root, split)
+        birds = list(_read_birds(place, split == "train"))
+        birds.sort(key=lambda bird: (_class_of(bird), bird.name))
+        drawn: list[tuple[_Bird, _Bird]] = []
+        for name, members in groupby(birds, key=_class_of):
+            shared = [
+                (one, two)
+                for one, two in combinations(members, 2)
+                if int((one.seen * two.seen).count_nonzero()) >= _NEEDED
+            ]
+            chosen = Random(f"{seed} {name}").sample(shared, min(pairs, len(shared)))
+            drawn += sorted(chosen, key=lambda pair: [bird.number for bird in pair])
+        if not drawn:
+            raise DatasetError(place, f"no two images of a class share {_NEEDED} parts. {_HOW}")
+        super().__init__(SPEC.name, place, split, drawn)
 
     def category(self, index: int) -> str:
         return _class_of(self.entries[index][0])
@@ -95,46 +127,14 @@ def _read_birds(place: Path, train: bool) -> Iterator[_Bird]:
             image,
             names[image],
             as_points([row[:2] for row in parts[image]], parts_file, what),
-            as_visibility([row[2] for row in parts[image]], _PARTS, parts_file, what),
+            as_visibility(_PARTS, [row[2] for row in parts[image]], parts_file, what),
             (x, y, x + width, y + height),
         )
 
 
-def load(root: str | Path, *, split: str = "test", pairs: int = 10, seed: int = 0) -> CUB:
-    """Draw pairs of images of one class.
-
-    There is no list of pairs that evaluations share, so results are of these draws.
-
-    Args:
-        root: CUB_200_2011, or the folder that holds it.
-        split: test or train, of train_test_split.txt.
-        pairs: how many pairs are drawn of each class, at most.
-        seed: of the draws.
-
-    Raises:
-        DatasetError: a file is missing or malformed.
-    """
-    check_integer("pairs", pairs, 1)
-    place = SPEC.find(root, split)
-    birds = list(_read_birds(place, split == "train"))
-    birds.sort(key=lambda bird: (_class_of(bird), bird.name))
-    drawn: list[tuple[_Bird, _Bird]] = []
-    for name, members in groupby(birds, key=_class_of):
-        shared = [
-            (one, two)
-            for one, two in combinations(members, 2)
-            if int((one.seen * two.seen).count_nonzero()) >= _NEEDED
-        ]
-        chosen = Random(f"{seed} {name}").sample(shared, min(pairs, len(shared)))
-        drawn += sorted(chosen, key=lambda pair: [bird.number for bird in pair])
-    if not drawn:
-        raise DatasetError(place, f"no two images of a class share {_NEEDED} parts. {_HOW}")
-    return CUB(SPEC.name, place, split, drawn)
-
-
 SPEC = DatasetSpec(
     name="cub",
-    load=load,
+    load=CUB,
     layout="images/<class>/*.jpg, images.txt, train_test_split.txt, bounding_boxes.txt and "
     "parts/part_locs.txt",
     source=_HOW,

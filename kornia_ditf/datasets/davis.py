@@ -13,13 +13,26 @@ _HOW = "Get DAVIS-2017-trainval-480p.zip from https://davischallenge.org/davis20
 
 
 class Davis(SequenceDataset):
-    """One split, in the order of its list."""
+    """One split, in the order of its list.
 
-    def __init__(self, root: Path, split: str, file: Path, resolution: str) -> None:
-        super().__init__("davis-2017", root, split, read_text(file, _HOW).split())
-        self._file, self._resolution = file, resolution
-        if not self.entries:
+    Args:
+        root: DAVIS, or the folder that holds it.
+        split: val or train.
+        resolution: 480p or Full-Resolution.
+
+    Raises:
+        DatasetError: a folder or the list is missing.
+    """
+
+    def __init__(self, root: str | Path, *, split: str = "val", resolution: str = "480p") -> None:
+        inside = (f"JPEGImages/{resolution}", f"Annotations/{resolution}", "ImageSets/2017")
+        place = SPEC.find(root, split, inside)
+        file = place / "ImageSets" / "2017" / f"{split}.txt"
+        names = read_text(file, _HOW).split()
+        if not names:
             raise DatasetError(file, f"it names no sequence. {_HOW}")
+        super().__init__(SPEC.name, place, split, names)
+        self._file, self._resolution = file, resolution
 
     def read(self, index: int) -> FrameSequence:
         name = self.entries[index]
@@ -49,26 +62,9 @@ class Davis(SequenceDataset):
         )
 
 
-def load(root: str | Path, *, split: str = "val", resolution: str = "480p") -> Davis:
-    """Read the list of one split.
-
-    Args:
-        root: DAVIS, or the folder that holds it.
-        split: val or train.
-        resolution: 480p or Full-Resolution.
-
-    Raises:
-        DatasetError: a folder or the list is missing.
-    """
-    inside = (f"JPEGImages/{resolution}", f"Annotations/{resolution}", "ImageSets/2017")
-    place = SPEC.find(root, split, inside)
-    file = place / "ImageSets" / "2017" / f"{split}.txt"
-    return Davis(place, split, file, resolution)
-
-
 SPEC = DatasetSpec(
     name="davis-2017",
-    load=load,
+    load=Davis,
     layout="{JPEGImages,Annotations}/480p/<sequence>/00000.{jpg,png} ..., "
     "ImageSets/2017/{train,val}.txt",
     source=_HOW,

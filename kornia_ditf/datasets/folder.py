@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from kornia_ditf.datasets.files import (
     parse_json,
     path_inside,
     read_csv,
+    reading,
 )
 from kornia_ditf.datasets.pairs import (
     Pair,
@@ -35,46 +37,60 @@ _HOW = f"Write pairs.csv with the columns {', '.join(_COLUMNS)}, or pairs.json"
 
 
 class FolderPairs(PairDataset):
-    """Pairs that a JSON or CSV file lists; what its rows hold is in `SPEC.layout`."""
+    """Pairs that a JSON or CSV file lists; what its rows hold is in `SPEC.layout`.
 
-    def __init__(self, root: Path, file: Path, entries: list[dict[str, Any]]) -> None:
-        super().__init__("folder", root, "all", entries)
-        self._file = file
+    Args:
+        root: the folder; names of images are relative to it.
+        split: always all.
+        file: name of the list, where it is neither pairs.json nor pairs.csv.
+
+    Raises:
+        DatasetError: there is no list, or a row of it is malformed.
+    """
+
+    def __init__(self, root: str | Path, *, split: str = "all", file: str | None = None) -> None:
+        folder = given_folder(root)
+        SPEC.check_split(split, folder)
+        names = (file,) if file else ("pairs.json", "pairs.csv")
+        found = [folder / name for name in names if (folder / name).is_file()]
+        if not found:
+            raise DatasetError(folder / names[-1], f"there is no such file. {_HOW}")
+        read = _read_csv if found[0].suffix.lower() == ".csv" else _read_json
+        entries = read(found[0])
+        if not entries:
+            raise DatasetError(found[0], f"it lists no pair. {_HOW}")
+        super().__init__(SPEC.name, folder, split, entries)
+        self._file = found[0]
+        for error in self.defects():
+            raise error
 
     def category(self, index: int) -> str:
         return str(self.entries[index].get("category", "all"))
 
     def read(self, index: int) -> Pair:
-        entry, where = self.entries[index], f"pair {index}: "
+        entry = self.entries[index]
+
+        def checked(key: str, check: Callable[..., Any], default: Any = None) -> Any:
+            value = entry.get(key, default)
+            return None if value is None else check(value, self._file, f"pair {index}: {key}")
+
         paths = [path_inside(self.root, entry[f"image_{side}"], self._file) for side in "ab"]
-        how = f"{self._file.name} names it"
-        sizes = [image_size(path, how, upright=True) for path in paths]
-        points = [
-            as_points(entry.get(f"points_{side}", []), self._file, f"{where}points_{side}")
-            for side in "ab"
-        ]
-        check_as_many(self._file, where, points_a=points[0], points_b=points[1])
+        points = [checked(f"points_{side}", as_points, []) for side in "ab"]
+        check_as_many(self._file, f"pair {index}: ", points_a=points[0], points_b=points[1])
         count = len(points[0])
-        visible = entry.get("visible", [1] * count)
-        visible = as_visibility(visible, count, self._file, f"{where}visible")
-        boxes = [
-            None if entry.get(key) is None else as_box(entry[key], self._file, where + key)
-            for key in ("box_a", "box_b")
-        ]
+        visible = checked("visible", partial(as_visibility, count), [1] * count)
         category = self.category(index)
         label = "" if category == "all" else category
-        homography = entry.get("homography")
-        if homography is not None:
-            homography = as_homography(homography, self._file, f"{where}homography")
+        how = f"{self._file.name} names it"
         return Pair.of(
             self._name(index),
             category,
             image=paths,
-            size=sizes,
+            size=[image_size(path, how, upright=True) for path in paths],
             points=points,
             visibility=(visible, visible),
-            box=boxes,
-            homography=homography,
+            box=[checked(f"box_{side}", as_box) for side in "ab"],
+            homography=checked("homography", as_homography),
             label=[str(entry.get(f"label_{side}", label)) for side in "ab"],
         )
 
@@ -89,33 +105,6 @@ class FolderPairs(PairDataset):
         for name, count in counts.items():
             if count > 1:
                 yield DatasetError(self._file, f"{count} pairs have the name {name!r}")
-
-
-def load(root: str | Path, *, split: str = "all", file: str | None = None) -> FolderPairs:
-    """Read the list of own pairs.
-
-    Args:
-        root: the folder; names of images are relative to it.
-        split: always all.
-        file: name of the list, where it is neither pairs.json nor pairs.csv.
-
-    Raises:
-        DatasetError: there is no list, or a row of it is malformed.
-    """
-    folder = given_folder(root)
-    SPEC.check_split(split, folder)
-    names = (file,) if file else ("pairs.json", "pairs.csv")
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if not found:
-        raise DatasetError(folder / names[-1], f"there is no such file. {_HOW}")
-    read = _read_csv if found[0].suffix.lower() == ".csv" else _read_json
-    entries = read(found[0])
-    if not entries:
-        raise DatasetError(found[0], f"it lists no pair. {_HOW}")
-    pairs = FolderPairs(folder, found[0], entries)
-    for error in pairs.defects():
-        raise error
-    return pairs
 
 
 def _read_json(path: Path) -> list[dict[str, Any]]:
@@ -137,10 +126,8 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
 def _read_csv(path: Path) -> list[dict[str, Any]]:
     entries: dict[tuple[str, str], dict[str, Any]] = {}
     for line, row in enumerate(read_csv(path, _COLUMNS, _HOW), 2):
-        try:
+        with reading(path, f"line {line}: xa, ya, xb, yb must be numbers", _HOW):
             xa, ya, xb, yb = (float(row[name]) for name in _COLUMNS[2:])
-        except (TypeError, ValueError) as error:
-            raise DatasetError(path, f"line {line}: xa, ya, xb, yb must be numbers") from error
         pair = (row["image_a"], row["image_b"])
         entry = entries.setdefault(
             pair,
@@ -152,9 +139,11 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
     return list(entries.values())
 
 
+load = FolderPairs  # a former name
+
 SPEC = DatasetSpec(
     name="folder",
-    load=load,
+    load=FolderPairs,
     layout="pairs.csv (image_a, image_b, xa, ya, xb, yb and optionally category; a row per point) "
     "or pairs.json (a list of objects with image_a, image_b, points_a, points_b and optionally "
     "category, box_a, box_b, visible, homography, label_a, label_b, name), and the images",

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kornia_ditf.datasets.files import folders, given_folder, image_size, read_text
+from kornia_ditf.datasets.files import folders, given_folder, image_size, read_text, reading
 from kornia_ditf.datasets.pairs import Pair, PairDataset, as_homography, as_points
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
@@ -32,14 +32,43 @@ _OTHERS = (2, 3, 4, 5, 6)
 
 
 class HPatches(PairDataset):
-    """Pairs of each sequence's first image with its others, sequences in alphabetical order."""
+    """Pairs of each sequence's first image with its others, sequences in alphabetical order.
+
+    Args:
+        root: hpatches-sequences-release, or the folder that holds it.
+        split: all, illumination or viewpoint.
+        large: keep the eight large sequences, which published evaluations remove.
+        keypoints: a folder of <sequence>-<image>.kp, a keypoint `x y` a line, such as DIFT's
+            superpoint-1k; without it pairs have no points.
+
+    Raises:
+        DatasetError: a folder is missing.
+    """
 
     def __init__(
-        self, root: Path, split: str, sequences: list[str], keypoints: Path | None
+        self,
+        root: str | Path,
+        *,
+        split: str = "all",
+        large: bool = False,
+        keypoints: str | Path | None = None,
     ) -> None:
-        pairs = [(sequence, other) for sequence in sequences for other in _OTHERS]
-        super().__init__("hpatches", root, split, pairs)
-        self._keypoints = keypoints
+        place = SPEC.find(root, split)
+        wanted = [
+            name
+            for name in folders(place)
+            if name[:2] in ("i_", "v_")
+            and (large or name not in LARGE)
+            and split in ("all", _CATEGORIES[name[0]])
+        ]
+        if not wanted:
+            raise DatasetError(place, f"it holds no folder i_* or v_* of split {split!r}. {_HOW}")
+        points = None if keypoints is None else given_folder(keypoints)
+        if points is not None and not points.is_dir():
+            raise DatasetError(points, f"there is no such folder. {_KEYPOINTS}")
+        pairs = [(sequence, other) for sequence in wanted for other in _OTHERS]
+        super().__init__(SPEC.name, place, split, pairs)
+        self._keypoints = points
 
     def category(self, index: int) -> str:
         sequence, _ = self.entries[index]
@@ -68,51 +97,14 @@ class HPatches(PairDataset):
 
 
 def _read_numbers(path: Path, how: str) -> list[list[float]]:
-    lines = [line.split() for line in read_text(path, how).splitlines() if line.strip()]
-    try:
-        return [[float(cell) for cell in line] for line in lines]
-    except ValueError as error:
-        raise DatasetError(path, f"it must hold numbers ({error}). {how}") from error
-
-
-def load(
-    root: str | Path,
-    *,
-    split: str = "all",
-    large: bool = False,
-    keypoints: str | Path | None = None,
-) -> HPatches:
-    """Read the list of sequences.
-
-    Args:
-        root: hpatches-sequences-release, or the folder that holds it.
-        split: all, illumination or viewpoint.
-        large: keep the eight large sequences, which published evaluations remove.
-        keypoints: a folder of <sequence>-<image>.kp, a keypoint `x y` a line, such as DIFT's
-            superpoint-1k; without it pairs have no points.
-
-    Raises:
-        DatasetError: a folder is missing.
-    """
-    place = SPEC.find(root, split)
-    wanted = [
-        name
-        for name in folders(place)
-        if name[:2] in ("i_", "v_")
-        and (large or name not in LARGE)
-        and split in ("all", _CATEGORIES[name[0]])
-    ]
-    if not wanted:
-        raise DatasetError(place, f"it holds no folder i_* or v_* of split {split!r}. {_HOW}")
-    points = None if keypoints is None else given_folder(keypoints)
-    if points is not None and not points.is_dir():
-        raise DatasetError(points, f"there is no such folder. {_KEYPOINTS}")
-    return HPatches(place, split, wanted, points)
+    with reading(path, "it must hold numbers", how):
+        lines = read_text(path, how).splitlines()
+        return [[float(cell) for cell in line.split()] for line in lines if line.strip()]
 
 
 SPEC = DatasetSpec(
     name="hpatches",
-    load=load,
+    load=HPatches,
     layout="{i,v}_<name>/{1..6}.ppm and H_1_{2..6}",
     source=_HOW,
     license="see its publisher",

@@ -22,10 +22,33 @@ _JOINTS = 15
 
 
 class JHMDB(PairDataset):
-    """Each video's first frame with a later one; category is the action."""
+    """Each video's first frame with a later one; category is the action.
 
-    def __init__(self, root: Path, split: str, videos: list[str], apart: int) -> None:
-        super().__init__("jhmdb", root, split, videos)
+    Args:
+        root: the folder that holds Rename_Images, joint_positions and splits.
+        split: test or train.
+        part: which of the three splits.
+        apart: number of frames between the two of a pair; the last one of a shorter video.
+
+    Raises:
+        DatasetError: a file is missing or malformed.
+    """
+
+    def __init__(
+        self, root: str | Path, *, split: str = "test", part: int = 1, apart: int = 20
+    ) -> None:
+        check_integer("part", part, 1, 3)
+        check_integer("apart", apart, 1)
+        place = SPEC.find(root, split)
+        wanted = {"train": "1", "test": "2"}[split]
+        videos = []
+        for action in folders(place / "joint_positions"):
+            file = place / "splits" / f"{action}_test_split{part}.txt"
+            rows = read_words(file, {"VIDEO": _video, "NUMBER": str}, _HOW)
+            videos += [f"{action}/{video}" for video, number in rows if number == wanted]
+        if not videos:
+            raise DatasetError(place / "splits", f"they list no video of {split}. {_HOW}")
+        super().__init__(SPEC.name, place, split, videos)
         self._apart = apart
 
     def category(self, index: int) -> str:
@@ -68,35 +91,9 @@ def _video(word: str) -> str:
     return word.removesuffix(".avi")
 
 
-def load(root: str | Path, *, split: str = "test", part: int = 1, apart: int = 20) -> JHMDB:
-    """List the videos of a split.
-
-    Args:
-        root: the folder that holds Rename_Images, joint_positions and splits.
-        split: test or train.
-        part: which of the three splits.
-        apart: number of frames between the two of a pair; the last one of a shorter video.
-
-    Raises:
-        DatasetError: a file is missing or malformed.
-    """
-    check_integer("part", part, 1, 3)
-    check_integer("apart", apart, 1)
-    place = SPEC.find(root, split)
-    wanted = {"train": "1", "test": "2"}[split]
-    videos = []
-    for action in folders(place / "joint_positions"):
-        file = place / "splits" / f"{action}_test_split{part}.txt"
-        rows = read_words(file, {"VIDEO": _video, "NUMBER": str}, _HOW)
-        videos += [f"{action}/{video}" for video, number in rows if number == wanted]
-    if not videos:
-        raise DatasetError(place / "splits", f"they list no video of {split}. {_HOW}")
-    return JHMDB(place, split, videos, apart)
-
-
 SPEC = DatasetSpec(
     name="jhmdb",
-    load=load,
+    load=JHMDB,
     layout="Rename_Images/<action>/<video>/*.png, joint_positions/<action>/<video>/"
     "joint_positions.mat and splits/<action>_test_split<1-3>.txt",
     source=_HOW,

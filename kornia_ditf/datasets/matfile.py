@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kornia_ditf.errors import DatasetError
+from kornia_ditf.datasets.files import reading
 
 _HEADER = 128
 _CODES = ["i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8", "i8", "u8"]
@@ -37,7 +37,7 @@ def read_mat(path: Path, how: str) -> dict[str, npt.NDArray[np.float64]]:
     Raises:
         DatasetError: the file is missing, or is not a sound MATLAB file of level 5.
     """
-    try:
+    with reading(path, "it is not a MATLAB file", how):
         content = path.read_bytes()
         order = {b"IM": "<", b"MI": ">"}.get(content[126:_HEADER])
         if order is None:
@@ -50,10 +50,6 @@ def read_mat(path: Path, how: str) -> dict[str, npt.NDArray[np.float64]]:
             if kind == _MATRIX:
                 found.update(_read_array(data, order))
         return found
-    except FileNotFoundError as error:
-        raise DatasetError(path, f"there is no such file. {how}") from error
-    except (OSError, ValueError, zlib.error) as error:
-        raise DatasetError(path, f"it is not a MATLAB file ({error}). {how}") from error
 
 
 def _elements(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:

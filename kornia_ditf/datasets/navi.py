@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kornia_ditf.datasets.files import annotated_image, parse_json, path_inside, read_words
+from kornia_ditf.datasets.files import annotated_image, parse_json, path_inside, read_words, reading
 from kornia_ditf.datasets.pairs import Floats, Pair, PairDataset, as_size, inside, spread
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
@@ -36,10 +36,25 @@ class _View(NamedTuple):
 
 
 class NAVI(PairDataset):
-    """Pairs of views of an object; points are pixels of A whose place on the object B shows."""
+    """Pairs of views of an object; points are pixels of A whose place on the object B shows.
 
-    def __init__(self, root: Path, split: str, rows: list[tuple[str, str, float]], points: int):
-        super().__init__("navi", root, split, rows)
+    Args:
+        root: the folder with the objects' folders and custom_splits, or the folder that holds it.
+        split: `wild_set` (other backgrounds and light) or `multiview`.
+        points: at most so many of the pixels that both images show are taken, evenly spread.
+
+    Raises:
+        DatasetError: the list is missing or malformed.
+    """
+
+    def __init__(self, root: str | Path, *, split: str = "wild_set", points: int = 500) -> None:
+        check_integer("points", points, 1)
+        place = SPEC.find(root, split)
+        file = place / _LISTS.format(split=split)
+        rows = read_words(file, {"image_a": str, "image_b": str, "angle": _angle}, _HOW)
+        if not rows:
+            raise DatasetError(file, f"it lists no pair. {_HOW}")
+        super().__init__(SPEC.name, place, split, rows)
         self._points = points
 
     def category(self, index: int) -> str:
@@ -67,15 +82,11 @@ def _read_view(image: Path) -> _View:
     known = _annotations(file).get(image.name)
     if known is None:
         raise DatasetError(file, f"it has no image {image.name!r}. {_HOW}")
-    try:
+    with reading(file, f"{image.name} lacks a value or has a wrong one", _HOW):
         height, width = known["image_size"]
         size = as_size(width, height, file, f"image_size of {image.name}")
         focal = float(known["camera"]["focal_length"])
         turn, moved = (np.array(known["camera"][key], np.float64) for key in ("q", "t"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(
-            file, f"{image.name} lacks a value or has a wrong one: {error}"
-        ) from error
     length = np.linalg.norm(turn)
     sound = turn.shape == (4,) and moved.shape == (3,) and np.isfinite([*turn, *moved]).all()
     if not (sound and length > 0 and 0 < focal < math.inf):
@@ -111,11 +122,8 @@ def _read_depth(path: Path, size: tuple[int, int]) -> Floats:
     """Return the depth of each pixel in millimetres; infinite off the object."""
     from PIL import Image
 
-    try:
-        with Image.open(path) as opened:
-            values = np.asarray(opened, np.float64)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DatasetError(path, f"the depth map cannot be read ({error}). {_HOW}") from error
+    with reading(path, "the depth map cannot be read", _HOW), Image.open(path) as opened:
+        values = np.asarray(opened, np.float64)
     if values.shape != size:
         raise DatasetError(path, f"its shape is {values.shape}, and that of its image {size}")
     with np.errstate(divide="ignore"):
@@ -144,29 +152,9 @@ def _angle(word: str) -> float:
     return float(word)
 
 
-def load(root: str | Path, *, split: str = "wild_set", points: int = 500) -> NAVI:
-    """List the pairs of NAVI's own lists.
-
-    Args:
-        root: the folder with the objects' folders and custom_splits, or the folder that holds it.
-        split: `wild_set` (other backgrounds and light) or `multiview`.
-        points: at most so many of the pixels that both images show are taken, evenly spread.
-
-    Raises:
-        DatasetError: the list is missing or malformed.
-    """
-    check_integer("points", points, 1)
-    place = SPEC.find(root, split)
-    file = place / _LISTS.format(split=split)
-    rows = read_words(file, {"image_a": str, "image_b": str, "angle": _angle}, _HOW)
-    if not rows:
-        raise DatasetError(file, f"it lists no pair. {_HOW}")
-    return NAVI(place, split, rows, points)
-
-
 SPEC = DatasetSpec(
     name="navi",
-    load=load,
+    load=NAVI,
     layout="<object>/{multiview-*,wild_set}/{annotations.json,images/*.jpg,depth/*.png} and "
     "custom_splits/pairwise_pixel_correspondences/pairs-{multiview,wild_set}.txt",
     source=_HOW,

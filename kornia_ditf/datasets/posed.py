@@ -26,6 +26,7 @@ from kornia_ditf.datasets.files import (
     image_size,
     path_inside,
     read_text,
+    reading,
 )
 from kornia_ditf.datasets.pairs import Floats, Pair, PairDataset, as_camera, as_pose
 from kornia_ditf.datasets.spec import DatasetSpec
@@ -58,11 +59,43 @@ class PosedPairs(PairDataset):
 
     An image that the list says is turned is turned upright into the cache, and its camera and the
     pose with it, by the arithmetic of SuperGlue's `match_pairs.py`.
+
+    Args:
+        root: the folder of the images, with the list in it.
+        split: always all.
+        file: name of the list below `root`; None takes the one that is there.
+        images: folder below `root` that names in the list begin in.
+
+    Raises:
+        DatasetError: there is no list, several to choose from, or a line is malformed.
     """
 
-    def __init__(self, root: Path, file: Path, lines: list[_Line]) -> None:
-        super().__init__("posed-pairs", root, "all", lines)
-        self._file = file
+    def __init__(
+        self, root: str | Path, *, split: str = "all", file: str | None = None, images: str = ""
+    ) -> None:
+        folder = given_folder(root)
+        SPEC.check_split(split, folder)
+        if file is None:
+            found = sorted(path for pattern in _LISTS for path in folder.glob(pattern))
+            if len(found) != 1:
+                names = ", ".join(path.name for path in found) or "none"
+                raise DatasetError(
+                    folder,
+                    f"it must hold one list ({', '.join(_LISTS)}), got {names}; name it: file",
+                )
+            listed = found[0]
+        else:
+            listed = path_inside(folder, file, folder)
+        read = _read_npz if listed.suffix == ".npz" else _read_lines
+        lines = [_parse(text, listed, where) for where, text in read(listed)]
+        if not lines:
+            raise DatasetError(listed, f"it lists no pair. {_HOW}")
+        place = folder if not images else path_inside(folder, images, listed)
+        elsewhere = not (folder / lines[0].images[0]).is_file()
+        if not images and elsewhere and (folder / "images").is_dir():
+            place = folder / "images"  # as glue-factory keeps MegaDepth-1500
+        super().__init__(SPEC.name, place, split, lines)
+        self._file = listed
 
     def category(self, index: int) -> str:
         return "all"
@@ -101,10 +134,8 @@ def _parse(text: str, file: Path, where: str) -> _Line:
         raise DatasetError(
             file, f"{where}: quarter turns must be 0, 1, 2 or 3, got {words[2]} and {words[3]}"
         )
-    try:
+    with reading(file, f"{where}: it must hold numbers", _HOW):
         numbers = np.array([float(word) for word in words[4 if turned else 2 :]])
-    except ValueError as error:
-        raise DatasetError(file, f"{where}: {error}. {_HOW}") from error
     cameras = numbers[:9].reshape(3, 3), numbers[9:18].reshape(3, 3)
     for side, camera in zip("ab", cameras, strict=True):
         as_camera(torch.from_numpy(camera), file, f"{where}: camera_{side}")
@@ -148,43 +179,6 @@ def _turn_image(path: Path, name: str, turn: int) -> Path:
         f"turned/{digest}/{Path(name).stem}.png",
         lambda: np.rot90(read_image(path)[0].permute(1, 2, 0).numpy(), turn),
     )
-
-
-def load(
-    root: str | Path, *, split: str = "all", file: str | None = None, images: str = ""
-) -> PosedPairs:
-    """Read a list of pairs with poses.
-
-    Args:
-        root: the folder of the images, with the list in it.
-        split: always all.
-        file: name of the list below `root`; None takes the one that is there.
-        images: folder below `root` that names in the list begin in.
-
-    Raises:
-        DatasetError: there is no list, several to choose from, or a line is malformed.
-    """
-    folder = given_folder(root)
-    SPEC.check_split(split, folder)
-    if file is None:
-        found = sorted(path for pattern in _LISTS for path in folder.glob(pattern))
-        if len(found) != 1:
-            names = ", ".join(path.name for path in found) or "none"
-            raise DatasetError(
-                folder, f"it must hold one list ({', '.join(_LISTS)}), got {names}; name it: file"
-            )
-        listed = found[0]
-    else:
-        listed = path_inside(folder, file, folder)
-    read = _read_npz if listed.suffix == ".npz" else _read_lines
-    lines = [_parse(text, listed, where) for where, text in read(listed)]
-    if not lines:
-        raise DatasetError(listed, f"it lists no pair. {_HOW}")
-    place = folder if not images else path_inside(folder, images, listed)
-    elsewhere = not (folder / lines[0].images[0]).is_file()
-    if not images and elsewhere and (folder / "images").is_dir():
-        place = folder / "images"  # as glue-factory keeps MegaDepth-1500
-    return PosedPairs(place, listed, lines)
 
 
 def _read_lines(file: Path) -> list[tuple[str, str]]:
@@ -238,7 +232,7 @@ def _arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
 
 SPEC = DatasetSpec(
     name="posed-pairs",
-    load=load,
+    load=PosedPairs,
     layout="a list of pairs (*pairs_with_gt.txt of SuperGlue or pairs_calibrated.txt of "
     "glue-factory) and the images that it names",
     source="lists: https://github.com/magicleap/SuperGluePretrainedNetwork (assets) and "

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from kornia_ditf.datasets.files import (
     path_inside,
     read_csv,
     read_rows,
+    reading,
 )
 from kornia_ditf.datasets.matfile import read_mat
 from kornia_ditf.datasets.pairs import Pair, PairDataset, as_points, check_as_many
@@ -49,10 +49,7 @@ class _ListedPairs(PairDataset):
     """Pairs in the order of a CSV file."""
 
     _how: str
-
-    def __init__(self, name: str, root: Path, split: str, file: Path, rows: Sequence[Any]) -> None:
-        super().__init__(name, root, split, rows)
-        self._file = file
+    _file: Path
 
     def _image(self, name: str) -> Path:
         """Find an image, which lists name from the folder above that of the data set."""
@@ -63,12 +60,8 @@ class _ListedPairs(PairDataset):
 
     def _points(self, x: Sequence[str], y: Sequence[str], index: int) -> Tensor:
         where = f"line {index + 2}: x and y"
-        try:
+        with reading(self._file, f"{where} must be equally many numbers", self._how):
             points = [[float(a), float(b)] for a, b in zip(x, y, strict=True)]
-        except ValueError as error:
-            raise DatasetError(
-                self._file, f"{where} must be equally many numbers ({error})"
-            ) from error
         return as_points(points, self._file, where)
 
     def _pair(
@@ -94,18 +87,33 @@ class _ListedPairs(PairDataset):
 
 
 class PFPascal(_ListedPairs):
-    """One split of PF-PASCAL, in the order of its list."""
+    """One split of PF-PASCAL, in the order of its list.
+
+    Args:
+        root: PF-dataset-PASCAL, or the folder that holds it.
+        split: trn, val or test. Where the list has no coordinates, as that of trn, points are
+            read from Annotations/<category>/*.mat.
+
+    Raises:
+        DatasetError: the list is missing or malformed.
+    """
 
     _how = _PASCAL
 
+    def __init__(self, root: str | Path, *, split: str = "test") -> None:
+        spec = PASCAL_SPEC
+        place = spec.find(root, split)
+        file = place / f"{split}_pairs_pf_pascal.csv"
+        if split == "trn" and not file.is_file():
+            file = place / "train_pairs_pf_pascal.csv"
+        super().__init__(spec.name, place, split, read_csv(file, _COLUMNS, _PASCAL))
+        self._file = file
+
     def category(self, index: int) -> str:
         number = self.entries[index]["class"]
-        try:
+        what = f"line {index + 2}: class must be 1 to 20, got {number!r}"
+        with reading(self._file, what, _PASCAL):
             return CATEGORIES[range(1, 21).index(int(float(number)))]
-        except (ValueError, OverflowError) as error:
-            raise DatasetError(
-                self._file, f"line {index + 2}: class must be 1 to 20, got {number!r}"
-            ) from error
 
     def read(self, index: int) -> Pair:
         row = self.entries[index]
@@ -123,9 +131,28 @@ class PFPascal(_ListedPairs):
 
 
 class PFWillow(_ListedPairs):
-    """All pairs of PF-WILLOW, in the order of their list."""
+    """All pairs of PF-WILLOW, in the order of their list.
+
+    Args:
+        root: PF-dataset with test_pairs.csv in it or beside it, or the folder that holds both.
+        split: always test.
+
+    Raises:
+        DatasetError: the list is missing or malformed.
+    """
 
     _how = _WILLOW
+
+    def __init__(self, root: str | Path, *, split: str = "test") -> None:
+        spec, given = WILLOW_SPEC, given_folder(root)
+        candidates = [given / "PF-dataset", given / "PF-WILLOW", given]
+        place = next((each for each in candidates if each.is_dir()), given)
+        file = next(
+            (f for f in (place / _FILE, place.parent / _FILE) if f.is_file()), place / _FILE
+        )
+        spec.find(file.parent, split)
+        super().__init__(spec.name, place, split, read_rows(file, _WILLOW)[1:])
+        self._file = file
 
     def category(self, index: int) -> str:
         return path_inside(self.root, self.entries[index][0], self._file).parent.name
@@ -158,46 +185,9 @@ def _annotated(path: Path) -> tuple[Tensor, Tensor]:
     return points, torch.from_numpy(~missing).double()
 
 
-def load_pascal(root: str | Path, *, split: str = "test") -> PFPascal:
-    """Read the list of one split of PF-PASCAL.
-
-    Args:
-        root: PF-dataset-PASCAL, or the folder that holds it.
-        split: trn, val or test. Where the list has no coordinates, as that of trn, points are
-            read from Annotations/<category>/*.mat.
-
-    Raises:
-        DatasetError: the list is missing or malformed.
-    """
-    spec = PASCAL_SPEC
-    place = spec.find(root, split)
-    file = place / f"{split}_pairs_pf_pascal.csv"
-    if split == "trn" and not file.is_file():
-        file = place / "train_pairs_pf_pascal.csv"
-    return PFPascal(spec.name, place, split, file, read_csv(file, _COLUMNS, _PASCAL))
-
-
-def load_willow(root: str | Path, *, split: str = "test") -> PFWillow:
-    """Read the list of pairs of PF-WILLOW.
-
-    Args:
-        root: PF-dataset with test_pairs.csv in it or beside it, or the folder that holds both.
-        split: always test.
-
-    Raises:
-        DatasetError: the list is missing or malformed.
-    """
-    spec, given = WILLOW_SPEC, given_folder(root)
-    candidates = [given / "PF-dataset", given / "PF-WILLOW", given]
-    place = next((each for each in candidates if each.is_dir()), given)
-    file = next((f for f in (place / _FILE, place.parent / _FILE) if f.is_file()), place / _FILE)
-    spec.find(file.parent, split)
-    return PFWillow(spec.name, place, split, file, read_rows(file, _WILLOW)[1:])
-
-
 PASCAL_SPEC = DatasetSpec(
     name="pf-pascal",
-    load=load_pascal,
+    load=PFPascal,
     layout="JPEGImages/*.jpg, Annotations/<category>/*.mat, {trn,val,test}_pairs_pf_pascal.csv "
     "(source_image, target_image, class from 1, XA, YA, XB, YB with ; between numbers)",
     source=_PASCAL,
@@ -209,7 +199,7 @@ PASCAL_SPEC = DatasetSpec(
 )
 WILLOW_SPEC = DatasetSpec(
     name="pf-willow",
-    load=load_willow,
+    load=PFWillow,
     layout="PF-dataset/<category>/*.png and test_pairs.csv in it or beside it (two images, then "
     "ten x and ten y of the first and of the second)",
     source=_WILLOW,

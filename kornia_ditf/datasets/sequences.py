@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.datasets.base import Dataset
-from kornia_ditf.datasets.files import as_pixels
+from kornia_ditf.datasets.files import as_pixels, reading
 from kornia_ditf.errors import DatasetError
 from kornia_ditf.utils.isolation import quiet
 
@@ -76,19 +76,16 @@ def read_indexed(path: Path, size: tuple[int, int]) -> Tensor:
     """
     from PIL import Image
 
-    try:
-        with quiet(Warning), Image.open(path) as image:
-            if image.mode not in ("P", "L", "1"):
-                raise DatasetError(
-                    path, f"it holds colours ({image.mode}) where an index of objects is expected"
-                )
-            found = image.size[::-1]
-            if found == size:
-                return torch.from_numpy(np.array(image).astype(np.uint8))
-    except DatasetError:
-        raise
-    except FileNotFoundError as error:
-        raise DatasetError(path, "there is no such mask") from error
-    except Exception as error:  # Decoders raise anything from OSError to struct.error.
-        raise DatasetError(path, f"it is not an image, or damaged ({error})") from error
+    with (
+        reading(path, "it is not an image, or damaged", ""),
+        quiet(Warning),
+        Image.open(path) as image,
+    ):
+        if image.mode not in ("P", "L", "1"):
+            raise DatasetError(
+                path, f"it holds colours ({image.mode}) where an index of objects is expected"
+            )
+        found = image.size[::-1]
+        if found == size:
+            return torch.from_numpy(np.array(image).astype(np.uint8))
     raise DatasetError(path, f"it has {as_pixels(found)}, and its frame has {as_pixels(size)}")

@@ -56,14 +56,13 @@ class DatasetSpec:
             DatasetError: neither folder holds them, or the data set has no such split.
         """
         given, inside = given_folder(root), inside or self.inside
-        places = [given, given / self.folder]
-        found = next((p for p in places if all(any(p.glob(name)) for name in inside)), None)
+        found = self.recognise(given, inside)
         if not given.exists():
             raise DatasetError(
                 given, f"there is no such folder; expected {self.folder}. {self.source}"
             )
         if found is None:
-            near = next((place for place in reversed(places) if place.is_dir()), given)
+            near = given / self.folder if (given / self.folder).is_dir() else given
             missing = next(name for name in inside if not any(near.glob(name)))
             raise DatasetError(
                 near / missing,
@@ -71,6 +70,12 @@ class DatasetSpec:
             )
         self.check_split(split, found)
         return found
+
+    def recognise(self, root: Path, inside: Sequence[str] = ()) -> Path | None:
+        """Return which of a folder, and one of the published name in it, holds all of `inside`."""
+        inside = inside or self.inside
+        places = (root, root / self.folder)
+        return next((p for p in places if all(any(p.glob(name)) for name in inside)), None)
 
     def check_split(self, split: str, file: Path) -> None:
         """Raise DatasetError unless the data set has a split."""

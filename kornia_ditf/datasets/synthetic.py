@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from kornia_ditf.datasets.files import cached_picture, given_folder, image_size, list_images
-from kornia_ditf.datasets.pairs import Pair, PairDataset
+from kornia_ditf.datasets.pairs import Floats, Pair, PairDataset
 from kornia_ditf.datasets.relief import Relief, random_points, random_relief, render
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import InvalidArgumentError
@@ -33,15 +32,14 @@ _MARGIN = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """How image B differs from image A.
+    """How image B differs from image A; see `SyntheticPairs`.
 
     Args:
         kind: viewpoint (a homography), illumination (light, noise and blur), both, or pose (the
             photograph bent into a relief, and seen by a camera that moved around it).
-        strength: how far corners move at most, as a part of the sides; how far light changes; and
-            by how many times 100 degrees the camera moves at most.
+        strength: how much.
         seed: of the random numbers.
-        points: how many points a pair has.
+        points: how many points the pair has.
     """
 
     kind: str
@@ -51,11 +49,50 @@ class Change:
 
 
 class SyntheticPairs(PairDataset):
-    """Each image of a folder with its changed versions; category is the kind of change."""
+    """Each image of a folder with its changed versions; category is the kind of change.
 
-    def __init__(self, root: Path, split: str, images: list[Path], changes: list[Change]) -> None:
+    Args:
+        root: a folder of images; folders in it are not looked into.
+        split: viewpoint, illumination or both (one kind of change), or all three; or pose, whose
+            pairs have cameras and a pose.
+        seed: another one changes every pair.
+        versions: how many of each kind are made of each image.
+        strength: in (0, 0.45]; how far corners move at most, as a part of the sides, or by how
+            many times 100 degrees a camera moves at most.
+        points: how many points each pair has.
+        pattern: takes only images of such names, as in `*.jpg`.
+
+    Raises:
+        DatasetError: the folder is missing or holds no image.
+        InvalidArgumentError: a number out of range.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        split: str = "all",
+        seed: int = 0,
+        versions: int = 1,
+        strength: float = 0.2,
+        points: int = 64,
+        pattern: str = "*",
+    ) -> None:
+        folder = given_folder(root)
+        check_integer("versions", versions, 1)
+        check_integer("points", points, 1)
+        check_integer("seed", seed, 0)
+        if not 0 < strength <= 0.45:
+            raise InvalidArgumentError(f"strength must lie in (0, 0.45], got {strength!r}")
+        SPEC.check_split(split, folder)
+        images = list_images(folder, pattern)
+        changes = [
+            Change(kind=kind, strength=strength, seed=seed * 1000 + version, points=points)
+            for version in range(versions)
+            for kind in (_KINDS if split == "all" else (split,))
+        ]
         made = [(image, change) for image in images for change in changes]
-        super().__init__("synthetic", root, split, made)
+        super().__init__(SPEC.name, folder, split, made)
 
     def category(self, index: int) -> str:
         _, change = self.entries[index]
@@ -67,18 +104,25 @@ class SyntheticPairs(PairDataset):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         key = hashlib.sha256(json.dumps([content, asdict(change)]).encode()).hexdigest()
         generator = np.random.Generator(np.random.PCG64(int(key[:16], 16)))
-        relief, homography = None, np.eye(3)
+        view: Relief | Floats
         if change.kind == _POSE:
-            relief = random_relief(generator, size, change.strength)
+            view = relief = random_relief(generator, size, change.strength)
             places = random_points(generator, size, relief, change.points, _MARGIN)
-            points = [torch.from_numpy(each) for each in places]
+            camera = torch.from_numpy(relief.camera)
+            known: dict[str, Any] = {
+                "camera": (camera, camera),
+                "pose": torch.from_numpy(relief.pose),
+            }
         else:
+            homography = np.eye(3)
             if change.kind != "illumination":
                 homography = _random_homography(generator, size, change.strength)
-            points = _random_points(generator, size, homography, change.points)
+            view = homography
+            places = _random_points(generator, size, homography, change.points)
+            known = {"homography": torch.from_numpy(homography)}
         target = cached_picture(
             f"synthetic/{key[:32]}.png",
-            lambda: _change(path, relief or homography, change, generator),
+            lambda: _change(path, view, change, generator),
         )
         whole = (0.0, 0.0, float(size[1]), float(size[0]))
         return Pair.of(
@@ -86,23 +130,15 @@ class SyntheticPairs(PairDataset):
             change.kind,
             image=(path, target),
             size=(size, size),
-            points=points,
+            points=[torch.from_numpy(each) for each in places],
             box=(whole, whole),
-            **_geometry(relief or homography),
+            **known,
         )
-
-
-def _geometry(view: Relief | npt.NDArray[np.float64]) -> dict[str, Any]:
-    """Return what a pair knows of its two views."""
-    if not isinstance(view, Relief):
-        return {"homography": torch.from_numpy(view)}
-    camera = torch.from_numpy(view.camera)
-    return {"camera": (camera, camera), "pose": torch.from_numpy(view.pose)}
 
 
 def _random_homography(
     generator: np.random.Generator, size: tuple[int, int], strength: float
-) -> npt.NDArray[np.float64]:
+) -> Floats:
     """Move each corner inwards by up to a part of the sides."""
     import cv2
 
@@ -120,19 +156,19 @@ def _random_homography(
 def _random_points(
     generator: np.random.Generator,
     size: tuple[int, int],
-    homography: npt.NDArray[np.float64],
+    homography: Floats,
     count: int,
-) -> list[Tensor]:
+) -> tuple[Floats, Floats]:
     low, span = _MARGIN, np.array([size[1], size[0]]) - 1 - 2 * _MARGIN
     # Whole pixels of A; corners only move inwards, so all of A is in B.
     points = np.round(low + generator.random((count, 2)) * span)
     mapped = np.concatenate([points, np.ones((count, 1))], 1) @ homography.T
-    return [torch.from_numpy(points), torch.from_numpy(mapped[:, :2] / mapped[:, 2:])]
+    return points, mapped[:, :2] / mapped[:, 2:]
 
 
 def _change(
     source: Path,
-    view: Relief | npt.NDArray[np.float64],
+    view: Relief | Floats,
     change: Change,
     generator: np.random.Generator,
 ) -> npt.NDArray[Any]:
@@ -163,52 +199,9 @@ def _relight(
     return np.asarray(np.clip(changed + noise * strength / 10, 0, 1))
 
 
-def load(
-    root: str | Path,
-    *,
-    split: str = "all",
-    seed: int = 0,
-    versions: int = 1,
-    strength: float = 0.2,
-    points: int = 64,
-    pattern: str = "*",
-) -> SyntheticPairs:
-    """List the images of a folder, in alphabetical order.
-
-    Args:
-        root: a folder of images; folders in it are not looked into.
-        split: viewpoint, illumination or both (one kind of change), or all three; or pose, whose
-            pairs have cameras and a pose.
-        seed: another one changes every pair.
-        versions: how many of each kind are made of each image.
-        strength: in (0, 0.45]; how far corners move at most, as a part of the sides, or by how
-            many times 100 degrees a camera moves at most.
-        points: how many points each pair has.
-        pattern: takes only images of such names, as in `*.jpg`.
-
-    Raises:
-        DatasetError: the folder is missing or holds no image.
-        InvalidArgumentError: a number out of range.
-    """
-    folder = given_folder(root)
-    check_integer("versions", versions, 1)
-    check_integer("points", points, 1)
-    check_integer("seed", seed, 0)
-    if not 0 < strength <= 0.45:
-        raise InvalidArgumentError(f"strength must lie in (0, 0.45], got {strength!r}")
-    SPEC.check_split(split, folder)
-    images = list_images(folder, pattern)
-    changes = [
-        Change(kind=kind, strength=strength, seed=seed * 1000 + version, points=points)
-        for version in range(versions)
-        for kind in (_KINDS if split == "all" else (split,))
-    ]
-    return SyntheticPairs(folder, split, images, changes)
-
-
 SPEC = DatasetSpec(
     name="synthetic",
-    load=load,
+    load=SyntheticPairs,
     layout="images, in one folder",
     source="your own images",
     license="yours",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from kornia_ditf.datasets.files import folders, image_size
+from kornia_ditf.datasets.files import folders, image_size, reading
 from kornia_ditf.datasets.pairs import Pair, PairDataset, inside, spread
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import DatasetError
@@ -21,10 +21,30 @@ _LONGEST = 20_000
 
 
 class TSS(PairDataset):
-    """Pairs whose points are pixels of image1.png with a known place in image2.png."""
+    """Pairs whose points are pixels of image1.png with a known place in image2.png.
 
-    def __init__(self, root: Path, split: str, names: list[str], points: int) -> None:
-        super().__init__("tss", root, split, names)
+    Args:
+        root: the folder with FG3DCar, JODS and PASCAL, or the folder that holds it.
+        split: all, FG3DCar, JODS or PASCAL.
+        points: at most so many of the pixels with flow are taken, evenly spread.
+
+    Raises:
+        DatasetError: a folder is missing, or holds no pair.
+    """
+
+    def __init__(self, root: str | Path, *, split: str = "all", points: int = 1000) -> None:
+        check_integer("points", points, 1)
+        place = SPEC.find(root, split)
+        names = [
+            f"{subset}/{name}"
+            for subset in (_SUBSETS if split == "all" else (split,))
+            if (place / subset).is_dir()
+            for name in folders(place / subset)
+            if (place / subset / name / "flow1.flo").is_file()
+        ]
+        if not names:
+            raise DatasetError(place, f"it holds no {split} pair with flow1.flo. {_HOW}")
+        super().__init__(SPEC.name, place, split, names)
         self._points = points
 
     def category(self, index: int) -> str:
@@ -61,10 +81,8 @@ def read_flow(path: Path) -> npt.NDArray[np.float32]:
     Raises:
         DatasetError: it is missing, or no such file.
     """
-    try:
+    with reading(path, "it cannot be read", _HOW):
         content = path.read_bytes()
-    except OSError as error:
-        raise DatasetError(path, f"it cannot be read ({error.strerror}). {_HOW}") from error
     if len(content) < 12 or np.frombuffer(content[:4], "<f4")[0] != np.float32(_MAGIC):
         raise DatasetError(path, f"it is no flow file (.flo). {_HOW}")
     width, height = (int(side) for side in np.frombuffer(content[4:12], "<i4"))
@@ -77,34 +95,9 @@ def read_flow(path: Path) -> npt.NDArray[np.float32]:
     return np.asarray(np.nan_to_num(flow, nan=np.inf, posinf=np.inf, neginf=np.inf), np.float32)
 
 
-def load(root: str | Path, *, split: str = "all", points: int = 1000) -> TSS:
-    """List the pairs.
-
-    Args:
-        root: the folder with FG3DCar, JODS and PASCAL, or the folder that holds it.
-        split: all, FG3DCar, JODS or PASCAL.
-        points: at most so many of the pixels with flow are taken, evenly spread.
-
-    Raises:
-        DatasetError: a folder is missing, or holds no pair.
-    """
-    check_integer("points", points, 1)
-    place = SPEC.find(root, split)
-    names = [
-        f"{subset}/{name}"
-        for subset in (_SUBSETS if split == "all" else (split,))
-        if (place / subset).is_dir()
-        for name in folders(place / subset)
-        if (place / subset / name / "flow1.flo").is_file()
-    ]
-    if not names:
-        raise DatasetError(place, f"it holds no {split} pair with flow1.flo. {_HOW}")
-    return TSS(place, split, names, points)
-
-
 SPEC = DatasetSpec(
     name="tss",
-    load=load,
+    load=TSS,
     layout="{FG3DCar,JODS,PASCAL}/<pair>/image1.png, image2.png and flow1.flo (from image1 to "
     "image2); flip_gt.txt is not applied",
     source=_HOW,

@@ -6,11 +6,11 @@ Nothing here knows of a browser: a page, a notebook or a test calls the same met
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import blake2b
 from threading import RLock
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.config import DiTFConfig
-from kornia_ditf.dense import DenseDescriptor
+from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.fusion import FusedDescriptor
@@ -26,10 +26,12 @@ from kornia_ditf.matching.keypoints import TopK, match_points
 from kornia_ditf.registry.lookup import create_descriptor, create_ditf, find_descriptor
 from kornia_ditf.search.verified import ImageMatches, match_images
 from kornia_ditf.types import DescriptorMap
-from kornia_ditf.utils.checks import check_integer, check_one_of
+from kornia_ditf.utils.checks import check_one_of
 from kornia_ditf.viz.inspection import Inspection, inspect_channels
 
+Point: TypeAlias = tuple[float, float]
 _KEPT_MAPS = 16
+_PLACES = 5
 _SEPARATION = 40
 """The other places that look alike lie at least an image's longest side over this apart."""
 _MOST_CELLS = 24
@@ -112,7 +114,7 @@ class Studio:
         self.options = options
         self._lock = RLock()
         self._loaded: dict[str, DenseDescriptor] = {}
-        self._maps: OrderedDict[tuple[Setting, bytes], DescriptorMap] = OrderedDict()
+        self._maps: OrderedDict[Hashable, DescriptorMap] = OrderedDict()
 
     def descriptor(self, setting: Setting) -> DenseDescriptor:
         """Return the descriptor of a setting; weights are loaded when first used.
@@ -128,7 +130,8 @@ class Studio:
 
     def describe(self, setting: Setting, image: Tensor) -> DescriptorMap:
         """Describe an image (1, 3, H, W); maps of the last images are kept."""
-        key = setting, _digest(image)
+        pixels = image.detach().cpu().contiguous().numpy()
+        key = setting, pixels.shape, blake2b(pixels.tobytes()).digest()
         with self._lock:
             if key not in self._maps:
                 self._maps[key] = self.descriptor(setting)(image)
@@ -137,15 +140,7 @@ class Studio:
             self._maps.move_to_end(key)
             return self._maps[key]
 
-    def locate(
-        self,
-        setting: Setting,
-        image_a: Tensor,
-        image_b: Tensor,
-        point: tuple[float, float],
-        *,
-        count: int = 5,
-    ) -> Location:
+    def locate(self, setting: Setting, image_a: Tensor, image_b: Tensor, point: Point) -> Location:
         """Find a point of image A in image B.
 
         Args:
@@ -153,18 +148,14 @@ class Studio:
             image_a: shape (1, 3, H, W), RGB in [0, 1].
             image_b: likewise; its size may differ.
             point: (x, y) in pixels of A.
-            count: how many places to list.
 
         Raises:
             InvalidArgumentError: the point lies outside A, or the setting is not usable.
         """
         _check_point(point, image_a)
-        check_integer("count", count, minimum=1, maximum=20)
         map_a, map_b = self.describe(setting, image_a), self.describe(setting, image_b)
-        apart = max(image_b.shape[-2:]) // _SEPARATION
-        found = match_points(
-            map_a, torch.tensor([point]), map_b, decode=TopK(count=count, apart=apart)
-        )
+        best = TopK(count=_PLACES, apart=max(image_b.shape[-2:]) // _SEPARATION)
+        found = match_points(map_a, torch.tensor([point]), map_b, decode=best)
         kept = found.scores[0].isfinite()
         places, scores = found.points_b[0][kept], found.scores[0][kept]
         back = match_points(map_b, places[:1], map_a).points_b[0]
@@ -172,7 +163,7 @@ class Studio:
             point,
             tuple((x, y) for x, y in places.tolist()),
             tuple(scores.tolist()),
-            similarity(map_a, point, map_b),
+            _similarity(map_a, point, map_b),
             (float(back[0]), float(back[1])),
         )
 
@@ -190,14 +181,14 @@ class Studio:
                 maps=maps,
             )
 
-    def inspect(self, setting: Setting, image: Tensor, point: tuple[float, float]) -> Inspection:
+    def inspect(self, setting: Setting, image: Tensor, point: Point) -> Inspection:
         """Measure the channels of every block, and what the treatments make of one image.
 
         Raises:
             InvalidArgumentError: the descriptor is no Diffusion Transformer.
         """
         with self._lock:
-            ditf = self._ditf(setting, reach=self._blocks(setting) - 1)
+            ditf = self._ditf(setting, reach=self._backbone_spec(setting).blocks - 1)
             return inspect_channels(ditf, [image], point=point)
 
     def sweep(
@@ -205,7 +196,7 @@ class Studio:
         setting: Setting,
         image_a: Tensor,
         image_b: Tensor,
-        point: tuple[float, float],
+        point: Point,
         blocks: Sequence[int],
         timesteps: Sequence[float],
     ) -> dict[tuple[int, float], Tensor]:
@@ -232,55 +223,45 @@ class Studio:
                     ditf.describe_blocks(image, blocks) for image in (image_a, image_b)
                 )
                 for block in blocks:
-                    cells[block, timestep] = similarity(maps_a[block], point, maps_b[block])
+                    cells[block, timestep] = _similarity(maps_a[block], point, maps_b[block])
         return cells
 
-    def _blocks(self, setting: Setting) -> int:
-        spec = self._spec(setting.descriptor)
+    def _spec(self, setting: Setting) -> BackboneSpec | DescriptorSpec:
+        check_one_of("descriptor", setting.descriptor, self.specs)
+        return self.specs[setting.descriptor]
+
+    def _backbone_spec(self, setting: Setting) -> BackboneSpec:
+        spec = self._spec(setting)
         if not isinstance(spec, BackboneSpec):
             raise InvalidArgumentError(
                 f"{spec.name} is no Diffusion Transformer, so it has no blocks to look into; "
-                "choose another descriptor"
+                "choose another descriptor, or leave block, timestep and treatment empty"
             )
-        return spec.blocks
-
-    def _spec(self, name: str) -> Any:
-        check_one_of("descriptor", name, self.specs)
-        return self.specs[name]
+        return spec
 
     def _single(self, setting: Setting) -> DenseDescriptor:
-        spec = self._spec(setting.descriptor)
-        if isinstance(spec, BackboneSpec):
+        if setting.changes() or isinstance(self._spec(setting), BackboneSpec):
             return self._ditf(setting)
-        if setting.changes():
-            raise InvalidArgumentError(
-                f"{spec.name} is no Diffusion Transformer: leave block, timestep and treatment "
-                "empty"
-            )
-        if spec.name not in self._loaded:
-            self._loaded[spec.name] = create_descriptor(setting.descriptor, **self.options)
-        return self._loaded[spec.name]
+        name = setting.descriptor
+        if name not in self._loaded:
+            self._loaded[name] = create_descriptor(name, **self.options)
+        return self._loaded[name]
 
     def _ditf(self, setting: Setting, *, reach: int = 0) -> DiTF:
         """Return a DiTF whose backbone is loaded at least up to a block."""
-        self._blocks(setting)
-        spec = self._spec(setting.descriptor)
+        spec, name = self._backbone_spec(setting), setting.descriptor
         names = {field.name for field in fields(DiTFConfig)}
         given = {key: value for key, value in self.options.items() if key in names}
         config = DiTFConfig.from_spec(spec, **{**given, **setting.changes()})
         reach = max(reach, config.block)
-        if reach >= spec.blocks:
-            raise InvalidArgumentError(
-                f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block {reach}"
-            )
-        loaded = self._loaded.get(spec.name)
+        loaded = self._loaded.get(name)
         if not isinstance(loaded, DiTF) or loaded.config.block < reach:
-            loaded = create_ditf(setting.descriptor, **{**self.options, "block": reach})
-            self._loaded[spec.name] = loaded
+            loaded = create_ditf(name, **{**self.options, "block": reach})
+            self._loaded[name] = loaded
         return DiTF(loaded.backbone, config)
 
 
-def similarity(map_a: DescriptorMap, point: tuple[float, float], map_b: DescriptorMap) -> Tensor:
+def _similarity(map_a: DescriptorMap, point: Point, map_b: DescriptorMap) -> Tensor:
     """Compare a point of A, (x, y) in pixels, with the tokens of B; shape (rows, columns)."""
     query = F.normalize(map_a.at(torch.tensor([[point]]))[0, 0].float(), dim=-1)
     tokens = F.normalize(map_b.tokens[0].float(), dim=-1)
@@ -342,13 +323,7 @@ def as_python(setting: Setting, result: Location | ImageMatches, *, search: bool
     return "\n".join(lines)
 
 
-def _digest(image: Tensor) -> bytes:
-    digest = blake2b(repr(tuple(image.shape)).encode(), digest_size=16)
-    digest.update(image.detach().cpu().contiguous().numpy().tobytes())
-    return digest.digest()
-
-
-def _check_point(point: tuple[float, float], image: Tensor) -> None:
+def _check_point(point: Point, image: Tensor) -> None:
     (x, y), (height, width) = point, image.shape[-2:]
     if not (0 <= x <= width - 1 and 0 <= y <= height - 1):
         raise InvalidArgumentError(

@@ -26,19 +26,13 @@ def save(identity: str, block: int, timestep: float, channels: tuple[int, ...]) 
         OutputError: the cache folder cannot be written.
     """
     path = _path(identity, block, timestep)
-    record = {
-        "identity": identity,
-        "block": block,
-        "timestep": timestep,
-        "massive_channels": list(channels),
-    }
+    record = {"identity": identity, "block": block, "timestep": timestep}
     with write_checked(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1), "utf-8")
+        text = json.dumps({**record, "massive_channels": channels}, indent=1)
+        temporary.write_text(text, "utf-8")
     return path
 
 
 def _path(identity: str, block: int, timestep: float) -> Path:
-    key = hashlib.sha256(f"{identity}\n{block}\n{float(timestep)}\n{_RULE}".encode()).hexdigest()[
-        :32
-    ]
-    return cache_folder() / "massive" / f"{key}.json"
+    key = hashlib.sha256(f"{identity}\n{block}\n{float(timestep)}\n{_RULE}".encode()).hexdigest()
+    return cache_folder() / "massive" / f"{key[:32]}.json"

@@ -29,6 +29,7 @@ _TIMEOUT_SECONDS = 10.0
 _VARIANT = re.compile(r"\.(?!safetensors)(\w+)(-\d+-of-\d+)?\.(safetensors|json)$")
 
 _SHARD = re.compile(r"-\d+-of-\d+\.")
+_INCOMPLETE = ": it is incomplete; download it again"
 
 
 class Checkpoint:
@@ -121,10 +122,9 @@ class Checkpoint:
         if self._remote is not None:
             return name in self._remote_sizes
         try:
-            self.file(name)
+            return self.file(name).is_file()
         except (CheckpointError, HubUnreachableError):
             return False
-        return True
 
     def file(self, name: str) -> Path:
         """Return the local path of a file, downloading it if it is not cached.
@@ -134,14 +134,11 @@ class Checkpoint:
             GatedRepositoryError: the repository wants its licence accepted first.
             HubError: the hub does not give it.
         """
-        if self.folder is not None:
-            path = self.folder / name
-            if not path.is_file():
-                raise self._missing(name)
-            return path
-        if self._remote is not None and name not in self._remote_sizes:
+        if self.folder is None and (self._remote is None or name in self._remote_sizes):
+            return self._download(name)
+        if self.folder is None or not (self.folder / name).is_file():
             raise self._missing(name)
-        return self._download(name)
+        return self.folder / name
 
     def size(self, name: str) -> int:
         """Return a file's size in bytes, without downloading it.
@@ -224,6 +221,11 @@ class Checkpoint:
         folder = PurePosixPath(subfolder)
         return {tensor: (folder / file).as_posix() for tensor, file in names.items()}
 
+    def weight_files(self, subfolder: str) -> set[str]:
+        """Name the files that hold a part's weights; errors as of `weight_map`."""
+        stored = self.weight_map(subfolder)
+        return {self.weight_file(subfolder)} if stored is None else {*stored.values()}
+
     def shards(self, subfolder: str, stem: str = WEIGHTS) -> dict[str, str]:
         """Read which file of a model's part holds each tensor: tensor name to file.
 
@@ -231,10 +233,10 @@ class Checkpoint:
             CheckpointError: there are no safetensors weights, or they are damaged.
         """
         stored = self.weight_map(subfolder, stem)
-        if stored is not None:
-            return stored
-        single = self.weight_file(subfolder, stem)
-        return dict.fromkeys(read_header(self.file(single)).dtypes, single)
+        if stored is None:
+            single = self.weight_file(subfolder, stem)
+            return dict.fromkeys(read_header(self.file(single)).dtypes, single)
+        return stored
 
     def files(self) -> list[str]:
         """List the model's files.
@@ -258,9 +260,8 @@ class Checkpoint:
             return (self.folder / name).is_file()
         from huggingface_hub import try_to_load_from_cache
 
-        revision = self.revision if self._remote is None else self._remote.sha
         cached = try_to_load_from_cache(
-            self.source, name, cache_dir=self.cache_dir, revision=revision
+            self.source, name, cache_dir=self.cache_dir, revision=self._revision
         )
         return isinstance(cached, str)
 
@@ -270,23 +271,15 @@ class Checkpoint:
         The commit is pinned, so that what it loads cannot differ from what was read before, and
         where the hub cannot be asked it is not asked again.
         """
-        options = {
+        local = self.folder is not None
+        return {
+            "pretrained_model_name_or_path": str(self.folder) if local else self.source,
+            "revision": None if local else self._revision,
+            "local_files_only": local or self._remote is None,
             "token": self.token,
             "cache_dir": self.cache_dir,
             "use_safetensors": True,
             "variant": self.variant,
-        }
-        if self.folder is not None:
-            source, revision, local = str(self.folder), None, True
-        elif self._remote is not None:
-            source, revision, local = self.source, self._remote.sha, False
-        else:
-            source, revision, local = self.source, self.revision, True
-        return {
-            "pretrained_model_name_or_path": source,
-            "revision": revision,
-            "local_files_only": local,
-            **options,
         }
 
     def _missing(self, name: str) -> CheckpointError:
@@ -298,7 +291,7 @@ class Checkpoint:
             return sources.explain_layout(config)
         stem, dot, _ = name.partition(".safetensors" if self.variant is None else ".")
         if not dot:
-            return ": it is incomplete; download it again"
+            return _INCOMPLETE
         try:
             beside = [file for file in self.files() if file.startswith(stem)]
         except HubUnreachableError:
@@ -319,7 +312,7 @@ class Checkpoint:
                 ", only a pickled .bin, which is not read because it can run code; "
                 "name a revision or a repository that has safetensors"
             )
-        return ": it is incomplete; download it again"
+        return _INCOMPLETE
 
     @cached_property
     def _remote(self) -> Any:
@@ -346,6 +339,11 @@ class Checkpoint:
         except (errors.OfflineModeIsEnabled, connection_errors, OSError):
             return None
 
+    @property
+    def _revision(self) -> str | None:
+        """The commit, or the revision that was asked for where the hub cannot be asked."""
+        return self.revision if self._remote is None else str(self._remote.sha)
+
     @cached_property
     def _remote_sizes(self) -> dict[str, int]:
         return {file.rfilename: file.size or 0 for file in self._remote.siblings or ()}
@@ -353,15 +351,14 @@ class Checkpoint:
     def _download(self, name: str) -> Path:
         from huggingface_hub import errors, hf_hub_download
 
-        remote = self._remote
         try:
             path = hf_hub_download(
                 self.source,
                 name,
-                revision=self.revision if remote is None else remote.sha,
+                revision=self._revision,
                 token=self.token,
                 cache_dir=self.cache_dir,
-                local_files_only=remote is None,
+                local_files_only=self._remote is None,
                 etag_timeout=_TIMEOUT_SECONDS,
             )
         except errors.LocalEntryNotFoundError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 from kornia_ditf.errors import CheckpointError, HubError
@@ -22,8 +23,7 @@ def fingerprint(checkpoint: Checkpoint) -> str | None:
         CheckpointError: a file is damaged.
     """
     try:
-        stored = checkpoint.weight_map("transformer")
-        names = {checkpoint.weight_file("transformer")} if stored is None else {*stored.values()}
+        names = checkpoint.weight_files("transformer")
         if not all(checkpoint.has(name) for name in names):
             return None
         # By tensor: the same weights may come in other files.
@@ -34,8 +34,6 @@ def fingerprint(checkpoint: Checkpoint) -> str | None:
 
 
 def _tensors(path: Path) -> list[str]:
-    import json
-
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")

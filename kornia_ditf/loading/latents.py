@@ -15,7 +15,7 @@ from kornia_ditf.utils.isolation import isolated
 
 
 def encode_images(
-    vae: nn.Module,
+    vae: Any,  # diffusers' models carry no types
     images: Tensor,
     *,
     sample: bool = False,
@@ -45,7 +45,7 @@ def encode_images(
     pixels = (2 * images - 1).to(device, dtype)
     image_of_video = images.ndim == 4 and _takes_frames(vae)
     with isolated(vae), borrowed(vae):
-        encoded = _any(vae).encode(pixels.unsqueeze(2) if image_of_video else pixels)
+        encoded = vae.encode(pixels.unsqueeze(2) if image_of_video else pixels)
     posterior = getattr(encoded, "latent_dist", None)
     if posterior is None:
         if sample:
@@ -62,18 +62,18 @@ def encode_images(
     return _normalise(vae, (latent.squeeze(2) if image_of_video else latent).float(), patch_first)
 
 
-def pixels_per_cell(vae: nn.Module) -> int:
+def pixels_per_cell(vae: Any) -> int:
     """Return the side of the square of pixels that one cell of `encode_images`' latents covers."""
-    config = _any(vae).config
+    config = vae.config
     # Read past diffusers' own look-up, which warns where the configuration alone has it.
     ratio = vars(vae).get("spatial_compression_ratio")
     ratio = ratio or getattr(config, "spatial_compression_ratio", None)
     return int(ratio or 1 << (len(config.block_out_channels) - 1)) * (2 if _is_packed(vae) else 1)
 
 
-def latent_channels(vae: nn.Module) -> int | None:
+def latent_channels(vae: Any) -> int | None:
     """Return the channels of `encode_images`' latents; None where the configuration has none."""
-    config = _any(vae).config
+    config = vae.config
     names = ("latent_channels", "z_dim")
     stored = next((n for name in names if (n := getattr(config, name, None))), None)
     return None if stored is None else int(stored) * (4 if _is_packed(vae) else 1)
@@ -86,10 +86,10 @@ def execution_place(module: nn.Module) -> tuple[torch.device, torch.dtype]:
     return device, getattr(module, "dtype", None) or parameter.dtype
 
 
-def _normalise(vae: nn.Module, latent: Tensor, patch_first: bool) -> Tensor:
-    config = _any(vae).config
+def _normalise(vae: Any, latent: Tensor, patch_first: bool) -> Tensor:
+    config = vae.config
     if _is_packed(vae):
-        norm = _any(vae).bn
+        norm = vae.bn
         mean, variance = _channels(norm.running_mean, latent), _channels(norm.running_var, latent)
         packed: Tensor = F.pixel_unshuffle(latent, 2)
         if patch_first:
@@ -98,17 +98,16 @@ def _normalise(vae: nn.Module, latent: Tensor, patch_first: bool) -> Tensor:
             packed = cells.transpose(1, 2).flatten(1, 2)
         return (packed - mean) / (variance + float(config.batch_norm_eps)).sqrt()
     stored = dict(vae.named_buffers())  # where LTX keeps what others have in their configuration
-    means, stds = (
-        stored.get(name, getattr(config, name, None)) for name in ("latents_mean", "latents_std")
-    )
+    names = ("latents_mean", "latents_std")
+    means, stds = (stored.get(name, getattr(config, name, None)) for name in names)
     shifted: Tensor = latent - (getattr(config, "shift_factor", None) or 0.0)
     if means is not None and stds is not None:
         shifted = (shifted - _channels(means, latent)) / _channels(stds, latent)
     return shifted * float(getattr(config, "scaling_factor", None) or 1.0)
 
 
-def _takes_frames(vae: nn.Module) -> bool:
-    layers = _any(vae).encoder.modules()
+def _takes_frames(vae: Any) -> bool:
+    layers = vae.encoder.modules()
     first = next(m for m in layers if isinstance(m, nn.Conv2d | nn.Conv3d))
     # Qwen-Image 2.1 names a convolution over frames so that is none inside.
     return isinstance(first, nn.Conv3d) or "3d" in type(first).__name__
@@ -119,10 +118,4 @@ def _is_packed(vae: nn.Module) -> bool:
 
 
 def _channels(values: Any, latent: Tensor) -> Tensor:
-    return torch.as_tensor(values, dtype=latent.dtype, device=latent.device).reshape(
-        1, -1, *[1] * (latent.ndim - 2)
-    )
-
-
-def _any(vae: nn.Module) -> Any:
-    return vae  # diffusers' models carry no types
+    return torch.as_tensor(values).to(latent).reshape(1, -1, *[1] * (latent.ndim - 2))

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.errors import CheckpointError, DiTFError, InvalidArgumentError
-from kornia_ditf.loading.prompts import Encode, is_component
+from kornia_ditf.errors import CheckpointError, InvalidArgumentError
+from kornia_ditf.loading.prompts import Encode, is_component, join_rows
 from kornia_ditf.types import Conditioning
 from kornia_ditf.utils.borrowing import borrowed
-from kornia_ditf.utils.isolation import isolated
+from kornia_ditf.utils.isolation import isolated, translated
 
 _HOOKED = "_output_capturing_hooks_installed"
 _LOADING = ("dtype", "device", "offload", "quantization_config")
@@ -104,35 +104,29 @@ class LoadedPromptEncoder:
         Raises:
             InvalidArgumentError: there is no prompt, or the pipeline cannot embed one.
         """
-        if not prompts:
-            raise InvalidArgumentError("give at least one prompt; an empty text is one")
         rows = {prompt: self._embed(prompt) for prompt in dict.fromkeys(prompts)}
-        names = rows[prompts[0]]
-        return Conditioning({n: torch.cat([rows[prompt][n] for prompt in prompts]) for n in names})
+        return join_rows([rows[prompt] for prompt in prompts])
 
     def prepare(self, prompts: Sequence[str]) -> None:
         """Do nothing: the text encoders are in memory already."""
 
     def _embed(self, prompt: str) -> Mapping[str, Tensor]:
-        names = [
-            name
+        encoders = {
+            name: getattr(self.pipeline, name, None)
             for name, value in self.pipeline.config.items()
             if name.startswith("text_encoder") and is_component(value)
-        ]
-        encoders = {name: getattr(self.pipeline, name, None) for name in names}
+        }
         modules = [each for each in encoders.values() if isinstance(each, nn.Module)]
-        try:
-            with isolated(self.pipeline), borrowed(*modules), _without_new_hooks(modules):
-                return self.encode(self.pipeline, prompt)
-        except (DiTFError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # transformers raises all kinds
-            missing = [name for name, part in encoders.items() if part is None]
-            advice = f" (it has no {', '.join(missing)})" if missing else ""
-            raise InvalidArgumentError(
-                f"the {type(self.pipeline).__name__} cannot embed {prompt!r}{advice}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+        missing = [name for name, part in encoders.items() if part is None]
+        advice = f" (it has no {', '.join(missing)})" if missing else ""
+        told = f"the {type(self.pipeline).__name__} cannot embed {prompt!r}{advice}"
+        with (
+            translated(InvalidArgumentError, told),
+            isolated(self.pipeline),
+            borrowed(*modules),
+            _without_new_hooks(modules),
+        ):
+            return self.encode(self.pipeline, prompt)
 
 
 @contextmanager

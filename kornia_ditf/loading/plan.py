@@ -112,9 +112,10 @@ def plan_loading(
     """
     try:
         configs: Mapping[str, Mapping[str, Any]] = {
-            part: checkpoint.json(f"{folder if part == 'transformer' else part}/config.json")
-            for part in _parts(checkpoint)
+            "transformer": checkpoint.json(f"{folder}/config.json")
         }
+        if checkpoint.has_part("vae"):
+            configs = {**configs, "vae": checkpoint.json("vae/config.json")}
         source = f"the files of {checkpoint.source}"
     except HubError as error:
         if not architecture:
@@ -124,15 +125,14 @@ def plan_loading(
     needed: dict[str, set[str]] = {}
     by_option: dict[str, int] = {}
     if file is None:
-        transformer = build_empty(
-            configs["transformer"], layout.class_name, dtype, layout.model_class
-        )
+        own = configs["transformer"]
+        transformer = build_empty(own, layout.class_name, dtype, layout.model_class)
         whole = _bytes(transformer, dtype)
         leave_out(transformer, layout.block_lists, layout.unused, last_block)
         needed[folder] = set(transformer.state_dict())
         held = _bytes(transformer, dtype)
         by_option = _by_option(transformer, layout.block_lists, dtype)
-        stored = _quantised_bytes(checkpoint, configs["transformer"])
+        stored = _quantised_bytes(checkpoint, own)
         if stored is not None:
             held, whole, by_option = held * stored // whole, stored, {}
             needed["transformer"] = set(checkpoint.weight_map("transformer") or ())
@@ -162,10 +162,6 @@ def plan_loading(
         by_option={option: held + vae_held for option, held in by_option.items()},
         vae_channels=channels,
     )
-
-
-def _parts(checkpoint: Checkpoint) -> list[str]:
-    return ["transformer", *(["vae"] if checkpoint.has_part("vae") else [])]
 
 
 def _bytes(model: nn.Module, dtype: torch.dtype) -> int:
@@ -237,8 +233,7 @@ def _quantised_bytes(checkpoint: Checkpoint, config: Mapping[str, Any]) -> int |
     if config.get("quantization_config") is None:
         return None
     try:
-        shards = checkpoint.weight_map("transformer") or {"": checkpoint.weight_file("transformer")}
-        return sum(checkpoint.size(file) for file in set(shards.values()))
+        return sum(checkpoint.size(file) for file in checkpoint.weight_files("transformer"))
     except HubError:
         return None
 
@@ -248,8 +243,10 @@ def _downloads(checkpoint: Checkpoint, needed: Mapping[str, set[str]]) -> dict[s
     try:
         for part, names in needed.items():
             stored = checkpoint.weight_map(part)
-            single = checkpoint.weight_file(part)
-            files |= {single} if stored is None else {stored[name] for name in names & set(stored)}
+            if stored is None:
+                files |= checkpoint.weight_files(part)
+            else:
+                files |= {stored[name] for name in names & stored.keys()}
         return {file: checkpoint.size(file) for file in sorted(files) if not checkpoint.has(file)}
     except HubError:
         return None

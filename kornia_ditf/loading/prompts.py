@@ -10,7 +10,6 @@ import gc
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,14 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kornia_ditf.errors import CheckpointError, DiTFError, HubError, InvalidArgumentError
+from kornia_ditf.errors import CheckpointError, HubError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.quantisation import check_plain
 from kornia_ditf.loading.weights import without_deprecations, without_progress_bars, without_remarks
 from kornia_ditf.types import Conditioning
 from kornia_ditf.utils.cache import cache_folder, is_sound, write_checked
 from kornia_ditf.utils.files import save_tensors
-from kornia_ditf.utils.isolation import building, isolated, lock_of
+from kornia_ditf.utils.isolation import building, isolated, lock_of, translated
 
 logger = logging.getLogger(__name__)
 
@@ -118,17 +117,12 @@ class CachedPromptEncoder:
             HubError: the hub does not give them.
             InvalidArgumentError: there is no prompt.
         """
-        if not prompts:
-            raise InvalidArgumentError("give at least one prompt; an empty text is one")
         with lock_of(self):  # text encoders are loaded once, whichever thread asks first
-            if self._last is not None and self._last[0] == tuple(prompts):
-                return self._last[1]
-            rows = [self._cached(prompt) for prompt in prompts]
-            missing = [prompt for prompt, row in zip(prompts, rows, strict=True) if row is None]
-            made = dict(self._embed(missing)) if missing else {}
-            found = [made[p] if row is None else row for p, row in zip(prompts, rows, strict=True)]
-            joined = {name: torch.cat([row[name] for row in found]) for name in found[0]}
-            self._last = (tuple(prompts), Conditioning(joined))
+            if self._last is None or self._last[0] != tuple(prompts):
+                found = {prompt: self._cached(prompt) for prompt in prompts}
+                missing = [prompt for prompt, row in found.items() if row is None]
+                rows = {**found, **dict(self._embed(missing))}
+                self._last = (tuple(prompts), join_rows([rows[prompt] or {} for prompt in prompts]))
             return self._last[1]
 
     def prepare(self, prompts: Sequence[str]) -> None:
@@ -137,9 +131,8 @@ class CachedPromptEncoder:
         To be called before work that meets one prompt after another.
         """
         missing = [prompt for prompt in dict.fromkeys(prompts) if self._cached(prompt) is None]
-        if missing:
-            for _ in self._embed(missing):
-                pass
+        for _ in self._embed(missing):
+            pass
 
     def _cached(self, prompt: str) -> dict[str, Tensor] | None:
         at_hand = self.checkpoint.text_identity
@@ -150,11 +143,15 @@ class CachedPromptEncoder:
 
     @torch.no_grad()
     def _embed(self, prompts: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+        if not prompts:
+            return
         pipeline = self._load_pipeline()
+        told = f"the text encoders of {self.checkpoint.source} cannot embed"
+        advice = "; a tokenizer or its configuration may be damaged"
         try:
             # One at a time, so that an embedding does not depend on its neighbours.
-            for prompt in dict.fromkeys(prompts):
-                with isolated(self), self._named(prompt):
+            for prompt in prompts:
+                with translated(CheckpointError, f"{told} {prompt!r}", advice), isolated(self):
                     encoded = self.encode(pipeline, prompt)
                 tensors = {name: value.cpu() for name, value in encoded.items()}
                 metadata = {
@@ -168,19 +165,6 @@ class CachedPromptEncoder:
         finally:
             del pipeline
             gc.collect()
-
-    @contextmanager
-    def _named(self, prompt: str) -> Iterator[None]:
-        """Name the prompt that failed; the errors of wrong tokenizers come from deep inside."""
-        try:
-            yield
-        except (DiTFError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # transformers raises all kinds
-            raise CheckpointError(
-                f"the text encoders of {self.checkpoint.source} cannot embed {prompt!r}: "
-                f"{type(error).__name__}: {error}; a tokenizer or its configuration may be damaged"
-            ) from error
 
     def _load_pipeline(self) -> Any:
         import diffusers
@@ -214,6 +198,17 @@ class CachedPromptEncoder:
                 f"needs: {error}"
             ) from error
         return pipeline.to(self.device)
+
+
+def join_rows(rows: Sequence[Mapping[str, Tensor]]) -> Conditioning:
+    """Join the embeddings of prompts, one row each.
+
+    Raises:
+        InvalidArgumentError: there is none.
+    """
+    if not rows:
+        raise InvalidArgumentError("give at least one prompt; an empty text is one")
+    return Conditioning({name: torch.cat([row[name] for row in rows]) for name in rows[0]})
 
 
 def is_component(value: Any) -> bool:

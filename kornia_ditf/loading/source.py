@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,8 @@ _LAYOUT = "a folder in the diffusers layout (model_index.json beside transformer
 
 def as_folder(source: str | Path) -> Path | None:
     """Return the local folder that a source names, `~` expanded; None if there is none."""
-    path = _as_path(source)
-    try:
-        return path if path is not None and str(source).strip() and path.is_dir() else None
-    except OSError:  # a name that is too long, or a parent that may not be read
-        return None
+    path = _expanded(source)
+    return path if str(source).strip() and _is(path, Path.is_dir) else None
 
 
 def is_hub_id(source: str) -> bool:
@@ -43,7 +41,7 @@ def is_path(source: str) -> bool:
         or source.endswith(("/", *_WEIGHT_SUFFIXES))
         or source.count("/") > 1
         or "\\" in source
-        or _is_file(source)
+        or _is(_expanded(source), Path.is_file)
     )
 
 
@@ -52,7 +50,7 @@ def explain(source: str) -> str:
     url = re.fullmatch(r"(\w+:/+|(?=huggingface\.co/))(?P<host>[^/]+)/?(?P<path>.*)", source)
     if url is not None:
         return _explain_url(source, url["host"], url["path"])
-    if _is_file(source):
+    if _is(_expanded(source), Path.is_file):
         return (
             f"{source} is a file; name {_LAYOUT} or a hub id. A single file of weights is "
             "converted by diffusers: from_single_file(...) of its pipeline, then "
@@ -80,13 +78,13 @@ def explain_layout(config: Mapping[str, Any]) -> str:
 
 def near_folder(source: str) -> str:
     """Suggest the folder that a mistyped path most likely means; empty if there is none."""
-    path = _as_path(source)
-    if path is None:
-        return ""
+    path = _expanded(source)
     try:
         siblings = [each.name for each in path.parent.iterdir() if each.is_dir()]
     except OSError:
-        missing = next((each for each in reversed(path.parents) if not _exists(each)), None)
+        missing = next(
+            (each for each in reversed(path.parents) if not _is(each, Path.exists)), None
+        )
         return f" ({missing} does not exist)" if missing is not None and is_path(source) else ""
     near = nearest(path.name, siblings)
     return "" if near is None else f"; did you mean {str(path.parent / near)!r}?"
@@ -101,26 +99,16 @@ def _explain_url(source: str, host: str, path: str) -> str:
     return f"{source} is a URL; name the model by its hub id, {'/'.join(parts[:2])!r}{revision}"
 
 
-def _as_path(source: str | Path) -> Path | None:
-    try:
+def _expanded(source: str | Path) -> Path:
+    with suppress(RuntimeError):  # the home of an unknown user
         return Path(source).expanduser()
-    except RuntimeError:  # the home of an unknown user
-        return None
+    return Path(source)
 
 
-def _is_file(source: str) -> bool:
-    path = _as_path(source)
-    try:
-        return path is not None and path.is_file()
-    except OSError:
-        return False
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that is too long, or a folder that may not be read
-        return False
+def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
+    with suppress(OSError):  # a name that is too long, or a parent that may not be read
+        return kind(path)
+    return False
 
 
 def no_folder(source: str) -> str:

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kornia_ditf.errors import CheckpointError, InvalidArgumentError, MissingExtraError
+from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.header import damaged, read_header
 from kornia_ditf.loading.other_files import explain_content, explain_tensors
 from kornia_ditf.loading.quantisation import find_scales, refuse_quantised, rescale
 from kornia_ditf.utils.borrowing import align
+from kornia_ditf.utils.extras import import_extra
 
 _SHARD = re.compile(r"-\d+-of-\d+\.(safetensors|gguf)$")
 
@@ -144,14 +145,11 @@ class WeightFile:
         self.tensors = {n: torch.empty(header.shapes[n], device="meta") for n in plain}
 
     def _read_gguf(self) -> None:
+        gguf = import_extra("gguf", f"{self.path} is a GGUF file", "kornia-ditf[gguf]")
         try:
-            from gguf import GGUFReader
-        except ImportError as error:
-            raise MissingExtraError(
-                f"{self.path} is a GGUF file, which needs: pip install 'kornia-ditf[gguf]'"
-            ) from error
-        try:
-            reader = GGUFReader(self.path, "c")  # mapped; what is written to it stays in memory
+            reader = gguf.GGUFReader(
+                self.path, "c"
+            )  # mapped; what is written to it stays in memory
             self._gguf: Mapping[str, Any] = {each.name: each for each in reader.tensors}
             field = reader.fields.get("general.architecture")
             self.kind = "" if field is None else str(field.contents())

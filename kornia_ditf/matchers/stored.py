@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kornia_ditf.errors import DatasetError, InvalidArgumentError, MissingExtraError
+from kornia_ditf.errors import DatasetError, InvalidArgumentError
 from kornia_ditf.matchers.base import ImageMatcher, MatcherSpec
 from kornia_ditf.types import Matches
+from kornia_ditf.utils.extras import import_extra
 
 _HOW = "hloc's extract_features and match_features write such files"
 
@@ -84,12 +86,7 @@ class StoredMatches(ImageMatcher):
 
 
 def _open(path: Path) -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise MissingExtraError(
-            "matches from disk need h5py: pip install 'kornia-ditf[hloc]'"
-        ) from error
+    h5py = import_extra("h5py", "matches from disk need h5py", "kornia-ditf[hloc]")
     try:
         return h5py.File(path, "r")
     except OSError as error:
@@ -120,8 +117,6 @@ def _suffixes(name: str) -> list[str]:
 
 
 def _lacks() -> str:
-    from importlib.util import find_spec
-
     return "" if find_spec("h5py") else "h5py: pip install 'kornia-ditf[hloc]'"
 
 

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
+from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.checks import check_matches
 from kornia_ditf.types import Matches
 from kornia_ditf.utils.checks import check_integer, check_one_of
+from kornia_ditf.utils.extras import import_extra
 
 Geometry = Literal["homography", "fundamental", "essential"]
 Estimator = Literal["cv2", "kornia", "poselib"]
@@ -46,8 +47,7 @@ class Verification:
     @property
     def inlier_matches(self) -> Matches:
         """The matches that agree with the geometry."""
-        kept, matches = self.inliers.to(self.matches.scores.device), self.matches
-        return Matches(matches.points_a[kept], matches.points_b[kept], matches.scores[kept])
+        return self.matches[self.inliers]
 
 
 def verify(
@@ -191,12 +191,8 @@ def _estimate_kornia(task: _Task) -> _Found:
 
 
 def _estimate_poselib(task: _Task) -> _Found:
-    try:
-        import poselib
-    except ImportError as error:
-        raise MissingExtraError(
-            "estimator 'poselib' needs PoseLib: pip install 'kornia-ditf[poselib]'"
-        ) from error
+    purpose = "estimator 'poselib' needs PoseLib"
+    poselib = import_extra("poselib", purpose, "kornia-ditf[poselib]")
     options = {
         "max_reproj_error": task.threshold,
         "max_epipolar_error": task.threshold,

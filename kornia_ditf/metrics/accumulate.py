@@ -92,14 +92,12 @@ class HomographyAccuracy:
     def compute(self) -> HomographyScores:
         """Return accuracy and AUC at each threshold; NaN where nothing was counted."""
         errors = self._errors
-        return HomographyScores(
-            len(errors),
-            {
-                t: float(np.mean([e <= t for e in errors])) if errors else math.nan
-                for t in self.thresholds
-            },
-            {t: area_under_curve(errors, t) if errors else math.nan for t in self.thresholds},
-        )
+        if not errors:
+            nothing = dict.fromkeys(self.thresholds, math.nan)
+            return HomographyScores(0, nothing, nothing)
+        accuracy = {t: float(np.mean([e <= t for e in errors])) for t in self.thresholds}
+        areas = {t: area_under_curve(errors, t) for t in self.thresholds}
+        return HomographyScores(len(errors), accuracy, areas)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +116,9 @@ class MaskScores:
     f_recall: float
     f_decay: float
     objects: Mapping[str, tuple[float, float]]
+
+
+_MEANS = ("j_mean", "j_recall", "j_decay", "f_mean", "f_recall", "f_decay")
 
 
 class JAndF:
@@ -167,15 +168,9 @@ class JAndF:
     def compute(self) -> MaskScores:
         """Return the scores of all that was counted; NaN where nothing was."""
         rows = np.array(list(self._rows.values())).reshape(-1, 6)
-        means = rows.mean(0) if len(rows) else np.full(6, math.nan)
-        j_mean, j_recall, j_decay, f_mean, f_recall, f_decay = means.tolist()
+        means = rows.mean(0).tolist() if len(rows) else [math.nan] * 6
         return MaskScores(
-            j_and_f=(j_mean + f_mean) / 2,
-            j_mean=j_mean,
-            j_recall=j_recall,
-            j_decay=j_decay,
-            f_mean=f_mean,
-            f_recall=f_recall,
-            f_decay=f_decay,
+            j_and_f=(means[0] + means[3]) / 2,
+            **dict(zip(_MEANS, means, strict=True)),
             objects={name: (row[0], row[3]) for name, row in self._rows.items()},
         )

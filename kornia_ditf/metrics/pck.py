@@ -14,6 +14,8 @@ from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.metrics.functional import Comparison
 from kornia_ditf.utils.checks import check_one_of
 
+Floats = npt.NDArray[np.float64]
+
 _BASES = {
     "box": "the longer side of the object's box in image B",
     "image": "the longer side of image B",
@@ -89,8 +91,9 @@ class PCK:
     ) -> None:
         check_one_of("base", base, _BASES)
         self.alphas, self.base, self.comparison = tuple(alphas), base, comparison
-        self._counts: dict[str, tuple[int, int]] = {}
-        self._sums: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
+        # Of each category, how many points there are and how many are correct at each threshold;
+        # and how many pairs, and the sums of their shares.
+        self._sums: dict[str, Floats] = {}
         self._empty = 0
 
     @property
@@ -120,19 +123,11 @@ class PCK:
         if not hits.shape[1]:
             self._empty += 1
             return
-        correct = hits.sum(1).cpu().double().numpy()
-        self._add(category, (hits.shape[1], 1), (correct, correct / hits.shape[1]))
+        points, correct = hits.shape[1], hits.sum(1).cpu().double().numpy()
+        self._add(category, np.array([[points, *correct], [1, *(correct / points)]]))
 
-    def _add(
-        self,
-        category: str,
-        counts: tuple[int, int],
-        sums: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
-    ) -> None:
-        points, images = self._counts.get(category, (0, 0))
-        self._counts[category] = (points + counts[0], images + counts[1])
-        before = self._sums.get(category, (np.zeros(len(self.alphas)),) * 2)
-        self._sums[category] = (before[0] + sums[0], before[1] + sums[1])
+    def _add(self, category: str, sums: Floats) -> None:
+        self._sums[category] = self._sums.get(category, np.zeros_like(sums)) + sums
 
     def merge(self, other: PCK) -> None:
         """Add what another one counted.
@@ -142,37 +137,37 @@ class PCK:
         """
         if (self.alphas, self.definition) != (other.alphas, other.definition):
             raise InvalidArgumentError("only what counts the same at the same thresholds merges")
-        for category, counts in other._counts.items():
-            self._add(category, counts, other._sums[category])
+        for category, sums in other._sums.items():
+            self._add(category, sums)
         self._empty += other._empty
 
     def compute(self) -> PCKScores:
         """Return the scores of all pairs so far; NaN where there are none."""
-        categories = {
-            name: CategoryPCK(
-                *self._counts[name], _shares(correct, points), _shares(per_image, images)
-            )
-            for name, (correct, per_image) in sorted(self._sums.items())
-            for points, images in [self._counts[name]]
-        }
-        points, images = (sum(each[i] for each in self._counts.values()) for i in (0, 1))
-        zero = np.zeros(len(self.alphas))
+        categories = {name: _scores(sums) for name, sums in sorted(self._sums.items())}
+        nothing = np.zeros((2, 1 + len(self.alphas)))
+        whole = _scores(sum(self._sums.values(), nothing))
+        means = [
+            sum((np.array([1, *getattr(each, name)]) for each in categories.values()), nothing[0])
+            for name in ("per_point", "per_image")
+        ]
         return PCKScores(
             alphas=self.alphas,
-            points=points,
-            images=images,
+            points=whole.points,
+            images=whole.images,
             empty=self._empty,
-            per_point=_shares(sum((each[0] for each in self._sums.values()), zero), points),
-            per_image=_shares(sum((each[1] for each in self._sums.values()), zero), images),
-            per_point_of_categories=_means([each.per_point for each in categories.values()], zero),
-            per_image_of_categories=_means([each.per_image for each in categories.values()], zero),
+            per_point=whole.per_point,
+            per_image=whole.per_image,
+            per_point_of_categories=_shares(means[0]),
+            per_image_of_categories=_shares(means[1]),
             categories=categories,
         )
 
 
-def _shares(sums: npt.NDArray[np.float64], count: int) -> tuple[float, ...]:
-    return tuple(float(each) / count if count else math.nan for each in sums)
+def _scores(sums: Floats) -> CategoryPCK:
+    points, images = sums
+    return CategoryPCK(int(points[0]), int(images[0]), _shares(points), _shares(images))
 
 
-def _means(rows: Sequence[tuple[float, ...]], zero: npt.NDArray[np.float64]) -> tuple[float, ...]:
-    return _shares(sum((np.array(row) for row in rows), zero), len(rows))
+def _shares(sums: Floats) -> tuple[float, ...]:
+    count, *correct = sums.tolist()
+    return tuple(each / count if count else math.nan for each in correct)

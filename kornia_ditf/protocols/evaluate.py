@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,53 +16,14 @@ from kornia_ditf.matching.joint import reduce_pair
 from kornia_ditf.matching.keypoints import Target, match_points
 from kornia_ditf.matching.poses import POSES, instance_distance, view_in_pose
 from kornia_ditf.matching.views import View
-from kornia_ditf.metrics.functional import point_distances, project, within
+from kornia_ditf.metrics.functional import point_distances, project
 from kornia_ditf.protocols.canvas import find_in_canvas, from_canvas, scale_of, to_canvas
-from kornia_ditf.protocols.matched import Found, carry_points, score_matches
-from kornia_ditf.protocols.planar import match_pair
+from kornia_ditf.protocols.matched import carry_points, match_pair, score_matches
 from kornia_ditf.protocols.protocol import Protocol
+from kornia_ditf.protocols.result import PairResult, make_result
 from kornia_ditf.types import DescriptorMap, Frame, Matches
 
 _WILLOW_SIDE = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PairResult:
-    """The result of one pair, point by point.
-
-    Args:
-        name: of the pair.
-        category: what it counts under.
-        points: which points of the pair these are, shape (K,), int64: those seen in both images.
-            For a homography or a pose, the number of the match.
-        sources: where they are in image A, (x, y) in its pixels, shape (K, 2).
-        predicted: where they were found, (x, y) in the pixels of image B, shape (K, 2).
-        truth: where they belong, shape (K, 2); for a pose, the nearest point of the epipolar line.
-        distances: to where they belong, shape (K,), in the pixels that the protocol measures in;
-            for a pose, squared and in units of the focal length.
-        base: what thresholds are relative to, in the same pixels.
-        alphas: the thresholds as parts of the base.
-        hits: which are correct at each threshold, shape (A, K), bool.
-        scores: of the pair as a whole: `corner_error` of the homography that was fitted, in pixels
-            of B, or the errors of `pose_errors`; infinite where nothing could be fitted.
-    """
-
-    name: str
-    category: str
-    points: Tensor
-    sources: Tensor
-    predicted: Tensor
-    truth: Tensor
-    distances: Tensor
-    base: float
-    alphas: tuple[float, ...]
-    hits: Tensor
-    scores: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def corner_error(self) -> float | None:
-        """Mean distance of the image's corners from where they belong; None without homography."""
-        return self.scores.get("corner_error")
 
 
 def evaluate_pair(
@@ -86,9 +47,9 @@ def evaluate_pair(
         DatasetError: an image has another size than is annotated, as the protocol reads it.
 
     Example:
-        >>> from kornia_ditf.datasets import folder
+        >>> from kornia_ditf import load_dataset
         >>> from kornia_ditf.protocols.presets import find_protocol
-        >>> pair = folder.load("examples/data")[0]
+        >>> pair = load_dataset("folder", "examples/data")[0]
         >>> described = DescriptorMap(torch.rand(1, 8, 32, 40), Frame(pair.size_a, pair.size_a))
         >>> result = evaluate_pair(described, described, pair, find_protocol("ditf-spair"))
         >>> result.hits.shape, result.base
@@ -102,8 +63,7 @@ def evaluate_pair(
         return score_points(find_points(map_a, map_b, pair, protocol), pair, protocol)
     check_pair(pair, protocol)
     framed_a, framed_b = _framed(map_a, pair.size_a), _framed(map_b, pair.size_b)
-    found = score_matches(*match_pair(framed_a, framed_b, pair, protocol), pair, protocol)
-    return _result((found, 1.0), pair, protocol)
+    return score_matches(*match_pair(framed_a, framed_b, pair, protocol), pair, protocol)
 
 
 def _evaluate_posed(
@@ -120,7 +80,8 @@ def _evaluate_posed(
             f"[{'; '.join(poses)}]"
         )
     mask_b = _shown(map_b, pair.size_b, protocol)
-    views = [view_in_pose(_blank(pair.size_a), pose) for pose in poses]
+    blank = View(torch.zeros(1, 1, 1, 1).expand(1, 1, *pair.size_a))
+    views = [view_in_pose(blank, pose) for pose in poses]
     distances = [
         instance_distance(one, map_b, mask_a=_shown(one, view.size, protocol), mask_b=mask_b)
         for one, view in zip(maps_a, views, strict=True)
@@ -152,10 +113,6 @@ def _evaluate_posed(
         places = torch.where(seen[pair.visible, None].to(places.device), places, upright)
     found = score_points(places, pair, check)
     return replace(found, scores={**found.scores, **scores})
-
-
-def _blank(size: tuple[int, int]) -> View:
-    return View(torch.zeros(1, 1, 1, 1).expand(1, 1, *size))
 
 
 def _shown(described: DescriptorMap, size: tuple[int, int], protocol: Protocol) -> Tensor | None:
@@ -230,9 +187,16 @@ def score_points(places: Tensor, pair: Pair, protocol: Protocol) -> PairResult:
             )
         distances = point_distances(predicted * scale_b, truth * scale_b)
         base = _base(pair, protocol, sources * scale_a)
-    distances = distances.nan_to_num(nan=torch.inf)
-    found = Found(index, sources, predicted, truth, distances, {})
-    return _result((found, base), pair, protocol)
+    return make_result(
+        pair,
+        protocol,
+        distances.nan_to_num(nan=torch.inf),
+        base=base,
+        points=index,
+        sources=sources,
+        predicted=predicted,
+        truth=truth,
+    )
 
 
 def evaluate_matches(matches: Matches, pair: Pair, protocol: Protocol) -> PairResult:
@@ -251,9 +215,9 @@ def evaluate_matches(matches: Matches, pair: Pair, protocol: Protocol) -> PairRe
         DatasetError: an image has another size than is annotated, as the protocol reads it.
 
     Example:
-        >>> from kornia_ditf.datasets import folder
+        >>> from kornia_ditf import load_dataset
         >>> from kornia_ditf.protocols.presets import find_protocol
-        >>> pair = folder.load("examples/data")[0]
+        >>> pair = load_dataset("folder", "examples/data")[0]
         >>> right = Matches(pair.points_a, pair.points_b, torch.ones(len(pair.points_a)))
         >>> bool(evaluate_matches(right, pair, find_protocol("plain")).hits.all())
         True
@@ -261,16 +225,11 @@ def evaluate_matches(matches: Matches, pair: Pair, protocol: Protocol) -> PairRe
     check_pair(pair, protocol)
     if protocol.task != "keypoints":
         sources, places = (each.double().cpu() for each in (matches.points_a, matches.points_b))
-        found = score_matches(sources, places, pair, protocol)
-        return _result((found, 1.0), pair, protocol)
+        return score_matches(sources, places, pair, protocol)
     predicted = carry_points(matches, pair.points_a[pair.visible])
     if protocol.canvas:
         predicted = to_canvas(predicted, pair.size_b, protocol.canvas)
     return score_points(predicted, pair, protocol)
-
-
-_Measured = tuple[Found, float]
-"""Points that were found, and what thresholds are relative to."""
 
 
 def check_pair(pair: Pair, protocol: Protocol) -> None:
@@ -281,28 +240,6 @@ def check_pair(pair: Pair, protocol: Protocol) -> None:
         )
     for path, size in ((pair.image_a, pair.size_a), (pair.image_b, pair.size_b)):
         check_size(path, size, protocol)
-
-
-def _result(measured: _Measured, pair: Pair, protocol: Protocol) -> PairResult:
-    found, base = measured
-    alphas, single = protocol.alphas, protocol.base == "canvas"
-    if protocol.task == "pose":  # in float64, as SuperGlue and LoFTR compare
-        hits = found.distances[None] < torch.tensor(alphas, dtype=torch.float64)[:, None]
-    else:
-        hits = within(found.distances, base, alphas, protocol.comparison, single=single)
-    return PairResult(
-        name=pair.name,
-        category=pair.category,
-        points=found.points,
-        sources=found.sources,
-        predicted=found.predicted,
-        truth=found.truth,
-        distances=found.distances,
-        base=base,
-        alphas=alphas,
-        hits=hits,
-        scores=found.scores,
-    )
 
 
 def check_size(path: Path, size: tuple[int, int], protocol: Protocol) -> None:

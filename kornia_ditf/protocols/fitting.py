@@ -40,9 +40,25 @@ def prepare_image(image: ImageLike, protocol: Protocol | Fit) -> Tensor:
     if fit.kind == "whole":
         return whole
     pixels = whole[0].permute(1, 2, 0).cpu().float().mul(255).round().clamp(0, 255)
-    array = pixels.to(torch.uint8).numpy()
-    scaled = _SCALERS[fit.kind](array, fit)
+    scaled = _scale(pixels.to(torch.uint8).numpy(), fit)
     return torch.from_numpy(scaled).permute(2, 0, 1)[None].float().div(255).contiguous()
+
+
+def _scale(array: npt.NDArray[Any], fit: Fit) -> npt.NDArray[Any]:
+    import cv2
+    from PIL import Image
+
+    height, width = fitted_size(array.shape[:2], fit)
+    if fit.kind == "short-side":
+        return np.asarray(cv2.resize(array, (width, height)))
+    how = Image.Resampling.LANCZOS if fit.kind == "pad" else Image.Resampling.BICUBIC
+    scaled = np.array(Image.fromarray(array).resize((width, height), how))
+    if fit.kind != "pad":
+        return scaled
+    canvas = np.zeros((fit.side, fit.side, 3), np.uint8)
+    top, left = (fit.side - height) // 2, (fit.side - width) // 2
+    canvas[top : top + height, left : left + width] = scaled
+    return canvas
 
 
 def padded_size(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -53,14 +69,6 @@ def padded_size(size: tuple[int, int], side: int) -> tuple[int, int]:
     return side, int(np.around(side * width / height))
 
 
-def short_side_size(size: tuple[int, int], fit: Fit) -> tuple[int, int]:
-    """Return the height and width of an image whose shortest side is scaled."""
-    height, width = size
-    if height > width:
-        return int((fit.side * height / width) // fit.multiple * fit.multiple), fit.side
-    return fit.side, int((fit.side * width / height) // fit.multiple * fit.multiple)
-
-
 def fitted_size(size: tuple[int, int], fit: Fit) -> tuple[int, int]:
     """Return the height and width at which a fitted image is seen, without padding.
 
@@ -68,6 +76,7 @@ def fitted_size(size: tuple[int, int], fit: Fit) -> tuple[int, int]:
         >>> fitted_size((968, 1296), Fit(kind="long-side", side=640, multiple=16))
         (480, 640)
     """
+    scale = fit.side / max(size)
     match fit.kind:
         case "whole":
             return size
@@ -76,36 +85,10 @@ def fitted_size(size: tuple[int, int], fit: Fit) -> tuple[int, int]:
         case "pad":
             return padded_size(size, fit.side)
         case "short-side":
-            return short_side_size(size, fit)
-    scale = fit.side / max(size)
+            height, width = size
+            if height > width:
+                return int((fit.side * height / width) // fit.multiple * fit.multiple), fit.side
+            return fit.side, int((fit.side * width / height) // fit.multiple * fit.multiple)
     # Python's round, as DiTF's script has it: halves go to even numbers.
     height, width = (round(side * scale / fit.multiple) * fit.multiple for side in size)
     return max(height, fit.multiple), max(width, fit.multiple)
-
-
-def _scale(array: npt.NDArray[Any], fit: Fit) -> npt.NDArray[Any]:
-    from PIL import Image
-
-    height, width = fitted_size(array.shape[:2], fit)
-    return np.array(Image.fromarray(array).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def _pad(array: npt.NDArray[Any], fit: Fit) -> npt.NDArray[Any]:
-    from PIL import Image
-
-    height, width = padded_size(array.shape[:2], fit.side)
-    inner = np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.LANCZOS))
-    canvas = np.zeros((fit.side, fit.side, 3), np.uint8)
-    top, left = (fit.side - height) // 2, (fit.side - width) // 2
-    canvas[top : top + height, left : left + width] = inner
-    return canvas
-
-
-def _shorten(array: npt.NDArray[Any], fit: Fit) -> npt.NDArray[Any]:
-    import cv2
-
-    height, width = short_side_size(array.shape[:2], fit)
-    return np.asarray(cv2.resize(array, (width, height)))
-
-
-_SCALERS = {"long-side": _scale, "short-side": _shorten, "squash": _scale, "pad": _pad}

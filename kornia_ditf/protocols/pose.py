@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from kornia_ditf.datasets.pairs import Pair
-from kornia_ditf.errors import MissingExtraError
 from kornia_ditf.metrics.pose import normalise, rotation_error, translation_error
 from kornia_ditf.protocols.fitting import fitted_size
 from kornia_ditf.protocols.protocol import PoseEstimation, Protocol
+from kornia_ditf.utils.extras import import_extra
 
 Floats = npt.NDArray[np.float64]
 
@@ -21,11 +20,10 @@ _FAR = 1e9
 
 
 class Pose(NamedTuple):
-    """A pose that was found: rotation (3, 3), translation (3,) of length 1, and inliers (K,)."""
+    """A pose that was found: rotation (3, 3), and translation (3,) of length 1."""
 
     rotation: Floats
     translation: Floats
-    inliers: npt.NDArray[np.bool_]
 
 
 def estimate_pose(
@@ -52,19 +50,14 @@ def estimate_pose(
     """
     if len(points_a) < _NEEDED:
         return None
-    return _ESTIMATORS[estimation.estimator](points_a, points_b, cameras, threshold, estimation)
+    estimate = _estimate_poselib if estimation.estimator == "poselib" else _estimate_cv2
+    return estimate(points_a, points_b, cameras, threshold, estimation)
 
 
 def pose_errors(points_a: Any, points_b: Any, pair: Pair, protocol: Protocol) -> dict[str, float]:
     """Estimate a pair's pose at each threshold of a protocol and measure its errors.
 
-    Thresholds are pixels of the images as the protocol fits them.
-
-    Args:
-        points_a: (x, y) in pixels of A, shape (K, 2).
-        points_b: (x, y) in pixels of B, shape (K, 2).
-        pair: with cameras and pose.
-        protocol: of the task `pose`.
+    Thresholds are pixels of the images as the protocol fits them; points are as in `estimate_pose`.
 
     Returns:
         for each threshold `pose_error@<threshold>`, the larger of the two angles in degrees,
@@ -113,9 +106,8 @@ def _estimate_cv2(
     for each in essential.reshape(-1, 3, 3):
         count, rotation, moved, *_ = cv2.recoverPose(each, a, b, eye, _FAR, mask=mask)
         if count > best:
-            best = count
-            shift = np.asarray(moved, np.float64)[:, 0]
-            found = Pose(np.asarray(rotation, np.float64), shift, mask.ravel() > 0)
+            best, shift = count, np.asarray(moved, np.float64)[:, 0]
+            found = Pose(np.asarray(rotation, np.float64), shift)
     return found
 
 
@@ -123,12 +115,8 @@ def _estimate_poselib(
     a: Floats, b: Floats, cameras: tuple[Floats, Floats], threshold: float, how: PoseEstimation
 ) -> Pose | None:
     """`PoseLibRelativePoseEstimator` of glue-factory."""
-    try:
-        import poselib
-    except ImportError as error:
-        raise MissingExtraError(
-            "pose.estimator 'poselib' needs PoseLib: pip install 'kornia-ditf[poselib]'"
-        ) from error
+    purpose = "pose.estimator 'poselib' needs PoseLib"
+    poselib = import_extra("poselib", purpose, "kornia-ditf[poselib]")
     told = [
         {
             "model": "PINHOLE",
@@ -140,14 +128,6 @@ def _estimate_poselib(
     ]
     options = {"max_epipolar_error": threshold, "success_prob": how.confidence, "seed": 0}
     pose, report = poselib.estimate_relative_pose(a, b, *told, options)
-    inliers = np.asarray(report["inliers"], bool)
-    if not inliers.any() or not np.isfinite(pose.t).all():
+    if not any(report["inliers"]) or not np.isfinite(pose.t).all():
         return None
-    return Pose(np.asarray(pose.R), np.asarray(pose.t), inliers)
-
-
-_ESTIMATORS: dict[str, Callable[..., Pose | None]] = {
-    "cv2": _estimate_cv2,
-    "cv2-magsac": _estimate_cv2,
-    "poselib": _estimate_poselib,
-}
+    return Pose(np.asarray(pose.R), np.asarray(pose.t))

@@ -27,6 +27,23 @@ _DITF_SPAIR = Protocol(
         "prompt": _DIFT_PROMPT,  # theirs is a caption per image, which costs .3 points less
     },
 )
+_DITF_SPAIR_960 = replace(
+    _DITF_SPAIR,
+    name="ditf-spair-960",
+    source=f"{_DITF}: as ditf-spair, at the image size of the paper's appendix (second-hand)",
+    fit=Fit(kind="long-side", side=960, multiple=16, upright=False),
+)
+_SD_DINO_SPAIR = Protocol(
+    name="sd-dino-spair",
+    source="sd-dino, arXiv 2305.15347, pck_spair_pascal.py: 20 pairs a category, its default",
+    datasets=("spair-71k", "spair-u"),
+    fit=Fit(kind="pad", side=840, upright=False),
+    decode=Decode(kind="tokens", offset=-0.5),
+    comparison="<",
+    canvas=840,
+    per_category=20,
+    hints={"timestep": 100, "stable_diffusion_side": 960},
+)
 _GEOAWARE_SPAIR = Protocol(
     name="geoaware-spair",
     source=f"{_GEOAWARE}, window soft-argmax of trained descriptors",
@@ -36,20 +53,6 @@ _GEOAWARE_SPAIR = Protocol(
     comparison="<",
     canvas=840,
     hints={"timestep": 50, "stable_diffusion_side": 960, "prompt": _DIFT_PROMPT},
-)
-_GEOAWARE_AP10K = replace(
-    _GEOAWARE_SPAIR,
-    name="geoaware-ap10k",
-    datasets=("ap-10k",),
-    compat=frozenset({"visibility-scaling"}),
-)
-_PF_PASCAL = Protocol(
-    name="pf-pascal",
-    source="SD4Match, arXiv 2310.17569: thresholds relative to the longer side of image B",
-    datasets=("pf-pascal",),
-    fit=Fit(upright=False),
-    base="image",
-    alphas=(0.05, 0.1, 0.15),
 )
 _PF_WILLOW = Protocol(
     name="pf-willow",
@@ -140,31 +143,15 @@ PROTOCOLS: tuple[Protocol, ...] = (
         hints={"timestep": 261, "up_block": 1, "ensemble": 8, "prompt": _DIFT_PROMPT},
     ),
     _DITF_SPAIR,
+    _DITF_SPAIR_960,
     replace(
-        _DITF_SPAIR,
-        name="ditf-spair-960",
-        source=f"{_DITF}: as ditf-spair, at the image size of the paper's appendix (second-hand)",
-        fit=Fit(kind="long-side", side=960, multiple=16, upright=False),
-    ),
-    replace(
-        _DITF_SPAIR,
+        _DITF_SPAIR_960,
         name="ditf-spair-dagger",
         source=f"{_DITF}: as ditf-spair-960, with the joint PCA of the rows marked with a dagger "
         "(second-hand)",
-        fit=Fit(kind="long-side", side=960, multiple=16, upright=False),
         pca=1280,
     ),
-    Protocol(
-        name="sd-dino-spair",
-        source="sd-dino, arXiv 2305.15347, pck_spair_pascal.py: 20 pairs a category, its default",
-        datasets=("spair-71k", "spair-u"),
-        fit=Fit(kind="pad", side=840, upright=False),
-        decode=Decode(kind="tokens", offset=-0.5),
-        comparison="<",
-        canvas=840,
-        per_category=20,
-        hints={"timestep": 100, "stable_diffusion_side": 960},
-    ),
+    _SD_DINO_SPAIR,
     _GEOAWARE_SPAIR,
     replace(
         _GEOAWARE_SPAIR,
@@ -172,26 +159,36 @@ PROTOCOLS: tuple[Protocol, ...] = (
         source=f"{_GEOAWARE} with configs/eval_zero_shot_spair.yaml, without its adaptive flip",
         decode=Decode(kind="window", beta=0.02, radius=5),
     ),
-    replace(_GEOAWARE_AP10K, name="geoaware-ap10k-intra-species", hints={"split": "test"}),
-    replace(
-        _GEOAWARE_AP10K,
-        name="geoaware-ap10k-cross-species",
-        hints={"split": "test_cross_species"},
+    *(
+        replace(
+            _GEOAWARE_SPAIR,
+            name=f"geoaware-ap10k-{kind}",
+            datasets=("ap-10k",),
+            compat=frozenset({"visibility-scaling"}),
+            hints={"split": split},
+        )
+        for kind, split in (
+            ("intra-species", "test"),
+            ("cross-species", "test_cross_species"),
+            ("cross-family", "test_cross_family"),
+        )
+    ),
+    Protocol(
+        name="pf-pascal",
+        source="SD4Match, arXiv 2310.17569: thresholds relative to the longer side of image B",
+        datasets=("pf-pascal",),
+        fit=Fit(upright=False),
+        base="image",
+        alphas=(0.05, 0.1, 0.15),
     ),
     replace(
-        _GEOAWARE_AP10K, name="geoaware-ap10k-cross-family", hints={"split": "test_cross_family"}
-    ),
-    _PF_PASCAL,
-    replace(
-        _PF_PASCAL,
+        _SD_DINO_SPAIR,
         name="sd-dino-pf-pascal",
         source="sd-dino, arXiv 2305.15347, pck_spair_pascal.py --PASCAL",
-        fit=Fit(kind="pad", side=840, upright=False),
-        decode=Decode(kind="tokens", offset=-0.5),
+        datasets=("pf-pascal",),
         base="canvas",
-        comparison="<",
-        canvas=840,
-        hints={"timestep": 100, "stable_diffusion_side": 960},
+        alphas=(0.05, 0.1, 0.15),
+        per_category=0,
     ),
     replace(
         _GEOAWARE_SPAIR,

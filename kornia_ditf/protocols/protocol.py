@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.joint import check_pca
@@ -15,6 +15,9 @@ from kornia_ditf.metrics.functional import Comparison
 from kornia_ditf.utils.checks import check_one_of
 
 Task = Literal["keypoints", "homography", "pose", "masks"]
+Fitting = Literal["whole", "squash", "long-side", "short-side", "pad"]
+Estimator = Literal["cv2", "cv2-magsac", "poselib"]
+Base = Literal["box", "image", "canvas", "points", "pixels"]
 
 COMPATIBILITY = {
     "dift-sampling": "HPatches: keypoints are normalised as if pixels' centres were corners, and "
@@ -28,11 +31,6 @@ COMPATIBILITY = {
     "and (-1, -1), with which lists of points were filled up (dhpf, CATs)",
 }
 """Behaviour of authors' code that their papers do not state, by its name in `Protocol.compat`."""
-
-_KINDS = ("whole", "squash", "long-side", "short-side", "pad")
-_TASKS = ("keypoints", "homography", "pose", "masks")
-_ESTIMATORS = ("cv2", "cv2-magsac", "poselib")
-_BASES = ("box", "image", "canvas", "points", "pixels")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +49,13 @@ class Fit:
             as the scripts of published data sets do, whose annotations are of stored pixels.
     """
 
-    kind: Literal["whole", "squash", "long-side", "short-side", "pad"] = "whole"
+    kind: Fitting = "whole"
     side: int = 0
     multiple: int = 1
     upright: bool = True
 
     def __post_init__(self) -> None:
-        check_one_of("kind", self.kind, _KINDS)
+        check_one_of("kind", self.kind, get_args(Fitting))
         if self.kind != "whole" and (self.side < 8 or self.multiple < 1):
             raise InvalidArgumentError(
                 f"side must be at least 8 and multiple at least 1, got {self.side}, {self.multiple}"
@@ -98,13 +96,13 @@ class PoseEstimation:
         angles: thresholds of the AUC, in degrees.
     """
 
-    estimator: Literal["cv2", "cv2-magsac", "poselib"] = "cv2"
+    estimator: Estimator = "cv2"
     thresholds: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
     confidence: float = 0.99999
     angles: tuple[float, ...] = (5, 10, 20)
 
     def __post_init__(self) -> None:
-        check_one_of("pose.estimator", self.estimator, _ESTIMATORS)
+        check_one_of("pose.estimator", self.estimator, get_args(Estimator))
         for name in ("thresholds", "angles"):
             _check_positive(f"pose.{name}", getattr(self, name))
         if not 0 < self.confidence < 1:
@@ -158,7 +156,7 @@ class Protocol:
     datasets: tuple[str, ...] = ()
     fit: Fit = field(default_factory=Fit)
     decode: Decode = field(default_factory=Decode)
-    base: Literal["box", "image", "canvas", "points", "pixels"] = "box"
+    base: Base = "box"
     comparison: Comparison = "<="
     alphas: tuple[float, ...] = (0.1, 0.05, 0.01)
     corner_thresholds: tuple[float, ...] = (1, 3, 5)
@@ -172,13 +170,13 @@ class Protocol:
     hints: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_one_of("task", self.task, _TASKS)
+        check_one_of("task", self.task, get_args(Task))
         unknown = self.compat - set(COMPATIBILITY)
         if unknown:
             raise InvalidArgumentError(
                 f"compat must be of {', '.join(COMPATIBILITY)}, got {min(unknown)!r}"
             )
-        check_one_of("base", self.base, _BASES)
+        check_one_of("base", self.base, get_args(Base))
         check_one_of("align", self.align, POSES)
         if self.align != "none" and self.task not in ("keypoints", "homography"):
             raise InvalidArgumentError(

@@ -185,18 +185,9 @@ def join_specs(name: str, specs: Sequence[BackboneSpec | DescriptorSpec]) -> Fus
     )
 
 
-def fusion_spec(fusion: Fusion, create: Callable[..., Any]) -> DescriptorSpec:
-    """Return the spec of a fusion whose parts `create` makes by their names."""
-    return DescriptorSpec(
-        name=fusion.name,
-        load=partial(load_fusion, fusion, create),
-        width=fusion.width,
-        pixels_per_token=fusion.pixels_per_token,
-        source=fusion.source,
-        license=fusion.license,
-        protocol=fusion.protocol,
-        pca=fusion.pca,
-    )
+def fusion_spec(fusion: Fusion, create: Callable[..., Any]) -> Fusion:
+    """Return a fusion whose parts `create` makes by their names."""
+    return replace(fusion, load=partial(load_fusion, fusion, create))
 
 
 def _likeness(spec: BackboneSpec | DescriptorSpec, loaded: LoadedModel) -> tuple[int, ...]:

@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from typing import Any, TypeAlias
 
-from kornia_ditf.errors import DiTFError, InvalidArgumentError, MissingExtraError, PluginError
+from kornia_ditf.errors import DiTFError, PluginError
 from kornia_ditf.registry.catalogue import Catalogue
 from kornia_ditf.registry.plugins import describe_error
-from kornia_ditf.utils.checks import check_spec, did_you_mean
+from kornia_ditf.utils.checks import check_one_of, check_spec
+from kornia_ditf.utils.extras import import_extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,7 @@ class LoggerSpec:
 
 
 def _load(package: str, log: Callable[[Any, LoggedRun], None]) -> Logger:
-    try:
-        return partial(log, import_module(package))
-    except ImportError as error:
-        raise MissingExtraError(
-            f"logging to {package} needs a package that is not installed; type "
-            f"`pip install {package}`"
-        ) from error
+    return partial(log, import_extra(package, f"logging to {package} needs it", package))
 
 
 def _log_by_init(tracker: Any, run: LoggedRun) -> None:
@@ -114,9 +108,7 @@ def load_logger(name: str) -> Logger:
         PluginError: it fails when it is loaded.
     """
     found = list_loggers()
-    if name not in found:
-        near = did_you_mean(name, found)
-        raise InvalidArgumentError(f"--log must be one of {', '.join(found)}, got {name!r}{near}")
+    check_one_of("--log", name, found)
     try:
         return found[name].load()
     except DiTFError:

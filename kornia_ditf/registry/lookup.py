@@ -320,7 +320,7 @@ def load_spec(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
         raise PluginError(
             f"cannot load {spec.name!r}: its plugin {origin!r} failed with {describe_error(error)}"
         ) from error
-    kind = _MADE[type(spec)]
+    kind = next(made_of for each, made_of in _MADE.items() if isinstance(spec, each))
     if not isinstance(made, kind):
         raise InvalidArgumentError(
             f"load of {spec.name!r} gave a {type(made).__name__}, not a {kind.__name__}; the "
@@ -345,10 +345,9 @@ def check_descriptor(
     """
     spec = find_descriptor(name, **hub_options(options))
     own = {key: value for key, value in options.items() if key not in of_all}
-    fusion = next(iter(getattr(spec.load, "args", ())), None)
-    if isinstance(fusion, Fusion):
+    if isinstance(spec, Fusion):
         shared = {key: own[key] for key in own if key not in ("weights", "grid", "options")}
-        for part, chosen in options_of_parts(fusion, own.get("options", {}), shared):
+        for part, chosen in options_of_parts(spec, own.get("options", {}), shared):
             try:
                 check_descriptor(f"{owner}, {part}", part, chosen)
             except UnknownBackboneError:

@@ -37,11 +37,7 @@ def check_search(search: str) -> Kind:
 
 
 def read_search(search: Search) -> list[Variant]:
-    """Return the variants (scale, turn) of a search.
-
-    Raises:
-        InvalidArgumentError: there is no such search, or a variant is out of range.
-    """
+    """Return the variants (scale, turn) of a search, or raise InvalidArgumentError."""
     if isinstance(search, str):
         return _VARIANTS[check_search(search)]
     variants = []

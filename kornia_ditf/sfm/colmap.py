@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from kornia_ditf.sfm.graph import CorrespondenceGraph, ImagePair, ViewedImage
+    from kornia_ditf.sfm.graph import CorrespondenceGraph, ViewedImage
 
+_MAX_ERROR_PX = 4.0  # of an inlier of the two-view geometry
 _FOCAL = 1.2
 """Focal length in longer sides of the image where none is known, as COLMAP guesses it."""
 
@@ -20,49 +21,46 @@ def write_database(
     folder: Path | None = None,
     *,
     one_camera: bool = False,
-    max_error: float = 4.0,
 ) -> None:
-    """Write a new COLMAP database that its mapper reads as it is.
+    """Write a COLMAP database, a file that is not there yet, that its mapper reads as it is.
 
     The geometry of each pair is estimated by COLMAP from the inliers, so that the mapper finds
     what its own `matches_importer` would have written. COLMAP's first pixel has its centre at
-    (0.5, 0.5), so half a pixel is added to all points.
-
-    Args:
-        graph: what is written; images without keypoints too.
-        path: of a file that is not there yet.
-        folder: of the images; the focal lengths are read from their EXIF. Without it, or where
-            there is none, 1.2 times the longer side is guessed.
-        one_camera: whether images of one size were taken by one camera, whose parameters are
-            estimated together.
-        max_error: of an inlier of the two-view geometry, in pixels.
-
-    Raises:
-        MissingExtraError: pycolmap is not installed.
+    (0.5, 0.5), so half a pixel is added to all points. Focal lengths are read from the EXIF of the
+    images in the folder; without it, 1.2 times the longer side is guessed.
     """
-    from kornia_ditf.sfm.formats import import_extra
+    from kornia_ditf.sfm.formats import import_sfm
 
-    pycolmap = import_extra("pycolmap")
+    pycolmap = import_sfm("pycolmap")
     pycolmap.logging.minloglevel = max(pycolmap.logging.minloglevel, 2)
     pycolmap.set_random_seed(0)
     options = pycolmap.TwoViewGeometryOptions()
-    options.ransac.max_error = max_error
+    options.ransac.max_error = _MAX_ERROR_PX
     options.ransac.random_seed = 0
     with pycolmap.Database.open(path) as database:
-        cameras, known, numbers = [], {}, []
+        known: dict[Any, Any] = {}
+        cameras, numbers, points = [], [], []
         for image in graph.images:
             key = image.size if one_camera else image.name
             if key not in known:
                 known[key] = _write_camera(pycolmap, database, image, folder)
-            camera = known[key]
-            cameras.append(camera)
-            numbers.append(_write_image(pycolmap, database, image.name, camera))
-            database.write_keypoints(numbers[-1], image.keypoints.numpy() + np.float32(0.5))
+            cameras.append(known[key])
+            numbers.append(_write_image(pycolmap, database, image.name, known[key]))
+            points.append(image.keypoints.numpy() + np.float32(0.5))
+            database.write_keypoints(numbers[-1], points[-1])
         for pair in graph.pairs:
-            first, second = numbers[pair.first], numbers[pair.second]
-            database.write_matches(first, second, pair.indices.numpy().astype(np.uint32))
-            geometry = _two_views(pycolmap, graph, pair, cameras, options)
-            database.write_two_view_geometry(first, second, geometry)
+            a, b = pair.first, pair.second
+            rows = pair.indices.numpy().astype(np.uint32)
+            database.write_matches(numbers[a], numbers[b], rows)
+            geometry = pycolmap.estimate_two_view_geometry(
+                cameras[a],
+                points[a].astype(np.float64),
+                cameras[b],
+                points[b].astype(np.float64),
+                rows[pair.inliers.numpy()],
+                options,
+            )
+            database.write_two_view_geometry(numbers[a], numbers[b], geometry)
 
 
 def _write_camera(pycolmap: Any, database: Any, image: ViewedImage, folder: Path | None) -> Any:
@@ -95,16 +93,3 @@ def _write_image(pycolmap: Any, database: Any, name: str, camera: Any) -> int:
     database.write_frame(frame)
     number: int = image.image_id
     return number
-
-
-def _two_views(
-    pycolmap: Any, graph: CorrespondenceGraph, pair: ImagePair, cameras: list[Any], options: Any
-) -> Any:
-    a, b = (
-        graph.images[number].keypoints.double().numpy() + 0.5
-        for number in (pair.first, pair.second)
-    )
-    kept = pair.indices[pair.inliers].numpy().astype(np.uint32)
-    return pycolmap.estimate_two_view_geometry(
-        cameras[pair.first], a, cameras[pair.second], b, kept, options
-    )

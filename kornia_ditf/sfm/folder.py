@@ -7,6 +7,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,8 @@ from kornia_ditf.errors import DamagedFileError, DiTFError, ImageError, InvalidA
 from kornia_ditf.matchers.base import Extracted, ImageMatcher
 from kornia_ditf.matching.verification import verify
 from kornia_ditf.registry.matchers import load_matcher
-from kornia_ditf.sfm.graph import CorrespondenceGraph, ViewedImage
+from kornia_ditf.sfm.graph import CorrespondenceGraph, ViewedImage, merge_keypoints
 from kornia_ditf.sfm.pairs import choose_pairs, list_images, pool
-from kornia_ditf.sfm.tracks import merge_keypoints
 from kornia_ditf.types import Matches
 from kornia_ditf.utils.cache import write_to_cache
 from kornia_ditf.utils.files import read_sealed, save_sealed
@@ -174,18 +174,16 @@ class _Reader:
     ) -> None:
         self.folder, self.names, self.matcher, self.on_error = folder, names, matcher, on_error
         self.failed: dict[str, DiTFError] = {}
+        self.digest = lru_cache(None)(self._digest)
         self._kept: OrderedDict[int, Extracted] = OrderedDict()
-        self._digests: dict[int, str] = {}
         self._pooling: ImageMatcher | None = None
 
-    def digest(self, number: int) -> str:
-        if number not in self._digests:
-            try:
-                content = (self.folder / self.names[number]).read_bytes()
-            except OSError:  # its turn comes, and the error with it
-                content = b""
-            self._digests[number] = hashlib.sha256(content).hexdigest()
-        return self._digests[number]
+    def _digest(self, number: int) -> str:
+        try:
+            content = (self.folder / self.names[number]).read_bytes()
+        except OSError:  # its turn comes, and the error with it
+            content = b""
+        return hashlib.sha256(content).hexdigest()
 
     def match(self, first: int, second: int, threshold: float) -> _PairResult | None:
         """Match two images; None where one cannot be used."""
@@ -253,16 +251,14 @@ def _merge(
     good: Mapping[tuple[int, int], _PairResult],
     cell: float | None,
 ) -> CorrespondenceGraph:
-    sizes: dict[int, list[int]] = {}
-    cells: dict[int, float] = {}
+    known: dict[int, tuple[list[int], float]] = {}
     for pair, found in results.items():
-        sizes.update(zip(pair, found.sizes, strict=True))
-        cells.update(zip(pair, found.cells, strict=True))
-    numbers = sorted(sizes)
-    place = {number: index for index, number in enumerate(numbers)}
-    images = [
-        ViewedImage(names[number], (sizes[number][0], sizes[number][1])) for number in numbers
-    ]
+        known.update(zip(pair, zip(found.sizes, found.cells, strict=True), strict=True))
+    images: list[ViewedImage] = []
+    sides, place = [], {}
+    for number, ((height, width), own) in sorted(known.items()):
+        place[number] = len(images)
+        images.append(ViewedImage(names[number], (height, width)))
+        sides.append(own if cell is None else cell)
     pairs = [(place[a], place[b], f.matches, f.inliers) for (a, b), f in good.items()]
-    sides = [cells[number] if cell is None else cell for number in numbers]
     return merge_keypoints(images, pairs, cell=sides)

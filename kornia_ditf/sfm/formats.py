@@ -5,57 +5,44 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
 
 import numpy as np
+import torch.nn.functional as F
 
-from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.utils.extras import import_extra
 from kornia_ditf.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import numpy.typing as npt
-    from torch import Tensor
 
-    from kornia_ditf.sfm.graph import CorrespondenceGraph
+    from kornia_ditf.sfm.graph import CorrespondenceGraph, ViewedImage
     from kornia_ditf.types import DescriptorMap
 
-    Write = Callable[[str, npt.NDArray[Any]], None]
+    Write = Callable[[str, npt.NDArray[Any]], Any]
 
 SUFFIXES = (".db", ".h5", ".npz", ".json")
 
 
 def check_format(path: Path) -> None:
-    """Check that a graph can be written to a file of this name, before the work.
-
-    Raises:
-        InvalidArgumentError: another suffix.
-        MissingExtraError: what the format needs is not installed.
-    """
+    """Raise InvalidArgumentError or MissingExtraError unless a file of this name can be written."""
     if path.suffix not in SUFFIXES:
         raise InvalidArgumentError(
             f"an export's name must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {path}"
         )
     if path.suffix in (".db", ".h5"):
-        import_extra("pycolmap" if path.suffix == ".db" else "h5py")
+        import_sfm("pycolmap" if path.suffix == ".db" else "h5py")
 
 
-def import_extra(name: str) -> Any:
-    """Import a module of the extra `sfm`.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    from importlib import import_module
-
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{name} is not installed: pip install 'kornia-ditf[sfm]'"
-        ) from error
+def import_sfm(name: str) -> Any:
+    """Import a module of the extra `sfm`; errors as `import_extra`."""
+    return import_extra(name, f"{name} is not installed", "kornia-ditf[sfm]")
 
 
 def save_graph(
@@ -65,25 +52,24 @@ def save_graph(
     from kornia_ditf.sfm.colmap import write_database
 
     check_format(path)
-    if path.suffix == ".db":
-        with atomic_write(path) as temporary:
-            temporary.unlink()
-            write_database(graph, temporary, folder, one_camera=one_camera)
-        return [path]
-    if path.suffix == ".json":
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(_as_values(graph)), "utf-8")
-        return [path]
+    if path.suffix == ".h5":
+        return _write_hloc(graph, path)
     if path.suffix == ".npz":
         with array_file(path) as write:
-            _write_keypoints(graph, write)
+            _write_keypoints(graph.images, write)
             for pair in graph.pairs:
                 names = f"{graph.images[pair.first].name}:{graph.images[pair.second].name}"
                 write(f"{names}/matches", pair.indices.numpy())
                 write(f"{names}/scores", pair.scores.float().numpy())
                 write(f"{names}/inliers", pair.inliers.numpy())
         return [path]
-    return _write_hloc(graph, path)
+    with atomic_write(path) as temporary:
+        if path.suffix == ".json":
+            temporary.write_text(json.dumps(_as_values(graph)), "utf-8")
+        else:
+            temporary.unlink()  # COLMAP writes into no file that is there
+            write_database(graph, temporary, folder, one_camera=one_camera)
+    return [path]
 
 
 @contextmanager
@@ -91,53 +77,46 @@ def array_file(path: Path) -> Iterator[Write]:
     """Open a `.h5` or `.npz` file, whole or not at all; yields what writes an array by its name."""
     with atomic_write(path) as temporary:
         if path.suffix == ".h5":
-            with import_extra("h5py").File(temporary, "w", locking=False) as file:
-                yield lambda name, array: _write_h5(file, name, array)
+            with import_sfm("h5py").File(temporary, "w", locking=False) as file:
+                yield lambda name, array: file.create_dataset(name, data=array, track_times=False)
         else:
-            from zipfile import ZipFile
-
             with ZipFile(temporary, "w") as archive:
-                yield lambda name, array: _write_npy(archive, name, array)
+                yield partial(_write_npy, archive)
 
 
 def write_features(path: Path, maps: Iterable[tuple[str, DescriptorMap]]) -> None:
-    """Write the tokens of images as features.
+    """Write the tokens of images as features, from names and descriptors read one by one.
 
-    Args:
-        path: `.h5` for hloc and `.npz` hold keypoints and descriptors, and are written image by
-            image; `.db` and `.json` hold keypoints alone.
-        maps: names of images and their descriptors, read one by one.
+    `.h5` for hloc and `.npz` hold keypoints and descriptors, and are written image by image; `.db`
+    and `.json` hold keypoints alone.
     """
     from kornia_ditf.sfm.graph import CorrespondenceGraph, ViewedImage
 
+    viewed = (
+        (ViewedImage(name, map_.frame.image_size, map_.centres()), map_) for name, map_ in maps
+    )
     if path.suffix in (".db", ".json"):
-        images = [ViewedImage(name, map_.frame.image_size, map_.centres()) for name, map_ in maps]
-        CorrespondenceGraph(tuple(images), ()).save(path)
+        CorrespondenceGraph(tuple(image for image, _ in viewed), ()).save(path)
         return
     with array_file(path) as write:
-        for name, described in maps:
-            tokens = described.tokens[0].float()
-            units = tokens / tokens.norm(dim=1, keepdim=True).clamp_min(1e-12)
-            _write_image(write, name, described.frame.image_size, described.centres())
-            write(f"{name}/descriptors", units.T.half().numpy())
+        for image, described in viewed:
+            _write_keypoints([image], write)
+            units = F.normalize(described.tokens[0].float(), dim=1)
+            write(f"{image.name}/descriptors", units.T.half().numpy())
 
 
-def _write_image(write: Write, name: str, size: tuple[int, int], keypoints: Tensor) -> None:
-    write(f"{name}/keypoints", keypoints.numpy())
-    write(f"{name}/scores", np.ones(len(keypoints), np.float16))
-    write(f"{name}/image_size", np.array(size[::-1]))
-
-
-def _write_keypoints(graph: CorrespondenceGraph, write: Write) -> None:
-    for image in graph.images:
-        _write_image(write, image.name, image.size, image.keypoints)
+def _write_keypoints(images: Iterable[ViewedImage], write: Write) -> None:
+    for image in images:
+        write(f"{image.name}/keypoints", image.keypoints.numpy())
+        write(f"{image.name}/scores", np.ones(len(image.keypoints), np.float16))
+        write(f"{image.name}/image_size", np.array(image.size[::-1]))
 
 
 def _write_hloc(graph: CorrespondenceGraph, path: Path) -> list[Path]:
     """Write features, and beside them the matches and the list of pairs, as hloc names them."""
     files = [path, *(path.with_name(f"{path.stem}-{name}") for name in ("matches.h5", "pairs.txt"))]
     with array_file(files[0]) as write:
-        _write_keypoints(graph, write)
+        _write_keypoints(graph.images, write)
     lines = []
     with array_file(files[1]) as write:
         for pair in graph.pairs:
@@ -175,10 +154,6 @@ def _as_values(graph: CorrespondenceGraph) -> dict[str, Any]:
             for each in graph.pairs
         ],
     }
-
-
-def _write_h5(file: Any, name: str, array: npt.NDArray[Any]) -> None:
-    file.create_dataset(name, data=array, track_times=False)
 
 
 def _write_npy(archive: Any, name: str, array: npt.NDArray[Any]) -> None:

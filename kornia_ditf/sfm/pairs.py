@@ -20,11 +20,7 @@ KINDS = ("all", "sequential", "retrieval")
 
 
 def list_images(folder: Path) -> list[str]:
-    """List the images in a folder and the folders in it, by name, in order; hidden ones not.
-
-    Raises:
-        InvalidArgumentError: there is no such folder, or fewer than two images in it.
-    """
+    """List the images in a folder and the folders in it, by name; at least two, hidden ones not."""
     if not folder.is_dir():
         raise InvalidArgumentError(f"there is no folder {folder}")
     names = images_below(folder)
@@ -43,17 +39,10 @@ def choose_pairs(
 
     Args:
         names: of the images, in order.
-        pairs: `all`; `sequential`, each with the next `count`; `retrieval`, each with the `count`
-            whose pooled descriptors are most alike; or a file with two names in each line.
+        pairs: as `match_folder` takes them.
         count: at least 1.
         pooled: returns the pooled descriptor (D,) of an image by its number, for `retrieval`; None
             where it cannot be read.
-
-    Returns:
-        numbers of two images each, the smaller first, in order.
-
-    Raises:
-        InvalidArgumentError: there is no such kind or file, or a line names no image.
 
     Example:
         >>> choose_pairs(["a", "b", "c"], "sequential", 1, lambda number: None)

@@ -69,8 +69,12 @@ def capture_blocks(
     """
     if not blocks:
         raise InvalidArgumentError("name at least one block to capture")
-    recorders = _record(transformer, streams, blocks, inputs, grid=grid, facet=facet)
-    return {block: recorder.tap() for block, recorder in recorders.items()}
+    recorders = [
+        _Recorder(block, *_locate(transformer, streams, block), grid, facet)
+        for block in sorted(set(blocks))
+    ]
+    _run(transformer, inputs, recorders)
+    return {recorder.number: recorder.tap() for recorder in recorders}
 
 
 def capture_gates(
@@ -89,32 +93,23 @@ def capture_gates(
     _locate(transformer, streams, block)
     if not block:
         return torch.empty(0, 0, device="cpu")
-    recorders = _record(transformer, streams, range(block), inputs, grid=grid, gates=True)
-    return torch.cat([recorder.gates() for recorder in recorders.values()])
+    recorders = [
+        _Recorder(number, *_locate(transformer, streams, number), grid, "gates")
+        for number in range(block)
+    ]
+    _run(transformer, inputs, recorders)
+    return torch.cat([recorder.gates() for recorder in recorders])
 
 
-def _record(
-    transformer: nn.Module,
-    streams: Sequence[BlockStream],
-    blocks: Sequence[int],
-    inputs: Mapping[str, Any],
-    *,
-    grid: tuple[int, int],
-    facet: Facet = "input",
-    gates: bool = False,
-) -> dict[int, _Recorder]:
-    recorders = {
-        block: _Recorder(
-            block, *_locate(transformer, streams, block), grid=grid, facet=facet, gates=gates
+def _run(transformer: nn.Module, inputs: Mapping[str, Any], recorders: Sequence[_Recorder]) -> None:
+    recorders[-1].ends_forward = True
+    before = [hook for each in recorders for hook in each.before()]
+    after = [hook for each in recorders for hook in each.after()]
+    if not run_with_hooks(transformer, inputs, before=before, after=after):
+        raise CaptureError(
+            f"the forward of {type(transformer).__name__} never reached block "
+            f"{recorders[-1].number}"
         )
-        for block in sorted(set(blocks))
-    }
-    last = max(recorders)
-    before = [hook for block, each in recorders.items() for hook in each.before(block == last)]
-    after = [hook for block, each in recorders.items() for hook in each.after(block == last)]
-    if run_with_hooks(transformer, inputs, before=before, after=after):
-        return recorders
-    raise CaptureError(f"the forward of {type(transformer).__name__} never reached block {last}")
 
 
 # Blocks, and the declarations and dtypes with which their modulation was found right.
@@ -140,23 +135,23 @@ class _Recorder:
         number: int,
         block: nn.Module,
         stream: BlockStream,
-        *,
         grid: tuple[int, int],
-        facet: Facet,
-        gates: bool,
+        wanted: Facet | Literal["gates"],
     ) -> None:
         self.number, self.block, self.stream, self.grid = number, block, stream, grid
-        self.projection = None if facet == "input" else facet_module(number, block, stream, facet)
-        self.projected: Tensor | None = None
-        self.with_gates = gates
-        self.read_gates: Tensor | None = None
+        self.wanted, self.ends_forward = wanted, False
+        self.projection: nn.Module | None = None
+        if wanted != "input" and wanted != "gates":
+            self.projection = facet_module(number, block, stream, wanted)
         self.norm = _submodule(block, stream.norm)
-        self.x: Tensor | None = None
-        self.captured: Tap | None = None
         self.arguments: Mapping[str, Any] = {}
         self.output: Tensor | None = None
+        self.x: Tensor | None = None
+        self.captured: Tap | None = None
+        self.read_gates: Tensor | None = None
+        self.projected: Tensor | None = None
 
-    def before(self, stop: bool) -> list[Hook]:
+    def before(self) -> list[Hook]:
         def enter_block(args: Any, kwargs: Any) -> None:
             bound = inspect.signature(self.block.forward).bind(*args, **kwargs)
             self.arguments = bound.arguments
@@ -168,13 +163,13 @@ class _Recorder:
         def enter_attention(args: Any, kwargs: Any) -> None:
             if self.captured is None:  # at once: later, offloaded weights are gone again
                 self.captured = self._capture(self._image_tokens(first_tensor(args, kwargs)))
-            if stop and self.projection is None:
+            if self.ends_forward and self.projection is None:
                 raise StopForward
 
         attention = _submodule(self.block, self.stream.attention)
         return [(self.block, enter_block), (self.norm, enter_norm), (attention, enter_attention)]
 
-    def after(self, stop: bool) -> list[Hook]:
+    def after(self) -> list[Hook]:
         def leave_module(_: Any, output: Tensor) -> None:
             # FIBO 2 calls it again for what is not noisy.
             self.output = output if self.output is None else self.output
@@ -182,7 +177,7 @@ class _Recorder:
         def leave_projection(_: Any, output: Tensor) -> None:
             if self.projected is None:
                 self.projected = self._image_tokens(output)
-            if stop:
+            if self.ends_forward:
                 raise StopForward
 
         path = self.stream.modulation.module
@@ -215,7 +210,7 @@ class _Recorder:
         # Rows past the batch are for text or a reference image, at another time.
         read = modulation.read(call, width)
         shift, scale = (None if value is None else value[: len(self.x)] for value in read)
-        if self.with_gates and isinstance(modulation, ChunkedModulation):
+        if self.wanted == "gates" and isinstance(modulation, ChunkedModulation):
             self.read_gates = modulation.read_gates(call, width, len(self.x))
         x = self.x.to(attended.dtype)  # Wan makes float32 of it to normalise
         norm = read_norm(self.norm, zero_centred=self.stream.zero_centred)

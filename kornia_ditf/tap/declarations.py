@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -37,27 +37,28 @@ class Modulation(Protocol):
 class NoModulation:
     """The block normalises its stream and neither scales nor shifts it: it has no AdaLN."""
 
-    module: None = None
+    module: ClassVar[None] = None
 
     def read(self, call: BlockCall, width: int) -> tuple[None, None]:
         return None, None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkedModulation(ABC):
     """Shift, scale and residual gates as chunks of one tensor.
 
     They have the block's width: usually shift, scale and gate of the attention, then those of the
     feed-forward.
+
+    Args:
+        shift: index of the shift's chunk; None where the family has none.
+        scale: index of the scale's chunk; None where the family has none.
+        gates: indices of the gates' chunks; None takes every third, as most families have them.
     """
 
-    module: str | None
-    """The submodule of the block whose output is needed, if one is."""
-    shift: int | None
-    """Index of the shift's chunk; None where the family has none."""
-    scale: int | None
-    """Index of the scale's chunk; None where the family has none."""
-    gates: tuple[int, ...] | None
-    """Indices of the gates' chunks; None takes every third, as most families have them."""
+    shift: int | None = 0
+    scale: int | None = 1
+    gates: tuple[int, ...] | None = None
 
     @abstractmethod
     def chunks(self, call: BlockCall, width: int) -> Tensor:
@@ -66,7 +67,10 @@ class ChunkedModulation(ABC):
     def read(self, call: BlockCall, width: int) -> tuple[Tensor | None, Tensor | None]:
         """Return shift and scale, each (B, width), (B, N, width) or None."""
         chunks = self.chunks(call, width)
-        return _chunk(chunks, self.shift), _chunk(chunks, self.scale)
+        shift, scale = (
+            None if index is None else chunks[..., index, :] for index in (self.shift, self.scale)
+        )
+        return shift, scale
 
     def read_gates(self, call: BlockCall, width: int, rows: int) -> Tensor:
         """Return mean magnitudes of the gates, shape (gates, width); no rows where there are none.
@@ -86,45 +90,15 @@ class LinearModulation(ChunkedModulation):
 
     Args:
         module: path of the linear layer inside the block.
-        shift: see `ChunkedModulation`.
-        scale: see `ChunkedModulation`.
-        gates: see `ChunkedModulation`.
+        shift, scale, gates: see `ChunkedModulation`.
     """
 
     module: str
-    shift: int | None = 0
-    scale: int | None = 1
-    gates: tuple[int, ...] | None = None
 
     def chunks(self, call: BlockCall, width: int) -> Tensor:
         if call.output is None:
             raise CaptureError(f"{self.module!r} did not run before the block's attention")
         return call.output.reshape(*call.output.shape[:-1], -1, width)
-
-
-@dataclass(frozen=True, slots=True)
-class TableModulation(ChunkedModulation):
-    """A table of the block plus an embedding shared by all blocks (adaLN-single).
-
-    Args:
-        argument: name of the block's argument that holds the embedding, (B, chunks * width),
-            (B, chunks, width) or, for each token, (B, N, chunks * width).
-        table: path of the block's table, (chunks, width) or (1, chunks, width).
-        shift: see `ChunkedModulation`.
-        scale: see `ChunkedModulation`.
-        gates: see `ChunkedModulation`.
-    """
-
-    argument: str = "timestep"
-    table: str = "scale_shift_table"
-    shift: int | None = 0
-    scale: int | None = 1
-    gates: tuple[int, ...] | None = None
-    module: None = None
-
-    def chunks(self, call: BlockCall, width: int) -> Tensor:
-        table: Tensor = attrgetter(self.table)(call.block)
-        return table.reshape(1, -1, width) + _argument_rows(call, self.argument, width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +108,43 @@ class ArgumentModulation(ChunkedModulation):
     Args:
         argument: name of the block's argument, (B, chunks * width), (B, chunks, width) or, for
             each token, (B, N, chunks * width).
-        shift: see `ChunkedModulation`.
-        scale: see `ChunkedModulation`.
-        gates: see `ChunkedModulation`.
+        shift, scale, gates: see `ChunkedModulation`.
     """
 
     argument: str
-    shift: int | None = 0
-    scale: int | None = 1
-    gates: tuple[int, ...] | None = None
-    module: None = None
+    module: ClassVar[None] = None
 
     def chunks(self, call: BlockCall, width: int) -> Tensor:
-        return _argument_rows(call, self.argument, width)
+        value = call.arguments.get(self.argument)
+        if not isinstance(value, Tensor):
+            raise CaptureError(
+                f"the block {type(call.block).__name__} was not called with a tensor "
+                f"{self.argument!r}; its arguments: {', '.join(call.arguments)}"
+            )
+        if value.shape[-1] == width and value.ndim > 2:
+            return value
+        rows = value.reshape(*value.shape[:-1], -1, width)
+        return rows.squeeze(1) if value.ndim == 3 and value.shape[1] == 1 else rows
+
+
+@dataclass(frozen=True, slots=True)
+class TableModulation(ArgumentModulation):
+    """A table of the block plus an embedding shared by all blocks (adaLN-single).
+
+    Args:
+        argument: name of the block's argument that holds the embedding, shaped as for
+            `ArgumentModulation`.
+        table: path of the block's table, (chunks, width) or (1, chunks, width).
+        shift, scale, gates: see `ChunkedModulation`.
+    """
+
+    argument: str = "timestep"
+    table: str = "scale_shift_table"
+
+    def chunks(self, call: BlockCall, width: int) -> Tensor:
+        table: Tensor = attrgetter(self.table)(call.block)
+        # Not super(): a dataclass with slots is another class than the one that it names.
+        return table.reshape(1, -1, width) + ArgumentModulation.chunks(self, call, width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,23 +177,6 @@ class BlockStream:
 
 Facet = Literal["input", "query", "key", "value"]
 """What is taken of a block: its input, or what its attention projects of it."""
-
-
-def _argument_rows(call: BlockCall, name: str, width: int) -> Tensor:
-    value = call.arguments.get(name)
-    if not isinstance(value, Tensor):
-        raise CaptureError(
-            f"the block {type(call.block).__name__} was not called with a tensor {name!r}; "
-            f"its arguments: {', '.join(call.arguments)}"
-        )
-    if value.shape[-1] == width and value.ndim > 2:
-        return value
-    rows = value.reshape(*value.shape[:-1], -1, width)
-    return rows.squeeze(1) if value.ndim == 3 and value.shape[1] == 1 else rows
-
-
-def _chunk(chunks: Tensor, index: int | None) -> Tensor | None:
-    return None if index is None else chunks[..., index, :]
 
 
 def first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:

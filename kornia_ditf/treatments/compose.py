@@ -10,6 +10,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
@@ -54,14 +55,14 @@ def parse_treatment(text: str, steps: Iterable[TreatmentSpec] = ()) -> Treatment
     known = {spec.name: spec for spec in (*STEPS, *steps)}
     names: list[str] = []
     found: list[Step] = []
-    for part in str(text).split(">"):
-        if part.strip() in _NAMED:
-            names.append(part.strip())
-            found += [Step(known[name]) for name in _NAMED[part.strip()]]
-            continue
-        step = _read_step(part.strip(), known, text)
-        names.append(str(step))
-        found.append(step)
+    for part in (part.strip() for part in str(text).split(">")):
+        if part in _NAMED:
+            own, name = [Step(known[name]) for name in _NAMED[part]], part
+        else:
+            own = [_read_step(part, known, text)]
+            name = str(own[0])
+        names.append(name)
+        found += own
     treatment = Treatment(" > ".join(names))
     treatment.steps = tuple(found)
     return treatment
@@ -100,12 +101,9 @@ def _read_step(part: str, known: Mapping[str, TreatmentSpec], text: object) -> S
 
 def _read_number(text: str, part: str) -> Number:
     for read in (int, float):
-        try:
-            number = read(text)
-        except ValueError:
-            continue
-        if math.isfinite(number):
-            return number
+        with suppress(ValueError):
+            if math.isfinite(number := read(text)):
+                return number
     raise InvalidArgumentError(f"{part!r} must have numbers in its parentheses, got {text!r}")
 
 
@@ -133,24 +131,15 @@ def apply_treatment(
         InvalidArgumentError: no such treatment, or a channel out of range.
     """
     run = run_steps if compiled is None else compiled(run_steps)
-    return run(tap, bind_steps(tap, treatment, channels, learned))
-
-
-def bind_steps(
-    tap: Tap,
-    treatment: str,
-    channels: Sequence[int] | Tensor = (),
-    learned: Mapping[int, Tensor] | None = None,
-) -> list[Any]:
-    """Return a treatment's functions with their arguments; as `apply_treatment` takes them."""
-    return [
+    steps = [
         (step.spec.apply, step.numbers, step.options(tap, channels, (learned or {}).get(index)))
         for index, step in enumerate(parse_treatment(treatment).steps)
     ]
+    return run(tap, steps)
 
 
 def run_steps(tap: Tap, steps: Sequence[Any]) -> Tensor:
-    """Run what `bind_steps` returned one after another."""
+    """Run functions, each with its numbers and options, one after another on a tap."""
     for function, numbers, options in steps:
         tap = function(tap, *numbers, **options)
     return tap.x
@@ -168,17 +157,8 @@ def describe_tap(
 ) -> DescriptorMap:
     """Turn a tap into a descriptor map, the last steps of the chain.
 
-    Args:
-        tap: the block's input, averaged over the noise draws.
-        frame: how the image's pixels map onto the model's.
-        treatment: as in `DiTFConfig`.
-        channels: as for `apply_treatment`.
-        discarded: what the map says was discarded from each image.
-        learned: what `learn_from_blank` returned, for treatments with steps that learn.
-        compiled: as for `apply_treatment`.
-
-    Raises:
-        InvalidArgumentError: no such treatment, or a channel out of range.
+    `frame` is how the image's pixels map onto the model's, and `discarded` what the map says was
+    discarded from each image; other arguments and errors are those of `apply_treatment`.
     """
     tokens = apply_treatment(tap, treatment, channels, learned, compiled=compiled)
     data = tokens.transpose(1, 2).reshape(len(tokens), -1, *tap.grid)

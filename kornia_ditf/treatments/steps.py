@@ -142,10 +142,6 @@ def _debias_cost(width: int, amount: Number) -> float:
     return 4 * (amount if amount >= 1 else width / 2)  # a share of energy takes half at most
 
 
-def _whiten_cost(width: int, floor: Number) -> float:
-    return 2 * width
-
-
 STEPS = (
     TreatmentSpec(name="adaln", apply=adaln, cost=9, source="DiTF, arXiv 2505.18584"),
     TreatmentSpec(name="discard", apply=discard, cost=1, source="DiTF, arXiv 2505.18584"),
@@ -170,7 +166,7 @@ STEPS = (
         apply=whiten,
         learn=blank_whitening,
         check=_check_floor,
-        cost=_whiten_cost,
+        cost=lambda width, floor: 2 * width,
         source="whitening by the covariance within classes, as in Fisher's linear discriminant",
     ),
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from operator import itemgetter
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -118,9 +119,7 @@ class Tap:
 
         DiTF averages x, shift and scale before it normalises; the order does not commute.
         """
-        return self._map(
-            lambda value: value.float().reshape(-1, ensemble, *value.shape[1:]).mean(1)
-        )
+        return self._map(lambda v: v.float().reshape(-1, ensemble, *v.shape[1:]).mean(1))
 
     def __add__(self, other: Tap) -> Tap:
         return Tap._combine([self, other], lambda values: values[0] + values[1])
@@ -139,22 +138,15 @@ class Tap:
 
     def rows(self) -> list[Tap]:
         """Split into one tap per image."""
-        columns = (self.x, self.shift, self.scale)
-        split = [len(self.x) * [None] if c is None else torch.split(c, 1) for c in columns]
-        return [
-            replace(self, x=x, shift=shift, scale=scale)
-            for x, shift, scale in zip(*split, strict=True)
-        ]
+        return [self._map(itemgetter(slice(row, row + 1))) for row in range(len(self.x))]
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Tap:
         return Tap._combine([self], lambda values: function(values[0]))
 
     @staticmethod
     def _combine(taps: Sequence[Tap], function: Callable[[list[Tensor]], Tensor]) -> Tap:
-        def combine(values: list[Tensor | None]) -> Tensor | None:
-            present = [value for value in values if value is not None]
-            return function(present) if present else None
-
-        x = function([tap.x for tap in taps])
-        shift, scale = combine([t.shift for t in taps]), combine([t.scale for t in taps])
-        return replace(taps[0], x=x, shift=shift, scale=scale)
+        combined: dict[str, Any] = {}
+        for name in ("x", "shift", "scale"):
+            values = [getattr(tap, name) for tap in taps]
+            combined[name] = None if values[0] is None else function(values)
+        return replace(taps[0], **combined)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-
 _DRAWN = 100
+_NAMES = ("points_a", "points_b", "scores")
 
 
 class MatchArrays(NamedTuple):
@@ -78,9 +78,7 @@ class Matches:
         ]
         rows = chosen.reshape(-1).to(self.scores.device)
         return Matches(
-            self.points_a.index_select(-2, rows),
-            self.points_b.index_select(-2, rows),
-            self.scores.index_select(-1, rows),
+            self.points_a[..., rows, :], self.points_b[..., rows, :], self.scores[..., rows]
         )
 
     def __iter__(self) -> Iterator[Matches]:
@@ -89,7 +87,7 @@ class Matches:
     @staticmethod
     def cat(parts: Sequence[Matches]) -> Matches:
         """Join the matches of several parts of one pair of images; at least one part."""
-        return Matches._join(parts, lambda tensors, axis: torch.cat(tensors, axis))
+        return Matches._join(parts, torch.cat, (-2, -2, -1))
 
     @staticmethod
     def stack(pairs: Sequence[Matches]) -> Matches:
@@ -104,31 +102,30 @@ class Matches:
                 f"stack takes pairs with equally many matches, got {counts[0]} to {counts[-1]}: "
                 "keep them in a list, or take the best of each with best(count)"
             )
-        return Matches._join(pairs, lambda tensors, _: torch.stack(tensors))
+        return Matches._join(pairs, torch.stack, (0, 0, 0))
 
     def unbind(self) -> list[Matches]:
         """Split a batch into one `Matches` per pair of images."""
         if self.scores.ndim == 1:
             return [self]
-        parts = zip(self.points_a, self.points_b, self.scores, strict=True)
-        return [Matches(*part) for part in parts]
+        return [Matches(*part) for part in zip(*self._values, strict=True)]
 
     @staticmethod
-    def _join(parts: Sequence[Matches], join: Any) -> Matches:
+    def _join(parts: Sequence[Matches], join: Any, axes: tuple[int, ...]) -> Matches:
         if not parts:
             raise InvalidArgumentError("there are no matches to join; pass at least one Matches")
-        return Matches(
-            join([each.points_a for each in parts], -2),
-            join([each.points_b for each in parts], -2),
-            join([each.scores for each in parts], -1),
-        )
+        columns = zip(*(each._values for each in parts), strict=True)
+        return Matches(*(join(column, axis) for column, axis in zip(columns, axes, strict=True)))
+
+    @property
+    def _values(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.points_a, self.points_b, self.scores
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Matches:
         """Move points and scores to a device, or convert them to another dtype."""
-        values = (self.points_a, self.points_b, self.scores)
-        return Matches(*(value.to(device=device, dtype=dtype) for value in values))
+        return Matches(*(value.to(device=device, dtype=dtype) for value in self._values))
 
     def cpu(self) -> Matches:
         """Move points and scores to the CPU."""
@@ -141,8 +138,7 @@ class Matches:
             >>> matches = Matches(torch.zeros(3, 2), torch.ones(3, 2), torch.rand(3))
             >>> points_a, points_b, scores = matches.numpy()
         """
-        values = (self.points_a, self.points_b, self.scores)
-        return MatchArrays(*(value.detach().cpu().float().numpy() for value in values))
+        return MatchArrays(*(value.detach().cpu().float().numpy() for value in self._values))
 
     def save(self, path: str | Path, about: Mapping[str, Any] | None = None) -> None:
         """Write `points_a`, `points_b` and `scores` to a safetensors file, whole or not at all.
@@ -154,8 +150,8 @@ class Matches:
         Raises:
             OutputError: the file cannot be written.
         """
-        names = ("points_a", "points_b", "scores")
-        tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in names}
+        values = zip(_NAMES, self._values, strict=True)
+        tensors = {name: value.detach().cpu().contiguous() for name, value in values}
         with atomic_write(path) as temporary:
             save_sealed(temporary, tensors, about or {})
 
@@ -174,7 +170,11 @@ class Matches:
             >>> Matches.load(path)
             Matches(3 matches, scores 1.000 to 1.000, cpu)
         """
-        return read_matches(path)[0]
+        tensors, _ = read_sealed(path)
+        try:
+            return Matches(*(tensors[name] for name in _NAMES))
+        except KeyError as error:
+            raise DamagedFileError(Path(path), f"it holds no {error.args[0]}") from error
 
     def draw(self, image_a: Any, image_b: Any, **options: Any) -> Picture:
         """Draw the matches between their images; arguments and errors as `draw_matches`.
@@ -195,13 +195,3 @@ class Matches:
             self.points_b.gather(-2, rows),
             self.scores.gather(-1, order),
         )
-
-
-def read_matches(path: str | Path) -> tuple[Matches, dict[str, Any]]:
-    """Read matches and all that their file says of them; errors as `Matches.load`."""
-    tensors, about = read_sealed(path)
-    try:
-        matches = Matches(tensors["points_a"], tensors["points_b"], tensors["scores"])
-    except KeyError as error:
-        raise DamagedFileError(Path(path), f"it holds no {error.args[0]}") from error
-    return matches, about

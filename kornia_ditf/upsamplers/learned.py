@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -15,11 +13,11 @@ from kornia_ditf.errors import HubError, InvalidArgumentError
 from kornia_ditf.upsamplers.filters import Upsampling, adapt_module
 from kornia_ditf.utils.checks import check_one_of
 
-_ANYUP = "https://github.com/wimmerth/anyup"
-_FEATUP = "https://github.com/mhamilton723/FeatUp"
+ANYUP = "https://github.com/wimmerth/anyup"
+FEATUP = "https://github.com/mhamilton723/FeatUp"
 _ANYUP_WEIGHTS = {
-    "multi": f"{_ANYUP}/releases/download/checkpoint_v2/anyup_multi_backbone.pth",
-    "paper": f"{_ANYUP}/releases/download/checkpoint/anyup_paper.pth",
+    "multi": f"{ANYUP}/releases/download/checkpoint_v2/anyup_multi_backbone.pth",
+    "paper": f"{ANYUP}/releases/download/checkpoint/anyup_paper.pth",
 }
 _FEATUP_WEIGHTS = (
     "https://marhamilresearch4.blob.core.windows.net/feature-upsampling-public/pretrained/"
@@ -100,7 +98,3 @@ def _placed(module: nn.Module) -> Upsampling:
         return adapted(image, features, size)
 
     return upsample
-
-
-lacks_anyup: Callable[[], str] = partial(lacks, "anyup", _ANYUP)
-lacks_featup: Callable[[], str] = partial(lacks, "featup", _FEATUP)

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -23,13 +23,11 @@ from kornia_ditf.upsamplers.filters import (
     bilinear,
     joint_bilateral,
 )
-from kornia_ditf.upsamplers.learned import anyup, featup, lacks_anyup, lacks_featup
+from kornia_ditf.upsamplers.learned import ANYUP, FEATUP, anyup, featup, lacks
 from kornia_ditf.utils.checks import check_spec, did_you_mean
 
 FACTOR = 2.0
 LIMIT_GB = 2.0
-
-_NUMBER = r"\d+(?:\.\d+)?"
 
 
 class Upsampler:
@@ -166,10 +164,6 @@ class Upsampler:
         )
 
 
-def _nothing() -> str:
-    return ""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpsamplerSpec:
     """An upsampler by name, as a plugin registers it.
@@ -191,7 +185,7 @@ class UpsamplerSpec:
     load: Callable[..., Upsampling | nn.Module]
     source: str
     license: str = "Apache-2.0"
-    lacks: Callable[[], str] = _nothing
+    lacks: Callable[[], str] = lambda: ""
 
     def __post_init__(self) -> None:
         check_spec(self, ("name", "source", "license"))
@@ -200,10 +194,6 @@ class UpsamplerSpec:
                 "the name of an upsampler must be of lower-case letters, digits, - and _, "
                 f"got {self.name!r}"
             )
-
-
-def _bilinear() -> Upsampling:
-    return bilinear
 
 
 def _joint_bilateral(sigma_color: float = 0.3) -> Upsampling:
@@ -215,7 +205,9 @@ def _joint_bilateral(sigma_color: float = 0.3) -> Upsampling:
 
 
 UPSAMPLERS = (
-    UpsamplerSpec(name="bilinear", load=_bilinear, source="interpolation between tokens' centres"),
+    UpsamplerSpec(
+        name="bilinear", load=lambda: bilinear, source="interpolation between tokens' centres"
+    ),
     UpsamplerSpec(
         name="joint_bilateral", load=_joint_bilateral, source="Kopf et al., SIGGRAPH 2007"
     ),
@@ -224,14 +216,14 @@ UPSAMPLERS = (
         load=anyup,
         source="Wimmer et al., arXiv 2510.12764",
         license="CC-BY-4.0",
-        lacks=lacks_anyup,
+        lacks=partial(lacks, "anyup", ANYUP),
     ),
     UpsamplerSpec(
         name="featup",
         load=featup,
         source="Fu et al., arXiv 2403.10516",
         license="MIT",
-        lacks=lacks_featup,
+        lacks=partial(lacks, "featup", FEATUP),
     ),
 )
 
@@ -283,29 +275,23 @@ def parse_upsampler(text: str, specs: Iterable[UpsamplerSpec] = ()) -> Upsampler
     reason = spec.lacks()
     if reason:
         raise MissingExtraError(f"the upsampler {spec.name} cannot be used: {reason}")
-    return Upsampler(_Loaded(spec, values), name=f"{spec.name}({shown})", **scale)
+    return Upsampler(_function_of(spec, values), name=f"{spec.name}({shown})", **scale)
 
 
-class _Loaded:
-    """The function of a spec, loaded when it is first called."""
+def _function_of(spec: UpsamplerSpec, values: list[Any]) -> Upsampling:
+    """Return the function of a spec, which is loaded when it is first called."""
 
-    def __init__(self, spec: UpsamplerSpec, values: list[Any]) -> None:
-        self.spec, self.values = spec, values
-        self.function: Upsampling | None = None
-
-    def __call__(self, *args: Any) -> Any:
-        if self.function is None:
-            self.function = self.load()
-        return self.function(*args)
-
-    def load(self) -> Upsampling:
+    @cache
+    def load() -> Upsampling:
         try:
-            loaded = self.spec.load(*self.values)
+            loaded = spec.load(*values)
         except DiTFError:
             raise
         except Exception as error:
-            raise PluginError(f"cannot load the upsampler {self.spec.name!r}: {error}") from error
+            raise PluginError(f"cannot load the upsampler {spec.name!r}: {error}") from error
         return adapt_module(loaded) if isinstance(loaded, nn.Module) else loaded
+
+    return lambda image, features, size: load()(image, features, size)
 
 
 def _defaults(spec: UpsamplerSpec) -> list[Any]:
@@ -313,6 +299,6 @@ def _defaults(spec: UpsamplerSpec) -> list[Any]:
 
 
 def _read_number(text: str, whole: object) -> float:
-    if not re.fullmatch(_NUMBER, text):
+    if not re.fullmatch(r"\d+(?:\.\d+)?", text):
         raise InvalidArgumentError(f"upsample={str(whole)!r} must hold numbers, got {text!r}")
     return float(text)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from kornia_ditf.errors import OutputError
-from kornia_ditf.utils.files import atomic_write
+from kornia_ditf.utils.files import atomic_write, make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +59,7 @@ def write_to_cache(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the cache cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error}; name another folder with KORNIA_DITF_CACHE"
-        ) from error
+    make_folder(path.parent, "name another folder with KORNIA_DITF_CACHE")
     with atomic_write(path) as temporary:
         yield temporary
 

@@ -9,10 +9,10 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from importlib import import_module
 from typing import Any
 
-from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
+from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.utils.extras import import_extra
 
 
 @contextmanager
@@ -32,12 +32,7 @@ def on_cluster(address: str | None = None, *, store_bytes: int | None = None) ->
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a default that will change
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
-    try:
-        ray: Any = import_module("ray")
-    except ImportError as error:
-        raise MissingExtraError(
-            "--engine ray needs ray; type `pip install 'kornia-ditf[ray]'`"
-        ) from error
+    ray = import_extra("ray", "--engine ray needs ray", "kornia-ditf[ray]")
     if ray.is_initialized():
         with redirect_stdout(sys.stderr):  # where Ray tells of nodes that are lost
             yield ray

@@ -7,8 +7,9 @@ from contextlib import ExitStack, contextmanager
 from threading import get_ident
 from typing import Any, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 
+from kornia_ditf.errors import CaptureError
 from kornia_ditf.utils.borrowing import aligned, borrowed
 from kornia_ditf.utils.isolation import eager, isolated
 
@@ -72,6 +73,31 @@ def run_with_hooks(
         except StopForward:
             return True
     return False
+
+
+def capture_output(
+    model: nn.Module, module: nn.Module, inputs: Mapping[str, Any], *, name: str
+) -> Tensor:
+    """Run a model's own forward up to the end of a module and return what the module gives.
+
+    Args:
+        model: what to run.
+        module: one of its submodules; of several outputs the first is returned.
+        inputs: arguments of the model's forward, by name.
+        name: what an error calls the module.
+
+    Raises:
+        CaptureError: the forward never reached it. No hook remains, whatever happens.
+    """
+    captured: list[Tensor] = []
+
+    def stop(_: Any, output: Any) -> None:
+        captured.append(output if isinstance(output, Tensor) else output[0])
+        raise StopForward
+
+    if run_with_hooks(model, inputs, after=[(module, stop)]):
+        return captured[0]
+    raise CaptureError(f"the forward of {type(model).__name__} never reached {name}")
 
 
 @contextmanager

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kornia_ditf.errors import DiTFError, ImageError, MissingExtraError
+from kornia_ditf.errors import DiTFError, ImageError
+from kornia_ditf.utils.extras import import_extra
 from kornia_ditf.utils.isolation import quiet
 from kornia_ditf.utils.jpeg import count_scans
 
@@ -250,14 +251,9 @@ def _open(path: Path, stream: IO[bytes]) -> Image.Image:
         raise _UnreadableError(f"the file is empty, expected {_EXPECTED}")
     kind = _container(head)
     if kind == "HEIC":
-        try:
-            from pillow_heif import HeifImageFile
-        except ImportError as error:
-            raise MissingExtraError(
-                f"cannot read {path}: HEIC images need pillow-heif; "
-                "type `pip install 'kornia-ditf[heic]'`"
-            ) from error
-        image: Image.Image = HeifImageFile(stream)  # type: ignore[no-untyped-call]
+        purpose = f"cannot read {path}: HEIC images need pillow-heif"
+        heif = import_extra("pillow_heif", purpose, "kornia-ditf[heic]")
+        image: Image.Image = heif.HeifImageFile(stream)
         return image
     if kind and not features.check(_FEATURES[kind]):
         raise _UnreadableError(

@@ -12,6 +12,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from kornia_ditf.errors import DiTFError
+
 _locks: WeakKeyDictionary[object, threading.RLock] = WeakKeyDictionary()
 _locks_guard = threading.Lock()
 
@@ -140,6 +142,23 @@ def isolated(model: object) -> Iterator[None]:
         if torch.get_default_device().type != "cpu":
             settings.enter_context(torch.device("cpu"))
         yield
+
+
+@contextmanager
+def translated(kind: type[DiTFError], told: str, advice: str = "") -> Iterator[None]:
+    """Run code of another library, whose errors come from deep inside, and say what it was for.
+
+    Args:
+        kind: the error that is raised in place of its errors.
+        told: what failed, which the message begins with; then come the error's kind and text.
+        advice: how the message ends.
+    """
+    try:
+        yield
+    except (DiTFError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise kind(f"{told}: {type(error).__name__}: {error}{advice}") from error
 
 
 P = ParamSpec("P")

@@ -14,6 +14,7 @@ from typing import Any
 from zlib import crc32
 
 from kornia_ditf.errors import ImageError, InvalidArgumentError, MissingExtraError
+from kornia_ditf.utils.extras import import_extra
 from kornia_ditf.utils.files import tar_members
 from kornia_ditf.utils.images import read_bytes
 
@@ -271,10 +272,5 @@ def _image_column(path: Path, schema: Any, column: str | None) -> str:
 
 
 def _parquet(path: str | Path) -> Any:
-    try:
-        parquet = import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise MissingExtraError(
-            "Parquet files need pyarrow; type `pip install 'kornia-ditf[ray]'`"
-        ) from error
-    return parquet.ParquetFile(path)
+    purpose = "Parquet files need pyarrow"
+    return import_extra("pyarrow.parquet", purpose, "kornia-ditf[ray]").ParquetFile(path)

@@ -15,14 +15,10 @@ from kornia_ditf.config import DiTFConfig
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.massive import find_massive_channels
-from kornia_ditf.noise import draw_image_noise
 from kornia_ditf.preprocess import ImageLike, as_image
-from kornia_ditf.tap import checking_every_capture
-from kornia_ditf.types import DescriptorMap, Discarded, Tap
+from kornia_ditf.types import DescriptorMap, Tap
 from kornia_ditf.types.prepared import PreparedImage
 from kornia_ditf.utils.checks import check_integer
-from kornia_ditf.utils.isolation import eager
 from kornia_ditf.video.frames import VideoFrame, read_frames, windows
 
 
@@ -62,7 +58,6 @@ class VideoDiTF(DiTF):
         assert isinstance(self.backbone, VideoBackbone)
         return VideoDiTF(self.backbone, config, every_frame=self.every_frame)
 
-    @eager
     def prepared_taps(
         self,
         images: Sequence[PreparedImage],
@@ -71,62 +66,35 @@ class VideoDiTF(DiTF):
     ) -> dict[int, Tap]:
         """Capture a clip's blocks; one prompt for all frames, and a row of the taps per frame."""
         told = prompts if prompts is None or isinstance(prompts, str) else list(set(prompts))
-        with self._gradients(), checking_every_capture(self.config.checks == "always"):
-            clip, places = self._clip(torch.cat([image.pixels for image in images]))
-            latent = self.backbone.encode(clip)
-            noise = self._noise(images, latent)
-            taps = self._taps(latent, noise, self._condition(told, 1), blocks)
-            split = {block: split_frames(tap, latent.shape[2]) for block, tap in taps.items()}
-            return {block: tap.take(places) for block, tap in split.items()}
+        taps = super().prepared_taps(images, blocks, told)
+        places = self._latent_frames(len(images))
+        frames = int(places[-1]) + 1
+        return {block: split_frames(tap, frames).take(places) for block, tap in taps.items()}
 
-    @eager
-    def describe_together(
-        self, images: Sequence[ImageLike], prompts: str | Sequence[str] | None = None
-    ) -> list[DescriptorMap]:
-        """Describe the frames of one clip, finding massive channels that are not known in all.
+    def _forwards(self, images: int) -> list[slice]:
+        return [slice(images)]
 
-        With several blocks or timesteps, those channels are found in each frame.
-
-        Args:
-            images: the frames, equally large.
-            prompts: none, or one for the clip.
-
-        Raises:
-            InvalidArgumentError: frames of several sizes, or several prompts.
-        """
-        block = self.config.block
-        prepared = [self.prepare(image) for image in images]
-        told = [prompts] if prompts is None or isinstance(prompts, str) else prompts
-        if not (self.config.single and self._discards and self.massive_channels() is None):
-            return self.describe_prepared(prepared, told)
-        taps = self.prepared_taps(prepared, [block], told)
-        found = find_massive_channels([taps[block].x])
-        self._found[block] = Discarded(found, "images described together")
-        return list(self.finish(block, taps[block], prepared[0].frame))
-
-    def _clip(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Arrange frames (T, 3, H, W) as a clip; say which latent frame holds which of them."""
+    def _arrange(self, pixels: Sequence[Tensor]) -> Tensor:
+        """Arrange frames (T, 3, H, W) as a clip, each shown as long as its latent frames last."""
         assert isinstance(self.backbone, VideoBackbone)
-        ratio, latents = self.backbone.frames_per_latent, self.backbone.latents_per_token
-        numbers = torch.arange(len(frames), device="cpu")
+        frames = torch.cat(list(pixels))
+        ratio, last = self.backbone.frames_per_latent, len(frames) - 1
         if self.every_frame:
-            shown = numbers.repeat_interleave(torch.where(numbers == 0, 1, ratio * latents))
-            places = numbers * latents
+            times = ratio * self.backbone.latents_per_token
+            shown = [0, *(n for n in range(1, last + 1) for _ in range(times))]
         else:
-            places = (numbers + ratio - 1) // ratio
-            shown = torch.arange(1 + ratio * int(places[-1]), device="cpu").clamp(
-                max=len(frames) - 1
-            )
-        return frames[shown.to(frames.device)].transpose(0, 1)[None], places
+            count = 1 + ratio * int(self._latent_frames(len(frames))[-1])
+            shown = [min(number, last) for number in range(count)]
+        return frames[shown].transpose(0, 1)[None]
 
-    def _noise(self, images: Sequence[PreparedImage], latent: Tensor) -> Tensor:
-        shape = (self.config.ensemble, *latent.shape[1:])
-        if not self.has_noise:
-            return torch.zeros(1, device="cpu").expand(1, *shape)
-        seen = [image.pixels if image.exact is None else image.exact for image in images]
-        clip, _ = self._clip(torch.cat(seen))
-        # A clip of one frame has the noise of its image.
-        return draw_image_noise(clip.squeeze(2), shape, seed=self.config.seed)
+    def _latent_frames(self, frames: int) -> Tensor:
+        """Return which latent frame holds each of a clip's frames."""
+        assert isinstance(self.backbone, VideoBackbone)
+        numbers = torch.arange(frames, device="cpu")
+        if self.every_frame:
+            return numbers * self.backbone.latents_per_token
+        ratio = self.backbone.frames_per_latent
+        return (numbers + ratio - 1) // ratio
 
 
 def describe_video(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -82,7 +83,7 @@ def read_frames(
         )
     if not path.is_file():
         raise ImageError(f"no such video: {path}")
-    decoded = _with_pyav(path) if _has_pyav() else _with_opencv(path)
+    decoded = _with_opencv(path) if find_spec("av") is None else _with_pyav(path)
     return _select(path, decoded, every, start, end, frames)
 
 
@@ -96,14 +97,6 @@ def windows(frames: Iterable[VideoFrame], size: int) -> Iterator[list[VideoFrame
         held.append(frame)
     if held:
         yield held
-
-
-def _has_pyav() -> bool:
-    try:
-        import av  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def _select(

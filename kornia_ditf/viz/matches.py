@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,12 +14,20 @@ from kornia_ditf.preprocess import ImageLike
 from kornia_ditf.types import Matches
 from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.picture import PAPER, Picture
-from kornia_ditf.viz.picture import as_picture, map_colours, stretch
+from kornia_ditf.viz.picture import (
+    INK,
+    SUBPIXEL_BITS,
+    as_picture,
+    draw_dot,
+    map_colours,
+    stretch,
+    to_grey,
+    to_subpixels,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-_INK = (40, 40, 40)
 _INLIER = (40, 200, 90)
 _OUTLIER = (230, 60, 50)
 _GAP = 12
@@ -28,7 +35,6 @@ _CAPTION_HEIGHT = 40
 _CAPTION_WIDTH = 560
 _CANVAS_WIDTHS = (900, 1800)  # smaller pictures are enlarged to the first, larger ones reduced
 _CANVAS_HEIGHT = 2000
-_SUBPIXEL_BITS = 4  # OpenCV draws at whole numbers of 1/16 px
 
 
 def draw_matches(
@@ -78,85 +84,65 @@ def draw_matches(
         check_integer("limit", limit, minimum=1)
     flags = None if inliers is None else _as_flags(inliers, len(matches))
     picture_a, picture_b = as_picture(image_a), as_picture(image_b)
-    canvas, left, right = _side_by_side(picture_a, picture_b)
+    canvas, zoom, corners = _side_by_side(picture_a, picture_b)
     chosen = _spread(matches, picture_a.shape[:2], limit)
-    points_a = left.place(matches.points_a[chosen])
-    points_b = right.place(matches.points_b[chosen])
+    starts = _place(matches.points_a[chosen], zoom, corners[0])
+    ends = _place(matches.points_b[chosen], zoom, corners[1])
     scores = matches.scores[chosen].detach().cpu().float().numpy()
     if flags is None:
         colours = [tuple(colour) for colour in _score_colours(stretch(scores)).tolist()]
     else:
         colours = [_INLIER if inlier else _OUTLIER for inlier in flags[chosen.numpy()]]
-
-    def line(start: Any, end: Any, colour: Any, thickness: int) -> None:
-        cv2.line(canvas, start, end, colour, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
-
-    def dot(centre: Any, radius: float, colour: Any) -> None:
-        size = round(radius * 2**_SUBPIXEL_BITS)
-        cv2.circle(canvas, centre, size, colour, cv2.FILLED, cv2.LINE_AA, _SUBPIXEL_BITS)
-
     # The best last, so that they lie on top; dots above all lines.
-    pairs = list(zip(points_a, points_b, colours, strict=True))[::-1]
+    pairs = list(zip(starts, ends, colours, strict=True))[::-1]
     for start, end, colour in pairs:
-        line(start, end, _INK, 3)  # a dark rim keeps a line readable on any ground
-        line(start, end, colour, 1)
+        # A dark rim keeps a line readable on any ground.
+        for shade, thickness in ((INK, 3), (colour, 1)):
+            line = (to_subpixels(start), to_subpixels(end), shade, thickness)
+            cv2.line(canvas, *line, cv2.LINE_AA, SUBPIXEL_BITS)
     for start, end, colour in pairs:
         for centre in (start, end):
-            dot(centre, 5, _INK)
-            dot(centre, 3.6, colour)
+            draw_dot(canvas, centre, 5, INK)
+            draw_dot(canvas, centre, 3.6, colour)
     if not caption:
         return Picture.of(canvas[:-_CAPTION_HEIGHT])
     _write_caption(canvas, matches, scores, flags)
     return canvas
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Position of an image on the canvas: scaled by `zoom`, with its corner at `corner` (x, y)."""
-
-    zoom: float
-    corner: tuple[int, int]
-
-    def place(self, points: Tensor) -> list[tuple[int, int]]:
-        """Map points (x, y) of the image, shape (K, 2), to 1/16 px of the canvas."""
-        edges = (points.detach().cpu().double() + 0.5) * self.zoom - 0.5
-        # Far beyond any canvas, but within OpenCV's 32 bits.
-        moved = (edges + torch.tensor(self.corner, dtype=torch.float64, device="cpu")).clamp(
-            -1e6, 1e6
-        )
-        return [(x, y) for x, y in (moved * 2**_SUBPIXEL_BITS).round().long().tolist()]
-
-
-def _side_by_side(image_a: Picture, image_b: Picture) -> tuple[Picture, _Place, _Place]:
+def _side_by_side(
+    image_a: Picture, image_b: Picture
+) -> tuple[Picture, float, list[tuple[int, int]]]:
+    """Make the canvas; returns it, the zoom of the images, and their corners (x, y) on it."""
     import cv2
 
     width = image_a.shape[1] + image_b.shape[1]
     height = max(image_a.shape[0], image_b.shape[0])
     zoom = float(min(np.clip(width, *_CANVAS_WIDTHS) / width, _CANVAS_HEIGHT / height))
-    shrunk = []
+    zoomed = []
     for image in (image_a, image_b):
         size = (max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom)))
         method = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
-        shrunk.append(Picture.of(cv2.resize(image, size, interpolation=method)))
-    first, second = (_fade(image) for image in shrunk)
-    height = max(first.shape[0], second.shape[0])
-    total = first.shape[1] + _GAP + second.shape[1]
-    shape = (height + _CAPTION_HEIGHT, max(total, _CAPTION_WIDTH), 3)
+        resized = Picture.of(cv2.resize(image, size, interpolation=method))
+        # Lines stand out on a photograph that is lighter and less saturated.
+        zoomed.append(cv2.addWeighted(resized, 0.45, to_grey(resized), 0.45, 25))
+    height, second = max(len(faded) for faded in zoomed), zoomed[0].shape[1] + _GAP
+    shape = (height + _CAPTION_HEIGHT, max(second + zoomed[1].shape[1], _CAPTION_WIDTH), 3)
     canvas = Picture.of(np.full(shape, PAPER))
-    places = []
-    for image, x in ((first, 0), (second, first.shape[1] + _GAP)):
-        y = (height - image.shape[0]) // 2
-        canvas[y : y + image.shape[0], x : x + image.shape[1]] = image
-        places.append(_Place(zoom, (x, y)))
-    return canvas, places[0], places[1]
+    corners = []
+    for faded, x in zip(zoomed, (0, second), strict=True):
+        y = (height - len(faded)) // 2
+        canvas[y : y + len(faded), x : x + faded.shape[1]] = faded
+        corners.append((x, y))
+    return canvas, zoom, corners
 
 
-def _fade(image: Picture) -> Picture:
-    # Lines stand out on a photograph that is lighter and less saturated.
-    import cv2
-
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return Picture.of(cv2.addWeighted(image, 0.45, grey, 0.45, 25))
+def _place(points: Tensor, zoom: float, corner: tuple[int, int]) -> list[list[float]]:
+    """Map points (x, y) of an image, shape (K, 2), to the canvas."""
+    edges = (points.detach().cpu().double() + 0.5) * zoom - 0.5
+    moved = edges + torch.tensor(corner, dtype=torch.float64, device="cpu")
+    places: list[list[float]] = moved.clamp(-1e6, 1e6).tolist()  # within OpenCV's 32 bits
+    return places
 
 
 def _spread(matches: Matches, size: tuple[int, ...], limit: int) -> Tensor:
@@ -208,7 +194,7 @@ def _write(
     canvas: Picture,
     text: str,
     start: tuple[int, int],
-    colour: tuple[int, int, int] = _INK,
+    colour: tuple[int, int, int] = INK,
     *,
     dot: bool = False,
 ) -> int:
@@ -217,10 +203,10 @@ def _write(
 
     x, y = start
     if dot:
-        cv2.circle(canvas, (x + 6, y - 6), 6, colour, cv2.FILLED, cv2.LINE_AA)
+        draw_dot(canvas, (x + 6, y - 6), 6, colour)
         x += 20
     font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.55
-    cv2.putText(canvas, text, (x, y), font, size, _INK, 1, cv2.LINE_AA)
+    cv2.putText(canvas, text, (x, y), font, size, INK, 1, cv2.LINE_AA)
     return x + cv2.getTextSize(text, font, size, 1)[0][0] + 24
 
 

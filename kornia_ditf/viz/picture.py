@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,12 @@ from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.utils.picture import Picture
 
 _DPI = 110
+INK = (40, 40, 40)
+SUBPIXEL_BITS = 4  # OpenCV draws at whole numbers of 1/16 px
 
 
 def as_picture(image: ImageLike) -> Picture:
-    """Convert an image, as `as_image` takes it, to a picture.
-
-    Raises:
-        InvalidArgumentError: several images, or as `as_image`.
-        ImageError: it cannot be read.
-    """
+    """Convert one image, as `as_image` takes it, to a picture."""
     batch = as_image(image)
     if len(batch) != 1:
         raise InvalidArgumentError(f"draw on one image, got a batch of {len(batch)} images")
@@ -61,6 +59,29 @@ def map_colours(values: npt.NDArray[np.float32], colormap: int) -> Picture:
         return Picture.of(np.zeros((*values.shape, 3)))
     mapped = cv2.applyColorMap((values * 255).round().astype(np.uint8), colormap)
     return Picture.of(mapped[..., ::-1])
+
+
+def to_grey(picture: npt.NDArray[np.uint8]) -> Picture:
+    """Take the colours out of a picture; it keeps three channels."""
+    import cv2
+
+    return Picture.of(cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB))
+
+
+def draw_dot(
+    canvas: Picture, centre: Sequence[float], radius: float, colour: tuple[int, int, int]
+) -> None:
+    """Draw a filled disc at a point (x, y), to a 16th of a pixel."""
+    import cv2
+
+    size = round(radius * 2**SUBPIXEL_BITS)
+    cv2.circle(canvas, to_subpixels(centre), size, colour, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def to_subpixels(point: Sequence[float]) -> tuple[int, int]:
+    """Convert a point (x, y) to the numbers by which OpenCV draws between pixels."""
+    x, y = (round(coordinate * 2**SUBPIXEL_BITS) for coordinate in point)
+    return x, y
 
 
 def new_figure(width: float, height: float) -> tuple[Any, Any]:

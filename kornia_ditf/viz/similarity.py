@@ -6,13 +6,12 @@ import numpy as np
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.matching.checks import check_finite
 from kornia_ditf.preprocess import ImageLike
 from kornia_ditf.utils.picture import PAPER, Picture
-from kornia_ditf.viz.picture import as_picture, map_colours, stretch
+from kornia_ditf.viz.picture import INK, as_picture, draw_dot, map_colours, stretch, to_grey
 
-_INK = (40, 40, 40)
 _MARK = (230, 60, 50)
-_SUBPIXEL_BITS = 4  # OpenCV draws at whole numbers of 1/16 px
 
 
 def draw_similarity(
@@ -48,20 +47,14 @@ def draw_similarity(
             f"similarity must have the shape (rows, columns), got {tuple(similarity.shape)}"
         )
     values = similarity.detach().cpu().float().numpy()
-    if not np.isfinite(values).all():
-        raise InvalidArgumentError(
-            "similarity must be finite, got NaN or infinity among its values"
-        )
+    check_finite(similarity, "similarity")
     picture = as_picture(image)
     height, width = picture.shape[:2]
     enlarged = cv2.resize(stretch(values, limits), (width, height), interpolation=cv2.INTER_LINEAR)
     colours = map_colours(np.asarray(enlarged, np.float32), cv2.COLORMAP_VIRIDIS)
-    grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    blended = cv2.addWeighted(grey, 0.4, colours, 0.6, 0)
+    blended = Picture.of(cv2.addWeighted(to_grey(picture), 0.4, colours, 0.6, 0))
     if point is not None:
-        x, y = (round(coordinate * 2**_SUBPIXEL_BITS) for coordinate in point)
         radius = max(3.0, max(height, width) / 80)
-        for factor, colour in ((1.35, _INK), (1.0, PAPER), (0.6, _MARK)):
-            size = round(radius * factor * 2**_SUBPIXEL_BITS)
-            cv2.circle(blended, (x, y), size, colour, cv2.FILLED, cv2.LINE_AA, _SUBPIXEL_BITS)
-    return Picture.of(blended)
+        for factor, colour in ((1.35, INK), (1.0, PAPER), (0.6, _MARK)):
+            draw_dot(blended, point, radius * factor, colour)
+    return blended

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from kornia_ditf import load_dataset
 from kornia_ditf.calibration.samples import homography, labelled, same_scene, semantic
-from kornia_ditf.datasets import folder
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.metrics.functional import project
 from kornia_ditf.types import DescriptorMap, Frame
@@ -73,7 +73,7 @@ def test_points_that_share_a_place_count_once(photographs: list[Path]) -> None:
 
 
 def test_labelled_pairs_are_scored_by_the_data_sets_protocol() -> None:
-    task = labelled(folder.load("examples/data"), alpha=0.05)
+    task = labelled(load_dataset("folder", "examples/data"), alpha=0.05)
     assert task.name == "folder all" and "PCK@0.05 of the image" in task.criterion
     assert len(task.samples) == 2 and len(task.files) == 4
     sample = task.samples[0]

@@ -16,7 +16,6 @@ from PIL import Image
 from scipy.io import savemat
 
 from kornia_ditf import load_dataset
-from kornia_ditf.datasets import folder as folder_set
 from kornia_ditf.datasets.corruption import CorruptedPairs, Corruption
 from kornia_ditf.errors import DatasetError, InvalidArgumentError
 from kornia_ditf.preprocess import read_image
@@ -157,7 +156,7 @@ def test_spair_u_takes_the_images_of_spair_beside_it(tmp_path: Path) -> None:
     [("blur", 1), ("noise", 0.1), ("jpeg", 10), ("light", 0.5), ("scale", 0.5), ("rotation", 30)],
 )
 def test_a_corrupted_image_shows_its_points_where_they_went(kind: str, level: float) -> None:
-    pairs = folder_set.load("examples/data")
+    pairs = load_dataset("folder", "examples/data")
     changed = CorruptedPairs(pairs, Corruption(kind=kind, level=level))
     pair, before = changed[0], pairs[0]
     assert pair.image_b != before.image_b and changed[0].image_b == pair.image_b

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import kornia_ditf as kd
-from kornia_ditf.demo import pictures
+from kornia_ditf.demo import requests
 from kornia_ditf.demo.studio import Setting, Studio, as_python, as_values
 from kornia_ditf.errors import InvalidArgumentError
 
@@ -109,7 +109,7 @@ def test_a_sweep_holds_the_maps_of_each_block_and_timestep(
     assert list(cells) == [(3, 0.0), (5, 0.0), (3, 100.0), (5, 100.0)]
     one = studio.locate(Setting("nano", block=3, timestep=100.0), *images, (150.0, 120.0))
     torch.testing.assert_close(cells[3, 100.0], one.similarity)
-    assert pictures.draw_sweep(images[1], cells, [3, 5], [0.0, 100.0]).ndim == 3
+    assert requests.draw_sweep(images[1], cells, [3, 5], [0.0, 100.0]).ndim == 3
     with pytest.raises(InvalidArgumentError, match="1 to 24 combinations"):
         studio.sweep(NANO, *images, (1.0, 1.0), [], [0.0])
 
@@ -134,7 +134,7 @@ def test_results_are_given_as_json_and_as_the_same_lines_of_python(
 
 def test_a_large_picture_is_drawn_small_with_its_marks_in_place() -> None:
     image = torch.zeros(1, 3, 700, 2800)
-    drawn = pictures.draw_point(image, (1400.0, 350.0), (100.0, 100.0))
+    drawn = requests.draw_point(image, (1400.0, 350.0), (100.0, 100.0))
     assert drawn.shape == (350, 1400, 3)
     assert drawn[175, 700, 0] > 200 > drawn[175, 700, 1]
     assert drawn[50, 50].min() == 255

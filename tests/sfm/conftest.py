@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from kornia_ditf.sfm.graph import CorrespondenceGraph, ViewedImage
-from kornia_ditf.sfm.tracks import merge_keypoints
+from kornia_ditf.sfm.graph import CorrespondenceGraph, ViewedImage, merge_keypoints
 from kornia_ditf.types import Matches
 
 SIZE = (120, 160)

@@ -29,7 +29,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["pyav", "opencv"])
 def _reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames, "_has_pyav", lambda: request.param == "pyav")
+    monkeypatch.setattr(frames, "find_spec", lambda name: name if request.param == "pyav" else None)
 
 
 @pytest.mark.usefixtures("_reader")

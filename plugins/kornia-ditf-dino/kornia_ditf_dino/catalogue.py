@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from kornia_ditf import DenseDescriptor, DescriptorSpec
+from kornia_ditf import DescriptorSpec
+from kornia_ditf_dino.descriptor import DINOConfig
+from kornia_ditf_dino.loading import load_dino
 
 NEUTRAL_RULE = (
     "uncalibrated; neutral rule: the last layer's patch tokens after the model's own layer norm, "
@@ -21,19 +22,6 @@ _DINO_V1 = _SD_DINO.format(
 )
 
 
-def _load(repo: str, **options: Any) -> DenseDescriptor:
-    from kornia_ditf_dino.loading import load_dino
-
-    return load_dino(options.pop("source", repo), **options)
-
-
-def _options() -> tuple[Callable[..., Any], type]:
-    from kornia_ditf_dino.descriptor import DINOConfig
-    from kornia_ditf_dino.loading import load_dino
-
-    return load_dino, DINOConfig
-
-
 def _spec(
     name: str, repo: str, width: int, patch: int, licence: str, source: str = "", **preset: Any
 ) -> DescriptorSpec:
@@ -41,12 +29,12 @@ def _spec(
     return DescriptorSpec(
         name=name,
         repo=f"facebook/{repo}",
-        load=partial(_load, f"facebook/{repo}", **preset),
+        load=partial(load_dino, source=f"facebook/{repo}", **preset),
         width=width,
         pixels_per_token=preset.get("stride", patch),
         source=source or NEUTRAL_RULE,
         license=licence,
-        options=_options,
+        options=lambda: (load_dino, DINOConfig),
     )
 
 

@@ -1,4 +1,4 @@
-"""An image in, patch tokens or attention keys of one layer of a DINO out, as a descriptor map."""
+"""Patch tokens or attention projections of one layer of a DINO, as a descriptor map."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kornia_ditf.errors import CaptureError, InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike, as_image, check_size, fit_image, squash_image
 from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.utils.checks import check_integer, check_one_of
-from kornia_ditf.utils.hooks import StopForward, run_with_hooks
+from kornia_ditf.utils.hooks import capture_output
 from kornia_ditf.utils.isolation import isolated
 
 Facet = Literal["token", "key", "query", "value"]
@@ -251,18 +251,11 @@ def capture_layer(model: nn.Module, image: Tensor, layer: int, facet: Facet) -> 
     """
     block: nn.Module = find_blocks(model)[layer]
     source = block if facet == "token" else _projection(block, facet)
-    captured: list[Tensor] = []
-
-    def stop(_: Any, output: Any) -> None:
-        captured.append(output if isinstance(output, Tensor) else output[0])
-        raise StopForward
-
     config: Any = model.config
     # DINO's own class refuses other sizes than it was trained on unless it is told.
     options = {"interpolate_pos_encoding": True} if config.model_type == "vit" else {}
-    if run_with_hooks(model, {"pixel_values": image, **options}, after=[(source, stop)]):
-        return captured[0]
-    raise CaptureError(f"the forward of {type(model).__name__} never reached layer {layer}")
+    inputs = {"pixel_values": image, **options}
+    return capture_output(model, source, inputs, name=f"layer {layer}")
 
 
 def find_blocks(model: nn.Module) -> nn.ModuleList:

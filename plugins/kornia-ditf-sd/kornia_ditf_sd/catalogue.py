@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from kornia_ditf import DenseDescriptor, DescriptorSpec
+from kornia_ditf import DescriptorSpec
 from kornia_ditf.dense import InMemory
+from kornia_ditf.loading.memory import LoadedModel
+from kornia_ditf_sd.descriptor import DIFT, DIFTConfig
+from kornia_ditf_sd.loading import load_dift, use_loaded
 
 _DIFT = "DIFT's released evaluation on {} (github.com/Tsingularity/dift, README.md)"
-
-
 _SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 _SD21 = "stabilityai/stable-diffusion-2-1"
 _SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 
 
-def _load(repo: str, preset: Mapping[str, Any], **given: Any) -> DenseDescriptor:
-    from kornia_ditf_sd.loading import load_dift
-
-    options = {"source": repo, **_changed(preset, given)}
-    return load_dift(options.pop("source"), **options)
+def _load(preset: Mapping[str, Any], **given: Any) -> DIFT:
+    return load_dift(**_changed(preset, given))
 
 
-def _use(preset: Mapping[str, Any], loaded: Any, **given: Any) -> DenseDescriptor:
-    from kornia_ditf_sd.loading import use_loaded
-
-    own = {name: value for name, value in preset.items() if name != "weights"}
+def _use(preset: Mapping[str, Any], loaded: LoadedModel, **given: Any) -> DIFT:
+    own = {name: value for name, value in preset.items() if name not in ("source", "weights")}
     return use_loaded(loaded, **_changed(own, given))
-
-
-def _options() -> tuple[Callable[..., Any], type]:
-    from kornia_ditf_sd.descriptor import DIFTConfig
-    from kornia_ditf_sd.loading import load_dift
-
-    return load_dift, DIFTConfig
 
 
 def _changed(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,10 +44,11 @@ def _spec(
     **preset: Any,
 ) -> DescriptorSpec:
     text = {_SD15: 768, _SD21: 1024, _SDXL: 2048}[repo]
+    preset["source"] = repo
     return DescriptorSpec(
         name=name,
         repo=repo,
-        load=partial(_load, repo, preset),
+        load=partial(_load, preset),
         in_memory=InMemory(
             model="UNet2DConditionModel",
             make=partial(_use, preset),
@@ -71,7 +61,7 @@ def _spec(
         source=source,
         license=licence,
         protocol=protocol,
-        options=_options,
+        options=lambda: (load_dift, DIFTConfig),
     )
 
 

@@ -1,4 +1,4 @@
-"""Images in, a Stable Diffusion UNet's features at one up block out: DIFT, arXiv 2306.03881."""
+"""DIFT (arXiv 2306.03881): features of a Stable Diffusion UNet at one up block."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from kornia_ditf.backbones.declared import Posterior
 from kornia_ditf.dense import DenseDescriptor, one_prompt_each
+from kornia_ditf.ensemble import mean_taps
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.latents import encode_images, execution_place, pixels_per_cell
 from kornia_ditf.noise import NoiseSchedule, draw_image_noise, exact_pixels
 from kornia_ditf.preprocess import ImageLike, as_image, check_size, fit_image, squash_image
-from kornia_ditf.types import Conditioning, DescriptorMap, Frame
-from kornia_ditf.utils.checks import check_integer, check_timestep
-from kornia_ditf_sd.unet import capture_up_block, downsampling
+from kornia_ditf.types import Conditioning, DescriptorMap, Frame, Tap
+from kornia_ditf.utils.checks import check_integer, check_one_of, check_timestep
+from kornia_ditf.utils.hooks import capture_output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +76,7 @@ class DIFTConfig:
             )
         if not isinstance(self.prompt, str):
             raise InvalidArgumentError(f"prompt must be a string, got {self.prompt!r}")
-        if self.posterior not in get_args(Posterior):
-            raise InvalidArgumentError(
-                f"posterior must be 'mode' or 'sample', got {self.posterior!r}"
-            )
+        check_one_of("posterior", self.posterior, get_args(Posterior))
 
 
 class DIFT(DenseDescriptor):
@@ -120,7 +118,8 @@ class DIFT(DenseDescriptor):
         if config.size is not None:
             check_size(config.size, pixels_per_cell(vae))
         self.unet, self.vae, self.prompt_encoder = unet, vae, prompt_encoder
-        self.schedule, self.config, self._weights = schedule, config, identity
+        self.schedule = _Noiseless() if config.clean else schedule
+        self.config, self._weights = config, identity
 
     @property
     def width(self) -> int:
@@ -156,13 +155,43 @@ class DIFT(DenseDescriptor):
         )
         if "pooled_prompt_embeds" in conditioning.tensors:
             conditioning = _with_time_ids(conditioning, frame.model_size)
-        return DescriptorMap(self._mean_features(latent, noise, conditioning), frame)
+        blocks, rows = [self.config.up_ft_index], self.config.rows_per_forward
+        unet: Any = self  # gives taps as a backbone does
+        taps = mean_taps(
+            unet, latent, noise, self.config.timestep, conditioning, blocks=blocks, rows=rows
+        )
+        [tap] = taps.values()
+        return DescriptorMap(tap.x.transpose(1, 2).reshape(len(latent), -1, *tap.grid), frame)
+
+    def taps(
+        self, latent: Tensor, timestep: float, conditioning: Conditioning, *, blocks: Sequence[int]
+    ) -> dict[int, Tap]:
+        """Capture what an up block gives; arguments as for `Backbone.taps`, with one block."""
+        [block] = blocks
+        device, dtype = execution_place(self.unet)
+        told = conditioning.to(device, dtype).tensors
+        inputs = {
+            "sample": latent.to(device, dtype),
+            "timestep": int(timestep),
+            "encoder_hidden_states": told["prompt_embeds"],
+        }
+        if "time_ids" in told:
+            inputs["added_cond_kwargs"] = {
+                "text_embeds": told["pooled_prompt_embeds"],
+                "time_ids": told["time_ids"],
+            }
+        up_blocks: Any = self.unet.up_blocks
+        found = capture_output(self.unet, up_blocks[block], inputs, name=f"up block {block}")
+        rows, columns = found.shape[2:]
+        return {block: Tap(found.flatten(2).transpose(1, 2), None, None, (rows, columns))}
 
     def _fit(self, image: Tensor) -> tuple[Tensor, Frame]:
         cell = pixels_per_cell(self.vae)
         if self.config.size is not None:
             return squash_image(image, self.config.size, cell)
-        return fit_image(image, self.config.long_side, cell * downsampling(self.unet))
+        unet: Any = self.unet.config
+        halvings = len(unet.down_block_types) - 1
+        return fit_image(image, self.config.long_side, cell * 2**halvings)
 
     def _condition(self, prompts: str | Sequence[str] | None, images: int) -> Conditioning:
         given = self.config.prompt if prompts is None else prompts
@@ -173,48 +202,15 @@ class DIFT(DenseDescriptor):
             raise InvalidArgumentError(f"prompts must be strings, got {prompts!r}")
         return self.prompt_encoder([str(prompt) for prompt in told])
 
-    def _mean_features(self, latent: Tensor, noise: Tensor, conditioning: Conditioning) -> Tensor:
-        rows = self.config.rows_per_forward or noise.shape[:2].numel()
-        while True:
-            try:
-                return self._in_pieces(latent, noise, conditioning, rows)
-            except torch.OutOfMemoryError:
-                if rows == 1:
-                    raise
-                rows = (rows + 1) // 2
 
-    def _in_pieces(
-        self, latent: Tensor, noise: Tensor, conditioning: Conditioning, rows: int
-    ) -> Tensor:
-        sums: dict[int, Tensor] = {}
-        pairs = [(image, draw) for image in range(len(latent)) for draw in range(noise.shape[1])]
-        for start in range(0, len(pairs), rows):
-            images, draws = map(list, zip(*pairs[start : start + rows], strict=True))
-            noisy = latent[images]
-            if not self.config.clean:
-                noisy = self.schedule.mix(noisy, noise[images, draws], self.config.timestep)
-            told = Conditioning(
-                {name: value[images] for name, value in conditioning.tensors.items()}
-            )
-            features = self._features(noisy, told).float()
-            for image, feature in zip(images, features, strict=True):
-                sums[image] = sums[image] + feature if image in sums else feature
-        return torch.stack(list(sums.values())) / noise.shape[1]
+class _Noiseless(NoiseSchedule):
+    """Latents stay clean, whatever the model is told of the time."""
 
-    def _features(self, noisy: Tensor, conditioning: Conditioning) -> Tensor:
-        device, dtype = execution_place(self.unet)
-        told = conditioning.to(device, dtype).tensors
-        inputs = {
-            "sample": noisy.to(device, dtype),
-            "timestep": int(self.config.timestep),
-            "encoder_hidden_states": told["prompt_embeds"],
-        }
-        if "time_ids" in told:
-            inputs["added_cond_kwargs"] = {
-                "text_embeds": told["pooled_prompt_embeds"],
-                "time_ids": told["time_ids"],
-            }
-        return capture_up_block(self.unet, self.config.up_ft_index, inputs)
+    def check(self, timestep: float) -> None:
+        pass
+
+    def weights(self, timestep: float) -> tuple[float, float]:
+        return 1.0, 0.0
 
 
 def _with_time_ids(conditioning: Conditioning, size: tuple[int, int]) -> Conditioning:

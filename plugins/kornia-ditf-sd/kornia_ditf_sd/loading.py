@@ -7,19 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kornia_ditf.backbones.diffusers_backbone import read_schedule
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint, take_hub_options
 from kornia_ditf.loading.memory import LoadedModel, LoadedPromptEncoder
 from kornia_ditf.loading.prompts import CachedPromptEncoder
+from kornia_ditf.loading.single_file import load_single_file
 from kornia_ditf.loading.weight_file import WeightFile, as_file
-from kornia_ditf.loading.weights import load_vae_encoder
-from kornia_ditf.utils.checks import read_placement
+from kornia_ditf.loading.weights import Layout, load_transformer, load_vae_encoder
+from kornia_ditf.utils.checks import check_integer, read_placement
 from kornia_ditf_sd.descriptor import DIFT, DIFTConfig
-from kornia_ditf_sd.unet import load_unet
 
+_LAYOUT = Layout(
+    class_name="UNet2DConditionModel",
+    block_lists=("up_blocks",),
+    unused=("conv_norm_out", "conv_act", "conv_out"),
+)
 _NO_IMAGES = {"unet": None, "vae": None, "feature_extractor": None, "image_encoder": None}
 _PIPELINES: Mapping[str, Mapping[str, Any]] = {
     "StableDiffusionPipeline": {
@@ -68,7 +73,7 @@ def load_dift(
     file = None if weights is None else _open_weights(weights, hub)
     identity = checkpoint.identity if file is None else f"{file.identity} {checkpoint.identity}"
     descriptor = DIFT(
-        load_unet(checkpoint, config.up_ft_index, dtype, file),
+        _load_unet(checkpoint, config.up_ft_index, dtype, file),
         load_vae_encoder(checkpoint),
         prompt_encoder=CachedPromptEncoder(
             checkpoint,
@@ -83,6 +88,25 @@ def load_dift(
         identity=identity,
     )
     return descriptor.eval().requires_grad_(False).to(place)
+
+
+def _load_unet(
+    checkpoint: Checkpoint, up_ft_index: int, dtype: torch.dtype, file: WeightFile | None
+) -> nn.Module:
+    config = checkpoint.json("unet/config.json")
+    blocks = config.get("up_block_types")
+    if not isinstance(blocks, list):
+        raise CheckpointError(f"{checkpoint.source}/unet/config.json names no up_block_types")
+    check_integer("up_ft_index", up_ft_index, 0, len(blocks) - 1)
+    if file is not None:
+        return load_single_file(file, _LAYOUT, config, last_block=up_ft_index, dtype=dtype)
+    return load_transformer(
+        checkpoint,
+        _LAYOUT,
+        last_block=up_ft_index,
+        dtype=dtype,
+        subfolder="unet",
+    )
 
 
 def _open_weights(weights: str | Path, hub: Mapping[str, Any]) -> WeightFile:

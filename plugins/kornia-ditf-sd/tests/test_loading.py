@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from kornia_ditf_sd.catalogue import SPECS
 from kornia_ditf_sd.descriptor import DIFT, DIFTConfig
 from kornia_ditf_sd.loading import load_dift
 from safetensors.torch import save_file
+from tiny_sd import image, loaded, made
 from torch import Tensor
 
 import kornia_ditf as kd
@@ -26,29 +26,6 @@ from kornia_ditf.loading.memory import take_apart
 from kornia_ditf.registry.families import describe_loaded
 
 Give = Callable[[str], Path]
-FAMILY = pytest.mark.parametrize("family", ["sd1.5", "sd2.1", "sdxl"])
-
-
-def image(height: int = 64, width: int = 128, batch: int = 1) -> Tensor:
-    return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(3))
-
-
-@cache
-def loaded(path: Path) -> DIFT:
-    """Load a model once, up to its last up block but one."""
-    return load_dift(path, up_ft_index=2)
-
-
-def made(path: Path, **options: Any) -> DIFT:
-    """Make another descriptor of the modules that are loaded; the tests on loading load anew."""
-    parts = loaded(path)
-    return DIFT(
-        parts.unet,
-        parts.vae,
-        prompt_encoder=parts.prompt_encoder,
-        schedule=parts.schedule,
-        config=DIFTConfig(**options),
-    )
 
 
 class TestErrors:
@@ -121,7 +98,7 @@ class TestPresets:
             spec.name: (options["up_ft_index"], options["timestep"], options["ensemble"])
             for spec in SPECS
             if spec.source.startswith("DIFT's")
-            for _, options in [spec.load.args]
+            for options in spec.load.args
         }
         assert numbers == {
             "sd2.1": (1, 261, 8),
@@ -131,7 +108,8 @@ class TestPresets:
 
     @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
     def test_their_options_are_valid(self, spec: kd.DescriptorSpec) -> None:
-        preset = dict(spec.load.args[1])
+        preset = dict(spec.load.args[0])
+        assert preset.pop("source") == spec.repo
         assert ("weights" in preset) == preset.get("clean", False)
         preset.pop("weights", None)
         DIFTConfig(**preset)

@@ -11,40 +11,18 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from kornia_ditf_sd.descriptor import DIFT, DIFTConfig
 from kornia_ditf_sd.loading import load_dift
-from kornia_ditf_sd.unet import capture_up_block
+from tiny_sd import image, made
 from torch import Tensor
 
 import kornia_ditf as kd
 from kornia_ditf.errors import CaptureError
 from kornia_ditf.noise import draw_image_noise
 from kornia_ditf.testing import check_descriptor
+from kornia_ditf.utils.hooks import capture_output
 
 Give = Callable[[str], Path]
 FAMILY = pytest.mark.parametrize("family", ["sd1.5", "sd2.1", "sdxl"])
-
-
-def image(height: int = 64, width: int = 128, batch: int = 1) -> Tensor:
-    return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(3))
-
-
-@cache
-def loaded(path: Path) -> DIFT:
-    """Load a model once, up to its last up block but one."""
-    return load_dift(path, up_ft_index=2)
-
-
-def made(path: Path, **options: Any) -> DIFT:
-    """Make another descriptor of the modules that are loaded; the tests on loading load anew."""
-    parts = loaded(path)
-    return DIFT(
-        parts.unet,
-        parts.vae,
-        prompt_encoder=parts.prompt_encoder,
-        schedule=parts.schedule,
-        config=DIFTConfig(**options),
-    )
 
 
 @cache
@@ -155,10 +133,12 @@ def test_the_unet_is_told_what_its_pipeline_tells_it(
         "a cat", height=64, width=128, num_inference_steps=1, guidance_scale=1, output_type="latent"
     )
     hook.remove()
-    monkeypatch.setattr(
-        "kornia_ditf_sd.descriptor.capture_up_block",
-        lambda unet, index, inputs: told.append(inputs) or capture_up_block(unet, index, inputs),
-    )
+
+    def capture(unet: Any, block: Any, inputs: dict[str, Any], **named: str) -> Tensor:
+        told.append(inputs)
+        return capture_output(unet, block, inputs, **named)
+
+    monkeypatch.setattr("kornia_ditf_sd.descriptor.capture_output", capture)
     made(folder(family), ensemble=1)(image(64, 128), "a cat")
     theirs, ours = told
     assert torch.equal(theirs["encoder_hidden_states"], ours["encoder_hidden_states"])
@@ -211,13 +191,13 @@ def test_memory_that_does_not_suffice_makes_smaller_pieces(
     whole = descriptor(image())
     tried = []
 
-    def capture(unet: Any, index: int, inputs: Any) -> Tensor:
+    def capture(unet: Any, block: Any, inputs: Any, **named: str) -> Tensor:
         tried.append(len(inputs["sample"]))
         if tried[-1] > 1:
             raise torch.OutOfMemoryError
-        return capture_up_block(unet, index, inputs)
+        return capture_output(unet, block, inputs, **named)
 
-    monkeypatch.setattr("kornia_ditf_sd.descriptor.capture_up_block", capture)
+    monkeypatch.setattr("kornia_ditf_sd.descriptor.capture_output", capture)
     torch.testing.assert_close(descriptor(image()).data, whole.data, rtol=0, atol=1e-5)
     assert tried == [4, 2, 1, 1, 1, 1]
 
@@ -260,15 +240,16 @@ def test_the_forward_stops_after_the_block_and_leaves_no_hook(family: str, folde
     descriptor(image())
     assert passed == [0, 1]
     with pytest.raises(TypeError):
-        capture_up_block(whole, 1, {"sample": torch.zeros(1, 4, 8, 8), "no_such": 1})
+        capture_output(whole, whole.up_blocks[1], {"no_such": 1}, name="up block 1")
     assert before == {name: len(m._forward_hooks) for name, m in whole.named_modules()}
 
 
 def test_a_unet_that_skips_the_block_is_an_error(folder: Give) -> None:
-    unet = Original(folder("sd1.5")).unet
-    unet.forward = lambda **_: None
+    descriptor = made(folder("sd1.5"), ensemble=1)
+    descriptor.unet = Original(folder("sd1.5")).unet
+    descriptor.unet.forward = lambda **_: None
     with pytest.raises(CaptureError, match="never reached up block 1"):
-        capture_up_block(unet, 1, {})
+        descriptor(image())
 
 
 def test_only_what_the_block_needs_is_held(folder: Give) -> None:

@@ -9,7 +9,7 @@ import layouts
 import numpy as np
 import pytest
 
-from kornia_ditf.datasets import davis
+from kornia_ditf import load_dataset
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.protocols.fitting import prepare_image
@@ -49,7 +49,7 @@ def test_videos_are_scored_as_the_evaluation_scores_them(
     )
     results = [
         evaluate_sequence(lambda path: ditf(prepare_image(path, chosen)), sequence, chosen)
-        for sequence in davis.load(root, split="val")
+        for sequence in load_dataset("davis-2017", root, split="val")
     ]
     j, f = (
         float(np.mean(np.concatenate([getattr(result, name).mean(1) for result in results])))

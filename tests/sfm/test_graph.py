@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.sfm.graph import CorrespondenceGraph, ViewedImage
-from kornia_ditf.sfm.tracks import merge_keypoints
+from kornia_ditf.sfm.graph import CorrespondenceGraph, ViewedImage, merge_keypoints
 from kornia_ditf.types import Matches
 
 IMAGES = [ViewedImage(name, (100, 120)) for name in "abcd"]
