@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 from toy_backbone import SPIKE, ToyBackbone, config
 
-from kornia_ditf.config import DiTFConfig
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.massive import discard_channels
