@@ -314,7 +314,7 @@ def _not_finite(tap: Tap, block: int) -> CaptureError:
 def find_module(module: nn.Module, path: str) -> nn.Module:
     """Return a submodule by its path; a missing one raises CaptureError."""
     try:
-        return module.getfind_module(path)
+        return module.get_submodule(path)
     except AttributeError as error:
         raise CaptureError(
             f"{type(module).__name__} has no {path!r}, which its family names"
