@@ -27,7 +27,6 @@ from kornia_ditf.noise import VariancePreserving
 from kornia_ditf.types import Conditioning
 from kornia_ditf.utils.borrowing import set_execution_device
 from kornia_ditf.utils.checks import read_placement
-from kornia_ditf.utils.isolation import translated
 
 
 class DiffusersBackbone(DeclaredBackbone):
@@ -326,6 +325,9 @@ def read_schedule(
     """
     file = "scheduler/scheduler_config.json"
     config = checkpoint.json(file)
-    told = f"{checkpoint.source}/{file} gives no noise schedule"
-    with translated(CheckpointError, told, "; download it again"):
+    try:
         return make(config)
+    except Exception as error:  # of diffusers' schedulers, or a schedule that is none
+        raise CheckpointError(
+            f"{checkpoint.source}/{file} gives no noise schedule ({error}); download it again"
+        ) from error
