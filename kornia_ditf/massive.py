@@ -77,7 +77,8 @@ class ChannelStatistics:
         return tuple(doubts)
 
     def largest(self, count: int) -> tuple[int, ...]:
-        """Return the channels of largest magnitude, largest first."""
+        """Return so many channels of largest magnitude, as far as there are, largest first."""
+        count = min(count, len(self.magnitude))
         return tuple(int(channel) for channel in self.magnitude.topk(count).indices)
 
 

@@ -10,25 +10,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from image_files import colour_image, unit
 from PIL import Image
 
 from kornia_ditf.errors import DiTFError, ImageError, InvalidArgumentError
 from kornia_ditf.preprocess import as_image, fit_image, read_image, squash_image
 from kornia_ditf.types import Frame
 
-HEIGHT, WIDTH = 18, 26
-
 
 @pytest.fixture
 def colour() -> np.ndarray:
-    """Smooth and without any symmetry, so that no orientation looks like another."""
-    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
-    channels = [x * 9, y * 13, (x * 5 + y * 3) % 250]
-    return np.stack(channels, -1).astype(np.uint8)
-
-
-def unit(array: np.ndarray, white: float = 255) -> torch.Tensor:
-    return torch.from_numpy(array.astype(np.float32) / np.float32(white)).permute(2, 0, 1)[None]
+    return colour_image()
 
 
 # Values instead of files

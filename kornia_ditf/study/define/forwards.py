@@ -158,15 +158,3 @@ def map_key(identity: str, digest: str, prompt: str | None, fit: Fit, pose: str 
     """Return the key of a descriptor map; `digest` is of the image's bytes."""
     posed = {} if pose == UPRIGHT else {"pose": pose}
     return content_key(identity=identity, image=digest, prompt=prompt, fit=asdict(fit), **posed)
-
-
-def prompt_for(template: str | None, label: str) -> str | None:
-    """Fill the label of an image into a prompt; without a label the prompt is empty.
-
-    Example:
-        >>> prompt_for("a photo of a {label}", "cat"), prompt_for("a photo of a {category}", "cat")
-        ('a photo of a cat', 'a photo of a cat')
-    """
-    if template is None or not ("{label}" in template or "{category}" in template):
-        return template
-    return template.replace("{label}", label).replace("{category}", label) if label else ""

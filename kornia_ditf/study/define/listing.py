@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from random import Random
@@ -14,12 +13,14 @@ from kornia_ditf.datasets.corruption import CorruptedPairs, Corruption
 from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.datasets.sequences import FrameSequence, SequenceDataset
 from kornia_ditf.errors import DatasetError, InvalidArgumentError
+from kornia_ditf.matching.poses import POSES, UPRIGHT, PoseSearch
 from kornia_ditf.protocols.presets import find_protocol
 from kornia_ditf.protocols.protocol import Protocol
 from kornia_ditf.protocols.select import select_pairs
 from kornia_ditf.registry.datasets import load_dataset
 from kornia_ditf.study.define.spec import DatasetChoice, ProtocolChoice, Study
 from kornia_ditf.study.store.cache import content_key
+from kornia_ditf.utils.cache import sha256
 from kornia_ditf.utils.checks import did_you_mean
 
 Value = TypeVar("Value")
@@ -41,6 +42,19 @@ class Sample:
     key: str
     images: tuple[tuple[str, str, str], ...]
 
+    def views(
+        self, template: str | None, align: PoseSearch
+    ) -> Iterator[tuple[str, str, str | None, str]]:
+        """Yield path, digest, prompt and pose of all that is described; image A in all its poses.
+
+        Args:
+            template: of the prompts.
+            align: which poses a protocol compares.
+        """
+        for place, (path, digest, label) in enumerate(self.images):
+            for pose in POSES[align] if place == 0 else (UPRIGHT,):
+                yield path, digest, prompt_for(template, label), pose
+
 
 @dataclass(frozen=True, slots=True)
 class ListedSet:
@@ -60,52 +74,34 @@ class ListedSet:
     calibration: tuple[tuple[str, str], ...]
 
 
-def list_study(study: Study) -> list[ListedSet]:
+def list_study(study: Study, part: tuple[int, int] | None = None) -> list[ListedSet]:
     """List every pair of every data set, with a digest of all that decides its result.
 
+    Args:
+        study: which data sets, and by which protocols.
+        part: take one of several equal parts of every list, as (number, count); numbers start at 1.
+            Pairs that follow each other stay together, since they often share images.
+
     Raises:
-        InvalidArgumentError: no data set or protocol has a name, two data sets share a label, or
-            a protocol is not for such a data set.
+        InvalidArgumentError: no data set or protocol has a name, two data sets share a label, a
+            protocol is not for such a data set, or there is no such part.
         DatasetError: a file is missing or malformed.
     """
+    number, count = part or (1, 1)
+    if not 1 <= number <= count:
+        raise InvalidArgumentError(f"a part is NUMBER/COUNT, such as 1/2, got {number}/{count}")
     chosen = [[resolve_protocol(c) for c in study.protocols_of(d)] for d in study.datasets]
     return [
-        _list_set(choice, label, protocols)
+        _list_set(choice, label, protocols, number, count)
         for choice, label, protocols in zip(
             study.datasets, dataset_labels(study), chosen, strict=True
         )
     ]
 
 
-def take_part(sets: Sequence[ListedSet], part: tuple[int, int]) -> list[ListedSet]:
-    """Take one of several equal parts of every data set's pairs, for studies split by pairs.
-
-    Args:
-        sets: the whole data sets.
-        part: (number, count); numbers start at 1. Pairs that follow each other stay together,
-            since they often share images.
-
-    Raises:
-        InvalidArgumentError: there is no such part, or it would hold no pair.
-    """
-    number, count = part
-    if not 1 <= number <= count:
-        raise InvalidArgumentError(f"a part is NUMBER/COUNT, such as 1/2, got {number}/{count}")
-    taken = []
-    for listed in sets:
-        protocols = []
-        for protocol, samples in listed.protocols:
-            start, stop = (len(samples) * edge // count for edge in (number - 1, number))
-            if start == stop:
-                raise InvalidArgumentError(
-                    f"{listed.label!r} has {len(samples)} pairs, too few for {count} parts"
-                )
-            protocols.append((protocol, samples[start:stop]))
-        taken.append(replace(listed, protocols=tuple(protocols)))
-    return taken
-
-
-def _list_set(choice: DatasetChoice, label: str, protocols: Sequence[Protocol]) -> ListedSet:
+def _list_set(
+    choice: DatasetChoice, label: str, protocols: Sequence[Protocol], number: int, count: int
+) -> ListedSet:
     dataset = open_dataset(choice)
     captions = read_captions(choice)
     digests: dict[Path, tuple[str, str]] = {}
@@ -127,6 +123,12 @@ def _list_set(choice: DatasetChoice, label: str, protocols: Sequence[Protocol]) 
         if not isinstance(dataset, SequenceDataset):
             indices = select_pairs(dataset, protocol)
         places = choose_pairs(len(indices), choice.limit, choice.seed)
+        start, stop = (len(places) * edge // count for edge in (number - 1, number))
+        if start == stop:
+            raise InvalidArgumentError(
+                f"{label!r} has {len(places)} pairs, too few for {count} parts"
+            )
+        places = places[start:stop]
         scored.append((protocol, tuple(listed(indices[place]) for place in places)))
     calibration: dict[str, str] = {}
     for index in range(len(dataset)):
@@ -274,8 +276,7 @@ def file_digest(path: Path) -> str:
         DatasetError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:40]
+        return sha256(path)[:40]
     except OSError as error:
         raise DatasetError(path, f"it cannot be read ({error.strerror})") from error
 
@@ -312,3 +313,15 @@ def dataset_labels(study: Study) -> list[str]:
 def as_tuple(value: Any) -> Any:
     """Turn the lists of YAML into the tuples of configurations."""
     return tuple(as_tuple(each) for each in value) if isinstance(value, list) else value
+
+
+def prompt_for(template: str | None, label: str) -> str | None:
+    """Fill the label of an image into a prompt; without a label the prompt is empty.
+
+    Example:
+        >>> prompt_for("a photo of a {label}", "cat"), prompt_for("a photo of a {category}", "cat")
+        ('a photo of a cat', 'a photo of a cat')
+    """
+    if template is None or not ("{label}" in template or "{category}" in template):
+        return template
+    return template.replace("{label}", label).replace("{category}", label) if label else ""

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from yaml.error import MarkedYAMLError
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.study.define.spec import (
@@ -31,12 +32,22 @@ _MAX_SHOWN = 80
 
 
 class _Loader(yaml.SafeLoader):
-    """Loads YAML 1.1 without timestamps: a date is text."""
+    """Loads YAML 1.1 without timestamps, a date is text, and without deep nesting."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.depth += 1  # composing is recursive
+        if self.depth > _MAX_DEPTH:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise MarkedYAMLError(problem=f"nested deeper than {_MAX_DEPTH}", problem_mark=mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def read_study(path: str | Path) -> Study:
@@ -73,7 +84,7 @@ def parse_study(text: str, *, name: str = "study", folder: Path | None = None) -
         raise InvalidArgumentError(
             f"{name}: a study is a mapping with {', '.join(Study.model_fields)}"
         )
-    study = check_study(values, name, lines)
+    study = check_study(values, name, lines, folder)
     for index, dataset in enumerate(study.datasets):
         if not study.protocols_of(dataset):
             line = _line(lines, ("datasets", index))
@@ -82,22 +93,28 @@ def parse_study(text: str, *, name: str = "study", folder: Path | None = None) -
                 "to the study or to this data set"
             )
     study.configurations()
-    return study if folder is None else _rooted(study, folder, name, lines)
+    return study
 
 
-def check_study(values: Mapping[str, Any], name: str, lines: Mapping[Place, int]) -> Study:
+def check_study(
+    values: Mapping[str, Any],
+    name: str,
+    lines: Mapping[Place, int] = {},
+    folder: Path | None = None,
+) -> Study:
     """Make a study of the values that a file, or a command line, gives.
 
     Args:
         values: by the keys of a study file.
         name: what an error calls the study.
         lines: where in a file the values stand, by their paths of keys.
+        folder: that relative paths begin at; None leaves them as they are.
 
     Raises:
         InvalidArgumentError: a key or value is wrong, or one is missing.
     """
     try:
-        return Study.model_validate(values)
+        return Study.model_validate(values, context={"folder": folder})
     except ValidationError as error:
         raise InvalidArgumentError(_explain(error, name, lines)) from error
 
@@ -109,7 +126,6 @@ def _load(text: str, name: str) -> tuple[object, Mapping[Place, int]]:
             f"{name}: a study has at most {_MAX_CHARACTERS:,} characters, got {len(text):,}"
         )
     try:
-        _check_depth(text, name)
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
@@ -126,19 +142,6 @@ def _load(text: str, name: str) -> tuple[object, Mapping[Place, int]]:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # PyYAML lets Python's own errors through for malformed numbers, tags and escapes.
         raise InvalidArgumentError(f"{name}: not valid YAML ({_shortened(str(error))})") from error
-
-
-def _check_depth(text: str, name: str) -> None:
-    """Refuse deep nesting before it is composed, which is recursive."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        line = 0 if event.start_mark is None else event.start_mark.line + 1
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > _MAX_DEPTH:
-            raise InvalidArgumentError(f"{name}, line {line}: nested deeper than {_MAX_DEPTH}")
 
 
 def _walk(
@@ -213,39 +216,3 @@ def _line(lines: Mapping[Place, int], place: Place) -> str:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
-
-
-def _rooted(study: Study, folder: Path, name: str, lines: Mapping[Place, int]) -> Study:
-    """Resolve relative paths against the study file's folder."""
-
-    def rooted(value: str | None, *place: str | int, existing: bool = False) -> str | None:
-        if value is None:
-            return None
-        try:
-            path = (folder / Path(value).expanduser()).resolve()
-            return value if existing and not path.is_dir() else str(path)
-        except (OSError, RuntimeError, ValueError) as error:  # NUL, link loops, unknown users
-            raise InvalidArgumentError(
-                f"{name}{_line(lines, place)}: {place[-1]} is {_shortened(repr(value))}, which "
-                f"cannot be a path ({error})"
-            ) from error
-
-    descriptors = [
-        each.model_copy(
-            update={
-                name: rooted(getattr(each, name), "descriptors", i, name, existing=name == "source")
-                for name in ("source", "projection")
-            }
-        )
-        for i, each in enumerate(study.descriptors)
-    ]
-    datasets = [
-        each.model_copy(
-            update={
-                "root": rooted(each.root, "datasets", i, "root"),
-                "captions": rooted(each.captions, "datasets", i, "captions"),
-            }
-        )
-        for i, each in enumerate(study.datasets)
-    ]
-    return study.model_copy(update={"descriptors": descriptors, "datasets": datasets})

@@ -7,15 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
+    ValidationInfo,
 )
+from pydantic_core import PydanticCustomError
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.utils.checks import did_you_mean
@@ -41,32 +45,54 @@ def _one_for_each_level(value: object) -> object:
         return value
     found: list[object] = []
     for each in value:
-        changes: Any = each.get("corrupt") if isinstance(each, dict) else None
-        listed = changes if isinstance(changes, list) and changes else [changes]
-        several = [_levels_of(change) for change in listed]
-        if changes is None or None in several or (several == [[]] and listed[0] is changes):
+        changes = _one_for_each(each.get("corrupt")) if isinstance(each, dict) else []
+        if not changes:
             found.append(each)
             continue
         label = each.get("label") or " ".join(
             str(each[key]) for key in ("name", "split") if each.get(key)
         )
-        for change, levels in zip(listed, several, strict=True):
-            for level in levels or [change.get("level")]:
-                shown = f"{label}, {change.get('kind')} {level}"
-                found.append({**each, "label": shown, "corrupt": {**change, "level": level}})
+        for change in changes:
+            shown = f"{label}, {change.get('kind')} {change['level']}"
+            found.append({**each, "label": shown, "corrupt": change})
     return found
 
 
-def _levels_of(change: Any) -> list[object] | None:
-    """List the levels of a corruption; empty where it has one, None where it is none or wrong."""
-    if not isinstance(change, dict):
-        return None
-    level = change.get("level")
-    if not isinstance(level, list):
+def _one_for_each(corrupt: Any) -> list[dict[str, Any]]:
+    """List corruptions of one level each; none where there is only one, or something is wrong."""
+    changes = corrupt if isinstance(corrupt, list) else [corrupt]
+    if not all(isinstance(change, dict) for change in changes):
         return []
-    return level if 0 < len(level) <= _MAX_LEVELS else None
+    levels: list[Any] = [_as_list(change.get("level")) for change in changes]
+    if changes[0] is corrupt and levels == [[corrupt.get("level")]]:
+        return []
+    if not all(0 < len(each) <= _MAX_LEVELS for each in levels):
+        return []
+    return [
+        {**change, "level": level}
+        for change, own in zip(changes, levels, strict=True)
+        for level in own
+    ]
 
 
+def _rooted(value: str, info: ValidationInfo) -> str:
+    """Resolve a path against the folder of the study's file, where it comes from one."""
+    folder: Path | None = (info.context or {}).get("folder")
+    if folder is None:
+        return value
+    try:
+        return str((folder / Path(value).expanduser()).resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # NUL, link loops, unknown users
+        reason = {"reason": str(error)}
+        raise PydanticCustomError("path", "it cannot be a path ({reason})", reason) from error
+
+
+def _rooted_folder(value: str, info: ValidationInfo) -> str:
+    path = _rooted(value, info)
+    return path if Path(path).is_dir() else value  # a repository on the hub
+
+
+Rooted = Annotated[str, Field(min_length=1), AfterValidator(_rooted)]
 Sweep = Annotated[list[Value], BeforeValidator(_as_list), Field(min_length=1)]
 Options = dict[str, JsonValue]
 
@@ -101,7 +127,7 @@ class DescriptorChoice(_Strict):
 
     name: str
     label: str | None = None
-    source: str | None = Field(default=None, min_length=1)
+    source: Annotated[str, Field(min_length=1), AfterValidator(_rooted_folder)] | None = None
     block: Sweep[int] | None = None
     timestep: Sweep[float] | None = None
     treatment: Sweep[str] | None = None
@@ -115,7 +141,7 @@ class DescriptorChoice(_Strict):
     massive_channels: list[int] | Literal["gates"] | None = None
     timesteps: Annotated[list[float], Field(min_length=1)] | None = None
     blocks: Annotated[list[int], Field(min_length=1)] | None = None
-    projection: str | None = Field(default=None, min_length=1)
+    projection: Rooted | None = None
     options: Options = {}
 
     @property
@@ -172,11 +198,11 @@ class DatasetChoice(_Strict):
 
     name: str
     label: str | None = None
-    root: str | None = Field(default=None, min_length=1)
+    root: Rooted | None = None
     split: str | None = None
     limit: int | None = Field(default=None, ge=1)
     seed: int = 0
-    captions: str | None = Field(default=None, min_length=1)
+    captions: Rooted | None = None
     options: Options = {}
     corrupt: CorruptionChoice | None = None
     protocols: Protocols | None = None

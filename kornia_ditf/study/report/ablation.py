@@ -67,7 +67,7 @@ def ablation_study(
         "datasets": [place],
         "protocols": ["plain" if protocol is None else protocol],
     }
-    return check_study(values, name, {})
+    return check_study(values, name)
 
 
 def ablation_table(out: Path) -> Iterator[tuple[str, list[str], list[list[str]]]]:

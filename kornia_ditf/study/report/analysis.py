@@ -11,21 +11,18 @@ from typing import Any
 import numpy as np
 
 from kornia_ditf.errors import StudyError
-from kornia_ditf.metrics.statistics import (
-    Floats,
-    Interval,
-    bootstrap,
-    holm,
-    interval,
-    paired_permutation,
-    ratio,
+from kornia_ditf.metrics.statistics import Interval, holm, ratio
+from kornia_ditf.study.report.scores import (
+    ExperimentScores,
+    Resampled,
+    Score,
+    checking,
+    read_experiment,
 )
-from kornia_ditf.study.report.scores import ExperimentScores, Score, checking, read_experiment
 from kornia_ditf.study.run.costs import Cost, cost_of, known_costs
 from kornia_ditf.study.store.records import RECORDS
 
 _ALL_PAIRS_UP_TO = 6
-_LEAST_IN_STRATUM = 5
 FEW_PAIRS = 20
 
 
@@ -118,13 +115,11 @@ def analyse(out: Path, summary: Mapping[str, Any]) -> list[Section]:
     Raises:
         StudyError: records are not such as their protocol gives.
     """
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for experiment in summary["experiments"]:
-        groups.setdefault(cell_of(experiment), []).append(experiment)
     costs = known_costs(out, summary)
     choice = summary["study"]["report"]
     sections = []
-    for cell, experiments in groups.items():
+    for cell, rows in tables_of(summary).items():
+        experiments = list(rows.values())
         failed = tuple(
             (each["descriptor"], each["reason"])
             for each in summary.get("failed", ())
@@ -136,9 +131,15 @@ def analyse(out: Path, summary: Mapping[str, Any]) -> list[Section]:
     return sections
 
 
-def cell_of(experiment: Mapping[str, Any]) -> tuple[str, str]:
-    """Return which table an experiment stands in: labels of its data set and protocol."""
-    return experiment["dataset"], experiment["protocol"]["name"]
+def tables_of(
+    summary: Mapping[str, Any],
+) -> dict[tuple[str, str], dict[str, Mapping[str, Any]]]:
+    """Return a study's experiments by data set and protocol, and there by their labels."""
+    found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for each in summary["experiments"]:
+        cell = each["dataset"], each["protocol"]["name"]
+        found.setdefault(cell, {})[each["descriptor"]] = each
+    return found
 
 
 def _section(
@@ -152,17 +153,8 @@ def _section(
     first = scored[0]
     if len({len(each.names) for each in scored}) > 1:
         raise StudyError(f"{records}: configurations on {dataset!r} have other numbers of pairs")
-    above, below = (
-        np.concatenate([getattr(each, side) for each in scored], 1)
-        for side in ("numerators", "denominators")
-    )
-    drawn, drawing = resample(above, below, first, choice)
-    values = ratio(above, below)
-    intervals = [
-        interval(float(values[column]), drawn[:, column], choice["confidence"])
-        for column in range(len(values))
-    ]
-    count = len(first.scores)
+    resampled = Resampled(scored, choice)
+    intervals, count = resampled.intervals(), len(first.scores)
     rows = tuple(
         Row(
             descriptor=experiment["descriptor"],
@@ -180,70 +172,30 @@ def _section(
         points=first.points,
         scores=first.scores,
         definitions=first.definitions,
-        drawing=drawing,
+        drawing=resampled.method,
         rows=rows,
-        comparisons=_compare(rows, scored, values[::count], drawn[:, ::count], choice),
+        comparisons=_compare(rows, resampled, choice["reference"]),
         categories=categories if len(categories) > 1 else (),
         heat=tuple(_by_category(each, categories) for each in scored),
         curves=tuple(_curves(rows)),
     )
 
 
-def resample(
-    above: Floats, below: Floats, first: ExperimentScores, choice: Mapping[str, Any]
-) -> tuple[Floats, str]:
-    """Resample pairs for all experiments at once, and describe how."""
-    sizes = [first.categories.count(name) for name in set(first.categories)]
-    stratified = len(sizes) > 1 and min(sizes) >= _LEAST_IN_STRATUM
-    clustered = choice["resample"] == "image"
-    drawn = bootstrap(
-        above,
-        below,
-        strata=first.categories if stratified else None,
-        clusters=first.images if clustered else None,
-        resamples=choice["resamples"],
-        seed=choice["seed"],
-    )
-    unit = "images A with all their pairs" if clustered else "pairs"
-    how = "within categories" if stratified else "from all categories together"
-    if len(sizes) == 1:
-        how = "all of one category"
-    return drawn, f"{choice['resamples']} bootstrap draws of {unit}, {how}; percentiles"
-
-
 def _compare(
-    rows: Sequence[Row],
-    scored: Sequence[ExperimentScores],
-    values: Floats,
-    drawn: Floats,
-    choice: Mapping[str, Any],
+    rows: Sequence[Row], resampled: Resampled, reference: str | None
 ) -> tuple[Comparison, ...]:
     labels = [row.descriptor for row in rows]
-    reference = choice["reference"]
     if reference is None and len(rows) <= _ALL_PAIRS_UP_TO:
         couples = list(combinations(range(len(rows)), 2))
     else:
         base = labels.index(reference) if reference in labels else 0
         couples = [(place, base) for place in range(len(rows)) if place != base]
-    clusters = scored[0].images if choice["resample"] == "image" else None
-    p_values = [
-        paired_permutation(
-            scored[a].numerators[:, 0] - scored[b].numerators[:, 0],
-            clusters=clusters,
-            permutations=choice["permutations"],
-            seed=choice["seed"],
-        )
-        for a, b in couples
-    ]
+    count = len(rows[0].values)
+    found = [resampled.difference(a * count, b * count) for a, b in couples]
+    corrected = holm([p for _, p in found])
     return tuple(
-        Comparison(
-            labels[a],
-            labels[b],
-            interval(float(values[a] - values[b]), drawn[:, a] - drawn[:, b], choice["confidence"]),
-            p,
-            corrected,
-        )
-        for (a, b), p, corrected in zip(couples, p_values, holm(p_values), strict=True)
+        Comparison(labels[a], labels[b], difference, p, each)
+        for (a, b), (difference, p), each in zip(couples, found, corrected, strict=True)
     )
 
 

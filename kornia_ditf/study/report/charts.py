@@ -6,6 +6,7 @@ import base64
 import io
 import warnings
 from collections.abc import Callable, Sequence
+from textwrap import wrap
 from typing import Any
 
 from kornia_ditf.metrics.statistics import Interval
@@ -33,8 +34,8 @@ def draw_scores(section: Section) -> str:
     return _chart(draw, height=1.0 + 0.4 * len(rows))
 
 
-def draw_cost(section: Section, cost: Callable[[Row], float | None], label: str) -> str | None:
-    """Draw the first score against a cost; None where nothing was measured.
+def draw_cost(section: Section, cost: Callable[[Row], float | None], label: str) -> str:
+    """Draw the first score against a cost.
 
     Args:
         section: whose rows.
@@ -42,8 +43,6 @@ def draw_cost(section: Section, cost: Callable[[Row], float | None], label: str)
         label: of the axis.
     """
     known = [(row, cost(row)) for row in section.rows]
-    if not any(value for _, value in known):
-        return None
 
     def draw(axes: Any) -> None:
         for place, (row, value) in enumerate(known):
@@ -60,18 +59,20 @@ def draw_cost(section: Section, cost: Callable[[Row], float | None], label: str)
     return _chart(draw, height=2.6 + 0.2 * min(len(known), _MOST_LINES))
 
 
-def draw_curves(section: Section, setting: str) -> str | None:
-    """Draw how the first score changes with the block or the timestep; None where it is one."""
-    curves = [curve for curve in section.curves if curve.setting == setting]
-    return draw_lines(curves, setting, f"{section.scores[0].name}, %") if curves else None
-
-
 def draw_lines(curves: Sequence[Curve], x: str, y: str) -> str:
     """Draw curves with their intervals; `x` and `y` are the labels of the axes."""
 
     def draw(axes: Any) -> None:
         for place, curve in enumerate(curves):
-            _line(axes, curve, place)
+            colour = _COLOURS[place % len(_COLOURS)]
+            marker, label = _MARKERS[place % len(_MARKERS)], _wrap(curve.label)
+            at = [level for level, _ in curve.points]
+            values, low, high = (
+                [100 * getattr(value, name) for _, value in curve.points]
+                for name in ("value", "low", "high")
+            )
+            axes.plot(at, values, color=colour, marker=marker, markersize=5, label=label)
+            axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         if x == "block":
@@ -79,17 +80,6 @@ def draw_lines(curves: Sequence[Curve], x: str, y: str) -> str:
         _legend(axes, len(curves))
 
     return _chart(draw, height=2.6 + 0.2 * min(len(curves), _MOST_LINES))
-
-
-def _line(axes: Any, curve: Curve, place: int) -> None:
-    x = [at for at, _ in curve.points]
-    colour = _COLOURS[place % len(_COLOURS)]
-    values = [100 * value.value for _, value in curve.points]
-    low = [100 * value.low for _, value in curve.points]
-    high = [100 * value.high for _, value in curve.points]
-    marker = _MARKERS[place % len(_MARKERS)]
-    axes.plot(x, values, color=colour, marker=marker, markersize=5, label=_wrap(curve.label))
-    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def _point(
@@ -145,8 +135,6 @@ def _chart(draw: Callable[[Any], None], *, height: float) -> str:
 
 
 def _wrap(label: str, width: int = 40) -> str:
-    from textwrap import wrap
-
     return "\n".join(printable(line) for line in wrap(label, width))
 
 

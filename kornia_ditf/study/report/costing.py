@@ -30,14 +30,6 @@ class CostKind:
         return None if found is None else found * self.unit
 
 
-@dataclass(frozen=True, slots=True)
-class CostColumn:
-    """A column of the table of costs, as text."""
-
-    name: str
-    values: tuple[str, ...]
-
-
 TOGETHER = CostKind("together", "configurations per forward", lambda row: row.cost.together)
 COSTS = (
     CostKind("seconds_per_image", "s per image", lambda row: row.cost.seconds_per_image),
@@ -52,15 +44,14 @@ COSTS = (
 )
 
 
-def cost_columns(rows: Sequence[Row]) -> tuple[CostColumn, ...]:
-    """Return the columns in which a row has a value."""
-    found = []
-    for kind in COSTS:
-        values = [kind.value(row) for row in rows]
-        if any(value is not None for value in values):
-            shown = ("-" if value is None else f"{value:.3g}" for value in values)
-            found.append(CostColumn(kind.heading, tuple(shown)))
-    return tuple(found)
+def cost_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Return the columns in which a row has a value, as text by their headings."""
+    found = {kind.heading: [kind.value(row) for row in rows] for kind in COSTS}
+    return {
+        heading: ["-" if value is None else f"{value:.3g}" for value in values]
+        for heading, values in found.items()
+        if any(value is not None for value in values)
+    }
 
 
 def pair_seconds(row: Row) -> float | None:

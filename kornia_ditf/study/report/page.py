@@ -5,29 +5,28 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from kornia_ditf.metrics.statistics import Interval
 from kornia_ditf.study.define.listing import dataset_labels
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.report import charts
 from kornia_ditf.study.report.analysis import FEW_PAIRS, Section, analyse
-from kornia_ditf.study.report.costing import CostColumn, cost_columns, pair_seconds, peak_gigabytes
+from kornia_ditf.study.report.costing import cost_columns, pair_seconds, peak_gigabytes
 from kornia_ditf.study.report.exports import bibliography, scores_csv, tests_csv
 from kornia_ditf.study.report.levels import level_curves
-from kornia_ditf.study.report.pictures import PairImages, PairPicture, draw_pairs
+from kornia_ditf.study.report.pictures import PairImages, draw_pairs
 from kornia_ditf.study.report.scores import checking
 from kornia_ditf.study.report.viewer import view_pairs
 from kornia_ditf.study.run.summary import read_finished
 from kornia_ditf.study.store.records import RECORDS
 from kornia_ditf.utils.files import atomic_write
 from kornia_ditf.utils.text import one_line
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 _IMAGE_BYTES = 2_000_000  # of the viewer's images, for each table
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -38,29 +37,6 @@ _MARKDOWN = re.compile(
     r"[\\`*_{}\[\]|~$]|<(?=[A-Za-z/!?])|^[>#]|&(?=#?\w+;)|:(?=//)|(?<=www)\."
     r"|^[-+](?=\s)|(?:(?<=^\d)|(?<=^\d\d)|(?<=^\d{3}))[.)](?=\s)"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A section with its charts and pictures, as data URIs.
-
-    Args:
-        section: its tables.
-        kinds: of its scores, with how many columns each has.
-        charts: heading and image of each chart.
-        shown: label of the configuration whose pairs are drawn: the best one.
-        pictures: of its best and worst pairs.
-        costs: what was measured, a column each.
-        view: what the viewer shows; see `view_pairs`.
-    """
-
-    section: Section
-    kinds: tuple[tuple[str, int], ...]
-    charts: tuple[tuple[str, str], ...]
-    shown: str
-    pictures: tuple[PairPicture, ...]
-    costs: tuple[CostColumn, ...]
-    view: Mapping[str, Any]
 
 
 def write_report(out: Path) -> list[Path]:
@@ -81,12 +57,13 @@ def write_report(out: Path) -> list[Path]:
     """
     summary = read_finished(out)
     sections = analyse(out, summary)
-    levels = level_curves(Study.model_validate(summary["study"]), sections)
+    study = Study.model_validate(summary["study"])
+    levels = level_curves(study, sections)
     told = {
         "levels": [(e, charts.draw_lines(e.curves, e.axis, f"{e.score}, %")) for e in levels],
         "summary": summary,
         "study": summary["study"],
-        "sections": [_show(out, section, summary) for section in sections],
+        "sections": [_show(out, section, study) for section in sections],
         "configurations": _configurations(summary),
         "unscored": [
             each
@@ -118,22 +95,21 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def _show(out: Path, section: Section, summary: Mapping[str, Any]) -> Shown:
+def _show(out: Path, section: Section, study: Study) -> dict[str, Any]:
+    """Return what the templates show of a section: its tables, charts, pictures and viewer."""
     best = max(section.rows, key=lambda row: row.values[0].value)
-    drawn: list[tuple[str, str | None]] = [
-        ("Scores at a glance", charts.draw_scores(section)),
-        ("Over blocks", charts.draw_curves(section, "block")),
-        ("Over timesteps", charts.draw_curves(section, "timestep")),
-        (
-            "Accuracy against time",
-            charts.draw_cost(section, pair_seconds, "seconds for a pair of new images"),
-        ),
-        (
-            "Accuracy against memory",
-            charts.draw_cost(section, peak_gigabytes, "GB, peak of host and device"),
-        ),
-    ]
-    study = Study.model_validate(summary["study"])
+    score = f"{section.scores[0].name}, %"
+    drawn = {"Scores at a glance": charts.draw_scores(section)}
+    for heading, setting in (("Over blocks", "block"), ("Over timesteps", "timestep")):
+        curves = [curve for curve in section.curves if curve.setting == setting]
+        if curves:
+            drawn[heading] = charts.draw_lines(curves, setting, score)
+    for heading, cost, axis in (
+        ("Accuracy against time", pair_seconds, "seconds for a pair of new images"),
+        ("Accuracy against memory", peak_gigabytes, "GB, peak of host and device"),
+    ):
+        if any(cost(row) for row in section.rows):
+            drawn[heading] = charts.draw_cost(section, cost, axis)
     images = PairImages(
         study.datasets[dataset_labels(study).index(section.dataset)],
         upright=section.protocol["fit"]["upright"],
@@ -142,12 +118,16 @@ def _show(out: Path, section: Section, summary: Mapping[str, Any]) -> Shown:
     with checking(out / RECORDS, best.experiment):
         pictures = draw_pairs(out / RECORDS, best.experiment, images, study.report.pictures)
         view = view_pairs(out / RECORDS, section, images, study.report.viewer)
-    kinds = tuple(
-        (kind, len(list(scores))) for kind, scores in groupby(section.scores, lambda s: s.kind)
-    )
-    kept = tuple((heading, image) for heading, image in drawn if image is not None)
-    columns = cost_columns(section.rows)
-    return Shown(section, kinds, kept, best.descriptor, tuple(pictures), columns, view)
+    kinds = groupby(section.scores, lambda score: score.kind)
+    return {
+        "section": section,
+        "kinds": [(kind, len(list(scores))) for kind, scores in kinds],
+        "charts": drawn,
+        "shown": best.descriptor,
+        "pictures": pictures,
+        "costs": cost_columns(section.rows),
+        "view": view,
+    }
 
 
 def _configurations(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -183,8 +163,6 @@ _FINALIZE: dict[str, Callable[[Any], Any]] = {
 
 def environment(name: str) -> Environment:
     """Return the templates' environment, which escapes as a file's kind needs."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     made = Environment(
         loader=PackageLoader("kornia_ditf.study.report"),
         autoescape=name.endswith(".html"),
@@ -204,8 +182,6 @@ def environment(name: str) -> Environment:
 
 
 def _breakable(label: str) -> Any:
-    from markupsafe import Markup, escape
-
     return Markup("+<wbr>").join(escape(part) for part in _plain(label).split("+"))
 
 

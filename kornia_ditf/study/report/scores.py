@@ -18,9 +18,18 @@ from kornia_ditf.metrics.accumulate import MMA, HomographyAccuracy, JAndF
 from kornia_ditf.metrics.functional import area_contributions
 from kornia_ditf.metrics.pck import PCK
 from kornia_ditf.metrics.pose import PoseAccuracy
-from kornia_ditf.metrics.statistics import Floats, category_means
+from kornia_ditf.metrics.statistics import (
+    Floats,
+    Interval,
+    bootstrap,
+    category_means,
+    interval,
+    paired_permutation,
+    ratio,
+)
 from kornia_ditf.study.store.records import read_records
 
+_LEAST_IN_STRATUM = 5
 _READ = ("pair", "category", "image_a", "distances", "base", "hits", "scores")
 
 
@@ -64,6 +73,67 @@ class ExperimentScores:
     images: tuple[str, ...]
     names: tuple[str, ...]
     points: int
+
+
+class Resampled:
+    """The scores of experiments on the same pairs, resampled together.
+
+    Columns are the scores of the first experiment, then those of the next.
+
+    Args:
+        scored: the experiments.
+        choice: settings of the report.
+
+    Attributes:
+        values: of each column, shape (M,).
+        method: how pairs were drawn, in words.
+    """
+
+    def __init__(self, scored: Sequence[ExperimentScores], choice: Mapping[str, Any]) -> None:
+        first, self._choice = scored[0], choice
+        self._above, below = (
+            np.concatenate([getattr(each, side) for each in scored], 1)
+            for side in ("numerators", "denominators")
+        )
+        self.values = ratio(self._above, below)
+        sizes = [first.categories.count(name) for name in set(first.categories)]
+        stratified = len(sizes) > 1 and min(sizes) >= _LEAST_IN_STRATUM
+        self._clusters = first.images if choice["resample"] == "image" else None
+        self._drawn = bootstrap(
+            self._above,
+            below,
+            strata=first.categories if stratified else None,
+            clusters=self._clusters,
+            resamples=choice["resamples"],
+            seed=choice["seed"],
+        )
+        unit = "pairs" if self._clusters is None else "images A with all their pairs"
+        how = "within categories" if stratified else "from all categories together"
+        if len(sizes) == 1:
+            how = "all of one category"
+        self.method = f"{choice['resamples']} bootstrap draws of {unit}, {how}; percentiles"
+
+    def intervals(self) -> list[Interval]:
+        """Return every column's value with its confidence interval."""
+        return [
+            interval(float(value), drawn, self._choice["confidence"])
+            for value, drawn in zip(self.values, self._drawn.T, strict=True)
+        ]
+
+    def difference(self, a: int, b: int) -> tuple[Interval, float]:
+        """Return column a minus column b with its interval, and the permutation test's p."""
+        difference = interval(
+            float(self.values[a] - self.values[b]),
+            self._drawn[:, a] - self._drawn[:, b],
+            self._choice["confidence"],
+        )
+        p = paired_permutation(
+            self._above[:, a] - self._above[:, b],
+            clusters=self._clusters,
+            permutations=self._choice["permutations"],
+            seed=self._choice["seed"],
+        )
+        return difference, p
 
 
 def read_experiment(path: Path, experiment: Mapping[str, Any]) -> ExperimentScores:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,7 +29,6 @@ from kornia_ditf.protocols.protocol import Fit
 from kornia_ditf.registry.matchers import find_matcher, load_matcher, missing_for, takes_device
 from kornia_ditf.registry.plugins import describe_error
 from kornia_ditf.study.define.spec import MatcherChoice
-from kornia_ditf.study.store.records import image_name
 from kornia_ditf.types import Frame, Matches
 from kornia_ditf.utils.measuring import Meter, count_flops
 
@@ -70,13 +69,13 @@ class MatcherProcess:
         self.broken = ""  # why no pair can be matched any more
         self._process: subprocess.Popen[bytes] | None = None
 
-    def match(self, pair: Pair, fit: Fit, root: Path) -> Compared:
+    def match(self, pair: Pair, names: Sequence[str], fit: Fit) -> Compared:
         """Match a pair.
 
         Args:
             pair: whose images are matched.
+            names: of its images, for matchers that look them up.
             fit: how a protocol fits images; a padded square is taken without its padding.
-            root: of the data set, from which images are named.
 
         Raises:
             MatcherError: the matcher failed. Where it cannot be loaded, does not answer in time, or
@@ -86,10 +85,8 @@ class MatcherProcess:
             raise MatcherError(self.broken)
         if self._process is None:
             self._start()
-        sides = [
-            (str(path), image_name(path, root), size)
-            for path, size in ((pair.image_a, pair.size_a), (pair.image_b, pair.size_b))
-        ]
+        paths = str(pair.image_a), str(pair.image_b)
+        sides = list(zip(paths, names, (pair.size_a, pair.size_b), strict=True))
         *found, spent, seconds, costs = self._ask(
             (sides, fit), self.choice.timeout, f"the pair {pair.name}"
         )

@@ -6,7 +6,9 @@ Times are kept apart from records, which must not depend on them.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from statistics import median
@@ -69,55 +71,24 @@ class CostLog:
             values |= {"what": "evaluate", "identity": cost_key(job.identity)}
         if isinstance(job, Compare):
             values["image_seconds"] = [round(each, 6) for each in outcome.image_seconds]
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n" + json.dumps(values))
-        except OSError:
-            return
+        with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
+            file.write("\n" + json.dumps(values))
 
     def read(self) -> Mapping[str, Cost]:
         """Return costs by `cost_key` of a configuration's identity."""
-        found: dict[str, _Measured] = {}
-        for line in self._lines():
-            try:
-                seconds = [float(each) for each in line["seconds"]]
-                described = line["what"] == "describe"
-                identities = line["identities"] if described else [line["identity"]]
-                for identity in identities:
-                    known = found.setdefault(identity, _Measured())
-                    share = float(line.get("shares", {}).get(identity, 1.0))
-                    if described:
-                        known.images += [share * each for each in seconds]
-                        known.bytes += [float(line["bytes"])] * len(seconds)
-                        known.together = max(known.together, len(identities))
-                    else:
-                        known.images += [float(each) for each in line.get("image_seconds", ())]
-                        known.pairs += seconds
-                    for name in _LARGEST:
-                        if name in line:
-                            value = line[name] * (share if name == "flops" else 1.0)
-                            known.largest[name] = max(value, known.largest.get(name, 0.0))
-                    if "joules" in line:
-                        known.joules.append(float(line["joules"]))
-                        known.metered += len(seconds)
-            except (KeyError, TypeError, ValueError):
-                continue
-        return {identity: known.cost() for identity, known in found.items()}
-
-    def _lines(self) -> list[dict[str, Any]]:
         try:
             text = self.path.read_text("utf-8", errors="replace")
         except OSError:
-            return []
-        found = []
+            return {}
+        found: dict[str, _Measured] = defaultdict(_Measured)
         for line in text.splitlines():
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(value, dict):
-                found.append(value)
-        return found
+            with suppress(KeyError, TypeError, ValueError):  # it is torn
+                values = json.loads(line)
+                seconds = [float(each) for each in values["seconds"]]
+                described = values["what"] == "describe"
+                for identity in values["identities"] if described else [values["identity"]]:
+                    found[identity].add(identity, values, seconds, described=described)
+        return {identity: known.cost() for identity, known in found.items()}
 
 
 @dataclass(slots=True)
@@ -131,6 +102,25 @@ class _Measured:
     largest: dict[str, float] = field(default_factory=dict)
     together: int = 1
     metered: int = 0
+
+    def add(
+        self, identity: str, values: Mapping[str, Any], seconds: list[float], *, described: bool
+    ) -> None:
+        share = float(values.get("shares", {}).get(identity, 1.0))
+        if described:
+            self.images += [share * each for each in seconds]
+            self.bytes += [float(values["bytes"])] * len(seconds)
+            self.together = max(self.together, len(values["identities"]))
+        else:
+            self.images += [float(each) for each in values.get("image_seconds", ())]
+            self.pairs += seconds
+        for name in _LARGEST:
+            if name in values:
+                value = values[name] * (share if name == "flops" else 1.0)
+                self.largest[name] = max(value, self.largest.get(name, 0.0))
+        if "joules" in values:
+            self.joules.append(float(values["joules"]))
+            self.metered += len(seconds)
 
     def cost(self) -> Cost:
         return Cost(

@@ -15,6 +15,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any
 
+import torch
+
 from kornia_ditf.errors import StudyError
 from kornia_ditf.study.define.jobs import Job, Outcome, Setup
 from kornia_ditf.study.run.apart import end_with_parent
@@ -138,8 +140,6 @@ _own: Worker | None = None
 
 
 def _begin(setup: Setup, device: str | None, threads: int, parent: int) -> None:
-    import torch
-
     global _own
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and ends us
     end_with_parent(parent)
@@ -154,8 +154,6 @@ def _do(job: Job | None) -> Outcome | None:
 
 def default_devices() -> list[str | None]:
     """Return all GPUs of this host, or the CPU twice if there is none."""
-    import torch
-
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return [f"cuda:{index}" for index in range(count)] or ["cpu", "cpu"]
 

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 from kornia_ditf.errors import DiTFError
 from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.matching.joint import check_pca
-from kornia_ditf.matching.poses import POSES, UPRIGHT
 from kornia_ditf.protocols.protocol import Protocol
 from kornia_ditf.registry.lookup import ask_plugins, find_descriptor
 from kornia_ditf.registry.matchers import find_matcher
-from kornia_ditf.study.define.forwards import map_key, prompt_for, records_key
+from kornia_ditf.study.define.forwards import map_key, records_key
 from kornia_ditf.study.define.listing import ListedSet, Sample, file_digest
 from kornia_ditf.study.define.spec import Configuration, MatcherChoice, Study
 from kornia_ditf.study.run.preparation import Prepared, Task
@@ -103,14 +102,11 @@ class DescriptorExperiment(Experiment):
 
     def images(self, sample: Sample) -> list[tuple[str, str | None, str, str]]:
         """Return path, prompt, pose and map key of each image of a sample, A in all its poses."""
-        template = self.configuration.settings.get("prompt")
-        found = []
-        for place, (path, digest, label) in enumerate(sample.images):
-            prompt = prompt_for(template, label)
-            for pose in POSES[self.protocol.align] if place == 0 else (UPRIGHT,):
-                key = map_key(self.identity, digest, prompt, self.protocol.fit, pose)
-                found.append((path, prompt, pose, key))
-        return found
+        template, fit = self.configuration.settings.get("prompt"), self.protocol.fit
+        return [
+            (path, prompt, pose, map_key(self.identity, digest, prompt, fit, pose))
+            for path, digest, prompt, pose in sample.views(template, self.protocol.align)
+        ]
 
 
 def list_experiments(

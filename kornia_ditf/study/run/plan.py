@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from kornia_ditf.backbones.spec import BackboneSpec
-from kornia_ditf.datasets.pairs import Pair
 from kornia_ditf.errors import DiTFError
 from kornia_ditf.loading.checkpoint import hub_options
-from kornia_ditf.matching.poses import POSES, UPRIGHT
 from kornia_ditf.projection.stored import Projection
-from kornia_ditf.protocols.protocol import Fit, Protocol
+from kornia_ditf.protocols.protocol import Fit
 from kornia_ditf.registry.lookup import Spec, find_descriptor
 from kornia_ditf.registry.matchers import check_matcher, find_matcher, missing_for
 from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.study.define.forwards import (
     ForwardGroup,
     group_configurations,
+    last_blocks,
     member_config,
-    prompt_for,
 )
-from kornia_ditf.study.define.listing import ListedSet, list_study, open_dataset, take_part
+from kornia_ditf.study.define.listing import ListedSet, list_study, open_dataset
 from kornia_ditf.study.define.presets import preset_notes
-from kornia_ditf.study.define.spec import Study
+from kornia_ditf.study.define.spec import Configuration, Study
 from kornia_ditf.study.run.costs import CostLog
 from kornia_ditf.study.run.preparation import Task, tasks_of
 from kornia_ditf.study.run.speed import Speed
@@ -137,42 +136,48 @@ def plan_study(
     """
     for choice in study.matchers:
         check_matcher(choice.shown, choice.name, choice.options)
-    sets = list_study(study)
-    if part is not None:
-        sets = take_part(sets, part)
+    sets = list_study(study, part)
     groups = group_configurations(study.configurations())
     tasks = tasks_of(groups, sets)
+    itemsize = read_dtype(study.cache_dtype).itemsize
     speeds: dict[str, Speed] = {}
     plans = []
     for group in groups:
         place = device or str(group.loading.get("device") or "cpu")
         speed = speeds.setdefault(place, Speed(place))
         own = [task for task in tasks if task.group is group]
-        plans.append(_plan_group(group, own, sets, read_dtype(study.cache_dtype).itemsize, speed))
+        plans.append(_plan_group(group, own, sets, itemsize, speed))
     pairs = {
         f"{listed.label}, {protocol.name}": len(samples)
         for listed in sets
         for protocol, samples in listed.protocols
     }
-    notes = [*preset_notes(study, sets), *_lacking(study)]
-    notes += [
-        f"there is no device {name!r} here; speeds are those of the CPU"
-        for name, speed in speeds.items()
-        if speed.replaced
-    ]
-    count = len(study.configurations()) + len(study.matchers)
+    notes = preset_notes(study, sets)
+    for choice in study.matchers:
+        reason = missing_for(find_matcher(choice.name))
+        if reason:
+            notes.append(f"{choice.shown} will have no score: {reason}")
+    for name, speed in speeds.items():
+        if speed.replaced:
+            notes.append(f"there is no device {name!r} here; speeds are those of the CPU")
+    planned = StudyPlan(
+        groups=tuple(plans),
+        configurations=len(study.configurations()) + len(study.matchers),
+        pairs=pairs,
+        stages=tuple(_stages(plans, len(study.matchers) * sum(pairs.values()))),
+        measured=False,
+        notes=tuple(notes),
+    )
     costs = [] if out is None else list(CostLog(out).read().values())
     images = [cost.seconds_per_image for cost in costs if cost.seconds_per_image is not None]
     scoring = [cost.seconds_per_pair for cost in costs if cost.seconds_per_pair is not None]
-    ran = bool(scoring and (images or not plans))
-    if ran:
-        described = sum(plan.images for plan in plans) * sum(images) / max(len(images), 1)
-        scored = count * sum(pairs.values()) * sum(scoring) / len(scoring)
-        how = "measured by an earlier run"
-        stages = [Stage("describing", described, how), Stage("scoring", scored, how)]
-    else:
-        stages = list(_stages(plans, len(study.matchers) * sum(pairs.values())))
-    return StudyPlan(tuple(plans), count, pairs, tuple(stages), ran, tuple(notes))
+    if not scoring or (plans and not images):
+        return planned
+    described = sum(plan.images for plan in plans) * sum(images) / max(len(images), 1)
+    scored = planned.scored * sum(scoring) / len(scoring)
+    how = "measured by an earlier run"
+    stages = Stage("describing", described, how), Stage("scoring", scored, how)
+    return replace(planned, stages=stages, measured=True)
 
 
 def _stages(plans: Sequence[ForwardPlan], matched: int) -> Iterator[Stage]:
@@ -187,14 +192,6 @@ def _stages(plans: Sequence[ForwardPlan], matched: int) -> Iterator[Stage]:
         yield Stage("matching", matched * _SECONDS_PER_MATCHED_PAIR, "a guess of 2 s per pair")
 
 
-def _lacking(study: Study) -> Iterator[str]:
-    """Say what the matchers of a study lack here, before they are left out of its tables."""
-    for choice in study.matchers:
-        reason = missing_for(find_matcher(choice.name))
-        if reason:
-            yield f"{choice.shown} will have no score: {reason}"
-
-
 def _plan_group(
     group: ForwardGroup,
     tasks: Sequence[Task],
@@ -203,55 +200,49 @@ def _plan_group(
     speed: Speed,
 ) -> ForwardPlan:
     spec = find_descriptor(group.name, **hub_options(group.loading))
-    prompt = group.shared.get("prompt")
     draws, tokens, calibration = 1, 0, 0
     scoring, measured = 0.0, True
-    seen: set[tuple[Fit, str, str | None, str]] = set()
-    sizes: dict[str, tuple[int, int]] = {}
+    grids: dict[tuple[Fit, str], tuple[int, int]] = {}
+    described: set[tuple[Any, ...]] = set()
     for task in tasks:
-        long_side: int | None = None
-        listed = sets[task.place]
+        fit, listed, long_side = task.fit, sets[task.place], None
         if isinstance(spec, BackboneSpec):
-            configs = [member_config(member, task.fit) for member in group.members]
+            configs = [member_config(member, fit) for member in group.members]
             timesteps = {timestep for config in configs for timestep in config.all_timesteps}
             draws, long_side = configs[0].ensemble * len(timesteps), configs[0].long_side
             unknown = any(c.steps.discards and c.massive_channels is None for c in configs)
             calibration += len(listed.calibration) * draws if unknown else 0
-        fitted = [each for each in listed.protocols if each[0].fit == task.fit]
-        shown = {
-            (task.fit, digest, prompt_for(prompt, label), pose): path
-            for protocol, samples in fitted
-            for sample in samples
-            for place, (path, digest, label) in enumerate(sample.images)
-            for pose in (POSES[protocol.align] if place == 0 else (UPRIGHT,))
-        }
-        for key in shown.keys() - seen:
-            path = shown[key]
-            if path not in sizes:
-                sizes[path] = read_size(Path(path), upright=task.fit.upright)
-            tokens += prod(_grid(sizes[path], task.fit, long_side, spec.pixels_per_token))
-        seen |= shown.keys()
-        first = sizes.get(next(iter(shown.values()), ""))
-        for protocol, samples in fitted:
-            grid = _grid(first or (1, 1), task.fit, long_side, spec.pixels_per_token)
-            known = _scoring(listed, protocol, samples[0].index, grid, spec.width, speed)
+        for protocol, samples in listed.protocols:
+            if protocol.fit != fit:
+                continue
+            for sample in samples:
+                for path, *view in sample.views(group.shared.get("prompt"), protocol.align):
+                    key = fit, *view
+                    if (fit, path) not in grids:
+                        size = read_size(Path(path), upright=fit.upright)
+                        grids[fit, path] = _grid(size, fit, long_side, spec.pixels_per_token)
+                    if key not in described:
+                        described.add(key)
+                        tokens += prod(grids[fit, path])
+            grid = grids[fit, samples[0].images[0][0]]
+            pair = open_dataset(listed.choice)[samples[0].index]
+            known = speed.scoring(protocol, pair, grid, spec.width)
             measured = measured and known is not None
-            reading, pair = known or (0.0, _SECONDS_PER_PAIR)
+            reading, scored = known or (0.0, _SECONDS_PER_PAIR)
             images = {digest for sample in samples for _, digest, _ in sample.images}
-            scoring += len(group.members) * (reading * len(images) + pair * len(samples))
-    held, images_total = _weights_bytes(group), len(seen)
-    forwards = images_total * draws + calibration
+            scoring += len(group.members) * (reading * len(images) + scored * len(samples))
+    held, forwards = _weights_bytes(group), len(described) * draws + calibration
     seconds = None
-    if held is not None and images_total:
+    if held is not None:
         # Two operations for each weight and token; a backbone's weights are planned in float32.
-        operations = 2 * held / 4 * tokens / images_total * forwards
+        operations = 2 * held / 4 * tokens / len(described) * forwards
         seconds = operations / speed.operations_per_second()
     return ForwardPlan(
         descriptor=group.name,
         configurations=len(group.members),
-        images=images_total,
+        images=len(described),
         forwards=forwards,
-        cache_bytes=round(tokens * itemsize * sum(_widths(group, spec))),
+        cache_bytes=round(tokens * itemsize * sum(_width(m, spec) for m in group.members)),
         weights_bytes=held,
         seconds=seconds,
         scoring_seconds=scoring,
@@ -259,26 +250,13 @@ def _plan_group(
     )
 
 
-def _widths(group: ForwardGroup, spec: Spec) -> Iterator[float]:
-    """Yield each member's channels, times its tokens for each that the model gives."""
-    for member in group.members:
-        file, upsampler = (member.settings.get(name) for name in ("projection", "upsample"))
-        joined = spec.width * len(member.settings.get("blocks", (0,)))
-        width = joined if file is None else Projection.load(file).width
-        found = find_upsampler(upsampler)
-        yield width * (1 if found is None else found.times(spec.pixels_per_token))
-
-
-def _scoring(
-    listed: ListedSet,
-    protocol: Protocol,
-    index: int,
-    grid: tuple[int, int],
-    width: int,
-    speed: Speed,
-) -> tuple[float, float] | None:
-    pair = open_dataset(listed.choice)[index]
-    return speed.scoring(protocol, pair, grid, width) if isinstance(pair, Pair) else None
+def _width(member: Configuration, spec: Spec) -> float:
+    """Return a member's channels, times its tokens for each that the model gives."""
+    file = member.settings.get("projection")
+    joined = spec.width * len(member.settings.get("blocks", (0,)))
+    upsampler = find_upsampler(member.settings.get("upsample"))
+    finer = 1 if upsampler is None else upsampler.times(spec.pixels_per_token)
+    return finer * (joined if file is None else Projection.load(file).width)
 
 
 def _grid(size: tuple[int, int], fit: Fit, long_side: int | None, pixels: int) -> tuple[int, int]:
@@ -298,11 +276,10 @@ def _weights_bytes(group: ForwardGroup) -> int | None:
     spec = find_descriptor(group.name, **hub_options(group.loading))
     if not isinstance(spec, BackboneSpec) or spec.plan is None:
         return None
-    block = max(max(member_config(member, Fit()).all_blocks) for member in group.members)
     try:
         return spec.plan(
             group.source or spec.repo,
-            block=block,
+            block=last_blocks([group])[group.weights],
             dtype=torch.float32,
             architecture=spec.architecture,
             **hub_options(group.loading),

@@ -11,18 +11,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from kornia_ditf.backbones.spec import BackboneSpec
-from kornia_ditf.errors import StudyError
 from kornia_ditf.loading.checkpoint import Checkpoint, hub_options
 from kornia_ditf.projection.stored import Projection
 from kornia_ditf.protocols.protocol import Fit
 from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.study.define.forwards import ForwardGroup
-from kornia_ditf.study.define.jobs import Outcome, Prepare
+from kornia_ditf.study.define.jobs import Prepare
 from kornia_ditf.study.define.listing import ListedSet
 from kornia_ditf.study.run.engines import Engine
 from kornia_ditf.study.store.cache import content_key
@@ -105,48 +103,30 @@ def prepare(
         device: where descriptors run, if not where the study says.
         warn: is told of what a reader of the results should know.
 
-    Returns:
-        one for each task.
-
     Raises:
-        StudyError: a descriptor cannot be prepared.
         DiTFError: a descriptor cannot be loaded.
     """
-    paths: list[Path] = []
-    missing: dict[Path, Prepare] = {}
-    for task in tasks:
-        path = folder / f"{_key(task, sets[task.place], device)}.json"
-        paths.append(path)
-        if _fingerprint(task.group) is None or _read(path) is None:
-            images = tuple(image for image, _ in sets[task.place].calibration)
-            missing[path] = Prepare(task.group, task.fit, images, str(path))
+    paths = [folder / f"{_key(task, sets[task.place], device)}.json" for task in tasks]
+    missing = {
+        path: Prepare(
+            task.group,
+            task.fit,
+            tuple(image for image, _ in sets[task.place].calibration),
+            str(path),
+        )
+        for task, path in zip(tasks, paths, strict=True)
+        if _fingerprint(task.group) is None or not is_sound(path)
+    }
     for job, outcome in engine.outcomes(missing.values()):
         assert isinstance(job, Prepare)
-        _keep(Path(job.path), job, outcome)
-    prepared = []
-    for task, path in zip(tasks, paths, strict=True):
-        values = _read(path)
-        if values is None:
-            raise StudyError(f"cannot read {path}, which was just written")
-        prepared.append(_with_environment(task, values, warn))
-    return prepared
+        with write_checked(Path(job.path)) as temporary:
+            temporary.write_text(json.dumps(outcome.values, indent=1), "utf-8")
+    return [_read(task, path, warn) for task, path in zip(tasks, paths, strict=True)]
 
 
-def _keep(path: Path, job: Prepare, outcome: Outcome) -> None:
-    if outcome.failures:
-        raise StudyError("; ".join(outcome.failures))
-    with write_checked(path) as temporary:
-        temporary.write_text(json.dumps(outcome.values, indent=1), "utf-8")
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    if not is_sound(path):
-        return None
-    values: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return values
-
-
-def _with_environment(task: Task, values: dict[str, Any], warn: Warn) -> Prepared:
+def _read(task: Task, path: Path, warn: Warn) -> Prepared:
+    """Read what was found out, and add to identities what they depend on besides."""
+    values = json.loads(path.read_text("utf-8"))
     place = torch.device(values["device"]).type
     environment = f"kornia-ditf {version('kornia-ditf')} torch {torch.__version__} {place}"
     members = {}
@@ -160,7 +140,7 @@ def _with_environment(task: Task, values: dict[str, Any], warn: Warn) -> Prepare
                 f"{member.label} does not say which weights it has; if they change, remove the "
                 "study's folder before you run it again"
             )
-        for doubt in found.get("doubts", ()):
+        for doubt in found["doubts"]:
             warn(f"{member.label}: {doubt}")
         members[member.label] = Member(
             identity=f"{identity} {environment}",

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 from kornia_ditf.errors import DamagedFileError, StudyError
 from kornia_ditf.study.define.forwards import group_configurations, last_blocks
 from kornia_ditf.study.define.jobs import Compare, Describe, Setup
-from kornia_ditf.study.define.listing import Sample, list_study, take_part
+from kornia_ditf.study.define.listing import Sample, list_study
 from kornia_ditf.study.define.presets import preset_notes
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.run.costs import CostLog
@@ -101,9 +101,7 @@ def run_study(
     listen = watcher or Quiet()
     started = provenance.now()
     with locked(out):
-        sets = list_study(study)
-        if part is not None:
-            sets = take_part(sets, part)
+        sets = list_study(study, part)
         for note in preset_notes(study, sets):
             listen.warn(note)
         groups = group_configurations(study.configurations())

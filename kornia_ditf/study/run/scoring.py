@@ -22,7 +22,7 @@ from kornia_ditf.protocols.sequences import evaluate_sequence
 from kornia_ditf.study.define.jobs import Compare, Evaluate, Outcome
 from kornia_ditf.study.run.apart import MatcherProcess
 from kornia_ditf.study.store.cache import MapReader
-from kornia_ditf.study.store.records import pair_row, sequence_row, write_part
+from kornia_ditf.study.store.records import image_name, pair_row, sequence_row, write_part
 
 
 def score_job(
@@ -98,7 +98,8 @@ def match_job(
     for index, key, _ in job.pairs:
         try:
             pair: Any = dataset[index]
-            found = matcher.match(pair, job.protocol.fit, dataset.root)
+            names = [image_name(path, dataset.root) for path in (pair.image_a, pair.image_b)]
+            found = matcher.match(pair, names, job.protocol.fit)
             result = evaluate_matches(found.matches, pair, job.protocol)
             rows.append({"key": key, **pair_row(pair, result, dataset.root)})
         except DiTFError as error:

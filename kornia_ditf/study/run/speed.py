@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from kornia_ditf.datasets.pairs import Pair
+from kornia_ditf.datasets.sequences import FrameSequence
 from kornia_ditf.errors import DiTFError
 from kornia_ditf.protocols.evaluate import evaluate_pair, find_points, score_points
 from kornia_ditf.protocols.protocol import Protocol
@@ -50,11 +51,11 @@ class Speed:
         return 2 * _SIDE**3 / self._best(lambda: a @ a)
 
     def scoring(
-        self, protocol: Protocol, pair: Pair, grid: tuple[int, int], width: int
+        self, protocol: Protocol, pair: Pair | FrameSequence, grid: tuple[int, int], width: int
     ) -> tuple[float, float] | None:
         """Return the seconds of reading one map of a size, and of scoring one pair.
 
-        None where the budget is used up, or the pair cannot be scored so.
+        None for sequences, where the budget is used up, or where the pair cannot be scored so.
 
         Args:
             protocol: for pairs.
@@ -65,7 +66,7 @@ class Speed:
         name = (protocol.name, protocol.pca, grid, width)
         if name not in self._known:
             begin = time.perf_counter()
-            if self.budget <= 0:
+            if self.budget <= 0 or isinstance(pair, FrameSequence):
                 return None
             try:
                 self._known[name] = self._measure(protocol, pair, grid, width)

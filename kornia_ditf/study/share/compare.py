@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from kornia_ditf.errors import StudyError
-from kornia_ditf.metrics.statistics import Interval, holm, interval, paired_permutation, ratio
-from kornia_ditf.study.report.analysis import cell_of, resample
+from kornia_ditf.metrics.statistics import Interval, holm
+from kornia_ditf.study.report.analysis import tables_of
 from kornia_ditf.study.report.page import environment
-from kornia_ditf.study.report.scores import ExperimentScores, read_experiment
+from kornia_ditf.study.report.scores import ExperimentScores, Resampled, read_experiment
 from kornia_ditf.study.run.summary import read_finished
-from kornia_ditf.study.share.merge import contents_differ, differences, settings_of
+from kornia_ditf.study.share.merge import differences, incomparable, settings_of
 from kornia_ditf.study.store.records import RECORDS
 
 Experiment: TypeAlias = Mapping[str, Any]
@@ -88,11 +86,15 @@ def compare_studies(a: Path, b: Path) -> StudyComparison:
             left_out.append(reason)
             continue
         scored = read_experiment(a / RECORDS, first), read_experiment(b / RECORDS, second)
-        reason = _incomparable(first, second, *scored)
+        columns = (
+            {"pair": each.names, "category": each.categories, "image_a": each.images}
+            for each in scored
+        )
+        reason = incomparable(first, second, *columns)
         if reason:
             left_out.append(f"{_name(first)}: {reason}")
         else:
-            cells += _cells(first, second, *scored, choice)
+            cells += _cells(first, second, scored, choice)
             compared.append((first, second))
     if not cells:
         raise StudyError(f"nothing in {a} and {b} can be compared: {'; '.join(left_out)}")
@@ -115,10 +117,7 @@ def _couples(
     a: Mapping[str, Any], b: Mapping[str, Any]
 ) -> Iterator[tuple[Experiment | None, Experiment | None, str]]:
     """Go through the experiments of both; one that stands alone comes with a sentence."""
-    tables: list[dict[tuple[str, str], dict[str, Experiment]]] = [{}, {}]
-    for table, study in zip(tables, (a, b), strict=True):
-        for each in study["experiments"]:
-            table.setdefault(cell_of(each), {})[each["descriptor"]] = each
+    tables = tables_of(a), tables_of(b)
     for key in {**tables[0], **tables[1]}:
         rows_a, rows_b = (table.get(key, {}) for table in tables)
         if len(rows_a) == len(rows_b) == 1:
@@ -131,55 +130,26 @@ def _couples(
             yield own, other, f"{_name(alone)}: only in {side}" if alone else ""
 
 
-def _incomparable(
-    a: Experiment, b: Experiment, scored_a: ExperimentScores, scored_b: ExperimentScores
-) -> str:
-    for name, left, right in differences(a["protocol"], b["protocol"], "protocol"):
-        return f"{name} is {left!r} and {right!r}"
-    if len(scored_a.names) != len(scored_b.names):
-        return f"pairs are {len(scored_a.names)} and {len(scored_b.names)}"
-    for name in ("names", "categories", "images"):
-        if getattr(scored_a, name) != getattr(scored_b, name):
-            return f"the {name} of the pairs differ"
-    return "the images or annotations of the pairs differ" if contents_differ(a, b) else ""
-
-
 def _cells(
-    a: Experiment,
-    b: Experiment,
-    scored_a: ExperimentScores,
-    scored_b: ExperimentScores,
-    choice: Mapping[str, Any],
+    a: Experiment, b: Experiment, scored: Sequence[ExperimentScores], choice: Mapping[str, Any]
 ) -> Iterator[CellDifference]:
-    above = np.concatenate([scored_a.numerators, scored_b.numerators], 1)
-    below = np.concatenate([scored_a.denominators, scored_b.denominators], 1)
-    drawn, _ = resample(above, below, scored_a, choice)
-    values, count = ratio(above, below), len(scored_a.scores)
-    clusters = scored_a.images if choice["resample"] == "image" else None
+    resampled, count = Resampled(scored, choice), len(scored[0].scores)
     label = a["descriptor"]
     if label != b["descriptor"]:
         label = f"{label} against {b['descriptor']}"
-    for place, score in enumerate(scored_a.scores):
-        p = paired_permutation(
-            above[:, count + place] - above[:, place],
-            clusters=clusters,
-            permutations=choice["permutations"],
-            seed=choice["seed"],
-        )
+    for of_a, score in enumerate(scored[0].scores):
+        of_b = count + of_a
+        difference, p = resampled.difference(of_b, of_a)
         yield CellDifference(
-            a["dataset"],
-            a["protocol"]["name"],
-            label,
-            score.name,
-            float(values[place]),
-            float(values[count + place]),
-            interval(
-                float(values[count + place] - values[place]),
-                drawn[:, count + place] - drawn[:, place],
-                choice["confidence"],
-            ),
-            p,
-            p,
+            dataset=a["dataset"],
+            protocol=a["protocol"]["name"],
+            descriptor=label,
+            score=score.name,
+            a=float(resampled.values[of_a]),
+            b=float(resampled.values[of_b]),
+            difference=difference,
+            p=p,
+            corrected=p,
         )
 
 

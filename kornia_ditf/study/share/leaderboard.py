@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from kornia_ditf.errors import DiTFError, StudyError
-from kornia_ditf.metrics.statistics import Interval, interval, ratio
+from kornia_ditf.metrics.statistics import Interval
 from kornia_ditf.study.define.spec import ReportChoice
-from kornia_ditf.study.report.analysis import Row, resample
+from kornia_ditf.study.report.analysis import Row
 from kornia_ditf.study.report.costing import COSTS, TOGETHER, CostKind
 from kornia_ditf.study.report.exports import csv_table
 from kornia_ditf.study.report.page import environment, write_texts
-from kornia_ditf.study.report.scores import ExperimentScores, Score, read_experiment
+from kornia_ditf.study.report.scores import ExperimentScores, Resampled, Score, read_experiment
 from kornia_ditf.study.run.costs import cost_of, known_costs
 from kornia_ditf.study.share.bundle import read_bundle
 from kornia_ditf.study.store.cache import content_key
@@ -128,10 +128,10 @@ def collect_bundles(folder: Path) -> Leaderboard:
             left_out.append(f"{path.name} is left out: {reason}")
             continue
         read.append(path)
-        for experiment, scored, entry in found:
-            key = _key(path, experiment, scored)
+        for scored, entry in found:
+            experiment = entry.row.experiment
             board = boards.setdefault(
-                key,
+                _key(path, experiment, scored),
                 Board(
                     experiment["dataset"],
                     experiment["protocol"],
@@ -200,23 +200,15 @@ def _candidates(folder: Path) -> Iterator[Path]:
 
 def _entry(
     bundle: Path, summary: Mapping[str, Any], experiment: Mapping[str, Any]
-) -> tuple[Mapping[str, Any], ExperimentScores, Entry]:
+) -> tuple[ExperimentScores, Entry]:
     scored = read_experiment(bundle / RECORDS, experiment)
-    choice = ReportChoice()
-    drawn, _ = resample(scored.numerators, scored.denominators, scored, choice.model_dump())
-    values = ratio(scored.numerators, scored.denominators)
-    costs = known_costs(bundle, summary)
     row = Row(
         descriptor=experiment["descriptor"],
-        values=tuple(
-            interval(float(value), drawn[:, column], choice.confidence)
-            for column, value in enumerate(values)
-        ),
+        values=tuple(Resampled([scored], ReportChoice().model_dump()).intervals()),
         experiment=experiment,
-        cost=cost_of(experiment, costs),
+        cost=cost_of(experiment, known_costs(bundle, summary)),
     )
-    entry = Entry(row, bundle.name, summary)
-    return experiment, scored, entry
+    return scored, Entry(row, bundle.name, summary)
 
 
 def _key(bundle: Path, experiment: Mapping[str, Any], scored: ExperimentScores) -> str:

@@ -6,25 +6,25 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from kornia_ditf.errors import InvalidArgumentError, StudyError
 from kornia_ditf.study.define.listing import dataset_labels
 from kornia_ditf.study.define.spec import Study
-from kornia_ditf.study.report.analysis import cell_of
+from kornia_ditf.study.report.analysis import tables_of
 from kornia_ditf.study.run.costs import known_costs
 from kornia_ditf.study.run.summary import SUMMARY, read_finished
 from kornia_ditf.study.store.folder import locked
-from kornia_ditf.study.store.records import RECORDS, check_records, read_records, records_schema
+from kornia_ditf.study.store.records import RECORDS, RECORDS_SCHEMA, check_records, read_records
 from kornia_ditf.utils.cache import write_checked
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _OF_PAIRS = ("index", "pair", "category", "image_a", "image_b")
 _OF_POINTS = ("points", "points_a", "true_b", "base", "alphas")
 _LOOKS = ("pictures", "viewer")
-_OF_DESCRIPTORS = ("name", "settings", "channels", "width", "identity")
+_OF_DESCRIPTORS = ("channels", "width", "identity")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,8 +57,6 @@ def merge_studies(folders: Sequence[Path], out: Path) -> Path:
     """
     if len(folders) < 2 or (out / SUMMARY).exists():
         raise InvalidArgumentError("name two studies or more, and a folder for the merged one")
-    import pyarrow.parquet as pq
-
     studies = [read_finished(folder) for folder in folders]
     _check_settings(folders, studies)
     cells: dict[tuple[str, str], dict[str, list[tuple[Path, Any, Any]]]] = {}
@@ -68,22 +66,22 @@ def merge_studies(folders: Sequence[Path], out: Path) -> Path:
         for each in study.get("failed", ())
     }
     for folder, study in zip(folders, studies, strict=True):
-        for each in study["experiments"]:
-            row = (each["descriptor"], *cell_of(each))
-            if study.get("part") and row in failed:
-                continue  # without a part of the pairs there is no score
-            failed.pop(row, None)
-            rows = cells.setdefault(cell_of(each), {})
-            rows.setdefault(each["descriptor"], []).append((folder, study, each))
+        for cell, rows in tables_of(study).items():
+            for label, each in rows.items():
+                if study.get("part") and (label, *cell) in failed:
+                    continue  # without a part of the pairs there is no score
+                failed.pop((label, *cell), None)
+                pieces = cells.setdefault(cell, {}).setdefault(label, [])
+                pieces.append((folder, study, each))
     experiments = []
     with locked(out):
         with (
             write_checked(out / RECORDS) as temporary,
-            pq.ParquetWriter(temporary, records_schema(), compression="zstd") as writer,
+            pq.ParquetWriter(temporary, RECORDS_SCHEMA, compression="zstd") as writer,
         ):
-            for rows in cells.values():
+            for table in cells.values():
                 first: _Piece | None = None
-                for pieces in rows.values():
+                for pieces in table.values():
                     joined = _join([_Piece(*each, _records(each[0], each[2])) for each in pieces])
                     first = first or joined
                     _check_experiment(first, joined)
@@ -136,10 +134,30 @@ def settings_of(study: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def contents_differ(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two experiments' digests of pairs and images, of as many parts each, differ."""
+def incomparable(
+    a: Mapping[str, Any], b: Mapping[str, Any], of_a: Mapping[str, Any], of_b: Mapping[str, Any]
+) -> str:
+    """Return why two experiments did not score the same pairs in the same way; empty if they did.
+
+    Args:
+        a: as a summary has it.
+        b: the other.
+        of_a: columns of its records, one at least.
+        of_b: the same columns of the other.
+    """
+    for name, left, right in differences(a["protocol"], b["protocol"], "protocol"):
+        return f"{name} is {left!r} and {right!r}"
+    counts = [len(next(iter(columns.values()))) for columns in (of_a, of_b)]
+    if counts[0] != counts[1]:
+        return f"pairs are {counts[0]} and {counts[1]}"
+    for name, column in of_a.items():
+        if column != of_b[name]:
+            return f"{name} of the pairs differs"
+    # Digests of pairs and images, one for each part of the pairs that was merged.
     first, second = (each.get("content", ()) for each in (a, b))
-    return bool(first) and len(first) == len(second) and first != second
+    if first and len(first) == len(second) and first != second:
+        return "the images or annotations of the pairs differ"
+    return ""
 
 
 def _check_settings(folders: Sequence[Path], studies: Sequence[Mapping[str, Any]]) -> None:
@@ -157,8 +175,6 @@ def _check_settings(folders: Sequence[Path], studies: Sequence[Mapping[str, Any]
 
 def _join(pieces: Sequence[_Piece]) -> _Piece:
     """Join the parts of one descriptor's records, in their order."""
-    import pyarrow as pa
-
     first = pieces[0]
     pieces = _ordered(pieces)
     if len(pieces) == 1:
@@ -196,8 +212,6 @@ def _check_disjoint(pieces: Sequence[_Piece]) -> None:
 
 def _numbered(tables: Sequence[pa.Table]) -> list[pa.Table]:
     """Put the pairs of one list into its order, and number those of several lists on."""
-    import pyarrow as pa
-
     indices = [table["index"].to_pylist() for table in tables]
     if len(set().union(*indices)) == sum(len(set(each)) for each in indices):
         return [pa.concat_tables(tables).sort_by("index")]
@@ -216,12 +230,11 @@ def _ordered(pieces: Sequence[_Piece]) -> list[_Piece]:
         return list(pieces)
     label, dataset = (pieces[0].experiment[name] for name in ("descriptor", "dataset"))
     folders = ", ".join(str(piece.folder) for piece in pieces)
-    counts = {part and part[1] for part in parts}
-    if len(counts) > 1:
+    count = max(part[1] for part in parts if part)
+    if any(not part or part[1] != count for part in parts):
         told = " and ".join("all" if not part else f"part {part[0]}/{part[1]}" for part in parts)
         raise StudyError(f"cannot merge {folders}: they hold {told} of the pairs of {dataset!r}")
-    count = max(part[1] for part in parts if part)
-    found = sorted(part[0] for part in parts if part)
+    found = [part[0] for part in parts if part]
     for number in range(1, count + 1):
         if found.count(number) != 1:
             state = "missing" if number not in found else "there twice"
@@ -233,18 +246,13 @@ def _ordered(pieces: Sequence[_Piece]) -> list[_Piece]:
 
 
 def _check_experiment(a: _Piece, b: _Piece) -> None:
-    """Check that two experiments scored the same pairs in the same way."""
-    where = _where(a, b)
-    _check_equal(a.experiment["protocol"], b.experiment["protocol"], where, "protocol")
-    if len(a.table) != len(b.table):
-        raise StudyError(f"cannot merge {where}: pairs are {len(a.table)} and {len(b.table)}")
-    # Otherwise points are matches, and each contestant's own.
+    # Points are matches where they are not given, and each contestant's own.
     given = b.experiment["protocol"]["task"] == "keypoints"
-    for name in _OF_PAIRS + _OF_POINTS if given else _OF_PAIRS:
-        if a.table[name] != b.table[name]:
-            raise StudyError(f"cannot merge {where}: {name} of the pairs differs")
-    if contents_differ(a.experiment, b.experiment):
-        raise StudyError(f"cannot merge {where}: the images or annotations of the pairs differ")
+    names = _OF_PAIRS + _OF_POINTS if given else _OF_PAIRS
+    columns = ({name: each.table[name] for name in names} for each in (a, b))
+    reason = incomparable(a.experiment, b.experiment, *columns)
+    if reason:
+        raise StudyError(f"cannot merge {_where(a, b)}: {reason}")
 
 
 def _where(a: _Piece, b: _Piece) -> str:
@@ -260,8 +268,8 @@ def _check_equal(a: Any, b: Any, where: str, name: str = "") -> None:
 
 
 def _records(folder: Path, experiment: Mapping[str, Any]) -> pa.Table:
-    table = read_records(folder / RECORDS, experiment, records_schema().names)
-    return table.cast(records_schema()).combine_chunks()
+    table = read_records(folder / RECORDS, experiment, RECORDS_SCHEMA.names)
+    return table.cast(RECORDS_SCHEMA).combine_chunks()
 
 
 def _merged_study(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from kornia_ditf.errors import OutputError, StudyError
 from kornia_ditf.utils.files import sweep
 
@@ -20,8 +22,6 @@ def locked(out: Path) -> Iterator[None]:
         StudyError: another run holds the lock.
         OutputError: the folder cannot be made or written, or holds a link that leads out of it.
     """
-    from filelock import FileLock, Timeout
-
     lock = FileLock(out / ".lock")
     try:
         refuse_links(out)

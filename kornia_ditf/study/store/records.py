@@ -8,16 +8,17 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from kornia_ditf.errors import DamagedFileError
 from kornia_ditf.utils.cache import sha256, write_checked, write_to_cache
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from kornia_ditf.datasets.pairs import Pair
     from kornia_ditf.datasets.sequences import FrameSequence
     from kornia_ditf.protocols.result import PairResult
@@ -28,37 +29,28 @@ RECORDS = "records.parquet"
 _MAX_GROUP = 4_000_000_000  # bytes of one experiment's records, in memory
 
 
-def part_schema() -> pa.Schema:
-    """Return the columns of a part, which docs/studies.md explains."""
-    import pyarrow as pa
+_DOUBLES = pa.list_(pa.float64())
+_COLUMNS = [
+    ("pair", pa.string()),
+    ("category", pa.string()),
+    ("image_a", pa.string()),
+    ("image_b", pa.string()),
+    ("points", pa.list_(pa.int64())),
+    ("points_a", pa.list_(_DOUBLES)),
+    ("found_b", pa.list_(_DOUBLES)),
+    ("true_b", pa.list_(_DOUBLES)),
+    ("distances", _DOUBLES),
+    ("base", pa.float64()),
+    ("alphas", _DOUBLES),
+    ("hits", pa.list_(pa.list_(pa.bool_()))),
+    ("scores", pa.map_(pa.string(), pa.float64())),
+]
+PART_SCHEMA = pa.schema([("key", pa.string()), *_COLUMNS])
+"""The columns of a part; docs/studies.md explains them."""
 
-    doubles = pa.list_(pa.float64())
-    return pa.schema(
-        [
-            ("key", pa.string()),
-            ("pair", pa.string()),
-            ("category", pa.string()),
-            ("image_a", pa.string()),
-            ("image_b", pa.string()),
-            ("points", pa.list_(pa.int64())),
-            ("points_a", pa.list_(doubles)),
-            ("found_b", pa.list_(doubles)),
-            ("true_b", pa.list_(doubles)),
-            ("distances", doubles),
-            ("base", pa.float64()),
-            ("alphas", doubles),
-            ("hits", pa.list_(pa.list_(pa.bool_()))),
-            ("scores", pa.map_(pa.string(), pa.float64())),
-        ]
-    )
-
-
-def records_schema() -> pa.Schema:
-    """Return the columns of the final records: those of a part, with labels instead of the key."""
-    import pyarrow as pa
-
-    experiment = [pa.field(name, pa.string()) for name in ("descriptor", "dataset", "protocol")]
-    return pa.schema([*experiment, pa.field("index", pa.int64()), *list(part_schema())[1:]])
+_LABELS = [(name, pa.string()) for name in ("descriptor", "dataset", "protocol")]
+RECORDS_SCHEMA = pa.schema([*_LABELS, ("index", pa.int64()), *_COLUMNS])
+"""The columns of the final records: those of a part, with labels instead of the key."""
 
 
 def pair_row(pair: Pair, result: PairResult, root: Path) -> dict[str, Any]:
@@ -118,11 +110,8 @@ def write_part(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     Raises:
         OutputError: the folder cannot be written, or the disk is full.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(rows), part_schema()), buffer, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(list(rows), PART_SCHEMA), buffer, compression="zstd")
     content = buffer.getvalue()
     path = folder / f"{_digest(content)}.parquet"
     with write_to_cache(path) as temporary:
@@ -136,9 +125,6 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     Raises:
         DamagedFileError: it does not hold what was written.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         content = path.read_bytes()
         if _digest(content) != path.stem:
@@ -165,8 +151,8 @@ def done_keys(folder: Path) -> tuple[set[str], list[DamagedFileError]]:
 
 
 def write_records(
-    path: Path, experiments: Iterator[tuple[Mapping[str, str], Path, Sequence[tuple[int, str]]]]
-) -> int:
+    path: Path, experiments: Iterable[tuple[Mapping[str, str], Path, Sequence[tuple[int, str]]]]
+) -> None:
     """Write the final file from parts: experiment by experiment, each in the order of its pairs.
 
     Args:
@@ -174,25 +160,16 @@ def write_records(
         experiments: of each the values of its first columns, the folder of its parts, and its
             pairs as (index in the data set, key).
 
-    Returns:
-        how many records were written.
-
     Raises:
         DamagedFileError: a part is damaged.
         OutputError: the file cannot be written.
     """
-    import pyarrow.parquet as pq
-
-    rows = 0
     with (
         write_checked(path) as temporary,
-        pq.ParquetWriter(temporary, records_schema(), compression="zstd") as writer,
+        pq.ParquetWriter(temporary, RECORDS_SCHEMA, compression="zstd") as writer,
     ):
         for names, folder, pairs in experiments:
-            table = _experiment_table(names, folder, pairs)
-            writer.write_table(table)
-            rows += len(table)
-    return rows
+            writer.write_table(_experiment_table(names, folder, pairs))
 
 
 def check_records(path: Path) -> str:
@@ -217,15 +194,12 @@ def count_records(path: Path) -> int:
     Raises:
         DamagedFileError: it is no file of records, or a part of it does not fit memory.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         with pq.ParquetFile(path) as file:
             found, metadata = file.schema_arrow, file.metadata
     except (OSError, pa.ArrowException) as error:
         raise DamagedFileError(path, str(error)) from error
-    for field in records_schema():
+    for field in RECORDS_SCHEMA:
         if field.name not in found.names or found.field(field.name).type != field.type:
             raise DamagedFileError(path, f"its column {field.name} is missing or no {field.type}")
     groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
@@ -245,8 +219,6 @@ def read_records(
         experiment: as a summary has it.
         columns: those that are wanted; None is all.
     """
-    import pyarrow.parquet as pq
-
     chosen = [(name, "==", experiment[name]) for name in ("descriptor", "dataset")]
     chosen.append(("protocol", "==", experiment["protocol"]["name"]))
     names = None if columns is None else list(columns)
@@ -261,15 +233,12 @@ def copy_records(path: Path, target: Path, labels: Mapping[str, Mapping[str, str
         target: the copy.
         labels: by column, the new label of each.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if all(old == new for renamed in labels.values() for old, new in renamed.items()):
         shutil.copyfile(path, target)
         return
     with (
         pq.ParquetFile(path) as file,
-        pq.ParquetWriter(target, records_schema(), compression="zstd") as writer,
+        pq.ParquetWriter(target, RECORDS_SCHEMA, compression="zstd") as writer,
     ):
         for group in range(file.num_row_groups):
             table = file.read_row_group(group)
@@ -283,16 +252,14 @@ def copy_records(path: Path, target: Path, labels: Mapping[str, Mapping[str, str
 def _experiment_table(
     names: Mapping[str, str], folder: Path, pairs: Sequence[tuple[int, str]]
 ) -> pa.Table:
-    import pyarrow as pa
-
     tables = [read_part(path) for path in _parts(folder)]
-    whole = pa.concat_tables(tables) if tables else part_schema().empty_table()
+    whole = pa.concat_tables(tables) if tables else PART_SCHEMA.empty_table()
     # A pair may have been evaluated twice, with the same result: its first row is taken.
     rows = {key: row for row, key in reversed(list(enumerate(whole.column("key").to_pylist())))}
     table = whole.take(pa.array([rows[key] for _, key in pairs], pa.int64())).drop_columns("key")
     columns = [pa.array([index for index, _ in pairs], pa.int64()), *table.columns]
     heads = [pa.array([value] * len(pairs), pa.string()) for value in names.values()]
-    return pa.table([*heads, *columns], schema=records_schema())
+    return pa.table([*heads, *columns], schema=RECORDS_SCHEMA)
 
 
 def _parts(folder: Path) -> list[Path]:

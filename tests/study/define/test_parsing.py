@@ -122,7 +122,7 @@ def _aliases(depth: int) -> str:
         (_aliases(16), "more than 50,000 values"),
         ("name: &a [*a]", "nested deeper than 20"),
         ("a: &a\n  <<: *a", "a key must be text"),
-        ("name: " + "[" * 90_000, "line 1: nested deeper than 20"),
+        ("name: " + "[" * 90_000, r"line 1: not valid YAML \(nested deeper than 20"),
         ("{a: " * 3000 + "1" + "}" * 3000, "nested deeper"),
         ("? [a, b]\n: c", "line 1: a key must be text"),
         ("? {a: b}\n: c", "a key must be text"),
@@ -156,7 +156,7 @@ def test_a_date_is_text() -> None:
 def test_what_cannot_be_a_path_is_named(tmp_path: Path, key: str, value: str) -> None:
     document = yaml.safe_load(GOOD)
     document["datasets" if key == "root" else "descriptors"][0][key] = value
-    with pytest.raises(InvalidArgumentError, match=rf"line \d+: {key} is .*cannot be a path"):
+    with pytest.raises(InvalidArgumentError, match=rf"line \d+: .*\.{key}' is .*cannot be a path"):
         parse_study(yaml.safe_dump(document), folder=tmp_path)
 
 

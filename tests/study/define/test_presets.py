@@ -8,8 +8,7 @@ import pytest
 
 from kornia_ditf.errors import DatasetError
 from kornia_ditf.registry.lookup import find_backbone
-from kornia_ditf.study.define.forwards import prompt_for
-from kornia_ditf.study.define.listing import list_study
+from kornia_ditf.study.define.listing import list_study, prompt_for
 from kornia_ditf.study.define.presets import preset_notes
 from kornia_ditf.study.define.spec import Study
 from tests.layouts import davis, spair

@@ -130,7 +130,7 @@ def test_a_matcher_whose_process_dies_is_named(folder: Path) -> None:
     process = MatcherProcess(MatcherChoice(name="dies", timeout=60))
     for _ in range(2):  # it is not started again
         with pytest.raises(MatcherError, match=f"ended with code 3 at the pair {pair.name}"):
-            process.match(pair, Fit(), folder)
+            process.match(pair, ["a", "b"], Fit())
 
 
 def test_a_study_without_any_score_says_why(folder: Path, tmp_path: Path) -> None:
