@@ -39,19 +39,17 @@ def pack(latent: Tensor, patch: int = 2) -> Tensor:
     return F.pixel_unshuffle(latent, patch).flatten(2).transpose(1, 2).contiguous()
 
 
-def grid_positions(
-    rows: int, columns: int, *, device: torch.device, leading_axes: int = 1
-) -> Tensor:
-    """Number the tokens of a grid by row and column, behind leading axes of 0: (N, axes).
+def grid_positions(rows: int, columns: int, *, device: torch.device) -> Tensor:
+    """Number the tokens of a grid by row and column, behind an axis of 0: (N, 3).
 
     Example:
         >>> grid_positions(1, 2, device=torch.device("cpu"))
         tensor([[0., 0., 0.],
                 [0., 0., 1.]])
     """
-    grid = torch.zeros(rows, columns, leading_axes + 2, dtype=torch.float32, device=device)
-    grid[..., leading_axes] = torch.arange(rows, device=device)[:, None]
-    grid[..., leading_axes + 1] = torch.arange(columns, device=device)
+    grid = torch.zeros(rows, columns, 3, dtype=torch.float32, device=device)
+    grid[..., 1] = torch.arange(rows, device=device)[:, None]
+    grid[..., 2] = torch.arange(columns, device=device)
     return grid.flatten(0, 1)
 
 
