@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from copy import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -162,15 +161,51 @@ def _settled(
     base: DenseDescriptor, images: Sequence[ImageLike], prompts: str | Sequence[str] | None
 ) -> DenseDescriptor:
     """Find massive channels that are not known once, in whole images, and not tile by tile."""
-    if isinstance(base, FusedDescriptor):
-        return base.of([_settled(part, images, prompts) for part in base.descriptors])
-    if not isinstance(base, DiTF) or not base.config.steps.discards:
-        return base
-    channels = base.massive_channels()
-    if channels is not None:
-        return base
-    other = copy(base)
-    other._found = {}
-    found = other.describe_together(images, prompts)[0].discarded[0].channels
-    other.config = replace(other.config, massive_channels=found)
-    return other
+
+    def find(ditf: DiTF) -> tuple[int, ...] | None:
+        if not ditf.config.steps.discards or ditf.massive_channels() is not None:
+            return None
+        other = DiTF(ditf.backbone, ditf.config)  # the given one stays as it is
+        return other.describe_together(images, prompts)[0].discarded[0].channels
+
+    return with_channels(base, find, "configuration")
+
+
+def transformers_of(descriptor: DenseDescriptor) -> Iterator[DiTF]:
+    """Go through every DiTF of which a descriptor is made."""
+    if isinstance(descriptor, DiTF):
+        yield descriptor
+    elif isinstance(descriptor, TiledDescriptor):
+        yield from transformers_of(descriptor.base)
+    elif isinstance(descriptor, FusedDescriptor):
+        for part in descriptor.descriptors:
+            yield from transformers_of(part)
+
+
+def with_channels(
+    descriptor: DenseDescriptor,
+    channels_of: Callable[[DiTF], tuple[int, ...] | None],
+    source: str,
+) -> DenseDescriptor:
+    """Return a descriptor that discards the same massive channels in every image.
+
+    Args:
+        descriptor: the weights are shared.
+        channels_of: returns those of a DiTF; it is called for each, in their order. None, and
+            channels that its configuration names, change nothing.
+        source: where the channels come from.
+    """
+    if isinstance(descriptor, TiledDescriptor):
+        return descriptor.of(with_channels(descriptor.base, channels_of, source))
+    if isinstance(descriptor, FusedDescriptor):
+        return descriptor.of(
+            [with_channels(p, channels_of, source) for p in descriptor.descriptors]
+        )
+    if not isinstance(descriptor, DiTF):
+        return descriptor
+    channels, config = channels_of(descriptor), descriptor.config
+    if channels is None or config.massive_channels is not None:
+        return descriptor
+    settled = DiTF(descriptor.backbone, replace(config, massive_channels=channels))
+    settled.channels_from, settled.preset = source, descriptor.preset
+    return settled

@@ -28,11 +28,7 @@ from kornia_ditf.types import DescriptorMap
 
 
 class OpenCVDetector(nn.Module):
-    """Wrap an OpenCV detector as a Kornia detector; keypoint diameters become frame diameters.
-
-    Args:
-        detector: anything with OpenCV's `detect(image, mask)`.
-    """
+    """Wrap an OpenCV detector as a Kornia detector; keypoint diameters become frame diameters."""
 
     def __init__(self, detector: Any) -> None:
         super().__init__()
@@ -42,15 +38,7 @@ class OpenCVDetector(nn.Module):
         return repr(self.detector)
 
     def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Detect keypoints in one grey image.
-
-        Args:
-            img: grey image in [0, 1], shape (1, 1, H, W).
-            mask: shape (1, 1, H, W); nothing is detected where it is 0.
-
-        Returns:
-            frames (1, N, 2, 3) and responses (1, N), float32; N may be 0.
-        """
+        """Return frames (1, N, 2, 3) and responses (1, N) of an image (1, 1, H, W) in a mask."""
         allowed = None if mask is None else (mask[0, 0] > 0).byte().cpu().numpy()
         found = self.detector.detect(grey_pixels(img), allowed)
         rows = [(*k.pt, max(k.size, 1.0) / 2, -max(k.angle, 0.0), k.response) for k in found]
@@ -62,18 +50,9 @@ class OpenCVDetector(nn.Module):
 
 
 def as_detector(detector: Any, max_keypoints: int | None = None) -> nn.Module | None:
-    """Convert a detector, or the name of one, to a Kornia detector module.
+    """Convert a detector of Kornia or OpenCV, or the name of one, to a Kornia detector module.
 
-    Args:
-        detector: a Kornia detector, an OpenCV detector, the name of one of OpenCV's (`sift`, `orb`,
-            `gftt` ...), or None or `grid` for the token centres.
-        max_keypoints: maximum number of keypoints, passed to named detectors that accept one.
-
-    Returns:
-        a module from a grey image and a mask to frames and responses; None for the grid.
-
-    Raises:
-        InvalidArgumentError: it is none of these, or the installed OpenCV has no such detector.
+    None or `grid`, the token centres, give None.
     """
     if detector is None or detector == "grid":
         return None
@@ -97,18 +76,11 @@ def detect(
     scaling_coef: float = 1.0,
     max_keypoints: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Run a detector on each image of a batch, in grey and float32.
+    """Run a detector on each image of a batch (B, 1 or 3, H, W), in grey and float32.
 
-    Args:
-        detector: from a grey image (1, 1, H, W) and a mask to frames and responses.
-        img: images (B, 1, H, W) or (B, 3, H, W) in [0, 1].
-        mask: shape (B, 1, H, W); nothing is kept where it is 0.
-        scaling_coef: factor on the frames' shapes.
-        max_keypoints: maximum number per image; those of highest response are kept.
-
-    Returns:
-        frames (B, N, 2, 3) and responses (B, N), float32, each position once. Images with fewer
-        frames than others are padded with zeros, as Kornia's detectors do.
+    Returns frames (B, N, 2, 3) and responses (B, N), each position once, none where the mask
+    (B, 1, H, W) is 0, and the strongest if there are more than `max_keypoints`. Images with fewer
+    frames than others are padded with zeros, as Kornia's detectors do.
     """
     grey = (rgb_to_grayscale(img) if img.shape[1] == 3 else img).float()
     lafs, responses = [], []
@@ -133,27 +105,19 @@ def detect(
 def grid(
     maps: DescriptorMap, mask: Tensor | None, max_keypoints: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Make one frame per token, with the token's centre and half sides; every response is 1.
+    """Make one frame per token, with its centre and half sides; every response is 1.
 
-    Args:
-        maps: descriptors of B images.
-        mask: shape (B, 1, H, W); tokens with their centre where it is 0 are dropped.
-        max_keypoints: maximum number per image; tokens are thinned evenly to satisfy it.
-
-    Returns:
-        frames and responses as `detect` gives them.
+    Tokens whose centres lie where the mask is 0 are dropped, and others thinned evenly to at most
+    `max_keypoints`; frames and responses are as `detect` gives them.
     """
     centres = grid_centres(maps, max_keypoints)
     (rows, columns), (height, width) = maps.grid, maps.frame.image_size
     shape = torch.diag(centres.new_tensor([width / columns / 2, height / rows / 2]))
     lafs = torch.cat([shape.expand(len(centres), 2, 2), centres[..., None]], -1)
-    keeps = [
-        torch.ones(len(lafs), dtype=torch.bool, device=lafs.device)
-        if mask is None
-        else allowed_at(centres, mask[index, 0])
-        for index in range(len(maps))
-    ]
-    frames = _stack([lafs[keep] for keep in keeps])
+    if mask is None:
+        frames = lafs.expand(len(maps), *lafs.shape)
+    else:
+        frames = _stack([lafs[allowed_at(centres, each[0])] for each in mask])
     return frames, is_filled(frames).float()
 
 

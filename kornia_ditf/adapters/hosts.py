@@ -81,21 +81,16 @@ _HOSTS: dict[str, tuple[str, str]] = {
 
 def read_options(conf: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the options in a host's configuration, without its own keys and None values."""
-    given = {k: v for k, v in conf.items() if k not in ignored and v is not None}
-    # Configuration libraries have list types of their own.
-    return {k: tuple(v) if _is_list(v) else v for k, v in given.items()}
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
+    return {
+        # Configuration libraries have list types of their own.
+        name: tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+        for name, value in conf.items()
+        if name not in ignored and value is not None
+    }
 
 
 def make_feature(conf: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> DiTFFeature:
-    """Create a feature from a host's configuration, ignoring the host's own keys.
-
-    Raises:
-        InvalidArgumentError: an option is unknown or out of range; or as `create_descriptor`.
-    """
+    """Create a feature from a host's configuration, ignoring the host's own keys."""
     from kornia_ditf.adapters.kornia import DiTFFeature
 
     options = read_options(conf, ignored)

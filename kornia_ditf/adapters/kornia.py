@@ -7,8 +7,6 @@ Points and frames are in image pixels, float32, with (0, 0) at the centre of the
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -157,10 +155,8 @@ class DiTFDescriptor(Pretrained, nn.Module):
             centres = torch.where(filled[..., None], lafs[..., 2].float(), 0)
             return maps.at(centres) * filled[..., None].to(maps.data.device)
 
-    @contextmanager
-    def _tracked(self) -> Iterator[None]:
-        with torch.set_grad_enabled(self.gradients and torch.is_grad_enabled()):
-            yield
+    def _tracked(self) -> torch.set_grad_enabled:
+        return torch.set_grad_enabled(self.gradients and torch.is_grad_enabled())
 
 
 class DiTFFeature(Pretrained, KF.LocalFeature):

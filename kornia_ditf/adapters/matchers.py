@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching.nearest import mutual_nearest, nearest_two
+from kornia_ditf.matching.nearest import check_limits, mutual_nearest, nearest_two
 
 NEIGHBOURHOOD = 0.04
 """Default radius of `RatioMatcher`, as a fraction of the image's longer side."""
@@ -28,8 +27,7 @@ class CosineMatcher(nn.Module):
 
     def __init__(self, min_score: float | None = None) -> None:
         super().__init__()
-        if min_score is not None and not -1 <= min_score <= 1:
-            raise InvalidArgumentError(f"min_score must lie in [-1, 1], got {min_score}")
+        check_limits(min_score, None, 0)
         self.min_score = min_score
 
     def extra_repr(self) -> str:
@@ -42,12 +40,10 @@ class CosineMatcher(nn.Module):
             1 - cosine, shape (K, 1), differentiable, and index pairs, shape (K, 2). Zero vectors
             match nothing.
         """
-        indices, scores = mutual_nearest(desc1.detach(), desc2.detach())
+        indices, scores = mutual_nearest(desc1.detach(), desc2.detach(), min_score=self.min_score)
         if torch.is_grad_enabled() and (desc1.requires_grad or desc2.requires_grad):
             a, b = indices.unbind(1)
             scores = F.cosine_similarity(desc1[a].float(), desc2[b].float())
-        if self.min_score is not None:
-            indices, scores = indices[scores >= self.min_score], scores[scores >= self.min_score]
         return 1 - scores[:, None], indices
 
 
@@ -84,10 +80,7 @@ class RatioMatcher(nn.Module):
         self, ratio: float = 0.8, *, radius: float | None = None, mutual: bool = True
     ) -> None:
         super().__init__()
-        if not 0 < ratio <= 1:
-            raise InvalidArgumentError(f"ratio must lie in (0, 1], got {ratio}")
-        if radius is not None and not radius >= 0:
-            raise InvalidArgumentError(f"radius must be 0 or more pixels, got {radius}")
+        check_limits(None, ratio, 0 if radius is None else radius)
         self.ratio, self.radius, self.mutual = ratio, radius, mutual
 
     def extra_repr(self) -> str:

@@ -42,16 +42,7 @@ class Pretrained:
 
 
 def as_descriptor(descriptor: object, options: Mapping[str, Any]) -> DenseDescriptor:
-    """Return a dense descriptor as it is, or create one by name.
-
-    Args:
-        descriptor: a dense descriptor, or a name or folder for `create_descriptor`.
-        options: of `create_descriptor`; empty for a descriptor that exists already.
-
-    Raises:
-        InvalidArgumentError: another type, or options for an existing descriptor; or as
-            `create_descriptor`.
-    """
+    """Return a dense descriptor as it is, or create one by its name or folder with options."""
     if isinstance(descriptor, str | Path):
         return create_descriptor(descriptor, **options)
     if not isinstance(descriptor, DenseDescriptor):

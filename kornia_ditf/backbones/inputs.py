@@ -26,17 +26,11 @@ def batch_time(latent: Tensor, timestep: float, time: Time) -> Tensor:
 
     In float32, whatever the latent's dtype: bfloat16 has no 261.
     """
-    match time:
-        case "t":
-            return full_batch(latent, timestep)
-        case "int(t)":
-            return full_batch(latent, int(timestep), torch.long)
-        case "t / 1000":
-            return full_batch(latent, timestep / 1000)
-        case "1 - t / 1000":
-            return full_batch(latent, 1 - timestep / 1000)
-        case "1000 - t":
-            return full_batch(latent, 1000 - timestep)
+    if time == "int(t)":
+        return full_batch(latent, int(timestep), torch.long)
+    share = timestep / 1000
+    counts = {"t": timestep, "1000 - t": 1000 - timestep, "t / 1000": share}
+    return full_batch(latent, counts[time] if time in counts else 1 - share)
 
 
 def pack(latent: Tensor, patch: int = 2) -> Tensor:

@@ -22,6 +22,7 @@ from kornia_ditf.registry.lookup import create_descriptor, find_backbone
 from kornia_ditf.tap import block_list
 from kornia_ditf.types import Conditioning
 from kornia_ditf.utils.isolation import building
+from kornia_ditf.utils.measuring import count_flops
 
 _TEXT = {"flux.1-dev": (512, 768), "sd3.5-medium": (333, 2048), "pixart-sigma-1024": (300, 0)}
 """Tokens of a prompt in each model, and the width of its pooled embedding."""
@@ -123,8 +124,6 @@ def random_backbone(name: str, device: torch.device, dtype: torch.dtype, *, tiny
 
 
 def _forward(name: str, device: torch.device, quick: bool) -> Case:
-    from torch.utils.flop_counter import FlopCounterMode
-
     torch.manual_seed(0)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     backbone = random_backbone(name, device, dtype, tiny=quick)
@@ -154,9 +153,7 @@ def _forward(name: str, device: torch.device, quick: bool) -> Case:
         hook.remove()
         return seen[0].float()
 
-    with FlopCounterMode(display=False) as counter:
-        tokens = ours()
-    flops = counter.get_total_flops()
+    tokens, flops = count_flops(ours)
     square = 8192 if device.type == "cuda" else 64
     factor = torch.rand(square, square).to(device, dtype)
     product, times = torch.empty_like(factor), max(1, round(flops / (2 * square**3)))
@@ -180,6 +177,6 @@ def _forward(name: str, device: torch.device, quick: bool) -> Case:
         f"{size}, {tokens.shape[1]} tokens, {str(dtype).removeprefix('torch.')}",
         contestants,
         compare,
-        flops=float(flops),
+        flops=flops,
         reference="torch.mm alone",
     )

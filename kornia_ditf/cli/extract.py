@@ -17,15 +17,14 @@ if TYPE_CHECKING:
     from kornia_ditf.video.describe import VideoDiTF
 
 
-_EACH_BLOCK = (
-    list[int],
-    options.option(
-        "K", "Take this block's input, counted from 0; may be repeated.  [default: preset]"
-    ),
+@options.describing(
+    block=(
+        list[int],
+        options.option(
+            "K", "Take this block's input, counted from 0; may be repeated.  [default: preset]"
+        ),
+    )
 )
-
-
-@options.describing(block=_EACH_BLOCK)
 def extract(
     images: options.Images,
     out: Annotated[
@@ -236,8 +235,9 @@ def extract(
             try:
                 writing.result()
             except (*BAD_IMAGE, KeptError) as error:
-                if stream.fail(given_image.path, error):
+                if given_image.path not in stream.failed:  # a video counts once
                     failures.say_error(str(error))
+                    stream.failed[given_image.path] = error
     exported = export_features(export, [*stream.written, *stream.skipped])
     found = [
         (
@@ -258,16 +258,18 @@ def extract(
     if stream.skipped:
         facts.append(("skipped", f"{len(stream.skipped)} that are there with the same settings"))
     if stream.failed:
-        facts.append(("failed", ", ".join(str(path) for path, _ in stream.failed)))
+        facts.append(("failed", ", ".join(map(str, stream.failed))))
     document = {
         **describer.made,
         "written": list(map(str, stream.written)),
         "skipped": list(map(str, stream.skipped)),
-        "failed": [{"image": str(path), "error": str(error)} for path, error in stream.failed],
+        "failed": [
+            {"image": str(path), "error": str(error)} for path, error in stream.failed.items()
+        ],
         "exported": exported,
     }
     output.show(document, facts, as_json=as_json)
-    failures.fail_with(failures.exit_code(error) for _, error in stream.failed)
+    failures.fail_with(map(failures.exit_code, stream.failed.values()))
 
 
 def _describe_clips(clips: VideoDiTF, window: int) -> str:

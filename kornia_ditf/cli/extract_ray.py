@@ -104,7 +104,26 @@ def extract_on_ray(
             shown.advance(shard.images + len(shard.failed))
     if request.overwrite and done:
         _remove_others(out, done)
-    _show(plan, done, failed, out, as_json=as_json)
+    written = sorted({shard.name for shard in done if shard.written})
+    kept = sorted({shard.name for shard in done if shard.name} - set(written))
+    images = sum(shard.images for shard in done)
+    facts = [("written", f"{images} of {plan.images} images, in {len(written)} shards in {out}")]
+    if kept:
+        facts.append(("skipped", f"{len(kept)} shards that are there with the same settings"))
+    if failed:
+        facts.append(("failed", ", ".join(label for label, _, _ in failed)))
+    document = {
+        **(dict(done[0].made) if done else {}),
+        "plan": asdict(plan),
+        "images": images,
+        "worker_seconds": round(sum(shard.seconds for shard in done), 3),
+        "worker_cpu_seconds": round(sum(shard.cpu_seconds for shard in done), 3),
+        "written": [str(out / name) for name in written],
+        "skipped": [str(out / name) for name in kept],
+        "failed": [{"image": label, "error": message} for label, _, message in failed],
+    }
+    output.show(document, facts, as_json=as_json)
+    failures.fail_with(code for _, code, _ in failed)
 
 
 def make_plan(request: Request, pieces: Sequence[Piece]) -> Plan:
@@ -214,36 +233,6 @@ def _remove_others(out: Path, done: Sequence[Shard]) -> None:
     for path in visible(out, "*.tar"):
         if path.name not in names and differing_in(path, done[0].made):
             path.unlink()
-
-
-def _show(
-    plan: Plan,
-    done: Sequence[Shard],
-    failed: Sequence[tuple[str, int, str]],
-    out: Path,
-    *,
-    as_json: bool,
-) -> None:
-    written = sorted({shard.name for shard in done if shard.written})
-    kept = sorted({shard.name for shard in done if shard.name} - set(written))
-    images = sum(shard.images for shard in done)
-    facts = [("written", f"{images} of {plan.images} images, in {len(written)} shards in {out}")]
-    if kept:
-        facts.append(("skipped", f"{len(kept)} shards that are there with the same settings"))
-    if failed:
-        facts.append(("failed", ", ".join(label for label, _, _ in failed)))
-    document = {
-        **(dict(done[0].made) if done else {}),
-        "plan": asdict(plan),
-        "images": images,
-        "worker_seconds": round(sum(shard.seconds for shard in done), 3),
-        "worker_cpu_seconds": round(sum(shard.cpu_seconds for shard in done), 3),
-        "written": [str(out / name) for name in written],
-        "skipped": [str(out / name) for name in kept],
-        "failed": [{"image": label, "error": message} for label, _, message in failed],
-    }
-    output.show(document, facts, as_json=as_json)
-    failures.fail_with(code for _, code, _ in failed)
 
 
 def _weights_bytes(request: Request, spec: Any) -> int | None:

@@ -81,7 +81,7 @@ class Stream:
     window: int
     written: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
-    failed: list[tuple[Path, DiTFError]] = field(default_factory=list)
+    failed: dict[Path, DiTFError] = field(default_factory=dict)
     _digests: dict[Path, str] = field(default_factory=dict)
     _stems: Counter[str] = field(init=False)
 
@@ -103,16 +103,6 @@ class Stream:
         )
         return ahead_of(described, self._write)
 
-    def fail(self, path: Path, error: DiTFError) -> bool:
-        """Note an error; a video counts once, by the first of its frames that fails."""
-        if is_video(path) and self._has_failed(path):
-            return False
-        self.failed.append((path, error))
-        return True
-
-    def _has_failed(self, path: Path) -> bool:
-        return any(path == failed for failed, _ in self.failed)
-
     def _given(self) -> Iterator[Given]:
         """Go through images, and through videos while they are decoded."""
         for path in self.paths:
@@ -121,7 +111,7 @@ class Stream:
                 continue
             try:
                 for frames in windows(read_frames(path, **self.picked), self.window):
-                    if self._has_failed(path):
+                    if path in self.failed:
                         break
                     yield Given(path, frames)
             except ImageError as error:

@@ -15,20 +15,22 @@ from kornia_ditf.cli.pair import (
     image_facts,
     image_values,
 )
+from kornia_ditf.cli.progress import Stages
 
 if TYPE_CHECKING:
     from kornia_ditf.search.verified import ImageMatches
 
-_PROMPTS = (
-    list[str],
-    options.option(
-        "TEXT",
-        "Tell the model what it sees; once for both images, or once for each.  [default: preset]",
-    ),
+
+@options.describing(
+    prompt=(
+        list[str],
+        options.option(
+            "TEXT",
+            "Tell the model what it sees; once for both images, or once for each.  "
+            "[default: preset]",
+        ),
+    )
 )
-
-
-@options.describing(prompt=_PROMPTS)
 def match(
     image_a: Annotated[Path, options.path_argument("A")],
     image_b: Annotated[Path, options.path_argument("B")],
@@ -97,9 +99,8 @@ def match(
     the choice is mutual. Points are (x, y) in pixels; (0, 0) is the centre of the first pixel. A
     may also be a file of descriptors, and B another or a folder of them: one result per pair.
     """
-    from kornia_ditf.cli import progress, settings
+    from kornia_ditf.cli import settings
     from kornia_ditf.cli.images import read_fitting
-    from kornia_ditf.cli.matchers import match_with
     from kornia_ditf.cli.stored import is_stored, match_stored
     from kornia_ditf.descriptor import DiTF
     from kornia_ditf.errors import InvalidArgumentError
@@ -132,12 +133,12 @@ def match(
         own = chosen.but(device=None, long_side=None, option=None).flags
         others: dict[str, Any] = {"--min-score": min_score, "--refine": refine, "--pca": pca}
         _refuse({**own, **others, "--pose": asked}, "with --matcher type --option KEY=VALUE")
-        match_with(matcher, chosen.read(), outputs)
+        _match_with(matcher, chosen.read(), outputs)
         return
     kind = check_search(search)
     spec = chosen.spec()
     images = [read_fitting(path, *chosen.fitting(spec)) for path in paths]
-    stages = progress.Stages()
+    stages = Stages()
     with stages.stage("load"):
         chosen = chosen.but(prompt=prompts[0] if len(prompts) == 1 else None)
         descriptor = chosen.load(spec)
@@ -194,6 +195,37 @@ def match(
     ]
     found = Pair(searched.matches, plane, searched.threshold)
     outputs.show(found, images, document, facts, stages)
+
+
+def _match_with(name: str, settings: dict[str, Any], outputs: Outputs) -> None:
+    """Match two images with a matcher and show the result, as `kornia-ditf match` does."""
+    from kornia_ditf.matching.verification import verify
+    from kornia_ditf.preprocess import as_image
+    from kornia_ditf.registry.matchers import load_matcher
+
+    paths = outputs.paths
+    images = [as_image(path) for path in paths]
+    stages = Stages()
+    with stages.stage("load"):
+        matcher = load_matcher(name, **settings)
+    with stages.stage("match"):
+        extracted = [
+            matcher.extract(image, str(path)) for image, path in zip(images, paths, strict=True)
+        ]
+        found = matcher.match(*extracted)
+        verification = verify(found, threshold=matcher.threshold)
+    document = {
+        "versions": output.versions(),
+        "images": {
+            side: {"path": str(path), "size": list(image.shape[2:])}
+            for side, path, image in zip("ab", paths, images, strict=True)
+        },
+        "matcher": {"name": name, **settings},
+    }
+    sides = [(f"image {side}", str(path)) for side, path in zip("AB", paths, strict=True)]
+    plane = verification if verification.matrix is not None else None
+    pair = Pair(found, plane, matcher.threshold)
+    outputs.show(pair, images, document, [("matcher", name), *sides], stages)
 
 
 def _refuse(given: dict[str, Any], advice: str) -> None:

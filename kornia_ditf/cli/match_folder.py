@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from kornia_ditf.cli import failures, options, output
 from kornia_ditf.cli.pair import Exports, check_exports
-
-if TYPE_CHECKING:
-    from kornia_ditf.sfm.folder import FolderMatches
 
 
 @options.describing("long_side", "tiles", "upsample", "dtype", "device", "option")
@@ -124,18 +121,6 @@ def match_folder(
             for target in targets
             for path in found.graph.save(target, folder=folder, one_camera=one_camera)
         ]
-    _show(found, matcher, settings, written, as_json)
-    failures.fail_with(map(failures.exit_code, found.failed.values()))
-
-
-def _show(
-    found: FolderMatches,
-    matcher: str,
-    settings: dict[str, Any],
-    written: list[str],
-    as_json: bool,
-) -> None:
-
     graph, lengths = found.graph, found.graph.track_lengths()
     tracks = {
         "tracks": len(lengths),
@@ -158,14 +143,14 @@ def _show(
         **tracks,
         "written": written,
     }
-    pairs = (
+    said = (
         f"{len(graph.pairs)} kept; {found.matched} matched now, {found.resumed} found finished, "
         f"{found.weak} left out for few inliers"
     )
     facts = [
         ("matcher", matcher),
         ("images", f"{len(graph.images)} used, {document['keypoints']} keypoints"),
-        ("pairs", pairs),
+        ("pairs", said),
         ("matches", f"{document['matches']}, {document['inliers']} of them inliers"),
         ("tracks", f"{tracks['tracks']}, {tracks['mean_track_length']} images each on average"),
         ("written", ", ".join(written)),
@@ -173,3 +158,4 @@ def _show(
     if found.failed:
         facts.append(("failed", ", ".join(found.failed)))
     output.show(document, facts, as_json=as_json)
+    failures.fail_with(map(failures.exit_code, found.failed.values()))

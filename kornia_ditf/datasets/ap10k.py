@@ -104,7 +104,9 @@ def _box(values: list[float], path: Path) -> Box:
     what = "bbox must be left, top, width, height, both sides above 0"
     with reading(path, f"{what}, got {str(values)[:60]}", _HOW):
         left, top, width, height = values
-        return as_box([left, top, left + width, top + height], path, "bbox")
+        return as_box(
+            [left, top, left + width, top + height], path, "bbox, with width and height added,"
+        )
 
 
 SPEC = DatasetSpec(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.datasets.files import cached_picture, image_size
-from kornia_ditf.datasets.pairs import Pair, PairDataset
+from kornia_ditf.datasets.pairs import Floats, Pair, PairDataset
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.metrics.functional import project
 from kornia_ditf.utils.checks import check_one_of
@@ -113,9 +113,7 @@ def _changed_image(
     return target, torch.from_numpy(matrix), new_size
 
 
-def _geometry(
-    size: tuple[int, int], change: Corruption
-) -> tuple[npt.NDArray[np.float64], tuple[int, int]]:
+def _geometry(size: tuple[int, int], change: Corruption) -> tuple[Floats, tuple[int, int]]:
     height, width = size
     if change.kind == "scale":
         new = max(1, round(height * change.level)), max(1, round(width * change.level))
@@ -141,7 +139,7 @@ def _corrupt(
     image: Pixels,
     change: Corruption,
     generator: np.random.Generator,
-    matrix: npt.NDArray[np.float64],
+    matrix: Floats,
     size: tuple[int, int],
 ) -> Pixels:
     import cv2

@@ -127,7 +127,7 @@ def _read_birds(place: Path, train: bool) -> Iterator[_Bird]:
             image,
             names[image],
             as_points([row[:2] for row in parts[image]], parts_file, what),
-            as_visibility([row[2] for row in parts[image]], _PARTS, parts_file, what),
+            as_visibility(_PARTS, [row[2] for row in parts[image]], parts_file, what),
             (x, y, x + width, y + height),
         )
 

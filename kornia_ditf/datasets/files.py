@@ -18,6 +18,20 @@ from kornia_ditf.utils.cache import cache_folder, is_sound, write_checked
 from kornia_ditf.utils.images import read_size
 
 
+@contextmanager
+def reading(path: Path, what: str, how: str) -> Iterator[None]:
+    """Turn whatever goes wrong with a file into a DatasetError: that it is not there, or `what`."""
+    try:
+        yield
+    except (DatasetError, MissingExtraError):
+        raise
+    except FileNotFoundError as error:
+        raise DatasetError(path, f"there is no such file. {how}") from error
+    except Exception as error:  # Decoders raise anything from OSError to struct.error.
+        reason = getattr(error, "strerror", None) or error
+        raise DatasetError(path, f"{what} ({reason}). {how}") from error
+
+
 def given_folder(root: str | Path) -> Path:
     """Return the folder that a user named.
 
@@ -83,11 +97,7 @@ def path_inside(folder: Path, name: object, file: Path) -> Path:
 
 
 def read_json(path: Path, keys: Mapping[str, type | tuple[type, ...]], how: str) -> dict[str, Any]:
-    """Read a JSON object and check the type of each key that is needed.
-
-    Raises:
-        DatasetError: the file is missing, is not a JSON object, or lacks a key.
-    """
+    """Read a JSON object and check the type of each key that is needed."""
     values = parse_json(path, how)
     if not isinstance(values, dict):
         raise DatasetError(path, f"it must hold a JSON object, got a {type(values).__name__}")
@@ -99,36 +109,14 @@ def read_json(path: Path, keys: Mapping[str, type | tuple[type, ...]], how: str)
     return values
 
 
-@contextmanager
-def reading(path: Path, what: str, how: str) -> Iterator[None]:
-    """Turn whatever goes wrong with a file into a DatasetError: that it is not there, or `what`."""
-    try:
-        yield
-    except (DatasetError, MissingExtraError):
-        raise
-    except FileNotFoundError as error:
-        raise DatasetError(path, f"there is no such file. {how}") from error
-    except Exception as error:  # Decoders raise anything from OSError to struct.error.
-        reason = getattr(error, "strerror", None) or error
-        raise DatasetError(path, f"{what} ({reason}). {how}") from error
-
-
 def parse_json(path: Path, how: str) -> Any:
-    """Read any JSON value.
-
-    Raises:
-        DatasetError: the file is missing or is not JSON.
-    """
+    """Read any JSON value."""
     with reading(path, "it is not JSON", how):
         return json.loads(read_text(path, how))
 
 
 def read_csv(path: Path, columns: tuple[str, ...], how: str) -> list[dict[str, str]]:
-    """Read the rows of a CSV file with a line of headings; missing cells are empty.
-
-    Raises:
-        DatasetError: the file is missing, lacks a column, or has no rows.
-    """
+    """Read the rows of a CSV file with a line of headings; missing cells are empty."""
     head, *rows = read_rows(path, how)
     missing = [name for name in columns if name not in head]
     if missing:
@@ -139,11 +127,7 @@ def read_csv(path: Path, columns: tuple[str, ...], how: str) -> list[dict[str, s
 
 
 def read_rows(path: Path, how: str) -> list[list[str]]:
-    """Read the cells of a CSV file, headings first, without empty lines.
-
-    Raises:
-        DatasetError: the file is missing, is not CSV, or has no rows below its headings.
-    """
+    """Read the cells of a CSV file, headings first, without empty lines."""
     with reading(path, "it is not CSV", how):
         rows = [row for row in csv.reader(read_text(path, how).splitlines()) if row]
     if len(rows) < 2:
@@ -152,11 +136,7 @@ def read_rows(path: Path, how: str) -> list[list[str]]:
 
 
 def read_text(path: Path, how: str) -> str:
-    """Read a text file.
-
-    Raises:
-        DatasetError: it is missing, unreadable or not text.
-    """
+    """Read a text file."""
     with reading(path, "it cannot be read", how):
         return path.read_text("utf-8")
 
@@ -207,11 +187,7 @@ def is_file(path: Path) -> bool:
 
 
 def image_size(path: Path, how: str, *, upright: bool = False) -> tuple[int, int]:
-    """Read the height and width of an image from its header, as stored unless `upright`.
-
-    Raises:
-        DatasetError: it is missing or is not an image.
-    """
+    """Read the height and width of an image from its header, as stored unless `upright`."""
     if not is_file(path):
         raise DatasetError(path, f"there is no such image. {how}")
     with reading(path, "it is no usable image", how):
@@ -236,12 +212,6 @@ def as_pixels(size: tuple[int, int]) -> str:
 
 
 def folders(path: Path) -> list[str]:
-    """List the names of the folders in a folder, sorted; hidden ones are left out.
-
-    Raises:
-        DatasetError: the folder cannot be read.
-    """
-    try:
+    """List the names of the folders in a folder, sorted; hidden ones are left out."""
+    with reading(path, "it cannot be read", ""):
         return sorted(each.name for each in path.iterdir() if each.is_dir() and each.name[0] != ".")
-    except OSError as error:
-        raise DatasetError(path, f"it cannot be read ({error.strerror})") from error

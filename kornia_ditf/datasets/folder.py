@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,36 +68,29 @@ class FolderPairs(PairDataset):
         return str(self.entries[index].get("category", "all"))
 
     def read(self, index: int) -> Pair:
-        entry, where = self.entries[index], f"pair {index}: "
+        entry = self.entries[index]
+
+        def checked(key: str, check: Callable[..., Any], default: Any = None) -> Any:
+            value = entry.get(key, default)
+            return None if value is None else check(value, self._file, f"pair {index}: {key}")
+
         paths = [path_inside(self.root, entry[f"image_{side}"], self._file) for side in "ab"]
-        how = f"{self._file.name} names it"
-        sizes = [image_size(path, how, upright=True) for path in paths]
-        points = [
-            as_points(entry.get(f"points_{side}", []), self._file, f"{where}points_{side}")
-            for side in "ab"
-        ]
-        check_as_many(self._file, where, points_a=points[0], points_b=points[1])
+        points = [checked(f"points_{side}", as_points, []) for side in "ab"]
+        check_as_many(self._file, f"pair {index}: ", points_a=points[0], points_b=points[1])
         count = len(points[0])
-        visible = entry.get("visible", [1] * count)
-        visible = as_visibility(visible, count, self._file, f"{where}visible")
-        boxes = [
-            None if entry.get(key) is None else as_box(entry[key], self._file, where + key)
-            for key in ("box_a", "box_b")
-        ]
+        visible = checked("visible", partial(as_visibility, count), [1] * count)
         category = self.category(index)
         label = "" if category == "all" else category
-        homography = entry.get("homography")
-        if homography is not None:
-            homography = as_homography(homography, self._file, f"{where}homography")
+        how = f"{self._file.name} names it"
         return Pair.of(
             self._name(index),
             category,
             image=paths,
-            size=sizes,
+            size=[image_size(path, how, upright=True) for path in paths],
             points=points,
             visibility=(visible, visible),
-            box=boxes,
-            homography=homography,
+            box=[checked(f"box_{side}", as_box) for side in "ab"],
+            homography=checked("homography", as_homography),
             label=[str(entry.get(f"label_{side}", label)) for side in "ab"],
         )
 

@@ -84,7 +84,7 @@ class Pair:
             points, box = getattr(self, f"points_{side}"), getattr(self, f"box_{side}")
             as_points(points, image, f"points_{side}")
             seen = getattr(self, f"visibility_{side}")
-            as_visibility(seen, len(points), image, f"visibility_{side}")
+            as_visibility(len(points), seen, image, f"visibility_{side}")
             if box is not None:
                 as_box(box, image, f"box_{side}")
         if self.homography is not None:
@@ -204,7 +204,7 @@ def as_size(width: object, height: object, path: Path, what: str) -> tuple[int, 
     return height, width  # type: ignore[return-value]
 
 
-def as_visibility(values: object, count: int, path: Path, what: str) -> Tensor:
+def as_visibility(count: int, values: object, path: Path, what: str) -> Tensor:
     """Check the visibilities of points, in [0, 1], and return them in shape (K,), float64."""
     expected = f"{what} must have one number for each point, from 0 (not annotated) to 1 (visible)"
     return _check(

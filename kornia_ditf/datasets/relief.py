@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from kornia_ditf.datasets.pairs import Floats
 
 _DISTANCE = 4.0
 _HILLS = 6

@@ -32,15 +32,14 @@ _MARGIN = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """How image B differs from image A.
+    """How image B differs from image A; see `SyntheticPairs`.
 
     Args:
         kind: viewpoint (a homography), illumination (light, noise and blur), both, or pose (the
             photograph bent into a relief, and seen by a camera that moved around it).
-        strength: how far corners move at most, as a part of the sides; how far light changes; and
-            by how many times 100 degrees the camera moves at most.
+        strength: how much.
         seed: of the random numbers.
-        points: how many points a pair has.
+        points: how many points the pair has.
     """
 
     kind: str
@@ -139,7 +138,7 @@ class SyntheticPairs(PairDataset):
 
 def _random_homography(
     generator: np.random.Generator, size: tuple[int, int], strength: float
-) -> npt.NDArray[np.float64]:
+) -> Floats:
     """Move each corner inwards by up to a part of the sides."""
     import cv2
 
@@ -157,9 +156,9 @@ def _random_homography(
 def _random_points(
     generator: np.random.Generator,
     size: tuple[int, int],
-    homography: npt.NDArray[np.float64],
+    homography: Floats,
     count: int,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+) -> tuple[Floats, Floats]:
     low, span = _MARGIN, np.array([size[1], size[0]]) - 1 - 2 * _MARGIN
     # Whole pixels of A; corners only move inwards, so all of A is in B.
     points = np.round(low + generator.random((count, 2)) * span)
@@ -169,7 +168,7 @@ def _random_points(
 
 def _change(
     source: Path,
-    view: Relief | npt.NDArray[np.float64],
+    view: Relief | Floats,
     change: Change,
     generator: np.random.Generator,
 ) -> npt.NDArray[Any]:

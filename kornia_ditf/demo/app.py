@@ -99,7 +99,7 @@ def build(names: Sequence[str] = ("nano",), **options: Any) -> gr.Blocks:
         with gr.Accordion("Descriptor", open=False):
             setting = _setting_inputs(names)
         for event in (images[0].upload, images[0].clear):
-            event(_forget, None, point, queue=False, api_visibility="private")
+            event(lambda: (None, None), None, point, queue=False, api_visibility="private")
         clicked = images[0].select(_clicked, None, point, queue=False, api_visibility="private")
         with gr.Tab("Click a point"):
             _add_location(requests, (clicked.then, find.click), [*images, *point, *setting])
@@ -215,10 +215,6 @@ def _downloads() -> list[Any]:
 
 def _clicked(event: gr.SelectData) -> tuple[float, float]:
     return float(event.index[0]), float(event.index[1])
-
-
-def _forget() -> tuple[None, None]:
-    return None, None
 
 
 def _saying(handler: Callable[..., Any]) -> Callable[..., Any]:

@@ -62,7 +62,7 @@ class Requests:
             _describe(found),
             rows,
             as_python(setting, found),
-            _as_json(setting, found),
+            json.dumps(as_values(setting, found), indent=1),
         )
 
     def match(self, path_a: str | None, path_b: str | None, search: Any, *chosen: Any) -> _Answer:
@@ -85,7 +85,7 @@ class Requests:
             draw_matches(a, b, found.matches, limit=80, inliers=inliers),
             words,
             as_python(setting, found, search=bool(search)),
-            _as_json(setting, found),
+            json.dumps(as_values(setting, found), indent=1),
         )
 
     def compare(
@@ -187,10 +187,6 @@ def _describe(found: Location) -> str:
         f"({x:.0f}, {y:.0f}) lands at **({u:.0f}, {v:.0f})** with cosine {found.scores[0]:.3f}; "
         f"looked up from there, it returns {found.cycle_error:.1f} px from where you clicked."
     )
-
-
-def _as_json(setting: Setting, result: Any) -> str:
-    return json.dumps(as_values(setting, result), indent=1)
 
 
 def draw_point(image: Tensor, point: tuple[float, float], returned: tuple[float, float]) -> Picture:

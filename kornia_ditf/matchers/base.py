@@ -154,10 +154,6 @@ def _inside(points: Tensor, frame: Frame, name: str) -> Tensor:
     return frame.to_image(points)
 
 
-def _nothing() -> str:
-    return ""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatcherSpec:
     """All that is known of a matcher before it is loaded.
@@ -176,18 +172,14 @@ class MatcherSpec:
     load: Callable[..., ImageMatcher]
     source: str
     license: str
-    lacks: Callable[[], str] = _nothing
+    lacks: Callable[[], str] = str  # an empty text
 
     def __post_init__(self) -> None:
         check_spec(self, ("name", "source", "license"))
 
 
 def set_options(matcher: ImageMatcher, options: dict[str, Any]) -> ImageMatcher:
-    """Set the options that every matcher has: `long_side`, `verification` and `threshold`.
-
-    Raises:
-        InvalidArgumentError: a value is wrong.
-    """
+    """Set the options that every matcher has: `long_side`, `verification` and `threshold`."""
     check_shared(options)
     for name, value in options.items():
         setattr(matcher, name, value)

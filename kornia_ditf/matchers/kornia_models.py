@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,17 +18,23 @@ from kornia_ditf.types import Matches
 from kornia_ditf.utils.checks import read_device
 from kornia_ditf.utils.isolation import building
 
-_PUBLISHED = {
-    "loftr": "Sun et al., arXiv 2104.00680",
-    "disk": "Tyszkiewicz et al., arXiv 2006.13566",
-    "aliked": "Zhao et al., arXiv 2304.03608",
-    "dedode": "Edstedt et al., arXiv 2308.08479",
-    "xfeat": "Potje et al., arXiv 2404.19174",
+
+class _Model(NamedTuple):
+    """A matcher of `kornia.feature`: its class, publication, licence and LightGlue's weights."""
+
+    kind: str
+    source: str
+    license: str = "Apache-2.0"
+    lightglue: str = ""
+
+
+_MODELS = {
+    "loftr": _Model("LoFTR", "Sun et al., arXiv 2104.00680"),
+    "disk": _Model("DISK", "Tyszkiewicz et al., arXiv 2006.13566", lightglue="disk"),
+    "aliked": _Model("ALIKED", "Zhao et al., arXiv 2304.03608", "BSD-3-Clause", "aliked"),
+    "dedode": _Model("DeDoDe", "Edstedt et al., arXiv 2308.08479", "MIT", "dedodeb"),
+    "xfeat": _Model("XFeat", "Potje et al., arXiv 2404.19174"),
 }
-_CLASSES = {"loftr": "LoFTR", "disk": "DISK", "aliked": "ALIKED", "dedode": "DeDoDe"}
-_CLASSES |= {"xfeat": "XFeat"}
-_LIGHTGLUE = {"disk": "disk", "aliked": "aliked", "dedode": "dedodeb"}
-_LICENCES = {"disk": "Apache-2.0", "aliked": "BSD-3-Clause", "dedode": "MIT"}
 
 
 class LoFTRMatcher(ImageMatcher):
@@ -93,10 +99,10 @@ class KorniaFeatures(LocalFeatures):
         self.device, self.glue = read_device(device), None
         self.find: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] = getattr(self, f"_{name}")
         with _weights(name, random_weights):
-            model = _build(getattr(features, _CLASSES[name]), name, random_weights)
+            model = _build(getattr(features, _MODELS[name].kind), name, random_weights)
         self.model = model.eval().to(self.device)
         if lightglue:
-            kind = _LIGHTGLUE[name]
+            kind = _MODELS[name].lightglue
             with _weights(f"{kind} LightGlue", random_weights):
                 known = features.LightGlue.features[kind]
                 settings = {**known, "weights": None} if random_weights else {}
@@ -181,22 +187,22 @@ def _lacks(name: str) -> str:
 
     if find_spec(f"kornia.feature.{name}") is not None:
         return ""
-    return f"kornia {kornia.__version__} has no {_CLASSES[name]}: pip install -U kornia"
+    return f"kornia {kornia.__version__} has no {_MODELS[name].kind}: pip install -U kornia"
 
 
 def _spec(name: str, lightglue: bool) -> MatcherSpec:
-    source = _PUBLISHED[name] + (", with LightGlue, arXiv 2306.13643" if lightglue else "")
+    model, glue = _MODELS[name], ", with LightGlue, arXiv 2306.13643" if lightglue else ""
     features = partial(KorniaFeatures, name, lightglue=lightglue)
     return MatcherSpec(
         name=f"{name}-lightglue" if lightglue else name,
         load=LoFTRMatcher if name == "loftr" else features,
-        source=f"{source}; kornia.feature",
-        license=_LICENCES.get(name, "Apache-2.0"),
+        source=f"{model.source}{glue}; kornia.feature",
+        license=model.license,
         lacks=partial(_lacks, name),
     )
 
 
 SPECS = (
-    *(_spec(name, False) for name in _PUBLISHED),
-    *(_spec(name, True) for name in _LIGHTGLUE),
+    *(_spec(name, False) for name in _MODELS),
+    *(_spec(name, True) for name, model in _MODELS.items() if model.lightglue),
 )

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matchers.base import ImageMatcher, MatcherSpec
 from kornia_ditf.matching.detection import NamedDetector, grey_pixels, opencv_factory
-from kornia_ditf.matching.nearest import mutual_nearest
+from kornia_ditf.matching.nearest import check_limits, mutual_nearest
 from kornia_ditf.types import Matches
 from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.opencv import find_opencv
@@ -37,8 +36,7 @@ class LocalFeatures(ImageMatcher):
 
     def __init__(self, *, ratio: float | None, max_keypoints: int) -> None:
         check_integer("max_keypoints", max_keypoints, 1)
-        if ratio is not None and not 0 < ratio <= 1:
-            raise InvalidArgumentError(f"ratio must lie in (0, 1], got {ratio!r}")
+        check_limits(None, ratio, 0)
         self.ratio, self.max_keypoints = ratio, max_keypoints
 
     def compare(self, features_a: Any, features_b: Any) -> Matches:

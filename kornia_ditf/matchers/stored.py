@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ class StoredMatches(ImageMatcher):
         return " ".join(digests)
 
     def features(self, image: Tensor, name: str) -> tuple[str, Tensor]:
-        for known in _suffixes(name):
+        parts = Path(name).as_posix().split("/")
+        for known in ("/".join(parts[start:]) for start in range(len(parts))):
             group = _group(self._features, known)
             if group is not None:
                 points = _numbers(group, "keypoints", self.paths[0])
@@ -110,14 +112,7 @@ def _numbers(group: Any, name: str, path: Path) -> np.ndarray[Any, Any]:
     return values
 
 
-def _suffixes(name: str) -> list[str]:
-    parts = Path(name).as_posix().split("/")
-    return ["/".join(parts[start:]) for start in range(len(parts))]
-
-
 def _lacks() -> str:
-    from importlib.util import find_spec
-
     return "" if find_spec("h5py") else "h5py: pip install 'kornia-ditf[hloc]'"
 
 

@@ -16,9 +16,14 @@ from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.checks import check_comparable, check_finite, full_precision
-from kornia_ditf.matching.similarity import cosine_planes, inverse_lengths
+from kornia_ditf.matching.similarity import (
+    cosine_planes,
+    inverse_lengths,
+    mean_places,
+    near_places,
+)
 from kornia_ditf.types import DescriptorMap, Frame, Matches
-from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.checks import check_integer, check_one_of
 from kornia_ditf.utils.precision import widen
 
 
@@ -75,8 +80,7 @@ class WindowSoftArgmax:
         if not self.beta > 0:
             raise InvalidArgumentError(f"beta must be above 0, got {self.beta!r}")
         check_integer("radius", self.radius, 0)
-        if self.grid not in ("tokens", "pixels"):
-            raise InvalidArgumentError(f"grid must be 'tokens' or 'pixels', got {self.grid!r}")
+        check_one_of("grid", self.grid, ("tokens", "pixels"))
 
 
 Decoder = Argmax | TopK | WindowSoftArgmax
@@ -212,27 +216,17 @@ def match_points(
 def _match_points(
     map_a: DescriptorMap | Target, points: Any, map_b: DescriptorMap | Target, decode: Decoder
 ) -> Matches:
+    if not isinstance(decode, Argmax | TopK | WindowSoftArgmax):
+        raise InvalidArgumentError(
+            f"decode must be Argmax(), TopK() or WindowSoftArgmax(), of kornia_ditf, got {decode!r}"
+        )
     of_tokens = isinstance(decode, WindowSoftArgmax) and decode.grid == "tokens"
     target, queries = _read(map_a, points, map_b, pixels=not of_tokens)
     with full_precision(queries.device):
-        match decode:
-            case Argmax():
-                pieces = [_peaks(planes, TopK(count=1)) for planes in _planes(queries, target)]
-                pieces = [(places[:, 0], scores[:, 0]) for places, scores in pieces]
-            case TopK():
-                pieces = [_peaks(planes, decode) for planes in _planes(queries, target)]
-            case WindowSoftArgmax(grid="pixels"):
-                pieces = [_mean_places(planes, decode) for planes in _planes(queries, target)]
-            case WindowSoftArgmax():
-                pieces = [_mean_places(maps, decode) for maps in _token_maps(queries, target)]
-                cells = Frame(target.frame.image_size, target.grid)
-                pieces = [(cells.to_image(places), scores) for places, scores in pieces]
-            case _:
-                raise InvalidArgumentError(
-                    "decode must be Argmax(), TopK() or WindowSoftArgmax(), of kornia_ditf, "
-                    f"got {decode!r}"
-                )
+        pieces = [_decode(planes, decode) for planes in _cosines(queries, target)]
     places, scores = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    if of_tokens:
+        places = Frame(target.frame.image_size, target.grid).to_image(places)
     places = places.view(*queries.shape[:2], *places.shape[1:])
     given = points.to(places) if points.ndim == 3 else points.to(places)[None]
     given = (given if places.ndim == 3 else given.unsqueeze(2)).expand_as(places)
@@ -268,25 +262,33 @@ def similarity_maps(map_a: DescriptorMap, points: Tensor, map_b: DescriptorMap |
     maps = queries.new_empty(*queries.shape[:2], *target.frame.image_size)
     with full_precision(queries.device):
         done, flat = 0, maps.flatten(0, 1)
-        for planes in _planes(queries, target):
+        for planes in _cosines(queries, target):
             flat[done : done + len(planes)] = planes
             done += len(planes)
     return maps if points.ndim == 3 else maps[0]
 
 
+def _decode(planes: Tensor, decode: Decoder) -> tuple[Tensor, Tensor]:
+    """Read places (x, y) and scores of some points from their cosines, shape (K, H, W)."""
+    if isinstance(decode, WindowSoftArgmax):
+        return _mean_places(planes, decode)
+    if isinstance(decode, TopK):
+        return _peaks(planes, decode)
+    places, scores = _peaks(planes, TopK(count=1))
+    return places[:, 0], scores[:, 0]
+
+
 def _peaks(planes: Tensor, decode: TopK) -> tuple[Tensor, Tensor]:
     """Take the best pixels (x, y), shape (K, count, 2), of planes (K, H, W); writes into them."""
     height, width = planes.shape[1:]
-    row, column = (torch.arange(count, device=planes.device) for count in (height, width))
     places: list[Tensor] = []
     scores: list[Tensor] = []
     for rank in range(decode.count):
         if rank:
-            near = _window(row, column, places[-1], decode.apart)
+            near = near_places(places[-1], (height, width), decode.apart)
             planes.masked_fill_(near, -torch.inf)
-        best = planes.flatten(1).argmax(1)
+        score, best = planes.flatten(1).max(1)
         places.append(torch.stack([best % width, best // width], 1))
-        score = planes.flatten(1).gather(1, best[:, None])[:, 0]
         # The few roundings above 1, and not the -inf of what ran out.
         scores.append(score.where(score.isinf(), score.clamp(-1, 1)))
     return torch.stack(places, 1).float(), torch.stack(scores, 1)
@@ -295,30 +297,20 @@ def _peaks(planes: Tensor, decode: TopK) -> tuple[Tensor, Tensor]:
 def _mean_places(maps: Tensor, decode: WindowSoftArgmax) -> tuple[Tensor, Tensor]:
     """Read mean places (x, y), shape (K, 2), and peaks, shape (K,), from maps (K, R, C)."""
     rows, columns = maps.shape[1:]
-    row, column = (torch.arange(count, device=maps.device) for count in (rows, columns))
     peaks, best = maps.flatten(1).max(1)
     peak = torch.stack([best % columns, best // columns], 1)
-    windowed = torch.where(_window(row, column, peak, decode.radius), maps, 0)
+    windowed = torch.where(near_places(peak, (rows, columns), decode.radius), maps, 0)
     weights = (windowed.flatten(1) / decode.beta).softmax(1).view_as(maps)
-    places = torch.stack([weights.sum(1) @ column.float(), weights.sum(2) @ row.float()], 1)
-    return places, peaks.clamp(-1, 1)
+    return mean_places(weights), peaks.clamp(-1, 1)
 
 
-def _window(row: Tensor, column: Tensor, centres: Tensor, radius: int) -> Tensor:
-    near_x = (column - centres[:, :1]).abs() <= radius
-    near_y = (row - centres[:, 1:]).abs() <= radius
-    return near_y[:, :, None] & near_x[:, None, :]
-
-
-def _planes(queries: Tensor, target: Target) -> Iterator[Tensor]:
+def _cosines(queries: Tensor, target: Target) -> Iterator[Tensor]:
+    """Yield cosines of some queries with each pixel or token, image by image, shape (K, H, W)."""
     for some, tokens, inverses in zip(queries, target.tokens, target.inverses, strict=True):
-        yield from cosine_planes(some, tokens, target.frame.image_size, inverses)
-
-
-def _token_maps(queries: Tensor, target: Target) -> Iterator[Tensor]:
-    """Yield cosines of each image's queries with its tokens, shape (K, rows, columns)."""
-    for some, tokens, inverses in zip(queries, target.tokens, target.inverses, strict=True):
-        yield (some @ tokens.flatten(0, 1).T).view(-1, *inverses.shape) * inverses
+        if target.pixels:
+            yield from cosine_planes(some, tokens, target.frame.image_size, inverses)
+        else:
+            yield (some @ tokens.flatten(0, 1).T).view(-1, *inverses.shape) * inverses
 
 
 def _prepare(descriptors: DescriptorMap, name: str, *, pixels: bool) -> Target:

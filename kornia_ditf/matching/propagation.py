@@ -24,6 +24,7 @@ from kornia_ditf.matching.checks import (
     check_tensor,
     full_precision,
 )
+from kornia_ditf.matching.similarity import mean_places, near_places
 from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.utils.checks import check_integer
 
@@ -94,7 +95,7 @@ class LabelPropagator:
         check_tensor(labels, "labels", f"(L, {rows}, {columns})")
         check_finite(labels, "labels")
         self.propagation = propagation or Propagation()
-        self._grid = first.grid
+        self._map = first
         labels = self._by_line(labels.to(first.data.device, torch.float32)).flatten(1).T
         self._first = (self._unit_tokens(first), labels.contiguous())
         self._last: deque[tuple[Tensor, Tensor]] = deque(maxlen=self.propagation.last_frames)
@@ -118,10 +119,9 @@ class LabelPropagator:
 
     def propagate(self, descriptors: DescriptorMap) -> Tensor:
         """Return the labels of a frame as `step` does, without keeping it."""
-        self._check(descriptors)
         tokens = self._unit_tokens(descriptors)
         # Lines lie across the longer axis, along which fewer tokens are then out of reach.
-        grid = (max(self._grid), min(self._grid))
+        grid = (max(self._map.grid), min(self._map.grid))
         with full_precision(tokens.device):
             labels = _propagate(tokens, [self._first, *self._last], grid, self.propagation)
         return self._by_line(labels.T.reshape(-1, *grid))
@@ -131,18 +131,16 @@ class LabelPropagator:
 
         With `propagate` it replaces `step` where labels are corrected in between.
         """
-        self._check(descriptors)
-        lines = self._by_line(labels.to(descriptors.data.device, torch.float32))
-        self._last.append((self._unit_tokens(descriptors), lines.flatten(1).T.contiguous()))
-
-    def _check(self, descriptors: DescriptorMap) -> None:
-        if descriptors.grid != self._grid:
-            raise InvalidArgumentError(
-                f"all frames must have one grid, got {self._grid} and then {descriptors.grid}"
-            )
-        check_comparable(self._first[0], descriptors.data)
+        tokens = self._unit_tokens(descriptors)
+        lines = self._by_line(labels.to(tokens.device, torch.float32))
+        self._last.append((tokens, lines.flatten(1).T.contiguous()))
 
     def _unit_tokens(self, descriptors: DescriptorMap) -> Tensor:
+        if descriptors.grid != self._map.grid:
+            raise InvalidArgumentError(
+                f"all frames must have one grid, got {self._map.grid} and then {descriptors.grid}"
+            )
+        check_comparable(self._map.data, descriptors.data)
         check_one_image(descriptors, "a frame")
         check_finite(descriptors.data, "a frame's descriptors")
         with full_precision(descriptors.data.device):
@@ -151,7 +149,8 @@ class LabelPropagator:
 
     def _by_line(self, maps: Tensor) -> Tensor:
         """Exchange the axes of maps (C, rows, columns) where columns are more, or change back."""
-        return maps.transpose(1, 2) if self._grid[1] > self._grid[0] else maps
+        rows, columns = self._map.grid
+        return maps.transpose(1, 2) if columns > rows else maps
 
 
 def propagate_masks(
@@ -328,11 +327,8 @@ def _share_out(places: Tensor, cells: Frame) -> Tensor:
 def _strongest_places(labels: Tensor) -> tuple[Tensor, Tensor]:
     """Read places (x, y) in tokens, shape (K, 2), and strengths, from labels (K, rows, columns)."""
     rows, columns = labels.shape[1:]
-    row, column = (torch.arange(count, device=labels.device) for count in (rows, columns))
     # Sums over 3 x 3 tokens: a label between tokens must not yield to a stray part of it on one.
     best = F.avg_pool2d(labels[None], 3, 1, 1)[0].flatten(1).argmax(1)
-    near_y = (row - (best // columns)[:, None]).abs() <= _REACH
-    near_x = (column - (best % columns)[:, None]).abs() <= _REACH
-    mass = labels * (near_y[:, :, None] & near_x[:, None, :])
-    sums = torch.stack([mass.sum(1) @ column.float(), mass.sum(2) @ row.float()], 1)
-    return sums / mass.sum((1, 2))[:, None], mass.flatten(1).amax(1)
+    peak = torch.stack([best % columns, best // columns], 1)
+    mass = labels * near_places(peak, (rows, columns), _REACH)
+    return mean_places(mass / mass.sum((1, 2), keepdim=True)), mass.flatten(1).amax(1)

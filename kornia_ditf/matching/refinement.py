@@ -8,7 +8,7 @@ is known, so the offset found there is subtracted.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.checks import check_pair, full_precision
+from kornia_ditf.matching.similarity import mean_places
 from kornia_ditf.types import DescriptorMap, Frame, Matches
-from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.checks import check_integer, check_one_of
 
 Method = Literal["parabola", "softargmax"]
 
@@ -63,8 +64,7 @@ def refine(
         >>> refine(coarse, a, DescriptorMap(b, frame), method="parabola").points_b
         tensor([[13.2602,  3.5000]])
     """
-    if method not in ("parabola", "softargmax"):
-        raise InvalidArgumentError(f"method must be 'parabola' or 'softargmax', got {method!r}")
+    check_one_of("method", method, get_args(Method))
     check_integer("radius", radius, 1)
     if not beta > 0:
         raise InvalidArgumentError(f"beta must be above 0, got {beta!r}")
@@ -99,7 +99,9 @@ def _locate(
         if method == "parabola":
             shift = _peak(_surface(query, near, tokens, described.grid, 1))
         else:
-            shift = _mean(_surface(query, near, tokens, described.grid, radius), beta)
+            surface = _surface(query, near, tokens, described.grid, radius)
+            weights = (surface.flatten(1) / beta).softmax(1).view_as(surface)
+            shift = mean_places(weights) - radius
         peaks.append(near + shift)
     return places, torch.cat(peaks) - places
 
@@ -126,11 +128,3 @@ def _peak(surface: Tensor) -> Tensor:
         peaked = bend.isfinite() & (bend > 1e-9)
         shifts.append(torch.where(peaked, (high - low) / (2 * bend), 0).clamp(-0.5, 0.5))
     return torch.stack(shifts, 1)
-
-
-def _mean(surface: Tensor, beta: float) -> Tensor:
-    """Find the mean place of a softmax, from cosines (K, n, n); shape (K, 2)."""
-    reach = surface.shape[1] // 2
-    weights = (surface.flatten(1) / beta).softmax(1).view_as(surface)
-    step = torch.arange(-reach, reach + 1, device=surface.device).float()
-    return torch.stack([weights.sum(1) @ step, weights.sum(2) @ step], 1)

@@ -90,6 +90,23 @@ def inverse_lengths(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.where(squares > noise, squares.rsqrt(), 0).float()
 
 
+def mean_places(weights: Tensor) -> Tensor:
+    """Return the mean place (x, y) of weights (K, rows, columns) that add up to 1, (K, 2)."""
+    row, column = (
+        torch.arange(count, device=weights.device, dtype=weights.dtype)
+        for count in weights.shape[1:]
+    )
+    return torch.stack([weights.sum(1) @ column, weights.sum(2) @ row], 1)
+
+
+def near_places(places: Tensor, shape: tuple[int, int], radius: int) -> Tensor:
+    """Whether cells of a grid lie within a radius of (x, y), shape (K, 2), along x and y both."""
+    row, column = (torch.arange(count, device=places.device) for count in shape)
+    near_x = (column - places[:, :1]).abs() <= radius
+    near_y = (row - places[:, 1:]).abs() <= radius
+    return near_y[:, :, None] & near_x[:, None, :]
+
+
 def _weights(tokens: int, pixels: int, like: Tensor) -> Tensor:
     # Interpolating the unit vectors gives the matrix with the very rounding of F.interpolate.
     units = torch.eye(tokens, device=like.device, dtype=like.dtype)[None]

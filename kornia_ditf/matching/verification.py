@@ -47,8 +47,7 @@ class Verification:
     @property
     def inlier_matches(self) -> Matches:
         """The matches that agree with the geometry."""
-        kept, matches = self.inliers.to(self.matches.scores.device), self.matches
-        return Matches(matches.points_a[kept], matches.points_b[kept], matches.scores[kept])
+        return self.matches[self.inliers]
 
 
 def verify(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.fusion import FusedDescriptor
 from kornia_ditf.projection.stored import Projection
-from kornia_ditf.tiled import TiledDescriptor
+from kornia_ditf.tiled import TiledDescriptor, transformers_of, with_channels
 from kornia_ditf.types import DescriptorMap
 
 _NAMES = re.compile(r"(?:^|(?<= ))[^@]*@")
@@ -48,7 +46,7 @@ class ProjectedDescriptor(DerivedDescriptor):
             projection = Projection.load(projection)
         _check_space(base, projection, name)
         known = iter(projection.channels)
-        super().__init__(with_channels(base, lambda _: next(known, None)))
+        super().__init__(with_channels(base, lambda _: next(known, None), "projection"))
         self.projection, self.pca = projection, 0
 
     def extra_repr(self) -> str:
@@ -97,39 +95,6 @@ def feature_space(descriptor: DenseDescriptor) -> dict[str, Any]:
         "treatment": str(config.treatment),
         "facet": config.facet,
     }
-
-
-def transformers_of(descriptor: DenseDescriptor) -> Iterator[DiTF]:
-    """Go through every DiTF of which a descriptor is made."""
-    if isinstance(descriptor, DiTF):
-        yield descriptor
-    elif isinstance(descriptor, TiledDescriptor):
-        yield from transformers_of(descriptor.base)
-    elif isinstance(descriptor, FusedDescriptor):
-        for part in descriptor.descriptors:
-            yield from transformers_of(part)
-
-
-def with_channels(descriptor: DenseDescriptor, channels_of: Any) -> DenseDescriptor:
-    """Return a descriptor that discards the same massive channels in every image.
-
-    Args:
-        descriptor: the weights are shared.
-        channels_of: returns those of a DiTF; it is called for each, in their order. None, and
-            channels that its configuration names, change nothing.
-    """
-    if isinstance(descriptor, TiledDescriptor):
-        return descriptor.of(with_channels(descriptor.base, channels_of))
-    if isinstance(descriptor, FusedDescriptor):
-        return descriptor.of([with_channels(p, channels_of) for p in descriptor.descriptors])
-    if not isinstance(descriptor, DiTF):
-        return descriptor
-    channels, config = channels_of(descriptor), descriptor.config
-    if channels is None or config.massive_channels is not None:
-        return descriptor
-    settled = DiTF(descriptor.backbone, replace(config, massive_channels=channels))
-    settled.channels_from, settled.preset = "projection", descriptor.preset
-    return settled
 
 
 def _check_space(base: DenseDescriptor, projection: Projection, name: str) -> None:

@@ -17,8 +17,9 @@ from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import CaptureError, DiTFError, ImageError, InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike, as_image
-from kornia_ditf.projection.descriptor import feature_space, transformers_of, with_channels
+from kornia_ditf.projection.descriptor import feature_space
 from kornia_ditf.projection.stored import Projection
+from kornia_ditf.tiled import transformers_of, with_channels
 from kornia_ditf.utils import provenance
 from kornia_ditf.utils.cache import sha256
 from kornia_ditf.utils.checks import check_integer
@@ -70,7 +71,7 @@ def learn_projection(
     given = list(images)
     space = feature_space(descriptor)
     usable = _readable(given[: 4 * _CALIBRATION_IMAGES])
-    settled = with_channels(descriptor, lambda ditf: _channels_in(ditf, usable))
+    settled = with_channels(descriptor, lambda ditf: _channels_in(ditf, usable), "projection")
     digests = [_digest(image) for image in given]
     key = {"space": space, "images": digests, "prompt": prompt, "identity": descriptor.identity}
     path, name = None if state is None else Path(state), json.dumps(key, default=str)

@@ -18,8 +18,7 @@ from kornia_ditf.matching.poses import POSES, instance_distance, view_in_pose
 from kornia_ditf.matching.views import View
 from kornia_ditf.metrics.functional import point_distances, project
 from kornia_ditf.protocols.canvas import find_in_canvas, from_canvas, scale_of, to_canvas
-from kornia_ditf.protocols.matched import carry_points, score_matches
-from kornia_ditf.protocols.planar import match_pair
+from kornia_ditf.protocols.matched import carry_points, match_pair, score_matches
 from kornia_ditf.protocols.protocol import Protocol
 from kornia_ditf.protocols.result import PairResult, make_result
 from kornia_ditf.types import DescriptorMap, Frame, Matches
@@ -81,7 +80,8 @@ def _evaluate_posed(
             f"[{'; '.join(poses)}]"
         )
     mask_b = _shown(map_b, pair.size_b, protocol)
-    views = [view_in_pose(_blank(pair.size_a), pose) for pose in poses]
+    blank = View(torch.zeros(1, 1, 1, 1).expand(1, 1, *pair.size_a))
+    views = [view_in_pose(blank, pose) for pose in poses]
     distances = [
         instance_distance(one, map_b, mask_a=_shown(one, view.size, protocol), mask_b=mask_b)
         for one, view in zip(maps_a, views, strict=True)
@@ -113,10 +113,6 @@ def _evaluate_posed(
         places = torch.where(seen[pair.visible, None].to(places.device), places, upright)
     found = score_points(places, pair, check)
     return replace(found, scores={**found.scores, **scores})
-
-
-def _blank(size: tuple[int, int]) -> View:
-    return View(torch.zeros(1, 1, 1, 1).expand(1, 1, *size))
 
 
 def _shown(described: DescriptorMap, size: tuple[int, int], protocol: Protocol) -> Tensor | None:

@@ -20,11 +20,10 @@ _FAR = 1e9
 
 
 class Pose(NamedTuple):
-    """A pose that was found: rotation (3, 3), translation (3,) of length 1, and inliers (K,)."""
+    """A pose that was found: rotation (3, 3), and translation (3,) of length 1."""
 
     rotation: Floats
     translation: Floats
-    inliers: npt.NDArray[np.bool_]
 
 
 def estimate_pose(
@@ -58,13 +57,7 @@ def estimate_pose(
 def pose_errors(points_a: Any, points_b: Any, pair: Pair, protocol: Protocol) -> dict[str, float]:
     """Estimate a pair's pose at each threshold of a protocol and measure its errors.
 
-    Thresholds are pixels of the images as the protocol fits them.
-
-    Args:
-        points_a: (x, y) in pixels of A, shape (K, 2).
-        points_b: (x, y) in pixels of B, shape (K, 2).
-        pair: with cameras and pose.
-        protocol: of the task `pose`.
+    Thresholds are pixels of the images as the protocol fits them; points are as in `estimate_pose`.
 
     Returns:
         for each threshold `pose_error@<threshold>`, the larger of the two angles in degrees,
@@ -113,9 +106,8 @@ def _estimate_cv2(
     for each in essential.reshape(-1, 3, 3):
         count, rotation, moved, *_ = cv2.recoverPose(each, a, b, eye, _FAR, mask=mask)
         if count > best:
-            best = count
-            shift = np.asarray(moved, np.float64)[:, 0]
-            found = Pose(np.asarray(rotation, np.float64), shift, mask.ravel() > 0)
+            best, shift = count, np.asarray(moved, np.float64)[:, 0]
+            found = Pose(np.asarray(rotation, np.float64), shift)
     return found
 
 
@@ -136,7 +128,6 @@ def _estimate_poselib(
     ]
     options = {"max_epipolar_error": threshold, "success_prob": how.confidence, "seed": 0}
     pose, report = poselib.estimate_relative_pose(a, b, *told, options)
-    inliers = np.asarray(report["inliers"], bool)
-    if not inliers.any() or not np.isfinite(pose.t).all():
+    if not any(report["inliers"]) or not np.isfinite(pose.t).all():
         return None
-    return Pose(np.asarray(pose.R), np.asarray(pose.t), inliers)
+    return Pose(np.asarray(pose.R), np.asarray(pose.t))

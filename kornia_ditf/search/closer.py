@@ -35,8 +35,8 @@ def look_closer(
     tokens: tuple[float, float],
     count: int,
     zoom: int,
-    prompts: Sequence[str | None] = (None, None),
-    pca: PCA = 0,
+    prompts: Sequence[str | None],
+    pca: PCA,
 ) -> tuple[Matches, float]:
     """Find each match's point of B again, close to where it was, at a higher resolution.
 
@@ -44,21 +44,11 @@ def look_closer(
     around it. A point of A is compared with the part of B around its match, up to one token of the
     first look away, and moved to where the cosine peaks. Every match is kept.
 
-    Args:
-        matches: in pixels of the two views.
-        view_a: of image A.
-        view_b: of image B, turned as it was for the matches.
-        descriptor: describes the parts.
-        tokens: side of a token of the first look, in pixels of each view.
-        count: tokens along the longest side of what the descriptor describes.
-        zoom: how many times smaller tokens should be, at least 1; none gets smaller than where
-            the descriptor sees the view's own pixels.
-        prompts: for each image, where the descriptor reads text.
-        pca: joint PCA of each two parts.
-
-    Returns:
-        the matches in the same order, with other points_b and the cosines there; and the side of
-        a token of the second look, in pixels of B.
+    `tokens` are the sides of a token of the first look, in pixels of each view, and `count` is how
+    many of them lie along the longest side of what the descriptor describes. `zoom` is how many
+    times smaller tokens should be; none gets smaller than where the descriptor sees the view's own
+    pixels. Returns the matches with other points_b and the cosines there, and the side of a token
+    of the second look, in pixels of B.
     """
     check_integer("zoom", zoom, minimum=1)
     if not len(matches):

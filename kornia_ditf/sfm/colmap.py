@@ -10,6 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from kornia_ditf.sfm.graph import CorrespondenceGraph, ViewedImage
 
+_MAX_ERROR_PX = 4.0  # of an inlier of the two-view geometry
 _FOCAL = 1.2
 """Focal length in longer sides of the image where none is known, as COLMAP guesses it."""
 
@@ -20,25 +21,13 @@ def write_database(
     folder: Path | None = None,
     *,
     one_camera: bool = False,
-    max_error: float = 4.0,
 ) -> None:
-    """Write a new COLMAP database that its mapper reads as it is.
+    """Write a COLMAP database, a file that is not there yet, that its mapper reads as it is.
 
     The geometry of each pair is estimated by COLMAP from the inliers, so that the mapper finds
     what its own `matches_importer` would have written. COLMAP's first pixel has its centre at
-    (0.5, 0.5), so half a pixel is added to all points.
-
-    Args:
-        graph: what is written; images without keypoints too.
-        path: of a file that is not there yet.
-        folder: of the images; the focal lengths are read from their EXIF. Without it, or where
-            there is none, 1.2 times the longer side is guessed.
-        one_camera: whether images of one size were taken by one camera, whose parameters are
-            estimated together.
-        max_error: of an inlier of the two-view geometry, in pixels.
-
-    Raises:
-        MissingExtraError: pycolmap is not installed.
+    (0.5, 0.5), so half a pixel is added to all points. Focal lengths are read from the EXIF of the
+    images in the folder; without it, 1.2 times the longer side is guessed.
     """
     from kornia_ditf.sfm.formats import import_sfm
 
@@ -46,7 +35,7 @@ def write_database(
     pycolmap.logging.minloglevel = max(pycolmap.logging.minloglevel, 2)
     pycolmap.set_random_seed(0)
     options = pycolmap.TwoViewGeometryOptions()
-    options.ransac.max_error = max_error
+    options.ransac.max_error = _MAX_ERROR_PX
     options.ransac.random_seed = 0
     with pycolmap.Database.open(path) as database:
         known: dict[Any, Any] = {}

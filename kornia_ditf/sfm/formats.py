@@ -85,12 +85,10 @@ def array_file(path: Path) -> Iterator[Write]:
 
 
 def write_features(path: Path, maps: Iterable[tuple[str, DescriptorMap]]) -> None:
-    """Write the tokens of images as features.
+    """Write the tokens of images as features, from names and descriptors read one by one.
 
-    Args:
-        path: `.h5` for hloc and `.npz` hold keypoints and descriptors, and are written image by
-            image; `.db` and `.json` hold keypoints alone.
-        maps: names of images and their descriptors, read one by one.
+    `.h5` for hloc and `.npz` hold keypoints and descriptors, and are written image by image; `.db`
+    and `.json` hold keypoints alone.
     """
     from kornia_ditf.sfm.graph import CorrespondenceGraph, ViewedImage
 

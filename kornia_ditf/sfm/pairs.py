@@ -14,20 +14,16 @@ from torch import Tensor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import check_integer, did_you_mean
-from kornia_ditf.utils.sources import IMAGE_SUFFIXES, images_below
+from kornia_ditf.utils.sources import IMAGE_SUFFIXES, names_below
 
 KINDS = ("all", "sequential", "retrieval")
 
 
 def list_images(folder: Path) -> list[str]:
-    """List the images in a folder and the folders in it, by name, in order; hidden ones not.
-
-    Raises:
-        InvalidArgumentError: there is no such folder, or fewer than two images in it.
-    """
+    """List the images in a folder and the folders in it, by name; at least two, hidden ones not."""
     if not folder.is_dir():
         raise InvalidArgumentError(f"there is no folder {folder}")
-    names = images_below(folder)
+    names = names_below(folder)
     if len(names) < 2:
         raise InvalidArgumentError(
             f"{folder} must hold at least two images to match, got {len(names)} "
@@ -43,17 +39,10 @@ def choose_pairs(
 
     Args:
         names: of the images, in order.
-        pairs: `all`; `sequential`, each with the next `count`; `retrieval`, each with the `count`
-            whose pooled descriptors are most alike; or a file with two names in each line.
+        pairs: as `match_folder` takes them.
         count: at least 1.
         pooled: returns the pooled descriptor (D,) of an image by its number, for `retrieval`; None
             where it cannot be read.
-
-    Returns:
-        numbers of two images each, the smaller first, in order.
-
-    Raises:
-        InvalidArgumentError: there is no such kind or file, or a line names no image.
 
     Example:
         >>> choose_pairs(["a", "b", "c"], "sequential", 1, lambda number: None)

@@ -18,12 +18,10 @@ from kornia_ditf.preprocess import ImageLike
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.picture import Picture
-from kornia_ditf.viz.picture import as_picture, shrink
+from kornia_ditf.viz.picture import as_picture, shrink, stretch
 
 _CLIPPED = 0.01
 """Share of the tokens beyond the darkest and beyond the brightest value of a colour."""
-
-_BINS = 256
 
 
 @torch.no_grad()
@@ -86,13 +84,7 @@ def draw_pca(
 def draw_pca_sheet(
     images: Sequence[ImageLike], maps: Sequence[DescriptorMap], *, long_side: int = 400
 ) -> Picture:
-    """Draw images, below them the components of all their tokens, and those of the foreground.
-
-    Args:
-        images: one image each, as for `as_image`.
-        maps: their descriptors.
-        long_side: of each picture, in pixels.
-    """
+    """Draw images, below them the components of all their tokens, and those of the foreground."""
     zoomed = [shrink(as_picture(image), long_side) for image in images]
     sides = [max(each.shape[:2]) for each in zoomed]
     rows = [zoomed]
@@ -118,7 +110,7 @@ def _components(tokens: Tensor, kept: Tensor, count: int) -> Tensor:
 def _foreground(tokens: Tensor, images: Sequence[DescriptorMap]) -> Tensor:
     everything = torch.ones(len(tokens), dtype=torch.bool, device="cpu")
     values = _components(tokens, everything, 1)[:, 0]
-    above = values > _otsu(values)
+    above = _above_otsu(values)
     border = torch.cat([_border(each.grid) for each in images])
     if above[border].float().mean() > above.float().mean():
         above = ~above
@@ -130,15 +122,13 @@ def _border(grid: tuple[int, int]) -> Tensor:
     return F.pad(inner, (1, 1, 1, 1), value=True)[: grid[0], : grid[1]].flatten()
 
 
-def _otsu(values: Tensor) -> float:
-    """Find the threshold that separates two groups best (Otsu 1979)."""
-    counts, edges = np.histogram(values.double().numpy(), _BINS)
-    centres = (edges[:-1] + edges[1:]) / 2
-    below, total = np.cumsum(counts), np.cumsum(counts * centres)
-    above = below[-1] - below
-    with np.errstate(divide="ignore", invalid="ignore"):
-        apart = below * above * (total / below - (total[-1] - total) / above) ** 2
-    return float(edges[1:][np.nanargmax(np.nan_to_num(apart))])
+def _above_otsu(values: Tensor) -> Tensor:
+    """Whether values lie above the threshold that separates two groups best (Otsu 1979)."""
+    import cv2
+
+    levels = (stretch(values.numpy()) * 255).round().astype(np.uint8)
+    _, above = cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    return torch.from_numpy(above).flatten().bool()
 
 
 def _paint(

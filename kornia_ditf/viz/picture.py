@@ -19,12 +19,7 @@ SUBPIXEL_BITS = 4  # OpenCV draws at whole numbers of 1/16 px
 
 
 def as_picture(image: ImageLike) -> Picture:
-    """Convert an image, as `as_image` takes it, to a picture.
-
-    Raises:
-        InvalidArgumentError: several images, or as `as_image`.
-        ImageError: it cannot be read.
-    """
+    """Convert one image, as `as_image` takes it, to a picture."""
     batch = as_image(image)
     if len(batch) != 1:
         raise InvalidArgumentError(f"draw on one image, got a batch of {len(batch)} images")

@@ -171,7 +171,7 @@ def test_a_target_of_another_width_is_refused() -> None:
         (lambda: TopK(apart=-1), "apart must be 0 or more, got -1"),
         (lambda: WindowSoftArgmax(beta=0), "beta must be above 0, got 0"),
         (lambda: WindowSoftArgmax(radius=1.5), "radius must be an integer"),  # type: ignore[arg-type]
-        (lambda: WindowSoftArgmax(grid="cells"), "'tokens' or 'pixels', got 'cells'"),  # type: ignore[arg-type]
+        (lambda: WindowSoftArgmax(grid="cells"), "grid must be one of tokens, pixels, got 'cells'"),  # type: ignore[arg-type]
     ],
 )
 def test_decoders_check_their_numbers(make: object, message: str) -> None:

@@ -1,4 +1,4 @@
-"""What `mutual_nearest` and `nearest_two` promise beyond the plain case in test_match.py."""
+"""Mutual nearest neighbours are exact, and `nearest_two` finds the second."""
 
 from __future__ import annotations
 
@@ -11,18 +11,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from random_maps import LargestTensor, Operations, random
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching import match, mutual_nearest, nearest, nearest_two
 from kornia_ditf.types import DescriptorMap, Frame
 
 seeds = st.integers(0, 1000)
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def hard(count: int, width: int, seed: int) -> Tensor:
@@ -36,6 +32,120 @@ def hard(count: int, width: int, seed: int) -> Tensor:
     return torch.where(kind == 0, rows, torch.where(kind == 1, 4 * rows, near)) * (
         torch.rand(count, 1, generator=generator) > 0.1
     )
+
+
+def tied(count: int, seed: int) -> Tensor:
+    """Vectors with many duplicates and ties, some zero; every product of them is exact."""
+    # Four entries of +-1 among eight: of length two, so every cosine is a multiple of 1/4.
+    generator = torch.Generator().manual_seed(seed)
+    places = torch.rand(count, 8, generator=generator).argsort(1) < 4
+    signs = torch.randint(0, 2, (count, 8), generator=generator) * 2 - 1
+    lengths = torch.tensor([0.0, 1.0, 1.0, 4.0])[
+        torch.randint(0, 4, (count, 1), generator=generator)
+    ]
+    return places * signs * lengths
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(n=st.integers(0, 14), m=st.integers(0, 14), seed=seeds, exact=st.booleans())
+def test_pairs_equal_the_plain_definition_with_ties_duplicates_and_zeros(
+    n: int, m: int, seed: int, exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(nearest.STRIP, "cpu", 3 * m)
+    if exact:
+        a, b = tied(n, seed), tied(m, seed + 5000)
+    else:
+        a, b = random(n, 24, seed=seed), random(m, 24, seed=seed + 5000)
+    indices, scores = mutual_nearest(a, b)
+    independent.check_mutual(a, b, indices)
+    assert indices.dtype == torch.int64 and indices.shape[1] == 2
+    expected = torch.cosine_similarity(a[indices[:, 0]], b[indices[:, 1]])
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m"), [(1100, 2100), (512, 1024), (513, 1025), (1, 1500), (700, 1)])
+def test_strips_that_do_not_divide_the_rows_change_nothing(
+    n: int, m: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(nearest.STRIP, "cpu", 1 << 18)
+    # Products of two such blocks add up exactly too, and tie less often.
+    a = torch.cat([tied(n, 1), tied(n, 2), tied(n, 3), tied(n, 4)], 1).sign()
+    b = torch.cat([tied(m, 5), tied(m, 6), tied(m, 7), tied(m, 8)], 1).sign()
+    a[a.abs().sum(1) < 16], b[b.abs().sum(1) < 16] = 0, 0
+    independent.check_mutual(a, b, mutual_nearest(a, b)[0])
+
+
+@settings(max_examples=20)
+@given(seed=seeds)
+def test_exchanging_the_images_exchanges_the_pairs(seed: int) -> None:
+    a, b = random(12, 16, seed=seed), random(9, 16, seed=seed + 5000)
+    there, back = mutual_nearest(a, b)[0], mutual_nearest(b, a)[0]
+    assert set(map(tuple, there.tolist())) == {(i, j) for j, i in back.tolist()}
+
+
+@settings(max_examples=20)
+@given(seed=seeds, exponent=st.integers(-36, 36))
+def test_lengths_do_not_matter_however_small_or_large(seed: int, exponent: int) -> None:
+    a, b = random(12, 16, seed=seed), random(9, 16, seed=seed + 5000)
+    indices, scores = mutual_nearest(a, b)
+    scaled, scaled_scores = mutual_nearest(a * 10.0**exponent, b * 10.0**-exponent)
+    assert torch.equal(scaled, indices)
+    torch.testing.assert_close(scaled_scores, scores, rtol=0, atol=1e-6)
+
+
+def test_everything_matches_itself_with_score_one() -> None:
+    indices, scores = mutual_nearest(random(50, 16), random(50, 16))
+    assert torch.equal(indices, torch.arange(50)[:, None].expand(50, 2))
+    torch.testing.assert_close(scores, torch.ones(50))
+    assert scores.max() <= 1
+
+
+def test_of_duplicates_the_first_is_matched() -> None:
+    vector = random(1, 16)
+    indices, _ = mutual_nearest(vector.expand(600, 16), vector.expand(1500, 16))
+    assert indices.tolist() == [[0, 0]]
+
+
+def test_zero_vectors_are_as_if_they_were_not_there() -> None:
+    # The zero vector has cosine 0, more than the -1 of the only other.
+    a, b = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 0.0], [-1.0, 0.0]])
+    indices, scores = mutual_nearest(a, b)
+    assert indices.tolist() == [[1, 1]]
+    assert scores.tolist() == [-1.0]
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (torch.zeros(0, 4), torch.ones(3, 4)),
+        (torch.ones(3, 4), torch.zeros(0, 4)),
+        (torch.zeros(0, 4), torch.zeros(0, 4)),
+        (torch.zeros(5, 4), torch.ones(3, 4)),
+        (torch.ones(5, 4), torch.zeros(3, 4)),
+    ],
+)
+def test_nothing_matches_nothing(a: Tensor, b: Tensor) -> None:
+    indices, scores = mutual_nearest(a, b)
+    assert indices.shape == (0, 2) and indices.dtype == torch.int64
+    assert scores.shape == (0,) and scores.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_dtypes_are_computed_in_float32(dtype: torch.dtype) -> None:
+    a, b = random(40, 64).to(dtype), random(50, 64, seed=1).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        indices, scores = mutual_nearest(a, b)
+    expected, expected_scores = mutual_nearest(a.float(), b.float())
+    assert torch.equal(indices, expected)
+    assert torch.equal(scores, expected_scores)
+
+
+def test_the_matrix_of_all_pairs_is_never_made() -> None:
+    a, b = random(1500, 8), random(5000, 8, seed=1)
+    for ratio in (None, 0.9):
+        with LargestTensor() as largest:
+            mutual_nearest(a, b, ratio=ratio)
+        assert largest.elements <= nearest.STRIP["cpu"] < 1500 * 5000
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -71,20 +181,6 @@ def test_thousands_of_duplicates_are_matched_one_to_one() -> None:
     independent.check_mutual(a, a.flip(0), indices)
     assert {row % 3 for row in indices[:, 0].tolist()} == {0, 1, 2}
     torch.testing.assert_close(scores, torch.ones(len(scores)))
-
-
-class Operations(TorchDispatchMode):
-    """Counts operations, and those that wait for their result on the host."""
-
-    count = reads = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        self.count += 1
-        waits = ("_local_scalar_dense", "nonzero", "masked_select", "isin", "unique")
-        self.reads += any(name in str(func) for name in waits)
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture
@@ -266,3 +362,14 @@ def test_an_accelerator_finds_the_same() -> None:
     a, b = random(3000, 256), random(5000, 256, seed=1)
     here = mutual_nearest(a, b)[0]
     assert torch.equal(mutual_nearest(a.cuda(), b.cuda())[0].cpu(), here)
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 3, 4), ()])
+def test_descriptors_of_a_wrong_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"descriptors_b must have the shape \(M, D\)"):
+        mutual_nearest(torch.ones(3, 4), torch.ones(shape))
+
+
+def test_descriptors_on_two_devices_are_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="got cpu and meta"):
+        mutual_nearest(torch.ones(3, 4), torch.ones(3, 4, device="meta"))

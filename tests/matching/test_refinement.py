@@ -71,7 +71,7 @@ def test_no_matches_stay_none() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "spline"}, "method must be 'parabola' or 'softargmax', got 'spline'"),
+        ({"method": "spline"}, "method must be one of parabola, softargmax, got 'spline'"),
         ({"radius": 0}, "radius must be 1 or more"),
         ({"beta": 0.0}, "beta must be above 0"),
     ],

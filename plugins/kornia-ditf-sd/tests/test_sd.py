@@ -239,8 +239,8 @@ def test_the_forward_stops_after_the_block_and_leaves_no_hook(family: str, folde
     before = {name: len(m._forward_hooks) for name, m in whole.named_modules()}
     descriptor(image())
     assert passed == [0, 1]
-    with pytest.raises(RuntimeError, match="channels"):
-        descriptor.taps(torch.zeros(1, 3, 8, 8), 261, descriptor.prompt_encoder([""]), blocks=[1])
+    with pytest.raises(TypeError):
+        capture_output(whole, whole.up_blocks[1], {"no_such": 1}, name="up block 1")
     assert before == {name: len(m._forward_hooks) for name, m in whole.named_modules()}
 
 

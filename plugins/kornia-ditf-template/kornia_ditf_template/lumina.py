@@ -36,8 +36,7 @@ class LuminaNextBackbone(DiffusersBackbone):
         height, width = latent.shape[2:]
         positions = get_2d_rotary_pos_embed_lumina(
             self.width // self.config.num_attention_heads,
-            height // self.patch_size,
-            width // self.patch_size,
+            *self.token_grid(latent),
             # As in the pipeline: positions are stretched to the resolution of the training.
             linear_factor=sqrt(height * width) / self.config.sample_size,
         )

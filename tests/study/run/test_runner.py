@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import stat
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -291,74 +289,3 @@ def test_ten_times_the_pairs_are_ten_times_the_work(
     few, many = work(4), work(40)
     assert few.keys() == many.keys()
     assert {name for name in few if many[name] > 10 * few[name]} == set()
-
-
-PRELUDE = """
-import os, random, signal, sys, time
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from kornia_ditf.study.run.runner import run_study
-from kornia_ditf.study.define.parsing import read_study
-study, out = read_study(sys.argv[1]), Path(sys.argv[2])
-run_study(study, out / "warm")  # children inherit the libraries that are loaded by now
-begin = time.perf_counter()
-run_study(study, out / "undisturbed")
-whole = time.perf_counter() - begin
-"""
-
-AT_RANDOM_MOMENTS = """
-random.seed(0)
-killed = 0
-for _ in range(12):
-    child = os.fork()
-    if not child:
-        run_study(study, out / "killed")
-        os._exit(0)
-    time.sleep(random.random() * whole * 0.3)
-    os.kill(child, signal.SIGKILL)
-    killed += os.waitpid(child, 0)[1] == signal.SIGKILL
-run_study(study, out / "killed")
-print(killed)
-"""
-
-AT_EVERY_FILE = """
-replace = Path.replace
-def die(path, target):
-    if early:
-        os._exit(9)
-    replace(path, target)
-    os._exit(9)
-died = 0
-for turn in range(200):
-    early, child = turn % 4 == 0, os.fork()
-    if not child:
-        Path.replace = die
-        run_study(study, out / "killed")
-    died += os.waitpid(child, 0)[1] != 0
-    if (out / "killed/study.json").exists():
-        break
-run_study(study, out / "killed")
-print(died)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("moments", "pairs"), [(AT_RANDOM_MOMENTS, 12), (AT_EVERY_FILE, 2)])
-def test_a_run_that_is_killed_again_and_again_gives_the_records_of_an_undisturbed_one(
-    make_study: Any, tmp_path: Path, moments: str, pairs: int
-) -> None:
-    file = make_study(pairs=pairs)
-    if moments == AT_EVERY_FILE:  # two configurations have every kind of file
-        file.write_text(file.read_text().replace("  - 1\n", ""))
-    arguments = [str(file), str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + moments, *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert int(done.stdout) >= 3  # the others came through before they were killed
-    files = [tmp_path / name / "records.parquet" for name in ("undisturbed", "killed")]
-    assert values(files[0]) == values(files[1])
-    assert files[0].read_bytes() == files[1].read_bytes()
