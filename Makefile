@@ -35,7 +35,7 @@ demo-web: $(STAMP) ## match images in the browser: click a point, see where it l
 	$(BIN)/kornia-ditf demo
 
 test: $(STAMP) ## run every test and every example in the documentation of the code
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## check style and formatting
 	$(BIN)/python -m ruff check .

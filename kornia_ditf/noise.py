@@ -20,9 +20,9 @@ from kornia_ditf.utils.checks import check_timestep
 class NoiseSchedule(ABC):
     """How a family mixes a clean latent with noise at a timestep."""
 
-    @abstractmethod
     def check(self, timestep: float) -> None:
         """Raise InvalidArgumentError unless the model was trained at this timestep."""
+        check_timestep(timestep)
 
     @abstractmethod
     def weights(self, timestep: float) -> tuple[float, float]:
@@ -54,9 +54,6 @@ class RectifiedFlow(NoiseSchedule):
         >>> RectifiedFlow().mix(torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), 250).item()
         0.75
     """
-
-    def check(self, timestep: float) -> None:
-        check_timestep(timestep)
 
     def weights(self, timestep: float) -> tuple[float, float]:
         return 1 - timestep / 1000, timestep / 1000
@@ -90,7 +87,7 @@ class VariancePreserving(NoiseSchedule):
         return cls(schedulers.DDPMScheduler(**known).alphas_cumprod)
 
     def check(self, timestep: float) -> None:
-        check_timestep(timestep)
+        super().check(timestep)
         last = len(self.alphas_cumprod) - 1
         if timestep != int(timestep) or timestep > last:
             raise InvalidArgumentError(

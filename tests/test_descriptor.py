@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 from toy_backbone import SPIKE, ToyBackbone, config
 
-from kornia_ditf.config import DiTFConfig
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.massive import discard_channels
@@ -235,7 +235,7 @@ def test_an_accelerator_gives_what_the_cpu_gives(image: Tensor, ensemble: int) -
 
 def test_threads_that_share_a_backbone_get_their_own_images_descriptors() -> None:
     one = create_ditf("nano", long_side=64)
-    other = DiTF(one.backbone, DiTFConfig(block=2, timestep=0, massive_channels=()))
+    other = DiTF(one.backbone, replace(one.config, block=2, timestep=0, massive_channels=()))
     generator = torch.Generator().manual_seed(0)
     images = [torch.rand(1, 3, 32, 16 + 8 * i, generator=generator) for i in range(4)]
     calls = [(ditf, image) for ditf in (one, other) for image in images]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from kornia_ditf.errors import CaptureError, InvalidArgumentError, OutputError
 from kornia_ditf.massive import ChannelRecorder
 from kornia_ditf.treatments import parse_treatment
 from kornia_ditf.types import Frame, Tap
+from kornia_ditf.utils.files import make_folder
 
 
 class Score(NamedTuple):
@@ -43,25 +45,25 @@ class Records:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._values: dict[tuple[str, Forward], dict[str, Any]] = {}
+        self._values: defaultdict[tuple[str, Forward], dict[str, Any]] = defaultdict(
+            lambda: {"scores": {}, "channels": {}}
+        )
         if path is None:
             return
+        make_folder(path.parent, "name another folder with KORNIA_DITF_CACHE")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
         except OSError as error:
-            raise OutputError(
-                f"cannot use {path} ({error.strerror}); name another --out"
-            ) from error
+            raise OutputError(f"cannot read {path} ({error.strerror}); remove it") from error
         for line in lines:
             digest, _, text = line.partition(" ")
             if digest == _checksum(text):
                 value = json.loads(text)
-                self._keep((value["sample"], Forward(*value["forward"])), value)
+                self._keep(value.pop("sample"), Forward(*value.pop("forward")), value)
 
     def get(self, sample: Sample, forward: Forward) -> dict[str, Any]:
         """Return what is known of a sample and forward: `scores`, `channels`, maybe `failed`."""
-        return self._values.get((sample.digest, forward), {"scores": {}, "channels": {}})
+        return self._values[sample.digest, forward]
 
     def add(self, sample: Sample, forward: Forward, value: dict[str, Any]) -> None:
         """Keep what was measured; on disk before this returns.
@@ -69,7 +71,7 @@ class Records:
         Raises:
             OutputError: the file cannot be written.
         """
-        self._keep((sample.digest, forward), value)
+        self._keep(sample.digest, forward, value)
         if self.path is None:
             return
         text = json.dumps({"sample": sample.digest, "forward": forward, **value})
@@ -79,8 +81,8 @@ class Records:
         except OSError as error:
             raise OutputError(f"cannot write {self.path} ({error.strerror})") from error
 
-    def _keep(self, key: tuple[str, Forward], value: dict[str, Any]) -> None:
-        known = self._values.setdefault(key, {"scores": {}, "channels": {}})
+    def _keep(self, sample: str, forward: Forward, value: dict[str, Any]) -> None:
+        known = self._values[sample, forward]
         known["scores"] |= value["scores"]
         known["channels"] |= value["channels"]
         if "failed" in value:

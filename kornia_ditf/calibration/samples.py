@@ -45,7 +45,6 @@ class Sample:
     """Some images and a score of their descriptors.
 
     Args:
-        name: unique within its task.
         digest: of everything that the score depends on besides the descriptors.
         load: reads or makes the images, each (1, 3, h, w) RGB in [0, 1].
         score: returns the points that were found and their number.
@@ -53,7 +52,6 @@ class Sample:
         prompts: one for each image; None takes the configured one.
     """
 
-    name: str
     digest: str
     load: Callable[[], list[Tensor]]
     score: Callable[[Sequence[DescriptorMap]], tuple[float, float]]
@@ -69,7 +67,6 @@ class Task:
         name: `same-scene`, `semantic`, or the data set with its split.
         criterion: the score in words.
         samples: two at least.
-        files: the image files.
 
     Raises:
         InvalidArgumentError: fewer than two samples.
@@ -78,7 +75,6 @@ class Task:
     name: str
     criterion: str
     samples: tuple[Sample, ...]
-    files: tuple[Path, ...]
 
     def __post_init__(self) -> None:
         if len(self.samples) < 2:
@@ -130,14 +126,13 @@ def same_scene(
             return found, every
 
         key = _digest("same-scene", digest, count, alpha, seed)
-        return Sample(path.name, key, load, score, 1 + count)
+        return Sample(key, load, score, 1 + count)
 
     return Task(
         "same-scene",
         f"PCK@{alpha:g} of the longer side: points found again in {count} warped and relit "
         f"cop{'y' if count == 1 else 'ies'} of each image",
-        tuple(sample(path) for path in images),
-        tuple(images),
+        tuple(map(sample, images)),
     )
 
 
@@ -176,14 +171,13 @@ def semantic(images: Sequence[Path], *, alpha: float = SEMANTIC_ALPHA, seed: int
             return _cycle(maps, homography(size, digests[index], seed, warp), alpha)
 
         key = _digest("semantic, moved", digests[index], digests[following[index]], alpha, seed)
-        return Sample(own.name, key, load, score, 3)
+        return Sample(key, load, score, 3)
 
     return Task(
         "semantic",
         f"cycle consistency at {alpha:g} of the longer side through another image of the kind to a "
         "warped copy, of points that it moves farther, each place counted once",
-        tuple(sample(index) for index in range(len(images))),
-        tuple(images),
+        tuple(map(sample, range(len(images)))),
     )
 
 
@@ -232,7 +226,6 @@ def labelled(
             pairs.name, _digest_pair(pair), scoring.name, chosen, *map(sha256, images), *prompts
         )
         return Sample(
-            f"{index} {pair.name}",
             key,
             lambda: [prepare_image(image, scoring) for image in images],
             score,
@@ -240,14 +233,11 @@ def labelled(
             prompts if "{label}" in prompt else None,
         )
 
-    samples = tuple(sample(index) for index in indices)
-    files = {path for index in indices for path in (pairs[index].image_a, pairs[index].image_b)}
     unit = "pixels" if scoring.base == "pixels" else f"the {scoring.base}"
     return Task(
         f"{pairs.name} {pairs.split}",
         f"PCK@{chosen:g} of {unit} per point, protocol {scoring.name}",
-        samples,
-        tuple(sorted(files)),
+        tuple(map(sample, indices)),
     )
 
 

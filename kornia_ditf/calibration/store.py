@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from kornia_ditf.calibration.preset import Preset, read_preset
 from kornia_ditf.errors import CheckpointError, HubError, PresetError, PresetWarning
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.fingerprint import fingerprint
-from kornia_ditf.utils.cache import cache_folder
+from kornia_ditf.utils.cache import cache_folder, user_folder
 from kornia_ditf.utils.files import make_folder
 
 SHIPPED = Path(__file__).parent / "presets"
@@ -53,16 +52,10 @@ def presets_folder() -> Path:
     It is `KORNIA_DITF_PRESETS` where that environment variable is set, and otherwise in the user's
     data folder: unlike a cache, it is not to be deleted.
     """
-    named = os.environ.get("KORNIA_DITF_PRESETS")
-    if named:
-        return Path(named).expanduser()
     from platformdirs import user_data_path
 
-    try:
-        folder = user_data_path("kornia-ditf") / "presets"
-    except RuntimeError:
-        folder = Path("~")  # there is no home folder
-    return folder if folder.is_absolute() else cache_folder() / "presets"
+    found = user_folder("KORNIA_DITF_PRESETS", lambda: user_data_path("kornia-ditf") / "presets")
+    return cache_folder() / "presets" if found is None else found
 
 
 def stored_presets() -> Iterator[Stored]:
@@ -128,13 +121,17 @@ def with_preset(
         return spec
     place = spec.repo if source is None else source
     if preset is None:
-        kept = [each for each in stored_presets() if _may_hold(each, spec)]
-        found = next((each for each in kept if _holds(each.preset, spec, place, hub)), None)
-        return (
-            spec
-            if found is None or found.preset is None
-            else found.preset.apply(spec, found.origin)
-        )
+        for each in stored_presets():
+            if each.preset is None:
+                warnings.warn(
+                    f"{each.problem}; it is not used, and `kornia-ditf presets remove {each.name}` "
+                    "removes it",
+                    PresetWarning,
+                    stacklevel=3,
+                )
+            elif each.preset.concerns(spec) and _holds(each.preset, spec, place, hub):
+                return each.preset.apply(spec, each.origin)
+        return spec
     if not isinstance(preset, str | Path):
         raise PresetError(f"preset must be a file, or {NO_PRESET!r}, got {preset!r}")
     given = read_preset(preset)
@@ -148,28 +145,16 @@ def with_preset(
     return given.apply(spec, f"calibrated ({Path(preset).name})")
 
 
-def _may_hold(stored: Stored, spec: BackboneSpec) -> bool:
-    if stored.preset is None:
-        warnings.warn(
-            f"{stored.problem}; it is not used, and `kornia-ditf presets remove {stored.name}` "
-            "removes it",
-            PresetWarning,
-            stacklevel=3,
-        )
-        return False
-    return stored.preset.concerns(spec)
-
-
-def _holds(preset: Preset | None, spec: BackboneSpec, place: object, hub: dict[str, Any]) -> bool:
-    if preset is None or (spec.blocks, spec.width) != (preset.weights.blocks, preset.weights.width):
+def _holds(preset: Preset, spec: BackboneSpec, place: object, hub: dict[str, Any]) -> bool:
+    weights = preset.weights
+    if (spec.blocks, spec.width) != (weights.blocks, weights.width):
         return False
     if not isinstance(place, str | Path):
         return False
     try:
         checkpoint = Checkpoint(place, **hub)
-        if checkpoint.identity == preset.weights.identity:
+        if checkpoint.identity == weights.identity:
             return True
-        known = preset.weights.fingerprint
-        return known is not None and fingerprint(checkpoint) == known
+        return weights.fingerprint is not None and fingerprint(checkpoint) == weights.fingerprint
     except (CheckpointError, HubError):
         return False  # loading says what is wrong with the weights

@@ -10,8 +10,6 @@ import typer
 from kornia_ditf.cli import options, output
 
 if TYPE_CHECKING:
-    import torch
-
     from kornia_ditf.backbones.spec import BackboneSpec
     from kornia_ditf.dense import DescriptorSpec
     from kornia_ditf.loading.plan import LoadingPlan
@@ -161,12 +159,20 @@ def show(
     if unknown:
         facts.append(("memory", f"not known: {unknown}"))
     text: list[output.Paragraph] = [facts]
-    values, fitting = None, []
+    values, fitting = None, list[dict[str, Any]]()
     if plan is not None:
         facts += _plan_facts(plan, block, dtype)
         values = {**asdict(plan), "held": plan.held}
         side = chosen.fitting(spec)[0] or spec.long_side
-        fitting = _fitting(plan, spec, side, read_dtype(dtype), size, on_card="main" not in card)
+        tokens = (side // spec.pixels_per_token) ** 2
+        for option, held in plan.by_option.items():
+            if "offload" in option and "main" in card:
+                continue  # it saves none of the memory that it moves the weights to
+            own = read_dtype("float32" if "float32" in option else dtype)
+            used = held + plan.working(tokens, side * side, spec.width, own)
+            fitting.append(
+                {"option": option, "held": held, "describing": used, "fits": used < size}
+            )
     if fitting:
         rows = [
             {
@@ -192,31 +198,6 @@ def show(
         "memory": {"of": card, "bytes": size},
     }
     output.show(document, *text, as_json=as_json)
-
-
-def _fitting(
-    plan: LoadingPlan,
-    spec: BackboneSpec,
-    side: int,
-    dtype: torch.dtype,
-    size: int,
-    *,
-    on_card: bool,
-) -> list[dict[str, Any]]:
-    """Compare what each option holds, and one square image beside it, with a memory."""
-    import torch
-
-    rows = []
-    for option, held in plan.by_option.items():
-        if "offload" in option and not on_card:
-            continue  # it saves none of the memory that it moves the weights to
-        own = torch.float32 if "float32" in option else dtype
-        tokens = (side // spec.pixels_per_token) ** 2
-        describing = held + plan.working(tokens, side * side, spec.width, own)
-        rows.append(
-            {"option": option, "held": held, "describing": describing, "fits": describing < size}
-        )
-    return rows
 
 
 def _memory(text: str | None) -> tuple[str, int]:

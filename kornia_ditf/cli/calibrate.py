@@ -106,7 +106,7 @@ def calibrate(
     from dataclasses import asdict
 
     from kornia_ditf.backbones.spec import BackboneSpec
-    from kornia_ditf.calibration.grid import CostModel, check_options
+    from kornia_ditf.calibration.grid import CostModel, Grid, check_options
     from kornia_ditf.calibration.picture import draw_calibration
     from kornia_ditf.calibration.plan import plan_calibration
     from kornia_ditf.calibration.result import as_values, grid_values
@@ -116,6 +116,7 @@ def calibrate(
     from kornia_ditf.errors import InvalidArgumentError
     from kornia_ditf.registry.calibrate import make_task, measure_preset
     from kornia_ditf.registry.datasets import load_dataset
+    from kornia_ditf.registry.treatments import find_treatment
     from kornia_ditf.utils.files import make_folder
     from kornia_ditf.utils.picture import save_picture
 
@@ -126,7 +127,15 @@ def calibrate(
             "a backbone"
         )
     check_options(chosen.others)
-    grid = _read_grid(spec, chosen, long_sides, draws)
+    numbers = values.read_numbers
+    grid = Grid.of(
+        spec,
+        blocks=tuple(values.read_blocks(chosen.blocks or "all", spec.blocks)),
+        timesteps=numbers("--timesteps", chosen.timesteps, float),
+        long_sides=numbers("--long-sides", long_sides, int),
+        treatments=tuple(map(find_treatment, chosen.treatment or ())) or _usual_treatments(),
+        draws=numbers("--draws", draws, int),
+    )
     if (images is None) == (dataset is None):
         raise InvalidArgumentError("name either --images FOLDER or --dataset NAME --root FOLDER")
     scored: Any = images
@@ -201,23 +210,6 @@ def calibrate(
         ),
     ]
     output.show(document, rows, as_json=as_json)
-
-
-def _read_grid(
-    spec: BackboneSpec, chosen: options.Chosen, long_sides: str | None, draws: str
-) -> Grid:
-    from kornia_ditf.calibration.grid import Grid
-    from kornia_ditf.registry.treatments import find_treatment
-
-    numbers = values.read_numbers
-    return Grid.of(
-        spec,
-        blocks=tuple(values.read_blocks(chosen.blocks or "all", spec.blocks)),
-        timesteps=numbers("--timesteps", chosen.timesteps, float),
-        long_sides=numbers("--long-sides", long_sides, int),
-        treatments=tuple(map(find_treatment, chosen.treatment or ())) or _usual_treatments(),
-        draws=numbers("--draws", draws, int),
-    )
 
 
 def _usual_treatments() -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,7 +57,7 @@ def check(
     PATH is the data set's folder or the one that holds it.
     """
     from kornia_ditf.cli import failures, progress
-    from kornia_ditf.datasets.checking import as_values, check_dataset
+    from kornia_ditf.datasets.checking import check_dataset
 
     spec = _find(path, dataset)
     with progress.bars(transient=True) as bars:
@@ -66,7 +67,7 @@ def check(
             return lambda: bars.advance(task)
 
         report = check_dataset(spec, path, images=images, track=track)
-    output.show(as_values(report), *_text(report, images), as_json=as_json)
+    output.show(asdict(report), *_text(report, images), as_json=as_json)
     if report.defects:
         count = len(report.defects)
         defects = f"{count} defect{'' if count == 1 else 's'}"

@@ -12,7 +12,6 @@ from kornia_ditf.cli import options, values
 if TYPE_CHECKING:
     from kornia_ditf.backbones.spec import BackboneSpec
     from kornia_ditf.descriptor import DiTF
-    from kornia_ditf.massive import ChannelStatistics
     from kornia_ditf.viz.inspection import Inspection
 
 
@@ -161,7 +160,7 @@ def _table_rows(inspection: Inspection, top: int) -> list[dict[str, str]]:
     for block, statistics in inspection.statistics.items():
         massive = set(statistics.massive())
         mark = "*" if block == inspection.block else ""
-        for index, channel in enumerate(_largest(statistics, top)):
+        for index, channel in enumerate(statistics.largest(top)):
             rows.append(
                 {
                     "block": f"{mark}{block}" if index == 0 else "",
@@ -187,7 +186,7 @@ def _as_values(inspection: Inspection, top: int) -> dict[str, Any]:
                     name: round(float(getattr(statistics, name)[channel]), 6)
                     for name in statistics.__slots__
                 }
-                for channel in _largest(statistics, top)
+                for channel in statistics.largest(top)
             ],
         }
         for block, statistics in inspection.statistics.items()
@@ -229,7 +228,3 @@ def _describe_gates(inspection: Inspection, facet: str) -> str:
         f"{named['channels']} (also in the images: {named['shared']}; in the gates alone: "
         f"{named['only_gates']}; in the images alone: {named['only_images']})"
     )
-
-
-def _largest(statistics: ChannelStatistics, top: int) -> tuple[int, ...]:
-    return statistics.largest(min(top, len(statistics.magnitude)))

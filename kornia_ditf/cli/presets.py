@@ -11,7 +11,6 @@ from kornia_ditf.cli import options, output
 
 if TYPE_CHECKING:
     from kornia_ditf.calibration.preset import Preset
-    from kornia_ditf.calibration.store import Stored
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
 
@@ -21,7 +20,17 @@ def list_presets(as_json: options.Json = False) -> None:
     from kornia_ditf.calibration.store import presets_folder, stored_presets
 
     every = list(stored_presets())
-    document = {"folder": str(presets_folder()), "presets": [_as_values(each) for each in every]}
+    presets = [
+        {
+            "name": each.name,
+            "origin": each.origin,
+            "file": str(each.path),
+            "problem": each.problem or None,
+            "measured": None if each.preset is None else each.preset.describe(),
+        }
+        for each in every
+    ]
+    document = {"folder": str(presets_folder()), "presets": presets}
     how = "`kornia-ditf calibrate BACKBONE --images FOLDER` makes one"
     rows = [
         {
@@ -110,13 +119,3 @@ def remove(name: _Name, as_json: options.Json = False) -> None:
         raise OutputError(f"cannot remove {found.path} ({error.strerror})") from error
     removed = str(found.path)
     output.show({"removed": removed}, [("removed", removed)], as_json=as_json)
-
-
-def _as_values(stored: Stored) -> dict[str, object]:
-    return {
-        "name": stored.name,
-        "origin": stored.origin,
-        "file": str(stored.path),
-        "problem": stored.problem or None,
-        "measured": None if stored.preset is None else stored.preset.describe(),
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,18 +22,15 @@ def read_blocks(text: str, count: int) -> list[int]:
         return list(range(count))
     numbers: set[int] = set()
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if found is None:
             raise InvalidArgumentError(f"--blocks must be like 3,5 or 0-8 or all, got {text!r}")
-        end = int(last if dash else first)
+        start, end = int(found[1]), int(found[2] or found[1])
         if end >= count:
-            numbers.add(end)
-        elif end < int(first):
+            raise InvalidArgumentError(f"--blocks must lie in 0 to {count - 1}, got {text!r}")
+        if end < start:
             raise InvalidArgumentError(f"--blocks counts upwards, such as 3-5, got {text!r}")
-        else:
-            numbers.update(range(int(first), end + 1))
-    if max(numbers) >= count:
-        raise InvalidArgumentError(f"--blocks must lie in 0 to {count - 1}, got {text!r}")
+        numbers.update(range(start, end + 1))
     return sorted(numbers)
 
 

@@ -13,14 +13,7 @@ Item = TypeVar("Item")
 
 
 class Dataset(Sequence[Item]):
-    """A sequence of pairs or videos; making it reads a list, taking an item reads its files.
-
-    Args:
-        name: of the data set.
-        root: the folder that holds it.
-        split: which part of it this is.
-        entries: what is known of each item before its files are read.
-    """
+    """A sequence of pairs or videos, which are read when they are taken; see `PairDataset`."""
 
     def __init__(self, name: str, root: Path, split: str, entries: Sequence[Any] = ()) -> None:
         self.name, self.root, self.split, self.entries = name, root, split, entries

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kornia_ditf.datasets.files import annotated_image, as_pixels
@@ -18,12 +18,7 @@ _NEEDED_POINTS = 3  # prepare_ap10k.ipynb keeps no pair of fewer
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """A defect of a file.
-
-    Args:
-        file: which.
-        reason: what, what was expected, and how to get it.
-    """
+    """A defect of a file: what is wrong, what was expected, and how to get it."""
 
     file: str
     reason: str
@@ -190,8 +185,3 @@ def _check_sequence(
         except DatasetError as error:
             report.add(error)
     count.add("all", objects)
-
-
-def as_values(report: CheckReport) -> dict[str, object]:
-    """Return a report as JSON values."""
-    return asdict(report)

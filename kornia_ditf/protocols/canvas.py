@@ -19,16 +19,7 @@ from kornia_ditf.types import DescriptorMap, Frame
 
 
 def to_canvas(points: Tensor, size: tuple[int, int], side: int) -> Tensor:
-    """Map points of an image into the padded square.
-
-    Args:
-        points: (x, y), shape (K, 2).
-        size: height and width of the image.
-        side: of the square.
-
-    Returns:
-        shape (K, 2), float32.
-    """
+    """Map points (x, y) of an image, shape (K, 2), into the padded square of a side; float32."""
     return points.float() * scale_of(size, side) + _offset(size, side)
 
 

@@ -80,7 +80,8 @@ def _evaluate_posed(
             f"[{'; '.join(poses)}]"
         )
     mask_b = _shown(map_b, pair.size_b, protocol)
-    views = [view_in_pose(_blank(pair.size_a), pose) for pose in poses]
+    blank = View(torch.zeros(1, 1, 1, 1).expand(1, 1, *pair.size_a))
+    views = [view_in_pose(blank, pose) for pose in poses]
     distances = [
         instance_distance(one, map_b, mask_a=_shown(one, view.size, protocol), mask_b=mask_b)
         for one, view in zip(maps_a, views, strict=True)
@@ -112,10 +113,6 @@ def _evaluate_posed(
         places = torch.where(seen[pair.visible, None].to(places.device), places, upright)
     found = score_points(places, pair, check)
     return replace(found, scores={**found.scores, **scores})
-
-
-def _blank(size: tuple[int, int]) -> View:
-    return View(torch.zeros(1, 1, 1, 1).expand(1, 1, *size))
 
 
 def _shown(described: DescriptorMap, size: tuple[int, int], protocol: Protocol) -> Tensor | None:

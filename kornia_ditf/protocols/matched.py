@@ -51,13 +51,7 @@ def match_pair(
 
 
 def score_matches(sources: Tensor, predicted: Tensor, pair: Pair, protocol: Protocol) -> PairResult:
-    """Score the matches of a pair by its homography or its pose.
-
-    Args:
-        sources: (x, y) in A, shape (K, 2), float64.
-        predicted: (x, y) in B, shape (K, 2), float64.
-        pair: what is known of it.
-        protocol: of the task `homography` or `pose`.
+    """Score matches, (x, y) in A and in B, shapes (K, 2), float64, by a pair's homography or pose.
 
     Raises:
         InvalidArgumentError: the pair lacks what the protocol needs.

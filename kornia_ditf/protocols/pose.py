@@ -57,13 +57,7 @@ def estimate_pose(
 def pose_errors(points_a: Any, points_b: Any, pair: Pair, protocol: Protocol) -> dict[str, float]:
     """Estimate a pair's pose at each threshold of a protocol and measure its errors.
 
-    Thresholds are pixels of the images as the protocol fits them.
-
-    Args:
-        points_a: (x, y) in pixels of A, shape (K, 2).
-        points_b: (x, y) in pixels of B, shape (K, 2).
-        pair: with cameras and pose.
-        protocol: of the task `pose`.
+    Thresholds are pixels of the images as the protocol fits them; points are as in `estimate_pose`.
 
     Returns:
         for each threshold `pose_error@<threshold>`, the larger of the two angles in degrees,

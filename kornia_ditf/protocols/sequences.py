@@ -126,9 +126,7 @@ def _save(mask: Tensor, path: Path) -> None:
 
 def _palette() -> list[int]:
     """Make the colours of PASCAL VOC and DAVIS, by dealing out a number's bits."""
-    colours = []
-    for number in range(256):
-        for channel in range(3):
-            bits = (number >> (3 * bit + channel) & 1 for bit in range(3))
-            colours.append(sum(bit << (7 - place) for place, bit in enumerate(bits)))
+    number, channel, place = np.ogrid[:256, :3, :3]
+    bits = number >> (3 * place + channel) & 1
+    colours: list[int] = (bits << (7 - place)).sum(2).flatten().tolist()
     return colours

@@ -30,43 +30,36 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def register_backbones() -> Iterable[BackboneSpec]:
     """Return the backbones that this plugin adds."""
-    raise NotImplementedError
 
 
 @hookspec
 def register_descriptors() -> Iterable[DescriptorSpec]:
     """Return the dense descriptors that this plugin adds and that are no DiT."""
-    raise NotImplementedError
 
 
 @hookspec
 def register_datasets() -> Iterable[DatasetSpec]:
     """Return the data sets of image pairs that this plugin adds."""
-    raise NotImplementedError
 
 
 @hookspec
 def register_treatments() -> Iterable[TreatmentSpec]:
     """Return the steps that this plugin adds to those of which treatments are composed."""
-    raise NotImplementedError
 
 
 @hookspec
 def register_upsamplers() -> Iterable[UpsamplerSpec]:
     """Return the upsamplers of descriptor maps that this plugin adds."""
-    raise NotImplementedError
 
 
 @hookspec
 def register_matchers() -> Iterable[MatcherSpec]:
     """Return the image matchers that this plugin adds."""
-    raise NotImplementedError
 
 
 @hookspec
 def register_loggers() -> Iterable[LoggerSpec]:
     """Return the trackers of experiments that this plugin adds."""
-    raise NotImplementedError
 
 
 @hookspec
@@ -77,4 +70,3 @@ def register_commands(cli: typer.Typer) -> None:
         cli: an empty Typer application of this plugin's own; its commands are joined to
             `kornia-ditf`.
     """
-    raise NotImplementedError

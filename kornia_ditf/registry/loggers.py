@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
-from kornia_ditf.errors import DiTFError, InvalidArgumentError, PluginError
+from kornia_ditf.errors import DiTFError, PluginError
 from kornia_ditf.registry.catalogue import Catalogue
 from kornia_ditf.registry.plugins import describe_error
-from kornia_ditf.utils.checks import check_spec, did_you_mean
+from kornia_ditf.utils.checks import check_one_of, check_spec
 from kornia_ditf.utils.extras import import_extra
 
 
@@ -108,9 +108,7 @@ def load_logger(name: str) -> Logger:
         PluginError: it fails when it is loaded.
     """
     found = list_loggers()
-    if name not in found:
-        near = did_you_mean(name, found)
-        raise InvalidArgumentError(f"--log must be one of {', '.join(found)}, got {name!r}{near}")
+    check_one_of("--log", name, found)
     try:
         return found[name].load()
     except DiTFError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
 from pathlib import Path
@@ -206,16 +206,7 @@ def create_descriptor(
         >>> create_descriptor((nano, None)).backbone.transformer is nano
         True
     """
-    if is_in_memory(name):
-        if source is not None:
-            raise InvalidArgumentError(
-                "give a model in memory alone, or a preset's name with source=the model"
-            )
-        name, source = "", take_apart(name)
-        spec: Spec = describe_loaded(source, CATALOGUE)
-    else:
-        spec = find_descriptor(name, **hub_options(options))
-    place = None if source is None else _check_source(source)
+    spec, place = _find_model(name, source, options, find_descriptor, CATALOGUE)
     upsampler = find_upsampler(upsample)  # before anything is loaded
     descriptor: DenseDescriptor
     if isinstance(spec, BackboneSpec):
@@ -242,11 +233,35 @@ def create_ditf(
 
     Arguments and errors as there. A DiTF also shows its taps, blocks and massive channels.
     """
+    specs = CATALOGUE.of(BackboneSpec)
+    spec, place = _find_model(name, source, options, find_backbone, specs)
+    return _create_ditf(spec, place, options)
+
+
+def _find_model(
+    name: Any,
+    source: Any,
+    options: Mapping[str, Any],
+    find: Callable[..., Any],
+    specs: Iterable[AnySpec],
+) -> tuple[Any, str | Path | LoadedModel | None]:
+    """Return the spec of what is named or in memory, and where its weights are said to be."""
     if is_in_memory(name):
-        source = take_apart(name)
-        return _create_ditf(describe_loaded(source, CATALOGUE.of(BackboneSpec)), source, options)
-    spec = find_backbone(name, **hub_options(options))
-    return _create_ditf(spec, None if source is None else _check_source(source), options)
+        if source is not None:
+            raise InvalidArgumentError(
+                "give a model in memory alone, or a preset's name with source=the model"
+            )
+        loaded = take_apart(name)
+        return describe_loaded(loaded, specs), loaded
+    spec = find(name, **hub_options(options))
+    if source is not None and is_in_memory(source):
+        return spec, take_apart(source)
+    if source is not None and not str(source).strip():
+        raise InvalidArgumentError(
+            "source must name a folder or a hub id, got an empty string; leave it out to load the "
+            "backbone's own weights"
+        )
+    return spec, source
 
 
 def _create_ditf(
@@ -270,18 +285,6 @@ def _create_ditf(
     if "massive_channels" not in changes:
         ditf.channels_from = "preset"
     return ditf
-
-
-def _check_source(source: Any) -> str | Path | LoadedModel:
-    if is_in_memory(source):
-        return source if isinstance(source, LoadedModel) else take_apart(source)
-    path: str | Path = source
-    if not str(source).strip():
-        raise InvalidArgumentError(
-            "source must name a folder or a hub id, got an empty string; leave it out to load the "
-            "backbone's own weights"
-        )
-    return path
 
 
 def _create_part(name: str, plugin: str | None, **options: Any) -> DenseDescriptor:

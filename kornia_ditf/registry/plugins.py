@@ -151,11 +151,8 @@ class Plugin:
         def run() -> None:
             try:
                 outcome.append(function())
-            except _Refused as refusal:
-                self.leave_out(str(refusal))
-                outcome.append(None)
             except BaseException as error:  # noqa: BLE001 - SystemExit ends the plugin alone
-                self.leave_out(describe_error(error))
+                self.leave_out(str(error) if isinstance(error, _Refused) else describe_error(error))
                 outcome.append(None)
 
         start, limit = time.perf_counter(), _time_limit()

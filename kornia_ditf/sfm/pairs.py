@@ -14,7 +14,7 @@ from torch import Tensor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.checks import check_integer, did_you_mean
-from kornia_ditf.utils.sources import IMAGE_SUFFIXES, images_below
+from kornia_ditf.utils.sources import IMAGE_SUFFIXES, names_below
 
 KINDS = ("all", "sequential", "retrieval")
 
@@ -23,7 +23,7 @@ def list_images(folder: Path) -> list[str]:
     """List the images in a folder and the folders in it, by name; at least two, hidden ones not."""
     if not folder.is_dir():
         raise InvalidArgumentError(f"there is no folder {folder}")
-    names = images_below(folder)
+    names = names_below(folder)
     if len(names) < 2:
         raise InvalidArgumentError(
             f"{folder} must hold at least two images to match, got {len(names)} "

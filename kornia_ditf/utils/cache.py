@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from kornia_ditf.errors import OutputError
-from kornia_ditf.utils.files import atomic_write
+from kornia_ditf.utils.files import atomic_write, make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -26,21 +26,33 @@ def cache_folder() -> Path:
     Raises:
         OutputError: `KORNIA_DITF_CACHE` begins with a `~` that stands for no folder.
     """
-    named = os.environ.get("KORNIA_DITF_CACHE")
-    if named:
-        try:
-            return Path(named).expanduser()
-        except RuntimeError as error:
-            raise OutputError(
-                f"cannot use KORNIA_DITF_CACHE={named!r} ({error}); give a full path"
-            ) from error
     from platformdirs import user_cache_path
 
+    found = user_folder("KORNIA_DITF_CACHE", lambda: user_cache_path("kornia-ditf"))
+    return Path(_homeless_folder().name) if found is None else found
+
+
+def user_folder(variable: str, find: Callable[[], Path]) -> Path | None:
+    """Return the folder that an environment variable names, or else one in the user's home.
+
+    Args:
+        variable: its name.
+        find: finds the other one, by platformdirs.
+
+    Returns:
+        the folder; None where the variable is not set and there is no home folder.
+
+    Raises:
+        OutputError: the variable begins with a `~` that stands for no folder.
+    """
+    named = os.environ.get(variable)
     try:
-        folder = user_cache_path("kornia-ditf")
-    except RuntimeError:
-        folder = Path("~")  # as older platformdirs answer
-    return folder if folder.is_absolute() else Path(_homeless_folder().name)
+        folder = Path(named).expanduser() if named else find()
+    except RuntimeError as error:
+        if not named:
+            return None
+        raise OutputError(f"cannot use {variable}={named!r} ({error}); give a full path") from error
+    return folder if named or folder.is_absolute() else None
 
 
 @cache
@@ -59,12 +71,7 @@ def write_to_cache(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the cache cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error}; name another folder with KORNIA_DITF_CACHE"
-        ) from error
+    make_folder(path.parent, "name another folder with KORNIA_DITF_CACHE")
     with atomic_write(path) as temporary:
         yield temporary
 

@@ -39,7 +39,7 @@ def check_one_of(name: str, value: object, known: Collection[str]) -> None:
         kornia_ditf.errors.InvalidArgumentError: facet must be one of token, key, got 'keys'; \
 did you mean 'key'?
     """
-    if value not in known:
+    if value not in tuple(known):  # which takes values without a hash
         raise InvalidArgumentError(
             f"{name} must be one of {', '.join(known)}, got {value!r}{did_you_mean(value, known)}"
         )
@@ -86,9 +86,9 @@ def read_dtype(dtype: object) -> torch.dtype:
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     short = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
     name = str(dtype).removeprefix("torch.")
-    if isinstance(dtype, str | torch.dtype) and short.get(name, name) in known:
-        return known[short.get(name, name)]
-    raise InvalidArgumentError(f"dtype must be one of {', '.join(known)}, got {dtype!r}")
+    name = short.get(name, name)
+    check_one_of("dtype", name if name in known else dtype, known)
+    return known[name]
 
 
 def read_device(device: object) -> torch.device:

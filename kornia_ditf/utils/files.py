@@ -80,8 +80,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             os.close(descriptor)
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder for results, if it is not there.
+def make_folder(folder: Path, advice: str = "name another folder") -> None:
+    """Make a folder for results, if it is not there; errors end with the advice.
 
     Raises:
         OutputError: it cannot be made.
@@ -89,9 +89,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"cannot write to {folder} ({error.strerror}): name another folder"
-        ) from error
+        raise OutputError(f"cannot write to {folder} ({error.strerror}): {advice}") from error
 
 
 def sweep(folder: Path) -> None:

@@ -83,17 +83,13 @@ def _joules(index: int | None) -> float | None:
         return None
     try:
         import pynvml
+        import torch
 
         nvml: Any = pynvml
         nvml.nvmlInit()
-        return float(nvml.nvmlDeviceGetTotalEnergyConsumption(_handle(nvml, index))) / 1000
+        # Torch numbers the devices that are visible, NVML all.
+        identifier = f"GPU-{torch.cuda.get_device_properties(index).uuid}"
+        handle = nvml.nvmlDeviceGetHandleByUUID(identifier)
+        return float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
     except Exception:  # noqa: BLE001 - another GPU, driver or permission
         return None
-
-
-def _handle(nvml: Any, index: int) -> Any:
-    """Return NVML's handle of a device; torch numbers those that are visible."""
-    import torch
-
-    identifier = f"GPU-{torch.cuda.get_device_properties(index).uuid}"
-    return nvml.nvmlDeviceGetHandleByUUID(identifier)

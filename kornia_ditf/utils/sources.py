@@ -110,11 +110,6 @@ class Piece:
                 yield item, content
 
 
-def images_below(folder: Path) -> list[str]:
-    """List the images in a folder and the folders in it, by name, in order; hidden ones not."""
-    return _names_below(folder, IMAGE_SUFFIXES)
-
-
 def list_pieces(
     paths: Iterable[Path], images: int, *, column: str | None = None
 ) -> tuple[list[Piece], list[tuple[str, ImageError]]]:
@@ -143,8 +138,8 @@ def list_pieces(
     files: list[Path] = []
     for path in given:
         if path.is_dir():
-            pieces += _pieces(path, _sized(path, images_below(path)), images)
-            tables += [path / name for name in _names_below(path, (".tar", ".parquet"))]
+            pieces += _pieces(path, _sized(path, names_below(path)), images)
+            tables += [path / name for name in names_below(path, (".tar", ".parquet"))]
         else:
             (tables if path.suffix in (".tar", ".parquet") else files).append(path)
     for parent, some in groupby(sorted(files), key=lambda path: path.parent):
@@ -172,7 +167,8 @@ def list_pieces(
     return pieces, failed
 
 
-def _names_below(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
+def names_below(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[str]:
+    """List the images in a folder and the folders in it, by name, in order; hidden ones not."""
     found = sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")

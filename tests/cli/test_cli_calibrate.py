@@ -129,25 +129,25 @@ def test_what_is_wrong_is_said_before_anything_is_loaded(
 
 
 def test_ctrl_c_ends_it_and_the_same_command_goes_on(
-    model: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_json: RunJson, model: Path, folder: Path, tmp_path: Path
 ) -> None:
-    command = [
-        *(sys.executable, "-m", "kornia_ditf", "calibrate", str(model), "--images", str(folder)),
-        *("--timesteps", "0,50,100,200", "--long-sides", "48,64", "--json", "--draws", "1"),
-    ]
+    command = ["calibrate", str(model), "--images", str(folder), "--draws", "1"]
+    command += ["--timesteps", "0,50,100,200", "--long-sides", "48,64", "--treatment", "raw"]
 
     def records() -> list[Path]:
         return list(tmp_path.rglob("calibrations/*.jsonl"))
 
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-m", "kornia_ditf", *command], stderr=subprocess.PIPE
+    ) as process:
         while not records() and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate()
     assert process.returncode == 130 and b"interrupted" in said
-    again = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout)]
+    again = [run_json(*command)]
     records()[0].unlink()
-    again.append(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
+    again.append(run_json(*command))
     for each in again:
         del each["measured"]["date"]
     assert again[0] == again[1]

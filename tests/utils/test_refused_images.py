@@ -47,7 +47,7 @@ def frames(suffix: str) -> bytes:
         (
             "script.eps",
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n",
-            "a PostScript document",
+            "not an image.*expected a JPEG",
         ),
     ],
 )

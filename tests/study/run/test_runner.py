@@ -7,15 +7,12 @@ import json
 import os
 import shutil
 import stat
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from PIL import Image
 
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import ImageError, OutputError, StudyError
@@ -292,125 +289,3 @@ def test_ten_times_the_pairs_are_ten_times_the_work(
     few, many = work(4), work(40)
     assert few.keys() == many.keys()
     assert {name for name in few if many[name] > 10 * few[name]} == set()
-
-
-PRELUDE = """
-import os, random, signal, sys, time
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from kornia_ditf.study.run.runner import run_study
-from kornia_ditf.study.define.parsing import read_study
-study, out = read_study(sys.argv[1]), Path(sys.argv[2])
-run_study(study, out / "warm")  # children inherit the libraries that are loaded by now
-begin = time.perf_counter()
-run_study(study, out / "undisturbed")
-whole = time.perf_counter() - begin
-"""
-
-AT_RANDOM_MOMENTS = """
-random.seed(0)
-killed = 0
-for _ in range(12):
-    child = os.fork()
-    if not child:
-        run_study(study, out / "killed")
-        os._exit(0)
-    time.sleep(random.random() * whole * 0.3)
-    os.kill(child, signal.SIGKILL)
-    killed += os.waitpid(child, 0)[1] == signal.SIGKILL
-run_study(study, out / "killed")
-print(killed)
-"""
-
-AT_EVERY_FILE = """
-replace = Path.replace
-def die(path, target):
-    if early:
-        os._exit(9)
-    replace(path, target)
-    os._exit(9)
-died = 0
-for turn in range(200):
-    early, child = turn % 4 == 0, os.fork()
-    if not child:
-        Path.replace = die
-        run_study(study, out / "killed")
-    died += os.waitpid(child, 0)[1] != 0
-    if (out / "killed/study.json").exists():
-        break
-run_study(study, out / "killed")
-print(died)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("moments", "pairs"), [(AT_RANDOM_MOMENTS, 12), (AT_EVERY_FILE, 2)])
-def test_a_run_that_is_killed_again_and_again_gives_the_records_of_an_undisturbed_one(
-    make_study: Any, tmp_path: Path, moments: str, pairs: int
-) -> None:
-    file = make_study(pairs=pairs)
-    if moments == AT_EVERY_FILE:  # two configurations have every kind of file
-        file.write_text(file.read_text().replace("  - 1\n", ""))
-    arguments = [str(file), str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + moments, *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert int(done.stdout) >= 3  # the others came through before they were killed
-    files = [tmp_path / name / "records.parquet" for name in ("undisturbed", "killed")]
-    assert values(files[0]) == values(files[1])
-    assert files[0].read_bytes() == files[1].read_bytes()
-
-
-def test_upsampled_configurations_share_a_forward_and_one_that_is_too_large_fails_by_name(
-    make_study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = yaml.safe_load(make_study().read_text())
-    descriptor = {**study["descriptors"][0], "block": 2, "treatment": "raw"}
-    upsample = ["none", "bilinear(2)", "joint_bilateral(2px)"]
-    chosen = read_study(make_study(descriptors=[{**descriptor, "upsample": upsample}]))
-    seen: list[int] = []
-    whole = DiTF.prepared_taps
-    monkeypatch.setattr(
-        DiTF, "prepared_taps", lambda self, i, *a: seen.append(len(i)) or whole(self, i, *a)
-    )
-    rows = values(run_study(chosen, tmp_path / "out"))
-    assert sum(seen) == 4 and len(rows) == 12
-    sizes = sorted(path.stat().st_size for path in (tmp_path / "out").rglob("*.safetensors"))
-    assert len(sizes) == 12 and sizes[0] < 0.4 * sizes[4]
-    large = read_study(
-        make_study(descriptors=[{**descriptor, "upsample": "bilinear(2, limit=0.00001)"}])
-    )
-    with pytest.raises(StudyError, match=r"0\.png: upsampled by bilinear\(2\).* the limit is"):
-        run_study(large, tmp_path / "large")
-
-
-def test_a_protocol_that_aligns_poses_finds_mirrored_images_and_says_so_in_the_records(
-    make_study: Any, tmp_path: Path
-) -> None:
-    document = yaml.safe_load(make_study().read_text())
-    place = Path(document["datasets"][0]["root"])
-    pairs = json.loads((place / "pairs.json").read_text())
-    for pair in pairs:  # each image with its own mirror image
-        with Image.open(place / pair["image_a"]) as image:
-            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(place / f"m{pair['image_a']}")
-        pair["image_b"] = f"m{pair['image_a']}"
-        pair["points_b"] = [[63 - x, y] for x, y in pair["points_a"]]
-    (place / "pairs.json").write_text(json.dumps(pairs))
-    descriptor = {**document["descriptors"][0], "block": 2, "treatment": "raw"}
-    protocols = ["plain", {"name": "plain", "overrides": {"align": "flips"}}]
-    datasets = [{"name": "folder", "root": str(place)}]
-    study = read_study(
-        make_study(pairs=4, descriptors=[descriptor], datasets=datasets, protocols=protocols)
-    )
-    (place / "pairs.json").write_text(json.dumps(pairs))
-    rows = values(run_study(study, tmp_path / "out"))
-    aligned = [row for row in rows if row["protocol"] == "plain with align=flips"]
-    assert len(rows) == 8 and len(aligned) == 4
-    for row in aligned:
-        scores = dict(row["scores"])
-        assert scores["pose_distance@mirrored"] < 1e-3 < scores["pose_distance@upright"]
-        assert max(row["distances"]) < 2 and row["points_a"] in [p["points_a"] for p in pairs]
