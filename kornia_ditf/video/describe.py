@@ -135,7 +135,13 @@ def describe_video(
     """
     check_integer("window", window, 1)
     frames = read_frames(video) if isinstance(video, str | Path) else iter(video)
-    return _describe_windows(for_video(descriptor, every_frame), frames, prompt, window)
+    read = (f if isinstance(f, VideoFrame) else VideoFrame(as_image(f), 0.0) for f in frames)
+    own = for_video(descriptor, every_frame)
+    return (
+        described
+        for some in windows(read, window)
+        for described in own.describe_together([frame.image for frame in some], prompt)
+    )
 
 
 def for_video(descriptor: DenseDescriptor, every_frame: bool) -> DenseDescriptor:
@@ -150,14 +156,3 @@ def for_video(descriptor: DenseDescriptor, every_frame: bool) -> DenseDescriptor
     cells: Any = {key: for_video(cell, every_frame) for key, cell in descriptor._cells.items()}
     own._cells = cells
     return own
-
-
-def _describe_windows(
-    descriptor: DenseDescriptor,
-    frames: Iterator[ImageLike | VideoFrame],
-    prompt: str | None,
-    window: int,
-) -> Iterator[DescriptorMap]:
-    read = (f if isinstance(f, VideoFrame) else VideoFrame(as_image(f), 0.0) for f in frames)
-    for some in windows(read, window):
-        yield from descriptor.describe_together([frame.image for frame in some], prompt)
