@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -153,6 +152,4 @@ def for_video(descriptor: DenseDescriptor, every_frame: bool) -> DenseDescriptor
         own = VideoDiTF(descriptor.backbone, descriptor.config, every_frame=every_frame)
         own.channels_from = descriptor.channels_from
     own._found = dict(descriptor._found)
-    cells: Any = {key: for_video(cell, every_frame) for key, cell in descriptor._cells.items()}
-    own._cells = cells
     return own
