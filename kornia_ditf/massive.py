@@ -112,10 +112,7 @@ class ChannelRecorder:
         self, *, min_ratio: float = MIN_RATIO, min_token_share: float = MIN_TOKEN_SHARE
     ) -> None:
         self.min_ratio, self.min_token_share = min_ratio, min_token_share
-        self._means: list[Tensor] = []
-        self._variances: list[Tensor] = []
-        self._shares: list[Tensor] = []
-        self._massive: list[Tensor] = []
+        self._images: list[tuple[Tensor, ...]] = []  # mean, variance, share and massive, (D,) each
 
     def update(self, tokens: Tensor) -> None:
         """Add a block's tokens of some images, shape (B, N, D).
@@ -127,7 +124,7 @@ class ChannelRecorder:
             raise InvalidArgumentError(
                 f"tokens must have the shape (B, N, D), got {tuple(tokens.shape)}"
             )
-        widths = {tokens.shape[-1], *(len(mean) for mean in self._means[:1])}
+        widths = {tokens.shape[-1], *(len(image[0]) for image in self._images[:1])}
         if len(widths) > 1:
             raise InvalidArgumentError(f"tokens must all have one width, got {sorted(widths)}")
         if not bool(torch.isfinite(tokens).all()):
@@ -135,10 +132,8 @@ class ChannelRecorder:
         for image in tokens.detach():
             size = image.float().abs()
             mean, share, massive = _mark(size, self.min_ratio, self.min_token_share)
-            self._means.append(mean.cpu())
-            self._variances.append(size.var(0, correction=0).cpu())
-            self._shares.append(share.cpu())
-            self._massive.append(massive.cpu())
+            found = (mean, size.var(0, correction=0), share, massive)
+            self._images.append(tuple(each.cpu() for each in found))
 
     def compute(self, *, warn: bool = False) -> ChannelStatistics:
         """Return the statistics over all images so far.
@@ -149,19 +144,19 @@ class ChannelRecorder:
         Raises:
             InvalidArgumentError: there were none.
         """
-        if not self._means:
+        if not self._images:
             raise InvalidArgumentError("tokens must be given of one image at least, got none")
-        means = torch.stack(self._means)
+        means, variances, shares, massive = map(torch.stack, zip(*self._images, strict=True))
         magnitude = means.mean(0)
         tiny = torch.finfo(torch.float32).tiny
         scale = magnitude.clamp_min(tiny)
         statistics = ChannelStatistics(
             magnitude=magnitude,
             ratio=magnitude / magnitude.median().clamp_min(tiny),
-            token_variation=torch.stack(self._variances).mean(0).sqrt() / scale,
+            token_variation=variances.mean(0).sqrt() / scale,
             image_variation=means.std(0, correction=0) / scale,
-            token_share=torch.stack(self._shares).mean(0),
-            image_share=torch.stack(self._massive).float().mean(0),
+            token_share=shares.mean(0),
+            image_share=massive.float().mean(0),
         )
         for doubt in statistics.doubts() if warn else ():
             _warn(doubt)

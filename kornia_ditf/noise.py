@@ -20,9 +20,9 @@ from kornia_ditf.utils.checks import check_timestep
 class NoiseSchedule(ABC):
     """How a family mixes a clean latent with noise at a timestep."""
 
-    @abstractmethod
     def check(self, timestep: float) -> None:
         """Raise InvalidArgumentError unless the model was trained at this timestep."""
+        check_timestep(timestep)
 
     @abstractmethod
     def weights(self, timestep: float) -> tuple[float, float]:
@@ -54,9 +54,6 @@ class RectifiedFlow(NoiseSchedule):
         >>> RectifiedFlow().mix(torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), 250).item()
         0.75
     """
-
-    def check(self, timestep: float) -> None:
-        check_timestep(timestep)
 
     def weights(self, timestep: float) -> tuple[float, float]:
         return 1 - timestep / 1000, timestep / 1000
@@ -90,7 +87,7 @@ class VariancePreserving(NoiseSchedule):
         return cls(schedulers.DDPMScheduler(**known).alphas_cumprod)
 
     def check(self, timestep: float) -> None:
-        check_timestep(timestep)
+        super().check(timestep)
         last = len(self.alphas_cumprod) - 1
         if timestep != int(timestep) or timestep > last:
             raise InvalidArgumentError(
@@ -146,7 +143,9 @@ def draw_image_noise(
         >>> bool((noise[1] == draw_image_noise(other, (1, 4, 2, 2), seed=0)).all())
         True
     """
-    seeds = [_image_seed(image, f"{purpose} {seed}") for image in _to_bytes(images)]
+    # Rounded to 8 bits, as image files are: float arithmetic differs between devices.
+    levels = (images.detach().float() * 255).round().clamp(0, 255).to("cpu", torch.uint8)
+    seeds = [_image_seed(image, f"{purpose} {seed}") for image in levels]
     return torch.stack([draw_noise(shape, seed=own) for own in seeds])
 
 
@@ -161,11 +160,6 @@ def exact_pixels(images: Tensor) -> Tensor:
     if images.dtype == torch.float32 and images.device.type == "cpu":
         return images
     return images.detach().cpu().float()
-
-
-def _to_bytes(images: Tensor) -> Tensor:
-    # Rounded to 8 bits, as image files are: float arithmetic differs between devices.
-    return (images.detach().float() * 255).round().clamp(0, 255).to("cpu", torch.uint8)
 
 
 def _image_seed(image: Tensor, salt: str) -> int:

@@ -161,10 +161,8 @@ class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
         lafs0, descriptors0, radius0 = self._features(data, "0")
         lafs1, descriptors1, radius1 = self._features(data, "1")
         _check_counts(lafs0, lafs1)
-        return [
-            self._match(*sides, (radius0, radius1))
-            for sides in zip(lafs0, descriptors0, lafs1, descriptors1, strict=True)
-        ]
+        sides = zip(lafs0, descriptors0, lafs1, descriptors1, strict=True)
+        return [self._match(*each, (radius0, radius1)) for each in sides]
 
     def _features(self, data: Mapping[str, Tensor], side: str) -> tuple[Tensor, Tensor, float]:
         image = data.get(f"image{side}")
@@ -198,10 +196,10 @@ class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
         if not len(lafs0) or not len(lafs1):
             return lafs0[:0], lafs1[:0], lafs0.new_zeros(0)
         more: tuple[Any, ...] = ()
-        if isinstance(self.matcher, KF.GeometryAwareDescriptorMatcher | RatioMatcher):
+        if isinstance(self.matcher, KF.GeometryAwareDescriptorMatcher):
             more = (lafs0[None], lafs1[None])
-        if isinstance(self.matcher, RatioMatcher):
-            more += (radii,)
+        elif isinstance(self.matcher, RatioMatcher):
+            more = (lafs0[None], lafs1[None], radii)
         distances, indices = self.matcher(descriptors0, descriptors1, *more)
         return lafs0[indices[:, 0]], lafs1[indices[:, 1]], distances.flatten().float()
 

@@ -111,8 +111,7 @@ class DeclaredBackbone(Backbone):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if posterior not in get_args(Posterior):
-            raise InvalidArgumentError(f"posterior must be 'mode' or 'sample', got {posterior!r}")
+        check_one_of("posterior", posterior, get_args(Posterior))
         self.transformer, self.vae = transformer, vae
         self.quantized: str | None = None
         self._compiled = CompiledModules([])

@@ -327,7 +327,7 @@ def read_schedule(
     config = checkpoint.json(file)
     try:
         return make(config)
-    except Exception as error:  # of diffusers' schedulers
+    except Exception as error:  # of diffusers' schedulers, or a schedule that is none
         raise CheckpointError(
             f"{checkpoint.source}/{file} gives no noise schedule ({error}); download it again"
         ) from error

@@ -26,17 +26,11 @@ def batch_time(latent: Tensor, timestep: float, time: Time) -> Tensor:
 
     In float32, whatever the latent's dtype: bfloat16 has no 261.
     """
-    match time:
-        case "t":
-            return full_batch(latent, timestep)
-        case "int(t)":
-            return full_batch(latent, int(timestep), torch.long)
-        case "t / 1000":
-            return full_batch(latent, timestep / 1000)
-        case "1 - t / 1000":
-            return full_batch(latent, 1 - timestep / 1000)
-        case "1000 - t":
-            return full_batch(latent, 1000 - timestep)
+    if time == "int(t)":
+        return full_batch(latent, int(timestep), torch.long)
+    share = timestep / 1000
+    counts = {"t": timestep, "1000 - t": 1000 - timestep, "t / 1000": share}
+    return full_batch(latent, counts[time] if time in counts else 1 - share)
 
 
 def pack(latent: Tensor, patch: int = 2) -> Tensor:
@@ -45,19 +39,17 @@ def pack(latent: Tensor, patch: int = 2) -> Tensor:
     return F.pixel_unshuffle(latent, patch).flatten(2).transpose(1, 2).contiguous()
 
 
-def grid_positions(
-    rows: int, columns: int, *, device: torch.device, leading_axes: int = 1
-) -> Tensor:
-    """Number the tokens of a grid by row and column, behind leading axes of 0: (N, axes).
+def grid_positions(rows: int, columns: int, *, device: torch.device) -> Tensor:
+    """Number the tokens of a grid by row and column, behind an axis of 0: (N, 3).
 
     Example:
         >>> grid_positions(1, 2, device=torch.device("cpu"))
         tensor([[0., 0., 0.],
                 [0., 0., 1.]])
     """
-    grid = torch.zeros(rows, columns, leading_axes + 2, dtype=torch.float32, device=device)
-    grid[..., leading_axes] = torch.arange(rows, device=device)[:, None]
-    grid[..., leading_axes + 1] = torch.arange(columns, device=device)
+    grid = torch.zeros(rows, columns, 3, dtype=torch.float32, device=device)
+    grid[..., 1] = torch.arange(rows, device=device)[:, None]
+    grid[..., 2] = torch.arange(columns, device=device)
     return grid.flatten(0, 1)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kornia_ditf.backbones.declared import DeclaredBackbone, Posterior
 from kornia_ditf.errors import CaptureError, InvalidArgumentError
 from kornia_ditf.noise import NoiseSchedule
-from kornia_ditf.tap import BlockStream, count_blocks
+from kornia_ditf.tap import BlockStream, block_list, find_module
 from kornia_ditf.types import Conditioning
 from kornia_ditf.utils.checks import check_integer
 
@@ -143,12 +143,7 @@ class ModuleBackbone(DeclaredBackbone):
 
 
 def _read_width(transformer: nn.Module, stream: BlockStream) -> int:
-    count_blocks(transformer, [stream])  # names what is missing
-    blocks: Any = transformer.get_submodule(stream.blocks)
-    try:
-        norm: Any = blocks[0].get_submodule(stream.norm)
-    except AttributeError as error:
-        raise CaptureError(f"a {type(blocks[0]).__name__} has no {stream.norm!r}") from error
+    norm: Any = find_module(block_list(transformer, stream)[0], stream.norm)
     sides = getattr(norm, "normalized_shape", None)
     sides = getattr(norm, "weight", None) if sides is None else sides
     if sides is None:

@@ -39,11 +39,9 @@ class TrimmedPromptBackbone(DiffusersBackbone):
     def trim(self, conditioning: Conditioning) -> Iterator[tuple[Tensor, Conditioning]]:
         """Remove the padding: yield, length by length, the numbers of its rows and those rows."""
         # A prompt encoder gives its tensors on the CPU, so that no device is waited for.
-        lengths = conditioning[self.padded[-1]].bool().sum(1).tolist()
-        for length in sorted(set(lengths)):
-            rows = torch.tensor(
-                [row for row, own in enumerate(lengths) if own == length], device="cpu"
-            )
+        lengths = conditioning[self.padded[-1]].bool().sum(1).cpu()
+        for length in sorted(set(lengths.tolist())):
+            rows = (lengths == length).nonzero().flatten()
             told = {name: v[rows.to(v.device)] for name, v in conditioning.tensors.items()}
             cut = {name: told[name][:, :length].contiguous() for name in self.padded}
             yield rows, Conditioning({**told, **cut})

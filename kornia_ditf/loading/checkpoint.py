@@ -333,8 +333,8 @@ class Checkpoint:
         except errors.RevisionNotFoundError as error:
             raise HubError(f"{self.source} has no revision {self.revision!r}") from error
         except errors.HfHubHTTPError as error:
-            if sources.is_refusal(error):
-                raise sources.refusal(self.source, error) from error
+            if (refusal := sources.refusal(self.source, error)) is not None:
+                raise refusal from error
             return None
         except (errors.OfflineModeIsEnabled, connection_errors, OSError):
             return None
@@ -370,9 +370,8 @@ class Checkpoint:
         except errors.EntryNotFoundError as error:
             raise self._missing(name) from error
         except errors.HfHubHTTPError as error:
-            if sources.is_refusal(error):
-                raise sources.refusal(self.source, error) from error
-            raise HubError(f"the hub does not give {name} of {self.source}: {error}") from error
+            told = f"the hub does not give {name} of {self.source}: {error}"
+            raise sources.refusal(self.source, error) or HubError(told) from error
         except OSError as error:
             raise HubError(f"cannot download {name} of {self.source}: {error}") from error
         return Path(path)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
+from kornia_ditf.loading.checkpoint import HUB_OPTIONS
 from kornia_ditf.loading.prompts import Encode, is_component, join_rows
 from kornia_ditf.types import Conditioning
 from kornia_ditf.utils.borrowing import borrowed
@@ -190,13 +191,13 @@ def take_apart(given: Any) -> LoadedModel:
     )
 
 
-def refuse_loading_options(options: Mapping[str, Any], hub: Sequence[str]) -> None:
+def refuse_loading_options(options: Mapping[str, Any]) -> None:
     """Raise for options that say how to load a model, which one in memory leaves nothing to.
 
     Raises:
         InvalidArgumentError: there is one.
     """
-    given = [name for name in (*_LOADING, *hub) if name in options]
+    given = [name for name in (*_LOADING, *HUB_OPTIONS) if name in options]
     if given:
         raise InvalidArgumentError(
             f"{given[0]} says how to load a model, and this one is in memory and stays as it is; "

@@ -93,17 +93,10 @@ def plan_loading(
 ) -> LoadingPlan:
     """Work out what loading would download and hold; reads configurations, no weights.
 
-    Args:
-        checkpoint: where the files are.
-        layout: where the transformer keeps its blocks.
-        last_block: the last block to load; None is all.
-        dtype: of the transformer in memory; the VAE's encoder is float32.
-        architecture: configurations by part (`transformer`, `vae`), used where the checkpoint's
-            own cannot be had.
-        vae_class: the VAE's class in diffusers.
-        file: a single file that holds the transformer, and the transformer's configuration; the
-            checkpoint then holds the rest. Of GGUF the bytes in the file count.
-        folder: the transformer's, of a checkpoint with several.
+    `architecture` are configurations by part (`transformer`, `vae`), used where the checkpoint's
+    own cannot be had. `file` is a single file that holds the transformer, and the transformer's
+    configuration; the checkpoint then holds the rest, and of GGUF the bytes in the file count. The
+    VAE's encoder is in float32.
 
     Raises:
         CheckpointError: a local folder lacks a file or holds a damaged one.
@@ -179,22 +172,21 @@ def _sizes(model: nn.Module, dtype: torch.dtype) -> dict[str, int]:
 def _by_option(model: nn.Module, block_lists: Sequence[str], dtype: torch.dtype) -> dict[str, int]:
     """Count a transformer's bytes on the device with each option, by the option as it is typed."""
     sizes = _sizes(model, dtype)
+    block = re.compile(rf"({'|'.join(map(re.escape, block_lists))})\.\d+\.")
     blocks: dict[str, int] = defaultdict(int)  # by prefix, in the order in which they run
     modules: dict[str, int] = defaultdict(int)
     for name, size in sizes.items():
         modules[name.rpartition(".")[0]] += size
-        for each in block_lists:
-            if name.startswith(f"{each}."):
-                blocks[f"{each}.{name[len(each) + 1 :].partition('.')[0]}."] += size
+        if (found := block.match(name)) is not None:
+            blocks[found[0]] += size
     eight: dict[str, int] = defaultdict(int)  # what the linear layers of each block save
     four = 0
     for name, module in model.named_modules():
         if type(module) is nn.Linear:
             elements, size = module.weight.numel(), sizes[f"{name}.weight"]
             four += size - elements // 2 - elements // 16  # and float32 for each 64 weights
-            own = next((block for block in blocks if name.startswith(block)), None)
-            if own is not None:
-                eight[own] += size - elements - 4 * module.out_features
+            if (found := block.match(name)) is not None:
+                eight[found[0]] += size - elements - 4 * module.out_features
     whole = sum(sizes.values())
     rest = whole - sum(blocks.values())
     small = {block: size - eight[block] for block, size in blocks.items()}

@@ -88,7 +88,6 @@ class CachedPromptEncoder:
         encode: calls the pipeline for one prompt; returns named tensors of one row.
         dtype: of the text encoders and the embeddings.
         device: where to encode.
-        cache: where embeddings are kept; None is the user's cache folder.
         modules: the pipeline's modules that it shall not load by itself, None for those that
             encoding does without.
     """
@@ -101,12 +100,11 @@ class CachedPromptEncoder:
         *,
         dtype: torch.dtype,
         device: torch.device,
-        cache: PromptCache | None = None,
         modules: Modules = lambda checkpoint, dtype: {"transformer": None, "vae": None},
     ) -> None:
         self.checkpoint, self.pipeline_class, self.encode = checkpoint, pipeline_class, encode
         self.dtype, self.device, self.modules = dtype, device, modules
-        self.cache = cache or PromptCache(cache_folder() / "prompts")
+        self.cache = PromptCache(cache_folder() / "prompts")
         self._last: tuple[tuple[str, ...], Conditioning] | None = None  # one prompt serves most
 
     def __call__(self, prompts: Sequence[str]) -> Conditioning:

@@ -57,13 +57,9 @@ class _Converting(TorchFunctionMode):
 
 
 class _Part:
-    """A model in a file: its tensors, and their conversion from original names to diffusers'.
+    """A model in a file, whose tensors diffusers converts from their original names.
 
-    Args:
-        file: the file.
-        names: of its tensors in the file, with those that they have without the file's prefixes.
-        class_name: the model's class in diffusers.
-        config: its configuration.
+    `names` are those of its tensors in the file, with what they are called without prefixes.
     """
 
     def __init__(
@@ -182,15 +178,10 @@ def holds_vae(file: WeightFile) -> bool:
 
 
 def load_own_vae(file: WeightFile, class_name: str, checkpoint: Checkpoint) -> nn.Module | None:
-    """Load the encoder of the VAE that a file holds beside its transformer.
+    """Load the encoder of the VAE that a file holds beside its transformer, in float32.
 
-    Args:
-        file: the file.
-        class_name: the VAE's class in diffusers.
-        checkpoint: has the VAE's configuration.
-
-    Returns:
-        the VAE in float32, or None where the file has none that diffusers converts.
+    The checkpoint has its configuration. None is returned where the file has no VAE that diffusers
+    converts.
 
     Raises:
         CheckpointError: the file is damaged.

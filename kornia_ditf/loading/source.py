@@ -118,22 +118,15 @@ def no_folder(source: str) -> str:
     return f"there is no folder {source}{near_folder(source)}; on the hub, "
 
 
-def is_refusal(error: Any) -> bool:
-    """Whether the hub refuses to show a repository."""
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    status = getattr(error.response, "status_code", None)
-    return isinstance(error, RepositoryNotFoundError) or status in (401, 403)
-
-
-def refusal(source: str, error: Exception) -> HubError:
-    """Return the error for a repository that the hub refuses to show."""
+def refusal(source: str, error: Any) -> HubError | None:
+    """Return the error for a repository that the hub refuses to show; None for other answers."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    page = f"https://huggingface.co/{source}"
-    # A gated repository counts as one not found there, so it is asked first.
     missing = isinstance(error, RepositoryNotFoundError)
-    if missing and not isinstance(error, GatedRepoError):
+    if not missing and getattr(error.response, "status_code", None) not in (401, 403):
+        return None
+    page = f"https://huggingface.co/{source}"
+    if missing and not isinstance(error, GatedRepoError):  # which counts as not found, too
         return HubError(
             f"{no_folder(source)}the hub shows no {source}: check the name; "
             f"if it is private, run `hf auth login` with an account that sees {page}"

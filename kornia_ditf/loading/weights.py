@@ -22,7 +22,7 @@ from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.weight_file import WeightFile
 from kornia_ditf.utils.borrowing import align
-from kornia_ditf.utils.isolation import SharedSetting, building, quiet
+from kornia_ditf.utils.isolation import SharedSetting, building, quiet, translated
 
 logger = logging.getLogger(__name__)
 
@@ -188,15 +188,13 @@ def build_empty(
             model: nn.Module = build_from.from_config(dict(config))
             return model
 
-    try:
+    with translated(CheckpointError, f"{class_name} rejects its configuration"):
         # SD3 stores its positions: to compute 384 x 384 of them would take many gigabytes.
         with suppress(RuntimeError):  # some classes ask for values while they are built
             model = build(include_buffers=True)
             if not _lacks_values(model):
                 return model
         return build(include_buffers=False)
-    except Exception as error:  # whatever a wrong value leads to inside the class
-        raise CheckpointError(f"{class_name} rejects its configuration: {error}") from error
 
 
 def _lacks_values(model: nn.Module) -> bool:
@@ -326,16 +324,12 @@ def _load_quantized(
         )
     model_class: Any = getattr(diffusers, class_name)
     given = {} if quantization_config is None else {"quantization_config": quantization_config}
-    try:
-        with building(dtype), without_progress_bars():
-            model: nn.Module = model_class.from_pretrained(
-                **checkpoint.pretrained_options(), subfolder=subfolder, dtype=dtype, **given
-            )
-    except Exception as error:  # of any of the quantisation libraries
-        kind = "" if given else ", as which it is stored"
-        raise CheckpointError(
-            f"cannot load {checkpoint.source}/{subfolder} quantised{kind}: {error}"
-        ) from error
+    kind = "" if given else ", as which it is stored"
+    told = f"cannot load {checkpoint.source}/{subfolder} quantised{kind}"
+    with translated(CheckpointError, told), building(dtype), without_progress_bars():
+        model: nn.Module = model_class.from_pretrained(
+            **checkpoint.pretrained_options(), subfolder=subfolder, dtype=dtype, **given
+        )
     return model
 
 
@@ -352,15 +346,14 @@ def without_progress_bars() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
-    shown = [library.is_progress_bar_enabled() for library in libraries]
-    for library in libraries:
+    shown = [library for library in libraries if library.is_progress_bar_enabled()]
+    for library in shown:
         library.disable_progress_bar()
     try:
         yield
     finally:
-        for library, was_shown in zip(libraries, shown, strict=True):
-            if was_shown:
-                library.enable_progress_bar()
+        for library in shown:
+            library.enable_progress_bar()
 
 
 @SharedSetting

@@ -55,7 +55,11 @@ class DescriptorMatcher(ImageMatcher):
         described = self.descriptor(image, self.prompt)
         if self.detector is None:
             return described
-        points = _detect(self.detector, image, self.max_keypoints).to(described.data.device)
+        strongest = sorted(
+            self.detector.detect(grey_pixels(image)), key=lambda each: -each.response
+        )
+        points = torch.tensor([each.pt for each in strongest], device="cpu").reshape(-1, 2)
+        points = points[first_at_position(points)][: self.max_keypoints].to(described.data.device)
         return points, described.at(points[None])[0]
 
     def compare(self, features_a: Any, features_b: Any) -> Matches:
@@ -68,9 +72,3 @@ class DescriptorMatcher(ImageMatcher):
             vectors_a, vectors_b, ratio=self.ratio, points_a=points_a, points_b=points_b
         )
         return Matches(points_a[pairs[:, 0]], points_b[pairs[:, 1]], scores)
-
-
-def _detect(detector: NamedDetector, image: Tensor, count: int) -> Tensor:
-    strongest = sorted(detector.detect(grey_pixels(image)), key=lambda each: -each.response)
-    points = torch.tensor([keypoint.pt for keypoint in strongest], device="cpu").reshape(-1, 2)
-    return points[first_at_position(points)][:count]

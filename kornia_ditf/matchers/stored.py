@@ -52,7 +52,8 @@ class StoredMatches(ImageMatcher):
         return " ".join(digests)
 
     def features(self, image: Tensor, name: str) -> tuple[str, Tensor]:
-        for known in _suffixes(name):
+        parts = Path(name).as_posix().split("/")
+        for known in ("/".join(parts[start:]) for start in range(len(parts))):
             group = _group(self._features, known)
             if group is not None:
                 points = _numbers(group, "keypoints", self.paths[0])
@@ -109,11 +110,6 @@ def _numbers(group: Any, name: str, path: Path) -> np.ndarray[Any, Any]:
     if values.dtype.kind not in "fiu":
         raise DatasetError(path, f"{name} of {group.name} must hold numbers, got {values.dtype}")
     return values
-
-
-def _suffixes(name: str) -> list[str]:
-    parts = Path(name).as_posix().split("/")
-    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 def _lacks() -> str:

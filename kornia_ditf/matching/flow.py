@@ -155,10 +155,9 @@ def _enlarge(values: Tensor, described: DescriptorMap) -> Tensor:
         return F.interpolate(values.view(1, -1, *grid), size, mode="bilinear")
     # One more token all around, extrapolated: at the border places must go on, not stand still.
     maps = values.view(-1, *grid)
-    rows = torch.cat([2 * maps[:, :1] - maps[:, 1:2], maps, 2 * maps[:, -1:] - maps[:, -2:-1]], 1)
-    maps = torch.cat(
-        [2 * rows[:, :, :1] - rows[:, :, 1:2], rows, 2 * rows[:, :, -1:] - rows[:, :, -2:-1]], 2
-    )
+    for _ in range(2):  # columns, and then, transposed, rows
+        low, high = 2 * maps[..., :1] - maps[..., 1:2], 2 * maps[..., -1:] - maps[..., -2:-1]
+        maps = torch.cat([low, maps, high], 2).transpose(1, 2)
     y, x = (
         (torch.arange(pixels, device=maps.device, dtype=maps.dtype) + 0.5) * (tokens / pixels) + 1
         for pixels, tokens in zip(size, grid, strict=True)

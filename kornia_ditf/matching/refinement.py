@@ -93,12 +93,16 @@ def _locate(
     places = Frame(described.frame.image_size, described.grid).to_model(points)
     tokens, peaks = described.tokens[0].float(), []
     some = _CHUNK.get(tokens.device.type, _CHUNK["cuda"])
-    parabola = method == "parabola"
     for query, near in zip(
         torch.split(queries, some), torch.split(places.round().long(), some), strict=True
     ):
-        surface = _surface(query, near, tokens, described.grid, 1 if parabola else radius)
-        peaks.append(near + (_peak(surface) if parabola else _mean(surface, beta)))
+        if method == "parabola":
+            shift = _peak(_surface(query, near, tokens, described.grid, 1))
+        else:
+            surface = _surface(query, near, tokens, described.grid, radius)
+            weights = (surface.flatten(1) / beta).softmax(1).view_as(surface)
+            shift = mean_places(weights) - radius
+        peaks.append(near + shift)
     return places, torch.cat(peaks) - places
 
 
@@ -124,9 +128,3 @@ def _peak(surface: Tensor) -> Tensor:
         peaked = bend.isfinite() & (bend > 1e-9)
         shifts.append(torch.where(peaked, (high - low) / (2 * bend), 0).clamp(-0.5, 0.5))
     return torch.stack(shifts, 1)
-
-
-def _mean(surface: Tensor, beta: float) -> Tensor:
-    """Find the mean place of a softmax, from cosines (K, n, n); shape (K, 2)."""
-    weights = (surface.flatten(1) / beta).softmax(1).view_as(surface)
-    return mean_places(weights) - surface.shape[1] // 2

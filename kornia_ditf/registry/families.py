@@ -14,7 +14,7 @@ from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.dense import DescriptorSpec
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError, UnknownBackboneError
 from kornia_ditf.fusion import Fusion, load_fusion
-from kornia_ditf.loading.checkpoint import HUB_OPTIONS, Checkpoint
+from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.memory import LoadedModel, refuse_loading_options
 from kornia_ditf.loading.single_file import default_config, infer_config
 from kornia_ditf.loading.weight_file import WeightFile, as_file, refuse_config
@@ -162,7 +162,7 @@ def check_fits(
         raise InvalidArgumentError(
             f"{spec.name} takes a {spec.in_memory.model}, got a {loaded.class_names[0]}"
         )
-    refuse_loading_options(options, HUB_OPTIONS)
+    refuse_loading_options(options)
     return spec.in_memory.make
 
 

@@ -299,11 +299,11 @@ def load_spec(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
         load = check_fits(spec, places[0], options)
     if options.get("dtype") is not None:
         options = {**options, "dtype": read_dtype(options["dtype"])}
-    installed = installed_instead(spec.needs) if isinstance(spec, BackboneSpec) else None
-    if isinstance(spec, BackboneSpec) and installed is not None:
+    needs = spec.needs if isinstance(spec, BackboneSpec) else ""
+    installed = installed_instead(needs)
+    if installed is not None:
         raise MissingExtraError(
-            f"{spec.name} needs {spec.needs}, and {installed} is installed; pip install -U "
-            f"'{spec.needs}'"
+            f"{spec.name} needs {needs}, and {installed} is installed; pip install -U '{needs}'"
         )
     origin = CATALOGUE.origin(spec.load)
     built_in = origin == hookspecs.PROJECT

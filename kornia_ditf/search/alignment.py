@@ -10,6 +10,7 @@ returns is Kalal, Mikolajczyk and Matas's forward-backward error (ICPR 2010).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -87,29 +88,28 @@ def align_matches(
     check_matches(matches)
     pixels_a, zoom_a = _read(image_a)
     pixels_b, zoom_b = _read(image_b)
-    none = torch.zeros(len(matches), dtype=torch.bool, device=matches.scores.device)
     if not len(matches):
-        return matches, none
+        return matches, torch.zeros(0, dtype=torch.bool, device=matches.scores.device)
     resized = zoom_b @ matrix @ np.linalg.inv(zoom_a)
-    a = _project(zoom_a, matches.points_a.detach().cpu().double().numpy())
-    b = _project(zoom_b, matches.points_b.detach().cpu().double().numpy())
-    found, moved = _align((pixels_a, pixels_b), (a, b), resized, reach * zoom_b[0, 0], window)
-    points = matches.points_b.clone()
-    kept = torch.from_numpy(moved).to(none.device)
-    there = torch.from_numpy(_project(np.linalg.inv(zoom_b), found)).to(points)
-    points[kept] = there[kept]
-    return Matches(matches.points_a, points, matches.scores), kept
+    a = _project(zoom_a, matches.points_a.detach().cpu().numpy())
+    b = _project(zoom_b, matches.points_b.detach().cpu().numpy())
+    found, moved = _align(pixels_a, pixels_b, a, b, resized, reach * zoom_b[0, 0], window)
+    kept = torch.from_numpy(moved).to(matches.scores.device)
+    there = torch.from_numpy(_project(np.linalg.inv(zoom_b), found)).to(matches.points_b)
+    points = torch.where(kept[:, None], there, matches.points_b)
+    return replace(matches, points_b=points), kept
 
 
 def _align(
-    pixels: tuple[_Array, _Array],
-    points: tuple[_Array, _Array],
+    pixels_a: _Array,
+    pixels_b: _Array,
+    a: _Array,
+    b: _Array,
     matrix: _Array,
     reach: float,
     window: int,
 ) -> tuple[_Array, _Array]:
     """Return the aligned points of B, and which of them are."""
-    (pixels_a, pixels_b), (a, b) = pixels, points
     import cv2
 
     size = pixels_a.shape[1::-1]

@@ -23,8 +23,7 @@ from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, create_descriptor
 from kornia_ditf.search.alignment import align_matches
 from kornia_ditf.search.closer import look_closer
-from kornia_ditf.search.posed import choose_pose, from_pose
-from kornia_ditf.search.variants import Search, Variant, read_search
+from kornia_ditf.search.variants import Search, Variant, choose_pose, from_pose, read_search
 from kornia_ditf.types import DescriptorMap, Matches
 from kornia_ditf.utils.checks import check_one_of
 

@@ -108,14 +108,14 @@ def match_folder(
     results: dict[tuple[int, int], _PairResult] = {}
     resumed = 0
     for pair in progress(sorted(chosen, key=lambda pair: (*(n // _BLOCK for n in pair), pair))):
-        path = None
+        path, found = None, None
         if cache is not None:
             digests = [reader.digest(number) for number in pair]
             key = [_FORMAT, digests, settings, matcher.identity, threshold]
             digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:40]
             path = Path(cache) / f"{digest}.safetensors"
-        found = None if path is None else _read(path)
-        resumed += found is not None
+            found = _read(path)
+            resumed += found is not None
         if found is None:
             found = reader.match(*pair, threshold)
             if found is not None and path is not None:

@@ -7,6 +7,7 @@ from kornia_ditf.tap.capture import (
     checking_every_capture,
     count_blocks,
     facet_width,
+    find_module,
     modulation_error,
     read_norm,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "checking_every_capture",
     "count_blocks",
     "facet_width",
+    "find_module",
     "first_tensor",
     "modulation_error",
     "read_norm",

@@ -143,7 +143,7 @@ class _Recorder:
         self.projection: nn.Module | None = None
         if wanted != "input" and wanted != "gates":
             self.projection = facet_module(number, block, stream, wanted)
-        self.norm = _submodule(block, stream.norm)
+        self.norm = find_module(block, stream.norm)
         self.arguments: Mapping[str, Any] = {}
         self.output: Tensor | None = None
         self.x: Tensor | None = None
@@ -166,7 +166,7 @@ class _Recorder:
             if self.ends_forward and self.projection is None:
                 raise StopForward
 
-        attention = _submodule(self.block, self.stream.attention)
+        attention = find_module(self.block, self.stream.attention)
         return [(self.block, enter_block), (self.norm, enter_norm), (attention, enter_attention)]
 
     def after(self) -> list[Hook]:
@@ -183,7 +183,7 @@ class _Recorder:
         path = self.stream.modulation.module
         hooks: list[Hook] = []
         if path is not None:
-            hooks.append((_submodule(self.block, path), leave_module))
+            hooks.append((find_module(self.block, path), leave_module))
         if self.projection is not None:
             hooks.append((self.projection, leave_projection))
         return hooks
@@ -257,7 +257,7 @@ def facet_module(number: int, block: nn.Module, stream: BlockStream, facet: Face
     Raises:
         InvalidArgumentError: the attention has none of its own.
     """
-    attention = _submodule(block, stream.attention)
+    attention = find_module(block, stream.attention)
     layer = getattr(attention, f"to_{facet[0]}", None)
     if not isinstance(layer, nn.Module):
         raise InvalidArgumentError(
@@ -311,7 +311,8 @@ def _not_finite(tap: Tap, block: int) -> CaptureError:
     )
 
 
-def _submodule(module: nn.Module, path: str) -> nn.Module:
+def find_module(module: nn.Module, path: str) -> nn.Module:
+    """Return a submodule by its path; a missing one raises CaptureError."""
     try:
         return module.get_submodule(path)
     except AttributeError as error:
@@ -322,7 +323,7 @@ def _submodule(module: nn.Module, path: str) -> nn.Module:
 
 def block_list(transformer: nn.Module, stream: BlockStream) -> nn.ModuleList:
     """Return a list of blocks; those that were not loaded are identities."""
-    blocks = _submodule(transformer, stream.blocks)
+    blocks = find_module(transformer, stream.blocks)
     if not isinstance(blocks, nn.ModuleList):
         raise CaptureError(f"{stream.blocks!r} of {type(transformer).__name__} is no block list")
     return blocks

@@ -90,22 +90,19 @@ def inspect_channels(
         ).finish(ditf.config.block, tap, frame)
         for name in dict.fromkeys((*compared, str(ditf.config.treatment)))
     }
+    gates = None
+    if ditf.config.facet == "input" and type(ditf.backbone).gates is not Backbone.gates:
+        found = plain.gates()
+        gates = channels_of_gates(found) if len(found) else None
     return Inspection(
         statistics,
         ditf.config.block,
         discarded,
-        _channels_of_gates(plain),
+        gates,
         place,
         {name: _similarity(descriptors, place) for name, descriptors in treated.items()},
         {name: _contrast(descriptors) for name, descriptors in treated.items()},
     )
-
-
-def _channels_of_gates(ditf: DiTF) -> tuple[int, ...] | None:
-    if ditf.config.facet != "input" or type(ditf.backbone).gates is Backbone.gates:
-        return None
-    gates = ditf.gates()
-    return channels_of_gates(gates) if len(gates) else None
 
 
 def _place(point: tuple[float, float] | None, image: Tensor) -> tuple[float, float]:

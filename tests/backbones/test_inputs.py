@@ -20,9 +20,9 @@ def test_tokens_run_row_by_row_with_the_channel_first() -> None:
     assert torch.equal(pack(latent, 1)[0], latent.flatten(2)[0].T)
 
 
-def test_positions_are_row_and_column_behind_the_leading_axes() -> None:
-    found = grid_positions(2, 3, device=torch.device("cpu"), leading_axes=2)
-    assert found.shape == (6, 4) and found[4].tolist() == [0, 0, 1, 1]
+def test_positions_are_row_and_column_behind_an_axis_of_zeros() -> None:
+    found = grid_positions(2, 3, device=torch.device("cpu"))
+    assert found.shape == (6, 3) and found[4].tolist() == [0, 1, 1]
 
 
 def test_a_padded_prompt_says_which_tokens_are_real() -> None:

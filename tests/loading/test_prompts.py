@@ -41,12 +41,13 @@ def encoder(
     options: dict[str, Any] = {
         "dtype": torch.float32,
         "device": torch.device("cpu"),
-        "cache": PromptCache(cache),
         **changes,
     }
-    return CachedPromptEncoder(
+    made = CachedPromptEncoder(
         Checkpoint(source), backbone.pipeline_class, backbone.encode_prompt, **options
     )
+    made.cache = PromptCache(cache)
+    return made
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.protocols.presets import find_protocol
-from kornia_ditf.protocols.protocol import Fit, Protocol
+from kornia_ditf.protocols.protocol import Protocol
 from kornia_ditf.registry.lookup import find_descriptor, list_descriptors
 from kornia_ditf.study.define.listing import ListedSet
 from kornia_ditf.study.define.spec import Configuration, Study
@@ -46,7 +46,8 @@ def _note(configuration: Configuration, protocol: Protocol) -> str:
         if name in protocol.hints and not _same(name, settings[name], protocol.hints[name])
     ]
     if own.fit != protocol.fit:
-        differing.append(f"{_size(protocol.fit)} instead of its own {_size(own.fit)}")
+        sizes = [f"images of {each.kind} {each.side}" for each in (protocol.fit, own.fit)]
+        differing.append(" instead of its own ".join(sizes))
     if not differing:
         return ""
     presets = [each.name for each in list_descriptors().values() if each.protocol == protocol.name]
@@ -63,7 +64,3 @@ def _same(name: str, value: Any, published: Any) -> bool:
     if name == "prompt" and "{" in str(published):
         return "{" in str(value)  # any template; captions are better than the published one
     return bool(value == published)
-
-
-def _size(fit: Fit) -> str:
-    return f"images of {fit.kind} {fit.side}"

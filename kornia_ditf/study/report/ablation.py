@@ -15,8 +15,6 @@ from kornia_ditf.study.report.analysis import analyse
 from kornia_ditf.study.run.summary import read_summary
 from kornia_ditf.treatments import TREATMENTS
 
-_STEPS = ("raw", "adaln", "adaln+discard", "discard+layernorm")
-
 
 def ablation_study(
     backbone: str,
@@ -57,9 +55,13 @@ def ablation_study(
     own: Any = {
         key: [given.pop(key)] for key in list(given) if key in DiTFConfig.__dataclass_fields__
     }
-    assert set(_STEPS) == set(TREATMENTS)
     name = f"ablation-{Path(backbone).name}-{dataset}"
-    descriptor = {"name": backbone, "source": source, "treatment": list(_STEPS), "options": given}
+    descriptor = {
+        "name": backbone,
+        "source": source,
+        "treatment": list(TREATMENTS),
+        "options": given,
+    }
     place = {"name": dataset, "root": str(root.absolute()), "split": split, "limit": limit}
     values = {
         "name": name,

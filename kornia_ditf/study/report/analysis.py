@@ -46,12 +46,7 @@ class Row:
 class Comparison:
     """Two configurations on the same pairs: first minus second, by the first score.
 
-    Args:
-        first: label of a configuration.
-        second: of another.
-        difference: of their scores, with its interval.
-        p: of the permutation test.
-        corrected: by Holm, for all comparisons of the section.
+    `p` is the permutation test's, and `corrected` by Holm for all comparisons of the section.
     """
 
     first: str
@@ -75,15 +70,10 @@ class Section:
     """A data set by a protocol.
 
     Args:
-        dataset: its label.
         protocol: as the summary has it.
-        pairs: how many.
         points: how many, of all pairs.
-        scores: the headings.
-        definitions: what they mean.
+        definitions: what the scores mean.
         drawing: how pairs were drawn for the intervals.
-        rows: the table.
-        comparisons: the tests.
         categories: of the heat map; empty where there is only one.
         heat: of each row and category, the first score.
         curves: over block and timestep.

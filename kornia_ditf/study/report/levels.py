@@ -27,11 +27,8 @@ class LevelCurves:
 
     Args:
         dataset: what it is called without the corruption.
-        protocol: name of the protocol.
-        score: name of the score, the first one of the tables.
-        kind: of the corruption.
-        axis: what its levels are.
-        seed: that it was drawn with.
+        score: name of the first score of the tables.
+        axis: what the levels are.
         levels: in ascending order.
         pairs: how many at each level.
         curves: one for each configuration; one that has no score at a level lacks that point.

@@ -30,10 +30,8 @@ class PairPicture:
     """A pair with its matches.
 
     Args:
-        pair: its name.
         kind: best or worst.
-        right: how many matches are right at the first threshold.
-        points: how many there are.
+        right: how many of its points are right at the first threshold.
         image: a JPEG as a data URI; None where an image cannot be read any more.
     """
 
@@ -103,14 +101,7 @@ class PairImages:
 def draw_pairs(
     path: Path, experiment: Mapping[str, Any], images: PairImages, count: int
 ) -> list[PairPicture]:
-    """Draw the best and the worst pairs of an experiment.
-
-    Args:
-        path: the file of records.
-        experiment: as a summary has it.
-        images: of the data set.
-        count: number of best pairs, and of worst; a pair is shown once.
-    """
+    """Draw so many of the best and of the worst pairs of an experiment, each pair once."""
     columns = ("pair", "hits", "distances", "base")
     short = read_records(path, experiment, columns).to_pylist()
     ranked = sorted(

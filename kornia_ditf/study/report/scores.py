@@ -35,34 +35,23 @@ _READ = ("pair", "category", "image_a", "distances", "base", "hits", "scores")
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A column of a table.
-
-    Args:
-        name: its heading.
-        kind: `per image`, `per point` ..., what curves and tests choose by.
-        alpha: its threshold, where it has one.
-        higher_is_better: or lower.
-    """
+    """A column of a table; curves and tests choose by its `kind`, such as `per image`."""
 
     name: str
     kind: str
     alpha: float | None = None
-    higher_is_better: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExperimentScores:
-    """What each pair of an experiment adds to each score.
+    """What each of N pairs of an experiment adds to each of M scores; the first score is tested.
 
     Args:
-        scores: the M scores; the first one is tested.
-        definitions: what they mean, in sentences.
-        numerators: of each pair and score, shape (N, M).
+        definitions: what the scores mean, in sentences.
+        numerators: shape (N, M).
         denominators: likewise.
-        categories: of each pair.
         images: image A of each pair.
-        names: of the pairs.
-        points: how many points were scored.
+        points: how many were scored.
     """
 
     scores: tuple[Score, ...]
@@ -150,12 +139,12 @@ def read_experiment(path: Path, experiment: Mapping[str, Any]) -> ExperimentScor
     with checking(path, experiment):
         rows = read_records(path, experiment, _READ).to_pylist()
         _check_rows(rows, protocol)
-        scores, definitions, above, below = _SCORERS[protocol["task"]](rows, protocol)
+        columns, definitions = _SCORERS[protocol["task"]](rows, protocol)
     return ExperimentScores(
-        scores=tuple(scores),
+        scores=tuple(score for score, _, _ in columns),
         definitions=tuple(definitions),
-        numerators=above,
-        denominators=below,
+        numerators=np.stack([above for _, above, _ in columns], 1),
+        denominators=np.stack([below for _, _, below in columns], 1),
         categories=tuple(row["category"] for row in rows),
         images=tuple(row["image_a"] for row in rows),
         names=tuple(row["pair"] for row in rows),
@@ -194,78 +183,86 @@ def _check_rows(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) 
             raise ValueError(f"base of {row['pair']!r} is {row['base']}")
 
 
-Scored = tuple[Sequence[Score], Sequence[str], Floats, Floats]
+Column = tuple[Score, Floats, Floats]
+"""A score, and what each of N pairs adds to its numerator and denominator, shape (N,)."""
 
 
-def _keypoints(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> Scored:
+def _keypoints(
+    rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]
+) -> tuple[list[Column], list[str]]:
     alphas = protocol["alphas"]
     counts = np.array([float(len(row["distances"])) for row in rows])[:, None]
     correct = np.array([[float(sum(hits)) for hits in row["hits"]] for row in rows])
     points = np.broadcast_to(counts, correct.shape)
-    images = (points > 0).astype(np.float64)
-    shares = np.divide(correct, points, out=np.zeros(correct.shape), where=points > 0)
-    parts = [("per image", shares, images), ("per point", correct, points)]
+    parts = [("per image", _shares(rows), (points > 0).astype(np.float64))]
+    parts.append(("per point", correct, points))
+    definitions = [PCK(alphas, protocol["base"], protocol["comparison"]).definition]
     categories = [row["category"] for row in rows]
     if len(set(categories)) > 1:
         parts.append(("of categories", *category_means(correct, points, categories)))
-    scores = [
-        Score(f"PCK@{alpha:g} {kind}", kind, alpha) for kind, _, _ in parts for alpha in alphas
+        note = "Here “of categories” is the mean over categories of their PCK per point."
+        definitions.append(note)
+    columns = [
+        (Score(f"PCK@{alpha:g} {kind}", kind, alpha), above[:, at], below[:, at])
+        for kind, above, below in parts
+        for at, alpha in enumerate(alphas)
     ]
-    definition = PCK(alphas, protocol["base"], protocol["comparison"]).definition
-    note = "Here “of categories” is the mean over categories of their PCK per point."
-    above, below = (np.concatenate([part[side] for part in parts], 1) for side in (1, 2))
-    return scores, [definition, note] if len(parts) > 2 else [definition], above, below
+    return columns, definitions
 
 
-def _planar(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> Scored:
-    thresholds, limits = protocol["corner_thresholds"], protocol["alphas"]
+def _planar(
+    rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]
+) -> tuple[list[Column], list[str]]:
+    thresholds, ones = protocol["corner_thresholds"], np.ones(len(rows))
     corners = np.array([dict(row["scores"]).get("corner_error", np.inf) for row in rows])
-    accurate = (corners[:, None] <= np.array(thresholds)).astype(np.float64)
-    areas = np.stack([area_contributions(corners, t).numpy() for t in thresholds], 1)
-    matched = np.array(
-        [[float(np.mean(h)) if len(h) else 0.0 for h in row["hits"]] for row in rows]
-    )
-    parts = [
-        ("corner accuracy", thresholds, accurate),
-        ("corner AUC", thresholds, areas),
-        ("MMA", limits, matched),
-    ]
-    scores = [Score(f"{kind}@{t:g} px", kind, t) for kind, marks, _ in parts for t in marks]
-    above = np.concatenate([part for _, _, part in parts], 1)
-    return scores, [HomographyAccuracy.definition, MMA.definition], above, np.ones(above.shape)
+    parts = [("corner accuracy", t, (corners <= t).astype(np.float64)) for t in thresholds]
+    parts += [("corner AUC", t, area_contributions(corners, t).numpy()) for t in thresholds]
+    matched = zip(protocol["alphas"], _shares(rows).T, strict=True)
+    parts += [("MMA", t, share) for t, share in matched]
+    columns = [(Score(f"{kind}@{t:g} px", kind, t), above, ones) for kind, t, above in parts]
+    return columns, [HomographyAccuracy.definition, MMA.definition]
 
 
-def _masks(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> Scored:
+def _masks(
+    rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]
+) -> tuple[list[Column], list[str]]:
     found = [dict(row["scores"]) for row in rows]
     j, f, objects = (np.array([each[name] for each in found]) for name in ("J", "F", "objects"))
-    scores = [Score(name, name) for name in ("J&F", "J", "F")]
-    above = np.stack([(j + f) / 2, j, f], 1)
-    return scores, [JAndF.definition], above, np.repeat(objects[:, None], 3, 1)
+    parts = {"J&F": (j + f) / 2, "J": j, "F": f}
+    columns = [(Score(name, name), above, objects) for name, above in parts.items()]
+    return columns, [JAndF.definition]
 
 
-def _poses(rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> Scored:
-    pose, limits = protocol["pose"], protocol["alphas"]
+def _poses(
+    rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]
+) -> tuple[list[Column], list[str]]:
+    pose, ones = protocol["pose"], np.ones(len(rows))
     found = [dict(row["scores"]) for row in rows]
-    best: Floats | None = None
+    every = []
     for threshold in pose["thresholds"]:
         errors = np.array([each[f"pose_error@{threshold:g}"] for each in found])
-        areas = np.stack([area_contributions(errors, t).numpy() for t in pose["angles"]], 1)
-        if best is None or areas.mean() > best.mean():
-            best = areas
-    assert best is not None
-    precise = np.array(
-        [[float(np.mean(hits)) if len(hits) else 0.0 for hits in row["hits"]] for row in rows]
-    )
-    scores = [Score(f"pose AUC@{t:g}°", "pose AUC", t) for t in pose["angles"]]
-    scores += [Score(f"precision@{t:g}", "precision", t) for t in limits]
-    above = np.concatenate([best, precise], 1)
+        every.append(np.stack([area_contributions(errors, t).numpy() for t in pose["angles"]]))
+    best = max(every, key=lambda areas: float(areas.mean()))
+    columns = [
+        (Score(f"pose AUC@{t:g}°", "pose AUC", t), area, ones)
+        for t, area in zip(pose["angles"], best, strict=True)
+    ]
+    columns += [
+        (Score(f"precision@{t:g}", "precision", t), share, ones)
+        for t, share in zip(protocol["alphas"], _shares(rows).T, strict=True)
+    ]
     definitions = [PoseAccuracy.definition]
     if len(pose["thresholds"]) > 1:
         definitions.append(
             f"Of the inlier thresholds {', '.join(f'{t:g}' for t in pose['thresholds'])} px, "
             "scores are each contestant's with the best mean AUC, as in glue-factory."
         )
-    return scores, definitions, above, np.ones(above.shape)
+    return columns, definitions
+
+
+def _shares(rows: Sequence[Mapping[str, Any]]) -> Floats:
+    """Return the share of right points of each pair and threshold; 0 without any points."""
+    return np.array([[float(np.mean(h)) if len(h) else 0.0 for h in row["hits"]] for row in rows])
 
 
 _SCORERS = {"keypoints": _keypoints, "homography": _planar, "pose": _poses, "masks": _masks}

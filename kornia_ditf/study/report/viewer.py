@@ -21,12 +21,6 @@ _MOST_POINTS = 100
 def view_pairs(path: Path, section: Section, images: PairImages, count: int) -> dict[str, Any]:
     """Collect the pairs on which the configurations of a section differ most.
 
-    Args:
-        path: the file of records.
-        section: of the report.
-        images: reads the pairs' images.
-        count: number of pairs.
-
     Returns:
         for JSON: `names` of at most 12 configurations, the best ones; `pairs`, each with `name`,
         places of its `images`, and for each configuration `answers`: rows of x and y in A, found

@@ -41,10 +41,9 @@ _KEPT = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compared:
-    """Matches of a pair, and what finding them took.
+    """Matches in the pixels of a pair's images, and what finding them took.
 
     Args:
-        matches: in the pixels of the pair's images.
         image_seconds: of each image whose features were extracted.
         pair_seconds: of matching, without that.
         costs: peak memory and the like, by the names of `Cost`'s fields.

@@ -108,7 +108,8 @@ class Pooled(Engine):
                 running[self._submit(place, job)] = place, job, deaths
             if idle and all(job is None for _, job, _ in running.values()):
                 return
-            future = next(iter(wait(running, return_when=FIRST_COMPLETED).done))
+            done = wait(running, return_when=FIRST_COMPLETED).done
+            future = next(each for each in running if each in done)
             place, job, deaths = running.pop(future)
             if not isinstance(future.exception(), self.death):
                 outcome = future.result()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from kornia_ditf.study.define.jobs import Describe, Evaluate, Job, Outcome
@@ -15,19 +15,11 @@ from kornia_ditf.study.run.preparation import Task
 
 Piece = TypeVar("Piece")
 Pending = Sequence[tuple[DescriptorExperiment, Sequence[Sample]]]
-_Ready = tuple[int, str, tuple[str, ...]]
+_Pair = tuple[int, str, tuple[str, ...]]
+"""An index in the data set, the key of the record, and the keys of the maps."""
 
 _IMAGES_AT_ONCE = 2
 PAIRS_AT_ONCE = 16
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """A pair of an experiment, by its place, and the maps that it lacks."""
-
-    place: int
-    pair: _Ready
-    lacking: set[str]
 
 
 class Pipeline:
@@ -41,23 +33,24 @@ class Pipeline:
 
     def __init__(self, pending: Pending, tasks: Sequence[Task], has: Callable[[str], bool]) -> None:
         self._experiments = [experiment for experiment, _ in pending]
-        self._ready: dict[int, list[_Ready]] = defaultdict(list)
-        self._waiting: dict[str, list[_Waiting]] = defaultdict(list)
-        self._has = has
-        found: dict[str, bool] = {}
-        for place, (experiment, pairs) in enumerate(pending):
-            for pair in pairs:
-                keys = tuple(key for *_, key in experiment.images(pair))
-                found.update({key: has(key) for key in keys if key not in found})
-                one = _Waiting(
-                    place, (pair.index, pair.key, keys), {k for k in keys if not found[k]}
-                )
-                for key in one.lacking:
-                    self._waiting[key].append(one)
-                if not one.lacking:
-                    self._ready[place].append(one.pair)
-        self.descriptions = list(_descriptions(pending, tasks, found))
+        self._has, self._there = has, dict[str, bool]()
+        self._ready: dict[int, list[_Pair]] = defaultdict(list)
+        self._waiting: dict[str, list[tuple[int, _Pair]]] = defaultdict(list)
+        for place, (experiment, samples) in enumerate(pending):
+            for sample in samples:
+                keys = tuple(key for *_, key in experiment.images(sample))
+                self._there.update({key: has(key) for key in keys if key not in self._there})
+                self._wait(place, (sample.index, sample.key, keys))
+        self.descriptions = list(_descriptions(pending, tasks, self._there))
         self._left = len(self.descriptions)
+
+    def _wait(self, place: int, pair: _Pair) -> None:
+        """Let a pair wait for the first map that it lacks; one that lacks none is ready."""
+        lacking = next((key for key in pair[2] if not self._there[key]), None)
+        if lacking is None:
+            self._ready[place].append(pair)
+        else:
+            self._waiting[lacking].append((place, pair))
 
     @property
     def described(self) -> bool:
@@ -75,10 +68,9 @@ class Pipeline:
             return []
         self._left -= 1
         for key in {key for *_, keys in job.images for key in keys.values()}:
-            for one in self._waiting.pop(key, ()) if self._has(key) else ():
-                one.lacking.discard(key)
-                if not one.lacking:
-                    self._ready[one.place].append(one.pair)
+            self._there[key] = self._has(key)
+            for place, pair in self._waiting.pop(key, ()) if self._there[key] else ():
+                self._wait(place, pair)
         return list(self._evaluations())
 
     def _evaluations(self) -> Iterator[Job]:

@@ -43,7 +43,6 @@ class ForwardPlan:
     """Estimate for the configurations of one forward pass.
 
     Args:
-        descriptor: name of the descriptor.
         configurations: how many are served together.
         images: to be described, over all data sets and ways of fitting.
         forwards: noisy images that pass the model, calibration included.
@@ -67,13 +66,7 @@ class ForwardPlan:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a stage of a study takes.
-
-    Args:
-        name: of the stage.
-        seconds: None where nobody knows.
-        how: where the number comes from.
-    """
+    """What a stage of a study takes (None: nobody knows), and where the number comes from."""
 
     name: str
     seconds: float | None
@@ -226,8 +219,8 @@ def _plan_group(
                         described.add(key)
                         tokens += prod(grids[fit, path])
             grid = grids[fit, samples[0].images[0][0]]
-            pair = open_dataset(listed.choice)[samples[0].index]
-            known = speed.scoring(protocol, pair, grid, spec.width)
+            dataset, index = open_dataset(listed.choice), samples[0].index
+            known = speed.scoring(protocol, dataset, index, grid, spec.width)
             measured = measured and known is not None
             reading, scored = known or (0.0, _SECONDS_PER_PAIR)
             images = {digest for sample in samples for _, digest, _ in sample.images}

@@ -31,13 +31,7 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A group on a data set whose images are fitted in one way.
-
-    Args:
-        group: which configurations.
-        place: of the data set in the study.
-        fit: how its images are fitted.
-    """
+    """A group on one data set, by its place in the study, whose images are fitted in one way."""
 
     group: ForwardGroup
     place: int
@@ -61,13 +55,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A task, once its weights were loaded.
-
-    Args:
-        members: by the configuration's label.
-        bytes_held: by the descriptor's weights, in memory.
-        device: where it runs.
-    """
+    """A task, once its weights were loaded: its members by label, and what holds the weights."""
 
     members: dict[str, Member]
     bytes_held: int

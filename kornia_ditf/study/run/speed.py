@@ -11,18 +11,19 @@ from typing import Any
 
 import torch
 
-from kornia_ditf.datasets.pairs import Pair
-from kornia_ditf.datasets.sequences import FrameSequence
-from kornia_ditf.errors import DiTFError
-from kornia_ditf.protocols.evaluate import evaluate_pair, find_points, score_points
+from kornia_ditf.errors import DatasetError, DiTFError
 from kornia_ditf.protocols.protocol import Protocol
+from kornia_ditf.study.define.jobs import Evaluate
+from kornia_ditf.study.define.spec import DatasetChoice
+from kornia_ditf.study.run.scoring import score_job
 from kornia_ditf.study.store.cache import MapCache, MapReader
 from kornia_ditf.types import DescriptorMap, Frame
 from kornia_ditf.utils.checks import read_device
 
 _SIDE = 768  # of the matrices that are multiplied
 _TRIES = 3
-_KEY = "0" * 40
+_KEYS = "0" * 40, "1" * 40
+_NONE = DatasetChoice(name="")
 
 
 @dataclass(slots=True)
@@ -51,7 +52,7 @@ class Speed:
         return 2 * _SIDE**3 / self._best(lambda: a @ a)
 
     def scoring(
-        self, protocol: Protocol, pair: Pair | FrameSequence, grid: tuple[int, int], width: int
+        self, protocol: Protocol, dataset: Any, index: int, grid: tuple[int, int], width: int
     ) -> tuple[float, float] | None:
         """Return the seconds of reading one map of a size, and of scoring one pair.
 
@@ -59,17 +60,18 @@ class Speed:
 
         Args:
             protocol: for pairs.
-            pair: one of them.
+            dataset: which pairs are of.
+            index: of one of them.
             grid: rows and columns of the maps.
             width: channels of the maps.
         """
         name = (protocol.name, protocol.pca, grid, width)
         if name not in self._known:
             begin = time.perf_counter()
-            if self.budget <= 0 or isinstance(pair, FrameSequence):
+            if self.budget <= 0 or protocol.task == "masks":
                 return None
             try:
-                self._known[name] = self._measure(protocol, pair, grid, width)
+                self._known[name] = self._measure(protocol, dataset, index, grid, width)
             except (DiTFError, OSError):
                 return None
             finally:
@@ -77,29 +79,27 @@ class Speed:
         return self._known[name]
 
     def _measure(
-        self, protocol: Protocol, pair: Pair, grid: tuple[int, int], width: int
+        self, protocol: Protocol, dataset: Any, index: int, grid: tuple[int, int], width: int
     ) -> tuple[float, float]:
-        place, protocol = torch.device(self.device), replace(protocol, align="none")
+        place, size = torch.device(self.device), dataset[index].size_a
         values = torch.randn(1, width, *grid, generator=torch.Generator().manual_seed(0))
-        made = DescriptorMap(values, Frame(pair.size_a, pair.size_a))
         with TemporaryDirectory() as folder, torch.no_grad():
             cache = MapCache(Path(folder))
-            cache.write(_KEY, made)
-            pixels = not protocol.canvas
-            if protocol.task != "keypoints" or protocol.pca:
-                maps = MapReader(cache).map(_KEY, place)
-                reading = self._best(lambda: MapReader(cache).map(_KEY, place))
-                return reading, self._best(lambda: evaluate_pair(maps, maps, pair, protocol))
-            a, b = (
-                MapReader(cache).target(_KEY, place, size, pixels=pixels)
-                for size in (pair.size_a, pair.size_b)
-            )
-            reading = self._best(
-                lambda: MapReader(cache).target(_KEY, place, pair.size_a, pixels=pixels)
-            )
-            found = self._best(lambda: find_points(a, b, pair, protocol))
-            places = find_points(a, b, pair, protocol).cpu()
-            return reading, found + self._best(lambda: score_points(places, pair, protocol))
+            for key in _KEYS:
+                cache.write(key, DescriptorMap(values, Frame(size, size)))
+            pairs = ((index, "", _KEYS),)
+            job = Evaluate(_NONE, "", replace(protocol, align="none"), folder, pairs, self.device)
+
+            def score(maps: MapReader) -> None:
+                outcome = score_job(job, dataset, maps, place)
+                if outcome.failures:
+                    raise DatasetError(folder, outcome.failures[0])
+
+            maps = MapReader(cache)
+            score(maps)  # which keeps both maps from now on
+            scored = self._best(lambda: score(maps))
+            both = self._best(lambda: score(MapReader(cache))) - scored
+            return max(0.0, both / 2), scored
 
     def _best(self, work: Callable[[], Any]) -> float:
         """Return the seconds of the fastest of some tries."""

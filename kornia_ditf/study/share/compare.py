@@ -24,12 +24,7 @@ class CellDifference:
     """One score of one descriptor on one data set, in two studies.
 
     Args:
-        dataset: label of the data set.
-        protocol: its name.
         descriptor: label of the descriptor; `A against B` where the studies have one each.
-        score: name of the score.
-        a: its value in the first study.
-        b: its value in the second.
         difference: b minus a on the same pairs, with its interval.
         p: of the paired permutation test, two-sided.
         corrected: by Holm, for all cells of the comparison.

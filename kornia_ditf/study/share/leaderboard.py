@@ -36,13 +36,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row of a board: one descriptor or matcher of one bundle.
-
-    Args:
-        row: its scores and costs.
-        bundle: name of the bundle.
-        study: its summary.
-    """
+    """A row of a board: one descriptor or matcher of a bundle, and that bundle's summary."""
 
     row: Row
     bundle: str
@@ -61,15 +55,9 @@ class Entry:
 
 @dataclass(slots=True)
 class Board:
-    """All that bundles hold on the same pairs by the same protocol.
+    """All that bundles hold on the same pairs by the same protocol, the best first.
 
-    Args:
-        dataset: what the first bundle calls the data set.
-        protocol: as a summary has it.
-        pairs: how many.
-        scores: the headings.
-        definitions: what they mean.
-        entries: the rows, the best first.
+    `dataset` is what the first bundle calls the data set.
     """
 
     dataset: str
@@ -91,12 +79,9 @@ class Board:
 
 @dataclass(frozen=True, slots=True)
 class Leaderboard:
-    """Boards, and the bundles that were left out, each with the reason.
+    """Boards in the order in which their pairs first come, and their bundles.
 
-    Args:
-        boards: in the order in which their pairs first come.
-        bundles: the folders that are in them.
-        left_out: sentences.
+    Bundles that were left out are named in sentences, each with the reason.
     """
 
     boards: tuple[Board, ...]

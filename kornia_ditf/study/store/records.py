@@ -54,13 +54,7 @@ RECORDS_SCHEMA = pa.schema([*_LABELS, ("index", pa.int64()), *_COLUMNS])
 
 
 def pair_row(pair: Pair, result: PairResult, root: Path) -> dict[str, Any]:
-    """Return a pair's result as a record without its key.
-
-    Args:
-        pair: what was scored.
-        result: its scores.
-        root: folder of the data set, which images are named from.
-    """
+    """Return a pair's result as a record without its key; `root` is the data set's folder."""
     return {
         "pair": _utf8(pair.name),
         "category": _utf8(pair.category),
@@ -226,13 +220,7 @@ def read_records(
 
 
 def copy_records(path: Path, target: Path, labels: Mapping[str, Mapping[str, str]]) -> None:
-    """Copy a final file, with other labels.
-
-    Args:
-        path: the file.
-        target: the copy.
-        labels: by column, the new label of each.
-    """
+    """Copy a final file, with other labels: by column, the new label of each."""
     if all(old == new for renamed in labels.values() for old, new in renamed.items()):
         shutil.copyfile(path, target)
         return

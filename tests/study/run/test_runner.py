@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from PIL import Image
 
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import ImageError, OutputError, StudyError
@@ -290,54 +289,3 @@ def test_ten_times_the_pairs_are_ten_times_the_work(
     few, many = work(4), work(40)
     assert few.keys() == many.keys()
     assert {name for name in few if many[name] > 10 * few[name]} == set()
-
-
-def test_upsampled_configurations_share_a_forward_and_one_that_is_too_large_fails_by_name(
-    make_study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = yaml.safe_load(make_study().read_text())
-    descriptor = {**study["descriptors"][0], "block": 2, "treatment": "raw"}
-    upsample = ["none", "bilinear(2)", "joint_bilateral(2px)"]
-    chosen = read_study(make_study(descriptors=[{**descriptor, "upsample": upsample}]))
-    seen: list[int] = []
-    whole = DiTF.prepared_taps
-    monkeypatch.setattr(
-        DiTF, "prepared_taps", lambda self, i, *a: seen.append(len(i)) or whole(self, i, *a)
-    )
-    rows = values(run_study(chosen, tmp_path / "out"))
-    assert sum(seen) == 4 and len(rows) == 12
-    sizes = sorted(path.stat().st_size for path in (tmp_path / "out").rglob("*.safetensors"))
-    assert len(sizes) == 12 and sizes[0] < 0.4 * sizes[4]
-    large = read_study(
-        make_study(descriptors=[{**descriptor, "upsample": "bilinear(2, limit=0.00001)"}])
-    )
-    with pytest.raises(StudyError, match=r"0\.png: upsampled by bilinear\(2\).* the limit is"):
-        run_study(large, tmp_path / "large")
-
-
-def test_a_protocol_that_aligns_poses_finds_mirrored_images_and_says_so_in_the_records(
-    make_study: Any, tmp_path: Path
-) -> None:
-    document = yaml.safe_load(make_study().read_text())
-    place = Path(document["datasets"][0]["root"])
-    pairs = json.loads((place / "pairs.json").read_text())
-    for pair in pairs:  # each image with its own mirror image
-        with Image.open(place / pair["image_a"]) as image:
-            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(place / f"m{pair['image_a']}")
-        pair["image_b"] = f"m{pair['image_a']}"
-        pair["points_b"] = [[63 - x, y] for x, y in pair["points_a"]]
-    (place / "pairs.json").write_text(json.dumps(pairs))
-    descriptor = {**document["descriptors"][0], "block": 2, "treatment": "raw"}
-    protocols = ["plain", {"name": "plain", "overrides": {"align": "flips"}}]
-    datasets = [{"name": "folder", "root": str(place)}]
-    study = read_study(
-        make_study(pairs=4, descriptors=[descriptor], datasets=datasets, protocols=protocols)
-    )
-    (place / "pairs.json").write_text(json.dumps(pairs))
-    rows = values(run_study(study, tmp_path / "out"))
-    aligned = [row for row in rows if row["protocol"] == "plain with align=flips"]
-    assert len(rows) == 8 and len(aligned) == 4
-    for row in aligned:
-        scores = dict(row["scores"])
-        assert scores["pose_distance@mirrored"] < 1e-3 < scores["pose_distance@upright"]
-        assert max(row["distances"]) < 2 and row["points_a"] in [p["points_a"] for p in pairs]
