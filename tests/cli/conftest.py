@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from kornia_ditf.cli.app import app
 
 
+@pytest.fixture
 def run() -> Callable[..., Result]:
     """Run a command as from a shell, and give its exit code, output and error output."""
 
