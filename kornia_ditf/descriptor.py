@@ -63,7 +63,6 @@ class DiTF(DiscardingDescriptor):
                 )
         for timestep in config.all_timesteps:
             backbone.schedule.check(timestep)
-        self._cells: dict[str, DiTF] = {}
 
     def extra_repr(self) -> str:
         changed = {
@@ -86,12 +85,13 @@ class DiTF(DiscardingDescriptor):
         return None if self.config.blocks is None else math.sqrt(len(self.config.blocks))
 
     def at(self, block: int, timestep: float) -> DiTF:
-        """Return the descriptor at one of several blocks and timesteps, always the same object."""
-        config = self.config.at(block, timestep)
-        if str(config) not in self._cells:
-            cell = self._cells[str(config)] = self._like(config)
-            cell.channels_from = self.channels_from
-        return self._cells[str(config)]
+        """Return the descriptor at one of several blocks and timesteps.
+
+        Massive channels that it finds are known to this one, and those of this one to it.
+        """
+        cell = self._like(self.config.at(block, timestep))
+        cell.channels_from, cell._found = self.channels_from, self._found
+        return cell
 
     def _like(self, config: DiTFConfig) -> DiTF:
         return DiTF(self.backbone, config)
@@ -169,7 +169,7 @@ class DiTF(DiscardingDescriptor):
         block = self.config.block
         taps = [self.prepared_taps(some, [block], texts)[block] for some, texts in parts]
         found = find_massive_channels([tap.x for tap in taps])
-        self._found[block] = Discarded(found, "images described together")
+        self._found[self._cell(block)] = Discarded(found, "images described together")
         maps = [self.finish(block, t, p[0].frame) for t, (p, _) in zip(taps, parts, strict=True)]
         return [
             replace(one, checks=image.checks)

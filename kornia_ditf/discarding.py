@@ -32,7 +32,7 @@ class DiscardingDescriptor(DenseDescriptor):
     def __init__(self, backbone: Backbone, config: DiTFConfig) -> None:
         super().__init__()
         self.backbone, self.config = backbone, config
-        self._found: dict[int, Discarded] = {}
+        self._found: dict[tuple[int, float], Discarded] = {}
 
     @abstractmethod
     def cells(self) -> Sequence[DiscardingDescriptor]:
@@ -68,18 +68,19 @@ class DiscardingDescriptor(DenseDescriptor):
             whole = len(known) == len(parts)
             return Discarded(tuple(sorted(channels)), sources) if whole else None
         block = self.config.block if block is None else block
+        cell = self._cell(block)
         configured = self.config.massive_channels
         if configured == "gates":
-            if block not in self._found:
-                self._found[block] = Discarded(self._channels_of_gates(block), "residual gates")
-            return self._found[block]
+            if cell not in self._found:
+                self._found[cell] = Discarded(self._channels_of_gates(block), "residual gates")
+            return self._found[cell]
         if block == self.config.block and configured is not None:
             return Discarded(tuple(sorted(configured)), self.channels_from)
-        if block not in self._found and self._measured is not None:
+        if cell not in self._found and self._measured is not None:
             kept = calibration.load(self._measured, block, self.config.timestep)
             if kept is not None:
-                self._found[block] = Discarded(kept, "calibration file")
-        return self._found.get(block)
+                self._found[cell] = Discarded(kept, "calibration file")
+        return self._found.get(cell)
 
     def calibrate(
         self, images: Sequence[ImageLike], *, block: int | None = None, keep: bool = True
@@ -113,10 +114,13 @@ class DiscardingDescriptor(DenseDescriptor):
                 for tokens in self.drawn_tokens(image, block):
                     recorder.update(tokens)
         statistics = recorder.compute(warn=True)
-        self._found[block] = Discarded(statistics.massive(), "calibration")
+        self._found[self._cell(block)] = Discarded(statistics.massive(), "calibration")
         if keep and self._measured is not None:
             calibration.save(self._measured, block, self.config.timestep, statistics.massive())
         return statistics
+
+    def _cell(self, block: int) -> tuple[int, float]:
+        return block, self.config.timestep
 
     @property
     def _measured(self) -> str | None:

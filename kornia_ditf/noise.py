@@ -143,7 +143,9 @@ def draw_image_noise(
         >>> bool((noise[1] == draw_image_noise(other, (1, 4, 2, 2), seed=0)).all())
         True
     """
-    seeds = [_image_seed(image, f"{purpose} {seed}") for image in _to_bytes(images)]
+    # Rounded to 8 bits, as image files are: float arithmetic differs between devices.
+    levels = (images.detach().float() * 255).round().clamp(0, 255).to("cpu", torch.uint8)
+    seeds = [_image_seed(image, f"{purpose} {seed}") for image in levels]
     return torch.stack([draw_noise(shape, seed=own) for own in seeds])
 
 
@@ -158,11 +160,6 @@ def exact_pixels(images: Tensor) -> Tensor:
     if images.dtype == torch.float32 and images.device.type == "cpu":
         return images
     return images.detach().cpu().float()
-
-
-def _to_bytes(images: Tensor) -> Tensor:
-    # Rounded to 8 bits, as image files are: float arithmetic differs between devices.
-    return (images.detach().float() * 255).round().clamp(0, 255).to("cpu", torch.uint8)
 
 
 def _image_seed(image: Tensor, salt: str) -> int:

@@ -346,15 +346,14 @@ def without_progress_bars() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
-    shown = [library.is_progress_bar_enabled() for library in libraries]
-    for library in libraries:
+    shown = [library for library in libraries if library.is_progress_bar_enabled()]
+    for library in shown:
         library.disable_progress_bar()
     try:
         yield
     finally:
-        for library, was_shown in zip(libraries, shown, strict=True):
-            if was_shown:
-                library.enable_progress_bar()
+        for library in shown:
+            library.enable_progress_bar()
 
 
 @SharedSetting

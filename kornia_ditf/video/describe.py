@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -135,7 +134,13 @@ def describe_video(
     """
     check_integer("window", window, 1)
     frames = read_frames(video) if isinstance(video, str | Path) else iter(video)
-    return _describe_windows(for_video(descriptor, every_frame), frames, prompt, window)
+    read = (f if isinstance(f, VideoFrame) else VideoFrame(as_image(f), 0.0) for f in frames)
+    own = for_video(descriptor, every_frame)
+    return (
+        described
+        for some in windows(read, window)
+        for described in own.describe_together([frame.image for frame in some], prompt)
+    )
 
 
 def for_video(descriptor: DenseDescriptor, every_frame: bool) -> DenseDescriptor:
@@ -147,17 +152,4 @@ def for_video(descriptor: DenseDescriptor, every_frame: bool) -> DenseDescriptor
         own = VideoDiTF(descriptor.backbone, descriptor.config, every_frame=every_frame)
         own.channels_from = descriptor.channels_from
     own._found = dict(descriptor._found)
-    cells: Any = {key: for_video(cell, every_frame) for key, cell in descriptor._cells.items()}
-    own._cells = cells
     return own
-
-
-def _describe_windows(
-    descriptor: DenseDescriptor,
-    frames: Iterator[ImageLike | VideoFrame],
-    prompt: str | None,
-    window: int,
-) -> Iterator[DescriptorMap]:
-    read = (f if isinstance(f, VideoFrame) else VideoFrame(as_image(f), 0.0) for f in frames)
-    for some in windows(read, window):
-        yield from descriptor.describe_together([frame.image for frame in some], prompt)

@@ -133,7 +133,8 @@ def _with_pyav(path: Path) -> Iterator[_Decoded]:
     number, seconds, ends, packets = 0, 0.0, 0.0, 0
     try:
         with reader.open(str(path)) as file:
-            streams = [each for each in file.streams.video if not _is_picture(reader, each)]
+            cover = reader.stream.Disposition.attached_pic  # of an album, in files of music
+            streams = [each for each in file.streams.video if not each.disposition & cover]
             if not streams:
                 kinds = ", ".join(sorted({each.type for each in file.streams})) or "nothing"
                 raise ImageError(f"{path} holds no video, only {kinds}")
@@ -187,11 +188,6 @@ def _with_opencv(path: Path) -> Iterator[_Decoded]:
         )
     if number < count and rate > 0:
         _check_end(path, number, seconds, seconds + 1 / rate, count / rate)
-
-
-def _is_picture(reader: Any, stream: Any) -> bool:
-    """Whether a stream is the cover of an album, as files of music have one."""
-    return bool(stream.disposition & reader.stream.Disposition.attached_pic)
 
 
 def _convert(frame: Any) -> Tensor:

@@ -16,7 +16,7 @@ from tiny_zoo import save_tiny
 
 from kornia_ditf.loading.prompts import CachedPromptEncoder
 
-for _group in ("cross", "flux", "joint", "single", "video"):
+for _group in ("image", "flux", "video"):
     import_module(f"tiny_{_group}")  # where each family's tiny model is described
 
 

@@ -9,11 +9,9 @@ from tiny_zoo import (
     CHANNELS,
     CHAT,
     FLUX2_VAE,
-    HEADS,
     KL_SHIFTED,
-    ROTARY,
+    LANGUAGE,
     TEXT,
-    VIDEO,
     encoder,
     letters,
     moved,
@@ -26,13 +24,9 @@ from tiny_zoo import (
 
 from kornia_ditf.testing import tiny
 
-LISTS: dict[str, Any] = {**HEADS, "num_layers": 2, "num_single_layers": 2}
-_FLUX = {**LISTS, "joint_attention_dim": TEXT, "axes_dims_rope": list(ROTARY)}
-
 tiny_model(
     "chroma1-hd",
     {
-        **_FLUX,
         "approximator_num_channels": 8,
         "approximator_hidden_dim": 16,
         "approximator_layers": 1,
@@ -40,11 +34,11 @@ tiny_model(
     KL_SHIFTED,
     t5(),
 )
-tiny_model("ovis-image", _FLUX, KL_SHIFTED, letters(chat_template=CHAT), encoder("Qwen3Model"))
-tiny_model("bria-3.2", _FLUX, KL_SHIFTED, t5())
+tiny_model("ovis-image", {}, KL_SHIFTED, letters(chat_template=CHAT), encoder("Qwen3Model"))
+tiny_model("bria-3.2", {}, KL_SHIFTED, t5())
 tiny_model(
     "longcat-image",
-    _FLUX,
+    {},
     KL_SHIFTED,
     qwen_vl,
     moved("tokenizer", "text_processor"),
@@ -52,7 +46,7 @@ tiny_model(
 )
 tiny_model(
     "flux.1-kontext-dev",
-    {**_FLUX, "pooled_projection_dim": 16, "guidance_embeds": True},
+    {"pooled_projection_dim": 16, "guidance_embeds": True},
     KL_SHIFTED,
     tiny.save_clip,
     t5("_2"),
@@ -62,22 +56,14 @@ tiny_model(
 def _mistral3(folder: Path) -> None:
     from transformers import Mistral3Config, Mistral3ForConditionalGeneration
 
-    text = {
-        "model_type": "mistral",
-        "vocab_size": 29,
-        "hidden_size": TEXT,
-        "intermediate_size": 8,
-        "num_hidden_layers": 31,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 4,
-    }
+    depth = {"num_hidden_layers": 31, "intermediate_size": 8, "head_dim": 4, "pad_token_id": None}
+    text = {**LANGUAGE, **depth, "model_type": "mistral"}
     vision = {
         "model_type": "pixtral",
         "hidden_size": 8,
         "intermediate_size": 8,
-        "num_hidden_layers": 1,
         "num_attention_heads": 2,
+        "num_hidden_layers": 1,
         "image_size": 32,
         "patch_size": 16,
     }
@@ -86,7 +72,6 @@ def _mistral3(folder: Path) -> None:
 
 
 _FLUX2: dict[str, Any] = {
-    **LISTS,
     "in_channels": 16,
     "joint_attention_dim": 3 * TEXT,
     "timestep_guidance_channels": 32,
@@ -104,7 +89,6 @@ tiny_model(
 tiny_model(
     "flux.3-klein",
     {
-        **LISTS,
         "in_channels": 16,
         "cond_in_channels": 16,
         "joint_attention_dim": 8 * 16,
@@ -119,14 +103,12 @@ tiny_model(
 tiny_model(
     "bria-fibo",
     {
-        **_FLUX,
         "in_channels": 4,
         "joint_attention_dim": 2 * TEXT,
         "text_encoder_dim": TEXT,
     },
     vae(
         "AutoencoderKLWan",
-        **VIDEO,
         **CHANNELS,
         in_channels=12,
         out_channels=12,
@@ -140,12 +122,8 @@ tiny_model(
 tiny_model(
     "hunyuanimage-2.1",
     {
-        **LISTS,
         "in_channels": 8,
         "out_channels": 8,
-        "num_refiner_layers": 1,
-        "text_embed_dim": TEXT,
-        "text_embed_2_dim": TEXT,
         "rope_axes_dim": (8, 8),
         "guidance_embeds": True,
     },
@@ -155,7 +133,6 @@ tiny_model(
         out_channels=3,
         latent_channels=8,
         block_out_channels=(32,) * 6,
-        layers_per_block=1,
         spatial_compression_ratio=32,
         sample_size=64,
         scaling_factor=0.4,

@@ -7,14 +7,15 @@ from typing import Any
 
 from tiny_zoo import (
     CHANNELS,
-    HEADS,
+    LANGUAGE,
     ROTARY,
     SIX_CHANNELS,
     TEXT,
-    VIDEO,
+    TRANSFORMER,
     WAN_VAE,
     encoder,
     letters,
+    made,
     scheduler,
     t5,
     tiny_model,
@@ -23,30 +24,27 @@ from tiny_zoo import (
 
 from kornia_ditf.testing import tiny
 
-SIZE: dict[str, Any] = {**HEADS, "in_channels": 4, "out_channels": 4, "num_layers": 3}
+SIZE: dict[str, Any] = {"in_channels": 4, "out_channels": 4}
 
-_WAN = {**SIZE, "text_dim": TEXT, "freq_dim": 16, "ffn_dim": 64, "rope_max_seq_len": 32}
 _UNIPC = scheduler("UniPCMultistepScheduler", use_flow_sigmas=True)
 _UMT5 = t5(class_name="UMT5EncoderModel")
 
 
 def _expert(folder: Path) -> None:
-    from diffusers import WanTransformer3DModel
-
     low = folder / "low"
-    tiny.save_transformer(WanTransformer3DModel(**_WAN), low)
+    tiny.save_transformer(made("WanTransformer3DModel", TRANSFORMER, SIZE), low)
     (low / "transformer").rename(folder / "transformer_2")
     low.rmdir()
 
 
-tiny_model("wan2.1-1.3b", _WAN, WAN_VAE, _UNIPC, _UMT5, transformer_2=[None, None])
-tiny_model("wan2.2-a14b", _WAN, WAN_VAE, _UNIPC, _UMT5, _expert, boundary_ratio=0.875)
+tiny_model("wan2.1-1.3b", SIZE, WAN_VAE, _UNIPC, _UMT5, transformer_2=[None, None])
+tiny_model("wan2.2-a14b", SIZE, WAN_VAE, _UNIPC, _UMT5, _expert, boundary_ratio=0.875)
 tiny_model(
     "wan2.2-5b",
-    {**_WAN, "in_channels": 6, "out_channels": 6},
+    {**SIZE, "in_channels": 6, "out_channels": 6},
     vae(
         "AutoencoderKLWan",
-        **{**VIDEO, **SIX_CHANNELS},
+        **SIX_CHANNELS,
         in_channels=12,
         out_channels=12,
         patch_size=2,
@@ -58,15 +56,11 @@ tiny_model(
     transformer_2=[None, None],
     expand_timesteps=True,
 )
-tiny_model("skyreels-v2-14b", _WAN, WAN_VAE, _UNIPC, _UMT5)
+tiny_model("skyreels-v2-14b", SIZE, WAN_VAE, _UNIPC, _UMT5)
 
 _LTX: dict[str, Any] = {
-    **HEADS,
     "in_channels": 8,
     "out_channels": 8,
-    "cross_attention_dim": 32,
-    "num_layers": 3,
-    "caption_channels": TEXT,
 }
 _LTX_VAE: dict[str, Any] = {
     "latent_channels": 8,
@@ -82,16 +76,7 @@ def _gemma3(folder: Path) -> None:
     from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
-    text = {
-        "vocab_size": tiny.save_letters(folder, model_max_length=1024),
-        "hidden_size": TEXT,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 8,
-        "pad_token_id": 0,
-    }
+    text = {**LANGUAGE, "vocab_size": tiny.save_letters(folder, model_max_length=1024)}
     sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     config = Gemma3Config(text_config=text, vision_config=dict.fromkeys(sizes, 2))
     Gemma3ForConditionalGeneration(config).save_pretrained(folder / "text_encoder")
@@ -123,7 +108,6 @@ tiny_model(
     vae(
         "AutoencoderKLLTX2Video",
         latent_channels=8,
-        block_out_channels=(8,) * 4,
         decoder_block_out_channels=(8,) * 3,
         layers_per_block=(1,) * 5,
         decoder_layers_per_block=(1,) * 4,
@@ -136,8 +120,6 @@ tiny_model(
 
 _COGVIDEO: dict[str, Any] = {
     **SIZE,
-    "time_embed_dim": 8,
-    "text_embed_dim": TEXT,
     "sample_width": 12,
     "sample_height": 8,
     "sample_frames": 9,
@@ -158,10 +140,6 @@ for _name, _more in {
         {**_COGVIDEO, **_more},
         vae(
             "AutoencoderKLCogVideoX",
-            latent_channels=4,
-            block_out_channels=(8,) * 4,
-            layers_per_block=1,
-            norm_num_groups=4,
             sample_height=64,
             sample_width=96,
         ),
@@ -173,19 +151,11 @@ tiny_model(
     "hunyuanvideo",
     {
         **SIZE,
-        "num_layers": 2,
-        "num_single_layers": 2,
-        "num_refiner_layers": 1,
-        "text_embed_dim": TEXT,
         "pooled_projection_dim": 16,
         "rope_axes_dim": ROTARY,
     },
     vae(
         "AutoencoderKLHunyuanVideo",
-        latent_channels=4,
-        block_out_channels=(8,) * 4,
-        layers_per_block=1,
-        norm_num_groups=4,
     ),
     letters(),
     encoder("LlamaModel", num_hidden_layers=3),
@@ -205,17 +175,12 @@ tiny_model(
         **SIZE,
         "in_channels": 9,
         "num_layers": 2,
-        "num_refiner_layers": 1,
-        "text_embed_dim": TEXT,
-        "text_embed_2_dim": TEXT,
         "image_embed_dim": 8,
         "rope_axes_dim": ROTARY,
     },
     vae(
         "AutoencoderKLHunyuanVideo15",
-        latent_channels=4,
         block_out_channels=(32,) * 5,
-        layers_per_block=1,
         scaling_factor=0.4,
     ),
     letters(chat_template="{% for m in messages %}{{ m['content'] }}{% endfor %}"),
@@ -233,17 +198,8 @@ tiny_model(
 def _t5_gemma2(folder: Path) -> None:
     from transformers import T5Gemma2Encoder, T5Gemma2EncoderConfig
 
-    text = {
-        "vocab_size": tiny.save_letters(folder, model_max_length=512),
-        "hidden_size": TEXT,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 8,
-        "pad_token_id": 0,
-        "dropout_rate": 0.0,
-    }
+    letters = tiny.save_letters(folder, model_max_length=512)
+    text = {**LANGUAGE, "vocab_size": letters, "dropout_rate": 0.0}
     sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     config = T5Gemma2EncoderConfig(text_config=text, vision_config=dict.fromkeys(sizes, 2))
     T5Gemma2Encoder(config).save_pretrained(folder / "text_encoder")
@@ -254,10 +210,8 @@ tiny_model(
     {
         **SIZE,
         "in_channels": 9,
-        "num_layers": 2,
         "num_single_layers": 3,
         "num_decoder_layers": 2,
-        "text_embed_dim": TEXT,
         "rope_axes_dim": ROTARY,
     },
     WAN_VAE,
@@ -272,13 +226,10 @@ tiny_model(
         "attention_head_dim": 4,
         "pooled_projection_dim": 16,
         "in_channels": 4,
-        "num_layers": 3,
-        "text_embed_dim": TEXT,
         "time_embed_dim": 16,
     },
     vae(
         "AutoencoderKLMochi",
-        latent_channels=4,
         encoder_block_out_channels=(32,) * 4,
         decoder_block_out_channels=(32,) * 4,
         layers_per_block=(1,) * 5,

@@ -5,6 +5,7 @@ A model is one entry of a table (`tiny_model`): its transformer's configuration 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -23,8 +24,56 @@ SPEC = {spec.name: spec for spec in SPECS}
 SAVERS: dict[str, Part] = {}
 
 TEXT = 24  # width of every text encoder's embedding
-HEADS: dict[str, Any] = {"num_attention_heads": 2, "attention_head_dim": 16}
 ROTARY = (4, 6, 6)
+# Sizes by the names that diffusers' classes have for them; a model says what differs.
+TRANSFORMER: dict[str, Any] = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "num_layers": 3,
+    "num_single_layers": 2,
+    "num_refiner_layers": 1,
+    "hidden_size": 32,
+    "dim": 32,
+    "n_heads": 2,
+    "n_layers": 3,
+    "n_refiner_layers": 1,
+    "intermediate_size": 32,
+    "ffn_dim": 64,
+    "freq_dim": 16,
+    "time_embed_dim": 8,
+    "axes_dims": ROTARY,
+    "axes_dims_rope": ROTARY,
+    "rope_dim_list": ROTARY,
+    "rope_max_seq_len": 32,
+    "caption_channels": TEXT,
+    "cap_feat_dim": TEXT,
+    "context_in_dim": TEXT,
+    "cross_attention_dim": 32,
+    "joint_attention_dim": TEXT,
+    "text_dim": TEXT,
+    "text_embed_dim": TEXT,
+    "text_embed_2_dim": TEXT,
+}
+VAE: dict[str, Any] = {
+    "latent_channels": 4,
+    "block_out_channels": (8,) * 4,
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "base_dim": 4,
+    "dim_mult": [1, 1, 1, 1],
+    "num_res_blocks": 1,
+    "z_dim": 4,
+}
+LANGUAGE: dict[str, Any] = {
+    "vocab_size": 29,
+    "hidden_size": TEXT,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "pad_token_id": 0,
+}
 PROCESSOR = ["transformers", "Qwen3VLProcessor"]
 
 
@@ -39,10 +88,8 @@ def tiny_model(name: str, config: Mapping[str, Any], *parts: Part, **index: Any)
     """
 
     def save(folder: Path) -> None:
-        import diffusers
-
         family: Any = SPEC[name].load
-        model = getattr(diffusers, family.__self__.transformer_class)(**config)
+        model = made(family.__self__.transformer_class, TRANSFORMER, config)
         for weights in model.parameters():
             if weights.ndim == 3:  # of experts, which are made without values
                 nn.init.normal_(weights, std=0.05)
@@ -54,6 +101,18 @@ def tiny_model(name: str, config: Mapping[str, Any], *parts: Part, **index: Any)
         tiny.save_index(folder, SPEC[name].pipeline, **index)
 
     SAVERS[name] = save
+
+
+def made(class_name: str, sizes: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
+    """Make one of diffusers' models, of those sizes that it has."""
+    import diffusers
+
+    kind: Any = getattr(diffusers, class_name)
+    taken = inspect.signature(kind.__init__).parameters
+    known = {name: size for name, size in sizes.items() if name in taken}
+    if "num_single_layers" in taken:
+        known["num_layers"] = 2
+    return kind(**{**known, **config})
 
 
 def save_tiny(name: str, folder: Path) -> Path:
@@ -90,9 +149,7 @@ def vae(class_name: str, **config: Any) -> Part:
 
 @torch.no_grad()
 def _save_vae(folder: Path, *, class_name: str, **config: Any) -> None:
-    import diffusers
-
-    model = getattr(diffusers, class_name)(**config)
+    model = made(class_name, VAE, config)
     for buffer in model.buffers():  # statistics of channels
         if buffer.is_floating_point():
             buffer.copy_(0.5 + torch.rand_like(buffer))
@@ -114,20 +171,8 @@ def _save_encoder(
     import transformers
 
     kind: Any = getattr(transformers, class_name)
-    sizes: dict[str, Any] = {
-        "vocab_size": 29,
-        "hidden_size": width,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 8,
-        "pad_token_id": 0,
-        "bos_token_id": 1,
-        "eos_token_id": 1,
-        "max_position_embeddings": 2048,
-        **config,
-    }
+    ends = {"bos_token_id": 1, "eos_token_id": 1, "max_position_embeddings": 2048}
+    sizes = {**LANGUAGE, **ends, "hidden_size": width, **config}
     kind(kind.config_class(**sizes)).save_pretrained(folder / f"text_encoder{suffix}")
 
 
@@ -156,13 +201,10 @@ CHAT = (
 
 KL_SHIFTED = kl(shift_factor=0.1)
 KL_4 = kl(4, scaling_factor=0.2)
-VIDEO: dict[str, Any] = {"base_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1, "z_dim": 4}
 CHANNELS = {"latents_mean": [0.1, -0.2, 0.3, -0.4], "latents_std": [1.1, 0.9, 1.2, 0.8]}
-
-
 SIX_CHANNELS = {"z_dim": 6, "latents_mean": [0.1] * 6, "latents_std": [1.1] * 6}
-QWEN_VAE = vae("AutoencoderKLQwenImage", **VIDEO, **CHANNELS)
-WAN_VAE = vae("AutoencoderKLWan", **VIDEO, **CHANNELS)
+QWEN_VAE = vae("AutoencoderKLQwenImage", **CHANNELS)
+WAN_VAE = vae("AutoencoderKLWan", **CHANNELS)
 DEEP_COMPRESSION = vae(
     "AutoencoderDC",
     latent_channels=8,
@@ -174,13 +216,7 @@ DEEP_COMPRESSION = vae(
     decoder_qkv_multiscales=((),) * 6,
     scaling_factor=0.4,
 )
-FLUX2_VAE = vae(
-    "AutoencoderKLFlux2",
-    block_out_channels=(8,) * 4,
-    latent_channels=4,
-    norm_num_groups=4,
-    layers_per_block=1,
-)
+FLUX2_VAE = vae("AutoencoderKLFlux2")
 
 
 def qwen_vl(folder: Path) -> None:
@@ -189,13 +225,9 @@ def qwen_vl(folder: Path) -> None:
 
     config = Qwen2_5_VLConfig(
         text_config={
+            **LANGUAGE,
             "vocab_size": tiny.save_letters(folder),
-            "hidden_size": TEXT,
-            "intermediate_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "pad_token_id": 0,
+            "head_dim": 12,
             "bos_token_id": 1,
             "eos_token_id": 1,
             "rope_parameters": {"type": "default", "mrope_section": [2, 2, 2]},
@@ -227,14 +259,11 @@ def _save_qwen3_vl(
     (folder / "tokenizer").rename(folder / tokenizer)
     config = transformers.Qwen3VLConfig(
         text_config={
+            **LANGUAGE,
             "vocab_size": 32,
             "hidden_size": width,
             "intermediate_size": 16,
             "num_hidden_layers": layers,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "head_dim": 8,
-            "pad_token_id": 0,
             "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1]},
         },
         vision_config={
