@@ -118,4 +118,6 @@ def _is_packed(vae: nn.Module) -> bool:
 
 
 def _channels(values: Any, latent: Tensor) -> Tensor:
-    return torch.as_tensor(values).to(latent).reshape(1, -1, *[1] * (latent.ndim - 2))
+    # In the latents' dtype at once: torch's default one is the caller's.
+    tensor = torch.as_tensor(values, dtype=latent.dtype, device=latent.device)
+    return tensor.reshape(1, -1, *[1] * (latent.ndim - 2))

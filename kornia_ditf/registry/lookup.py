@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
 from pathlib import Path
@@ -31,7 +31,7 @@ from kornia_ditf.errors import (
     PluginError,
     UnknownBackboneError,
 )
-from kornia_ditf.fusion import FUSIONS, Fusion, options_of_parts
+from kornia_ditf.fusion import FUSIONS
 from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.loading.memory import LoadedModel, is_in_memory, take_apart
 from kornia_ditf.loading.source import as_folder, explain, is_hub_id, is_path, near_folder
@@ -51,7 +51,7 @@ from kornia_ditf.registry.families import (
     fusion_spec,
     join_specs,
 )
-from kornia_ditf.registry.options import check_options, no_such_option, options_of
+from kornia_ditf.registry.options import no_such_option, options_of
 from kornia_ditf.registry.plugins import Plugin, describe_error, installed_plugins
 from kornia_ditf.registry.treatments import read_config
 from kornia_ditf.registry.upsamplers import find_upsampler
@@ -63,14 +63,13 @@ from kornia_ditf.utils.provenance import installed_instead
 DEFAULT_BACKBONE = "nano"
 
 Spec: TypeAlias = BackboneSpec | DescriptorSpec
-_DITF_OPTIONS = frozenset(each.name for each in fields(DiTFConfig))
+DITF_OPTIONS = frozenset(each.name for each in fields(DiTFConfig))
 _MADE: Mapping[type, type] = {
     BackboneSpec: Backbone,
     DescriptorSpec: DenseDescriptor,
     MatcherSpec: ImageMatcher,
     DatasetSpec: object,
 }
-_OF_ALL = ("source", "tiles", "upsample", "pca", "projection", "preset")
 
 
 def list_backbones() -> dict[str, BackboneSpec]:
@@ -268,8 +267,8 @@ def _create_ditf(
     spec: BackboneSpec, source: str | Path | LoadedModel | None, options: Mapping[str, Any]
 ) -> DiTF:
     spec = with_preset(spec, source, options.get("preset"), **hub_options(options))
-    changes = {name: options[name] for name in options if name in _DITF_OPTIONS}
-    loading = {n: options[n] for n in options if n not in _DITF_OPTIONS and n != "preset"}
+    changes = {name: options[name] for name in options if name in DITF_OPTIONS}
+    loading = {n: options[n] for n in options if n not in DITF_OPTIONS and n != "preset"}
     config = read_config(spec, changes)
     last = max(config.all_blocks)
     if last >= spec.blocks:
@@ -300,11 +299,11 @@ def load_spec(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
         load = check_fits(spec, places[0], options)
     if options.get("dtype") is not None:
         options = {**options, "dtype": read_dtype(options["dtype"])}
-    installed = installed_instead(spec.needs) if isinstance(spec, BackboneSpec) else None
-    if isinstance(spec, BackboneSpec) and installed is not None:
+    needs = spec.needs if isinstance(spec, BackboneSpec) else ""
+    installed = installed_instead(needs)
+    if installed is not None:
         raise MissingExtraError(
-            f"{spec.name} needs {spec.needs}, and {installed} is installed; pip install -U "
-            f"'{spec.needs}'"
+            f"{spec.name} needs {needs}, and {installed} is installed; pip install -U '{needs}'"
         )
     origin = CATALOGUE.origin(spec.load)
     built_in = origin == hookspecs.PROJECT
@@ -316,7 +315,7 @@ def load_spec(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
     except BaseException as error:  # a plugin's SystemExit too
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if isinstance(error, TypeError) and unknown is not None and unknown[1] in options:
-            of_ditf = _DITF_OPTIONS if isinstance(spec, BackboneSpec) else set()
+            of_ditf = DITF_OPTIONS if isinstance(spec, BackboneSpec) else set()
             raise no_such_option(spec.name, unknown[1], options_of(spec) | of_ditf) from error
         if built_in:
             raise
@@ -330,35 +329,6 @@ def load_spec(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
             "plugin that registers it is at fault"
         )
     return made
-
-
-def check_descriptor(
-    owner: str, name: str, options: Mapping[str, Any], of_all: Collection[str] = _OF_ALL
-) -> None:
-    """Check the options of `create_descriptor`, for each part of a fusion, and load nothing.
-
-    Args:
-        owner: what an error calls the descriptor.
-        name: of it. A part of a fusion whose plugin is not installed is not checked.
-        options: that it would be made with.
-        of_all: names of options that every descriptor has, which are not checked.
-
-    Raises:
-        InvalidArgumentError: there is no such option or part, or a value is out of range.
-    """
-    spec = find_descriptor(name, **hub_options(options))
-    own = {key: value for key, value in options.items() if key not in of_all}
-    if isinstance(spec, Fusion):
-        shared = {key: own[key] for key in own if key not in ("weights", "grid", "options")}
-        for part, chosen in options_of_parts(spec, own.get("options", {}), shared):
-            try:
-                check_descriptor(f"{owner}, {part}", part, chosen)
-            except UnknownBackboneError:
-                continue
-        return
-    if isinstance(spec, BackboneSpec):
-        read_config(spec, {key: own.pop(key) for key in _DITF_OPTIONS & own.keys()})
-    check_options(owner, spec, own)
 
 
 CATALOGUE: Catalogue[AnySpec] = Catalogue(

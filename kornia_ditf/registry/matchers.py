@@ -11,24 +11,22 @@ from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.matchers.base import (
     ImageMatcher,
     MatcherSpec,
-    check_shared,
     set_options,
 )
 from kornia_ditf.matchers.described import DescriptorMatcher
 from kornia_ditf.matchers.vismatch import PREFIX, list_vismatch, vismatch_spec
 from kornia_ditf.registry.lookup import (
     CATALOGUE,
-    check_descriptor,
     create_descriptor,
     find_descriptor,
     load_spec,
 )
-from kornia_ditf.registry.options import check_options, known_options
+from kornia_ditf.registry.options import known_options
 from kornia_ditf.registry.plugins import describe_error
 from kornia_ditf.utils.checks import did_you_mean
 
 _OF_ALL = ("verification", "threshold")
-_OF_DESCRIPTORS = ("detector", "max_keypoints", "ratio", "refined", "prompt")
+OF_DESCRIPTORS = ("detector", "max_keypoints", "ratio", "refined", "prompt")
 
 
 def list_matchers() -> dict[str, MatcherSpec]:
@@ -100,7 +98,7 @@ def load_matcher(name: str, **options: Any) -> ImageMatcher:
     reason = missing_for(spec)
     if reason:
         raise MissingExtraError(f"{spec.name} cannot be loaded: {reason}")
-    shared, own = _split_options(spec, options)
+    shared, own = split_options(spec, options)
     matcher: ImageMatcher = load_spec(spec, (), own)
     return set_options(matcher, shared)
 
@@ -113,40 +111,17 @@ def missing_for(spec: MatcherSpec) -> str:
         return f"asked what it lacks, it failed with {describe_error(error)}"
 
 
-def check_matcher(owner: str, name: str, options: Mapping[str, Any]) -> None:
-    """Check the options of `load_matcher`, and load nothing.
-
-    Args:
-        owner: what an error calls the matcher.
-        name: as there.
-        options: likewise.
-
-    Raises:
-        UnknownBackboneError: there is no such matcher.
-        InvalidArgumentError: there is no such option, or a value is out of range.
-    """
-    spec = find_matcher(name)
-    shared, own = _split_options(spec, options)
-    check_shared(shared)
-    described = _descriptor_of(spec)
-    if described is None:
-        check_options(owner, spec, own)
-    else:
-        own = {key: value for key, value in own.items() if key not in _OF_DESCRIPTORS}
-        check_descriptor(owner, described, own)
-
-
-def _descriptor_of(spec: MatcherSpec) -> str | None:
+def descriptor_of(spec: MatcherSpec) -> str | None:
     """Return the name of the dense descriptor that a matcher is made of, if it is."""
     load: Any = spec.load
     return load.args[0] if getattr(load, "func", None) is _load_descriptor_matcher else None
 
 
-def _split_options(
+def split_options(
     spec: MatcherSpec, options: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the options that every matcher has, and those that are for its loader."""
-    names = _OF_ALL if _descriptor_of(spec) else (*_OF_ALL, "long_side")
+    names = _OF_ALL if descriptor_of(spec) else (*_OF_ALL, "long_side")
     shared = {name: value for name, value in options.items() if name in names}
     return shared, {name: value for name, value in options.items() if name not in names}
 
@@ -154,12 +129,12 @@ def _split_options(
 def takes_device(name: str) -> bool:
     """Whether a matcher has the option `device`."""
     spec = find_matcher(name)
-    return _descriptor_of(spec) is not None or "device" in known_options(spec.load)
+    return descriptor_of(spec) is not None or "device" in known_options(spec.load)
 
 
 def _load_descriptor_matcher(name: str, **options: Any) -> DescriptorMatcher:
     """Make a matcher of a dense descriptor; `hub_options` and others as `create_descriptor`."""
     spec = find_descriptor(name, **hub_options(options))
-    taken = [each for each in _OF_DESCRIPTORS if each in options]
+    taken = [each for each in OF_DESCRIPTORS if each in options]
     own = {each: options.pop(each) for each in taken}
     return DescriptorMatcher(create_descriptor(spec.name, **options), **own)

@@ -217,9 +217,9 @@ def test_a_preset_keeps_its_massive_channels_only_where_they_were_measured() -> 
     assert DiTFConfig.from_spec(spec, block=20, massive_channels=(1,)).massive_channels == (1,)
 
 
-def test_listing_backbones_loads_no_model_library() -> None:
+def test_listing_descriptors_loads_no_model_library() -> None:
     code = (
-        "import sys, kornia_ditf; kornia_ditf.list_backbones();"
+        "import sys, kornia_ditf; kornia_ditf.list_descriptors();"
         "heavy = {'diffusers', 'transformers', 'kornia', 'cv2', 'matplotlib', 'accelerate',"
         " 'huggingface_hub', 'PIL'} & set(sys.modules); sys.exit(repr(heavy) if heavy else 0)"
     )

@@ -18,7 +18,8 @@ from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.matching.poses import UPRIGHT
 from kornia_ditf.projection.stored import Projection
 from kornia_ditf.protocols.protocol import Fit, Protocol
-from kornia_ditf.registry.lookup import check_descriptor, find_descriptor
+from kornia_ditf.registry.checking import check_descriptor
+from kornia_ditf.registry.lookup import find_descriptor
 from kornia_ditf.registry.treatments import read_config
 from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.study.define.spec import Configuration

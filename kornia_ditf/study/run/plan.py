@@ -15,8 +15,9 @@ from kornia_ditf.errors import DiTFError
 from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.projection.stored import Projection
 from kornia_ditf.protocols.protocol import Fit
+from kornia_ditf.registry.checking import check_matcher
 from kornia_ditf.registry.lookup import Spec, find_descriptor
-from kornia_ditf.registry.matchers import check_matcher, find_matcher, missing_for
+from kornia_ditf.registry.matchers import find_matcher, missing_for
 from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.study.define.forwards import (
     ForwardGroup,
