@@ -16,11 +16,6 @@ from tiny_sd import save
 from kornia_ditf.testing import tiny
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KORNIA_DITF_CACHE", str(tmp_path / ".cache"))
-
-
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Give the folder of a tiny random model, sharded, saved once; not to be changed."""
