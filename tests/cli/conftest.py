@@ -17,11 +17,6 @@ from typer.testing import CliRunner, Result
 from kornia_ditf.cli.app import app
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KORNIA_DITF_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def run() -> Callable[..., Result]:
     """Run a command as from a shell, and give its exit code, output and error output."""
