@@ -21,8 +21,9 @@ from kornia_ditf.cli.shards import ShardWriter
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.study.define.parsing import read_study
 from kornia_ditf.study.run.ray_cluster import RayCluster
-from kornia_ditf.study.run.runner import Quiet, run_study
+from kornia_ditf.study.run.runner import run_study
 from kornia_ditf.utils.cluster import on_cluster
+from kornia_ditf.utils.progress import Quiet
 from kornia_ditf.utils.sources import list_pieces
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's, of itself
