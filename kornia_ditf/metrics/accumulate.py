@@ -12,8 +12,13 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.metrics.functional import area_under_curve, within
-from kornia_ditf.metrics.masks import statistics
+from kornia_ditf.metrics.functional import (
+    accuracy_contributions,
+    area_under_curve,
+    shares,
+    within,
+)
+from kornia_ditf.metrics.masks import j_and_f, statistics
 
 
 class MMA:
@@ -36,8 +41,7 @@ class MMA:
     def update(self, distances: Tensor) -> None:
         """Count one pair by its matches' distances, shape (K,), in pixels."""
         self._pairs += 1
-        if len(distances):
-            self._sums += within(distances, 1.0, self.thresholds).cpu().double().mean(1)
+        self._sums += shares(within(distances, 1.0, self.thresholds))
 
     def merge(self, other: MMA) -> None:
         """Add what another one counted."""
@@ -95,7 +99,7 @@ class HomographyAccuracy:
         if not errors:
             nothing = dict.fromkeys(self.thresholds, math.nan)
             return HomographyScores(0, nothing, nothing)
-        accuracy = {t: float(np.mean([e <= t for e in errors])) for t in self.thresholds}
+        accuracy = {t: float(accuracy_contributions(errors, t).mean()) for t in self.thresholds}
         areas = {t: area_under_curve(errors, t) for t in self.thresholds}
         return HomographyScores(len(errors), accuracy, areas)
 
@@ -170,7 +174,7 @@ class JAndF:
         rows = np.array(list(self._rows.values())).reshape(-1, 6)
         means = rows.mean(0).tolist() if len(rows) else [math.nan] * 6
         return MaskScores(
-            j_and_f=(means[0] + means[3]) / 2,
+            j_and_f=j_and_f(means[0], means[3]),
             **dict(zip(_MEANS, means, strict=True)),
             objects={name: (row[0], row[3]) for name, row in self._rows.items()},
         )

@@ -85,6 +85,22 @@ def within(
     raise InvalidArgumentError(f"comparison must be '<=' or '<', got {comparison!r}")
 
 
+def shares(hits: Tensor) -> Tensor:
+    """Compute the share of a pair's points that is correct at each threshold.
+
+    Args:
+        hits: which points are correct, shape (A, K), bool, as from `within`.
+
+    Returns:
+        shape (A,), float64; 0 where there are no points.
+
+    Example:
+        >>> shares(torch.tensor([[True, True], [True, False]]))
+        tensor([1.0000, 0.5000], dtype=torch.float64)
+    """
+    return hits.cpu().double().sum(1) / max(hits.shape[1], 1)
+
+
 def project(homography: Tensor, points: Tensor) -> Tensor:
     """Map points by a homography.
 
@@ -125,6 +141,23 @@ def corner_error(found: Tensor | None, true: Tensor, size: tuple[int, int]) -> f
     corners = torch.tensor([[0, 0], [0, bottom], [right, 0], [right, bottom]])
     error = float(point_distances(project(found, corners), project(true, corners)).mean())
     return error if error == error else float("inf")
+
+
+def accuracy_contributions(errors: Sequence[float] | npt.NDArray[Any], threshold: float) -> Tensor:
+    """Compute what each error contributes to accuracy, which is their mean.
+
+    Args:
+        errors: one for each pair; infinite where nothing was found.
+        threshold: in the unit of the errors.
+
+    Returns:
+        1 for an error of at most the threshold and 0 for others, shape (N,), float64.
+
+    Example:
+        >>> accuracy_contributions([1.0, 5.0, 10.0], threshold=5.0)
+        tensor([1., 1., 0.], dtype=torch.float64)
+    """
+    return (torch.as_tensor(errors, dtype=torch.float64) <= threshold).double()
 
 
 def area_under_curve(errors: Sequence[float], threshold: float) -> float:

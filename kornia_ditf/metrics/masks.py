@@ -7,7 +7,7 @@ The arithmetic is that of the DAVIS challenge's own davis2017-evaluation (Perazz
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from kornia_ditf.errors import InvalidArgumentError
 
 Mask: TypeAlias = npt.NDArray[Any]
+Values = TypeVar("Values", float, npt.NDArray[np.float64])
 
 _BOUNDARY = 0.008
 """The tolerance of boundaries, as a part of the image's diagonal."""
@@ -112,6 +113,11 @@ def statistics(values: npt.NDArray[np.float64]) -> Statistics:
     return Statistics(
         float(values.mean()), float((values > 0.5).mean()), float(first.mean() - last.mean())
     )
+
+
+def j_and_f(j: Values, f: Values) -> Values:
+    """Compute J&F, the mean of an object's J and F, or of several objects' sums of them."""
+    return (j + f) / 2
 
 
 def _checked(true: Mask, found: Mask, void: Mask | None) -> tuple[Mask, Mask, Mask]:

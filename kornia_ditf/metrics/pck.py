@@ -11,7 +11,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.metrics.functional import Comparison
+from kornia_ditf.metrics.functional import Comparison, shares
 from kornia_ditf.utils.checks import check_one_of
 
 Floats = npt.NDArray[np.float64]
@@ -69,6 +69,25 @@ class PCKScores:
     categories: Mapping[str, CategoryPCK]
 
 
+def pck_sums(hits: Tensor) -> Floats:
+    """Compute what a pair adds to the sums whose ratios are PCK per point and per image.
+
+    Args:
+        hits: which points are correct at each threshold, shape (A, K), bool.
+
+    Returns:
+        shape (2, 1 + A): the number of points, and of correct ones at each threshold; the number
+        of pairs, 0 for one without points, and the share of its points that is correct.
+
+    Example:
+        >>> pck_sums(torch.tensor([[True, True], [True, False]]))
+        array([[2. , 2. , 1. ],
+               [1. , 1. , 0.5]])
+    """
+    points, correct = hits.shape[1], hits.sum(1).tolist()
+    return np.array([[points, *correct], [points > 0, *shares(hits).tolist()]], np.float64)
+
+
 class PCK:
     """Percentage of correct keypoints, per point, per image and per category at once.
 
@@ -123,8 +142,7 @@ class PCK:
         if not hits.shape[1]:
             self._empty += 1
             return
-        points, correct = hits.shape[1], hits.sum(1).cpu().double().numpy()
-        self._add(category, np.array([[points, *correct], [1, *(correct / points)]]))
+        self._add(category, pck_sums(hits))
 
     def _add(self, category: str, sums: Floats) -> None:
         self._sums[category] = self._sums.get(category, np.zeros_like(sums)) + sums

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from kornia_ditf.errors import StudyError
 from kornia_ditf.metrics.accumulate import MMA, HomographyAccuracy, JAndF
-from kornia_ditf.metrics.functional import area_contributions
-from kornia_ditf.metrics.pck import PCK
+from kornia_ditf.metrics.functional import accuracy_contributions, area_contributions, shares
+from kornia_ditf.metrics.masks import j_and_f
+from kornia_ditf.metrics.pck import PCK, pck_sums
 from kornia_ditf.metrics.pose import PoseAccuracy
 from kornia_ditf.metrics.statistics import (
     Floats,
@@ -191,11 +194,10 @@ def _keypoints(
     rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]
 ) -> tuple[list[Column], list[str]]:
     alphas = protocol["alphas"]
-    counts = np.array([float(len(row["distances"])) for row in rows])[:, None]
-    correct = np.array([[float(sum(hits)) for hits in row["hits"]] for row in rows])
-    points = np.broadcast_to(counts, correct.shape)
-    parts = [("per image", _shares(rows), (points > 0).astype(np.float64))]
-    parts.append(("per point", correct, points))
+    sums = np.stack([pck_sums(_hits(row)) for row in rows])
+    correct, share = sums[:, 0, 1:], sums[:, 1, 1:]
+    points, pairs = (np.broadcast_to(sums[:, at, :1], correct.shape) for at in (0, 1))
+    parts = [("per image", share, pairs), ("per point", correct, points)]
     definitions = [PCK(alphas, protocol["base"], protocol["comparison"]).definition]
     categories = [row["category"] for row in rows]
     if len(set(categories)) > 1:
@@ -215,7 +217,7 @@ def _planar(
 ) -> tuple[list[Column], list[str]]:
     thresholds, ones = protocol["corner_thresholds"], np.ones(len(rows))
     corners = np.array([dict(row["scores"]).get("corner_error", np.inf) for row in rows])
-    parts = [("corner accuracy", t, (corners <= t).astype(np.float64)) for t in thresholds]
+    parts = [("corner accuracy", t, accuracy_contributions(corners, t).numpy()) for t in thresholds]
     parts += [("corner AUC", t, area_contributions(corners, t).numpy()) for t in thresholds]
     matched = zip(protocol["alphas"], _shares(rows).T, strict=True)
     parts += [("MMA", t, share) for t, share in matched]
@@ -228,7 +230,7 @@ def _masks(
 ) -> tuple[list[Column], list[str]]:
     found = [dict(row["scores"]) for row in rows]
     j, f, objects = (np.array([each[name] for each in found]) for name in ("J", "F", "objects"))
-    parts = {"J&F": (j + f) / 2, "J": j, "F": f}
+    parts = {"J&F": j_and_f(j, f), "J": j, "F": f}
     columns = [(Score(name, name), above, objects) for name, above in parts.items()]
     return columns, [JAndF.definition]
 
@@ -261,8 +263,11 @@ def _poses(
 
 
 def _shares(rows: Sequence[Mapping[str, Any]]) -> Floats:
-    """Return the share of right points of each pair and threshold; 0 without any points."""
-    return np.array([[float(np.mean(h)) if len(h) else 0.0 for h in row["hits"]] for row in rows])
+    return np.stack([shares(_hits(row)).numpy() for row in rows])
+
+
+def _hits(row: Mapping[str, Any]) -> Tensor:
+    return torch.tensor(row["hits"], dtype=torch.bool)
 
 
 _SCORERS = {"keypoints": _keypoints, "homography": _planar, "pose": _poses, "masks": _masks}
