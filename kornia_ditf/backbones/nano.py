@@ -19,7 +19,7 @@ from kornia_ditf.backbones.nano_transformer import NanoTransformer
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.tap import BlockStream, TableModulation
+from kornia_ditf.tap import ADALN_SINGLE
 from kornia_ditf.types import Conditioning
 
 WEIGHTS = Path(__file__).parent / "nano_weights"
@@ -30,14 +30,7 @@ class NanoBackbone(DiffusersBackbone):
 
     transformer_class = "SanaTransformer2DModel"
     transformer_module = NanoTransformer
-    streams = (
-        BlockStream(
-            blocks="transformer_blocks",
-            norm="norm1",
-            attention="attn1",
-            modulation=TableModulation(),
-        ),
-    )
+    streams = (ADALN_SINGLE,)
     time = "t"
 
     @classmethod

@@ -12,7 +12,7 @@ from kornia_ditf.backbones.declared import MASKED_TEXT, Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone, read_schedule
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.tap import BlockStream, TableModulation
+from kornia_ditf.tap import ADALN_SINGLE
 from kornia_ditf.types import Conditioning
 
 
@@ -21,14 +21,7 @@ class PixArtBackbone(DiffusersBackbone):
 
     transformer_class = "PixArtTransformer2DModel"
     pipeline_class = "PixArtAlphaPipeline"
-    streams = (
-        BlockStream(
-            blocks="transformer_blocks",
-            norm="norm1",
-            attention="attn1",
-            modulation=TableModulation(),
-        ),
-    )
+    streams = (ADALN_SINGLE,)
     time = "int(t)"
     prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
     prompt_inputs = MASKED_TEXT  # unmasked padding moves the features by several percent

@@ -12,6 +12,7 @@ from kornia_ditf.tap.capture import (
     read_norm,
 )
 from kornia_ditf.tap.declarations import (
+    ADALN_SINGLE,
     ArgumentModulation,
     BlockCall,
     BlockStream,
@@ -25,6 +26,7 @@ from kornia_ditf.tap.declarations import (
 )
 
 __all__ = [
+    "ADALN_SINGLE",
     "ArgumentModulation",
     "BlockCall",
     "BlockStream",

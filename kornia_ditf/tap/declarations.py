@@ -175,6 +175,11 @@ class BlockStream:
         return raw.transpose(0, 1) if self.sequence_first else raw
 
 
+ADALN_SINGLE = BlockStream(
+    blocks="transformer_blocks", norm="norm1", attention="attn1", modulation=TableModulation()
+)
+"""The blocks of PixArt and Sana, whose modulation is one for all plus a table of each."""
+
 Facet = Literal["input", "query", "key", "value"]
 """What is taken of a block: its input, or what its attention projects of it."""
 

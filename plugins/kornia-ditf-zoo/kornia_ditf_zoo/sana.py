@@ -11,7 +11,7 @@ from kornia_ditf.backbones.declared import MASKED_TEXT, Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.errors import CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.tap import BlockStream, TableModulation
+from kornia_ditf.tap import ADALN_SINGLE
 from kornia_ditf.types import Conditioning
 
 
@@ -21,14 +21,7 @@ class SanaBackbone(DiffusersBackbone):
     transformer_class = "SanaTransformer2DModel"
     pipeline_class = "SanaPipeline"
     vae_class = "AutoencoderDC"
-    streams = (
-        BlockStream(
-            blocks="transformer_blocks",
-            norm="norm1",
-            attention="attn1",
-            modulation=TableModulation(),
-        ),
-    )
+    streams = (ADALN_SINGLE,)
     time = "t"
     prompt_inputs = MASKED_TEXT
 
