@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from blobs import write_blobs
 from study_files import study_file
 
 from kornia_ditf.cli.describing import Request
@@ -91,10 +91,8 @@ def test_extraction_writes_every_image_once_when_a_node_is_lost(
 ) -> None:
     generator = np.random.default_rng(0)
     folder = tmp_path / "pictures"
-    folder.mkdir()
     for number in range(12):
-        noise = Image.fromarray(generator.integers(0, 256, (6, 8, 3), np.uint8))
-        noise.resize((64, 48), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+        write_blobs(folder / f"{number}.png", generator)
     settings = {"backbone": str(tiny_checkpoint("nano")), "long_side": 48, "ensemble": 200}
     request = Request(Chosen(settings), [], "float16")
     pieces, _ = list_pieces([folder], 1)
