@@ -80,7 +80,7 @@ arguments = parser.parse_args()
 ditf = kd.create_descriptor("nano")
 images = [read(path) for path in arguments.photographs]
 kd.match_images(images[0], images[0], ditf)  # warm up
-print("| turn, scale | solved by SIFT | plainly | by search | median error | tried | cost |")
+print("| rotation, scale | SIFT solved | no search | search | median error | tried | cost |")
 print("|---|---|---|---|---|---|---|")
 for name in arguments.warps.split(","):
     turn, scale = map(float, name.split("x"))

@@ -20,7 +20,7 @@ from kornia_ditf.errors import CaptureError, InvalidArgumentError, OutputError
 from kornia_ditf.massive import ChannelRecorder
 from kornia_ditf.treatments import parse_treatment
 from kornia_ditf.types import Frame, Tap
-from kornia_ditf.utils.files import make_folder
+from kornia_ditf.utils.files import make_folder, os_errors_as
 
 
 class Score(NamedTuple):
@@ -51,10 +51,8 @@ class Records:
         if path is None:
             return
         make_folder(path.parent, "name another folder with KORNIA_DITF_CACHE")
-        try:
+        with os_errors_as(OutputError, f"cannot read {path}", "remove it"):
             lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
-        except OSError as error:
-            raise OutputError(f"cannot read {path} ({error.strerror}); remove it") from error
         for line in lines:
             digest, _, text = line.partition(" ")
             if digest == _checksum(text):
@@ -75,11 +73,11 @@ class Records:
         if self.path is None:
             return
         text = json.dumps({"sample": sample.digest, "forward": forward, **value})
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(f"\n{_checksum(text)} {text}")
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path} ({error.strerror})") from error
+        with (
+            os_errors_as(OutputError, f"cannot write {self.path}"),
+            self.path.open("a", encoding="utf-8") as file,
+        ):
+            file.write(f"\n{_checksum(text)} {text}")
 
     def _keep(self, sample: str, forward: Forward, value: dict[str, Any]) -> None:
         known = self._values[sample, forward]

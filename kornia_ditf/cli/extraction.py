@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kornia_ditf.cli.describing import Describer, differing
 from kornia_ditf.errors import DamagedFileError, DiTFError, ImageError, OutputError
 from kornia_ditf.utils.cache import sha256
+from kornia_ditf.utils.files import os_errors_as
 from kornia_ditf.video.frames import VideoFrame, is_video, read_frames, windows
 
 if TYPE_CHECKING:
@@ -141,10 +142,8 @@ class Stream:
     def _about(self, given: Given, frame: VideoFrame | None) -> _Work:
         path, number = given.path, None if frame is None else frame.number
         if path not in self._digests:
-            try:
+            with os_errors_as(ImageError, f"cannot read {path}"):
                 self._digests[path] = sha256(path)
-            except OSError as error:
-                raise ImageError(f"cannot read {path} ({error.strerror})") from error
         about = {**self.describer.made, "image": path.name, "image_sha256": self._digests[path]}
         if frame is not None:
             about |= {"frame": number, "seconds": round(frame.seconds, 6)}

@@ -107,15 +107,14 @@ def remove(name: _Name, as_json: options.Json = False) -> None:
     """Remove one of your presets, by its name in the list."""
     from kornia_ditf.calibration.store import YOURS, find_stored
     from kornia_ditf.errors import InvalidArgumentError, OutputError
+    from kornia_ditf.utils.files import os_errors_as
 
     found = find_stored(name)
     if found.origin != YOURS:
         raise InvalidArgumentError(
             f"{name} comes with the package; `--preset none` leaves it out of a command"
         )
-    try:
+    with os_errors_as(OutputError, f"cannot remove {found.path}"):
         found.path.unlink()
-    except OSError as error:
-        raise OutputError(f"cannot remove {found.path} ({error.strerror})") from error
     removed = str(found.path)
     output.show({"removed": removed}, [("removed", removed)], as_json=as_json)

@@ -16,6 +16,7 @@ from kornia_ditf.demo.requests import NOTHING, PRESET, Requests
 from kornia_ditf.demo.studio import Studio
 from kornia_ditf.errors import DiTFError, InvalidArgumentError, MissingExtraError
 from kornia_ditf.treatments import TREATMENTS
+from kornia_ditf.utils.files import os_errors_as
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when Gradio is imported
 try:
@@ -60,7 +61,7 @@ def launch(
         InvalidArgumentError: the address cannot be listened on.
     """
     page = build(names, **options)
-    try:
+    with os_errors_as(InvalidArgumentError, f"cannot listen on {host}"):
         page.launch(
             server_name=host,
             server_port=port,
@@ -74,8 +75,6 @@ def launch(
             css=_CSS,
             theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         )
-    except OSError as error:
-        raise InvalidArgumentError(f"cannot listen on {host}: {error}") from error
     return page
 
 

@@ -18,6 +18,7 @@ from kornia_ditf.errors import (
 )
 from kornia_ditf.loading import source as sources
 from kornia_ditf.loading.header import read_header
+from kornia_ditf.utils.files import os_errors_as
 
 WEIGHTS = "diffusion_pytorch_model"
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "variant")
@@ -105,14 +106,12 @@ class Checkpoint:
         digest = hashlib.sha256()
         for name in files:
             path = folder / name
-            try:
+            with os_errors_as(CheckpointError, f"cannot read {path}"):
                 if path.suffix == ".json":
                     digest.update(path.read_bytes())
                 elif path.suffix == ".safetensors":
                     stat = path.stat()
                     digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}".encode())
-            except OSError as error:
-                raise CheckpointError(f"{path} cannot be read: {error}") from error
         return digest.hexdigest()[:40]
 
     def exists(self, name: str) -> bool:
@@ -245,10 +244,8 @@ class Checkpoint:
             HubUnreachableError: the hub cannot be asked.
         """
         if self.folder is not None:
-            try:
+            with os_errors_as(CheckpointError, f"cannot read {self.folder}"):
                 paths = [path for path in self.folder.rglob("*") if path.is_file()]
-            except OSError as error:
-                raise CheckpointError(f"{self.folder} cannot be read: {error}") from error
             return sorted(path.relative_to(self.folder).as_posix() for path in paths)
         if self._remote is None:
             raise HubUnreachableError(f"the hub cannot be asked what {self.source} holds")

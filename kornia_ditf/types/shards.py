@@ -7,13 +7,14 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kornia_ditf.errors import DamagedFileError, InvalidArgumentError
 from kornia_ditf.types.descriptors import DescriptorMap, read_map
-from kornia_ditf.utils.files import atomic_write, tar_members
+from kornia_ditf.utils.files import atomic_write, os_errors_as, tar_members
 
 _SUFFIX = ".safetensors"
 _LONGEST_HEADER = 100_000_000  # as safetensors has it
@@ -60,12 +61,10 @@ class StoredMap:
             raise DamagedFileError(Path(str(self)), f"its header is damaged ({error})") from error
 
     def _bytes(self, count: int) -> bytes:
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self.offset)
-                return file.read(count)
-        except OSError as error:
-            raise DamagedFileError(self.path, f"it cannot be read ({error.strerror})") from error
+        damaged = partial(DamagedFileError, self.path)
+        with os_errors_as(damaged, "it cannot be read"), self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(count)
 
 
 def list_stored(path: Path) -> list[StoredMap]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kornia_ditf.errors import HubError, InvalidArgumentError
 from kornia_ditf.upsamplers.filters import Upsampling, adapt_module
 from kornia_ditf.utils.checks import check_one_of
+from kornia_ditf.utils.files import os_errors_as
 
 ANYUP = "https://github.com/wimmerth/anyup"
 FEATUP = "https://github.com/mhamilton723/FeatUp"
@@ -79,13 +80,10 @@ class _Swapped(nn.Module):
 
 
 def _download(address: str) -> Any:
-    try:
+    folder = f"{torch.hub.get_dir()}/checkpoints"
+    advice = f"where there is no network, put the file into {folder}"
+    with os_errors_as(HubError, f"cannot download {address}", advice):
         return torch.hub.load_state_dict_from_url(address, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise HubError(
-            f"cannot download {address} ({error}); where there is no network, put the file into "
-            f"{torch.hub.get_dir()}/checkpoints"
-        ) from error
 
 
 def _placed(module: nn.Module) -> Upsampling:

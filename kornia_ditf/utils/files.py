@@ -8,13 +8,13 @@ import os
 import re
 import secrets
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from errno import EDQUOT, EFBIG, EIO, ENOSPC, EROFS
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kornia_ditf.errors import DamagedFileError, InvalidArgumentError, OutputError
+from kornia_ditf.errors import DamagedFileError, DiTFError, InvalidArgumentError, OutputError
 
 try:
     import fcntl
@@ -56,12 +56,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """
     target = _checked(path)
     temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
-    try:
+    with os_errors_as(OutputError, f"cannot write {path}", "choose a folder that you may write to"):
         descriptor = _create(temporary)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path} ({_reason(error)}): choose a folder that you may write to"
-        ) from error
     try:
         yield temporary
         _flush(temporary)
@@ -72,12 +68,33 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         ):
             raise  # The block failed at something else, such as a file that it reads.
         raise OutputError(
-            f"cannot write {path} ({_reason(error)}): free some space or choose another folder"
+            f"cannot write {path} ({_reason(error)}); free some space or choose another folder"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
         if descriptor is not None:
             os.close(descriptor)
+
+
+@contextmanager
+def os_errors_as(
+    error: Callable[[str], DiTFError], failed: str, advice: str = ""
+) -> Iterator[None]:
+    """Raise an error of ours for one of the system's: what failed, its reason and the advice.
+
+    Example:
+        >>> with os_errors_as(OutputError, "cannot read notes.txt", "name another file"):
+        ...     Path("notes.txt").read_text()
+        Traceback (most recent call last):
+        kornia_ditf.errors.OutputError: cannot read notes.txt (No such file or directory); \
+name another file
+    """
+    try:
+        yield
+    except DiTFError:
+        raise
+    except OSError as problem:
+        raise error(f"{failed} ({_reason(problem)}){advice and f'; {advice}'}") from problem
 
 
 def make_folder(folder: Path, advice: str = "name another folder") -> None:
@@ -86,10 +103,8 @@ def make_folder(folder: Path, advice: str = "name another folder") -> None:
     Raises:
         OutputError: it cannot be made.
     """
-    try:
+    with os_errors_as(OutputError, f"cannot write to {folder}", advice):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder} ({error.strerror}): {advice}") from error
 
 
 def sweep(folder: Path) -> None:
@@ -245,7 +260,7 @@ def _checked(path: str | Path) -> Path:
         raise
     except (OSError, ValueError, RuntimeError) as error:  # names too long, NUL bytes, link loops
         raise OutputError(
-            f"cannot write {str(path)!r} ({_reason(error)}): choose another name"
+            f"cannot write {str(path)!r} ({_reason(error)}); choose another name"
         ) from error
     return target
 

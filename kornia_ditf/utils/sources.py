@@ -15,7 +15,7 @@ from zlib import crc32
 
 from kornia_ditf.errors import ImageError, InvalidArgumentError, MissingExtraError
 from kornia_ditf.utils.extras import import_extra
-from kornia_ditf.utils.files import tar_members
+from kornia_ditf.utils.files import os_errors_as, tar_members
 from kornia_ditf.utils.images import read_bytes
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".avif")
@@ -82,16 +82,16 @@ class Piece:
         in_tar = not Path(self.path).is_dir()
         for item in self.items:
             try:
-                if in_tar:
-                    with Path(self.path).open("rb") as file:
-                        file.seek(item.start)
-                        yield item, file.read(item.size)
-                else:
-                    yield item, read_bytes(self.label(item))
+                with os_errors_as(ImageError, f"cannot read {self.label(item)}"):
+                    if in_tar:
+                        with Path(self.path).open("rb") as file:
+                            file.seek(item.start)
+                            content = file.read(item.size)
+                    else:
+                        content = read_bytes(self.label(item))
+                yield item, content
             except ImageError as error:
                 yield item, error
-            except OSError as error:
-                yield item, ImageError(f"cannot read {self.label(item)}: {error.strerror}")
 
     def _read_rows(self) -> Iterator[tuple[Item, bytes | ImageError]]:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from kornia_ditf.study.define.spec import DatasetChoice, ProtocolChoice, Study
 from kornia_ditf.study.store.cache import content_key
 from kornia_ditf.utils.cache import sha256
 from kornia_ditf.utils.checks import did_you_mean
+from kornia_ditf.utils.files import os_errors_as
 
 Value = TypeVar("Value")
 
@@ -275,10 +277,8 @@ def file_digest(path: Path) -> str:
     Raises:
         DatasetError: it cannot be read.
     """
-    try:
+    with os_errors_as(partial(DatasetError, path), "it cannot be read"):
         return sha256(path)[:40]
-    except OSError as error:
-        raise DatasetError(path, f"it cannot be read ({error.strerror})") from error
 
 
 def _pair_key(pair: Pair, digest_a: str, digest_b: str) -> str:

@@ -18,6 +18,7 @@ from kornia_ditf.study.run.costs import cost_key, known_costs, scoring_identity
 from kornia_ditf.study.run.summary import SUMMARY, read_finished
 from kornia_ditf.study.store.records import RECORDS, copy_records
 from kornia_ditf.utils.cache import sha256, write_checked
+from kornia_ditf.utils.files import os_errors_as
 
 FORMAT = 1
 
@@ -64,7 +65,9 @@ def bundle_study(folder: Path, out: Path) -> Path:
         for pca in (None, a["settings"].get("pca"))
         if (key := cost_key(scoring_identity(a["identity"], pca))) in costs
     }
-    try:
+    with os_errors_as(
+        OutputError, f"cannot write a bundle to {out}", "name another folder with --out"
+    ):
         out.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=out, prefix=".bundle-") as temporary:
             made = Path(temporary) / "bundle"  # with the mode that the umask gives
@@ -78,12 +81,6 @@ def bundle_study(folder: Path, out: Path) -> Path:
             if target.is_dir():
                 shutil.rmtree(target)  # it should be equal, and may be damaged
             return made.rename(target)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"cannot write a bundle to {out} ({error.strerror}); name another folder with --out"
-        ) from error
 
 
 def read_bundle(folder: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from kornia_ditf.study.run.costs import cost_of, known_costs
 from kornia_ditf.study.share.bundle import read_bundle
 from kornia_ditf.study.store.cache import content_key
 from kornia_ditf.study.store.records import RECORDS, read_records
-from kornia_ditf.utils.files import make_folder
+from kornia_ditf.utils.files import make_folder, os_errors_as
 
 FILES = ("index.html", "leaderboard.csv")
 
@@ -175,12 +175,10 @@ def write_leaderboard(leaderboard: Leaderboard, out: Path) -> list[Path]:
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
-    try:
+    with os_errors_as(StudyError, f"cannot read {folder}", "name a folder"):
         for path in folder.iterdir():
             if path.name[:1] != "." and path.is_dir() and any(path.glob("study.*")):
                 yield path
-    except OSError as error:
-        raise StudyError(f"cannot read {folder} ({error.strerror}); name a folder") from error
 
 
 def _entry(

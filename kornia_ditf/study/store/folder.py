@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kornia_ditf.errors import OutputError, StudyError
-from kornia_ditf.utils.files import sweep
+from kornia_ditf.utils.files import os_errors_as, sweep
 
 
 @contextmanager
@@ -23,20 +23,18 @@ def locked(out: Path) -> Iterator[None]:
         OutputError: the folder cannot be made or written, or holds a link that leads out of it.
     """
     lock = FileLock(out / ".lock")
-    try:
+    with os_errors_as(OutputError, f"cannot write to {out}", "name another"):
         refuse_links(out)
         out.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise StudyError(
+                f"{out} is in use by another run ({_owner(out)}); wait for it, or give another "
+                "--out"
+            ) from error
         (out / ".owner").write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
         sweep(out)
-    except Timeout as error:
-        raise StudyError(
-            f"{out} is in use by another run ({_owner(out)}); wait for it, or give another --out"
-        ) from error
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write to {out} ({error.strerror}); name another") from error
     try:
         yield
     finally:
@@ -65,13 +63,11 @@ def check_file(path: Path, limit: int) -> None:
         StudyError: one is not, or it holds more than `limit` bytes.
     """
     for each in (path, path.with_suffix(".sha256")):
-        try:
+        with os_errors_as(StudyError, f"cannot read {each}"):
             if each.exists() and not each.is_file():
                 raise StudyError(f"{each} is no file, so it is not read")
             if each.is_file() and each.stat().st_size > limit:
                 raise StudyError(f"{each} is larger than {limit / 1e9:g} GB, so it is not read")
-        except OSError as error:
-            raise StudyError(f"{each} cannot be read ({error.strerror})") from error
 
 
 def _owner(out: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +60,16 @@ Give = Callable[[str], Path]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Give:
     """Give the folder of a tiny random model, sharded, saved once; not to be changed."""
-    made: dict[str, Path] = {}
 
+    @cache
     def give(family: str) -> Path:
-        if family not in made:
-            with tiny.seeded():
-                model = MADE[family]()
-                for parameter in model.parameters():  # constants and near-zeros hide mistakes
-                    parameter.data += 0.2 * torch.randn_like(parameter)
-            made[family] = tmp_path_factory.mktemp(family)
-            model.save_pretrained(made[family], max_shard_size="40KB")
-        return made[family]
+        with tiny.seeded():
+            model = MADE[family]()
+            for parameter in model.parameters():  # constants and near-zeros hide mistakes
+                parameter.data += 0.2 * torch.randn_like(parameter)
+        path = tmp_path_factory.mktemp(family)
+        model.save_pretrained(path, max_shard_size="40KB")
+        return path
 
     return give
 

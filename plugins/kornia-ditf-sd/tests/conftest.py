@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,12 @@ from kornia_ditf.testing import tiny
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Give the folder of a tiny random model, sharded, saved once; not to be changed."""
-    made: dict[str, Path] = {}
 
+    @cache
     def give(family: str) -> Path:
-        if family not in made:
-            made[family] = tmp_path_factory.mktemp(family)
-            with tiny.seeded():
-                save(family, made[family])
-        return made[family]
+        path = tmp_path_factory.mktemp(family)
+        with tiny.seeded():
+            save(family, path)
+        return path
 
     return give

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,7 @@ for _group in ("image", "flux", "video"):
 @pytest.fixture(scope="session")
 def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Give the folder of a tiny random model of a backbone, saved once; not to be changed."""
-    made: dict[str, Path] = {}
-
-    def give(name: str) -> Path:
-        if name not in made:
-            made[name] = save_tiny(name, tmp_path_factory.mktemp(name))
-        return made[name]
-
-    return give
+    return cache(lambda name: save_tiny(name, tmp_path_factory.mktemp(name)))
 
 
 @pytest.fixture(scope="session")

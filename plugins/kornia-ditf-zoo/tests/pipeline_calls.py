@@ -30,19 +30,9 @@ class Called(Exception):
 
 # What a pipeline wants besides a prompt, a size and latents; by its class.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "HunyuanDiTPipeline": {"use_resolution_binning": False},
-    "SanaPipeline": {"use_resolution_binning": False},
-    "PRXPipeline": {"use_resolution_binning": False},
-    "WanPipeline": {"num_frames": 1},
-    "LTXPipeline": {"num_frames": 1},
-    "CogVideoXPipeline": {"num_frames": 1},
-    "LTX2Pipeline": {"num_frames": 1, "frame_rate": 24.0, "audio_guidance_scale": 1.0},
-    "SkyReelsV2Pipeline": {"num_frames": 1},
-    "HunyuanVideo15Pipeline": {"num_frames": 1},
-    "MotifVideoPipeline": {"num_frames": 1},
+    "LTX2Pipeline": {"frame_rate": 24.0, "audio_guidance_scale": 1.0},
     "JoyImageEditPlusPipeline": {"guidance_scale": 1.0},
-    "HunyuanVideoPipeline": {"num_frames": 1, "guidance_scale": 6.0},
-    "MochiPipeline": {"num_frames": 1},
+    "HunyuanVideoPipeline": {"guidance_scale": 6.0},
     "QwenImageLayeredPipeline": {"image": Image.new("RGBA", (96, 64)), "layers": 1},
     "QwenImagePipeline": {"true_cfg_scale": 1.0},
     "ZImagePipeline": {"guidance_scale": 0.0},
@@ -53,7 +43,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "GlmImagePipeline": {"prior_token_ids": torch.zeros(1, 24, dtype=torch.long)},
     "Ideogram4Pipeline": {"max_sequence_length": 64, "guidance_schedule": None},
     "Krea2Pipeline": {"guidance_scale": 0.0},
-    "PRXPixelPipeline": {"use_resolution_binning": False},
 }
 BUILT = ("transformer", "vae", "guider", "requires_safety_checker", "feature_extractor")
 # Those whose users hand over latents packed 2 x 2.
@@ -125,12 +114,13 @@ def call_of(pipeline: Any, latent: Tensor, size: tuple[int, int], **more: Any) -
         "num_inference_steps": 4,
         "height": size[0],
         "width": size[1],
+        "num_frames": 1,
+        "use_resolution_binning": False,
     }
-    taken = inspect.signature(type(pipeline).__call__).parameters
+    taken: Mapping[str, Any] = inspect.signature(type(pipeline).__call__).parameters
     if isinstance(pipeline, diffusers.ModularPipeline):
-        del options["guidance_scale"]
-    else:
-        options = {name: value for name, value in options.items() if name in taken}
+        taken = dict.fromkeys(("num_inference_steps", "height", "width"))
+    options = {name: value for name, value in options.items() if name in taken}
     with pytest.raises(Called):
         pipeline(
             prompt=PROMPT,
