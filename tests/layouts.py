@@ -7,13 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from blobs import write_blobs
 from PIL import Image
-
-
-def _image(path: Path, size: tuple[int, int], generator: np.random.Generator) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = Image.fromarray(generator.integers(0, 256, (6, 8, 3), np.uint8))
-    noise.resize(size[::-1], Image.Resampling.BICUBIC).save(path)
 
 
 def _points(size: tuple[int, int], count: int, generator: np.random.Generator) -> list[list[int]]:
@@ -36,7 +31,7 @@ def spair(root: Path, *, pairs: int = 3, seed: int = 0) -> Path:
         known: dict[str, dict[int, list[int]]] = {}
         boxes = {}
         for name, size in sizes.items():
-            _image(place / "JPEGImages" / category / f"{name}.jpg", size, generator)
+            write_blobs(place / "JPEGImages" / category / f"{name}.jpg", generator, size)
             chosen = generator.permutation(12)[:8]
             points = _points(size, 12, generator)
             known[name] = {int(i): points[i] for i in chosen}
@@ -110,9 +105,8 @@ def ap10k(root: Path, *, seed: int = 0) -> Path:
             height, width = (int(v) for v in generator.integers(40, 90, 2))
             number = sum(map(len, images.values())) + 1
             name = f"{number:017d}"
-            _image(
-                place / "JPEGImages" / family / species / f"{name}.jpg", (height, width), generator
-            )
+            path = place / "JPEGImages" / family / species / f"{name}.jpg"
+            write_blobs(path, generator, (height, width))
             keypoints: list[float] = []
             for x, y in _points((height, width), 17, generator):
                 v = int(generator.choice([0, 1, 2], p=[0.2, 0.2, 0.6]))
@@ -172,7 +166,7 @@ def pf_pascal(root: Path, *, seed: int = 0) -> Path:
         points: list[list[list[int]]] = []
         for name in names:
             size = (int(generator.integers(40, 90)), int(generator.integers(40, 90)))
-            _image(place / "JPEGImages" / f"{name}.jpg", size, generator)
+            write_blobs(place / "JPEGImages" / f"{name}.jpg", generator, size)
             points.append(_points(size, 6, generator))
             kps = np.array(points[-1], float)
             kps[-1] = np.nan
@@ -202,7 +196,7 @@ def pf_willow(root: Path, *, seed: int = 0) -> Path:
         cells: list[str] = []
         for i in range(2):
             size = (int(generator.integers(40, 90)), int(generator.integers(40, 90)))
-            _image(place / category / f"{i:04d}.png", size, generator)
+            write_blobs(place / category / f"{i:04d}.png", generator, size)
             points = _points(size, 10, generator)
             cells += [f"{p[axis]}.25" for axis in (0, 1) for p in points]
         rows.append(",".join([*(f"PF-dataset/{category}/{i:04d}.png" for i in range(2)), *cells]))
@@ -216,7 +210,7 @@ def hpatches(root: Path, *, seed: int = 0, keypoints: int = 0) -> Path:
     place = root / "hpatches-sequences-release"
     for sequence in ("i_ajuntament", "v_abstract", "v_talent"):
         for number in range(1, 7):
-            _image(place / sequence / f"{number}.ppm", (60 + number, 80), generator)
+            write_blobs(place / sequence / f"{number}.ppm", generator, (60 + number, 80))
             if number > 1:
                 matrix = np.array([[1, 0.01, number], [0, 1, -number], [1e-5, 0, 1]])
                 np.savetxt(place / sequence / f"H_1_{number}", matrix)
@@ -234,7 +228,7 @@ def davis(root: Path, *, frames: int = 5, size: tuple[int, int] = (64, 96), seed
     names = ("bear", "two-dogs")
     for objects, name in enumerate(names, 1):
         for frame in range(frames):
-            _image(place / "JPEGImages" / "480p" / name / f"{frame:05d}.jpg", size, generator)
+            write_blobs(place / "JPEGImages" / "480p" / name / f"{frame:05d}.jpg", generator, size)
             mask = np.zeros(size, np.uint8)
             for number in range(1, objects + 1):
                 top, left = 5 + 3 * frame + 8 * number, 12 * number + 4 * frame
@@ -258,7 +252,7 @@ def folder(root: Path, *, seed: int = 0) -> Path:
     rows = ["image_a,image_b,xa,ya,xb,yb,category"]
     for i in range(2):
         for side in "ab":
-            _image(place / f"{i}{side}.png", (48, 64), generator)
+            write_blobs(place / f"{i}{side}.png", generator, (48, 64))
         a, b = (_points((48, 64), 5, generator) for _ in "ab")
         rows += [
             f"{i}a.png,{i}b.png,{p[0]},{p[1]},{q[0]},{q[1]},kind{i}"

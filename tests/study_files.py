@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image
+from blobs import write_blobs
 
 
 def write_pairs(folder: Path, count: int, *, seed: int = 0) -> Path:
@@ -16,8 +16,7 @@ def write_pairs(folder: Path, count: int, *, seed: int = 0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
     for place in range(count):
-        noise = Image.fromarray(generator.integers(0, 256, (6, 8, 3), np.uint8))
-        noise.resize((64, 48), Image.Resampling.BICUBIC).save(folder / f"{place}.png")
+        write_blobs(folder / f"{place}.png", generator)
     pairs = []
     for place in range(count):
         points = generator.integers(4, 44, (5, 2)).tolist()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from kornia_ditf.calibration.samples import Sample, Task
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.metrics.statistics import Interval, bootstrap, interval
 from kornia_ditf.treatments import parse_treatment
+from kornia_ditf.utils.progress import Progress, Quiet
 
 TOLERANCE = 0.0075
 """Scores that differ by less (three quarters of a point) are tied; the cheapest forward wins."""
@@ -24,16 +25,6 @@ CONFIDENCE = 0.95
 _WORTH_DRAWS = 0.02  # a noisy forward that trails the best by more is not tried with more draws
 _FEWEST_SAMPLES = 4
 _BLOCKS_THAT_LEARN = 3  # treatments that learn from a blank image are tried at so many blocks
-
-
-class Progress(Protocol):
-    """What is told how far a calibration is."""
-
-    def begin(self, stage: str, total: int) -> None:
-        """Begin a stage of so many forward passes."""
-
-    def advance(self, count: int) -> None:
-        """Count forward passes that are done."""
 
 
 class Head(NamedTuple):
@@ -112,7 +103,7 @@ def calibrate(
     """
     for timestep in grid.timesteps:
         measurer.ditf.backbone.schedule.check(timestep)
-    return _Search(measurer, task, grid, tolerance, seed, progress).run(exhaustive)
+    return _Search(measurer, task, grid, tolerance, seed, progress or Quiet()).run(exhaustive)
 
 
 class _Search:
@@ -123,7 +114,7 @@ class _Search:
         grid: Grid,
         tolerance: float,
         seed: int,
-        progress: Progress | None,
+        progress: Progress,
     ) -> None:
         self.measurer, self.task, self.grid, self.progress = measurer, task, grid, progress
         self.tolerance, self.seed = tolerance, seed
@@ -187,16 +178,14 @@ class _Search:
         settled: bool = False,
     ) -> None:
         each = sum(sample.images for sample in samples)
-        if self.progress is not None:
-            self.progress.begin(stage, each * sum(forward.draws for forward in forwards))
+        self.progress.begin(stage, each * sum(forward.draws for forward in forwards))
         for forward in forwards:
             cells = [Cell(*forward, *head) for head in heads]
             channels = self._channels(forward, heads) if settled else None
             for sample in samples:
                 for cell, score in self.measurer.scores(sample, cells, channels).items():
                     self.scores.setdefault(cell, {})[sample.digest] = score
-                if self.progress is not None:
-                    self.progress.advance(sample.images * forward.draws)
+                self.progress.advance(sample.images * forward.draws)
         failures = self.measurer.failures
         if all(forward in failures for forward in forwards):
             raise InvalidArgumentError(

@@ -9,22 +9,23 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, TypeVar
 
 from kornia_ditf.cli import output
+from kornia_ditf.utils.progress import Progress
 from kornia_ditf.utils.text import printable
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich import progress
 
 Element = TypeVar("Element")
 
 
-class StageProgress:
+class StageProgress(Progress):
     """Shows stages, how much of each is done, and how long the rest will take."""
 
     _EVERY_SECONDS = 10.0
 
     def __init__(self) -> None:
-        self._bars: Progress | None = None
-        self._task: TaskID | None = None
+        self._bars: progress.Progress | None = None
+        self._task: progress.TaskID | None = None
         self._stage, self._total, self._done = "", 0, 0
         self._begun = self._told = time.monotonic()
 
@@ -100,7 +101,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def bars(*, transient: bool) -> Progress:
+def bars(*, transient: bool) -> progress.Progress:
     """Return bars with counts and times, hidden where standard error is no terminal."""
     from rich import progress
 

@@ -12,7 +12,7 @@ from kornia_ditf.calibration.measure import Measurer, Records
 from kornia_ditf.calibration.preset import Preset
 from kornia_ditf.calibration.result import identify, make_preset, records_file
 from kornia_ditf.calibration.samples import Task, labelled, same_scene, semantic
-from kornia_ditf.calibration.search import Calibration, Progress
+from kornia_ditf.calibration.search import Calibration
 from kornia_ditf.calibration.search import calibrate as search
 from kornia_ditf.calibration.store import NO_PRESET, add_preset
 from kornia_ditf.datasets.files import list_images
@@ -21,6 +21,7 @@ from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.registry.lookup import create_ditf, find_backbone
 from kornia_ditf.registry.treatments import find_treatment
 from kornia_ditf.utils.checks import check_one_of
+from kornia_ditf.utils.progress import Progress
 
 
 def calibrate(

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -37,28 +37,27 @@ class Modulation(Protocol):
 class NoModulation:
     """The block normalises its stream and neither scales nor shifts it: it has no AdaLN."""
 
-    module: ClassVar[None] = None
+    module: None = None
 
     def read(self, call: BlockCall, width: int) -> tuple[None, None]:
         return None, None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkedModulation(ABC):
     """Shift, scale and residual gates as chunks of one tensor.
 
     They have the block's width: usually shift, scale and gate of the attention, then those of the
     feed-forward.
-
-    Args:
-        shift: index of the shift's chunk; None where the family has none.
-        scale: index of the scale's chunk; None where the family has none.
-        gates: indices of the gates' chunks; None takes every third, as most families have them.
     """
 
-    shift: int | None = 0
-    scale: int | None = 1
-    gates: tuple[int, ...] | None = None
+    module: str | None
+    """The submodule of the block whose output is needed, if one is."""
+    shift: int | None
+    """Index of the shift's chunk; None where the family has none."""
+    scale: int | None
+    """Index of the scale's chunk; None where the family has none."""
+    gates: tuple[int, ...] | None
+    """Indices of the gates' chunks; None takes every third, as most families have them."""
 
     @abstractmethod
     def chunks(self, call: BlockCall, width: int) -> Tensor:
@@ -94,6 +93,9 @@ class LinearModulation(ChunkedModulation):
     """
 
     module: str
+    shift: int | None = 0
+    scale: int | None = 1
+    gates: tuple[int, ...] | None = None
 
     def chunks(self, call: BlockCall, width: int) -> Tensor:
         if call.output is None:
@@ -112,7 +114,10 @@ class ArgumentModulation(ChunkedModulation):
     """
 
     argument: str
-    module: ClassVar[None] = None
+    shift: int | None = 0
+    scale: int | None = 1
+    gates: tuple[int, ...] | None = None
+    module: None = None
 
     def chunks(self, call: BlockCall, width: int) -> Tensor:
         value = call.arguments.get(self.argument)
@@ -128,7 +133,7 @@ class ArgumentModulation(ChunkedModulation):
 
 
 @dataclass(frozen=True, slots=True)
-class TableModulation(ArgumentModulation):
+class TableModulation(ChunkedModulation):
     """A table of the block plus an embedding shared by all blocks (adaLN-single).
 
     Args:
@@ -140,11 +145,15 @@ class TableModulation(ArgumentModulation):
 
     argument: str = "timestep"
     table: str = "scale_shift_table"
+    shift: int | None = 0
+    scale: int | None = 1
+    gates: tuple[int, ...] | None = None
+    module: None = None
 
     def chunks(self, call: BlockCall, width: int) -> Tensor:
         table: Tensor = attrgetter(self.table)(call.block)
-        # Not super(): a dataclass with slots is another class than the one that it names.
-        return table.reshape(1, -1, width) + ArgumentModulation.chunks(self, call, width)
+        embedding = ArgumentModulation(self.argument).chunks(call, width)
+        return table.reshape(1, -1, width) + embedding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from blobs import write_blobs
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
@@ -63,10 +63,5 @@ def massive_model(model: Path, tmp_path: Path) -> Path:
 def images(tmp_path: Path) -> list[Path]:
     """Three small pictures of smooth blobs, of different sizes."""
     generator = np.random.default_rng(0)
-    paths = []
-    for name, size in (("a", (64, 48)), ("b", (48, 64)), ("c", (48, 48))):
-        noise = Image.fromarray(generator.integers(0, 256, (6, 8, 3), np.uint8))
-        path = tmp_path / f"{name}.png"
-        noise.resize(size, Image.Resampling.BICUBIC).save(path)
-        paths.append(path)
-    return paths
+    sizes = {"a": (48, 64), "b": (64, 48), "c": (48, 48)}
+    return [write_blobs(tmp_path / f"{name}.png", generator, sizes[name]) for name in sizes]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from blobs import write_blobs
 from typer.testing import Result
 
 from kornia_ditf.cli.describing import Request
@@ -30,11 +30,8 @@ def folder(tmp_path: Path) -> Path:
     """Six pictures of blobs in a folder and one in it."""
     generator = np.random.default_rng(0)
     folder = tmp_path / "pictures"
-    (folder / "in").mkdir(parents=True)
     for number in range(6):
-        noise = Image.fromarray(generator.integers(0, 256, (6, 8, 3), np.uint8))
-        path = folder / ("in" if number % 2 else "") / f"{number}.png"
-        noise.resize((64, 48), Image.Resampling.BICUBIC).save(path)
+        write_blobs(folder / ("in" if number % 2 else "") / f"{number}.png", generator)
     return folder
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from blobs import write_blobs
 from torch import Tensor
 
 from kornia_ditf import (
@@ -46,11 +46,7 @@ class Mixed(DenseDescriptor):
 @pytest.fixture
 def folder(tmp_path: Path) -> list[Path]:
     generator = np.random.default_rng(0)
-    paths = [tmp_path / f"{number}.png" for number in range(5)]
-    for path in paths:
-        noise = generator.integers(0, 256, (6, 8, 3), np.uint8)
-        Image.fromarray(noise).resize((32, 24), Image.Resampling.BICUBIC).save(path)
-    return paths
+    return [write_blobs(tmp_path / f"{number}.png", generator, (24, 32)) for number in range(5)]
 
 
 def reference(descriptor: DenseDescriptor, images: list[Path]) -> tuple[Tensor, Tensor, Tensor]:

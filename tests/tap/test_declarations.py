@@ -20,7 +20,7 @@ from kornia_ditf.tap import (
 
 @pytest.mark.parametrize(
     "modulation",
-    [LinearModulation("linear", shift=1, scale=0), LinearModulation("linear", scale=2)],
+    [LinearModulation("linear", shift=1, scale=0), LinearModulation("linear", 0, 2)],
 )
 def test_a_wrong_declaration_is_noticed(
     toy: ToyTransformer, inputs: dict[str, Tensor], modulation: LinearModulation

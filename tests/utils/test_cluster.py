@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from blobs import write_blobs
 from study_files import study_file
 
 from kornia_ditf.cli.describing import Request
@@ -21,8 +21,9 @@ from kornia_ditf.cli.shards import ShardWriter
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.study.define.parsing import read_study
 from kornia_ditf.study.run.ray_cluster import RayCluster
-from kornia_ditf.study.run.runner import Quiet, run_study
+from kornia_ditf.study.run.runner import run_study
 from kornia_ditf.utils.cluster import on_cluster
+from kornia_ditf.utils.progress import Quiet
 from kornia_ditf.utils.sources import list_pieces
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's, of itself
@@ -91,10 +92,8 @@ def test_extraction_writes_every_image_once_when_a_node_is_lost(
 ) -> None:
     generator = np.random.default_rng(0)
     folder = tmp_path / "pictures"
-    folder.mkdir()
     for number in range(12):
-        noise = Image.fromarray(generator.integers(0, 256, (6, 8, 3), np.uint8))
-        noise.resize((64, 48), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+        write_blobs(folder / f"{number}.png", generator)
     settings = {"backbone": str(tiny_checkpoint("nano")), "long_side": 48, "ensemble": 200}
     request = Request(Chosen(settings), [], "float16")
     pieces, _ = list_pieces([folder], 1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from kornia_ditf.errors import DamagedFileError, StudyError
 from kornia_ditf.study.define.forwards import group_configurations, last_blocks
@@ -38,32 +38,10 @@ from kornia_ditf.study.store.folder import locked, refuse_links
 from kornia_ditf.study.store.records import RECORDS, check_records, done_keys, write_records
 from kornia_ditf.utils import provenance
 from kornia_ditf.utils.files import sweep
+from kornia_ditf.utils.progress import Progress, Quiet
 
 _PASSES = 4
 _TOLD = 3
-
-
-class Watcher(Protocol):
-    """Receives the progress of a run."""
-
-    def begin(self, stage: str, total: int) -> None:
-        """A stage begins, with `total` images or pairs; 0 is unknown."""
-
-    def advance(self, count: int) -> None:
-        """`count` more images or pairs are done."""
-
-    def warn(self, message: str) -> None:
-        """Something to know happened, such as a damaged file that is made again."""
-
-
-class Quiet:
-    """A `Watcher` that ignores everything."""
-
-    def begin(self, stage: str, total: int) -> None: ...
-
-    def advance(self, count: int) -> None: ...
-
-    def warn(self, message: str) -> None: ...
 
 
 def run_study(
@@ -73,7 +51,7 @@ def run_study(
     cache: Path | None = None,
     engine: Callable[[Setup], Engine] = Local,
     device: str | None = None,
-    watcher: Watcher | None = None,
+    watcher: Progress | None = None,
     part: tuple[int, int] | None = None,
 ) -> Path:
     """Run a study: compute what is missing, and write the records.
@@ -144,7 +122,7 @@ class _Run:
     out: Path
     cache: MapCache
     engine: Engine
-    watcher: Watcher
+    watcher: Progress
 
     def describe_and_score(
         self, experiments: Sequence[DescriptorExperiment], tasks: Sequence[Task]

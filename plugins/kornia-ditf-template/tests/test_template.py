@@ -70,9 +70,9 @@ def test_the_transformer_is_called_as_its_pipeline_calls_it(checkpoint: Path) ->
 
     backbone: Any = LUMINA_NEXT.load(checkpoint)
     found = backbone.transformer_inputs(latent, 250, backbone.condition(["a cat"]))
-    words, told = (call["encoder_mask"].bool() for call in (seen, found))
+    theirs, ours = (call["encoder_mask"].bool() for call in (seen, found))
     for name in ("encoder_hidden_states", "encoder_mask"):  # both pad, to other lengths
-        assert torch.equal(found[name][told], seen[name][words].to(found[name].dtype))
+        assert torch.equal(found[name][ours], seen[name][theirs].to(found[name].dtype))
     assert torch.equal(found["image_rotary_emb"], seen["image_rotary_emb"][:4, :6])
     assert torch.equal(found["hidden_states"], seen["hidden_states"])
     torch.testing.assert_close(found["timestep"], seen["timestep"])

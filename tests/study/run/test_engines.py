@@ -20,6 +20,7 @@ from kornia_ditf.study.run import pipeline
 from kornia_ditf.study.run.engines import Engine, Local, Pooled, Processes
 from kornia_ditf.study.run.ray_cluster import RayCluster
 from kornia_ditf.study.run.runner import run_study
+from kornia_ditf.utils.progress import Quiet
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def study(make_study: Any) -> Study:
     return read_study(make_study(pairs=6))
 
 
-class KillsOnce:
+class KillsOnce(Quiet):
     """A watcher that, when the first work is done, ends a worker as the system might."""
 
     def __init__(self, kill: Any) -> None:
@@ -36,10 +37,6 @@ class KillsOnce:
     def make(self, engine: Any, setup: Setup) -> Engine:
         self.engines.append(engine(setup))
         return self.engines[-1]
-
-    def begin(self, stage: str, total: int) -> None: ...
-
-    def warn(self, message: str) -> None: ...
 
     def advance(self, count: int) -> None:
         if not self.killed:
