@@ -115,10 +115,7 @@ class Grid:
             "long_sides": sides,
         }
         grid = cls(**usual | {name: value for name, value in given.items() if value is not None})
-        if grid.blocks[-1] >= spec.blocks:
-            raise InvalidArgumentError(
-                f"blocks of {spec.name} must lie in [0, {spec.blocks - 1}], got {grid.blocks[-1]}"
-            )
+        check_integer(f"blocks of {spec.name}", grid.blocks[-1], 0, spec.blocks - 1)
         return grid
 
     def whole(self, images: int, cost: CostModel) -> tuple[int, float]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import InvalidArgumentError, PresetError
-from kornia_ditf.utils.checks import check_integer, check_timestep
+from kornia_ditf.utils.checks import check_integer, check_number, check_timestep
 from kornia_ditf.utils.files import atomic_write
 
 FORMAT = 1
@@ -96,10 +96,7 @@ class Measured:
 
     def __post_init__(self) -> None:
         for name in ("score", "low", "high", "certainty"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InvalidArgumentError(
-                    f"{name} must lie in [0, 1], got {getattr(self, name)!r}"
-                )
+            check_number(name, getattr(self, name), "[0, 1]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

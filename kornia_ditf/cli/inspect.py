@@ -65,14 +65,14 @@ def inspect(
     from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.errors import InvalidArgumentError
+    from kornia_ditf.utils.checks import check_integer
     from kornia_ditf.utils.files import make_folder
     from kornia_ditf.utils.picture import save_picture
     from kornia_ditf.viz.channels import draw_channels, draw_treatments
     from kornia_ditf.viz.inspection import inspect_channels
     from kornia_ditf.viz.pca import draw_pca_sheet
 
-    if top < 1:
-        raise InvalidArgumentError(f"--top must be at least 1, got {top}")
+    check_integer("--top", top, 1)
     spec = chosen.spec()
     if not isinstance(spec, BackboneSpec):
         raise InvalidArgumentError(

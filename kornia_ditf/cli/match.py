@@ -107,7 +107,7 @@ def match(
     from kornia_ditf.matching.poses import POSES
     from kornia_ditf.search.variants import check_search
     from kornia_ditf.search.verified import match_images
-    from kornia_ditf.utils.checks import check_one_of
+    from kornia_ditf.utils.checks import check_number, check_one_of
 
     paths, reduced = (image_a, image_b), values.read_pca(pca)
     check_one_of("--pose", pose, POSES)
@@ -118,8 +118,8 @@ def match(
         raise InvalidArgumentError(
             f"give --prompt once for both images or once for each, got {len(prompts)}"
         )
-    if min_score is not None and not -1 <= min_score <= 1:
-        raise InvalidArgumentError(f"--min-score must lie in [-1, 1], got {min_score}")
+    if min_score is not None:
+        check_number("--min-score", min_score, "[-1, 1]")
     outputs = Outputs(paths, picture, limit, json_file, export or (), as_json)
     outputs.check()
     if any(map(is_stored, paths)):

@@ -22,6 +22,7 @@ from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.weight_file import WeightFile
 from kornia_ditf.utils.borrowing import align
+from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.isolation import SharedSetting, building, quiet, translated
 
 logger = logging.getLogger(__name__)
@@ -227,8 +228,8 @@ def leave_out(
     """
     lists: list[Any] = [model.get_submodule(name) for name in block_lists]
     count = sum(len(blocks) for blocks in lists)
-    if last_block is not None and not 0 <= last_block < count:
-        raise InvalidArgumentError(f"block must lie in [0, {count - 1}], got {last_block}")
+    if last_block is not None:
+        check_integer("block", last_block, 0, count - 1)
     kept = count if last_block is None else last_block + 1
     for blocks in lists:
         for index in range(max(kept, 0), len(blocks)):

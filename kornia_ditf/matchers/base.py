@@ -16,7 +16,7 @@ from kornia_ditf.matching.checks import check_matches
 from kornia_ditf.matching.verification import Geometry, verify
 from kornia_ditf.preprocess import ImageLike, as_image, fit_image
 from kornia_ditf.types import Frame, Matches
-from kornia_ditf.utils.checks import check_integer, check_spec
+from kornia_ditf.utils.checks import check_integer, check_number, check_spec
 
 _MARGIN = 32
 """So many pixels outside the image a point may lie: some matchers pad images, and match there."""
@@ -195,5 +195,4 @@ def check_shared(options: Mapping[str, Any]) -> None:
         raise InvalidArgumentError(
             f"verification must be homography or fundamental, got {geometry!r}"
         )
-    if not float(options.get("threshold", 1)) > 0:
-        raise InvalidArgumentError(f"threshold must be above 0, got {options['threshold']!r}")
+    check_number("threshold", float(options.get("threshold", 1)), "(0, inf]")

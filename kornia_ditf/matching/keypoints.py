@@ -23,7 +23,7 @@ from kornia_ditf.matching.similarity import (
     near_places,
 )
 from kornia_ditf.types import DescriptorMap, Frame, Matches
-from kornia_ditf.utils.checks import check_integer, check_one_of
+from kornia_ditf.utils.checks import check_integer, check_number, check_one_of
 from kornia_ditf.utils.precision import widen
 
 
@@ -77,8 +77,7 @@ class WindowSoftArgmax:
     grid: Literal["tokens", "pixels"] = "tokens"
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise InvalidArgumentError(f"beta must be above 0, got {self.beta!r}")
+        check_number("beta", self.beta, "(0, inf]")
         check_integer("radius", self.radius, 0)
         check_one_of("grid", self.grid, ("tokens", "pixels"))
 

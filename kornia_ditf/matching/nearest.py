@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.checks import check_comparable, check_tensor, full_precision
+from kornia_ditf.utils.checks import check_number
 
 STRIP = {"cpu": 1 << 21, "cuda": 1 << 26}
 """Cosines held at once: a strip stays in a CPU's cache, and fills a GPU."""
@@ -273,12 +274,11 @@ def _normalise_any(side: Vectors, name: str) -> Vectors:
 
 def check_limits(min_score: float | None, ratio: float | None, radius: float) -> None:
     """Raise InvalidArgumentError unless the numbers of a test are in range."""
-    if min_score is not None and not -1 <= min_score <= 1:
-        raise InvalidArgumentError(f"min_score must lie in [-1, 1], got {min_score}")
-    if ratio is not None and not 0 < ratio <= 1:
-        raise InvalidArgumentError(f"ratio must lie in (0, 1], got {ratio}")
-    if not radius >= 0:
-        raise InvalidArgumentError(f"radius must be 0 pixels or more, got {radius}")
+    if min_score is not None:
+        check_number("min_score", min_score, "[-1, 1]")
+    if ratio is not None:
+        check_number("ratio", ratio, "(0, 1]")
+    check_number("radius", radius, "[0, inf]")
 
 
 def _read(

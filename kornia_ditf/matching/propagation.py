@@ -26,7 +26,7 @@ from kornia_ditf.matching.checks import (
 )
 from kornia_ditf.matching.similarity import mean_places, near_places
 from kornia_ditf.types import DescriptorMap, Frame
-from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.checks import check_integer, check_number
 
 _LINES = 4
 """Lines of tokens compared at once, with the lines within reach of any of them."""
@@ -62,8 +62,7 @@ class Propagation:
         check_integer("last_frames", self.last_frames, 0)
         if self.radius is not None:
             check_integer("radius", self.radius, 0)
-        if not self.temperature > 0:
-            raise InvalidArgumentError(f"temperature must be above 0, got {self.temperature!r}")
+        check_number("temperature", self.temperature, "(0, inf]")
 
 
 class LabelPropagator:

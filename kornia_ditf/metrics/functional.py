@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.utils.checks import check_number
 
 Comparison: TypeAlias = Literal["<=", "<"]
 
@@ -73,8 +74,7 @@ def within(
         >>> within(torch.tensor([4.0, 5.0, 6.0]), 50.0, [0.1])
         tensor([[ True,  True, False]])
     """
-    if not 0 < base < math.inf:
-        raise InvalidArgumentError(f"base must be above 0 and finite, got {base!r}")
+    check_number("base", base, "(0, inf)")
     if comparison == "<=":
         thresholds = torch.tensor(alphas, dtype=torch.float64)
         return (distances.cpu().double() / base)[None] <= thresholds[:, None]

@@ -12,7 +12,7 @@ from kornia_ditf.matching.joint import check_pca
 from kornia_ditf.matching.poses import POSES, PoseSearch
 from kornia_ditf.matching.propagation import Propagation
 from kornia_ditf.metrics.functional import Comparison
-from kornia_ditf.utils.checks import check_one_of
+from kornia_ditf.utils.checks import check_number, check_one_of
 
 Task = Literal["keypoints", "homography", "pose", "masks"]
 Fitting = Literal["whole", "squash", "long-side", "short-side", "pad"]
@@ -105,10 +105,7 @@ class PoseEstimation:
         check_one_of("pose.estimator", self.estimator, get_args(Estimator))
         for name in ("thresholds", "angles"):
             _check_positive(f"pose.{name}", getattr(self, name))
-        if not 0 < self.confidence < 1:
-            raise InvalidArgumentError(
-                f"pose.confidence must lie in (0, 1), got {self.confidence!r}"
-            )
+        check_number("pose.confidence", self.confidence, "(0, 1)")
 
 
 def _check_positive(name: str, values: tuple[float, ...]) -> None:

@@ -24,7 +24,7 @@ from kornia_ditf.upsamplers.filters import (
     joint_bilateral,
 )
 from kornia_ditf.upsamplers.learned import ANYUP, FEATUP, anyup, featup, lacks
-from kornia_ditf.utils.checks import check_spec, did_you_mean
+from kornia_ditf.utils.checks import check_number, check_spec, did_you_mean
 
 FACTOR = 2.0
 LIMIT_GB = 2.0
@@ -65,11 +65,10 @@ class Upsampler:
             raise InvalidArgumentError(
                 f"an upsampler is a function or a module, got {type(function).__name__}"
             )
-        if not 1 <= factor < math.inf:
-            raise InvalidArgumentError(f"factor must be 1 or more, got {factor!r}")
-        for what, value in (("stride", stride), ("limit_gb", limit_gb)):
-            if value is not None and not 0 < value < math.inf:
-                raise InvalidArgumentError(f"{what} must be above 0, got {value!r}")
+        check_number("factor", factor, "[1, inf)")
+        if stride is not None:
+            check_number("stride", stride, "(0, inf)")
+        check_number("limit_gb", limit_gb, "(0, inf)")
         self.function = function
         self.factor, self.stride, self.limit_gb, self.name = factor, stride, limit_gb, name
 

@@ -30,6 +30,28 @@ def check_integer(name: str, value: object, minimum: int, maximum: int | None = 
     raise InvalidArgumentError(f"{name} must {verb} {kind}{expected}, got {value!r}")
 
 
+def check_number(name: str, value: float, interval: str) -> None:
+    """Raise InvalidArgumentError unless a number lies in an interval such as `(0, 1]`.
+
+    Example:
+        >>> check_number("ratio", 1.5, "(0, 1]")
+        Traceback (most recent call last):
+        kornia_ditf.errors.InvalidArgumentError: ratio must lie in (0, 1], got 1.5
+        >>> check_number("threshold", -1.0, "(0, inf)")
+        Traceback (most recent call last):
+        kornia_ditf.errors.InvalidArgumentError: threshold must be above 0, got -1.0
+    """
+    low, high = map(float, interval[1:-1].split(","))
+    above = low < value or (interval[0] == "[" and value == low)
+    below = value < high or (interval[-1] == "]" and value == high)
+    if above and below:
+        return
+    expected = f"lie in {interval}"
+    if high == math.inf:
+        expected = f"be {low:g} or more" if interval[0] == "[" else f"be above {low:g}"
+    raise InvalidArgumentError(f"{name} must {expected}, got {value!r}")
+
+
 def check_one_of(name: str, value: object, known: Collection[str]) -> None:
     """Raise InvalidArgumentError unless a value is one of those that are known.
 
