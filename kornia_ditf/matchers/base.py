@@ -16,7 +16,7 @@ from kornia_ditf.matching.checks import check_matches
 from kornia_ditf.matching.verification import Geometry, verify
 from kornia_ditf.preprocess import ImageLike, as_image, fit_image
 from kornia_ditf.types import Frame, Matches
-from kornia_ditf.utils.checks import check_integer, check_number, check_spec
+from kornia_ditf.utils.checks import check_integer, check_number, check_one_of, check_spec
 
 _MARGIN = 32
 """So many pixels outside the image a point may lie: some matchers pad images, and match there."""
@@ -191,8 +191,6 @@ def check_shared(options: Mapping[str, Any]) -> None:
     side, geometry = options.get("long_side"), options.get("verification")
     if side is not None:
         check_integer("long_side", side, 8)
-    if geometry not in (None, "homography", "fundamental"):
-        raise InvalidArgumentError(
-            f"verification must be homography or fundamental, got {geometry!r}"
-        )
+    if geometry is not None:
+        check_one_of("verification", geometry, ("homography", "fundamental"))
     check_number("threshold", float(options.get("threshold", 1)), "(0, inf]")

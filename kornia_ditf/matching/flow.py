@@ -17,7 +17,7 @@ from kornia_ditf.matching.checks import check_pair, full_precision
 from kornia_ditf.matching.nearest import nearest_two
 from kornia_ditf.matching.refinement import refine
 from kornia_ditf.types import DescriptorMap, Matches
-from kornia_ditf.utils.checks import check_number
+from kornia_ditf.utils.checks import check_number, check_one_of
 from kornia_ditf.utils.precision import widen
 
 
@@ -63,8 +63,7 @@ class Flow:
         Raises:
             InvalidArgumentError: another shape or mode, or whole numbers that would be mixed.
         """
-        if mode not in ("bilinear", "nearest"):
-            raise InvalidArgumentError(f"mode must be 'bilinear' or 'nearest', got {mode!r}")
+        check_one_of("mode", mode, ("bilinear", "nearest"))
         batched = image_b if image_b.ndim == 4 else image_b[None]
         if batched.ndim != 4 or len(batched) != 1:
             raise InvalidArgumentError(

@@ -12,7 +12,7 @@ from kornia_ditf.matching.joint import check_pca
 from kornia_ditf.matching.poses import POSES, PoseSearch
 from kornia_ditf.matching.propagation import Propagation
 from kornia_ditf.metrics.functional import Comparison
-from kornia_ditf.utils.checks import check_number, check_one_of
+from kornia_ditf.utils.checks import check_integer, check_number, check_one_of
 
 Task = Literal["keypoints", "homography", "pose", "masks"]
 Fitting = Literal["whole", "squash", "long-side", "short-side", "pad"]
@@ -56,10 +56,9 @@ class Fit:
 
     def __post_init__(self) -> None:
         check_one_of("kind", self.kind, get_args(Fitting))
-        if self.kind != "whole" and (self.side < 8 or self.multiple < 1):
-            raise InvalidArgumentError(
-                f"side must be at least 8 and multiple at least 1, got {self.side}, {self.multiple}"
-            )
+        if self.kind != "whole":
+            check_integer("side", self.side, 8)
+            check_integer("multiple", self.multiple, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,11 +167,8 @@ class Protocol:
 
     def __post_init__(self) -> None:
         check_one_of("task", self.task, get_args(Task))
-        unknown = self.compat - set(COMPATIBILITY)
-        if unknown:
-            raise InvalidArgumentError(
-                f"compat must be of {', '.join(COMPATIBILITY)}, got {min(unknown)!r}"
-            )
+        for name in sorted(self.compat):
+            check_one_of("compat", name, COMPATIBILITY)
         check_one_of("base", self.base, get_args(Base))
         check_one_of("align", self.align, POSES)
         if self.align != "none" and self.task not in ("keypoints", "homography"):

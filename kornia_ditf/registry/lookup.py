@@ -57,7 +57,7 @@ from kornia_ditf.registry.treatments import read_config
 from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.tiled import TiledDescriptor
 from kornia_ditf.upsamplers import UpsampledDescriptor
-from kornia_ditf.utils.checks import did_you_mean, read_dtype
+from kornia_ditf.utils.checks import check_integer, did_you_mean, read_dtype
 from kornia_ditf.utils.provenance import installed_instead
 
 DEFAULT_BACKBONE = "nano"
@@ -271,10 +271,7 @@ def _create_ditf(
     loading = {n: options[n] for n in options if n not in DITF_OPTIONS and n != "preset"}
     config = read_config(spec, changes)
     last = max(config.all_blocks)
-    if last >= spec.blocks:
-        raise InvalidArgumentError(
-            f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={last}"
-        )
+    check_integer(f"block of {spec.name}", last, 0, spec.blocks - 1)
     place = spec.repo if source is None else source
     if not isinstance(place, LoadedModel):
         loading["block"] = last

@@ -166,8 +166,7 @@ def match_images(
         270.0
     """
     variants = read_search(search)
-    if geometry not in ("homography", "fundamental"):
-        raise InvalidArgumentError(f"geometry must be homography or fundamental, got {geometry!r}")
+    check_one_of("geometry", geometry, ("homography", "fundamental"))
     if not isinstance(descriptor, DenseDescriptor):
         descriptor = create_descriptor(descriptor)
     images = (as_image(image_a), as_image(image_b))

@@ -195,7 +195,7 @@ def test_a_block_out_of_range_is_refused_before_anything_is_loaded(
     installed: list[Entry],
 ) -> None:
     installed.append(Entry("toys", plugin([toy()])))
-    with pytest.raises(InvalidArgumentError, match="toy has blocks 0 to 6, got block=7"):
+    with pytest.raises(InvalidArgumentError, match=r"block of toy must lie in \[0, 6\], got 7"):
         create_descriptor("toy", block=7)
 
 

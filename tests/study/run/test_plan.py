@@ -90,7 +90,7 @@ def test_options_of_plugins_are_checked_before_a_weight_is_loaded(
         ("matchers", "disk-lightglue", {"name": "disk"}, "disk-lightglue has no option 'name'"),
         ("matchers", "nano", {"detector": "sift", "blok": 3}, "nano has no option 'blok'"),
         ("matchers", "nano", {"timestep": 2000}, "timestep must lie in"),
-        ("matchers", "orb", {"verification": "affine"}, "homography or fundamental, got 'affine'"),
+        ("matchers", "orb", {"verification": "affine"}, "homography, fundamental, got 'affine'"),
         ("matchers", "orb", {"long_side": 320}, ""),
         ("matchers", "nano", {"detector": "sift", "long_side": 320, "tiles": 2}, ""),
         ("descriptors", "nano+nano", {"devise": "cpu"}, "nano has no option 'devise'"),
