@@ -80,7 +80,7 @@ def find_stored(name: str) -> Stored:
     found = next((each for each in every if each.name == name.removesuffix(".json")), None)
     if found is None:
         names = ", ".join(each.name for each in every) or "none yet"
-        raise PresetError(f"no preset is named {name!r} (kept: {names})")
+        raise PresetError(f"no preset is named {name!r} (stored: {names})")
     return found
 
 

@@ -174,7 +174,7 @@ _SHARED: Mapping[str, tuple[Any, Any]] = {
         int,
         option(
             "N",
-            "Pass at most so many noisy images through the model together.  [default: what fits]",
+            "Pass at most N noisy images through the model together.  [default: what fits]",
         ),
     ),
     "prompt": (str, option("TEXT", "Tell the model what it sees.  [default: preset]")),
@@ -273,7 +273,7 @@ class Chosen:
         return side, spec.pixels_per_token
 
     def plan(self, spec: BackboneSpec, block: int, dtype: str, **more: Any) -> LoadingPlan | None:
-        """Work out what loading up to a block takes; None where only loading tells.
+        """Work out what loading up to a block takes; None if it is known only after loading.
 
         Raises:
             CheckpointError: a local folder lacks a file or holds a damaged one.
@@ -312,7 +312,7 @@ class Chosen:
         return given
 
     def load(self, spec: BackboneSpec | DescriptorSpec) -> DenseDescriptor:
-        """Make the descriptor; one that is no DiT is told its prompt with each image.
+        """Make the descriptor; one that is not a DiT receives its prompt with each image.
 
         Raises:
             InvalidArgumentError: a value is wrong, or the device cannot be used.

@@ -58,8 +58,8 @@ def describe_checkpoint(
         best = max(alike, key=lambda each: each[:2])[2]
         return _with_neutral_rule(best, str(source), config)
     raise CheckpointError(
-        f"{source} holds a {pipeline}, which no installed family knows; "
-        f"known: {', '.join(sorted(known))}"
+        f"{source} holds a {pipeline}, which no installed family supports; known: "
+        f"{', '.join(sorted(known))}"
     )
 
 
@@ -101,8 +101,8 @@ def describe_file(
                 likely, most = spec.name, fitting
     if likely and (most > 1 or file.other() is None):
         raise CheckpointError(
-            f"{path} holds a transformer in the manner of {likely}, of a shape that is not known; "
-            "give config=... with the folder or hub id of its configurations"
+            f"{path} holds a transformer like {likely}, of an unknown shape; pass config=... with "
+            "the folder or hub id of its configurations"
         )
     raise CheckpointError(file.explain())
 
@@ -157,7 +157,7 @@ def check_fits(
         InvalidArgumentError: the spec takes no such model, or an option says how to load one.
     """
     if not isinstance(spec, BackboneSpec | DescriptorSpec) or spec.in_memory is None:
-        raise InvalidArgumentError(f"{spec.name} takes no model in memory; name a folder or hub id")
+        raise InvalidArgumentError(f"{spec.name} needs a folder or hub id, not a model in memory")
     if spec.in_memory.model not in loaded.class_names:
         raise InvalidArgumentError(
             f"{spec.name} takes a {spec.in_memory.model}, got a {loaded.class_names[0]}"

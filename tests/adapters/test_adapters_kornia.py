@@ -263,7 +263,7 @@ def test_descriptors_are_detached_unless_gradients_are_asked_for(images: list[Te
     assert gradient[..., 2].abs().sum() > 0 and not gradient[..., :2].any()
     ditf = create_ditf("nano", gradients=True, **options)
     assert DiTFDescriptor(ditf)(image, frames).requires_grad
-    with pytest.raises(InvalidArgumentError, match="lets no gradients through"):
+    with pytest.raises(InvalidArgumentError, match="does not propagate gradients"):
         DiTFDescriptor(create_ditf("nano", **options), gradients=True)
 
 

@@ -266,7 +266,7 @@ def test_models_that_read_more_than_an_image_are_refused(pipe: Any) -> None:
 
     wide = {**pipe.transformer.config, "in_channels": 96}
     fill = diffusers.FluxTransformer2DModel.from_config(wide)
-    with pytest.raises(InvalidArgumentError, match="takes 24 channels and its VAE gives 16"):
+    with pytest.raises(InvalidArgumentError, match="takes 24 channels and its VAE produces 16"):
         kd.create_descriptor((fill, pipe.vae))
 
 

@@ -122,14 +122,14 @@ BROKEN = {
     "RuntimeError: it broke": hook('raise RuntimeError("it broke")'),
     "SystemExit": hook("raise SystemExit"),
     "str\\(\\) failed": "class E(Exception):\n    def __str__(self): raise E\nraise E",
-    "gave None, not a list": hook("return None"),
+    "returned None, not a list": hook("return None"),
     "gave a str": hook('return ["toy"]'),
     "gave a DescriptorSpec": hook(
         "from kornia_ditf import DescriptorSpec; return [DescriptorSpec(name='x', load=print, "
         "width=1, pixels_per_token=1, source='x', license='x')]"
     ),
     "not iterable": hook("return 3"),
-    "specs without end": hook('import itertools; return itertools.repeat("toy")'),
+    "endless specs": hook('import itertools; return itertools.repeat("toy")'),
     "blocks must be 1 or more": hook(
         'import dataclasses; yield dataclasses.replace(toy("t"), blocks=0)'
     ),

@@ -224,7 +224,7 @@ def test_sana_sprint_is_refused_by_its_name(tiny_zoo: Checkpoints, tmp_path: Pat
     folder = Path(shutil.copytree(tiny_zoo("sana-1600m-1024"), tmp_path / "sprint"))
     path = folder / "transformer/config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "guidance_embeds": True}))
-    with pytest.raises(CheckpointError, match=r"sprint is a Sana-Sprint.* take a Sana, such as"):
+    with pytest.raises(CheckpointError, match=r"sprint is a Sana-Sprint.* use a Sana, such as"):
         find_backbone(folder).load(folder)
 
 
