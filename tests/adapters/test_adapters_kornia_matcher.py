@@ -274,7 +274,7 @@ def test_mistakes_are_named(conv: Any, images: list[Tensor]) -> None:
         DiTFMatcher(DiTFFeature(conv), detector="sift")
     with pytest.raises(InvalidArgumentError, match="equal batch sizes of at least 1, got 1 and 2"):
         DiTFMatcher(conv)({"image0": images[0], "image1": torch.cat(images)})
-    with pytest.raises(InvalidArgumentError, match="lafs0 and descriptors0 must be of the same"):
+    with pytest.raises(InvalidArgumentError, match="lafs0 and descriptors0 must describe the same"):
         DiTFMatcher(conv)(
             pair(images, lafs0=torch.ones(1, 2, 2, 3), descriptors0=torch.ones(1, 3, 16))
         )

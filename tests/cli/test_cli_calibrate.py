@@ -108,7 +108,7 @@ def test_labelled_pairs_are_taken_from_a_data_set(
         ((), "either --images FOLDER or --dataset NAME"),
         (("--dataset", "synthetic"), "--dataset needs --root"),
         (("--images", "absent"), "absent"),
-        (("--images", ".", "--timesteps", "many"), "--timesteps must be numbers"),
+        (("--images", ".", "--timesteps", "many"), "--timesteps must be comma-separated numbers"),
         (("--images", ".", "--blocks", "99"), "--blocks must lie in 0 to 3"),
         (("--images", ".", "-o", "facet=key"), "has no option facet"),
         (("--images", ".", "-o", "ensemble=4"), "has no option ensemble"),

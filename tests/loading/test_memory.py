@@ -242,7 +242,7 @@ def test_a_model_of_a_published_repository_has_its_preset(pipe: Any) -> None:
 
 @pytest.mark.parametrize("option", ["dtype", "device", "offload", "revision", "variant"])
 def test_options_of_loading_are_refused(option: str, loaded: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match=f"{option} says how to load"):
+    with pytest.raises(InvalidArgumentError, match=f"{option} applies to loading"):
         kd.create_descriptor(loaded, **{option: "cpu"})
 
 

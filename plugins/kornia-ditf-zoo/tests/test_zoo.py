@@ -237,7 +237,7 @@ def test_a_file_of_an_architecture_that_is_a_classs_default_is_known(
     path = tmp_path / "wan.safetensors"
     shards = (folder / "transformer").glob("*.safetensors")
     save_file({name: v for shard in shards for name, v in load_file(shard).items()}, path)
-    with pytest.raises(CheckpointError, match="in the manner of wan2.1-1.3b.*give config="):
+    with pytest.raises(CheckpointError, match="like wan2.1-1.3b.*pass config="):
         find_backbone(path)
     config = json.loads((folder / "transformer/config.json").read_text())
 
