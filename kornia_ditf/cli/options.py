@@ -273,12 +273,7 @@ class Chosen:
         return side, spec.pixels_per_token
 
     def plan(self, spec: BackboneSpec, block: int, dtype: str, **more: Any) -> LoadingPlan | None:
-        """Work out what loading up to a block takes; None where only loading tells.
-
-        Raises:
-            CheckpointError: a local folder lacks a file or holds a damaged one.
-            HubError: the hub does not give the configuration, and it is not known.
-        """
+        """Work out what loading up to a block takes; see `loading_plan`."""
         from kornia_ditf.registry.families import loading_plan
         from kornia_ditf.utils.checks import read_dtype
 

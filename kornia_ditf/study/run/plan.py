@@ -226,7 +226,7 @@ def _plan_group(
             reading, scored = known or (0.0, _SECONDS_PER_PAIR)
             images = {digest for sample in samples for _, digest, _ in sample.images}
             scoring += len(group.members) * (reading * len(images) + scored * len(samples))
-    held, forwards = _weights_bytes(group), len(described) * draws + calibration
+    held, forwards = _weights_bytes(group, spec), len(described) * draws + calibration
     seconds = None
     if held is not None:
         # Two operations for each weight and token; a backbone's weights are planned in float32.
@@ -266,9 +266,8 @@ def _grid(size: tuple[int, int], fit: Fit, long_side: int | None, pixels: int) -
     return max(1, round(height / pixels)), max(1, round(width / pixels))
 
 
-def _weights_bytes(group: ForwardGroup) -> int | None:
+def _weights_bytes(group: ForwardGroup, spec: Spec) -> int | None:
     """Return the float32 bytes of a backbone's weights up to the last block needed."""
-    spec = find_descriptor(group.name, **hub_options(group.loading))
     if not isinstance(spec, BackboneSpec):
         return None
     try:
