@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kornia_ditf.errors import InvalidArgumentError, MissingExtraError
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
-from kornia_ditf.utils.checks import did_you_mean
+from kornia_ditf.utils.checks import no_such
 
 if TYPE_CHECKING:
     from kornia_ditf.adapters.kornia import DiTFFeature
@@ -51,15 +51,12 @@ def use_in(host: str) -> None:
     Example:
         >>> use_in("hlok")
         Traceback (most recent call last):
-        kornia_ditf.errors.InvalidArgumentError: no adapter for 'hlok'; did you mean 'hloc'?
+        kornia_ditf.errors.InvalidArgumentError: no host is named 'hlok'; did you mean 'hloc'?
         (known: deep_image_matching, gluefactory, hloc, imcui.hloc, vismatch)
     """
     known = host.replace("-", "_").replace("glue_factory", "gluefactory")
     if known not in _HOSTS:
-        advice = did_you_mean(known, _HOSTS)
-        raise InvalidArgumentError(
-            f"no adapter for {host!r}{advice} (known: {', '.join(sorted(_HOSTS))})"
-        )
+        raise InvalidArgumentError(no_such("host", host, sorted(_HOSTS)))
     module, install = _HOSTS[known]
     try:
         import_module(known)

@@ -25,6 +25,7 @@ from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.keypoints import match_points
 from kornia_ditf.metrics.functional import point_distances, project
+from kornia_ditf.metrics.pck import pck_sums
 from kornia_ditf.preprocess import fit_image, read_image
 from kornia_ditf.protocols.evaluate import evaluate_pair
 from kornia_ditf.protocols.fitting import prepare_image
@@ -217,8 +218,9 @@ def labelled(
         pair = pairs[index]
 
         def score(maps: Sequence[DescriptorMap]) -> tuple[float, float]:
-            hits = evaluate_pair(maps[0], maps[1], pair, scoring).hits[0]
-            return float(hits.sum()), float(len(hits))
+            hits = evaluate_pair(maps[0], maps[1], pair, scoring).hits
+            points, correct = pck_sums(hits)[0].tolist()
+            return correct, points
 
         images = (pair.image_a, pair.image_b)
         prompts = tuple(prompt.replace("{label}", label) for label in (pair.label_a, pair.label_b))

@@ -15,6 +15,7 @@ from kornia_ditf.errors import CheckpointError, HubError, PresetError, PresetWar
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.fingerprint import fingerprint
 from kornia_ditf.utils.cache import cache_folder, user_folder
+from kornia_ditf.utils.checks import no_such
 from kornia_ditf.utils.files import make_folder
 
 SHIPPED = Path(__file__).parent / "presets"
@@ -79,8 +80,7 @@ def find_stored(name: str) -> Stored:
     every = list(stored_presets())
     found = next((each for each in every if each.name == name.removesuffix(".json")), None)
     if found is None:
-        names = ", ".join(each.name for each in every) or "none yet"
-        raise PresetError(f"no preset is named {name!r} (stored: {names})")
+        raise PresetError(no_such("preset", name, (each.name for each in every)))
     return found
 
 

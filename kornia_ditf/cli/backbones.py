@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kornia_ditf.cli import options, output
+from kornia_ditf.utils.text import byte_size
 
 if TYPE_CHECKING:
     from kornia_ditf.backbones.spec import BackboneSpec
@@ -177,8 +178,8 @@ def show(
         rows = [
             {
                 "option": row["option"],
-                "held": _gigabytes(row["held"]),
-                "with an image": _gigabytes(row["describing"]),
+                "held": byte_size(row["held"]),
+                "with an image": byte_size(row["describing"]),
                 "fits": "yes" if row["fits"] else "no",
             }
             for row in fitting
@@ -186,7 +187,7 @@ def show(
         image = f"one noisy image of {side} x {side} px"
         text += [
             "",
-            f"what fits {card}, {_gigabytes(size)}, with {image} (an estimate):",
+            f"what fits {card}, {byte_size(size)}, with {image} (an estimate):",
             output.Table(rows, right=("held", "with an image")),
             "",
             "options of create_descriptor; at the command line -o quantize=int8, -o offload=layers",
@@ -228,18 +229,17 @@ def _plan_facts(plan: LoadingPlan, block: int, dtype: str) -> list[tuple[str, st
     if plan.download is not None:
         count = len(plan.download)
         files = f" in {count} file{'s' if count > 1 else ''}"
-        downloads = f"{_gigabytes(sum(plan.download.values()))}{files}" if count else "nothing"
+        downloads = f"{byte_size(sum(plan.download.values()))}{files}" if count else "nothing"
     if plan.prompt_download is not None:
         size = plan.prompt_download
-        prompts = f"{_gigabytes(size)}, held only while one is embedded" if size else "nothing"
+        prompts = f"{byte_size(size)}, held only while one is embedded" if size else "nothing"
     held = (
-        f"{_gigabytes(plan.held)} up to block {block}: transformer "
-        f"{_gigabytes(plan.transformer_held)} of {_gigabytes(plan.transformer_whole)} in {dtype}"
+        f"{byte_size(plan.held)} up to block {block}: transformer "
+        f"{byte_size(plan.transformer_held)} of {byte_size(plan.transformer_whole)} in {dtype}"
     )
     if plan.vae_whole:
         held += (
-            f", image encoder {_gigabytes(plan.vae_held)} of {_gigabytes(plan.vae_whole)} "
-            "in float32"
+            f", image encoder {byte_size(plan.vae_held)} of {byte_size(plan.vae_whole)} in float32"
         )
     return [
         ("download", downloads),
@@ -247,11 +247,6 @@ def _plan_facts(plan: LoadingPlan, block: int, dtype: str) -> list[tuple[str, st
         ("held", held),
         ("worked out from", plan.source),
     ]
-
-
-def _gigabytes(size: int) -> str:
-    gigabytes = size / 1e9
-    return f"{gigabytes:.2f} GB" if gigabytes >= 1 else f"{gigabytes:.2g} GB"
 
 
 def _channels(spec: BackboneSpec) -> str:

@@ -11,6 +11,7 @@ import typer
 from kornia_ditf.cli import options, output, values
 from kornia_ditf.cli.presets import calibrated_facts
 from kornia_ditf.cli.progress import StageProgress
+from kornia_ditf.utils.text import byte_size
 
 if TYPE_CHECKING:
     from kornia_ditf.backbones.spec import BackboneSpec
@@ -232,7 +233,7 @@ def _plan_facts(
     try:
         needed = chosen.plan(spec, grid.blocks[-1], dtype)
         if needed is not None:
-            held = f"{needed.held / 1e9:.2f} GB in {dtype}"
+            held = f"{byte_size(needed.held)} in {dtype}"
     except DiTFError as error:
         held = f"not known: {error}"
     settings = (
@@ -247,5 +248,5 @@ def _plan_facts(
         ("whole grid", whole),
         ("work", f"at most {bound.forwards} forwards, {bound.flops / 1e12:.3g} TFLOP"),
         ("weights held", held),
-        ("block inputs held", f"{bound.tap_bytes / 1e9:.2g} GB at the largest side"),
+        ("block inputs held", f"{byte_size(bound.tap_bytes)} at the largest side"),
     ]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kornia_ditf import errors
 from kornia_ditf.cli import failures, output, progress
 from kornia_ditf.cli.shards import Shard, ShardWriter, differing_in
+from kornia_ditf.utils.text import byte_size
 
 if TYPE_CHECKING:
     from kornia_ditf.cli.describing import Request
@@ -45,11 +46,14 @@ class Plan:
 
     def facts(self) -> list[tuple[str, str]]:
         """Describe the plan in labelled lines."""
-        weights = f"{_size(self.weights_bytes)} of weights"
+        weights = f"{byte_size(self.weights_bytes)} of weights"
         return [
-            ("images", f"{self.images:,} ({_size(self.image_bytes)}) in {self.shards:,} shards"),
-            ("descriptors", f"about {_size(self.map_bytes)}"),
-            ("each worker", f"{weights}, up to {_size(self.shard_bytes)} of images"),
+            (
+                "images",
+                f"{self.images:,} ({byte_size(self.image_bytes)}) in {self.shards:,} shards",
+            ),
+            ("descriptors", f"about {byte_size(self.map_bytes)}"),
+            ("each worker", f"{weights}, up to {byte_size(self.shard_bytes)} of images"),
         ]
 
 
@@ -247,13 +251,3 @@ def _weights_bytes(request: Request, spec: Any) -> int | None:
     except errors.DiTFError:  # loading says what is wrong
         return None
     return None if planned is None else planned.held
-
-
-def _size(count: float | None) -> str:
-    if count is None:
-        return "not known"
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

@@ -10,6 +10,7 @@ import typer
 
 from kornia_ditf.cli import options, output, results
 from kornia_ditf.cli.progress import StageProgress, duration
+from kornia_ditf.utils.text import byte_size
 
 if TYPE_CHECKING:
     from kornia_ditf.study.define.spec import Study
@@ -92,10 +93,8 @@ def plan(
             "configurations": str(group.configurations),
             "images": str(group.images),
             "forwards": str(group.forwards),
-            "cache GB": f"{group.cache_bytes / 1e9:.2f}",
-            "weights GB": "?"
-            if group.weights_bytes is None
-            else f"{group.weights_bytes / 1e9:.2f}",
+            "cache": byte_size(group.cache_bytes),
+            "weights": byte_size(group.weights_bytes),
         }
         for group in groups
     ]
@@ -104,7 +103,7 @@ def plan(
         ("study", f"{study.name}, {planned.configurations} configurations"),
         ("pairs", f"{pairs}; {planned.scored} with every configuration"),
         ("forwards", f"{forwards} noisy images"),
-        ("cache", f"{cache_bytes / 1e9:.2f} GB"),
+        ("cache", byte_size(cache_bytes)),
         ("time", _time(planned.seconds)),
         *((stage.name, f"{_time(stage.seconds)} ({stage.how})") for stage in planned.stages),
         *(("note", note) for note in planned.notes),

@@ -21,6 +21,7 @@ from kornia_ditf.datasets.pairs import Floats, Pair, PairDataset
 from kornia_ditf.datasets.relief import Relief, random_points, random_relief, render
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.utils.cache import sha256
 from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.images import read_image
 
@@ -101,8 +102,7 @@ class SyntheticPairs(PairDataset):
     def read(self, index: int) -> Pair:
         path, change = self.entries[index]
         size = image_size(path, "It was there when the folder was listed", upright=True)
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        key = hashlib.sha256(json.dumps([content, asdict(change)]).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps([sha256(path), asdict(change)]).encode()).hexdigest()
         generator = np.random.Generator(np.random.PCG64(int(key[:16], 16)))
         view: Relief | Floats
         if change.kind == _POSE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 from kornia_ditf.errors import DatasetError, InvalidArgumentError
 from kornia_ditf.matchers.base import ImageMatcher, MatcherSpec
 from kornia_ditf.types import Matches
+from kornia_ditf.utils.cache import sha256
 from kornia_ditf.utils.extras import import_extra
 
 _HOW = "hloc's extract_features and match_features write such files"
@@ -45,11 +45,7 @@ class StoredMatches(ImageMatcher):
 
     @property
     def identity(self) -> str:
-        digests = []
-        for path in self.paths:
-            with path.open("rb") as file:
-                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-        return " ".join(digests)
+        return " ".join(map(sha256, self.paths))
 
     def features(self, image: Tensor, name: str) -> tuple[str, Tensor]:
         parts = Path(name).as_posix().split("/")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kornia_ditf.errors import ImageError, InvalidArgumentError
 from kornia_ditf.types import DescriptorMap
-from kornia_ditf.utils.checks import did_you_mean
+from kornia_ditf.utils.checks import no_such
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -139,10 +139,8 @@ class NamedDetector:
 
         here = [known for known in _OPENCV if opencv_factory(known) is not None]
         if name not in here:
-            raise InvalidArgumentError(
-                f"OpenCV {cv2.__version__} has no detector {name!r}{did_you_mean(name, here)} "
-                f"(it has grid, {', '.join(here)})"
-            )
+            kind = f"detector of OpenCV {cv2.__version__}"
+            raise InvalidArgumentError(no_such(kind, name, ["grid", *here]))
         limited = max_keypoints is not None and name in _LIMITS
         limit = {_LIMITS[name]: max_keypoints} if limited else {}
         self.name, self.max_keypoints = name, max_keypoints

@@ -7,7 +7,7 @@ from dataclasses import replace
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.propagation import Propagation
 from kornia_ditf.protocols.protocol import Decode, Fit, PoseEstimation, Protocol
-from kornia_ditf.utils.checks import did_you_mean
+from kornia_ditf.utils.checks import no_such
 
 _DIFT = "DIFT, arXiv 2306.03881"
 _DITF = "DiTF, arXiv 2505.18584"
@@ -290,6 +290,4 @@ def find_protocol(name: str) -> Protocol:
     known = list_protocols()
     if name in known:
         return known[name]
-    raise InvalidArgumentError(
-        f"no protocol is named {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})"
-    )
+    raise InvalidArgumentError(no_such("protocol", name, known))

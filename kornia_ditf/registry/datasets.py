@@ -9,7 +9,7 @@ from typing import Any
 from kornia_ditf.datasets.spec import DatasetSpec
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.registry.lookup import CATALOGUE, load_spec
-from kornia_ditf.utils.checks import did_you_mean
+from kornia_ditf.utils.checks import no_such
 
 
 def list_datasets() -> dict[str, DatasetSpec]:
@@ -25,10 +25,7 @@ def find_dataset(name: str) -> DatasetSpec:
     """
     known = list_datasets()
     if name not in known:
-        raise InvalidArgumentError(
-            f"no data set is named {name!r}{did_you_mean(name, known)} "
-            f"(installed: {', '.join(known)})"
-        )
+        raise InvalidArgumentError(no_such("data set", name, known))
     return known[name]
 
 

@@ -23,7 +23,7 @@ from kornia_ditf.registry.lookup import (
 )
 from kornia_ditf.registry.options import known_options
 from kornia_ditf.registry.plugins import describe_error
-from kornia_ditf.utils.checks import did_you_mean
+from kornia_ditf.utils.checks import no_such
 
 _OF_ALL = ("verification", "threshold")
 OF_DESCRIPTORS = ("detector", "max_keypoints", "ratio", "refined", "prompt")
@@ -56,10 +56,8 @@ def find_matcher(name: str) -> MatcherSpec:
     try:
         spec = find_descriptor(name)
     except UnknownBackboneError as error:
-        known = list_matchers()
         raise UnknownBackboneError(
-            f"no matcher is named {name!r}{did_you_mean(name, known)} (installed: "
-            f"{', '.join(known)}, and any descriptor of `kornia-ditf backbones`)"
+            f"{no_such('matcher', name, list_matchers())}, or any of `kornia-ditf backbones`"
         ) from error
     return MatcherSpec(
         name=spec.name,

@@ -20,7 +20,7 @@ from kornia_ditf.registry.matchers import load_matcher
 from kornia_ditf.sfm.graph import CorrespondenceGraph, ViewedImage, merge_keypoints
 from kornia_ditf.sfm.pairs import choose_pairs, list_images, pool
 from kornia_ditf.types import Matches
-from kornia_ditf.utils.cache import write_to_cache
+from kornia_ditf.utils.cache import sha256, write_to_cache
 from kornia_ditf.utils.files import read_sealed, save_sealed
 
 _FORMAT = 1
@@ -180,10 +180,9 @@ class _Reader:
 
     def _digest(self, number: int) -> str:
         try:
-            content = (self.folder / self.names[number]).read_bytes()
+            return sha256(self.folder / self.names[number])
         except OSError:  # its turn comes, and the error with it
-            content = b""
-        return hashlib.sha256(content).hexdigest()
+            return ""
 
     def match(self, first: int, second: int, threshold: float) -> _PairResult | None:
         """Match two images; None where one cannot be used."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from kornia_ditf.errors import ConformanceError, DiTFError, InvalidArgumentError
+from kornia_ditf.utils.checks import no_such
 
 Subject = TypeVar("Subject")
 
@@ -69,7 +70,7 @@ def check_rules(
     known = {rule.__name__: rule for rule in rules}
     unknown = [name for name in names or () if name not in known]
     if unknown:
-        raise InvalidArgumentError(f"no rule is named {unknown[0]!r}; known: {', '.join(known)}")
+        raise InvalidArgumentError(no_such("rule", unknown[0], known))
     chosen = list(known) if names is None else list(names)
     held, failures = [], []
     with torch.no_grad():

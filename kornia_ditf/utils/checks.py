@@ -45,6 +45,18 @@ did you mean 'key'?
         )
 
 
+def no_such(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return the message for a name that nothing of a kind has, with the nearest and all known.
+
+    Example:
+        >>> no_such("matcher", "shift", ["sift", "orb"])
+        "no matcher is named 'shift'; did you mean 'sift'? (known: sift, orb)"
+    """
+    names = list(known)
+    listed = ", ".join(names) or "none"
+    return f"no {kind} is named {name!r}{did_you_mean(name, names)} (known: {listed})"
+
+
 def did_you_mean(value: object, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` with the known name nearest to a mistyped one, or an empty text.
 

@@ -39,6 +39,22 @@ def one_line(text: str) -> str:
     return printable(_BREAKS.sub(" ", text))
 
 
+def byte_size(count: float | None) -> str:
+    """Write a number of bytes in decimal units; None is one that is not known.
+
+    Example:
+        >>> byte_size(2_830_000_000), byte_size(195_300)
+        ('2.83 GB', '195 kB')
+    """
+    if count is None:
+        return "not known"
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
 def short_repr(value: Any) -> str:
     """Represent a dataclass, its tensors by dtype and shape and not by their numbers.
 

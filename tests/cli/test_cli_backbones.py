@@ -74,7 +74,7 @@ def test_the_embedded_backbone_says_that_it_comes_with_the_package(run: Run) -> 
 @pytest.mark.usefixtures("_no_hub")
 def test_options_are_compared_with_the_memory_of_a_card(run: Run, run_json: RunJson) -> None:
     text = run("backbones", "show", "sd3.5-medium", "--memory", "4GB", "--long-side", 512).stdout
-    assert "what fits a card, 4.00 GB, with one noisy image of 512 x 512 px" in text
+    assert "what fits a card, 4 GB, with one noisy image of 512 x 512 px" in text
     rows = {line.split("  ")[0]: line.split()[-1] for line in text.splitlines() if "=" in line}
     assert rows['dtype="float32"'] == "no" and rows['quantize="int8", offload="layers"'] == "yes"
     found = run_json("backbones", "show", "sd3.5-medium", "--memory", "500 MiB")

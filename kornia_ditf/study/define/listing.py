@@ -22,7 +22,7 @@ from kornia_ditf.registry.datasets import load_dataset
 from kornia_ditf.study.define.spec import DatasetChoice, ProtocolChoice, Study
 from kornia_ditf.study.store.cache import content_key
 from kornia_ditf.utils.cache import sha256
-from kornia_ditf.utils.checks import did_you_mean
+from kornia_ditf.utils.checks import no_such
 from kornia_ditf.utils.files import os_errors_as
 
 Value = TypeVar("Value")
@@ -237,10 +237,7 @@ def _override(value: Value, changes: Mapping[str, Any], name: str) -> Value:
     made = {}
     for key, change in changes.items():
         if key not in known:
-            raise InvalidArgumentError(
-                f"the protocol {name!r} has no {key!r}{did_you_mean(key, known)}; known: "
-                f"{', '.join(known)}"
-            )
+            raise InvalidArgumentError(no_such(f"field of the protocol {name!r}", key, known))
         old = getattr(value, key)
         nested = is_dataclass(old) and isinstance(change, Mapping)
         made[key] = _override(old, change, name) if nested else as_tuple(change)

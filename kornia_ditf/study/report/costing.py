@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 
 from kornia_ditf.study.report.analysis import Row
+from kornia_ditf.study.run.costs import Cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,33 +17,32 @@ class CostKind:
     Args:
         key: its name in files.
         heading: of the column, with the unit.
-        read: returns it of a row; None where it was not measured.
+        read: returns it of a row; None or 0 where it was not measured.
         unit: what it is multiplied by for the column.
     """
 
     key: str
     heading: str
     read: Callable[[Row], float | None]
-    unit: float = 1
+    unit: float
 
     def value(self, row: Row) -> float | None:
         """Return the cost of a row in the column's unit."""
         found = self.read(row)
-        return None if found is None else found * self.unit
+        return found * self.unit if found else None
 
 
-TOGETHER = CostKind("together", "configurations per forward", lambda row: row.cost.together)
-COSTS = (
-    CostKind("seconds_per_image", "s per image", lambda row: row.cost.seconds_per_image),
-    TOGETHER,
-    CostKind("seconds_per_pair", "s per pair", lambda row: row.cost.seconds_per_pair),
-    CostKind("weights_gb", "weights, GB", lambda row: row.experiment["bytes_held"] or None, 1e-9),
-    CostKind("cache_mb", "cache per image, MB", lambda row: row.cost.bytes_per_image, 1e-6),
-    CostKind("peak_gb", "peak memory, GB", lambda row: row.cost.peak_bytes, 1e-9),
-    CostKind("device_gb", "peak on device, GB", lambda row: row.cost.device_peak_bytes, 1e-9),
-    CostKind("gflop", "GFLOP", lambda row: row.cost.flops or None, 1e-9),
-    CostKind("joules", "joules", lambda row: row.cost.joules),
-)
+_MEASURED = [
+    CostKind(
+        each.metadata["key"] or each.name,
+        each.metadata["heading"],
+        attrgetter(f"cost.{each.name}"),
+        each.metadata["unit"],
+    )
+    for each in fields(Cost)
+]
+_WEIGHTS = CostKind("weights_gb", "weights, GB", lambda row: row.experiment["bytes_held"], 1e-9)
+COSTS = (*_MEASURED[:3], _WEIGHTS, *_MEASURED[3:])
 
 
 def cost_columns(rows: Sequence[Row]) -> dict[str, list[str]]:

@@ -6,12 +6,11 @@ Times are kept apart from records, which must not depend on them.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from kornia_ditf.study.define.jobs import Compare, Describe, Evaluate, Job, Outcome
@@ -20,9 +19,21 @@ from kornia_ditf.study.store.cache import content_key
 _FILE = "costs.jsonl"
 
 
+def _kind(
+    summarise: Callable[[list[float]], float],
+    heading: str,
+    key: str | None = None,
+    unit: float = 1,
+    *,
+    default: int | None = None,
+) -> Any:
+    kind = {"summarise": summarise, "heading": heading, "key": key, "unit": unit}
+    return field(default=default, metadata=kind)
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Median costs of a configuration.
+    """Costs of a configuration, each with how measurements are summarised and what tables call it.
 
     Args:
         seconds_per_image: median of describing one image, or of extracting a matcher's features;
@@ -36,17 +47,14 @@ class Cost:
         joules: that the accelerator took for an image, or for a pair, on average.
     """
 
-    seconds_per_image: float | None = None
-    together: int = 1
-    seconds_per_pair: float | None = None
-    bytes_per_image: float | None = None
-    peak_bytes: float | None = None
-    device_peak_bytes: float | None = None
-    flops: float | None = None
-    joules: float | None = None
-
-
-_LARGEST = ("peak_bytes", "device_peak_bytes", "flops")
+    seconds_per_image: float | None = _kind(median, "s per image")
+    together: int = _kind(max, "configurations per forward", default=1)
+    seconds_per_pair: float | None = _kind(median, "s per pair")
+    bytes_per_image: float | None = _kind(median, "cache per image, MB", "cache_mb", 1e-6)
+    peak_bytes: float | None = _kind(max, "peak memory, GB", "peak_gb", 1e-9)
+    device_peak_bytes: float | None = _kind(max, "peak on device, GB", "device_gb", 1e-9)
+    flops: float | None = _kind(max, "GFLOP", "gflop", 1e-9)
+    joules: float | None = _kind(fmean, "joules")
 
 
 class CostLog:
@@ -80,57 +88,39 @@ class CostLog:
             text = self.path.read_text("utf-8", errors="replace")
         except OSError:
             return {}
-        found: dict[str, _Measured] = defaultdict(_Measured)
+        found: dict[str, dict[str, list[float]]] = {}
         for line in text.splitlines():
             with suppress(KeyError, TypeError, ValueError):  # it is torn
                 values = json.loads(line)
-                seconds = [float(each) for each in values["seconds"]]
-                described = values["what"] == "describe"
-                for identity in values["identities"] if described else [values["identity"]]:
-                    found[identity].add(identity, values, seconds, described=described)
-        return {identity: known.cost() for identity, known in found.items()}
+                several = values["what"] == "describe"
+                for identity in values["identities"] if several else [values["identity"]]:
+                    for name, measured in _measurements(values, identity).items():
+                        found.setdefault(identity, {}).setdefault(name, []).extend(measured)
+        return {identity: _summarised(known) for identity, known in found.items()}
 
 
-@dataclass(slots=True)
-class _Measured:
-    """All that the log holds of one identity."""
+def _measurements(values: Mapping[str, Any], identity: str) -> dict[str, list[float]]:
+    """Return what a line of the log says of an identity, by the names of `Cost`'s fields."""
+    seconds = [float(each) for each in values["seconds"]]
+    share = float(values.get("shares", {}).get(identity, 1.0))
+    found = {n: [float(values[n])] for n in ("peak_bytes", "device_peak_bytes") if n in values}
+    if "flops" in values:
+        found["flops"] = [share * values["flops"]]
+    if "joules" in values and seconds:
+        found["joules"] = [values["joules"] / len(seconds)] * len(seconds)
+    if values["what"] == "describe":
+        found["seconds_per_image"] = [share * each for each in seconds]
+        found["bytes_per_image"] = [float(values["bytes"])] * len(seconds)
+        found["together"] = [len(values["identities"])]
+    else:
+        found["seconds_per_image"] = [float(each) for each in values.get("image_seconds", ())]
+        found["seconds_per_pair"] = seconds
+    return found
 
-    images: list[float] = field(default_factory=list)
-    pairs: list[float] = field(default_factory=list)
-    bytes: list[float] = field(default_factory=list)
-    joules: list[float] = field(default_factory=list)
-    largest: dict[str, float] = field(default_factory=dict)
-    together: int = 1
-    metered: int = 0
 
-    def add(
-        self, identity: str, values: Mapping[str, Any], seconds: list[float], *, described: bool
-    ) -> None:
-        share = float(values.get("shares", {}).get(identity, 1.0))
-        if described:
-            self.images += [share * each for each in seconds]
-            self.bytes += [float(values["bytes"])] * len(seconds)
-            self.together = max(self.together, len(values["identities"]))
-        else:
-            self.images += [float(each) for each in values.get("image_seconds", ())]
-            self.pairs += seconds
-        for name in _LARGEST:
-            if name in values:
-                value = values[name] * (share if name == "flops" else 1.0)
-                self.largest[name] = max(value, self.largest.get(name, 0.0))
-        if "joules" in values:
-            self.joules.append(float(values["joules"]))
-            self.metered += len(seconds)
-
-    def cost(self) -> Cost:
-        return Cost(
-            seconds_per_image=_median(self.images),
-            together=self.together,
-            seconds_per_pair=_median(self.pairs),
-            bytes_per_image=_median(self.bytes),
-            joules=sum(self.joules) / self.metered if self.metered else None,
-            **self.largest,
-        )
+def _summarised(known: Mapping[str, list[float]]) -> Cost:
+    kinds = [each for each in fields(Cost) if known.get(each.name)]
+    return Cost(**{each.name: each.metadata["summarise"](known[each.name]) for each in kinds})
 
 
 def known_costs(folder: Path, summary: Mapping[str, Any]) -> dict[str, Cost]:
@@ -161,7 +151,3 @@ def scoring_identity(identity: str, pca: Any) -> str:
 def cost_key(identity: str) -> str:
     """Return a short digest of an identity."""
     return content_key(identity=identity)[:16]
-
-
-def _median(values: list[float]) -> float | None:
-    return median(values) if values else None

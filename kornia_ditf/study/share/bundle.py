@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -74,10 +73,9 @@ def bundle_study(folder: Path, out: Path) -> Path:
             with write_checked(made / RECORDS) as records:
                 copy_records(folder / RECORDS, records, labels)
             document |= {"bundle": FORMAT, "records": sha256(made / RECORDS)}
-            text = json.dumps(document, indent=1)
             with write_checked(made / SUMMARY) as path:
-                path.write_text(text, "utf-8")
-            target = out / f"{_slug(document['study']['name'])}-{_digest(text.encode())}"
+                path.write_text(json.dumps(document, indent=1), "utf-8")
+            target = out / f"{_slug(document['study']['name'])}-{sha256(made / SUMMARY)[:_DIGITS]}"
             if target.is_dir():
                 shutil.rmtree(target)  # it should be equal, and may be damaged
             return made.rename(target)
@@ -96,7 +94,7 @@ def read_bundle(folder: Path) -> dict[str, Any]:
             f"{folder} is not a bundle of version {FORMAT}; `kornia-ditf study bundle` makes one"
         )
     named = re.fullmatch(rf".*-([0-9a-f]{{{_DIGITS}}})", folder.resolve().name, re.DOTALL)
-    content = _digest((folder / SUMMARY).read_bytes())
+    content = sha256(folder / SUMMARY)[:_DIGITS]
     if named is None or named[1] != content:
         raise StudyError(f"{folder} is not what its name says: its content is {content}")
     return summary
@@ -145,7 +143,3 @@ def _experiments(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[A
 
 def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower())[:40].strip("-") or "study"
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:_DIGITS]

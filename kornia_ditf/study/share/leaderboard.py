@@ -13,7 +13,7 @@ from kornia_ditf.errors import DiTFError, StudyError
 from kornia_ditf.metrics.statistics import Interval
 from kornia_ditf.study.define.spec import ReportChoice
 from kornia_ditf.study.report.analysis import Row
-from kornia_ditf.study.report.costing import COSTS, TOGETHER, CostKind
+from kornia_ditf.study.report.costing import COSTS, CostKind
 from kornia_ditf.study.report.exports import csv_table
 from kornia_ditf.study.report.page import environment, write_texts
 from kornia_ditf.study.report.scores import ExperimentScores, Resampled, Score, read_experiment
@@ -26,7 +26,7 @@ from kornia_ditf.utils.files import make_folder, os_errors_as
 FILES = ("index.html", "leaderboard.csv")
 
 _NOT_SCORING = ("name", "source", "hints", "datasets")
-_COSTS = tuple(kind for kind in COSTS if kind is not TOGETHER)
+_COSTS = tuple(kind for kind in COSTS if kind.key != "together")
 _COLUMNS = (
     *("dataset", "protocol", "task", "pairs", "descriptor", "score", "value", "low", "high"),
     *("license", *(kind.key for kind in _COSTS), "device", "processor"),

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from kornia_ditf.errors import OutputError, StudyError
 from kornia_ditf.utils.files import os_errors_as, sweep
+from kornia_ditf.utils.text import byte_size
 
 
 @contextmanager
@@ -67,7 +68,7 @@ def check_file(path: Path, limit: int) -> None:
             if each.exists() and not each.is_file():
                 raise StudyError(f"{each} is not a file, so it is not read")
             if each.is_file() and each.stat().st_size > limit:
-                raise StudyError(f"{each} is larger than {limit / 1e9:g} GB, so it is not read")
+                raise StudyError(f"{each} is larger than {byte_size(limit)}, so it is not read")
 
 
 def _owner(out: Path) -> str:

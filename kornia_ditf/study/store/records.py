@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from kornia_ditf.errors import DamagedFileError
 from kornia_ditf.utils.cache import sha256, write_checked, write_to_cache
+from kornia_ditf.utils.text import byte_size
 
 if TYPE_CHECKING:
     from kornia_ditf.datasets.pairs import Pair
@@ -198,7 +199,7 @@ def count_records(path: Path) -> int:
             raise DamagedFileError(path, f"its column {field.name} is missing or not {field.type}")
     groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
     if max((group.total_byte_size for group in groups), default=0) > _MAX_GROUP:
-        raise DamagedFileError(path, f"a part of it has more than {_MAX_GROUP / 1e9:g} GB")
+        raise DamagedFileError(path, f"a part of it has more than {byte_size(_MAX_GROUP)}")
     rows: int = metadata.num_rows
     return rows
 

@@ -95,5 +95,7 @@ def test_a_protocol_for_another_kind_of_set_is_refused(
 
 def test_an_override_that_a_protocol_does_not_have_is_refused() -> None:
     choice = ProtocolChoice(name="plain", overrides={"alpha": [0.1]})
-    with pytest.raises(InvalidArgumentError, match="'plain' has no 'alpha'; did you mean 'alphas'"):
+    with pytest.raises(
+        InvalidArgumentError, match="'plain' is named 'alpha'; did you mean 'alphas'"
+    ):
         resolve_protocol(choice)
