@@ -27,10 +27,10 @@ from kornia_ditf.utils.values import deferred_checks
 
 
 class DenseDescriptor(nn.Module, ABC):
-    """Dense descriptors of images: the interface that matchers, hosts and studies ask for.
+    """Dense descriptors of images: the interface that matchers, hosts and studies require.
 
-    `DiTF` is one; DINO, a Stable Diffusion UNet or a fusion of several are others. Whatever it
-    does to an image inside (scaling, padding), the map that it gives knows the image's own pixels.
+    `DiTF` is one; DINO, a Stable Diffusion UNet or a fusion of several are others. Whatever it does
+    to an image inside (scaling, padding), its maps refer to the pixels of the original image.
     """
 
     save_frozen: bool = False
@@ -168,7 +168,7 @@ class DenseDescriptor(nn.Module, ABC):
             [(11, 16), (16, 11), (11, 16)]
         """
         if isinstance(images, str | os.PathLike):
-            raise InvalidArgumentError(f"images must be several, got one path: [{images!r}]")
+            raise InvalidArgumentError(f"images must be a list, got one path: [{images!r}]")
         if batch is not None:
             check_integer("batch", batch, minimum=1)
         told: Iterable[str | None] = repeat(prompts if isinstance(prompts, str) else None)
@@ -266,7 +266,7 @@ class DerivedDescriptor(DenseDescriptor):
 
     @abstractmethod
     def of(self, base: DenseDescriptor) -> DerivedDescriptor:
-        """Return the same of another base."""
+        """Return the same descriptor on another base."""
 
     @property
     def width(self) -> int:

@@ -30,13 +30,13 @@ def mean_taps(
         backbone: what to run.
         latent: clean latents, shape (B, C, h, w), or (B, C, F, h, w) of clips.
         noise: each image's draws, shape (B, E, C, h, w), or (E, C, h, w) for all images; of clips
-            with an axis F likewise.
+            also with an axis F.
         timestep: the paper's timestep in [0, 1000].
         conditioning: B rows.
         blocks: which blocks to capture.
         facet: what of them, see `Backbone.taps`.
-        rows: how many noisy latents run together; None tries all B * E, and halves while
-            the device's memory does not suffice. Rounding apart, the result is the same.
+        rows: how many noisy latents run together; None tries all B * E, and halves the number when
+            memory runs out. The result is the same up to rounding.
 
     Returns:
         one tap per block with B rows, float32.

@@ -77,7 +77,7 @@ class ChannelStatistics:
         return tuple(doubts)
 
     def largest(self, count: int) -> tuple[int, ...]:
-        """Return so many channels of largest magnitude, as far as there are, largest first."""
+        """Return at most `count` channels of largest magnitude, largest first."""
         count = min(count, len(self.magnitude))
         return tuple(int(channel) for channel in self.magnitude.topk(count).indices)
 
@@ -126,7 +126,7 @@ class ChannelRecorder:
             )
         widths = {tokens.shape[-1], *(len(image[0]) for image in self._images[:1])}
         if len(widths) > 1:
-            raise InvalidArgumentError(f"tokens must all have one width, got {sorted(widths)}")
+            raise InvalidArgumentError(f"tokens must all have the same width, got {sorted(widths)}")
         if not bool(torch.isfinite(tokens).all()):
             raise InvalidArgumentError("tokens must be finite, got NaN or infinity among them")
         for image in tokens.detach():
@@ -145,7 +145,7 @@ class ChannelRecorder:
             InvalidArgumentError: there were none.
         """
         if not self._images:
-            raise InvalidArgumentError("tokens must be given of one image at least, got none")
+            raise InvalidArgumentError("tokens of at least one image are needed, got none")
         means, variances, shares, massive = map(torch.stack, zip(*self._images, strict=True))
         magnitude = means.mean(0)
         tiny = torch.finfo(torch.float32).tiny

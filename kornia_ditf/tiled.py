@@ -53,8 +53,8 @@ class TiledDescriptor(DenseDescriptor):
             raise InvalidArgumentError(f"overlap must lie in (0, 0.5], got {overlap!r}")
         if base.long_side is None:
             raise InvalidArgumentError(
-                "tiles are of the descriptor's longest side, and this one keeps the size of "
-                "images: give it a long_side"
+                "tiles need a longest side, and this descriptor keeps the size of images: set "
+                "its long_side"
             )
         self.base, self.tiles, self.multiple, self.overlap = base, tiles, multiple, overlap
         self.pca = base.pca

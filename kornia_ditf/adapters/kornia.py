@@ -63,8 +63,8 @@ class DiTFDescriptor(Pretrained, nn.Module):
         configured = getattr(getattr(descriptor, "config", None), "gradients", None)
         if gradients and configured is False:
             raise InvalidArgumentError(
-                "this descriptor lets no gradients through: "
-                "create it with create_descriptor(..., gradients=True)"
+                "this descriptor does not propagate gradients: create it with "
+                "create_descriptor(..., gradients=True)"
             )
         self.descriptor = descriptor
         self.gradients = bool(configured if gradients is None else gradients)
@@ -148,7 +148,7 @@ class DiTFDescriptor(Pretrained, nn.Module):
         check_tensor(lafs, "lafs", "(B, N, 2, 3)")
         if len(lafs) not in (1, len(maps)):
             raise InvalidArgumentError(
-                f"lafs must be of {len(maps)} images, as img is, or of 1, got {len(lafs)}"
+                f"lafs must be of {len(maps)} images, like img, or of 1, got {len(lafs)}"
             )
         with self._tracked():
             filled = is_filled(lafs) & lafs.isfinite().flatten(2).all(-1)

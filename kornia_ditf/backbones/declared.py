@@ -274,7 +274,7 @@ class DeclaredBackbone(Backbone):
         if self.max_cells is not None and max(height, width) > self.max_cells:
             raise InvalidArgumentError(
                 f"this model has positions for latents of up to {self.max_cells} x "
-                f"{self.max_cells} cells, got {height} x {width}; give a smaller long_side"
+                f"{self.max_cells} cells, got {height} x {width}; use a smaller long_side"
             )
         return height // patch, width // patch
 

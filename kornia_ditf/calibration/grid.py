@@ -30,7 +30,7 @@ def check_options(names: Iterable[str]) -> None:
     for name in names:
         if name in chosen | {"preset", "projection", "tiles", "upsample"}:
             raise InvalidArgumentError(
-                f"calibration takes no option {name}: what is tried is named by blocks, timesteps, "
+                f"calibration has no option {name}: the grid is set by blocks, timesteps, "
                 "long-sides, draws and treatment, and a preset holds one block's input at one "
                 "timestep"
             )

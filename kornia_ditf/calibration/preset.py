@@ -172,9 +172,9 @@ def read_preset(path: str | Path) -> Preset:
             f"there is no preset {file}; `kornia-ditf presets` lists yours"
         ) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise PresetError(f"{file} is no calibrated preset ({error}); {_HOW}") from error
+        raise PresetError(f"{file} is not a calibrated preset ({error}); {_HOW}") from error
     if not isinstance(values, dict) or "kornia_ditf_preset" not in values:
-        raise PresetError(f"{file} is no calibrated preset; {_HOW}")
+        raise PresetError(f"{file} is not a calibrated preset; {_HOW}")
     if values.pop("kornia_ditf_preset") != FORMAT:
         raise PresetError(f"{file} is a preset of another format; this version reads {FORMAT}")
     try:

@@ -32,7 +32,7 @@ def inspect(
             "X Y", "Compare all tokens of the first image with this pixel.  [default: its centre]"
         ),
     ] = None,
-    top: Annotated[int, options.option("N", "List so many channels per block.")] = 3,
+    top: Annotated[int, options.option("N", "List N channels per block.")] = 3,
     out: Annotated[
         Path | None,
         options.path_option("FOLDER", "Write channels.png, similarity.png, inspection.json."),
@@ -76,8 +76,7 @@ def inspect(
     spec = chosen.spec()
     if not isinstance(spec, BackboneSpec):
         raise InvalidArgumentError(
-            f"inspect looks into the blocks of a Diffusion Transformer, and {spec.name} is none; "
-            "name a backbone"
+            f"inspect needs a Diffusion Transformer, and {spec.name} is not one; choose a backbone"
         )
     numbers = values.read_blocks(chosen.blocks or "all", spec.blocks)
     pictures = [read_fitting(path, *chosen.fitting(spec)) for path in images]
@@ -89,8 +88,8 @@ def inspect(
         ditf = _load(chosen.but(blocks=None), spec, reach=max(numbers))
     if not ditf.config.single:
         raise InvalidArgumentError(
-            "inspect looks at one timestep, and its --blocks are measured, not joined; leave out "
-            "--option timesteps= and blocks="
+            "inspect measures one timestep, and its --blocks are measured separately, not "
+            "joined; leave out --option timesteps= and blocks="
         )
     known = ditf.known_channels()
     origin = "found here" if known is None else settings.describe_origin(known)

@@ -85,7 +85,7 @@ def match(
     picture: Annotated[
         Path | None, options.path_option("FILE.png", "Draw the matches into this file.")
     ] = None,
-    limit: Annotated[int, options.option("N", "Draw at most so many.")] = 60,
+    limit: Annotated[int, options.option("N", "Draw at most N.")] = 60,
     json_file: Annotated[
         Path | None,
         options.path_option("FILE.json", "Write the result here.", "--json-file", "--out"),
@@ -234,7 +234,7 @@ def _refuse(given: dict[str, Any], advice: str) -> None:
 
     for name, value in given.items():
         if value is not None and value != []:
-            raise InvalidArgumentError(f"{name} is for images that are described here; {advice}")
+            raise InvalidArgumentError(f"{name} applies only to described images; {advice}")
 
 
 def _describe_pose(searched: ImageMatches) -> str:

@@ -36,7 +36,7 @@ class Pair:
     Args:
         matches: in pixels of both.
         plane: the homography; None where there is none.
-        threshold_px: how far off a match may be that agrees with it.
+        threshold_px: maximum error of a match that agrees with it.
     """
 
     matches: Matches

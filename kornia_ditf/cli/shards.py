@@ -30,7 +30,7 @@ _Read = tuple[Item, bytes | ImageError]
 
 @dataclass(slots=True)
 class Shard:
-    """What became of a piece.
+    """Outcome of a piece.
 
     Args:
         name: of the shard's file; empty where no image of the piece could be described.

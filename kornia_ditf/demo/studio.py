@@ -146,7 +146,7 @@ class Studio:
         Args:
             setting: the descriptor.
             image_a: shape (1, 3, H, W), RGB in [0, 1].
-            image_b: likewise; its size may differ.
+            image_b: the same for image B; its size may differ.
             point: (x, y) in pixels of A.
 
         Raises:
@@ -234,7 +234,7 @@ class Studio:
         spec = self._spec(setting)
         if not isinstance(spec, BackboneSpec):
             raise InvalidArgumentError(
-                f"{spec.name} is no Diffusion Transformer, so it has no blocks to look into; "
+                f"{spec.name} is not a Diffusion Transformer, so it has no blocks to inspect; "
                 "choose another descriptor, or leave block, timestep and treatment empty"
             )
         return spec

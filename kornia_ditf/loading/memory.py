@@ -200,8 +200,8 @@ def refuse_loading_options(options: Mapping[str, Any]) -> None:
     given = [name for name in (*_LOADING, *HUB_OPTIONS) if name in options]
     if given:
         raise InvalidArgumentError(
-            f"{given[0]} says how to load a model, and this one is in memory and stays as it is; "
-            "leave it out, and move or convert the pipeline itself, as with pipe.to(...)"
+            f"{given[0]} applies to loading a model, and this one is in memory already; leave it "
+            "out, and move or convert the pipeline itself, as with pipe.to(...)"
         )
 
 

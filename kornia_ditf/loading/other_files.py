@@ -74,7 +74,7 @@ _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 
 
 def explain_content(path: Path) -> str | None:
-    """Say what a file is that is neither safetensors nor GGUF; None where nothing tells."""
+    """Return what a file is that is neither safetensors nor GGUF; None if unknown."""
     with path.open("rb") as file:
         start = file.read(512)
     if _SAFETENSORS.match(start) or start.startswith(b"GGUF"):
@@ -94,7 +94,7 @@ def explain_content(path: Path) -> str | None:
 
 
 def explain_tensors(path: Path, names: Iterable[str], metadata: Mapping[str, str]) -> str | None:
-    """Say what a file of weights holds that is no transformer; None where nothing tells.
+    """Return what a file of weights without a transformer holds; None if unknown.
 
     Args:
         path: named in the text.

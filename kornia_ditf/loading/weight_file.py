@@ -27,7 +27,7 @@ def as_file(source: object) -> Path | None:
     """Return the file that a source names, `~` expanded; None if there is none.
 
     Raises:
-        CheckpointError: it is no file of weights that is read, or one shard of several.
+        CheckpointError: it is not a supported file of weights, or is one shard of several.
     """
     if not isinstance(source, str | Path):
         return None
@@ -48,10 +48,10 @@ def as_file(source: object) -> Path | None:
 
 
 def refuse_config(source: object, config: object) -> None:
-    """Raise InvalidArgumentError for a `config` that goes with a source which is no file."""
+    """Raise InvalidArgumentError for a `config` that goes with a source that is not a file."""
     if config is not None:
         raise InvalidArgumentError(
-            f"config says what belongs to a single file, and {source} is none; leave it out"
+            f"config applies to single files, and {source} is not one; leave it out"
         )
 
 
@@ -115,7 +115,7 @@ class WeightFile:
             raise damaged(self.path, error) from error
 
     def other(self) -> str | None:
-        """Say what a file holds that is no transformer; None where nothing gives it away."""
+        """Return what a file without a transformer holds; None if unknown."""
         told = explain_tensors(self.path, self.tensors, self.metadata)
         return f"{told} (its architecture: {self.kind})" if told and self.kind else told
 

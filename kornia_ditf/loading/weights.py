@@ -320,8 +320,8 @@ def _load_quantized(
     package = _QUANTISERS.get(str(method))
     if package is not None and find_spec(package) is None:
         raise CheckpointError(
-            f"cannot load {checkpoint.source}/{subfolder} quantised, as which it is stored: "
-            f"{method} is not installed; pip install {package}"
+            f"cannot load {checkpoint.source}/{subfolder}, which is stored quantised: {method} is "
+            f"not installed; pip install {package}"
         )
     model_class: Any = getattr(diffusers, class_name)
     given = {} if quantization_config is None else {"quantization_config": quantization_config}
@@ -342,7 +342,7 @@ def without_deprecations() -> AbstractContextManager[None]:
 @SharedSetting
 @contextmanager
 def without_progress_bars() -> Iterator[None]:
-    """Keep diffusers and transformers from drawing progress bars, and leave them as they were."""
+    """Hide progress bars of diffusers and transformers, temporarily."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -360,7 +360,7 @@ def without_progress_bars() -> Iterator[None]:
 @SharedSetting
 @contextmanager
 def without_remarks() -> Iterator[None]:
-    """Keep transformers from logging what is no error, and leave it as it was."""
+    """Silence messages of transformers below errors, temporarily."""
     from transformers.utils import logging as messages
 
     logging: Any = messages

@@ -132,13 +132,13 @@ def _checked(found: object, name: str) -> Matches:
     if not isinstance(found, Matches):
         raise MatcherError(f"{name}.compare must return Matches, got a {type(found).__name__}")
     if any(each.is_complex() for each in (found.points_a, found.points_b, found.scores)):
-        raise MatcherError(f"{name} gave complex numbers")
+        raise MatcherError(f"{name} returned complex numbers")
     try:
         check_matches(found)
     except InvalidArgumentError as error:
-        raise MatcherError(f"{name} gave no matches: {error}") from error
+        raise MatcherError(f"{name} returned no matches: {error}") from error
     if bool(torch.isnan(found.scores).any()):
-        raise MatcherError(f"{name} gave scores that are NaN")
+        raise MatcherError(f"{name} returned scores that are NaN")
     return found
 
 
@@ -149,7 +149,7 @@ def _inside(points: Tensor, frame: Frame, name: str) -> Tensor:
     if bool((beyond > _MARGIN).any()):
         x, y = points[int(beyond.amax(1).argmax())].tolist()
         raise MatcherError(
-            f"{name} gave a point outside the image: ({x:g}, {y:g}), of {width} x {height} pixels"
+            f"{name} returned ({x:g}, {y:g}), outside the image of {width} x {height} pixels"
         )
     return frame.to_image(points)
 

@@ -32,12 +32,12 @@ def check_comparable(a: Tensor, b: Tensor, axis: int = 1) -> None:
     """Raise InvalidArgumentError unless two descriptors have one width and one device."""
     if a.shape[axis] != b.shape[axis]:
         raise InvalidArgumentError(
-            f"descriptors of one width are compared, got D = {a.shape[axis]} and {b.shape[axis]}: "
-            "describe both images with one backbone"
+            f"descriptors must have the same width, got D = {a.shape[axis]} and {b.shape[axis]}: "
+            "describe both images with the same backbone"
         )
     if a.device != b.device:
         raise InvalidArgumentError(
-            f"descriptors on one device are compared, got {a.device} and {b.device}"
+            f"descriptors must be on the same device, got {a.device} and {b.device}"
         )
 
 
@@ -53,8 +53,8 @@ def check_one_image(descriptors: DescriptorMap, name: str) -> None:
     """Raise InvalidArgumentError unless a map holds one image."""
     if len(descriptors) != 1:
         raise InvalidArgumentError(
-            f"{name} holds {len(descriptors)} images where one is matched: "
-            f"choose one by its number, as in {name}[0]"
+            f"{name} holds {len(descriptors)} images, expected one: select one by its index, as "
+            f"in {name}[0]"
         )
 
 

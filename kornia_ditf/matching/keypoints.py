@@ -203,7 +203,7 @@ def match_points(
     lengths = {len(side) for side in lists}
     if len(lengths) != 1:
         raise InvalidArgumentError(
-            f"lists of maps and points must have one length, got {sorted(lengths)}"
+            f"lists of maps and points must have the same length, got {sorted(lengths)}"
         )
     maps_a, every, maps_b = (
         side if isinstance(side, list | tuple) else [side] * len(lists[0])
@@ -338,7 +338,7 @@ def _read(
     check_comparable(a.data, b.data)
     if len(a) != len(b):
         raise InvalidArgumentError(
-            f"the maps must hold equally many images, got {len(a)} and {len(b)}"
+            f"the maps must hold the same number of images, got {len(a)} and {len(b)}"
         )
     with full_precision(a.data.device):
         if not isinstance(map_a, Target):

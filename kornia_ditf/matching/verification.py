@@ -103,8 +103,8 @@ def verify(
     check_integer("seed", seed, 0)
     if (cameras is None) == (geometry == "essential"):
         raise InvalidArgumentError(
-            "cameras, the calibration matrices of A and B, must be given for 'essential' and for "
-            f"nothing else, got {'none' if cameras is None else 'some'} for {geometry!r}"
+            "cameras, the calibration matrices of A and B, must be given for 'essential' only, "
+            f"got {'none' if cameras is None else 'some'} for {geometry!r}"
         )
     check_matches(matches)
     a, b = (

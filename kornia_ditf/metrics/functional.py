@@ -17,7 +17,7 @@ Comparison: TypeAlias = Literal["<=", "<"]
 
 
 def point_distances(found: Tensor, true: Tensor) -> Tensor:
-    """Measure how far points lie from where they belong.
+    """Measure the distances of points from their true positions.
 
     Args:
         found: (x, y), shape (K, 2).
@@ -35,8 +35,8 @@ def point_distances(found: Tensor, true: Tensor) -> Tensor:
     """
     if found.shape != true.shape or found.ndim != 2 or found.shape[1] != 2:
         raise InvalidArgumentError(
-            "found and true must have one shape (K, 2), "
-            f"got {tuple(found.shape)} and {tuple(true.shape)}"
+            f"found and true must have the same shape (K, 2), got {tuple(found.shape)} and "
+            f"{tuple(true.shape)}"
         )
     return (found - true).square().sum(1).sqrt()
 

@@ -154,7 +154,7 @@ class PCK:
             InvalidArgumentError: it counts something else.
         """
         if (self.alphas, self.definition) != (other.alphas, other.definition):
-            raise InvalidArgumentError("only what counts the same at the same thresholds merges")
+            raise InvalidArgumentError("only equal settings and thresholds can be merged")
         for category, sums in other._sums.items():
             self._add(category, sums)
         self._empty += other._empty

@@ -79,7 +79,7 @@ def feature_space(descriptor: DenseDescriptor) -> dict[str, Any]:
         InvalidArgumentError: the descriptor is projected already.
     """
     if isinstance(descriptor, ProjectedDescriptor):
-        raise InvalidArgumentError("the descriptor is projected already; give the one below")
+        raise InvalidArgumentError("the descriptor is already projected; pass its base")
     if isinstance(descriptor, TiledDescriptor):
         return feature_space(descriptor.base)
     if isinstance(descriptor, FusedDescriptor):

@@ -22,7 +22,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Projection:
-    """A PCA that is the same for every image: descriptors minus their mean, times axes.
+    """A fixed PCA for all images: descriptors minus their mean, times axes.
 
     Args:
         mean: of the descriptors it was learned from, shape (D,), float32.
@@ -69,7 +69,7 @@ class Projection:
         """Return the projection onto the first components alone.
 
         Raises:
-            InvalidArgumentError: there are not so many.
+            InvalidArgumentError: there are fewer.
         """
         check_integer("width", width, minimum=1, maximum=self.width)
         return replace(self, axes=self.axes[:, :width], variances=self.variances[:width])

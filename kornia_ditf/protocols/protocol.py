@@ -136,7 +136,7 @@ class Protocol:
         propagation: for masks.
         pose: for poses; `alphas` are then bounds of the squared epipolar distance of a match.
         pca: joint PCA of each pair's tokens before they are compared, see `joint_pca`; 0 for none.
-        per_category: score so many pairs of each category, drawn as the authors do; 0 is all.
+        per_category: number of pairs to score in each category, drawn as the authors do; 0 is all.
         align: poses of image A that are compared, of which the one nearest to B is scored: `flips`
             (its mirror image), `turns` (quarter turns), `both` or `none`; see `instance_distance`.
             For descriptors, not for matchers.
@@ -176,11 +176,11 @@ class Protocol:
                 f"align is of keypoints and homographies, got {self.align!r} for {self.task}"
             )
         if check_pca(self.pca) and self.task == "masks":
-            raise InvalidArgumentError("pca reduces pairs, and masks are carried through videos")
+            raise InvalidArgumentError("pca applies to pairs, and not to the masks of videos")
         for name in ("alphas", "corner_thresholds"):
             _check_positive(name, getattr(self, name))
         if (self.task == "pose") != (self.pose is not None):
-            raise InvalidArgumentError("pose, a PoseEstimation, belongs to the task 'pose' alone")
+            raise InvalidArgumentError("pose, a PoseEstimation, belongs to the task 'pose' only")
         square = {self.canvas > 0, self.fit.kind == "pad", self.decode.kind != "pixels"}
         if len(square) > 1 or (self.base == "canvas" and not self.canvas):
             raise InvalidArgumentError(

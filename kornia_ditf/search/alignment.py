@@ -53,7 +53,7 @@ def align_matches(
 
     Args:
         image_a: one image, as for `as_image`.
-        image_b: likewise; its size may differ.
+        image_b: the same for image B; its size may differ.
         matches: points in the pixels of the two images, shape (K, 2) each.
         homography: takes points of A roughly to B, shape (3, 3), such as
             `Verification.matrix`; None for images that differ by a small motion alone.

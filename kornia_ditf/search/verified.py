@@ -137,7 +137,7 @@ def match_images(
             to three times, and `both` these and quarter turns at half and twice the size. Or a
             list of variants (scale, turn): the size at which B is described relative to A's, and
             by how many degrees B is turned counter-clockwise.
-        maps: descriptors of both images by this descriptor, where they are at hand.
+        maps: descriptors of both images by this descriptor, if available.
         geometry: of `verification`: `homography` or `fundamental`.
         min_score: discard matches of a lower cosine, in [-1, 1].
         ratio: discard matches that are not distinctive, in (0, 1]; see `match`.

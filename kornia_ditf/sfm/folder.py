@@ -31,7 +31,7 @@ _BLOCK = 8
 
 @dataclass(frozen=True, slots=True)
 class FolderMatches:
-    """What became of the images of a folder.
+    """Result of matching the images of a folder.
 
     Args:
         graph: the images with their keypoints, and the pairs with enough inliers.
@@ -86,7 +86,7 @@ def match_folder(
         on_error: called for an image that cannot be used; its pairs are left out. None raises.
 
     Returns:
-        the graph, and what became of the pairs and images.
+        the graph, and the outcome for the pairs and images.
 
     Raises:
         InvalidArgumentError: a wrong value, or fewer than two images.

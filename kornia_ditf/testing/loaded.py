@@ -35,7 +35,7 @@ class Loaded:
     options: dict[str, Any] = field(default_factory=dict)
 
     def load(self, **changes: Any) -> Backbone:
-        """Load the backbone anew."""
+        """Load the backbone again."""
         return self.spec.load(self.source, **{"dtype": self.dtype, **self.options, **changes})
 
     @cached_property

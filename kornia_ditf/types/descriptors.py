@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Discarded:
-    """Channels that were discarded from an image's tokens, and who named them.
+    """Channels that were discarded from an image's tokens, and their source.
 
     Args:
         channels: in ascending order; or which of D channels, bool, shape (D,), on any device: they

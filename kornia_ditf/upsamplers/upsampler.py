@@ -113,8 +113,8 @@ class Upsampler:
         fine = function(pixels.float(), data, grid)
         if fine.shape != (*data.shape[:2], *grid):
             raise InvalidArgumentError(
-                f"the upsampler {self} must give the shape {(*data.shape[:2], *grid)}, "
-                f"got {tuple(fine.shape)}"
+                f"the upsampler {self} must return the shape {(*data.shape[:2], *grid)}, got "
+                f"{tuple(fine.shape)}"
             )
         if token_norm is not None:
             norms = torch.linalg.vector_norm(fine, dim=1, keepdim=True, dtype=torch.float32)
@@ -157,9 +157,9 @@ class Upsampler:
         raise InvalidArgumentError(
             f"upsampled by {self}, {images} map{'s' if images > 1 else ''} of {grid[1]} x "
             f"{grid[0]} tokens with {width} channels would take {needed:.2f} GB, and up to "
-            f"{WORKING_BYTES / 1e9:.2f} GB more meanwhile; the limit is {self.limit_gb:g} GB. Use "
-            f"{advice}a larger stride or fewer images at a time, or raise the limit: "
-            f"'{typed}, limit={math.ceil(needed)})'"
+            f"{WORKING_BYTES / 1e9:.2f} GB more during the computation; the limit is "
+            f"{self.limit_gb:g} GB. Use {advice}a larger stride or fewer images at a time, or "
+            f"raise the limit: '{typed}, limit={math.ceil(needed)})'"
         )
 
 

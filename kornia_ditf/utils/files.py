@@ -198,7 +198,7 @@ def tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
     """Go through the members of a tar that is not compressed, in order.
 
     Raises:
-        tarfile.TarError: it is no such file; or it is cut short, once its members are through.
+        tarfile.TarError: it is not such a file; or it is cut short, once its members are through.
         OSError: it cannot be read.
     """
     with tarfile.open(path, "r:") as tar, path.open("rb") as file:

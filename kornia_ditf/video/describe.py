@@ -35,7 +35,7 @@ class VideoDiTF(DiTF):
         every_frame: whether each frame has descriptors of its own.
 
     Raises:
-        InvalidArgumentError: the backbone is no video model, or has no such block or timestep.
+        InvalidArgumentError: the backbone is not a video model, or has no such block or timestep.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class VideoDiTF(DiTF):
     ) -> None:
         if not isinstance(backbone, VideoBackbone):
             raise InvalidArgumentError(
-                f"{type(backbone).__name__} is no video model; describe frames one by one with DiTF"
+                f"{type(backbone).__name__} is not a video model; describe single frames with DiTF"
             )
         super().__init__(backbone, config)
         self.every_frame = every_frame
@@ -119,7 +119,7 @@ def describe_video(
             those of the latent frame that holds it (see `VideoDiTF`), at a fraction of the cost.
 
     Returns:
-        maps with B = 1, in the order of the frames, as they are asked for.
+        maps with B = 1, in the order of the frames, on demand.
 
     Raises:
         InvalidArgumentError: a window of no frame, or a prompt that does not fit.

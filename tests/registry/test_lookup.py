@@ -267,7 +267,7 @@ def test_a_plugins_descriptor_is_listed_and_made_with_its_options(installed: lis
 
 def test_a_loader_that_gives_something_else_is_named(installed: list[Entry]) -> None:
     installed.append(Entry("toys", plugin([replace(toy(), load=lambda *_, **__: 3)])))
-    with pytest.raises(InvalidArgumentError, match="load of 'toy' gave a int, not a Backbone"):
+    with pytest.raises(InvalidArgumentError, match="load of 'toy' returned a int, not a Backbone"):
         create_descriptor("toy")
 
 

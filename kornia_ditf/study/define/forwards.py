@@ -106,7 +106,7 @@ def member_config(member: Configuration, fit: Fit) -> DiTFConfig:
     """
     spec = find_descriptor(member.name, **hub_options(member.settings))
     if not isinstance(spec, BackboneSpec):
-        raise InvalidArgumentError(f"{member.name} is no backbone of a DiTF")
+        raise InvalidArgumentError(f"{member.name} is not a backbone of a DiTF")
     # A study's numbers are those of its file, whatever was calibrated on this machine.
     preset = member.settings.get("preset", NO_PRESET)
     spec = with_preset(spec, member.source, preset, **hub_options(member.settings))

@@ -172,7 +172,7 @@ def read_captions(choice: DatasetChoice) -> dict[str, str]:
     """Read the captions of a data set's images, by their full paths; empty where it has none.
 
     Raises:
-        DatasetError: the file cannot be read, or is no object of paths and texts.
+        DatasetError: the file cannot be read, or is not an object of paths and texts.
     """
     if choice.captions is None:
         return {}

@@ -142,7 +142,7 @@ def _section(
     scored = [read_experiment(records, experiment) for experiment in experiments]
     first = scored[0]
     if len({len(each.names) for each in scored}) > 1:
-        raise StudyError(f"{records}: configurations on {dataset!r} have other numbers of pairs")
+        raise StudyError(f"{records}: configurations on {dataset!r} differ in number of pairs")
     resampled = Resampled(scored, choice)
     intervals, count = resampled.intervals(), len(first.scores)
     rows = tuple(

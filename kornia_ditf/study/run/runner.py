@@ -141,8 +141,8 @@ class _Run:
             told = list(dict.fromkeys(failures)) or ["files that were written are damaged again"]
             more = f" (and {len(told) - _TOLD} more)" if len(told) > _TOLD else ""
             raise StudyError(
-                f"{left} records are missing: {'; '.join(told[:_TOLD])}{more}. What succeeded is "
-                "kept; put this right and run the study again"
+                f"{left} records are missing: {'; '.join(told[:_TOLD])}{more}. All other results "
+                "are kept; fix this and run the study again"
             )
 
     def _pass(self, pending: Pending, tasks: Sequence[Task]) -> list[str]:

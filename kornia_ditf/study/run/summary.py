@@ -82,7 +82,7 @@ def read_summary(out: Path) -> dict[str, Any]:
     try:
         text = path.read_text("utf-8")
     except ValueError as error:
-        raise StudyError(f"{path} is no study's ({error})") from error
+        raise StudyError(f"{path} is not a study's ({error})") from error
     return parse_results(text, str(path))
 
 
@@ -100,10 +100,10 @@ def read_finished(folder: Path) -> dict[str, Any]:
         check_file(path, _MAX_RECORDS)
         digest = check_records(path)
         if digest != summary["records"]:
-            raise StudyError(f"the last run in {folder} was stopped before its end; run it again")
+            raise StudyError(f"the last run in {folder} was interrupted; run it again")
         rows = count_records(path)
     except DamagedFileError as error:
-        raise StudyError(f"{error}; run the study again, it will be put together anew") from error
+        raise StudyError(f"{error}; run the study again to rebuild it") from error
     pairs = sum(each["pairs"] for each in summary["experiments"])
     if rows != pairs:
         raise StudyError(f"{path} has {rows} rows, and {folder / SUMMARY} has {pairs} pairs")

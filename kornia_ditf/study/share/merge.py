@@ -56,7 +56,7 @@ def merge_studies(folders: Sequence[Path], out: Path) -> Path:
         OutputError: `out` cannot be written.
     """
     if len(folders) < 2 or (out / SUMMARY).exists():
-        raise InvalidArgumentError("name two studies or more, and a folder for the merged one")
+        raise InvalidArgumentError("name at least two studies, and a folder for the merged one")
     studies = [read_finished(folder) for folder in folders]
     _check_settings(folders, studies)
     cells: dict[tuple[str, str], dict[str, list[tuple[Path, Any, Any]]]] = {}

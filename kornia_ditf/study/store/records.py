@@ -187,7 +187,7 @@ def count_records(path: Path) -> int:
     """Check the columns and sizes of a final file, from wherever it is, and count its rows.
 
     Raises:
-        DamagedFileError: it is no file of records, or a part of it does not fit memory.
+        DamagedFileError: it is not a file of records, or a part of it does not fit memory.
     """
     try:
         with pq.ParquetFile(path) as file:
@@ -196,7 +196,7 @@ def count_records(path: Path) -> int:
         raise DamagedFileError(path, str(error)) from error
     for field in RECORDS_SCHEMA:
         if field.name not in found.names or found.field(field.name).type != field.type:
-            raise DamagedFileError(path, f"its column {field.name} is missing or no {field.type}")
+            raise DamagedFileError(path, f"its column {field.name} is missing or not {field.type}")
     groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
     if max((group.total_byte_size for group in groups), default=0) > _MAX_GROUP:
         raise DamagedFileError(path, f"a part of it has more than {byte_size(_MAX_GROUP)}")

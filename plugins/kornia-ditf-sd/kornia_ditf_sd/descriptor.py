@@ -204,7 +204,7 @@ class DIFT(DenseDescriptor):
 
 
 class _Noiseless(NoiseSchedule):
-    """Latents stay clean, whatever the model is told of the time."""
+    """Latents stay clean, whatever timestep the model receives."""
 
     def check(self, timestep: float) -> None:
         pass

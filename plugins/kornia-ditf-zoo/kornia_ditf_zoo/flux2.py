@@ -36,7 +36,7 @@ class Flux2Backbone(GuidedBackbone):
 
 
 def four_axes(latent: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Return the positions (N, 4) of an image's tokens, and of so many words on the last axis."""
+    """Return the positions (N, 4) of an image's tokens, and of words along the last axis."""
     cells = grid_positions(latent.shape[2], latent.shape[3], device=latent.device)
     words = torch.zeros(length, 4, device=latent.device)
     words[:, 3] = torch.arange(length)

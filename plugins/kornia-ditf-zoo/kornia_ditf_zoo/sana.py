@@ -29,7 +29,7 @@ class SanaBackbone(DiffusersBackbone):
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         if checkpoint.json("transformer/config.json").get("guidance_embeds"):
             raise CheckpointError(
-                f"{checkpoint.source} is a Sana-Sprint, whose time is an angle; take a Sana, such "
+                f"{checkpoint.source} is a Sana-Sprint, whose time is an angle; use a Sana, such "
                 "as sana-1600m-1024"
             )
         return {}
