@@ -131,8 +131,8 @@ class DenseDescriptor(nn.Module, ABC):
         Raises:
             InvalidArgumentError: there are not as many prompts as images; or as `forward`.
         """
-        told = one_prompt_each(prompts, len(images))
-        return [self(image, prompt) for image, prompt in zip(images, told, strict=True)]
+        texts = one_prompt_each(prompts, len(images))
+        return [self(image, prompt) for image, prompt in zip(images, texts, strict=True)]
 
     def describe_many(
         self,
@@ -171,11 +171,11 @@ class DenseDescriptor(nn.Module, ABC):
             raise InvalidArgumentError(f"images must be a list, got one path: [{images!r}]")
         if batch is not None:
             check_integer("batch", batch, minimum=1)
-        told: Iterable[str | None] = repeat(prompts if isinstance(prompts, str) else None)
+        texts: Iterable[str | None] = repeat(prompts if isinstance(prompts, str) else None)
         if prompts is not None and not isinstance(prompts, str):
             images = list(images)
-            told = one_prompt_each(prompts, len(images))
-        return self._describe_many(zip(images, told, strict=False), batch)
+            texts = one_prompt_each(prompts, len(images))
+        return self._describe_many(zip(images, texts, strict=False), batch)
 
     def prepare(self, image: ImageLike) -> PreparedImage:
         """Read an image, or a batch of them, in any thread; `describe_prepared` takes the result.

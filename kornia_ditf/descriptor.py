@@ -159,9 +159,9 @@ class DiTF(DiscardingDescriptor):
         Arguments as in `DenseDescriptor.describe_together`. With several blocks or timesteps, those
         channels are found in each image.
         """
-        told = one_prompt_each(prompts, len(images))
+        given = one_prompt_each(prompts, len(images))
         prepared = [self.prepare(image) for image in images]
-        parts = [(prepared[part], told[part]) for part in self._forwards(len(images))]
+        parts = [(prepared[part], given[part]) for part in self._forwards(len(images))]
         if not (self.config.single and self._discards and self.massive_channels() is None):
             return [one for part in parts for one in self.describe_prepared(*part)]
         block = self.config.block

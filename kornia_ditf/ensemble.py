@@ -48,14 +48,14 @@ def mean_taps(
     def in_pieces(rows: int) -> dict[int, Tap]:
         pieces: dict[int, list[Tap]] = {block: [] for block in blocks}
         for start in range(0, len(latent), rows):
-            images, told = latent[start : start + rows], conditioning.rows(start, start + rows)
+            images, given = latent[start : start + rows], conditioning.rows(start, start + rows)
             sums: dict[int, Tap] = {}
             draws = noise[start : start + rows]
             for members in torch.split(draws, max(1, rows // len(images)), dim=1):
                 count = members.shape[1]
                 clean = images.repeat_interleave(count, 0)
                 noisy = backbone.schedule.mix(clean, members.flatten(0, 1), timestep)
-                prompts = told.expand(len(noisy))
+                prompts = given.expand(len(noisy))
                 taps = backbone.taps(noisy, timestep, prompts, blocks=blocks, **facets)
                 for block, tap in taps.items():
                     share = tap.mean(count) * (count / ensemble)

@@ -132,9 +132,9 @@ class TiledDescriptor(DenseDescriptor):
         self, images: Sequence[ImageLike], prompts: str | Sequence[str] | None = None
     ) -> list[DescriptorMap]:
         pixels = [as_image(image) for image in images]
-        told = one_prompt_each(prompts, len(images))
+        texts = one_prompt_each(prompts, len(images))
         tiled = self.of(_settled(self.base, pixels, prompts))
-        return [tiled(image, prompt) for image, prompt in zip(pixels, told, strict=True)]
+        return [tiled(image, prompt) for image, prompt in zip(pixels, texts, strict=True)]
 
     def of(self, base: DenseDescriptor) -> TiledDescriptor:
         """Return the same tiles of another descriptor."""

@@ -300,13 +300,13 @@ class DeclaredBackbone(Backbone):
             timestep: the paper's timestep in [0, 1000].
             conditioning: B rows, on the transformer's device.
         """
-        told = {argument: conditioning[name] for argument, name in self.prompt_inputs.items()}
+        inputs = {argument: conditioning[name] for argument, name in self.prompt_inputs.items()}
         # Some transformers index with their masks, and all take booleans.
-        masks = {n: v.bool() for n, v in told.items() if self.prompt_inputs[n].endswith("_mask")}
+        masks = {n: v.bool() for n, v in inputs.items() if self.prompt_inputs[n].endswith("_mask")}
         return {
             "hidden_states": self.arrange(latent),
             "timestep": batch_time(latent, timestep, self.time),
-            **told,
+            **inputs,
             **masks,
         }
 

@@ -143,9 +143,9 @@ def match(
         chosen = chosen.but(prompt=prompts[0] if len(prompts) == 1 else None)
         descriptor = chosen.load(spec)
     channels, origin = settings.known_channels(descriptor)
-    told = settings.told(descriptor, prompts)
+    texts = settings.prompts_of(descriptor, prompts)
     with stages.stage("describe"):
-        maps = descriptor.describe_together(images, told)
+        maps = descriptor.describe_together(images, texts)
     if channels is None:
         channels, origin = settings.known_channels(descriptor)[0] or (), "found in these two images"
     with stages.stage("match"):
@@ -153,7 +153,7 @@ def match(
             images[0],
             images[1],
             descriptor,
-            told,
+            texts,
             search=kind,
             pose=posed,
             maps=maps,
@@ -171,7 +171,7 @@ def match(
         },
         "backbone": {
             **settings.as_values(chosen, spec, descriptor),
-            **({} if told is None else {"prompt": told}),
+            **({} if texts is None else {"prompt": texts}),
             "massive_channels": list(channels),
             "massive_channels_from": origin,
         },

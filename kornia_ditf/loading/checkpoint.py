@@ -367,8 +367,8 @@ class Checkpoint:
         except errors.EntryNotFoundError as error:
             raise self._missing(name) from error
         except errors.HfHubHTTPError as error:
-            told = f"the hub does not give {name} of {self.source}: {error}"
-            raise sources.refusal(self.source, error) or HubError(told) from error
+            message = f"the hub does not give {name} of {self.source}: {error}"
+            raise sources.refusal(self.source, error) or HubError(message) from error
         except OSError as error:
             raise HubError(f"cannot download {name} of {self.source}: {error}") from error
         return Path(path)

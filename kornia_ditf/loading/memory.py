@@ -120,9 +120,9 @@ class LoadedPromptEncoder:
         modules = [each for each in encoders.values() if isinstance(each, nn.Module)]
         missing = [name for name, part in encoders.items() if part is None]
         advice = f" (it has no {', '.join(missing)})" if missing else ""
-        told = f"the {type(self.pipeline).__name__} cannot embed {prompt!r}{advice}"
+        message = f"the {type(self.pipeline).__name__} cannot embed {prompt!r}{advice}"
         with (
-            translated(InvalidArgumentError, told),
+            translated(InvalidArgumentError, message),
             isolated(self.pipeline),
             borrowed(*modules),
             _without_new_hooks(modules),

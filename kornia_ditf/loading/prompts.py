@@ -144,12 +144,12 @@ class CachedPromptEncoder:
         if not prompts:
             return
         pipeline = self._load_pipeline()
-        told = f"the text encoders of {self.checkpoint.source} cannot embed"
+        message = f"the text encoders of {self.checkpoint.source} cannot embed"
         advice = "; a tokenizer or its configuration may be damaged"
         try:
             # One at a time, so that an embedding does not depend on its neighbours.
             for prompt in prompts:
-                with translated(CheckpointError, f"{told} {prompt!r}", advice), isolated(self):
+                with translated(CheckpointError, f"{message} {prompt!r}", advice), isolated(self):
                     encoded = self.encode(pipeline, prompt)
                 tensors = {name: value.cpu() for name, value in encoded.items()}
                 metadata = {

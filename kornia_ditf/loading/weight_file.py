@@ -39,9 +39,9 @@ def as_file(source: object) -> Path | None:
             pass
     except (OSError, RuntimeError):  # a name that is too long, or an unknown user's home
         return None
-    told = explain_content(path)
-    if told is not None:
-        raise CheckpointError(told)
+    message = explain_content(path)
+    if message is not None:
+        raise CheckpointError(message)
     if _SHARD.search(path.name):
         raise CheckpointError(f"{path} is one shard of several; name the folder that holds them")
     return path
@@ -116,14 +116,14 @@ class WeightFile:
 
     def other(self) -> str | None:
         """Return what a file without a transformer holds; None if unknown."""
-        told = explain_tensors(self.path, self.tensors, self.metadata)
-        return f"{told} (its architecture: {self.kind})" if told and self.kind else told
+        message = explain_tensors(self.path, self.tensors, self.metadata)
+        return f"{message} (its architecture: {self.kind})" if message and self.kind else message
 
     def explain(self) -> str:
         """Say what a file that holds no transformer of a known family holds instead."""
         first = next(iter(self.tensors), None)
-        told = "it holds no tensor" if first is None else f"its first tensor: {first!r}"
-        return self.other() or f"{self.path} holds no transformer of a known family ({told})"
+        message = "it holds no tensor" if first is None else f"its first tensor: {first!r}"
+        return self.other() or f"{self.path} holds no transformer of a known family ({message})"
 
     @cached_property
     def _open(self) -> Any:
@@ -140,8 +140,8 @@ class WeightFile:
             dropped |= {name for name in header.dtypes if _is_scale(name)}
             notes = {} if self._scales else notes
         plain = {n: d for n, d in header.dtypes.items() if n not in dropped}
-        told = replace(header, dtypes=plain, metadata=notes)
-        self.unused = refuse_quantised(str(self.path), told, known=known)
+        header = replace(header, dtypes=plain, metadata=notes)
+        self.unused = refuse_quantised(str(self.path), header, known=known)
         self.tensors = {n: torch.empty(header.shapes[n], device="meta") for n in plain}
 
     def _read_gguf(self) -> None:

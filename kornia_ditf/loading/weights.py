@@ -326,8 +326,8 @@ def _load_quantized(
     model_class: Any = getattr(diffusers, class_name)
     given = {} if quantization_config is None else {"quantization_config": quantization_config}
     kind = "" if given else ", as which it is stored"
-    told = f"cannot load {checkpoint.source}/{subfolder} quantised{kind}"
-    with translated(CheckpointError, told), building(dtype), without_progress_bars():
+    message = f"cannot load {checkpoint.source}/{subfolder} quantised{kind}"
+    with translated(CheckpointError, message), building(dtype), without_progress_bars():
         model: nn.Module = model_class.from_pretrained(
             **checkpoint.pretrained_options(), subfolder=subfolder, dtype=dtype, **given
         )

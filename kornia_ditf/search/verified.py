@@ -173,14 +173,14 @@ def match_images(
     check_one_of("pose", pose, POSES)
     if maps is None:
         maps = descriptor.describe_together(images, prompts)
-    told = one_prompt_each(prompts, 2)
+    texts = one_prompt_each(prompts, 2)
     views, used = (View(images[0]), View(images[1])), (maps[0], maps[1])
     poses: dict[str, float] = {}
     if pose != "none":
-        posed, map_a, poses = choose_pose(descriptor, views[0], maps, told[0], pose)
+        posed, map_a, poses = choose_pose(descriptor, views[0], maps, texts[0], pose)
         views, used = (View(posed.image), views[1]), (map_a, maps[1])
     pca = check_pca(descriptor.pca if pca is None else pca)
-    pair = _Pair(descriptor, views, used, told, min_score, ratio, pca, refined)
+    pair = _Pair(descriptor, views, used, texts, min_score, ratio, pca, refined)
     best = plain = pair.compare(1.0, 0.0)
     if variants and not plain.attempt.reaches(_PLAIN):
         weak = plain.attempt.reaches(_WEAK)

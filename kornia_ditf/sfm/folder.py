@@ -214,9 +214,9 @@ class _Reader:
             except (ImageError, InvalidArgumentError) as error:
                 if self.on_error is None:
                     raise
-                told = error if name in str(error) else ImageError(f"cannot use {name}: {error}")
-                self.failed[name] = told
-                self.on_error(told)
+                problem = error if name in str(error) else ImageError(f"cannot use {name}: {error}")
+                self.failed[name] = problem
+                self.on_error(problem)
                 return None
             while len(self._kept) > 2 and _bytes(list(self._kept.values())) > _LIMIT_BYTES:
                 self._kept.popitem(last=False)

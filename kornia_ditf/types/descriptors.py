@@ -169,11 +169,11 @@ class DescriptorMap:
                     f"maps of a batch must be alike, got {first!r} and {each!r}: "
                     "keep maps of different images in a list"
                 )
-        told = all(each.discarded for each in maps)
+        known = all(each.discarded for each in maps)
         return replace(
             first,
             data=torch.cat([each.data for each in maps]),
-            discarded=tuple(one for each in maps for one in each.discarded) if told else (),
+            discarded=tuple(one for each in maps for one in each.discarded) if known else (),
             checks=[check for each in maps for check in each.checks],
         )
 

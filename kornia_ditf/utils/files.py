@@ -211,8 +211,8 @@ def tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
 def _digest(tensors: Mapping[str, Tensor], values: Mapping[str, str]) -> str:
     import torch
 
-    told = {name: [str(data.dtype), list(data.shape)] for name, data in tensors.items()}
-    digest = hashlib.sha256(json.dumps([told, dict(values)], sort_keys=True).encode())
+    layout = {name: [str(data.dtype), list(data.shape)] for name, data in tensors.items()}
+    digest = hashlib.sha256(json.dumps([layout, dict(values)], sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(tensors[name].flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -156,8 +156,8 @@ def list_pieces(
         except (OSError, ValueError) as problem:
             if isinstance(problem, InvalidArgumentError | MissingExtraError):
                 raise
-            told = ImageError(f"cannot read {table}: {' '.join(str(problem).split())}")
-            failed.append((str(table), told))
+            refused = ImageError(f"cannot read {table}: {' '.join(str(problem).split())}")
+            failed.append((str(table), refused))
     if not pieces and not failed:
         shown = ", ".join(map(str, paths))
         raise InvalidArgumentError(

@@ -64,8 +64,8 @@ class VideoDiTF(DiTF):
         prompts: str | Sequence[str | None] | None = None,
     ) -> dict[int, Tap]:
         """Capture a clip's blocks; one prompt for all frames, and a row of the taps per frame."""
-        told = prompts if prompts is None or isinstance(prompts, str) else list(set(prompts))
-        taps = super().prepared_taps(images, blocks, told)
+        texts = prompts if prompts is None or isinstance(prompts, str) else list(set(prompts))
+        taps = super().prepared_taps(images, blocks, texts)
         places = self._latent_frames(len(images))
         frames = int(places[-1]) + 1
         return {block: split_frames(tap, frames).take(places) for block, tap in taps.items()}

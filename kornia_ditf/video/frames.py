@@ -202,9 +202,9 @@ def _image(pixels: Any, turns: int = 0) -> Tensor:
 
 def _duration(file: Any, stream: Any) -> float:
     """Return when a stream ought to end, in seconds; 0 where its file does not say."""
-    told = re.fullmatch(r"(\d+):(\d+):(\d+(\.\d+)?)", stream.metadata.get("DURATION", ""))
-    if told is not None:  # of Matroska, which counts no frames
-        return int(told[1]) * 3600 + int(told[2]) * 60 + float(told[3])
+    found = re.fullmatch(r"(\d+):(\d+):(\d+(\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if found is not None:  # of Matroska, which counts no frames
+        return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
     return (file.duration or 0) / 1e6 if len(file.streams) == 1 else 0.0

@@ -253,8 +253,8 @@ def _list_sample(
     if isinstance(value, FrameSequence):
         frames = [(*_digested(path, digests), value.label) for path in value.frames]
         masks = [path and file_digest(path) for path in value.masks]
-        told = {"names": [value.name], "masks": masks, "size": value.size}
-        key = content_key(images=[digest for _, digest, _ in frames], **told)
+        content = {"names": [value.name], "masks": masks, "size": value.size}
+        key = content_key(images=[digest for _, digest, _ in frames], **content)
         return Sample(index, key, tuple(frames))
     image_a = (*_digested(value.image_a, digests), value.label_a)
     image_b = (*_digested(value.image_b, digests), value.label_b)

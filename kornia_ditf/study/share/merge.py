@@ -232,8 +232,8 @@ def _ordered(pieces: Sequence[_Piece]) -> list[_Piece]:
     folders = ", ".join(str(piece.folder) for piece in pieces)
     count = max(part[1] for part in parts if part)
     if any(not part or part[1] != count for part in parts):
-        told = " and ".join("all" if not part else f"part {part[0]}/{part[1]}" for part in parts)
-        raise StudyError(f"cannot merge {folders}: they hold {told} of the pairs of {dataset!r}")
+        held = " and ".join("all" if not part else f"part {part[0]}/{part[1]}" for part in parts)
+        raise StudyError(f"cannot merge {folders}: they hold {held} of the pairs of {dataset!r}")
     found = [part[0] for part in parts if part]
     for number in range(1, count + 1):
         if found.count(number) != 1:

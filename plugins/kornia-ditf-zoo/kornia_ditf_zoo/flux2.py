@@ -30,9 +30,9 @@ class Flux2Backbone(GuidedBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
         cells, words = four_axes(latent, conditioning["prompt_embeds"].shape[1])
-        return {**told, "img_ids": cells, "txt_ids": words}
+        return {**inputs, "img_ids": cells, "txt_ids": words}
 
 
 def four_axes(latent: Tensor, length: int) -> tuple[Tensor, Tensor]:

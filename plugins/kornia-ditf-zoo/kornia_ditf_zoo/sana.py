@@ -37,8 +37,8 @@ class SanaBackbone(DiffusersBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
-        return {**told, "timestep": told["timestep"] * float(self.config.timestep_scale)}
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
+        return {**inputs, "timestep": inputs["timestep"] * float(self.config.timestep_scale)}
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
