@@ -229,7 +229,7 @@ def test_a_published_name_gives_its_preset_and_checks_the_class(
     assert (named.config.timestep, named.config.ensemble) == (260, 8)
     with pytest.raises(InvalidArgumentError, match="sd3-medium takes a SD3Transformer2DModel, got"):
         kd.create_descriptor("sd3-medium", source=loaded)
-    with pytest.raises(InvalidArgumentError, match="alone"):
+    with pytest.raises(InvalidArgumentError, match="pass only a model in memory"):
         kd.create_descriptor(loaded, source=tiny_checkpoint("flux"))
 
 

@@ -207,7 +207,7 @@ def test_a_shape_that_is_not_published_asks_for_its_configuration(
 ) -> None:
     path = save(as_flux(weights_of(tiny_checkpoint("flux-schnell"))), tmp_path / "a.safetensors")
     other = tiny_checkpoint("flux")  # with an embedding of guidance
-    with pytest.raises(CheckpointError, match=r"flux.1-schnell.*give config="):
+    with pytest.raises(CheckpointError, match=r"flux.1-schnell.*pass config="):
         kd.create_descriptor(path)
     with pytest.raises(CheckpointError, match="give config=.*the model's own folder"):
         kd.create_descriptor(path, config=other)
