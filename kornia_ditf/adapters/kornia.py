@@ -19,11 +19,10 @@ from kornia_ditf.adapters.detectors import as_detector, detect, grid
 from kornia_ditf.adapters.wrapped import Pretrained, as_descriptor
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching.checks import check_tensor
 from kornia_ditf.matching.detection import is_filled, measures_scale, read_at_scales
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
 from kornia_ditf.types import DescriptorMap
-from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.checks import check_integer, check_tensor
 from kornia_ditf.utils.precision import widen
 
 

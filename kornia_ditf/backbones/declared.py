@@ -30,7 +30,7 @@ from kornia_ditf.tap import (
     facet_width,
 )
 from kornia_ditf.types import Conditioning, Tap
-from kornia_ditf.utils.checks import check_one_of
+from kornia_ditf.utils.checks import check_one_of, check_tensor
 from kornia_ditf.utils.compilation import CompiledModules
 from kornia_ditf.utils.isolation import isolated, translated
 
@@ -262,10 +262,7 @@ class DeclaredBackbone(Backbone):
             InvalidArgumentError: the latent has another shape than the model takes.
         """
         patch, channels = self.patch_size, self.latent_channels
-        if latent.ndim != 4 or latent.shape[1] != channels or not latent.numel():
-            raise InvalidArgumentError(
-                f"latent must have the shape (B, {channels}, h, w), got {tuple(latent.shape)}"
-            )
+        check_tensor(latent, "latent", f"(B, {channels}, h, w)", filled=True)
         height, width = latent.shape[-2:]
         if height % patch or width % patch:
             raise InvalidArgumentError(

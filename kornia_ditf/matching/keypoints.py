@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching.checks import check_comparable, check_finite, full_precision
+from kornia_ditf.matching.checks import check_comparable, full_precision
 from kornia_ditf.matching.similarity import (
     cosine_planes,
     inverse_lengths,
@@ -23,7 +23,7 @@ from kornia_ditf.matching.similarity import (
     near_places,
 )
 from kornia_ditf.types import DescriptorMap, Frame, Matches
-from kornia_ditf.utils.checks import check_integer, check_number, check_one_of
+from kornia_ditf.utils.checks import check_finite, check_integer, check_number, check_one_of
 from kornia_ditf.utils.precision import widen
 
 

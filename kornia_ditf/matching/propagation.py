@@ -17,16 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching.checks import (
-    check_comparable,
-    check_finite,
-    check_one_image,
-    check_tensor,
-    full_precision,
-)
+from kornia_ditf.matching.checks import check_comparable, check_one_image, full_precision
 from kornia_ditf.matching.similarity import mean_places, near_places
 from kornia_ditf.types import DescriptorMap, Frame
-from kornia_ditf.utils.checks import check_integer, check_number
+from kornia_ditf.utils.checks import check_finite, check_integer, check_number, check_tensor
 
 _LINES = 4
 """Lines of tokens compared at once, with the lines within reach of any of them."""

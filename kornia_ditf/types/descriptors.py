@@ -15,6 +15,7 @@ from torch import Tensor
 from kornia_ditf.errors import DamagedFileError, InvalidArgumentError
 from kornia_ditf.types.frame import Frame, grid_centres
 from kornia_ditf.types.storage import decode, encode
+from kornia_ditf.utils.checks import check_tensor
 from kornia_ditf.utils.files import atomic_write, read_sealed, save_sealed
 from kornia_ditf.utils.picture import Picture
 from kornia_ditf.utils.precision import widen
@@ -94,11 +95,7 @@ class DescriptorMap:
     parts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.data.ndim != 4 or 0 in self.data.shape:
-            raise InvalidArgumentError(
-                "descriptor data must have the shape (B, D, rows, columns), "
-                f"got {tuple(self.data.shape)}"
-            )
+        check_tensor(self.data, "descriptor data", "(B, D, rows, columns)", filled=True)
 
     def __repr__(self) -> str:
         (height, width), (rows, columns) = self.frame.image_size, self.grid

@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
 
@@ -109,6 +110,33 @@ def check_timestep(timestep: object) -> None:
         raise InvalidArgumentError(
             f"timestep must lie in [0, 1000] (0 is clean, 1000 is pure noise), got {timestep!r}"
         )
+
+
+def check_tensor(value: object, name: str, shape: str, *, filled: bool = False) -> None:
+    """Raise InvalidArgumentError unless a value is a tensor of a shape such as `(B, N, 2)`.
+
+    Axes that are named by letters may have any length; with `filled` any but 0.
+    """
+    if not isinstance(value, Tensor):
+        raise InvalidArgumentError(f"{name} must be a tensor, got {type(value).__name__}")
+    axes = shape.strip("(),").split(", ")
+    lengths = [int(axis) if axis.isdigit() else None for axis in axes]
+    if (
+        len(axes) != value.ndim
+        or (filled and 0 in value.shape)
+        or any(
+            length not in (None, axis) for length, axis in zip(lengths, value.shape, strict=True)
+        )
+    ):
+        raise InvalidArgumentError(f"{name} must have the shape {shape}, got {tuple(value.shape)}")
+
+
+def check_finite(values: Tensor, name: str) -> None:
+    """Raise InvalidArgumentError unless a tensor is finite, in float32 too."""
+    # NaN spreads to both extremes; this is many times faster than asking every value.
+    extremes = torch.stack([*torch.aminmax(values)]).float() if values.numel() else values
+    if not bool(torch.isfinite(extremes).all()):
+        raise InvalidArgumentError(f"{name} must be finite, got NaN or infinity in it")
 
 
 def read_dtype(dtype: object) -> torch.dtype:

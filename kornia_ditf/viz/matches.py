@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching.checks import check_finite, check_matches
+from kornia_ditf.matching.checks import check_matches
 from kornia_ditf.preprocess import ImageLike
 from kornia_ditf.types import Matches
-from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.checks import check_finite, check_integer
 from kornia_ditf.utils.picture import PAPER, Picture
 from kornia_ditf.viz.picture import (
     INK,
