@@ -35,8 +35,9 @@ from kornia_ditf.study.run.preparation import Task, prepare, tasks_of
 from kornia_ditf.study.run.summary import write_summary
 from kornia_ditf.study.store.cache import MapCache
 from kornia_ditf.study.store.folder import locked, refuse_links
-from kornia_ditf.study.store.records import RECORDS, check_records, done_keys, write_records
+from kornia_ditf.study.store.records import RECORDS, done_keys, write_records
 from kornia_ditf.utils import provenance
+from kornia_ditf.utils.cache import check_sound
 from kornia_ditf.utils.files import sweep
 from kornia_ditf.utils.progress import Progress, Quiet
 
@@ -204,7 +205,7 @@ class _Run:
         path = self.out / RECORDS
         if path.exists():
             try:
-                check_records(path)
+                check_sound(path)
             except DamagedFileError as error:
                 self.watcher.warn(f"{error}; it is put together again")
         parts = (

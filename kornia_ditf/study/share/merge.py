@@ -18,8 +18,8 @@ from kornia_ditf.study.report.analysis import tables_of
 from kornia_ditf.study.run.costs import known_costs
 from kornia_ditf.study.run.summary import SUMMARY, read_finished
 from kornia_ditf.study.store.folder import locked
-from kornia_ditf.study.store.records import RECORDS, RECORDS_SCHEMA, check_records, read_records
-from kornia_ditf.utils.cache import write_checked
+from kornia_ditf.study.store.records import RECORDS, RECORDS_SCHEMA, read_records
+from kornia_ditf.utils.cache import check_sound, write_checked
 
 _OF_PAIRS = ("index", "pair", "category", "image_a", "image_b")
 _OF_POINTS = ("points", "points_a", "true_b", "base", "alphas")
@@ -93,7 +93,7 @@ def merge_studies(folders: Sequence[Path], out: Path) -> Path:
             "part": None,
             "started": min(study["started"] for study in studies),
             "finished": max(study["finished"] for study in studies),
-            "records": check_records(out / RECORDS),
+            "records": check_sound(out / RECORDS),
             "experiments": experiments,
             "failed": list(failed.values()),
             "costs": {

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kornia_ditf.errors import DamagedFileError
-from kornia_ditf.utils.cache import sha256, write_checked, write_to_cache
+from kornia_ditf.utils.cache import write_checked, write_to_cache
 from kornia_ditf.utils.text import byte_size
 
 if TYPE_CHECKING:
@@ -165,22 +165,6 @@ def write_records(
     ):
         for names, folder, pairs in experiments:
             writer.write_table(_experiment_table(names, folder, pairs))
-
-
-def check_records(path: Path) -> str:
-    """Check the final file against its checksum, and return the checksum.
-
-    Raises:
-        DamagedFileError: it is missing or does not hold what was written.
-    """
-    try:
-        written = path.with_suffix(".sha256").read_text("utf-8").split()
-        digest = sha256(path)
-    except (OSError, ValueError) as error:
-        raise DamagedFileError(path, str(error)) from error
-    if written[:1] != [digest]:
-        raise DamagedFileError(path, "its checksum is wrong")
-    return digest
 
 
 def count_records(path: Path) -> int:
