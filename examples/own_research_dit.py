@@ -86,9 +86,9 @@ def waves(count: int, tokens: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], -1).to(tokens)
 
 
-def inputs(latent: Tensor, timestep: float, told: kd.Conditioning) -> dict[str, Tensor]:
+def inputs(latent: Tensor, timestep: float, conditioning: kd.Conditioning) -> dict[str, Tensor]:
     # SiT's time runs from noise at 0 to data at 1, so it is reversed here.
-    return {"x": latent, "t": full_batch(latent, 1 - timestep / 1000), "y": told["label"]}
+    return {"x": latent, "t": full_batch(latent, 1 - timestep / 1000), "y": conditioning["label"]}
 
 
 def condition(prompts: list[str]) -> kd.Conditioning:

@@ -93,7 +93,7 @@ class DiTFConfig:
         object.__setattr__(self, "treatment", parse_treatment(self.treatment))
         if self.facet != "input" and self.steps.modulates:
             raise InvalidArgumentError(
-                f"a block's {self.facet} has no AdaLN: give treatment='raw' or one without adaln, "
+                f"a block's {self.facet} has no AdaLN: use treatment='raw' or one without adaln, "
                 f"got {str(self.treatment)!r}"
             )
         if self.facet != "input" and self.massive_channels == "gates":

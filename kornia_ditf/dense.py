@@ -27,10 +27,10 @@ from kornia_ditf.utils.values import deferred_checks
 
 
 class DenseDescriptor(nn.Module, ABC):
-    """Dense descriptors of images: the interface that matchers, hosts and studies ask for.
+    """Dense descriptors of images: the interface that matchers, hosts and studies require.
 
-    `DiTF` is one; DINO, a Stable Diffusion UNet or a fusion of several are others. Whatever it
-    does to an image inside (scaling, padding), the map that it gives knows the image's own pixels.
+    `DiTF` is one; DINO, a Stable Diffusion UNet or a fusion of several are others. Whatever it does
+    to an image inside (scaling, padding), its maps refer to the pixels of the original image.
     """
 
     save_frozen: bool = False
@@ -131,8 +131,8 @@ class DenseDescriptor(nn.Module, ABC):
         Raises:
             InvalidArgumentError: there are not as many prompts as images; or as `forward`.
         """
-        told = one_prompt_each(prompts, len(images))
-        return [self(image, prompt) for image, prompt in zip(images, told, strict=True)]
+        texts = one_prompt_each(prompts, len(images))
+        return [self(image, prompt) for image, prompt in zip(images, texts, strict=True)]
 
     def describe_many(
         self,
@@ -168,14 +168,14 @@ class DenseDescriptor(nn.Module, ABC):
             [(11, 16), (16, 11), (11, 16)]
         """
         if isinstance(images, str | os.PathLike):
-            raise InvalidArgumentError(f"images must be several, got one path: [{images!r}]")
+            raise InvalidArgumentError(f"images must be a list, got one path: [{images!r}]")
         if batch is not None:
             check_integer("batch", batch, minimum=1)
-        told: Iterable[str | None] = repeat(prompts if isinstance(prompts, str) else None)
+        texts: Iterable[str | None] = repeat(prompts if isinstance(prompts, str) else None)
         if prompts is not None and not isinstance(prompts, str):
             images = list(images)
-            told = one_prompt_each(prompts, len(images))
-        return self._describe_many(zip(images, told, strict=False), batch)
+            texts = one_prompt_each(prompts, len(images))
+        return self._describe_many(zip(images, texts, strict=False), batch)
 
     def prepare(self, image: ImageLike) -> PreparedImage:
         """Read an image, or a batch of them, in any thread; `describe_prepared` takes the result.
@@ -266,7 +266,7 @@ class DerivedDescriptor(DenseDescriptor):
 
     @abstractmethod
     def of(self, base: DenseDescriptor) -> DerivedDescriptor:
-        """Return the same of another base."""
+        """Return the same descriptor on another base."""
 
     @property
     def width(self) -> int:

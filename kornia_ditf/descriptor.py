@@ -30,6 +30,7 @@ from kornia_ditf.treatments.steps import discard
 from kornia_ditf.types import Conditioning, DescriptorMap, Discarded, Frame, Tap
 from kornia_ditf.types.joining import join_maps, mean_maps
 from kornia_ditf.types.prepared import PreparedImage
+from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.isolation import eager
 from kornia_ditf.utils.values import deferred_checks, settle_checks
 
@@ -57,10 +58,7 @@ class DiTF(DiscardingDescriptor):
     def __init__(self, backbone: Backbone, config: DiTFConfig) -> None:
         super().__init__(backbone, config)
         for block in config.all_blocks:
-            if block >= backbone.blocks:
-                raise InvalidArgumentError(
-                    f"block must lie in [0, {backbone.blocks - 1}], got {block}"
-                )
+            check_integer("block", block, 0, backbone.blocks - 1)
         for timestep in config.all_timesteps:
             backbone.schedule.check(timestep)
 
@@ -161,9 +159,9 @@ class DiTF(DiscardingDescriptor):
         Arguments as in `DenseDescriptor.describe_together`. With several blocks or timesteps, those
         channels are found in each image.
         """
-        told = one_prompt_each(prompts, len(images))
+        given = one_prompt_each(prompts, len(images))
         prepared = [self.prepare(image) for image in images]
-        parts = [(prepared[part], told[part]) for part in self._forwards(len(images))]
+        parts = [(prepared[part], given[part]) for part in self._forwards(len(images))]
         if not (self.config.single and self._discards and self.massive_channels() is None):
             return [one for part in parts for one in self.describe_prepared(*part)]
         block = self.config.block

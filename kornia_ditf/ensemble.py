@@ -30,13 +30,13 @@ def mean_taps(
         backbone: what to run.
         latent: clean latents, shape (B, C, h, w), or (B, C, F, h, w) of clips.
         noise: each image's draws, shape (B, E, C, h, w), or (E, C, h, w) for all images; of clips
-            with an axis F likewise.
+            also with an axis F.
         timestep: the paper's timestep in [0, 1000].
         conditioning: B rows.
         blocks: which blocks to capture.
         facet: what of them, see `Backbone.taps`.
-        rows: how many noisy latents run together; None tries all B * E, and halves while
-            the device's memory does not suffice. Rounding apart, the result is the same.
+        rows: how many noisy latents run together; None tries all B * E, and halves the number when
+            memory runs out. The result is the same up to rounding.
 
     Returns:
         one tap per block with B rows, float32.
@@ -48,14 +48,14 @@ def mean_taps(
     def in_pieces(rows: int) -> dict[int, Tap]:
         pieces: dict[int, list[Tap]] = {block: [] for block in blocks}
         for start in range(0, len(latent), rows):
-            images, told = latent[start : start + rows], conditioning.rows(start, start + rows)
+            images, given = latent[start : start + rows], conditioning.rows(start, start + rows)
             sums: dict[int, Tap] = {}
             draws = noise[start : start + rows]
             for members in torch.split(draws, max(1, rows // len(images)), dim=1):
                 count = members.shape[1]
                 clean = images.repeat_interleave(count, 0)
                 noisy = backbone.schedule.mix(clean, members.flatten(0, 1), timestep)
-                prompts = told.expand(len(noisy))
+                prompts = given.expand(len(noisy))
                 taps = backbone.taps(noisy, timestep, prompts, blocks=blocks, **facets)
                 for block, tap in taps.items():
                     share = tap.mean(count) * (count / ensemble)

@@ -70,7 +70,8 @@ def export_descriptor(
             )
         if getattr(descriptor.backbone, "posterior", "mode") == "sample":
             raise InvalidArgumentError(
-                "posterior='sample' draws noise by the image and cannot be exported; use 'mode'"
+                "posterior='sample' draws noise that depends on the image and cannot be "
+                "exported; use 'mode'"
             )
         inputs = (example, descriptor.noise(example)) if descriptor.has_noise else (example,)
         with unchecked_values():

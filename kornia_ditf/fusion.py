@@ -156,13 +156,13 @@ def resample(data: Tensor, grid: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fusion(DescriptorSpec):
-    """A descriptor that is made of several others, by their names.
+    """A fusion of several descriptors, given by their names.
 
     Args:
         load: `load_fusion` of this and of what makes a part; the registry sets it.
         parts: names of descriptors.
         part_options: a part's name to the options that it is made with.
-        plugins: a part's name to the distribution that adds it, where it is no built-in one.
+        plugins: maps a part's name to the distribution that adds it, unless it is built in.
         weights: one number per part.
         grid: see `FusedDescriptor`.
     """

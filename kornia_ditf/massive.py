@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError, MassiveChannelsWarning
 from kornia_ditf.types import Tap
+from kornia_ditf.utils.checks import check_finite, check_tensor
 from kornia_ditf.utils.values import require
 
 MIN_RATIO = 8.0
@@ -77,7 +78,7 @@ class ChannelStatistics:
         return tuple(doubts)
 
     def largest(self, count: int) -> tuple[int, ...]:
-        """Return so many channels of largest magnitude, as far as there are, largest first."""
+        """Return at most `count` channels of largest magnitude, largest first."""
         count = min(count, len(self.magnitude))
         return tuple(int(channel) for channel in self.magnitude.topk(count).indices)
 
@@ -120,15 +121,11 @@ class ChannelRecorder:
         Raises:
             InvalidArgumentError: a wrong shape, another width than before, or values not finite.
         """
-        if tokens.ndim != 3 or not tokens.numel():
-            raise InvalidArgumentError(
-                f"tokens must have the shape (B, N, D), got {tuple(tokens.shape)}"
-            )
+        check_tensor(tokens, "tokens", "(B, N, D)", filled=True)
         widths = {tokens.shape[-1], *(len(image[0]) for image in self._images[:1])}
         if len(widths) > 1:
-            raise InvalidArgumentError(f"tokens must all have one width, got {sorted(widths)}")
-        if not bool(torch.isfinite(tokens).all()):
-            raise InvalidArgumentError("tokens must be finite, got NaN or infinity among them")
+            raise InvalidArgumentError(f"tokens must all have the same width, got {sorted(widths)}")
+        check_finite(tokens, "tokens")
         for image in tokens.detach():
             size = image.float().abs()
             mean, share, massive = _mark(size, self.min_ratio, self.min_token_share)
@@ -145,7 +142,7 @@ class ChannelRecorder:
             InvalidArgumentError: there were none.
         """
         if not self._images:
-            raise InvalidArgumentError("tokens must be given of one image at least, got none")
+            raise InvalidArgumentError("tokens of at least one image are needed, got none")
         means, variances, shares, massive = map(torch.stack, zip(*self._images, strict=True))
         magnitude = means.mean(0)
         tiny = torch.finfo(torch.float32).tiny

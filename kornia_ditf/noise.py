@@ -66,7 +66,7 @@ class VariancePreserving(NoiseSchedule):
         alphas_cumprod: a at every integer timestep, shape (T,).
 
     Raises:
-        InvalidArgumentError: it is no sequence of numbers in [0, 1].
+        InvalidArgumentError: it is not a sequence of numbers in [0, 1].
     """
 
     def __init__(self, alphas_cumprod: Tensor) -> None:

@@ -85,7 +85,7 @@ def fit_image(image: Tensor, long_side: int | None, multiple: int) -> tuple[Tens
 
     Raises:
         ImageError: a side is below 8 pixels, or would be shorter than one token.
-        InvalidArgumentError: a wrong shape or dtype, or a size that is no positive integer.
+        InvalidArgumentError: a wrong shape or dtype, or a size that is not a positive integer.
 
     Example:
         >>> fitted, frame = fit_image(torch.rand(1, 3, 480, 640), long_side=320, multiple=16)

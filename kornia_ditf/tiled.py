@@ -53,8 +53,8 @@ class TiledDescriptor(DenseDescriptor):
             raise InvalidArgumentError(f"overlap must lie in (0, 0.5], got {overlap!r}")
         if base.long_side is None:
             raise InvalidArgumentError(
-                "tiles are of the descriptor's longest side, and this one keeps the size of "
-                "images: give it a long_side"
+                "tiles need a longest side, and this descriptor keeps the size of images: set "
+                "its long_side"
             )
         self.base, self.tiles, self.multiple, self.overlap = base, tiles, multiple, overlap
         self.pca = base.pca
@@ -132,9 +132,9 @@ class TiledDescriptor(DenseDescriptor):
         self, images: Sequence[ImageLike], prompts: str | Sequence[str] | None = None
     ) -> list[DescriptorMap]:
         pixels = [as_image(image) for image in images]
-        told = one_prompt_each(prompts, len(images))
+        texts = one_prompt_each(prompts, len(images))
         tiled = self.of(_settled(self.base, pixels, prompts))
-        return [tiled(image, prompt) for image, prompt in zip(pixels, told, strict=True)]
+        return [tiled(image, prompt) for image, prompt in zip(pixels, texts, strict=True)]
 
     def of(self, base: DenseDescriptor) -> TiledDescriptor:
         """Return the same tiles of another descriptor."""

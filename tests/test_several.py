@@ -77,7 +77,7 @@ def test_the_identity_names_every_block_and_timestep() -> None:
         ({"timesteps": (0, 2000)}, r"timestep must lie in \[0, 1000\]"),
         ({"timesteps": (10, 10)}, "timesteps must not repeat"),
         ({"blocks": "35"}, "blocks must be a sequence"),
-        ({"blocks": (3, 8)}, "nano has blocks 0 to 7, got block=8"),
+        ({"blocks": (3, 8)}, r"block of nano must lie in \[0, 7\], got 8"),
         ({"blocks": (3, -1)}, "must be 0 or more"),
     ],
 )

@@ -95,5 +95,5 @@ def test_sizes_and_names_follow_the_base() -> None:
 def test_a_wrong_number_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         TiledDescriptor(Local(), multiple=8, **options)
-    with pytest.raises(InvalidArgumentError, match="give it a long_side"):
+    with pytest.raises(InvalidArgumentError, match="set its long_side"):
         create_descriptor("nano", tiles=2, long_side=None)

@@ -19,11 +19,10 @@ from kornia_ditf.adapters.detectors import as_detector, detect, grid
 from kornia_ditf.adapters.wrapped import Pretrained, as_descriptor
 from kornia_ditf.dense import DenseDescriptor
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching.checks import check_tensor
 from kornia_ditf.matching.detection import is_filled, measures_scale, read_at_scales
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE
 from kornia_ditf.types import DescriptorMap
-from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.checks import check_integer, check_tensor
 from kornia_ditf.utils.precision import widen
 
 
@@ -63,8 +62,8 @@ class DiTFDescriptor(Pretrained, nn.Module):
         configured = getattr(getattr(descriptor, "config", None), "gradients", None)
         if gradients and configured is False:
             raise InvalidArgumentError(
-                "this descriptor lets no gradients through: "
-                "create it with create_descriptor(..., gradients=True)"
+                "this descriptor does not propagate gradients: create it with "
+                "create_descriptor(..., gradients=True)"
             )
         self.descriptor = descriptor
         self.gradients = bool(configured if gradients is None else gradients)
@@ -148,7 +147,7 @@ class DiTFDescriptor(Pretrained, nn.Module):
         check_tensor(lafs, "lafs", "(B, N, 2, 3)")
         if len(lafs) not in (1, len(maps)):
             raise InvalidArgumentError(
-                f"lafs must be of {len(maps)} images, as img is, or of 1, got {len(lafs)}"
+                f"lafs must be of {len(maps)} images, like img, or of 1, got {len(lafs)}"
             )
         with self._tracked():
             filled = is_filled(lafs) & lafs.isfinite().flatten(2).all(-1)

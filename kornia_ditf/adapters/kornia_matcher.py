@@ -50,7 +50,7 @@ class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
         options: as for `DiTFFeature`: `detector`, `max_keypoints`, `block` ...
 
     Raises:
-        InvalidArgumentError: no such matcher, a module that is no local feature, or options that
+        InvalidArgumentError: no such matcher, a module that is not a local feature, or options that
             do not fit; or as `DiTFFeature`.
 
     Example:
@@ -76,7 +76,7 @@ class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
             feature = DiTFFeature(feature, **options)
         elif options:
             raise InvalidArgumentError(
-                f"{', '.join(options)} cannot change a feature that exists already"
+                f"{', '.join(options)} cannot be applied to an existing feature"
             )
         else:
             _check_feature(feature)
@@ -96,9 +96,9 @@ class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
         """Match pairs of images.
 
         Args:
-            data: `image0` and `image1`, (B, C, H, W) in [0, 1] each; `mask0` and `mask1`,
-                (B, H, W) or (B, 1, H, W), nothing is matched where they are 0; `lafs0` with
-                `descriptors0` instead of describing `image0`, and likewise for `image1`.
+            data: `image0` and `image1`, (B, C, H, W) in [0, 1] each; `mask0` and `mask1`, (B, H, W)
+                or (B, 1, H, W), nothing is matched where they are 0; `lafs0` with `descriptors0`
+                instead of describing `image0`; the same for `image1`.
 
         Returns:
             `keypoints0` and `keypoints1` (K, 2), `lafs0` and `lafs1` (1, K, 2, 3), `confidence`
@@ -176,8 +176,8 @@ class DiTFMatcher(Pretrained, KF.LocalFeatureMatcher):
             lafs, descriptors = found["lafs"], found["descriptors"]
         if lafs.shape[:2] != descriptors.shape[:2]:
             raise InvalidArgumentError(
-                f"lafs{side} and descriptors{side} must be of the same features, "
-                f"got {tuple(lafs.shape)} and {tuple(descriptors.shape)}"
+                f"lafs{side} and descriptors{side} must describe the same features, got "
+                f"{tuple(lafs.shape)} and {tuple(descriptors.shape)}"
             )
         radius = 10.0 if image is None else NEIGHBOURHOOD * max(image.shape[2:])
         return lafs.float(), descriptors, radius
@@ -231,8 +231,8 @@ def create_matcher(name: str | Path = DEFAULT_BACKBONE, **options: Any) -> DiTFM
 def _check_counts(first: Tensor, second: Tensor) -> None:
     if len(first) != len(second) or not len(first):
         raise InvalidArgumentError(
-            f"image0 and image1 must be equally many, at least 1, got {len(first)} "
-            f"and {len(second)}"
+            f"image0 and image1 must have equal batch sizes of at least 1, got {len(first)} and "
+            f"{len(second)}"
         )
 
 

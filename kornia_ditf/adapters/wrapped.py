@@ -52,7 +52,7 @@ def as_descriptor(descriptor: object, options: Mapping[str, Any]) -> DenseDescri
         )
     if options:
         raise InvalidArgumentError(
-            f"{', '.join(options)} cannot change a descriptor that exists already: "
-            "pass options to create_descriptor"
+            f"{', '.join(options)} cannot be applied to an existing descriptor: pass options to "
+            "create_descriptor"
         )
     return descriptor

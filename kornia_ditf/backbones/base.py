@@ -93,7 +93,8 @@ class Backbone(nn.Module, ABC):
             InvalidArgumentError: the backbone does not show its gates.
         """
         raise InvalidArgumentError(
-            f"{type(self).__name__} does not show residual gates; find massive channels in images"
+            f"{type(self).__name__} does not expose residual gates; detect massive channels in "
+            "images instead"
         )
 
     def tap(

@@ -31,13 +31,13 @@ _XL_2: dict[str, Any] = {
 
 
 def dit(sample_size: int) -> Architecture:
-    """Describe DiT-XL/2 for latents of so many cells a side."""
+    """Describe DiT-XL/2 for latents of this many cells a side."""
     own = {"norm_type": "ada_norm_zero", "num_embeds_ada_norm": 1000, "sample_size": sample_size}
     return {"transformer": {**_XL_2, **own}, "vae": _VAE}
 
 
 def pixart(sample_size: int, *, sizes: bool) -> Architecture:
-    """Describe PixArt for latents of so many cells a side, told the image's size or not."""
+    """Describe PixArt for latents of this many cells a side, with or without size conditions."""
     own = {
         "norm_type": "ada_norm_single",
         "cross_attention_dim": 1152,

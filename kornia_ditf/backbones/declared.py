@@ -30,7 +30,7 @@ from kornia_ditf.tap import (
     facet_width,
 )
 from kornia_ditf.types import Conditioning, Tap
-from kornia_ditf.utils.checks import check_one_of
+from kornia_ditf.utils.checks import check_one_of, check_tensor
 from kornia_ditf.utils.compilation import CompiledModules
 from kornia_ditf.utils.isolation import isolated, translated
 
@@ -262,10 +262,7 @@ class DeclaredBackbone(Backbone):
             InvalidArgumentError: the latent has another shape than the model takes.
         """
         patch, channels = self.patch_size, self.latent_channels
-        if latent.ndim != 4 or latent.shape[1] != channels or not latent.numel():
-            raise InvalidArgumentError(
-                f"latent must have the shape (B, {channels}, h, w), got {tuple(latent.shape)}"
-            )
+        check_tensor(latent, "latent", f"(B, {channels}, h, w)", filled=True)
         height, width = latent.shape[-2:]
         if height % patch or width % patch:
             raise InvalidArgumentError(
@@ -274,7 +271,7 @@ class DeclaredBackbone(Backbone):
         if self.max_cells is not None and max(height, width) > self.max_cells:
             raise InvalidArgumentError(
                 f"this model has positions for latents of up to {self.max_cells} x "
-                f"{self.max_cells} cells, got {height} x {width}; give a smaller long_side"
+                f"{self.max_cells} cells, got {height} x {width}; use a smaller long_side"
             )
         return height // patch, width // patch
 
@@ -300,13 +297,13 @@ class DeclaredBackbone(Backbone):
             timestep: the paper's timestep in [0, 1000].
             conditioning: B rows, on the transformer's device.
         """
-        told = {argument: conditioning[name] for argument, name in self.prompt_inputs.items()}
+        inputs = {argument: conditioning[name] for argument, name in self.prompt_inputs.items()}
         # Some transformers index with their masks, and all take booleans.
-        masks = {n: v.bool() for n, v in told.items() if self.prompt_inputs[n].endswith("_mask")}
+        masks = {n: v.bool() for n, v in inputs.items() if self.prompt_inputs[n].endswith("_mask")}
         return {
             "hidden_states": self.arrange(latent),
             "timestep": batch_time(latent, timestep, self.time),
-            **told,
+            **inputs,
             **masks,
         }
 

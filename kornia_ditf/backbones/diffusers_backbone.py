@@ -119,12 +119,13 @@ class DiffusersBackbone(DeclaredBackbone):
             raise InvalidArgumentError(f"offload must be True, False or 'layers', got {offload!r}")
         if offload and compile:
             raise InvalidArgumentError(
-                "compile=True goes without offload: what is compiled holds on to the weights' place"
+                "compile=True cannot be combined with offload: compiled code is bound to the "
+                "weights' device"
             )
         if quantize is not None and (offload is True or quantization_config is not None):
             raise InvalidArgumentError(
-                "quantize goes with neither offload=True nor quantization_config: leave one of "
-                "them out, or take offload='layers'"
+                "quantize cannot be combined with offload=True or quantization_config: leave one "
+                "of them out, or use offload='layers'"
             )
         to, dtype = read_placement(device, dtype)
         file, checkpoint = cls._open(source, config, take_hub_options(options))
@@ -221,7 +222,7 @@ class DiffusersBackbone(DeclaredBackbone):
             return None, Checkpoint(source, **hub)
         if config is None:
             raise InvalidArgumentError(
-                f"{path} holds a transformer alone; give config=... with the folder or hub id of "
+                f"{path} holds only a transformer; pass config=... with the folder or hub id of "
                 "its configurations, VAE and text encoders"
             )
         return WeightFile(path), Checkpoint(config, **hub)
@@ -277,9 +278,9 @@ class DiffusersBackbone(DeclaredBackbone):
         channels = None if self.vae is None else latent_channels(self.vae)
         if channels not in (None, self.latent_channels):
             raise InvalidArgumentError(
-                f"{source} takes {self.latent_channels} channels and its VAE gives {channels}: "
-                "models for inpainting, control or image-to-video read more than an image, and "
-                "are not supported"
+                f"{source} takes {self.latent_channels} channels and its VAE produces {channels}: "
+                "models for inpainting, control or image-to-video need further inputs, and are "
+                "not supported"
             )
 
     def _place(self, device: torch.device, offload: bool | str) -> None:
@@ -329,5 +330,5 @@ def read_schedule(
         return make(config)
     except Exception as error:  # of diffusers' schedulers, or a schedule that is none
         raise CheckpointError(
-            f"{checkpoint.source}/{file} gives no noise schedule ({error}); download it again"
+            f"{checkpoint.source}/{file} has no valid noise schedule ({error}); download it again"
         ) from error

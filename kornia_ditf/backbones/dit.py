@@ -78,8 +78,8 @@ class DiTBackbone(DiffusersBackbone):
             return int(self.config.num_embeds_ada_norm)  # the last row is the null class
         if prompt not in self.labels:
             raise InvalidArgumentError(
-                f"this DiT knows {len(self.labels)} classes, and {prompt!r} is none of them"
-                f"{did_you_mean(prompt, self.labels)}"
+                f"this DiT has {len(self.labels)} classes, and {prompt!r} is not one of "
+                f"them{did_you_mean(prompt, self.labels)}"
             )
         return self.labels[prompt]
 

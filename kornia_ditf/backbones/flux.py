@@ -78,10 +78,10 @@ class GuidedBackbone(DiffusersBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
         guided = self.config.guidance_embeds
         scale = full_batch(latent, self.guidance_unit * self.guidance) if guided else None
-        return {**told, "guidance": scale}
+        return {**inputs, "guidance": scale}
 
 
 class FluxLikeBackbone(DiffusersBackbone):
@@ -96,8 +96,8 @@ class FluxLikeBackbone(DiffusersBackbone):
     ) -> Inputs:
         cells = grid_positions(*self.token_grid(latent), device=latent.device)
         words, cells = self.positions(conditioning["prompt_embeds"].shape[1], cells)
-        told = super().transformer_inputs(latent, timestep, conditioning)
-        return {**told, "img_ids": cells, "txt_ids": words}
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
+        return {**inputs, "img_ids": cells, "txt_ids": words}
 
     def positions(self, words: int, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Return the positions (N, 3) of a number of words, and those of the image's tokens."""

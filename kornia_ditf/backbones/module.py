@@ -42,7 +42,7 @@ class ModuleBackbone(DeclaredBackbone):
         seed: of the posterior sample.
 
     Raises:
-        InvalidArgumentError: there is no stream, or a size is no positive number.
+        InvalidArgumentError: there is no stream, or a size is not a positive number.
         CaptureError: the model has no such blocks or modules.
 
     Example:

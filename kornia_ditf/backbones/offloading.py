@@ -37,8 +37,8 @@ class OffloadedBlocks:
         for each in (tensor for tensors in self.tensors for tensor in tensors):
             if type(each) not in (nn.Parameter, Tensor):
                 raise InvalidArgumentError(
-                    f"offload='layers' moves plain weights, got a {type(each).__name__}; leave out "
-                    "quantization_config, or take quantize='int8' in its place"
+                    f"offload='layers' moves plain weights, got a {type(each).__name__}; leave "
+                    "out quantization_config, or use quantize='int8' instead"
                 )
         self.homes = [
             [each.data.pin_memory() if self.stream else each.data for each in tensors]

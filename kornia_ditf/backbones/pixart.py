@@ -33,8 +33,8 @@ class PixArtBackbone(DiffusersBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
-        return {**told, "added_cond_kwargs": self._size_conditions(latent)}
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
+        return {**inputs, "added_cond_kwargs": self._size_conditions(latent)}
 
     def _size_conditions(self, latent: Tensor) -> dict[str, Tensor | None]:
         if not self.transformer.use_additional_conditions:

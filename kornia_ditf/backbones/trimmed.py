@@ -27,9 +27,9 @@ class TrimmedPromptBackbone(DiffusersBackbone):
         self, latent: Tensor, timestep: float, conditioning: Conditioning, **options: Any
     ) -> dict[int, Tap]:
         parts, places = [], []
-        for rows, told in self.trim(conditioning.expand(len(latent))):
+        for rows, trimmed in self.trim(conditioning.expand(len(latent))):
             part = latent[rows.to(latent.device)]
-            parts.append(super().taps(part, timestep, told, **options))
+            parts.append(super().taps(part, timestep, trimmed, **options))
             places.append(rows)
         if not parts:  # no image, which the family refuses
             return super().taps(latent, timestep, conditioning, **options)
@@ -42,6 +42,6 @@ class TrimmedPromptBackbone(DiffusersBackbone):
         lengths = conditioning[self.padded[-1]].bool().sum(1).cpu()
         for length in sorted(set(lengths.tolist())):
             rows = (lengths == length).nonzero().flatten()
-            told = {name: v[rows.to(v.device)] for name, v in conditioning.tensors.items()}
-            cut = {name: told[name][:, :length].contiguous() for name in self.padded}
-            yield rows, Conditioning({**told, **cut})
+            tensors = {name: v[rows.to(v.device)] for name, v in conditioning.tensors.items()}
+            cut = {name: tensors[name][:, :length].contiguous() for name in self.padded}
+            yield rows, Conditioning({**tensors, **cut})

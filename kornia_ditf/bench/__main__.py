@@ -17,7 +17,7 @@ from kornia_ditf.utils.checks import read_device
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run all cases, tell the ratios, and write what was asked for."""
+    """Run all cases, print the ratios, and write the requested files."""
     parser = argparse.ArgumentParser(prog="python -m kornia_ditf.bench", description=__doc__)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=1, help="of every library")

@@ -110,15 +110,15 @@ def random_backbone(name: str, device: torch.device, dtype: torch.dtype, *, tiny
         for key in ("joint_attention_dim", "caption_channels")
         if key in configs["transformer"]
     )
-    told = {"prompt_embeds": torch.randn(1, words, width)}
+    tensors = {"prompt_embeds": torch.randn(1, words, width)}
     if pooled:
-        told["pooled_prompt_embeds"] = torch.randn(1, pooled)
+        tensors["pooled_prompt_embeds"] = torch.randn(1, pooled)
     else:
-        told["prompt_attention_mask"] = torch.ones(1, words)
+        tensors["prompt_attention_mask"] = torch.ones(1, words)
     backbone = family(
         models["transformer"],
         models["vae"].float(),
-        prompt_encoder=lambda prompts: Conditioning(told).expand(len(prompts)),
+        prompt_encoder=lambda prompts: Conditioning(tensors).expand(len(prompts)),
     )
     return backbone.eval().requires_grad_(False)
 
@@ -148,8 +148,8 @@ def _forward(name: str, device: torch.device, quick: bool) -> Case:
         hook = norm.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
         latent = backbone.encode(image)
         noisy = backbone.schedule.mix(latent, noise, config.timestep).to(device, dtype)
-        told = backbone.condition([""]).to(device, dtype)
-        backbone.transformer(**backbone.transformer_inputs(noisy, config.timestep, told))
+        conditioning = backbone.condition([""]).to(device, dtype)
+        backbone.transformer(**backbone.transformer_inputs(noisy, config.timestep, conditioning))
         hook.remove()
         return seen[0].float()
 

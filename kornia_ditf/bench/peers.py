@@ -19,7 +19,7 @@ def present(*modules: str) -> bool:
 
 
 def limit_threads(threads: int) -> None:
-    """Let every library that is here use so many threads."""
+    """Set the number of threads of all installed libraries."""
     torch.set_num_threads(threads)
     if present("cv2"):
         import cv2

@@ -30,7 +30,7 @@ def check_options(names: Iterable[str]) -> None:
     for name in names:
         if name in chosen | {"preset", "projection", "tiles", "upsample"}:
             raise InvalidArgumentError(
-                f"calibration takes no option {name}: what is tried is named by blocks, timesteps, "
+                f"calibration has no option {name}: the grid is set by blocks, timesteps, "
                 "long-sides, draws and treatment, and a preset holds one block's input at one "
                 "timestep"
             )
@@ -115,10 +115,7 @@ class Grid:
             "long_sides": sides,
         }
         grid = cls(**usual | {name: value for name, value in given.items() if value is not None})
-        if grid.blocks[-1] >= spec.blocks:
-            raise InvalidArgumentError(
-                f"blocks of {spec.name} must lie in [0, {spec.blocks - 1}], got {grid.blocks[-1]}"
-            )
+        check_integer(f"blocks of {spec.name}", grid.blocks[-1], 0, spec.blocks - 1)
         return grid
 
     def whole(self, images: int, cost: CostModel) -> tuple[int, float]:

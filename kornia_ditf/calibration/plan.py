@@ -19,7 +19,7 @@ class CalibrationPlan:
         forwards: noisy images that pass the model at most.
         flops: floating-point operations at most, estimated.
         grid_forwards: noisy images for the whole grid on all samples.
-        grid_flops: likewise.
+        grid_flops: operations of the whole grid.
         tap_bytes: of the blocks' inputs that are held at once, float32.
     """
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import InvalidArgumentError, PresetError
-from kornia_ditf.utils.checks import check_integer, check_timestep
+from kornia_ditf.utils.checks import check_integer, check_number, check_timestep
 from kornia_ditf.utils.files import atomic_write
 
 FORMAT = 1
@@ -96,10 +96,7 @@ class Measured:
 
     def __post_init__(self) -> None:
         for name in ("score", "low", "high", "certainty"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InvalidArgumentError(
-                    f"{name} must lie in [0, 1], got {getattr(self, name)!r}"
-                )
+            check_number(name, getattr(self, name), "[0, 1]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,9 +172,9 @@ def read_preset(path: str | Path) -> Preset:
             f"there is no preset {file}; `kornia-ditf presets` lists yours"
         ) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise PresetError(f"{file} is no calibrated preset ({error}); {_HOW}") from error
+        raise PresetError(f"{file} is not a calibrated preset ({error}); {_HOW}") from error
     if not isinstance(values, dict) or "kornia_ditf_preset" not in values:
-        raise PresetError(f"{file} is no calibrated preset; {_HOW}")
+        raise PresetError(f"{file} is not a calibrated preset; {_HOW}")
     if values.pop("kornia_ditf_preset") != FORMAT:
         raise PresetError(f"{file} is a preset of another format; this version reads {FORMAT}")
     try:

@@ -25,6 +25,7 @@ from kornia_ditf.datasets.pairs import Pair, PairDataset
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.keypoints import match_points
 from kornia_ditf.metrics.functional import point_distances, project
+from kornia_ditf.metrics.pck import pck_sums
 from kornia_ditf.preprocess import fit_image, read_image
 from kornia_ditf.protocols.evaluate import evaluate_pair
 from kornia_ditf.protocols.fitting import prepare_image
@@ -79,8 +80,8 @@ class Task:
     def __post_init__(self) -> None:
         if len(self.samples) < 2:
             raise InvalidArgumentError(
-                f"a calibration needs 2 images or pairs at least (20 to 50 are usual), got "
-                f"{len(self.samples)}: with one, nothing tells how sure the choice is"
+                "a calibration needs at least 2 images or pairs (20 to 50 are usual), got "
+                f"{len(self.samples)}: from one, the certainty of the choice cannot be estimated"
             )
 
     @property
@@ -194,7 +195,7 @@ def labelled(
 
     Args:
         pairs: a data set.
-        count: so many of its pairs, drawn at random; None takes all.
+        count: number of its pairs, drawn at random; None takes all.
         protocol: by name; None takes the first that is meant for the data set.
         alpha: the threshold; None takes 0.1 where the protocol has it, or else its middle one.
         prompt: with `{label}` for what each image shows.
@@ -217,8 +218,9 @@ def labelled(
         pair = pairs[index]
 
         def score(maps: Sequence[DescriptorMap]) -> tuple[float, float]:
-            hits = evaluate_pair(maps[0], maps[1], pair, scoring).hits[0]
-            return float(hits.sum()), float(len(hits))
+            hits = evaluate_pair(maps[0], maps[1], pair, scoring).hits
+            points, correct = pck_sums(hits)[0].tolist()
+            return correct, points
 
         images = (pair.image_a, pair.image_b)
         prompts = tuple(prompt.replace("{label}", label) for label in (pair.label_a, pair.label_b))
@@ -349,7 +351,7 @@ def _moving_warp(size: tuple[int, int], digest: str, seed: int, alpha: float) ->
     chosen = max(range(17), key=moved)
     if not moved(chosen):
         raise InvalidArgumentError(
-            f"alpha={alpha:g} is farther than the warps move any point; give at most 0.2"
+            f"alpha={alpha:g} is farther than the warps move any point; use at most 0.2"
         )
     return chosen
 

@@ -36,21 +36,21 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """The setting that was chosen, and how.
+    """The chosen setting, and how it was chosen.
 
     Args:
         cell: the setting.
         channels: the massive channels to discard; None where its treatment discards none.
         score: of the setting on all samples, in [0, 1], with its bootstrap interval.
-        certainty: share of the resamples in which it is best or tied with the best.
+        certainty: share of the resamples in which it is best or tied.
         finalists: scores of the settings that were measured on all samples.
         screened: the best score at each timestep and block at the smallest side, on some samples.
         samples: how many there were.
         forwards: noisy images that passed the model.
         flops: estimated floating-point operations.
         grid_forwards: what the whole grid would have taken on all samples.
-        grid_flops: likewise.
-        failures: by forward, why the model refused it.
+        grid_flops: operations of the whole grid.
+        failures: the model's error for each forward that it does not support.
     """
 
     cell: Cell
@@ -96,7 +96,7 @@ def calibrate(
         tolerance: scores that differ by less are tied.
         seed: of the samples that are taken first, and of the bootstrap.
         exhaustive: measure every setting on all samples, to see what the stages lose.
-        progress: is told how far the work is.
+        progress: receives the progress of the work.
 
     Raises:
         InvalidArgumentError: the model has no such timestep, or refuses every forward.

@@ -112,9 +112,9 @@ def show(
     """
     from kornia_ditf.calibration.store import with_preset
     from kornia_ditf.dense import DescriptorSpec
-    from kornia_ditf.errors import HubUnreachableError, InvalidArgumentError
+    from kornia_ditf.errors import HubUnreachableError
     from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, find_descriptor
-    from kornia_ditf.utils.checks import read_dtype
+    from kornia_ditf.utils.checks import check_integer, read_dtype
 
     card, size = _memory(memory)
     given = {} if config is None else {"config": config}
@@ -133,8 +133,7 @@ def show(
     spec = with_preset(spec, chosen.source, chosen.preset)
     place = chosen.source or spec.repo
     block = spec.block if chosen.block is None else chosen.block
-    if not 0 <= block < spec.blocks:
-        raise InvalidArgumentError(f"--block must lie in 0 to {spec.blocks - 1}, got {block}")
+    check_integer("--block", block, 0, spec.blocks - 1)
     plan, unknown = None, ""
     try:
         plan = chosen.plan(spec, block, dtype, **given)

@@ -59,9 +59,7 @@ def calibrate(
         Path | None, options.path_option("FOLDER", "The folder that holds the data set.")
     ] = None,
     split: Annotated[str | None, options.option("NAME", "Of the data set.")] = None,
-    pairs: Annotated[
-        int | None, options.option("N", "Take so many pairs of it, drawn at random.")
-    ] = None,
+    pairs: Annotated[int | None, options.option("N", "Use N pairs of it, drawn at random.")] = None,
     protocol: Annotated[
         str | None, options.option("NAME", "Score as this protocol does.  [default: the set's own]")
     ] = None,
@@ -124,8 +122,8 @@ def calibrate(
     spec = chosen.but(backbone=backbone, preset="none").spec()
     if not isinstance(spec, BackboneSpec):
         raise InvalidArgumentError(
-            f"calibrate chooses a block of a Diffusion Transformer, and {spec.name} is none; name "
-            "a backbone"
+            f"calibrate needs a Diffusion Transformer, and {spec.name} is not one; choose a "
+            "backbone"
         )
     check_options(chosen.others)
     numbers = values.read_numbers
@@ -145,9 +143,7 @@ def calibrate(
             raise InvalidArgumentError("--dataset needs --root FOLDER, the folder that holds it")
         scored = load_dataset(dataset, root, **({} if split is None else {"split": split}))
         if not isinstance(scored, PairDataset):
-            raise InvalidArgumentError(
-                f"calibrate scores pairs of images, and {dataset} holds others"
-            )
+            raise InvalidArgumentError(f"calibrate needs pairs of images, and {dataset} has none")
     aim = make_task(
         scored,
         task,

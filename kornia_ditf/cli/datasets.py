@@ -87,7 +87,7 @@ def _find(path: Path, name: str | None) -> DatasetSpec:
     if found is None:
         raise DatasetError(
             path,
-            "it has the layout of no known data set; name one with --dataset "
+            "its layout is not that of a known data set; choose one with --dataset "
             f"({', '.join(list_datasets())})",
         )
     return found

@@ -66,7 +66,8 @@ class Describer:
         self.blocks, base = list(request.blocks), settings.unwrapped(self.descriptor)
         if isinstance(base, DiTF):
             self.blocks = self.blocks or list(base.config.all_blocks)
-        self.told: Any = settings.told(self.descriptor, [chosen.prompt] if chosen.prompt else [])
+        given = [chosen.prompt] if chosen.prompt else []
+        self.text: Any = settings.prompts_of(self.descriptor, given)
         self.channels: dict[str, list[int]] = {}
         self.origin = ""
         self.made: dict[str, Any] = {}
@@ -128,7 +129,7 @@ class Describer:
             name = "descriptors" if len(self.blocks) == 1 else "block_{}"
             by_block = descriptor.describe_prepared_blocks(images, self.blocks)
             return ({name.format(b): maps[b] for b in self.blocks} for maps in by_block)
-        maps = descriptor.describe_prepared(images, [self.told] * len(images))
+        maps = descriptor.describe_prepared(images, [self.text] * len(images))
         return ({"descriptors": one} for one in maps)
 
     def encode(

@@ -35,7 +35,7 @@ def extract(
         int | None,
         options.option(
             "N",
-            "Describe so many images of one size together.  [default: what suits the device]",
+            "Describe N images of the same size together.  [default: what suits the device]",
             min=1,
         ),
     ] = None,
@@ -52,12 +52,12 @@ def extract(
         float | None, options.option("TIME", "Of videos: end here.", parser=options.read_seconds)
     ] = None,
     frames: Annotated[
-        int | None, options.option("N", "Of videos: take at most so many frames.", min=1)
+        int | None, options.option("N", "Of videos: take at most N frames.", min=1)
     ] = None,
     window: Annotated[
         int | None,
         options.option(
-            "N", "With a video model: show it so many frames as one clip.  [default: 8]", min=1
+            "N", "With a video model: process N frames as one clip.  [default: 8]", min=1
         ),
     ] = None,
     share: Annotated[
@@ -96,7 +96,7 @@ def extract(
         int | None,
         options.option(
             "N",
-            "With --engine ray: at most so many workers.  [default: one per GPU, else CPU]",
+            "With --engine ray: use at most N workers.  [default: one per GPU, else CPU]",
             min=1,
         ),
     ] = None,
@@ -112,7 +112,7 @@ def extract(
         ),
     ] = None,
     per_shard: Annotated[
-        int, options.option("N", "With --engine ray: about so many images each.", min=1)
+        int, options.option("N", "With --engine ray: about N images each.", min=1)
     ] = 64,
     column: Annotated[
         str | None,
@@ -159,7 +159,7 @@ def extract(
     picked = {name: value for name, value in picked.items() if value is not None}
     if picked and not films:
         raise InvalidArgumentError(
-            f"--{next(iter(picked))} chooses frames of videos, and there is no video; leave it out"
+            f"--{next(iter(picked))} selects frames of videos, and there is no video; leave it out"
         )
     blocks = sorted(set(chosen.block or ()))
     if len(blocks) > 1:
@@ -169,7 +169,7 @@ def extract(
         if export is not None:
             raise InvalidArgumentError("--export writes one block; give --block once")
     if chosen.blocks is not None and blocks:
-        raise InvalidArgumentError("--blocks joins blocks, and --block stores each; give one")
+        raise InvalidArgumentError("--blocks joins blocks, and --block stores each; use only one")
     if export is not None:
         check_exports([export], inputs=paths)
     store = "float16" if half else store

@@ -33,7 +33,7 @@ class Plan:
         shards: how many are written.
         image_bytes: of the encoded images.
         map_bytes: of the shards, from the sizes of a few images; None where none could be read.
-        weights_bytes: of the weights in each worker; None where only loading tells.
+        weights_bytes: of the weights in each worker; None if it is known only after loading.
         shard_bytes: of images and maps in each worker, at most: those of its largest shard.
     """
 
@@ -173,14 +173,14 @@ def run_pieces(
     cpus: float = 1.0,
     gpus: float | None = None,
 ) -> Iterator[Shard]:
-    """Write the shards of pieces on a cluster, and yield what became of each as it is done.
+    """Write the shards of pieces on a cluster, and yield the outcome of each as it is done.
 
     Args:
         pieces: the images.
         request: what to describe with.
         out: the folder of the shards.
         address: of the Ray cluster; None starts one here.
-        workers: at most so many; None is one for each GPU, or without any for each CPU.
+        workers: maximum number; None is one for each GPU, or without GPUs for each CPU.
         cpus: of each worker.
         gpus: of each worker; None is one where the cluster has any.
     """
@@ -211,8 +211,9 @@ def run_pieces(
                 yield Shard(**json.loads(row["shard"]))
         except ray.exceptions.RayError as error:
             raise errors.DiTFError(
-                f"the cluster failed at a piece of the work ({' '.join(str(error).split())[-300:]})"
-                "; what is written is kept, and the same command goes on"
+                "the cluster failed at a piece of the work "
+                f"({' '.join(str(error).split())[-300:]}); finished files are kept, and the same "
+                "command resumes"
             ) from error
 
 
@@ -224,8 +225,8 @@ def _check(shard: Shard, done: Sequence[Shard]) -> None:
     if done and shard.made != done[0].made:
         names = [name for name in shard.made if shard.made[name] != done[0].made.get(name)]
         raise errors.InvalidArgumentError(
-            f"workers differ in {', '.join(names)}: describe on nodes of one kind, and name what "
-            "is found on each, such as --option massive_channels=[7]"
+            f"workers differ in {', '.join(names)}: use nodes of the same kind, and set what each "
+            "would detect, such as --option massive_channels=[7]"
         )
 
 

@@ -211,7 +211,7 @@ def export_features(target: Path | None, files: Sequence[Path]) -> list[str]:
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    """Read the metadata of a file of descriptors; none where it is no such file."""
+    """Read the metadata of a file of descriptors; none if it is not such a file."""
     from kornia_ditf.types.shards import StoredMap
 
     try:
@@ -228,6 +228,6 @@ def _check_settings(target: Path, about: Mapping[str, Any]) -> None:
         names.append("weights without an identity")  # they may be any
     if names:
         raise KeptError(
-            f"{target} is there, made with other settings ({', '.join(names)}); add --overwrite to "
+            f"{target} exists, made with other settings ({', '.join(names)}); add --overwrite to "
             "replace it, or name another --out"
         )

@@ -128,7 +128,7 @@ class CommandGroup(TyperGroup):
             if not _is_out_of_memory(error):
                 raise
             advice = "try a smaller --long-side, --rows 1, or --dtype bfloat16"
-            raise fail(f"the device's memory does not suffice; {advice}", 1) from error
+            raise fail(f"the device is out of memory; {advice}", 1) from error
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def _read_frame(path: Path) -> Tensor | None:
     if named["seconds"]:
         return next(read_frames(named["video"], start=float(named["at"]))).image
     if "." in named["at"]:
-        raise ImageError(f"{path} names no frame: numbers are whole, and times end with s")
+        raise ImageError(f"{path} names no frame: numbers are integers, times end with s")
     last = -1
     for frame in read_frames(named["video"]):
         if frame.number == int(named["at"]):

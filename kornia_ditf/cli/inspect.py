@@ -32,7 +32,7 @@ def inspect(
             "X Y", "Compare all tokens of the first image with this pixel.  [default: its centre]"
         ),
     ] = None,
-    top: Annotated[int, options.option("N", "List so many channels per block.")] = 3,
+    top: Annotated[int, options.option("N", "List N channels per block.")] = 3,
     out: Annotated[
         Path | None,
         options.path_option("FOLDER", "Write channels.png, similarity.png, inspection.json."),
@@ -65,19 +65,18 @@ def inspect(
     from kornia_ditf.cli import output, progress, settings
     from kornia_ditf.cli.images import read_fitting
     from kornia_ditf.errors import InvalidArgumentError
+    from kornia_ditf.utils.checks import check_integer
     from kornia_ditf.utils.files import make_folder
     from kornia_ditf.utils.picture import save_picture
     from kornia_ditf.viz.channels import draw_channels, draw_treatments
     from kornia_ditf.viz.inspection import inspect_channels
     from kornia_ditf.viz.pca import draw_pca_sheet
 
-    if top < 1:
-        raise InvalidArgumentError(f"--top must be at least 1, got {top}")
+    check_integer("--top", top, 1)
     spec = chosen.spec()
     if not isinstance(spec, BackboneSpec):
         raise InvalidArgumentError(
-            f"inspect looks into the blocks of a Diffusion Transformer, and {spec.name} is none; "
-            "name a backbone"
+            f"inspect needs a Diffusion Transformer, and {spec.name} is not one; choose a backbone"
         )
     numbers = values.read_blocks(chosen.blocks or "all", spec.blocks)
     pictures = [read_fitting(path, *chosen.fitting(spec)) for path in images]
@@ -89,8 +88,8 @@ def inspect(
         ditf = _load(chosen.but(blocks=None), spec, reach=max(numbers))
     if not ditf.config.single:
         raise InvalidArgumentError(
-            "inspect looks at one timestep, and its --blocks are measured, not joined; leave out "
-            "--option timesteps= and blocks="
+            "inspect measures one timestep, and its --blocks are measured separately, not "
+            "joined; leave out --option timesteps= and blocks="
         )
     known = ditf.known_channels()
     origin = "found here" if known is None else settings.describe_origin(known)

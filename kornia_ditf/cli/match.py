@@ -85,7 +85,7 @@ def match(
     picture: Annotated[
         Path | None, options.path_option("FILE.png", "Draw the matches into this file.")
     ] = None,
-    limit: Annotated[int, options.option("N", "Draw at most so many.")] = 60,
+    limit: Annotated[int, options.option("N", "Draw at most N.")] = 60,
     json_file: Annotated[
         Path | None,
         options.path_option("FILE.json", "Write the result here.", "--json-file", "--out"),
@@ -107,7 +107,7 @@ def match(
     from kornia_ditf.matching.poses import POSES
     from kornia_ditf.search.variants import check_search
     from kornia_ditf.search.verified import match_images
-    from kornia_ditf.utils.checks import check_one_of
+    from kornia_ditf.utils.checks import check_number, check_one_of
 
     paths, reduced = (image_a, image_b), values.read_pca(pca)
     check_one_of("--pose", pose, POSES)
@@ -118,8 +118,8 @@ def match(
         raise InvalidArgumentError(
             f"give --prompt once for both images or once for each, got {len(prompts)}"
         )
-    if min_score is not None and not -1 <= min_score <= 1:
-        raise InvalidArgumentError(f"--min-score must lie in [-1, 1], got {min_score}")
+    if min_score is not None:
+        check_number("--min-score", min_score, "[-1, 1]")
     outputs = Outputs(paths, picture, limit, json_file, export or (), as_json)
     outputs.check()
     if any(map(is_stored, paths)):
@@ -143,9 +143,9 @@ def match(
         chosen = chosen.but(prompt=prompts[0] if len(prompts) == 1 else None)
         descriptor = chosen.load(spec)
     channels, origin = settings.known_channels(descriptor)
-    told = settings.told(descriptor, prompts)
+    texts = settings.prompts_of(descriptor, prompts)
     with stages.stage("describe"):
-        maps = descriptor.describe_together(images, told)
+        maps = descriptor.describe_together(images, texts)
     if channels is None:
         channels, origin = settings.known_channels(descriptor)[0] or (), "found in these two images"
     with stages.stage("match"):
@@ -153,7 +153,7 @@ def match(
             images[0],
             images[1],
             descriptor,
-            told,
+            texts,
             search=kind,
             pose=posed,
             maps=maps,
@@ -171,7 +171,7 @@ def match(
         },
         "backbone": {
             **settings.as_values(chosen, spec, descriptor),
-            **({} if told is None else {"prompt": told}),
+            **({} if texts is None else {"prompt": texts}),
             "massive_channels": list(channels),
             "massive_channels_from": origin,
         },
@@ -234,7 +234,7 @@ def _refuse(given: dict[str, Any], advice: str) -> None:
 
     for name, value in given.items():
         if value is not None and value != []:
-            raise InvalidArgumentError(f"{name} is for images that are described here; {advice}")
+            raise InvalidArgumentError(f"{name} applies only to described images; {advice}")
 
 
 def _describe_pose(searched: ImageMatches) -> str:

@@ -32,9 +32,7 @@ def match_folder(
             "most like it ('retrieval'), or the pairs in a file, two names in each line.",
         ),
     ] = "all",
-    count: Annotated[
-        int, options.option("N", "With so many images, for sequential and retrieval.")
-    ] = 10,
+    count: Annotated[int, options.option("N", "With N images, for sequential and retrieval.")] = 10,
     matcher: Annotated[
         str,
         options.option(

@@ -174,7 +174,7 @@ _SHARED: Mapping[str, tuple[Any, Any]] = {
         int,
         option(
             "N",
-            "Pass at most so many noisy images through the model together.  [default: what fits]",
+            "Pass at most N noisy images through the model together.  [default: what fits]",
         ),
     ),
     "prompt": (str, option("TEXT", "Tell the model what it sees.  [default: preset]")),
@@ -273,20 +273,11 @@ class Chosen:
         return side, spec.pixels_per_token
 
     def plan(self, spec: BackboneSpec, block: int, dtype: str, **more: Any) -> LoadingPlan | None:
-        """Work out what loading up to a block takes; None where only loading tells.
-
-        Raises:
-            CheckpointError: a local folder lacks a file or holds a damaged one.
-            HubError: the hub does not give the configuration, and it is not known.
-        """
-        from kornia_ditf.registry.families import file_options
+        """Work out what loading up to a block takes; see `loading_plan`."""
+        from kornia_ditf.registry.families import loading_plan
         from kornia_ditf.utils.checks import read_dtype
 
-        if spec.plan is None:
-            return None
-        place = self.source or spec.repo
-        more = {"architecture": spec.architecture, **file_options(spec, place), **more}
-        return spec.plan(place, block=block, dtype=read_dtype(dtype), **more)
+        return loading_plan(spec, self.source, block=block, dtype=read_dtype(dtype), **more)
 
     def read(self, spec: BackboneSpec | DescriptorSpec | None = None) -> dict[str, Any]:
         """Return the options of `create_descriptor`, or of a matcher.
@@ -312,7 +303,7 @@ class Chosen:
         return given
 
     def load(self, spec: BackboneSpec | DescriptorSpec) -> DenseDescriptor:
-        """Make the descriptor; one that is no DiT is told its prompt with each image.
+        """Make the descriptor; one that is not a DiT receives its prompt with each image.
 
         Raises:
             InvalidArgumentError: a value is wrong, or the device cannot be used.

@@ -95,7 +95,7 @@ def discard_stdout() -> None:
 
 
 def console(*, error: bool = False) -> Console:
-    """Return a console on standard output or error, plain and unwrapped where it is no terminal."""
+    """Return a console on standard output or error, plain and unwrapped unless it is a terminal."""
     from rich.console import Console
 
     stream = sys.stderr if error else sys.stdout

@@ -36,7 +36,7 @@ class Pair:
     Args:
         matches: in pixels of both.
         plane: the homography; None where there is none.
-        threshold_px: how far off a match may be that agrees with it.
+        threshold_px: maximum error of a match that agrees with it.
     """
 
     matches: Matches
@@ -104,14 +104,14 @@ class Outputs:
             OutputError: a file cannot be written, or is one of the images.
         """
         from kornia_ditf.errors import InvalidArgumentError
+        from kornia_ditf.utils.checks import check_integer
 
         picture = self.picture
         if picture is not None and picture.suffix.lower() not in (".png", ".jpg", ".jpeg"):
             raise InvalidArgumentError(f"--picture must end in .png, .jpg or .jpeg, got {picture}")
         if picture is not None and picture == self.json_file:
             raise InvalidArgumentError(f"--picture and --json-file both name {picture}")
-        if self.limit < 1:
-            raise InvalidArgumentError(f"--limit must be at least 1, got {self.limit}")
+        check_integer("--limit", self.limit, 1)
         for path in (picture, self.json_file):
             output.check_output(path, inputs=self.paths)
         check_exports(self.export, inputs=self.paths)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def plugins(as_json: options.Json = False) -> None:
-    """List plugins with their status, what each adds, and why one is left out.
+    """List plugins with their status, what they add, and why any are left out.
 
-    A broken plugin is left out, and all else goes on. The environment variable KORNIA_DITF_PLUGINS
-    selects plugins: names separated by commas, or empty for none.
+    A broken plugin is left out without affecting the rest. The environment variable
+    KORNIA_DITF_PLUGINS selects plugins: names separated by commas, or empty for none.
     """
     import warnings
 

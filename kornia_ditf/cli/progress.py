@@ -102,7 +102,7 @@ def duration(seconds: float) -> str:
 
 
 def bars(*, transient: bool) -> progress.Progress:
-    """Return bars with counts and times, hidden where standard error is no terminal."""
+    """Return bars with counts and times, hidden unless standard error is a terminal."""
     from rich import progress
 
     out = output.console(error=True)

@@ -26,11 +26,9 @@ def learn(
     folder: Annotated[Path, options.path_argument("FOLDER")],
     out: Annotated[Path, options.path_option("FILE.safetensors", "Write the projection here.")],
     chosen: options.Chosen,
-    channels: Annotated[
-        int, options.option("K", "Keep so many principal components.", min=1)
-    ] = 128,
+    channels: Annotated[int, options.option("K", "Keep K principal components.", min=1)] = 128,
     limit: Annotated[
-        int | None, options.option("N", "Take so many of the images, drawn by --seed.", min=1)
+        int | None, options.option("N", "Use N of the images, drawn by --seed.", min=1)
     ] = None,
     as_json: options.Json = False,
 ) -> None:

@@ -90,7 +90,7 @@ def describe_origin(known: Discarded) -> str:
     return "kept by an earlier inspect --keep" if kept else f"from the {known.source}"
 
 
-def told(descriptor: DenseDescriptor, prompts: Sequence[str]) -> str | list[str] | None:
+def prompts_of(descriptor: DenseDescriptor, prompts: Sequence[str]) -> str | list[str] | None:
     """Return the prompts to pass with the images; a DiTF keeps a single one in its settings."""
     from kornia_ditf.descriptor import DiTF
 

@@ -30,7 +30,7 @@ _Read = tuple[Item, bytes | ImageError]
 
 @dataclass(slots=True)
 class Shard:
-    """What became of a piece.
+    """Outcome of a piece.
 
     Args:
         name: of the shard's file; empty where no image of the piece could be described.
@@ -125,8 +125,8 @@ class ShardWriter:
             else hashlib.sha256(content).hexdigest()
             for item, content in read
         }
-        told = {name: shard.made.get(name) for name in SETTINGS}
-        key = json.dumps([told, sorted(digests.items())], sort_keys=True)
+        settings = {name: shard.made.get(name) for name in SETTINGS}
+        key = json.dumps([settings, sorted(digests.items())], sort_keys=True)
         target = self.out / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.tar"
         held: set[str] = set()
         if target.exists() and not self.request.overwrite:

@@ -56,9 +56,9 @@ def match_stored(chosen: Chosen, outputs: Outputs, *, min_score: float | None, p
     for path, fits in ((query, query.suffix == held), (others, many or others.suffix == held)):
         if not fits or not path.exists():
             raise InvalidArgumentError(
-                f"{path} is no file of descriptors, and the other side is: describe both with "
-                "`kornia-ditf extract IMAGE... --out FOLDER`, or match two images; `tar xf` takes "
-                "an image's file out of a shard"
+                f"{path} is not a file of descriptors, but the other side is: describe both with "
+                "`kornia-ditf extract IMAGE... --out FOLDER`, or match two images; `tar xf` "
+                "takes an image's file out of a shard"
             )
     files = list_stored(others)
     if not files:

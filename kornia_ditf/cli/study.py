@@ -177,7 +177,7 @@ def ablation(
     protocol: Annotated[
         str | None, options.option("NAME", "How pairs are scored.  [default: plain]")
     ] = None,
-    limit: Annotated[int | None, options.option("N", "Draw so many of the pairs.")] = None,
+    limit: Annotated[int | None, options.option("N", "Use N pairs, drawn at random.")] = None,
     *,
     chosen: options.Chosen,
     out: Out = None,
@@ -238,7 +238,7 @@ def _run(
 
 
 def _loggers(names: list[str] | None) -> dict[str, Any]:
-    """Load trackers before the work, so that one that is missing is told at once."""
+    """Load trackers before the work, so that a missing one is reported at once."""
     from kornia_ditf.registry.loggers import load_logger
 
     return {name: load_logger(name) for name in names or ()}

@@ -17,7 +17,7 @@ def read_blocks(text: str, count: int) -> list[int]:
     from kornia_ditf.errors import InvalidArgumentError
 
     if not count:
-        raise InvalidArgumentError("--blocks are of a Diffusion Transformer; name such a backbone")
+        raise InvalidArgumentError("--blocks needs a Diffusion Transformer; choose such a backbone")
     if text.strip() == "all":
         return list(range(count))
     numbers: set[int] = set()
@@ -29,7 +29,7 @@ def read_blocks(text: str, count: int) -> list[int]:
         if end >= count:
             raise InvalidArgumentError(f"--blocks must lie in 0 to {count - 1}, got {text!r}")
         if end < start:
-            raise InvalidArgumentError(f"--blocks counts upwards, such as 3-5, got {text!r}")
+            raise InvalidArgumentError(f"--blocks must ascend, such as 3-5, got {text!r}")
         numbers.update(range(start, end + 1))
     return sorted(numbers)
 
@@ -50,7 +50,7 @@ def read_numbers(
         numbers = [kind(part) for part in text.split(",")]
     except ValueError as error:
         raise InvalidArgumentError(
-            f"{option} must be numbers with commas between them, got {text!r}"
+            f"{option} must be comma-separated numbers, got {text!r}"
         ) from error
     return tuple(int(n) if float(n).is_integer() else n for n in numbers)
 
@@ -80,7 +80,7 @@ def read_others(others: Sequence[str] | None) -> dict[str, Any]:
             raise InvalidArgumentError(f"--option must be KEY=VALUE, got {text!r}")
         if key in ("name", "source"):
             given = "--source" if key == "source" else "--backbone"
-            raise InvalidArgumentError(f"--option {key}= is no option of a backbone; type {given}")
+            raise InvalidArgumentError(f"--option {key}= is not a backbone's option; type {given}")
         try:
             found[key] = json.loads(value)
         except ValueError:

@@ -46,7 +46,7 @@ class AP10K(PairDataset):
         for name in names:
             if ":" not in name:
                 raise DatasetError(
-                    folder / name, f"its name is no <image>-<image>:<category>.json. {_HOW}"
+                    folder / name, f"its name is not <image>-<image>:<category>.json. {_HOW}"
                 )
         super().__init__(SPEC.name, place, split, names)
 

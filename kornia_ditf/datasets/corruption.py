@@ -17,7 +17,7 @@ from kornia_ditf.datasets.files import cached_picture, image_size
 from kornia_ditf.datasets.pairs import Floats, Pair, PairDataset
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.metrics.functional import project
-from kornia_ditf.utils.checks import check_one_of
+from kornia_ditf.utils.checks import check_number, check_one_of
 from kornia_ditf.utils.images import read_image
 
 KINDS = {
@@ -56,10 +56,7 @@ class Corruption:
     def __post_init__(self) -> None:
         check_one_of("corrupt.kind", self.kind, KINDS)
         low, high = KINDS[self.kind]
-        if not low <= self.level <= high:
-            raise InvalidArgumentError(
-                f"corrupt.level of {self.kind} must lie in [{low:g}, {high:g}], got {self.level!r}"
-            )
+        check_number(f"corrupt.level of {self.kind}", self.level, f"[{low:g}, {high:g}]")
 
 
 class CorruptedPairs(PairDataset):

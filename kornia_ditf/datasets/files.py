@@ -82,7 +82,7 @@ def path_inside(folder: Path, name: object, file: Path) -> Path:
         file: the annotation, for messages.
 
     Raises:
-        DatasetError: the name is no text, absolute, or leads outside of the folder.
+        DatasetError: the name is not a string, is absolute, or leads outside of the folder.
     """
     if not isinstance(name, str) or not name or "\0" in name:
         raise DatasetError(file, f"it must name a file, got {name!r}")

@@ -87,7 +87,7 @@ class JHMDB(PairDataset):
 
 def _video(word: str) -> str:
     if "/" in word:
-        raise ValueError(f"{word!r} is no name of a video")
+        raise ValueError(f"{word!r} is not the name of a video")
     return word.removesuffix(".avi")
 
 

@@ -41,7 +41,7 @@ class NAVI(PairDataset):
     Args:
         root: the folder with the objects' folders and custom_splits, or the folder that holds it.
         split: `wild_set` (other backgrounds and light) or `multiview`.
-        points: at most so many of the pixels that both images show are taken, evenly spread.
+        points: maximum number of points, evenly spread over the pixels that both images show.
 
     Raises:
         DatasetError: the list is missing or malformed.

@@ -38,7 +38,7 @@ class Pair:
             keypoints detected in A alone, and need not belong to those of B.
         points_b: (x, y) in B, shape (K, 2), float64; row i belongs to row i of points_a.
         visibility_a: of each point in A, shape (K,): 0 not annotated, 0.5 hidden, 1 visible.
-        visibility_b: of each point in B, likewise.
+        visibility_b: the same for each point in B.
         box_a: the object in A as left, top, right, bottom.
         box_b: the object in B.
         homography: takes points of A to B, shape (3, 3), float64.
@@ -158,7 +158,7 @@ class PairDataset(Dataset[Pair]):
 
 
 def spread(points: npt.NDArray[Any], moved: npt.NDArray[Any], most: int) -> list[Tensor]:
-    """Return at most so many rows of two arrays, evenly spread, as float64."""
+    """Return a limited number of rows of two arrays, evenly spread, as float64."""
     kept = np.linspace(0, len(points) - 1, min(most, len(points))).round().astype(int)
     return [torch.from_numpy(each[kept].astype(np.float64)) for each in (points, moved)]
 

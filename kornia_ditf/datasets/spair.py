@@ -164,7 +164,7 @@ def _load(spec: DatasetSpec, place: Path, images: Path, split: str, layout: str 
     for name in sorted(filter(None, listed)):
         match = _NAME.fullmatch(name)
         if match is None:
-            raise DatasetError(origin, f"{name!r} is no NUMBER-IMAGE-IMAGE:CATEGORY. {_HOW}")
+            raise DatasetError(origin, f"{name!r} is not NUMBER-IMAGE-IMAGE:CATEGORY. {_HOW}")
         names.append((name, match[2]))
     if not names:
         raise DatasetError(origin, f"it is missing or names no pair. {_HOW}")

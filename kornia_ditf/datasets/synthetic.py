@@ -20,9 +20,8 @@ from kornia_ditf.datasets.files import cached_picture, given_folder, image_size,
 from kornia_ditf.datasets.pairs import Floats, Pair, PairDataset
 from kornia_ditf.datasets.relief import Relief, random_points, random_relief, render
 from kornia_ditf.datasets.spec import DatasetSpec
-from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.utils.cache import sha256
-from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.checks import check_integer, check_number
 from kornia_ditf.utils.images import read_image
 
 _KINDS = ("viewpoint", "illumination", "both")
@@ -83,8 +82,7 @@ class SyntheticPairs(PairDataset):
         check_integer("versions", versions, 1)
         check_integer("points", points, 1)
         check_integer("seed", seed, 0)
-        if not 0 < strength <= 0.45:
-            raise InvalidArgumentError(f"strength must lie in (0, 0.45], got {strength!r}")
+        check_number("strength", strength, "(0, 0.45]")
         SPEC.check_split(split, folder)
         images = list_images(folder, pattern)
         changes = [

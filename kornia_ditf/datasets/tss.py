@@ -26,7 +26,7 @@ class TSS(PairDataset):
     Args:
         root: the folder with FG3DCar, JODS and PASCAL, or the folder that holds it.
         split: all, FG3DCar, JODS or PASCAL.
-        points: at most so many of the pixels with flow are taken, evenly spread.
+        points: maximum number of points, evenly spread over the pixels with flow.
 
     Raises:
         DatasetError: a folder is missing, or holds no pair.
@@ -84,7 +84,7 @@ def read_flow(path: Path) -> npt.NDArray[np.float32]:
     with reading(path, "it cannot be read", _HOW):
         content = path.read_bytes()
     if len(content) < 12 or np.frombuffer(content[:4], "<f4")[0] != np.float32(_MAGIC):
-        raise DatasetError(path, f"it is no flow file (.flo). {_HOW}")
+        raise DatasetError(path, f"it is not a flow file (.flo). {_HOW}")
     width, height = (int(side) for side in np.frombuffer(content[4:12], "<i4"))
     fits = 0 < width < _LONGEST and 0 < height < _LONGEST
     if not fits or len(content) != 12 + 8 * width * height:

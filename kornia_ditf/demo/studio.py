@@ -13,7 +13,6 @@ from threading import RLock
 from typing import Any, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_ditf.backbones.spec import BackboneSpec
@@ -23,6 +22,7 @@ from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.fusion import FusedDescriptor
 from kornia_ditf.matching.keypoints import TopK, match_points
+from kornia_ditf.matching.similarity import token_cosines
 from kornia_ditf.registry.lookup import create_descriptor, create_ditf, find_descriptor
 from kornia_ditf.search.verified import ImageMatches, match_images
 from kornia_ditf.types import DescriptorMap
@@ -146,7 +146,7 @@ class Studio:
         Args:
             setting: the descriptor.
             image_a: shape (1, 3, H, W), RGB in [0, 1].
-            image_b: likewise; its size may differ.
+            image_b: the same for image B; its size may differ.
             point: (x, y) in pixels of A.
 
         Raises:
@@ -163,7 +163,7 @@ class Studio:
             point,
             tuple((x, y) for x, y in places.tolist()),
             tuple(scores.tolist()),
-            _similarity(map_a, point, map_b),
+            token_cosines(map_a, point, map_b),
             (float(back[0]), float(back[1])),
         )
 
@@ -223,7 +223,7 @@ class Studio:
                     ditf.describe_blocks(image, blocks) for image in (image_a, image_b)
                 )
                 for block in blocks:
-                    cells[block, timestep] = _similarity(maps_a[block], point, maps_b[block])
+                    cells[block, timestep] = token_cosines(maps_a[block], point, maps_b[block])
         return cells
 
     def _spec(self, setting: Setting) -> BackboneSpec | DescriptorSpec:
@@ -234,7 +234,7 @@ class Studio:
         spec = self._spec(setting)
         if not isinstance(spec, BackboneSpec):
             raise InvalidArgumentError(
-                f"{spec.name} is no Diffusion Transformer, so it has no blocks to look into; "
+                f"{spec.name} is not a Diffusion Transformer, so it has no blocks to inspect; "
                 "choose another descriptor, or leave block, timestep and treatment empty"
             )
         return spec
@@ -259,13 +259,6 @@ class Studio:
             loaded = create_ditf(name, **{**self.options, "block": reach})
             self._loaded[name] = loaded
         return DiTF(loaded.backbone, config)
-
-
-def _similarity(map_a: DescriptorMap, point: Point, map_b: DescriptorMap) -> Tensor:
-    """Compare a point of A, (x, y) in pixels, with the tokens of B; shape (rows, columns)."""
-    query = F.normalize(map_a.at(torch.tensor([[point]]))[0, 0].float(), dim=-1)
-    tokens = F.normalize(map_b.tokens[0].float(), dim=-1)
-    return (tokens @ query).reshape(map_b.grid).cpu()
 
 
 def as_values(setting: Setting, result: Location | ImageMatches) -> dict[str, Any]:

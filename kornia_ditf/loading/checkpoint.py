@@ -211,11 +211,11 @@ class Checkpoint:
             return None
         names = self.json(index).get("weight_map")
         if not isinstance(names, dict) or not all(isinstance(v, str) for v in names.values()):
-            raise CheckpointError(f"{self.source}/{index} has no usable weight_map; get it anew")
+            raise CheckpointError(f"{self.source}/{index} has no weight_map; download it again")
         for file in set(names.values()):
             if not file.strip() or ".." in re.split(r"[/\\]", file) or Path(file).is_absolute():
                 raise CheckpointError(
-                    f"{self.source}/{index} names {file!r}, which is no file of its own folder"
+                    f"{self.source}/{index} names {file!r}, which is not a file in its own folder"
                 )
         folder = PurePosixPath(subfolder)
         return {tensor: (folder / file).as_posix() for tensor, file in names.items()}
@@ -248,7 +248,7 @@ class Checkpoint:
                 paths = [path for path in self.folder.rglob("*") if path.is_file()]
             return sorted(path.relative_to(self.folder).as_posix() for path in paths)
         if self._remote is None:
-            raise HubUnreachableError(f"the hub cannot be asked what {self.source} holds")
+            raise HubUnreachableError(f"the hub cannot list the files of {self.source}")
         return sorted(self._remote_sizes)
 
     def has(self, name: str) -> bool:
@@ -367,8 +367,8 @@ class Checkpoint:
         except errors.EntryNotFoundError as error:
             raise self._missing(name) from error
         except errors.HfHubHTTPError as error:
-            told = f"the hub does not give {name} of {self.source}: {error}"
-            raise sources.refusal(self.source, error) or HubError(told) from error
+            message = f"the hub does not give {name} of {self.source}: {error}"
+            raise sources.refusal(self.source, error) or HubError(message) from error
         except OSError as error:
             raise HubError(f"cannot download {name} of {self.source}: {error}") from error
         return Path(path)

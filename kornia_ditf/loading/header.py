@@ -41,6 +41,6 @@ def read_header(path: Path) -> Header:
 def damaged(path: Path, error: Exception) -> CheckpointError:
     """Return the error for a weight file that cannot be read."""
     with suppress(OSError):
-        if (told := explain_content(path)) is not None:
-            return CheckpointError(told)
+        if (message := explain_content(path)) is not None:
+            return CheckpointError(message)
     return CheckpointError(f"{path} is damaged or cut short ({error}); download it again")

@@ -120,9 +120,9 @@ class LoadedPromptEncoder:
         modules = [each for each in encoders.values() if isinstance(each, nn.Module)]
         missing = [name for name, part in encoders.items() if part is None]
         advice = f" (it has no {', '.join(missing)})" if missing else ""
-        told = f"the {type(self.pipeline).__name__} cannot embed {prompt!r}{advice}"
+        message = f"the {type(self.pipeline).__name__} cannot embed {prompt!r}{advice}"
         with (
-            translated(InvalidArgumentError, told),
+            translated(InvalidArgumentError, message),
             isolated(self.pipeline),
             borrowed(*modules),
             _without_new_hooks(modules),
@@ -200,8 +200,8 @@ def refuse_loading_options(options: Mapping[str, Any]) -> None:
     given = [name for name in (*_LOADING, *HUB_OPTIONS) if name in options]
     if given:
         raise InvalidArgumentError(
-            f"{given[0]} says how to load a model, and this one is in memory and stays as it is; "
-            "leave it out, and move or convert the pipeline itself, as with pipe.to(...)"
+            f"{given[0]} applies to loading a model, and this one is in memory already; leave it "
+            "out, and move or convert the pipeline itself, as with pipe.to(...)"
         )
 
 

@@ -74,27 +74,27 @@ _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 
 
 def explain_content(path: Path) -> str | None:
-    """Say what a file is that is neither safetensors nor GGUF; None where nothing tells."""
+    """Return what a file is that is neither safetensors nor GGUF; None if unknown."""
     with path.open("rb") as file:
         start = file.read(512)
     if _SAFETENSORS.match(start) or start.startswith(b"GGUF"):
         return None
-    told = next((told for bytes_, told in _BY_START if re.match(bytes_, start)), None)
+    content = next((content for bytes_, content in _BY_START if re.match(bytes_, start)), None)
     if not start:
-        told = "empty; download it again"
+        content = "empty; download it again"
     elif start.startswith(b"PK"):
-        told = _explain_pickle(path) if _is_torch(path) else _ARCHIVE
+        content = _explain_pickle(path) if _is_torch(path) else _ARCHIVE
     elif _PICKLE.match(start):
-        told = _explain_pickle(path)
-    elif told is None and start[257:262] == b"ustar":
-        told = _ARCHIVE
-    elif told is None and path.suffix.lower() in _BY_ENDING:
-        told = _BY_ENDING[path.suffix.lower()] + _PLAIN
-    return None if told is None else f"{path} is {told}"
+        content = _explain_pickle(path)
+    elif content is None and start[257:262] == b"ustar":
+        content = _ARCHIVE
+    elif content is None and path.suffix.lower() in _BY_ENDING:
+        content = _BY_ENDING[path.suffix.lower()] + _PLAIN
+    return None if content is None else f"{path} is {content}"
 
 
 def explain_tensors(path: Path, names: Iterable[str], metadata: Mapping[str, str]) -> str | None:
-    """Say what a file of weights holds that is no transformer; None where nothing tells.
+    """Return what a file of weights without a transformer holds; None if unknown.
 
     Args:
         path: named in the text.
@@ -107,9 +107,9 @@ def explain_tensors(path: Path, names: Iterable[str], metadata: Mapping[str, str
         base = next((metadata[key] for key in keys if metadata.get(key)), None)
         return f"{path} holds {_LORA.format(f' (for {base})' if base else '', path.name)}"
     inside = [name for name in names if "diffusion_model." in name]  # beside its text encoders
-    for pattern, told in _BY_TENSOR:
+    for pattern, content in _BY_TENSOR:
         if any(re.search(pattern, name) for name in inside or names):
-            return f"{path} holds {told}"
+            return f"{path} holds {content}"
     return None
 
 

@@ -52,7 +52,7 @@ class PromptCache:
 
         Args:
             key: of the embedding.
-            text_encoders: which are at hand; None where none are, so that any will have been right.
+            text_encoders: identity of the available ones; None, if there are none, accepts any.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -144,12 +144,12 @@ class CachedPromptEncoder:
         if not prompts:
             return
         pipeline = self._load_pipeline()
-        told = f"the text encoders of {self.checkpoint.source} cannot embed"
+        message = f"the text encoders of {self.checkpoint.source} cannot embed"
         advice = "; a tokenizer or its configuration may be damaged"
         try:
             # One at a time, so that an embedding does not depend on its neighbours.
             for prompt in prompts:
-                with translated(CheckpointError, f"{told} {prompt!r}", advice), isolated(self):
+                with translated(CheckpointError, f"{message} {prompt!r}", advice), isolated(self):
                     encoded = self.encode(pipeline, prompt)
                 tensors = {name: value.cpu() for name, value in encoded.items()}
                 metadata = {
@@ -205,7 +205,7 @@ def join_rows(rows: Sequence[Mapping[str, Tensor]]) -> Conditioning:
         InvalidArgumentError: there is none.
     """
     if not rows:
-        raise InvalidArgumentError("give at least one prompt; an empty text is one")
+        raise InvalidArgumentError("pass at least one prompt; it may be empty")
     return Conditioning({name: torch.cat([row[name] for row in rows]) for name in rows[0]})
 
 

@@ -186,11 +186,11 @@ def load_own_vae(file: WeightFile, class_name: str, checkpoint: Checkpoint) -> n
     Raises:
         CheckpointError: the file is damaged.
     """
-    told = [name for name in file.tensors if name.startswith(_TEXT)]
-    if told:
+    encoders = [name for name in file.tensors if name.startswith(_TEXT)]
+    if encoders:
         logger.warning(
             "%s also holds text encoders (%r); those of %s are used",
-            *(file.path, told[0], checkpoint.source),
+            *(file.path, encoders[0], checkpoint.source),
         )
     if not holds_vae(file):
         return None

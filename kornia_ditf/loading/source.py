@@ -46,7 +46,7 @@ def is_path(source: str) -> bool:
 
 
 def explain(source: str) -> str:
-    """Explain what a source that is no folder is, and what to type instead."""
+    """Explain what a source that is not a folder is, and what to type instead."""
     url = re.fullmatch(r"(\w+:/+|(?=huggingface\.co/))(?P<host>[^/]+)/?(?P<path>.*)", source)
     if url is not None:
         return _explain_url(source, url["host"], url["path"])

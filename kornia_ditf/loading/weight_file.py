@@ -27,7 +27,7 @@ def as_file(source: object) -> Path | None:
     """Return the file that a source names, `~` expanded; None if there is none.
 
     Raises:
-        CheckpointError: it is no file of weights that is read, or one shard of several.
+        CheckpointError: it is not a supported file of weights, or is one shard of several.
     """
     if not isinstance(source, str | Path):
         return None
@@ -39,19 +39,19 @@ def as_file(source: object) -> Path | None:
             pass
     except (OSError, RuntimeError):  # a name that is too long, or an unknown user's home
         return None
-    told = explain_content(path)
-    if told is not None:
-        raise CheckpointError(told)
+    message = explain_content(path)
+    if message is not None:
+        raise CheckpointError(message)
     if _SHARD.search(path.name):
         raise CheckpointError(f"{path} is one shard of several; name the folder that holds them")
     return path
 
 
 def refuse_config(source: object, config: object) -> None:
-    """Raise InvalidArgumentError for a `config` that goes with a source which is no file."""
+    """Raise InvalidArgumentError for a `config` that goes with a source that is not a file."""
     if config is not None:
         raise InvalidArgumentError(
-            f"config says what belongs to a single file, and {source} is none; leave it out"
+            f"config applies to single files, and {source} is not one; leave it out"
         )
 
 
@@ -115,15 +115,15 @@ class WeightFile:
             raise damaged(self.path, error) from error
 
     def other(self) -> str | None:
-        """Say what a file holds that is no transformer; None where nothing gives it away."""
-        told = explain_tensors(self.path, self.tensors, self.metadata)
-        return f"{told} (its architecture: {self.kind})" if told and self.kind else told
+        """Return what a file without a transformer holds; None if unknown."""
+        message = explain_tensors(self.path, self.tensors, self.metadata)
+        return f"{message} (its architecture: {self.kind})" if message and self.kind else message
 
     def explain(self) -> str:
         """Say what a file that holds no transformer of a known family holds instead."""
         first = next(iter(self.tensors), None)
-        told = "it holds no tensor" if first is None else f"its first tensor: {first!r}"
-        return self.other() or f"{self.path} holds no transformer of a known family ({told})"
+        message = "it holds no tensor" if first is None else f"its first tensor: {first!r}"
+        return self.other() or f"{self.path} holds no transformer of a known family ({message})"
 
     @cached_property
     def _open(self) -> Any:
@@ -140,8 +140,8 @@ class WeightFile:
             dropped |= {name for name in header.dtypes if _is_scale(name)}
             notes = {} if self._scales else notes
         plain = {n: d for n, d in header.dtypes.items() if n not in dropped}
-        told = replace(header, dtypes=plain, metadata=notes)
-        self.unused = refuse_quantised(str(self.path), told, known=known)
+        header = replace(header, dtypes=plain, metadata=notes)
+        self.unused = refuse_quantised(str(self.path), header, known=known)
         self.tensors = {n: torch.empty(header.shapes[n], device="meta") for n in plain}
 
     def _read_gguf(self) -> None:

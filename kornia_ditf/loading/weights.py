@@ -22,6 +22,7 @@ from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.weight_file import WeightFile
 from kornia_ditf.utils.borrowing import align
+from kornia_ditf.utils.checks import check_integer
 from kornia_ditf.utils.isolation import SharedSetting, building, quiet, translated
 
 logger = logging.getLogger(__name__)
@@ -227,8 +228,8 @@ def leave_out(
     """
     lists: list[Any] = [model.get_submodule(name) for name in block_lists]
     count = sum(len(blocks) for blocks in lists)
-    if last_block is not None and not 0 <= last_block < count:
-        raise InvalidArgumentError(f"block must lie in [0, {count - 1}], got {last_block}")
+    if last_block is not None:
+        check_integer("block", last_block, 0, count - 1)
     kept = count if last_block is None else last_block + 1
     for blocks in lists:
         for index in range(max(kept, 0), len(blocks)):
@@ -319,14 +320,14 @@ def _load_quantized(
     package = _QUANTISERS.get(str(method))
     if package is not None and find_spec(package) is None:
         raise CheckpointError(
-            f"cannot load {checkpoint.source}/{subfolder} quantised, as which it is stored: "
-            f"{method} is not installed; pip install {package}"
+            f"cannot load {checkpoint.source}/{subfolder}, which is stored quantised: {method} is "
+            f"not installed; pip install {package}"
         )
     model_class: Any = getattr(diffusers, class_name)
     given = {} if quantization_config is None else {"quantization_config": quantization_config}
     kind = "" if given else ", as which it is stored"
-    told = f"cannot load {checkpoint.source}/{subfolder} quantised{kind}"
-    with translated(CheckpointError, told), building(dtype), without_progress_bars():
+    message = f"cannot load {checkpoint.source}/{subfolder} quantised{kind}"
+    with translated(CheckpointError, message), building(dtype), without_progress_bars():
         model: nn.Module = model_class.from_pretrained(
             **checkpoint.pretrained_options(), subfolder=subfolder, dtype=dtype, **given
         )
@@ -341,7 +342,7 @@ def without_deprecations() -> AbstractContextManager[None]:
 @SharedSetting
 @contextmanager
 def without_progress_bars() -> Iterator[None]:
-    """Keep diffusers and transformers from drawing progress bars, and leave them as they were."""
+    """Hide progress bars of diffusers and transformers, temporarily."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -359,7 +360,7 @@ def without_progress_bars() -> Iterator[None]:
 @SharedSetting
 @contextmanager
 def without_remarks() -> Iterator[None]:
-    """Keep transformers from logging what is no error, and leave it as it was."""
+    """Silence messages of transformers below errors, temporarily."""
     from transformers.utils import logging as messages
 
     logging: Any = messages

@@ -16,7 +16,7 @@ from kornia_ditf.matching.checks import check_matches
 from kornia_ditf.matching.verification import Geometry, verify
 from kornia_ditf.preprocess import ImageLike, as_image, fit_image
 from kornia_ditf.types import Frame, Matches
-from kornia_ditf.utils.checks import check_integer, check_spec
+from kornia_ditf.utils.checks import check_integer, check_number, check_one_of, check_spec
 
 _MARGIN = 32
 """So many pixels outside the image a point may lie: some matchers pad images, and match there."""
@@ -132,13 +132,13 @@ def _checked(found: object, name: str) -> Matches:
     if not isinstance(found, Matches):
         raise MatcherError(f"{name}.compare must return Matches, got a {type(found).__name__}")
     if any(each.is_complex() for each in (found.points_a, found.points_b, found.scores)):
-        raise MatcherError(f"{name} gave complex numbers")
+        raise MatcherError(f"{name} returned complex numbers")
     try:
         check_matches(found)
     except InvalidArgumentError as error:
-        raise MatcherError(f"{name} gave no matches: {error}") from error
+        raise MatcherError(f"{name} returned no matches: {error}") from error
     if bool(torch.isnan(found.scores).any()):
-        raise MatcherError(f"{name} gave scores that are NaN")
+        raise MatcherError(f"{name} returned scores that are NaN")
     return found
 
 
@@ -149,7 +149,7 @@ def _inside(points: Tensor, frame: Frame, name: str) -> Tensor:
     if bool((beyond > _MARGIN).any()):
         x, y = points[int(beyond.amax(1).argmax())].tolist()
         raise MatcherError(
-            f"{name} gave a point outside the image: ({x:g}, {y:g}), of {width} x {height} pixels"
+            f"{name} returned ({x:g}, {y:g}), outside the image of {width} x {height} pixels"
         )
     return frame.to_image(points)
 
@@ -191,9 +191,6 @@ def check_shared(options: Mapping[str, Any]) -> None:
     side, geometry = options.get("long_side"), options.get("verification")
     if side is not None:
         check_integer("long_side", side, 8)
-    if geometry not in (None, "homography", "fundamental"):
-        raise InvalidArgumentError(
-            f"verification must be homography or fundamental, got {geometry!r}"
-        )
-    if not float(options.get("threshold", 1)) > 0:
-        raise InvalidArgumentError(f"threshold must be above 0, got {options['threshold']!r}")
+    if geometry is not None:
+        check_one_of("verification", geometry, ("homography", "fundamental"))
+    check_number("threshold", float(options.get("threshold", 1)), "(0, inf]")

@@ -168,7 +168,7 @@ def _weights(name: str, random_weights: bool) -> Iterator[None]:
                 raise
             reason = " ".join(str(error).split())[:200]
             raise HubUnreachableError(
-                f"the weights of Kornia's {name} cannot be had ({reason}); put them into "
+                f"the weights of Kornia's {name} cannot be downloaded ({reason}); put them into "
                 f"{torch.hub.get_dir()}/checkpoints, or try without them: random_weights=true"
             ) from error
 

@@ -10,51 +10,29 @@ from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.types import DescriptorMap, Matches
+from kornia_ditf.utils.checks import check_finite, check_tensor
 from kornia_ditf.utils.isolation import SharedSetting
-
-
-def check_tensor(value: object, name: str, shape: str) -> None:
-    """Raise InvalidArgumentError unless a value is a tensor of a shape such as `(B, N, 2)`.
-
-    Axes that are named by letters may have any length.
-    """
-    if not isinstance(value, Tensor):
-        raise InvalidArgumentError(f"{name} must be a tensor, got {type(value).__name__}")
-    axes = shape.strip("(),").split(", ")
-    lengths = [int(axis) if axis.isdigit() else None for axis in axes]
-    if len(axes) != value.ndim or any(
-        length not in (None, axis) for length, axis in zip(lengths, value.shape, strict=True)
-    ):
-        raise InvalidArgumentError(f"{name} must have the shape {shape}, got {tuple(value.shape)}")
 
 
 def check_comparable(a: Tensor, b: Tensor, axis: int = 1) -> None:
     """Raise InvalidArgumentError unless two descriptors have one width and one device."""
     if a.shape[axis] != b.shape[axis]:
         raise InvalidArgumentError(
-            f"descriptors of one width are compared, got D = {a.shape[axis]} and {b.shape[axis]}: "
-            "describe both images with one backbone"
+            f"descriptors must have the same width, got D = {a.shape[axis]} and {b.shape[axis]}: "
+            "describe both images with the same backbone"
         )
     if a.device != b.device:
         raise InvalidArgumentError(
-            f"descriptors on one device are compared, got {a.device} and {b.device}"
+            f"descriptors must be on the same device, got {a.device} and {b.device}"
         )
-
-
-def check_finite(values: Tensor, name: str) -> None:
-    """Raise InvalidArgumentError unless a tensor is finite, in float32 too."""
-    # NaN spreads to both extremes; this is many times faster than asking every value.
-    extremes = torch.stack([*torch.aminmax(values)]).float() if values.numel() else values
-    if not bool(torch.isfinite(extremes).all()):
-        raise InvalidArgumentError(f"{name} must be finite, got NaN or infinity in it")
 
 
 def check_one_image(descriptors: DescriptorMap, name: str) -> None:
     """Raise InvalidArgumentError unless a map holds one image."""
     if len(descriptors) != 1:
         raise InvalidArgumentError(
-            f"{name} holds {len(descriptors)} images where one is matched: "
-            f"choose one by its number, as in {name}[0]"
+            f"{name} holds {len(descriptors)} images, expected one: select one by its index, as "
+            f"in {name}[0]"
         )
 
 

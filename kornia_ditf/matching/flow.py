@@ -17,6 +17,7 @@ from kornia_ditf.matching.checks import check_pair, full_precision
 from kornia_ditf.matching.nearest import nearest_two
 from kornia_ditf.matching.refinement import refine
 from kornia_ditf.types import DescriptorMap, Matches
+from kornia_ditf.utils.checks import check_number, check_one_of
 from kornia_ditf.utils.precision import widen
 
 
@@ -62,8 +63,7 @@ class Flow:
         Raises:
             InvalidArgumentError: another shape or mode, or whole numbers that would be mixed.
         """
-        if mode not in ("bilinear", "nearest"):
-            raise InvalidArgumentError(f"mode must be 'bilinear' or 'nearest', got {mode!r}")
+        check_one_of("mode", mode, ("bilinear", "nearest"))
         batched = image_b if image_b.ndim == 4 else image_b[None]
         if batched.ndim != 4 or len(batched) != 1:
             raise InvalidArgumentError(
@@ -116,8 +116,7 @@ def dense_flow(
     height, width = map_a.frame.image_size
     if tolerance is None:
         tolerance = 1.5 * max(height / map_a.grid[0], width / map_a.grid[1])
-    if not tolerance > 0:
-        raise InvalidArgumentError(f"tolerance must be above 0 pixels, got {tolerance!r}")
+    check_number("tolerance", tolerance, "(0, inf]")
     with full_precision(map_a.data.device):
         there = _match_all(map_a, map_b)
         back = _match_all(map_b, map_a)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching.checks import check_comparable, check_finite, full_precision
+from kornia_ditf.matching.checks import check_comparable, full_precision
 from kornia_ditf.matching.similarity import (
     cosine_planes,
     inverse_lengths,
@@ -23,7 +23,7 @@ from kornia_ditf.matching.similarity import (
     near_places,
 )
 from kornia_ditf.types import DescriptorMap, Frame, Matches
-from kornia_ditf.utils.checks import check_integer, check_one_of
+from kornia_ditf.utils.checks import check_finite, check_integer, check_number, check_one_of
 from kornia_ditf.utils.precision import widen
 
 
@@ -77,8 +77,7 @@ class WindowSoftArgmax:
     grid: Literal["tokens", "pixels"] = "tokens"
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise InvalidArgumentError(f"beta must be above 0, got {self.beta!r}")
+        check_number("beta", self.beta, "(0, inf]")
         check_integer("radius", self.radius, 0)
         check_one_of("grid", self.grid, ("tokens", "pixels"))
 
@@ -204,7 +203,7 @@ def match_points(
     lengths = {len(side) for side in lists}
     if len(lengths) != 1:
         raise InvalidArgumentError(
-            f"lists of maps and points must have one length, got {sorted(lengths)}"
+            f"lists of maps and points must have the same length, got {sorted(lengths)}"
         )
     maps_a, every, maps_b = (
         side if isinstance(side, list | tuple) else [side] * len(lists[0])
@@ -339,7 +338,7 @@ def _read(
     check_comparable(a.data, b.data)
     if len(a) != len(b):
         raise InvalidArgumentError(
-            f"the maps must hold equally many images, got {len(a)} and {len(b)}"
+            f"the maps must hold the same number of images, got {len(a)} and {len(b)}"
         )
     with full_precision(a.data.device):
         if not isinstance(map_a, Target):

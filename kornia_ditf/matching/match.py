@@ -68,8 +68,8 @@ def match(
         mask_a: which pixels of A are matched, bool, shape (H, W): tokens are matched whose centres
             it holds. All by default. For several pairs, a list with a mask or None for each.
         mask_b: the same for B.
-        pca: first reduce the tokens of each pair together to so many components, or each of the
-            maps' parts to its own number; see `joint_pca`. 0 reduces nothing.
+        pca: first reduce the tokens of each pair together to this number of components, or each of
+            the maps' parts to its own number; see `joint_pca`. 0 reduces nothing.
 
     Returns:
         the tokens' centres in pixels of the two images, best first; no token is in two matches.
@@ -98,7 +98,7 @@ def match(
     for index, maps in enumerate(sides):
         if len(maps) not in (1, count):
             raise InvalidArgumentError(
-                "map_a and map_b must hold equally many images, or one of them one image, "
+                "map_a and map_b must hold the same number of images, or one of them one image, "
                 f"got {len(sides[0])} and {len(sides[1])}"
             )
         sides[index] = maps * count if len(maps) == 1 else maps

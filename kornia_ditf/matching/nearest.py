@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching.checks import check_comparable, check_tensor, full_precision
+from kornia_ditf.matching.checks import check_comparable, full_precision
+from kornia_ditf.utils.checks import check_finite, check_number, check_tensor
 
 STRIP = {"cpu": 1 << 21, "cuda": 1 << 26}
 """Cosines held at once: a strip stays in a CPU's cache, and fills a GPU."""
@@ -259,10 +260,7 @@ def _normalise_any(side: Vectors, name: str) -> Vectors:
     """Normalise descriptors some of which are zero, or beyond what float32 can square."""
     values, tiny = side.values.float(), torch.finfo(torch.float32).tiny
     peak = values.abs().amax(2, keepdim=True)
-    if not bool(peak.isfinite().all()):
-        raise InvalidArgumentError(
-            f"descriptors_{name} must be finite, got NaN or infinity among them"
-        )
+    check_finite(peak, f"descriptors_{name}")
     values = values / peak.clamp_min(tiny)
     values /= torch.linalg.vector_norm(values, dim=2, keepdim=True).clamp_min_(1)
     there = peak[..., 0] > tiny
@@ -273,12 +271,11 @@ def _normalise_any(side: Vectors, name: str) -> Vectors:
 
 def check_limits(min_score: float | None, ratio: float | None, radius: float) -> None:
     """Raise InvalidArgumentError unless the numbers of a test are in range."""
-    if min_score is not None and not -1 <= min_score <= 1:
-        raise InvalidArgumentError(f"min_score must lie in [-1, 1], got {min_score}")
-    if ratio is not None and not 0 < ratio <= 1:
-        raise InvalidArgumentError(f"ratio must lie in (0, 1], got {ratio}")
-    if not radius >= 0:
-        raise InvalidArgumentError(f"radius must be 0 pixels or more, got {radius}")
+    if min_score is not None:
+        check_number("min_score", min_score, "[-1, 1]")
+    if ratio is not None:
+        check_number("ratio", ratio, "(0, 1]")
+    check_number("radius", radius, "[0, inf]")
 
 
 def _read(

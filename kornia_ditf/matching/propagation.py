@@ -17,16 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching.checks import (
-    check_comparable,
-    check_finite,
-    check_one_image,
-    check_tensor,
-    full_precision,
-)
+from kornia_ditf.matching.checks import check_comparable, check_one_image, full_precision
 from kornia_ditf.matching.similarity import mean_places, near_places
 from kornia_ditf.types import DescriptorMap, Frame
-from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.checks import check_finite, check_integer, check_number, check_tensor
 
 _LINES = 4
 """Lines of tokens compared at once, with the lines within reach of any of them."""
@@ -62,8 +56,7 @@ class Propagation:
         check_integer("last_frames", self.last_frames, 0)
         if self.radius is not None:
             check_integer("radius", self.radius, 0)
-        if not self.temperature > 0:
-            raise InvalidArgumentError(f"temperature must be above 0, got {self.temperature!r}")
+        check_number("temperature", self.temperature, "(0, inf]")
 
 
 class LabelPropagator:

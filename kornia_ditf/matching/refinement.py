@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.checks import check_pair, full_precision
 from kornia_ditf.matching.similarity import mean_places
 from kornia_ditf.types import DescriptorMap, Frame, Matches
-from kornia_ditf.utils.checks import check_integer, check_one_of
+from kornia_ditf.utils.checks import check_integer, check_number, check_one_of
 
 Method = Literal["parabola", "softargmax"]
 
@@ -66,8 +65,7 @@ def refine(
     """
     check_one_of("method", method, get_args(Method))
     check_integer("radius", radius, 1)
-    if not beta > 0:
-        raise InvalidArgumentError(f"beta must be above 0, got {beta!r}")
+    check_number("beta", beta, "(0, inf]")
     check_pair(map_a, map_b)
     with full_precision(map_b.data.device):
         queries = map_a.at(matches.points_a[None])[0]

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kornia_ditf.types import DescriptorMap
 from kornia_ditf.utils.precision import widen
 
 _PIXELS = 1 << 18
@@ -65,6 +66,12 @@ def cosine_planes(
         products = (many @ tokens.flatten(0, 1).T).view(-1, rows, columns)
         for some in torch.split(products, max(1, _PIXELS // (size[0] * size[1]))):
             yield (vertical @ (some @ horizontal.T)).mul_(inverses)
+
+
+def token_cosines(map_a: DescriptorMap, point: tuple[float, float], map_b: DescriptorMap) -> Tensor:
+    """Compare a point of A, (x, y) in pixels, with the tokens of B; on the CPU, (rows, columns)."""
+    query = map_a.at(torch.tensor([[point]]))[0, 0]
+    return (F.normalize(map_b.tokens[0].float(), dim=-1) @ query).reshape(map_b.grid).cpu()
 
 
 def inverse_lengths(tokens: Tensor, size: tuple[int, int]) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.checks import check_matches
 from kornia_ditf.types import Matches
-from kornia_ditf.utils.checks import check_integer, check_one_of
+from kornia_ditf.utils.checks import check_integer, check_number, check_one_of
 from kornia_ditf.utils.extras import import_extra
 
 Geometry = Literal["homography", "fundamental", "essential"]
@@ -97,16 +97,14 @@ def verify(
     """
     check_one_of("geometry", geometry, get_args(Geometry))
     check_one_of("estimator", estimator, get_args(Estimator))
-    if not threshold > 0:
-        raise InvalidArgumentError(f"threshold must be above 0 pixels, got {threshold!r}")
-    if not 0 < confidence < 1:
-        raise InvalidArgumentError(f"confidence must lie in (0, 1), got {confidence!r}")
+    check_number("threshold", threshold, "(0, inf]")
+    check_number("confidence", confidence, "(0, 1)")
     check_integer("max_iterations", max_iterations, 1)
     check_integer("seed", seed, 0)
     if (cameras is None) == (geometry == "essential"):
         raise InvalidArgumentError(
-            "cameras, the calibration matrices of A and B, must be given for 'essential' and for "
-            f"nothing else, got {'none' if cameras is None else 'some'} for {geometry!r}"
+            "cameras, the calibration matrices of A and B, must be given for 'essential' only, "
+            f"got {'none' if cameras is None else 'some'} for {geometry!r}"
         )
     check_matches(matches)
     a, b = (

@@ -46,7 +46,7 @@ class MMA:
     def merge(self, other: MMA) -> None:
         """Add what another one counted."""
         if self.thresholds != other.thresholds:
-            raise InvalidArgumentError("only accuracies at the same thresholds merge")
+            raise InvalidArgumentError("only accuracies at the same thresholds can be merged")
         self._sums, self._pairs = self._sums + other._sums, self._pairs + other._pairs
 
     def compute(self) -> dict[float, float]:
@@ -90,7 +90,7 @@ class HomographyAccuracy:
     def merge(self, other: HomographyAccuracy) -> None:
         """Add what another one counted."""
         if self.thresholds != other.thresholds:
-            raise InvalidArgumentError("only accuracies at the same thresholds merge")
+            raise InvalidArgumentError("only accuracies at the same thresholds can be merged")
         self._errors += other._errors
 
     def compute(self) -> HomographyScores:
@@ -151,7 +151,7 @@ class JAndF:
             InvalidArgumentError: the shapes differ, or the sequence was counted already.
         """
         if j.shape != f.shape or j.ndim != 2:
-            raise InvalidArgumentError(f"j and f must have one shape, got {j.shape} and {f.shape}")
+            raise InvalidArgumentError(f"j and f differ in shape: {j.shape} and {f.shape}")
         for number, (regions, boundaries) in enumerate(zip(j, f, strict=True), 1):
             self._add(f"{sequence}_{number}", (*statistics(regions), *statistics(boundaries)))
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.utils.checks import check_number
 
 Comparison: TypeAlias = Literal["<=", "<"]
 
 
 def point_distances(found: Tensor, true: Tensor) -> Tensor:
-    """Measure how far points lie from where they belong.
+    """Measure the distances of points from their true positions.
 
     Args:
         found: (x, y), shape (K, 2).
@@ -34,8 +35,8 @@ def point_distances(found: Tensor, true: Tensor) -> Tensor:
     """
     if found.shape != true.shape or found.ndim != 2 or found.shape[1] != 2:
         raise InvalidArgumentError(
-            "found and true must have one shape (K, 2), "
-            f"got {tuple(found.shape)} and {tuple(true.shape)}"
+            f"found and true must have the same shape (K, 2), got {tuple(found.shape)} and "
+            f"{tuple(true.shape)}"
         )
     return (found - true).square().sum(1).sqrt()
 
@@ -73,8 +74,7 @@ def within(
         >>> within(torch.tensor([4.0, 5.0, 6.0]), 50.0, [0.1])
         tensor([[ True,  True, False]])
     """
-    if not 0 < base < math.inf:
-        raise InvalidArgumentError(f"base must be above 0 and finite, got {base!r}")
+    check_number("base", base, "(0, inf)")
     if comparison == "<=":
         thresholds = torch.tensor(alphas, dtype=torch.float64)
         return (distances.cpu().double() / base)[None] <= thresholds[:, None]

@@ -124,7 +124,7 @@ def _checked(true: Mask, found: Mask, void: Mask | None) -> tuple[Mask, Mask, Ma
     void = np.zeros(true.shape, bool) if void is None else np.asarray(void).astype(bool)
     if true.ndim != 2 or not true.shape == found.shape == void.shape:
         raise InvalidArgumentError(
-            f"masks must have one shape (H, W), got {true.shape}, {found.shape}, {void.shape}"
+            f"masks must have the same shape (H, W), got {true.shape}, {found.shape}, {void.shape}"
         )
     return np.asarray(true).astype(bool), np.asarray(found).astype(bool), ~void
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.metrics.functional import Comparison, shares
-from kornia_ditf.utils.checks import check_one_of
+from kornia_ditf.utils.checks import check_one_of, check_tensor
 
 Floats = npt.NDArray[np.float64]
 
@@ -135,10 +135,7 @@ class PCK:
         Raises:
             InvalidArgumentError: there are not as many rows as thresholds.
         """
-        if hits.ndim != 2 or len(hits) != len(self.alphas):
-            raise InvalidArgumentError(
-                f"hits must have the shape ({len(self.alphas)}, K), got {tuple(hits.shape)}"
-            )
+        check_tensor(hits, "hits", f"({len(self.alphas)}, K)")
         if not hits.shape[1]:
             self._empty += 1
             return
@@ -154,7 +151,7 @@ class PCK:
             InvalidArgumentError: it counts something else.
         """
         if (self.alphas, self.definition) != (other.alphas, other.definition):
-            raise InvalidArgumentError("only what counts the same at the same thresholds merges")
+            raise InvalidArgumentError("only equal settings and thresholds can be merged")
         for category, sums in other._sums.items():
             self._add(category, sums)
         self._empty += other._empty

@@ -51,7 +51,7 @@ def bootstrap(
 
     Args:
         numerators: of each pair and score, shape (N, M).
-        denominators: likewise.
+        denominators: shape of `numerators`.
         strata: what each pair belongs to; each stratum is drawn from by itself. None is one.
         clusters: pairs of one cluster (an image) are drawn together; within a stratum.
         resamples: number of draws R.
@@ -195,6 +195,6 @@ def _sums(values: Floats, index: Integers, count: int) -> Floats:
 def _check(numerators: Floats, denominators: Floats) -> None:
     if numerators.ndim != 2 or numerators.shape != denominators.shape or not len(numerators):
         raise InvalidArgumentError(
-            "numerators and denominators must have one shape (N, M) with N above 0, "
-            f"got {numerators.shape} and {denominators.shape}"
+            "numerators and denominators must have the same shape (N, M) with N above 0, got "
+            f"{numerators.shape} and {denominators.shape}"
         )

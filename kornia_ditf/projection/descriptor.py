@@ -79,7 +79,7 @@ def feature_space(descriptor: DenseDescriptor) -> dict[str, Any]:
         InvalidArgumentError: the descriptor is projected already.
     """
     if isinstance(descriptor, ProjectedDescriptor):
-        raise InvalidArgumentError("the descriptor is projected already; give the one below")
+        raise InvalidArgumentError("the descriptor is already projected; pass its base")
     if isinstance(descriptor, TiledDescriptor):
         return feature_space(descriptor.base)
     if isinstance(descriptor, FusedDescriptor):
@@ -99,9 +99,9 @@ def feature_space(descriptor: DenseDescriptor) -> dict[str, Any]:
 
 def _check_space(base: DenseDescriptor, projection: Projection, name: str) -> None:
     own, wanted = feature_space(base), dict(projection.space)
-    for found, told in zip(_flat(own), _flat(wanted), strict=False):
-        for key in told.keys() | found.keys():
-            mine, its = found.get(key), told.get(key)
+    for found, expected in zip(_flat(own), _flat(wanted), strict=False):
+        for key in expected.keys() | found.keys():
+            mine, its = found.get(key), expected.get(key)
             if mine != its and not (key == "weights" and None in (mine, its)):
                 raise InvalidArgumentError(
                     f"{name} was learned for {key} {_shown(its)}, and this descriptor has "

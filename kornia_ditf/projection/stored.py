@@ -22,7 +22,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Projection:
-    """A PCA that is the same for every image: descriptors minus their mean, times axes.
+    """A fixed PCA for all images: descriptors minus their mean, times axes.
 
     Args:
         mean: of the descriptors it was learned from, shape (D,), float32.
@@ -69,7 +69,7 @@ class Projection:
         """Return the projection onto the first components alone.
 
         Raises:
-            InvalidArgumentError: there are not so many.
+            InvalidArgumentError: there are fewer.
         """
         check_integer("width", width, minimum=1, maximum=self.width)
         return replace(self, axes=self.axes[:, :width], variances=self.variances[:width])
@@ -104,10 +104,10 @@ class Projection:
             OutputError: the file cannot be written.
         """
         tensors = {"mean": self.mean, "axes": self.axes, "variances": self.variances}
-        told = {name: getattr(self, name) for name in ("total", "space", "channels", "about")}
+        metadata = {name: getattr(self, name) for name in ("total", "space", "channels", "about")}
         with atomic_write(path) as temporary:
             sealed = {name: values.contiguous() for name, values in tensors.items()}
-            save_sealed(temporary, sealed, {"kornia_ditf_projection": FORMAT, **told})
+            save_sealed(temporary, sealed, {"kornia_ditf_projection": FORMAT, **metadata})
 
     @staticmethod
     def load(path: str | Path) -> Projection:
@@ -117,20 +117,20 @@ class Projection:
             InvalidArgumentError: there is no such file, or it holds no projection.
             DamagedFileError: it was changed or cut short.
         """
-        tensors, told = read_sealed(Path(path).expanduser())
-        if told.get("kornia_ditf_projection") != FORMAT:
+        tensors, metadata = read_sealed(Path(path).expanduser())
+        if metadata.get("kornia_ditf_projection") != FORMAT:
             raise InvalidArgumentError(
                 f"{path} holds no projection of this version; `kornia-ditf projection learn` "
                 "writes one"
             )
         try:
-            channels = (None if each is None else tuple(each) for each in told["channels"])
+            channels = (None if each is None else tuple(each) for each in metadata["channels"])
             return Projection(
                 **{name: tensors[name].float() for name in ("mean", "axes", "variances")},
-                total=float(told["total"]),
-                space=dict(told["space"]),
+                total=float(metadata["total"]),
+                space=dict(metadata["space"]),
                 channels=tuple(channels),
-                about=dict(told["about"]),
+                about=dict(metadata["about"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedFileError(Path(path), f"it holds no projection: {error!r}") from error

@@ -50,7 +50,7 @@ def find_in_canvas(
     Args:
         map_a: descriptors of the padded image A, on a square grid, or a target made of them.
         points: (x, y) in its square, shape (K, 2), float32.
-        map_b: descriptors of the padded image B, likewise.
+        map_b: the same for image B.
         side: of both squares, in whose pixels points are.
         decode: `tokens` or `window`.
 

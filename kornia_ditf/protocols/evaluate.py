@@ -37,7 +37,7 @@ def evaluate_pair(
     Args:
         map_a: descriptors of image A, fitted by `prepare_image` with this protocol; where it aligns
             poses, those of every view of A (`POSES[protocol.align]`), fitted likewise.
-        map_b: descriptors of image B, likewise.
+        map_b: descriptors of image B, fitted in the same way.
         pair: what is known of the two images.
         protocol: how to find and score; of the task `keypoints` or `homography`.
 
@@ -76,7 +76,7 @@ def _evaluate_posed(
     poses, check = POSES[protocol.align], replace(protocol, align="none")
     if isinstance(maps_a, DescriptorMap) or len(maps_a) != len(poses):
         raise InvalidArgumentError(
-            f"{protocol.name} aligns poses: give the maps of image A in all of them, "
+            f"{protocol.name} aligns poses: pass the maps of image A in all of them, "
             f"[{'; '.join(poses)}]"
         )
     mask_b = _shown(map_b, pair.size_b, protocol)
@@ -138,7 +138,7 @@ def find_points(
 
     Args:
         map_a: descriptors of image A, as in `evaluate_pair`, or what `prepare_target` made of them.
-        map_b: of image B, likewise.
+        map_b: the same for image B.
         pair: what is known of the two images.
         protocol: of the task `keypoints`.
 

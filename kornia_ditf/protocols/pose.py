@@ -117,7 +117,7 @@ def _estimate_poselib(
     """`PoseLibRelativePoseEstimator` of glue-factory."""
     purpose = "pose.estimator 'poselib' needs PoseLib"
     poselib = import_extra("poselib", purpose, "kornia-ditf[poselib]")
-    told = [
+    calibrations = [
         {
             "model": "PINHOLE",
             "width": int(2 * camera[0, 2]) + 1,
@@ -127,7 +127,7 @@ def _estimate_poselib(
         for camera in cameras
     ]
     options = {"max_epipolar_error": threshold, "success_prob": how.confidence, "seed": 0}
-    pose, report = poselib.estimate_relative_pose(a, b, *told, options)
+    pose, report = poselib.estimate_relative_pose(a, b, *calibrations, options)
     if not any(report["inliers"]) or not np.isfinite(pose.t).all():
         return None
     return Pose(np.asarray(pose.R), np.asarray(pose.t))

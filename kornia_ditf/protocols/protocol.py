@@ -12,7 +12,7 @@ from kornia_ditf.matching.joint import check_pca
 from kornia_ditf.matching.poses import POSES, PoseSearch
 from kornia_ditf.matching.propagation import Propagation
 from kornia_ditf.metrics.functional import Comparison
-from kornia_ditf.utils.checks import check_one_of
+from kornia_ditf.utils.checks import check_integer, check_number, check_one_of
 
 Task = Literal["keypoints", "homography", "pose", "masks"]
 Fitting = Literal["whole", "squash", "long-side", "short-side", "pad"]
@@ -56,10 +56,9 @@ class Fit:
 
     def __post_init__(self) -> None:
         check_one_of("kind", self.kind, get_args(Fitting))
-        if self.kind != "whole" and (self.side < 8 or self.multiple < 1):
-            raise InvalidArgumentError(
-                f"side must be at least 8 and multiple at least 1, got {self.side}, {self.multiple}"
-            )
+        if self.kind != "whole":
+            check_integer("side", self.side, 8)
+            check_integer("multiple", self.multiple, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +104,7 @@ class PoseEstimation:
         check_one_of("pose.estimator", self.estimator, get_args(Estimator))
         for name in ("thresholds", "angles"):
             _check_positive(f"pose.{name}", getattr(self, name))
-        if not 0 < self.confidence < 1:
-            raise InvalidArgumentError(
-                f"pose.confidence must lie in (0, 1), got {self.confidence!r}"
-            )
+        check_number("pose.confidence", self.confidence, "(0, 1)")
 
 
 def _check_positive(name: str, values: tuple[float, ...]) -> None:
@@ -140,7 +136,7 @@ class Protocol:
         propagation: for masks.
         pose: for poses; `alphas` are then bounds of the squared epipolar distance of a match.
         pca: joint PCA of each pair's tokens before they are compared, see `joint_pca`; 0 for none.
-        per_category: score so many pairs of each category, drawn as the authors do; 0 is all.
+        per_category: number of pairs to score in each category, drawn as the authors do; 0 is all.
         align: poses of image A that are compared, of which the one nearest to B is scored: `flips`
             (its mirror image), `turns` (quarter turns), `both` or `none`; see `instance_distance`.
             For descriptors, not for matchers.
@@ -171,11 +167,8 @@ class Protocol:
 
     def __post_init__(self) -> None:
         check_one_of("task", self.task, get_args(Task))
-        unknown = self.compat - set(COMPATIBILITY)
-        if unknown:
-            raise InvalidArgumentError(
-                f"compat must be of {', '.join(COMPATIBILITY)}, got {min(unknown)!r}"
-            )
+        for name in sorted(self.compat):
+            check_one_of("compat", name, COMPATIBILITY)
         check_one_of("base", self.base, get_args(Base))
         check_one_of("align", self.align, POSES)
         if self.align != "none" and self.task not in ("keypoints", "homography"):
@@ -183,11 +176,11 @@ class Protocol:
                 f"align is of keypoints and homographies, got {self.align!r} for {self.task}"
             )
         if check_pca(self.pca) and self.task == "masks":
-            raise InvalidArgumentError("pca reduces pairs, and masks are carried through videos")
+            raise InvalidArgumentError("pca applies to pairs, and not to the masks of videos")
         for name in ("alphas", "corner_thresholds"):
             _check_positive(name, getattr(self, name))
         if (self.task == "pose") != (self.pose is not None):
-            raise InvalidArgumentError("pose, a PoseEstimation, belongs to the task 'pose' alone")
+            raise InvalidArgumentError("pose, a PoseEstimation, belongs to the task 'pose' only")
         square = {self.canvas > 0, self.fit.kind == "pad", self.decode.kind != "pixels"}
         if len(square) > 1 or (self.base == "canvas" and not self.canvas):
             raise InvalidArgumentError(

@@ -128,7 +128,7 @@ def measure_preset(
         options: of `create_ditf`.
         seed: as for `calibrate`.
         exhaustive: measure every setting on all samples.
-        progress: is told how far the work is.
+        progress: receives the progress of the work.
     """
     prompt = options.get("prompt", spec.prompt).replace("{label}", "")
     own = {"block": grid.blocks[-1], "preset": NO_PRESET, "prompt": prompt}

@@ -91,9 +91,9 @@ class Catalogue(Generic[SpecT]):
             spec: Any
             for spec in specs:
                 if type(spec) is not self.kinds[hook]:
-                    plugin.leave_out(f"{hook} gave a {type(spec).__name__}")
+                    plugin.leave_out(f"{hook} returned a {type(spec).__name__}")
                 elif re.search(r"[+/\s]", spec.name):
-                    plugin.leave_out(f"{spec.name!r} is no name: it holds a +, a / or a space")
+                    plugin.leave_out(f"{spec.name!r} is not a name: it holds a +, a / or a space")
                 elif spec.name in self._found:
                     owner = self._origins.get(spec.name, PROJECT)
                     plugin.leave_out(f"the name {spec.name!r} belongs to {owner}")

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.dense import DescriptorSpec
@@ -16,6 +18,7 @@ from kornia_ditf.errors import CheckpointError, InvalidArgumentError, UnknownBac
 from kornia_ditf.fusion import Fusion, load_fusion
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.memory import LoadedModel, refuse_loading_options
+from kornia_ditf.loading.plan import LoadingPlan
 from kornia_ditf.loading.single_file import default_config, infer_config
 from kornia_ditf.loading.weight_file import WeightFile, as_file, refuse_config
 from kornia_ditf.registry.catalogue import AnySpec
@@ -58,8 +61,8 @@ def describe_checkpoint(
         best = max(alike, key=lambda each: each[:2])[2]
         return _with_neutral_rule(best, str(source), config)
     raise CheckpointError(
-        f"{source} holds a {pipeline}, which no installed family knows; "
-        f"known: {', '.join(sorted(known))}"
+        f"{source} holds a {pipeline}, which no installed family supports; known: "
+        f"{', '.join(sorted(known))}"
     )
 
 
@@ -101,8 +104,8 @@ def describe_file(
                 likely, most = spec.name, fitting
     if likely and (most > 1 or file.other() is None):
         raise CheckpointError(
-            f"{path} holds a transformer in the manner of {likely}, of a shape that is not known; "
-            "give config=... with the folder or hub id of its configurations"
+            f"{path} holds a transformer like {likely}, of an unknown shape; pass config=... with "
+            "the folder or hub id of its configurations"
         )
     raise CheckpointError(file.explain())
 
@@ -157,7 +160,7 @@ def check_fits(
         InvalidArgumentError: the spec takes no such model, or an option says how to load one.
     """
     if not isinstance(spec, BackboneSpec | DescriptorSpec) or spec.in_memory is None:
-        raise InvalidArgumentError(f"{spec.name} takes no model in memory; name a folder or hub id")
+        raise InvalidArgumentError(f"{spec.name} needs a folder or hub id, not a model in memory")
     if spec.in_memory.model not in loaded.class_names:
         raise InvalidArgumentError(
             f"{spec.name} takes a {spec.in_memory.model}, got a {loaded.class_names[0]}"
@@ -171,6 +174,34 @@ def file_options(spec: BackboneSpec, source: str | Path) -> dict[str, Any]:
     if "config" not in known_options(spec.load) or as_file(source) is None:
         return {}
     return {"config": spec.base or spec.repo, "architecture": spec.architecture}
+
+
+def loading_plan(
+    spec: BackboneSpec,
+    source: str | Path | None,
+    *,
+    block: int,
+    dtype: torch.dtype,
+    **options: Any,
+) -> LoadingPlan | None:
+    """Work out what loading up to a block takes; None where only loading tells.
+
+    Args:
+        spec: of the backbone.
+        source: a folder, hub id or single file; None is the backbone's own repository.
+        block: the last one that is loaded.
+        dtype: of the transformer.
+        options: of the loader, such as `revision`.
+
+    Raises:
+        CheckpointError: a local folder lacks a file or holds a damaged one.
+        HubError: the hub does not give the configuration, and it is not known.
+    """
+    if spec.plan is None:
+        return None
+    place = source or spec.repo
+    given = {"architecture": spec.architecture, **file_options(spec, place), **options}
+    return spec.plan(place, block=block, dtype=dtype, **given)
 
 
 def join_specs(name: str, specs: Sequence[BackboneSpec | DescriptorSpec]) -> Fusion:

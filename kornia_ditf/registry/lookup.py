@@ -57,7 +57,7 @@ from kornia_ditf.registry.treatments import read_config
 from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.tiled import TiledDescriptor
 from kornia_ditf.upsamplers import UpsampledDescriptor
-from kornia_ditf.utils.checks import did_you_mean, read_dtype
+from kornia_ditf.utils.checks import check_integer, did_you_mean, read_dtype
 from kornia_ditf.utils.provenance import installed_instead
 
 DEFAULT_BACKBONE = "nano"
@@ -135,7 +135,7 @@ def list_descriptors() -> dict[str, Spec]:
 
 
 def find_descriptor(name: str | Path, **hub: Any) -> Spec:
-    """Find a dense descriptor's spec by its name; what is no descriptor's is a backbone's.
+    """Find a dense descriptor's spec by its name; other names are backbones'.
 
     Args:
         name: an installed descriptor's, whatever `find_backbone` takes, or several of these with
@@ -177,7 +177,7 @@ def create_descriptor(
             preset is that of the hub id it was loaded from, or else the neutral one.
         source: where a named one's weights are, if not in its own repository: a folder, a hub id,
             or a model in memory.
-        tiles: describe images in tiles, at so many times the preset's longest side; see
+        tiles: describe images in tiles, at this multiple of the preset's longest side; see
             `TiledDescriptor`.
         upsample: give maps on a finer grid: `"bilinear(4)"`, `"joint_bilateral(2px)"` or another
             upsampler (see `parse_upsampler`), an `Upsampler`, or a module such as AnyUp's.
@@ -248,7 +248,7 @@ def _find_model(
     if is_in_memory(name):
         if source is not None:
             raise InvalidArgumentError(
-                "give a model in memory alone, or a preset's name with source=the model"
+                "pass only a model in memory, or a preset's name with source=the model"
             )
         loaded = take_apart(name)
         return describe_loaded(loaded, specs), loaded
@@ -271,10 +271,7 @@ def _create_ditf(
     loading = {n: options[n] for n in options if n not in DITF_OPTIONS and n != "preset"}
     config = read_config(spec, changes)
     last = max(config.all_blocks)
-    if last >= spec.blocks:
-        raise InvalidArgumentError(
-            f"{spec.name} has blocks 0 to {spec.blocks - 1}, got block={last}"
-        )
+    check_integer(f"block of {spec.name}", last, 0, spec.blocks - 1)
     place = spec.repo if source is None else source
     if not isinstance(place, LoadedModel):
         loading["block"] = last
@@ -325,7 +322,7 @@ def load_spec(spec: AnySpec, places: Any, options: dict[str, Any]) -> Any:
     kind = next(made_of for each, made_of in _MADE.items() if isinstance(spec, each))
     if not isinstance(made, kind):
         raise InvalidArgumentError(
-            f"load of {spec.name!r} gave a {type(made).__name__}, not a {kind.__name__}; the "
+            f"load of {spec.name!r} returned a {type(made).__name__}, not a {kind.__name__}; the "
             "plugin that registers it is at fault"
         )
     return made
@@ -354,7 +351,7 @@ CATALOGUES: tuple[Catalogue[Any], ...] = (
 
 
 def ask_plugins() -> tuple[Plugin, ...]:
-    """Call every plugin that has not been called yet, and return all with what became of them.
+    """Call every plugin that has not been called yet, and return all with their status.
 
     Example:
         >>> broken = [plugin.name for plugin in ask_plugins() if plugin.state == "left out"]

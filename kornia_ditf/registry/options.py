@@ -46,7 +46,7 @@ def known_options(load: Callable[..., Any]) -> set[str]:
 
 
 def options_of(spec: Any) -> set[str]:
-    """Return the names of the options that a spec's loader declares or is said to pass on."""
+    """Return the names of the options that a spec's loader declares or passes on."""
     known = known_options(spec.load)
     if getattr(spec, "options", None) is not None:
         load, config = spec.options()

@@ -61,7 +61,7 @@ class Plugin:
 
     @property
     def state(self) -> State:
-        """What became of the plugin so far."""
+        """Status of the plugin."""
         if not self._wanted:
             return "switched off"
         if not self._called:
@@ -138,10 +138,10 @@ class Plugin:
             return []
         answers = getattr(self._manager.hook, hook)()  # of pluggy, which drops None
         if not answers:
-            raise _Refused(f"{hook} gave None, not a list of specs")
+            raise _Refused(f"{hook} returned None, not a list of specs")
         specs = list(islice(answers[0], _MOST_SPECS))
         if len(specs) == _MOST_SPECS:
-            raise _Refused(f"{hook} gives specs without end")
+            raise _Refused(f"{hook} returns endless specs")
         return specs
 
     def _isolate(self, function: Callable[[], Any]) -> Any:

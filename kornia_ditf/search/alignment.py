@@ -23,7 +23,7 @@ from kornia_ditf.matching.checks import check_matches
 from kornia_ditf.matching.views import similarity_at
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.types import Matches
-from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.checks import check_integer, check_number
 
 _RETURN_PX = 0.7
 """How far from where it began a point may return to."""
@@ -53,7 +53,7 @@ def align_matches(
 
     Args:
         image_a: one image, as for `as_image`.
-        image_b: likewise; its size may differ.
+        image_b: the same for image B; its size may differ.
         matches: points in the pixels of the two images, shape (K, 2) each.
         homography: takes points of A roughly to B, shape (3, 3), such as
             `Verification.matrix`; None for images that differ by a small motion alone.
@@ -79,8 +79,7 @@ def align_matches(
         >>> bool(moved.all()), bool((aligned.points_b - points).abs().max() < 0.05)
         (True, True)
     """
-    if not reach > 0:
-        raise InvalidArgumentError(f"reach must be above 0 pixels, got {reach!r}")
+    check_number("reach", reach, "(0, inf]")
     check_integer("window", window, minimum=5)
     matrix = np.eye(3) if homography is None else homography.detach().cpu().double().numpy()
     if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not abs(np.linalg.det(matrix)):

@@ -137,7 +137,7 @@ def match_images(
             to three times, and `both` these and quarter turns at half and twice the size. Or a
             list of variants (scale, turn): the size at which B is described relative to A's, and
             by how many degrees B is turned counter-clockwise.
-        maps: descriptors of both images by this descriptor, where they are at hand.
+        maps: descriptors of both images by this descriptor, if available.
         geometry: of `verification`: `homography` or `fundamental`.
         min_score: discard matches of a lower cosine, in [-1, 1].
         ratio: discard matches that are not distinctive, in (0, 1]; see `match`.
@@ -166,22 +166,21 @@ def match_images(
         270.0
     """
     variants = read_search(search)
-    if geometry not in ("homography", "fundamental"):
-        raise InvalidArgumentError(f"geometry must be homography or fundamental, got {geometry!r}")
+    check_one_of("geometry", geometry, ("homography", "fundamental"))
     if not isinstance(descriptor, DenseDescriptor):
         descriptor = create_descriptor(descriptor)
     images = (as_image(image_a), as_image(image_b))
     check_one_of("pose", pose, POSES)
     if maps is None:
         maps = descriptor.describe_together(images, prompts)
-    told = one_prompt_each(prompts, 2)
+    texts = one_prompt_each(prompts, 2)
     views, used = (View(images[0]), View(images[1])), (maps[0], maps[1])
     poses: dict[str, float] = {}
     if pose != "none":
-        posed, map_a, poses = choose_pose(descriptor, views[0], maps, told[0], pose)
+        posed, map_a, poses = choose_pose(descriptor, views[0], maps, texts[0], pose)
         views, used = (View(posed.image), views[1]), (map_a, maps[1])
     pca = check_pca(descriptor.pca if pca is None else pca)
-    pair = _Pair(descriptor, views, used, told, min_score, ratio, pca, refined)
+    pair = _Pair(descriptor, views, used, texts, min_score, ratio, pca, refined)
     best = plain = pair.compare(1.0, 0.0)
     if variants and not plain.attempt.reaches(_PLAIN):
         weak = plain.attempt.reaches(_WEAK)

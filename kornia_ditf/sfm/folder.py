@@ -31,7 +31,7 @@ _BLOCK = 8
 
 @dataclass(frozen=True, slots=True)
 class FolderMatches:
-    """What became of the images of a folder.
+    """Result of matching the images of a folder.
 
     Args:
         graph: the images with their keypoints, and the pairs with enough inliers.
@@ -86,7 +86,7 @@ def match_folder(
         on_error: called for an image that cannot be used; its pairs are left out. None raises.
 
     Returns:
-        the graph, and what became of the pairs and images.
+        the graph, and the outcome for the pairs and images.
 
     Raises:
         InvalidArgumentError: a wrong value, or fewer than two images.
@@ -214,9 +214,9 @@ class _Reader:
             except (ImageError, InvalidArgumentError) as error:
                 if self.on_error is None:
                     raise
-                told = error if name in str(error) else ImageError(f"cannot use {name}: {error}")
-                self.failed[name] = told
-                self.on_error(told)
+                problem = error if name in str(error) else ImageError(f"cannot use {name}: {error}")
+                self.failed[name] = problem
+                self.on_error(problem)
                 return None
             while len(self._kept) > 2 and _bytes(list(self._kept.values())) > _LIMIT_BYTES:
                 self._kept.popitem(last=False)

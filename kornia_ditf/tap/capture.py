@@ -233,8 +233,8 @@ class _Recorder:
         tolerance = 8 * torch.finfo(tap.x.dtype).eps
         if error > tolerance:
             raise CaptureError(
-                f"block {self.number} does not modulate as its family declares (off by "
-                f"{error:.1e} of the largest value, at most {tolerance:.1e} is rounding): norm, "
+                f"block {self.number} does not modulate as its family declares (error {error:.1e} "
+                f"of the largest value, at most {tolerance:.1e} allowed for rounding): norm, "
                 "shift or scale are elsewhere in this version of the model"
             )
         if key not in passed and math.isfinite(error):
@@ -325,7 +325,7 @@ def block_list(transformer: nn.Module, stream: BlockStream) -> nn.ModuleList:
     """Return a list of blocks; those that were not loaded are identities."""
     blocks = find_module(transformer, stream.blocks)
     if not isinstance(blocks, nn.ModuleList):
-        raise CaptureError(f"{stream.blocks!r} of {type(transformer).__name__} is no block list")
+        raise CaptureError(f"{stream.blocks!r} of {type(transformer).__name__} is not a block list")
     return blocks
 
 

@@ -38,7 +38,7 @@ def taps_have_their_shapes(subject: Loaded) -> None:
         "encode gives latents (B, C, h, w)",
     )
     numbers = range(backbone.blocks)
-    taps = backbone.taps(latent, TIMESTEP, subject.told(2), blocks=numbers)
+    taps = backbone.taps(latent, TIMESTEP, subject.conditioning(2), blocks=numbers)
     expect(
         set(taps) == set(numbers),
         f"of blocks 0 to {subject.last}, taps gave {sorted(taps)}",
@@ -100,9 +100,9 @@ def modulation_is_what_the_block_applies(subject: Loaded) -> None:
     latent = subject.latents(2)
     seen: dict[tuple[int, str], Tensor] = {}
     device = next(backbone.transformer.parameters()).device
-    told = subject.told(2)
+    conditioning = subject.conditioning(2)
     if isinstance(backbone, TrimmedPromptBackbone):
-        ((_, told),) = backbone.trim(told)
+        ((_, conditioning),) = backbone.trim(conditioning)
     with patch.dict(undisturbed._modules, transformer=whole):
         for number, block, stream in numbered_blocks(undisturbed):
             for part, take in (("norm", stream.norm_input), ("attention", first_tensor)):
@@ -110,10 +110,10 @@ def modulation_is_what_the_block_applies(subject: Loaded) -> None:
                 note = partial(_keep, seen, (number, part), take)
                 module.register_forward_pre_hook(note, with_kwargs=True)
         inputs = undisturbed.transformer_inputs(
-            latent.to(device, subject.dtype), TIMESTEP, told.to(device, subject.dtype)
+            latent.to(device, subject.dtype), TIMESTEP, conditioning.to(device, subject.dtype)
         )
         whole(**inputs)
-    taps = backbone.taps(latent, TIMESTEP, subject.told(2), blocks=range(backbone.blocks))
+    taps = backbone.taps(latent, TIMESTEP, subject.conditioning(2), blocks=range(backbone.blocks))
     advice = (
         "norm, attention, modulation or tokens of the BlockStream name the wrong place, or taps "
         "changes what the model computes"
@@ -179,7 +179,7 @@ def _some_module_receives_the_modulated_stream(subject: Loaded) -> None:
 
     with _watching(backbone.modules(), note):
         # The last block too, so that the first one's attention runs, wherever the forward stops.
-        taps = backbone.taps(latent, TIMESTEP, subject.told(2), blocks=[0, subject.last])
+        taps = backbone.taps(latent, TIMESTEP, subject.conditioning(2), blocks=[0, subject.last])
     expected = modulate(taps[0]).float()
     limit = 8 * torch.finfo(subject.dtype).eps * expected.abs().max()
     tokens = expected.shape[1]

@@ -51,13 +51,13 @@ def spec_describes_the_model(subject: Loaded) -> None:
 
 def loading_a_part_equals_loading_all(subject: Loaded) -> None:
     """Loaded up to a block, a backbone gives the same tap, holds less, and refuses later blocks."""
-    latent, told = subject.latents(1), subject.told(1)
+    latent, conditioning = subject.latents(1), subject.conditioning(1)
     blocks = sorted({0, subject.last // 2, subject.last})
-    expected = subject.backbone.taps(latent, TIMESTEP, told, blocks=blocks)
+    expected = subject.backbone.taps(latent, TIMESTEP, conditioning, blocks=blocks)
     held = {}
     for block in blocks:
         part = subject.again if block == subject.last else subject.load(block=block)
-        found = part.tap(latent, TIMESTEP, told, block=block)
+        found = part.tap(latent, TIMESTEP, conditioning, block=block)
         for name in ("x", "shift", "scale"):
             value, whole = getattr(found, name), getattr(expected[block], name)
             if whole is not None:
@@ -71,7 +71,7 @@ def loading_a_part_equals_loading_all(subject: Loaded) -> None:
         held[block] = sum(parameter.numel() for parameter in part.parameters())
         if block < subject.last and isinstance(part, DiffusersBackbone):
             what = f"block {block + 1} of a backbone loaded up to block {block}"
-            expect_refusal(what, part.tap, latent, TIMESTEP, told, block=block + 1)
+            expect_refusal(what, part.tap, latent, TIMESTEP, conditioning, block=block + 1)
     expect(
         subject.last == 0
         or held[0] < held[subject.last]
@@ -104,7 +104,7 @@ def the_plan_is_what_is_held(subject: Loaded) -> None:
 def dtypes_are_kept(subject: Loaded) -> None:
     """Features come in the dtype that was asked for, near float32's, and the settings name it."""
     other = torch.float32 if subject.dtype != torch.float32 else torch.bfloat16
-    latent, told = subject.latents(1), subject.told(1)
+    latent, conditioning = subject.latents(1), subject.conditioning(1)
     tap = subject.tap(latent)
     expect(
         tap.x.dtype == subject.dtype,
@@ -113,7 +113,7 @@ def dtypes_are_kept(subject: Loaded) -> None:
     )
     reloaded = subject.load(dtype=other)
     expect_close(
-        reloaded.tap(latent, TIMESTEP, told, block=subject.last).x,
+        reloaded.tap(latent, TIMESTEP, conditioning, block=subject.last).x,
         tap.x,
         f"x in {other} and in {subject.dtype}",
         "the features of one dtype are wrong, or lose their precision; times and positions belong "
@@ -136,7 +136,9 @@ def wrong_input_is_refused(subject: Loaded) -> None:
         "a latent of three axes": latent[0],
         "an empty batch": latent[:0],
     }.items():
-        expect_refusal(what, subject.backbone.tap, wrong, TIMESTEP, subject.told(1), block=0)
+        expect_refusal(
+            what, subject.backbone.tap, wrong, TIMESTEP, subject.conditioning(1), block=0
+        )
     for block in (-1, subject.last + 1):
         expect_refusal(f"block {block}", subject.tap, latent, block)
     expect_refusal("loading beyond the last block", subject.load, block=subject.last + 1)

@@ -48,7 +48,7 @@ def map_fits_the_image(subject: Described) -> None:
     described = subject.descriptor(images)
     expect(
         isinstance(described, DescriptorMap),
-        f"forward gave a {type(described).__name__}",
+        f"forward returned a {type(described).__name__}",
         "give a kornia_ditf.DescriptorMap",
     )
     data = described.data
@@ -219,7 +219,7 @@ def nothing_is_left_behind(subject: Described) -> None:
 
 
 def bad_images_are_refused(subject: Described) -> None:
-    """What is no image is refused with an error of ours."""
+    """Inputs that are not images raise an error of ours."""
     image = subject.images()
     for what, bad in {
         "an image of NaN": torch.full_like(image, float("nan")),

@@ -14,7 +14,7 @@ _PROMPTS = ("a", 'a longer "text"')
 
 def results_repeat(subject: Loaded) -> None:
     """The same input has the same taps, whatever torch's seed, and after loading again."""
-    latent, told = subject.latents(1), subject.told(1)
+    latent, conditioning = subject.latents(1), subject.conditioning(1)
     first = subject.tap(latent).x
     advice = "draw from a torch.Generator with a seed, and keep no state between calls"
     with torch.random.fork_rng(devices=[]):
@@ -22,7 +22,7 @@ def results_repeat(subject: Loaded) -> None:
         subject.encoded.clear()
         expect_close(subject.latents(1), latent, "latents under another seed of torch", advice)
         expect_close(subject.tap(latent).x, first, "x under another seed of torch", advice)
-        again = subject.again.tap(latent, TIMESTEP, told, block=subject.last).x
+        again = subject.again.tap(latent, TIMESTEP, conditioning, block=subject.last).x
     expect_close(again, first, "x of the backbone loaded twice", advice)
 
 
@@ -69,20 +69,20 @@ def prompts_are_rows_of_their_own(subject: Loaded) -> None:
     backbone = subject.backbone
     latent = subject.latents(2)
     try:
-        told = backbone.condition(list(_PROMPTS))
+        conditioning = backbone.condition(list(_PROMPTS))
     except InvalidArgumentError:
         return  # it takes no prompts, or names of classes
     for index, prompt in enumerate(_PROMPTS):
         alone = backbone.condition([prompt])
         for name, value in alone.tensors.items():
             expect_close(
-                told[name][index : index + 1],
+                conditioning[name][index : index + 1],
                 value,
                 f"{name} of prompt {index}, among others and alone",
                 "pad every prompt to one length, so that rows can be joined",
             )
     empty = subject.tap(latent).x
-    spoken = backbone.tap(latent, TIMESTEP, told, block=subject.last).x
+    spoken = backbone.tap(latent, TIMESTEP, conditioning, block=subject.last).x
     expect(
         not torch.equal(empty, spoken),
         "x is the same for the empty prompt and for others",

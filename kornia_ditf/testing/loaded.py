@@ -37,7 +37,7 @@ class Loaded:
     """Clean latents, which rules share, by the number of images and their grid."""
 
     def load(self, **changes: Any) -> Backbone:
-        """Load the backbone anew."""
+        """Load the backbone again."""
         return self.spec.load(self.source, **{"dtype": self.dtype, **self.options, **changes})
 
     @cached_property
@@ -84,14 +84,14 @@ class Loaded:
         noise = draw_noise((1, *clean.shape[1:]), seed=0)
         return self.backbone.schedule.mix(clean, noise, TIMESTEP)
 
-    def told(self, count: int, *prompts: str) -> Conditioning:
+    def conditioning(self, count: int, *prompts: str) -> Conditioning:
         """Make the conditioning of prompts, by default of the empty one."""
         return self.backbone.condition(list(prompts or ("",))).expand(count)
 
     def tap(self, latent: Tensor, block: int | None = None, timestep: float = TIMESTEP) -> Tap:
         """Capture a block, by default the last."""
         block = self.last if block is None else block
-        return self.backbone.tap(latent, timestep, self.told(len(latent)), block=block)
+        return self.backbone.tap(latent, timestep, self.conditioning(len(latent)), block=block)
 
 
 def numbered_blocks(

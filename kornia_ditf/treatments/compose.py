@@ -76,8 +76,8 @@ def _read_step(part: str, known: Mapping[str, TreatmentSpec], text: object) -> S
         choices = dict.fromkeys((*_NAMED, *known))
         within = "" if name == str(text) else f" in {str(text)!r}"
         raise InvalidArgumentError(
-            f"treatment must be one of {', '.join(choices)}, or several with > between them, "
-            f"got {name!r}{within}{did_you_mean(name, choices)}"
+            f"treatment must be one of {', '.join(choices)}, or several joined by >, got "
+            f"{name!r}{within}{did_you_mean(name, choices)}"
         )
     parameters = [
         parameter

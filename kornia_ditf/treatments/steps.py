@@ -87,7 +87,7 @@ def blank_directions(blank: Tap, amount: Number = 0.99) -> Tensor:
     """Return the first right singular vectors of a blank image's tokens, shape (rank, D).
 
     Raises:
-        InvalidArgumentError: there are not so many.
+        InvalidArgumentError: there are fewer.
     """
     tokens = blank.x.detach().cpu().double().flatten(0, 1)
     sizes: Tensor

@@ -17,7 +17,7 @@ from kornia_ditf.utils.text import short_repr
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Conditioning:
-    """What a transformer is told besides the latent, one row per image.
+    """Further inputs of a transformer beside the latent, one row per image.
 
     Args:
         tensors: named tensors, each with a first axis of 1 (shared by all images) or B.
@@ -58,8 +58,8 @@ def _expand_rows(name: str, value: Tensor, batch: int) -> Tensor:
     rows = value.shape[0]
     if rows == 0 or batch % rows:
         raise InvalidArgumentError(
-            f"conditioning {name!r} has {rows} rows, which do not fit {batch} images: "
-            "give one prompt, or one per image"
+            f"conditioning {name!r} has {rows} rows, which do not fit {batch} images: pass one "
+            "prompt, or one per image"
         )
     # Image-major, as the ensemble is: rows [a, b] for 4 become [a, a, b, b].
     return value.repeat_interleave(batch // rows, dim=0)

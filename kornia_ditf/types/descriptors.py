@@ -15,6 +15,7 @@ from torch import Tensor
 from kornia_ditf.errors import DamagedFileError, InvalidArgumentError
 from kornia_ditf.types.frame import Frame, grid_centres
 from kornia_ditf.types.storage import decode, encode
+from kornia_ditf.utils.checks import check_tensor
 from kornia_ditf.utils.files import atomic_write, read_sealed, save_sealed
 from kornia_ditf.utils.picture import Picture
 from kornia_ditf.utils.precision import widen
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Discarded:
-    """Channels that were discarded from an image's tokens, and who named them.
+    """Channels that were discarded from an image's tokens, and their source.
 
     Args:
         channels: in ascending order; or which of D channels, bool, shape (D,), on any device: they
@@ -94,11 +95,7 @@ class DescriptorMap:
     parts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.data.ndim != 4 or 0 in self.data.shape:
-            raise InvalidArgumentError(
-                "descriptor data must have the shape (B, D, rows, columns), "
-                f"got {tuple(self.data.shape)}"
-            )
+        check_tensor(self.data, "descriptor data", "(B, D, rows, columns)", filled=True)
 
     def __repr__(self) -> str:
         (height, width), (rows, columns) = self.frame.image_size, self.grid
@@ -169,11 +166,11 @@ class DescriptorMap:
                     f"maps of a batch must be alike, got {first!r} and {each!r}: "
                     "keep maps of different images in a list"
                 )
-        told = all(each.discarded for each in maps)
+        known = all(each.discarded for each in maps)
         return replace(
             first,
             data=torch.cat([each.data for each in maps]),
-            discarded=tuple(one for each in maps for one in each.discarded) if told else (),
+            discarded=tuple(one for each in maps for one in each.discarded) if known else (),
             checks=[check for each in maps for check in each.checks],
         )
 

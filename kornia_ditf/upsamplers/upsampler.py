@@ -24,7 +24,7 @@ from kornia_ditf.upsamplers.filters import (
     joint_bilateral,
 )
 from kornia_ditf.upsamplers.learned import ANYUP, FEATUP, anyup, featup, lacks
-from kornia_ditf.utils.checks import check_spec, did_you_mean
+from kornia_ditf.utils.checks import check_number, check_spec, did_you_mean
 
 FACTOR = 2.0
 LIMIT_GB = 2.0
@@ -65,11 +65,10 @@ class Upsampler:
             raise InvalidArgumentError(
                 f"an upsampler is a function or a module, got {type(function).__name__}"
             )
-        if not 1 <= factor < math.inf:
-            raise InvalidArgumentError(f"factor must be 1 or more, got {factor!r}")
-        for what, value in (("stride", stride), ("limit_gb", limit_gb)):
-            if value is not None and not 0 < value < math.inf:
-                raise InvalidArgumentError(f"{what} must be above 0, got {value!r}")
+        check_number("factor", factor, "[1, inf)")
+        if stride is not None:
+            check_number("stride", stride, "(0, inf)")
+        check_number("limit_gb", limit_gb, "(0, inf)")
         self.function = function
         self.factor, self.stride, self.limit_gb, self.name = factor, stride, limit_gb, name
 
@@ -114,8 +113,8 @@ class Upsampler:
         fine = function(pixels.float(), data, grid)
         if fine.shape != (*data.shape[:2], *grid):
             raise InvalidArgumentError(
-                f"the upsampler {self} must give the shape {(*data.shape[:2], *grid)}, "
-                f"got {tuple(fine.shape)}"
+                f"the upsampler {self} must return the shape {(*data.shape[:2], *grid)}, got "
+                f"{tuple(fine.shape)}"
             )
         if token_norm is not None:
             norms = torch.linalg.vector_norm(fine, dim=1, keepdim=True, dtype=torch.float32)
@@ -158,9 +157,9 @@ class Upsampler:
         raise InvalidArgumentError(
             f"upsampled by {self}, {images} map{'s' if images > 1 else ''} of {grid[1]} x "
             f"{grid[0]} tokens with {width} channels would take {needed:.2f} GB, and up to "
-            f"{WORKING_BYTES / 1e9:.2f} GB more meanwhile; the limit is {self.limit_gb:g} GB. Use "
-            f"{advice}a larger stride or fewer images at a time, or raise the limit: "
-            f"'{typed}, limit={math.ceil(needed)})'"
+            f"{WORKING_BYTES / 1e9:.2f} GB more during the computation; the limit is "
+            f"{self.limit_gb:g} GB. Use {advice}a larger stride or fewer images at a time, or "
+            f"raise the limit: '{typed}, limit={math.ceil(needed)})'"
         )
 
 

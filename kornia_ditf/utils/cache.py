@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from kornia_ditf.errors import OutputError
+from kornia_ditf.errors import DamagedFileError, OutputError
 from kornia_ditf.utils.files import atomic_write, make_folder
 
 logger = logging.getLogger(__name__)
@@ -108,25 +108,30 @@ def is_sound(path: Path) -> bool:
     caller makes it again.
     """
     try:
-        found = sha256(path)
-        written = path.with_suffix(".sha256").read_text("utf-8").split()
-    except FileNotFoundError as error:
-        if error.filename == str(path):
+        if not path.exists():
             return False
-        reason = "its checksum is missing"
-    except NotADirectoryError:
+        check_sound(path)
+    except (DamagedFileError, OSError) as error:
+        logger.warning("%s; it is made again", error)
         return False
-    except OSError as error:
-        logger.warning("%s cannot be read (%s)", path, error.strerror)
-        return False
-    except ValueError as error:
-        reason = str(error)
-    else:
-        if written[:1] == [found]:
-            return True
-        reason = "its checksum is wrong"
-    logger.warning("%s is damaged (%s); it is made again", path, reason)
-    return False
+    return True
+
+
+def check_sound(path: Path) -> str:
+    """Check a file that `write_checked` wrote against its checksum, and return that.
+
+    Raises:
+        DamagedFileError: it is missing or does not hold what was written.
+    """
+    try:
+        found, beside = sha256(path), path.with_suffix(".sha256")
+        written = beside.read_text("utf-8").split() if beside.exists() else None
+    except (OSError, ValueError) as error:
+        raise DamagedFileError(path, str(error)) from error
+    if written is None or written[:1] != [found]:
+        reason = "missing" if written is None else "wrong"
+        raise DamagedFileError(path, f"its checksum is {reason}")
+    return found
 
 
 def sha256(path: Path) -> str:

@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
 
@@ -28,6 +29,28 @@ def check_integer(name: str, value: object, minimum: int, maximum: int | None = 
     kind = "" if whole else "an integer, "
     verb = "lie" if maximum is not None and whole else "be"
     raise InvalidArgumentError(f"{name} must {verb} {kind}{expected}, got {value!r}")
+
+
+def check_number(name: str, value: float, interval: str) -> None:
+    """Raise InvalidArgumentError unless a number lies in an interval such as `(0, 1]`.
+
+    Example:
+        >>> check_number("ratio", 1.5, "(0, 1]")
+        Traceback (most recent call last):
+        kornia_ditf.errors.InvalidArgumentError: ratio must lie in (0, 1], got 1.5
+        >>> check_number("threshold", -1.0, "(0, inf)")
+        Traceback (most recent call last):
+        kornia_ditf.errors.InvalidArgumentError: threshold must be above 0, got -1.0
+    """
+    low, high = map(float, interval[1:-1].split(","))
+    above = low < value or (interval[0] == "[" and value == low)
+    below = value < high or (interval[-1] == "]" and value == high)
+    if above and below:
+        return
+    expected = f"lie in {interval}"
+    if high == math.inf:
+        expected = f"be {low:g} or more" if interval[0] == "[" else f"be above {low:g}"
+    raise InvalidArgumentError(f"{name} must {expected}, got {value!r}")
 
 
 def check_one_of(name: str, value: object, known: Collection[str]) -> None:
@@ -87,6 +110,33 @@ def check_timestep(timestep: object) -> None:
         raise InvalidArgumentError(
             f"timestep must lie in [0, 1000] (0 is clean, 1000 is pure noise), got {timestep!r}"
         )
+
+
+def check_tensor(value: object, name: str, shape: str, *, filled: bool = False) -> None:
+    """Raise InvalidArgumentError unless a value is a tensor of a shape such as `(B, N, 2)`.
+
+    Axes that are named by letters may have any length; with `filled` any but 0.
+    """
+    if not isinstance(value, Tensor):
+        raise InvalidArgumentError(f"{name} must be a tensor, got {type(value).__name__}")
+    axes = shape.strip("(),").split(", ")
+    lengths = [int(axis) if axis.isdigit() else None for axis in axes]
+    if (
+        len(axes) != value.ndim
+        or (filled and 0 in value.shape)
+        or any(
+            length not in (None, axis) for length, axis in zip(lengths, value.shape, strict=True)
+        )
+    ):
+        raise InvalidArgumentError(f"{name} must have the shape {shape}, got {tuple(value.shape)}")
+
+
+def check_finite(values: Tensor, name: str) -> None:
+    """Raise InvalidArgumentError unless a tensor is finite, in float32 too."""
+    # NaN spreads to both extremes; this is many times faster than asking every value.
+    extremes = torch.stack([*torch.aminmax(values)]).float() if values.numel() else values
+    if not bool(torch.isfinite(extremes).all()):
+        raise InvalidArgumentError(f"{name} must be finite, got NaN or infinity in it")
 
 
 def read_dtype(dtype: object) -> torch.dtype:

@@ -198,7 +198,7 @@ def tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
     """Go through the members of a tar that is not compressed, in order.
 
     Raises:
-        tarfile.TarError: it is no such file; or it is cut short, once its members are through.
+        tarfile.TarError: it is not such a file; or it is cut short, once its members are through.
         OSError: it cannot be read.
     """
     with tarfile.open(path, "r:") as tar, path.open("rb") as file:
@@ -211,8 +211,8 @@ def tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
 def _digest(tensors: Mapping[str, Tensor], values: Mapping[str, str]) -> str:
     import torch
 
-    told = {name: [str(data.dtype), list(data.shape)] for name, data in tensors.items()}
-    digest = hashlib.sha256(json.dumps([told, dict(values)], sort_keys=True).encode())
+    layout = {name: [str(data.dtype), list(data.shape)] for name, data in tensors.items()}
+    digest = hashlib.sha256(json.dumps([layout, dict(values)], sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(tensors[name].flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

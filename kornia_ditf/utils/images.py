@@ -190,8 +190,7 @@ def _strips(image: Image.Image) -> Iterator[Pixels]:
         return _row_blocks(np.asarray(image).astype(np.uint16)[..., None])
     if image.mode in ("I", "F"):
         raise _UnreadableError(
-            "it holds 32-bit numbers whose white is not known; save it with 8 or 16 bits "
-            "per channel"
+            "its 32-bit values have no known white level; save it with 8 or 16 bits per channel"
         )
     mode = "RGBA" if image.has_transparency_data else "RGB"
     width, height = image.size
@@ -292,7 +291,7 @@ def _as_image_error(path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.strerror:  # of the system, not of a decoder
             raise ImageError(f"cannot read {path}: {error.strerror}") from error
         raise ImageError(
-            f"cannot read {path}: the image is damaged or cut short ({error}); get the file anew"
+            f"cannot read {path}: the image is damaged or cut short ({error}); get an intact copy"
         ) from error
 
 
@@ -320,7 +319,7 @@ def _check(image: Image.Image, stream: IO[bytes]) -> None:
     elif image.format in ("JPEG", "MPO"):
         scans = count_scans(stream.read())
         if scans > _MAX_SCANS:
-            raise _UnreadableError(f"it has more than {_MAX_SCANS} scans; save it anew")
+            raise _UnreadableError(f"it has more than {_MAX_SCANS} scans; save it again")
         whole = scans > 0
     elif image.format == "JPEG2000":
         content = stream.read()
@@ -331,9 +330,9 @@ def _check(image: Image.Image, stream: IO[bytes]) -> None:
         lengths = tags.get(279) or tags.get(325) or ()
         whole = all(start + length <= size for start, length in zip(offsets, lengths, strict=True))
         if tags.get(322, 0) * tags.get(323, 0) > max(4 * width * height, 1 << 20):
-            raise _UnreadableError("its tiles are much larger than the image; save it anew")
+            raise _UnreadableError("its tiles are much larger than the image; save it again")
     if not whole:
-        raise _UnreadableError("the image is cut short; get the file anew")
+        raise _UnreadableError("the image is cut short; get an intact copy")
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:

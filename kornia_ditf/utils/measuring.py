@@ -56,7 +56,7 @@ def count_flops(function: Callable[[], Result]) -> tuple[Result, float]:
 
 
 def peak_bytes() -> float | None:
-    """Return the peak of this process's resident memory; None where the system does not tell."""
+    """Return the peak of this process's resident memory; None if the system does not report it."""
     with suppress(OSError, ValueError):
         for line in _STATUS.read_text("utf-8").splitlines():
             if line.startswith("VmHWM:"):

@@ -93,7 +93,7 @@ def processor() -> str:
 
 
 def memory_bytes() -> int:
-    """Return this machine's memory in bytes; 0 where the system does not tell."""
+    """Return this machine's memory in bytes; 0 if the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

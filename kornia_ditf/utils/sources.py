@@ -113,7 +113,7 @@ class Piece:
 def list_pieces(
     paths: Iterable[Path], images: int, *, column: str | None = None
 ) -> tuple[list[Piece], list[tuple[str, ImageError]]]:
-    """List images in pieces of about so many.
+    """List images in pieces of about the same number.
 
     A piece ends where a digest of a name says so, so that a new image in a folder changes one
     piece and leaves the others as they are.
@@ -156,8 +156,8 @@ def list_pieces(
         except (OSError, ValueError) as problem:
             if isinstance(problem, InvalidArgumentError | MissingExtraError):
                 raise
-            told = ImageError(f"cannot read {table}: {' '.join(str(problem).split())}")
-            failed.append((str(table), told))
+            refused = ImageError(f"cannot read {table}: {' '.join(str(problem).split())}")
+            failed.append((str(table), refused))
     if not pieces and not failed:
         shown = ", ".join(map(str, paths))
         raise InvalidArgumentError(

@@ -35,7 +35,7 @@ class VideoDiTF(DiTF):
         every_frame: whether each frame has descriptors of its own.
 
     Raises:
-        InvalidArgumentError: the backbone is no video model, or has no such block or timestep.
+        InvalidArgumentError: the backbone is not a video model, or has no such block or timestep.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class VideoDiTF(DiTF):
     ) -> None:
         if not isinstance(backbone, VideoBackbone):
             raise InvalidArgumentError(
-                f"{type(backbone).__name__} is no video model; describe frames one by one with DiTF"
+                f"{type(backbone).__name__} is not a video model; describe single frames with DiTF"
             )
         super().__init__(backbone, config)
         self.every_frame = every_frame
@@ -64,8 +64,8 @@ class VideoDiTF(DiTF):
         prompts: str | Sequence[str | None] | None = None,
     ) -> dict[int, Tap]:
         """Capture a clip's blocks; one prompt for all frames, and a row of the taps per frame."""
-        told = prompts if prompts is None or isinstance(prompts, str) else list(set(prompts))
-        taps = super().prepared_taps(images, blocks, told)
+        texts = prompts if prompts is None or isinstance(prompts, str) else list(set(prompts))
+        taps = super().prepared_taps(images, blocks, texts)
         places = self._latent_frames(len(images))
         frames = int(places[-1]) + 1
         return {block: split_frames(tap, frames).take(places) for block, tap in taps.items()}
@@ -119,7 +119,7 @@ def describe_video(
             those of the latent frame that holds it (see `VideoDiTF`), at a fraction of the cost.
 
     Returns:
-        maps with B = 1, in the order of the frames, as they are asked for.
+        maps with B = 1, in the order of the frames, on demand.
 
     Raises:
         InvalidArgumentError: a window of no frame, or a prompt that does not fit.

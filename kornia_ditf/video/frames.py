@@ -34,8 +34,8 @@ class VideoFrame:
 
     Args:
         image: RGB in [0, 1], shape (1, 3, H, W).
-        seconds: when it is shown, from the first frame; at a variable rate, steps differ.
-        number: its place in the video, counted from 0.
+        seconds: its time since the first frame; at a variable rate, steps differ.
+        number: its index in the video, from 0.
     """
 
     image: Tensor
@@ -66,7 +66,7 @@ def read_frames(
         every: take only each n-th frame, beginning with the first one after `start`.
         start: seconds after the first frame at which to begin.
         end: seconds after the first frame at which to end; a frame shown then is not taken.
-        frames: take at most so many.
+        frames: maximum number of frames.
 
     Raises:
         ImageError: the file is missing, holds no video or no such frame, or is damaged; frames
@@ -88,7 +88,7 @@ def read_frames(
 
 
 def windows(frames: Iterable[VideoFrame], size: int) -> Iterator[list[VideoFrame]]:
-    """Gather equally large frames that follow one another, at most so many."""
+    """Group consecutive frames of the same size, up to a maximum number."""
     held: list[VideoFrame] = []
     for frame in frames:
         if held and (len(held) == size or frame.image.shape != held[0].image.shape):
@@ -141,8 +141,8 @@ def _with_pyav(path: Path) -> Iterator[_Decoded]:
             stream = streams[0]
             if stream.codec_context is None:
                 raise ImageError(
-                    f"{path} is coded in a way that this build of FFmpeg does not know; convert "
-                    "it, as with: ffmpeg -i FILE -c:v libx264 OUT.mp4"
+                    f"{path} uses a codec that this build of FFmpeg does not support; convert it, "
+                    "as with: ffmpeg -i FILE -c:v libx264 OUT.mp4"
                 )
             stream.thread_type = "AUTO"
             rate = float(stream.average_rate or 25)
@@ -183,8 +183,8 @@ def _with_opencv(path: Path) -> Iterator[_Decoded]:
         capture.release()
     if not number:
         raise ImageError(
-            f"{path} holds no video that OpenCV can decode; PyAV says more and reads more: "
-            "pip install 'kornia-ditf[video]'"
+            f"{path} holds no video that OpenCV can decode; PyAV supports more formats: pip "
+            "install 'kornia-ditf[video]'"
         )
     if number < count and rate > 0:
         _check_end(path, number, seconds, seconds + 1 / rate, count / rate)
@@ -202,9 +202,9 @@ def _image(pixels: Any, turns: int = 0) -> Tensor:
 
 def _duration(file: Any, stream: Any) -> float:
     """Return when a stream ought to end, in seconds; 0 where its file does not say."""
-    told = re.fullmatch(r"(\d+):(\d+):(\d+(\.\d+)?)", stream.metadata.get("DURATION", ""))
-    if told is not None:  # of Matroska, which counts no frames
-        return int(told[1]) * 3600 + int(told[2]) * 60 + float(told[3])
+    found = re.fullmatch(r"(\d+):(\d+):(\d+(\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if found is not None:  # of Matroska, which counts no frames
+        return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
     return (file.duration or 0) / 1e6 if len(file.streams) == 1 else 0.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from kornia_ditf.backbones.base import Backbone
 from kornia_ditf.descriptor import DiTF
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.massive import ChannelRecorder, ChannelStatistics, channels_of_gates
+from kornia_ditf.matching.similarity import token_cosines
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.types import DescriptorMap
 
@@ -100,7 +100,7 @@ def inspect_channels(
         discarded,
         gates,
         place,
-        {name: _similarity(descriptors, place) for name, descriptors in treated.items()},
+        {name: token_cosines(each, place, each) for name, each in treated.items()},
         {name: _contrast(descriptors) for name, descriptors in treated.items()},
     )
 
@@ -116,12 +116,6 @@ def _place(point: tuple[float, float] | None, image: Tensor) -> tuple[float, flo
             f"[0, {height - 1}], got ({x:g}, {y:g})"
         )
     return point
-
-
-def _similarity(descriptors: DescriptorMap, point: tuple[float, float]) -> Tensor:
-    at_point = descriptors.at(torch.tensor([[point]]))[0, 0]
-    tokens = F.normalize(descriptors.tokens[0].float(), dim=-1)
-    return (tokens @ at_point).reshape(descriptors.grid).cpu()
 
 
 def _contrast(descriptors: DescriptorMap) -> float:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching.checks import check_finite, check_matches
+from kornia_ditf.matching.checks import check_matches
 from kornia_ditf.preprocess import ImageLike
 from kornia_ditf.types import Matches
-from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.checks import check_finite, check_integer
 from kornia_ditf.utils.picture import PAPER, Picture
 from kornia_ditf.viz.picture import (
     INK,
@@ -54,7 +54,7 @@ def draw_matches(
 
     Args:
         image_a: one image, as for `as_image`: a path, a PIL image, an array or a tensor.
-        image_b: likewise; its size may differ.
+        image_b: the same for image B; its size may differ.
         matches: points in the pixels of the two images, shape (K, 2) each.
         limit: maximum number of lines; None draws all matches.
         inliers: which matches are inliers, bool, shape (K,).

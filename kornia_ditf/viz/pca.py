@@ -16,7 +16,7 @@ from torch import Tensor
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.preprocess import ImageLike
 from kornia_ditf.types import DescriptorMap
-from kornia_ditf.utils.checks import check_integer
+from kornia_ditf.utils.checks import check_finite, check_integer
 from kornia_ditf.utils.picture import Picture
 from kornia_ditf.viz.picture import as_picture, shrink, stretch
 
@@ -65,8 +65,7 @@ def draw_pca(
     if long_side is not None:
         check_integer("long_side", long_side, minimum=1)
     tokens = torch.cat([F.normalize(each.tokens[0].float().cpu(), dim=1) for each in images])
-    if not bool(torch.isfinite(tokens).all()):
-        raise InvalidArgumentError("descriptors must be finite, got NaN or infinity among them")
+    check_finite(tokens, "descriptors")
     kept = (
         _foreground(tokens, images)
         if foreground

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from kornia_ditf.errors import InvalidArgumentError
-from kornia_ditf.matching.checks import check_finite
 from kornia_ditf.preprocess import ImageLike
+from kornia_ditf.utils.checks import check_finite, check_tensor
 from kornia_ditf.utils.picture import PAPER, Picture
 from kornia_ditf.viz.picture import INK, as_picture, draw_dot, map_colours, stretch, to_grey
 
@@ -42,12 +41,9 @@ def draw_similarity(
     """
     import cv2
 
-    if similarity.ndim != 2 or similarity.numel() == 0:
-        raise InvalidArgumentError(
-            f"similarity must have the shape (rows, columns), got {tuple(similarity.shape)}"
-        )
-    values = similarity.detach().cpu().float().numpy()
+    check_tensor(similarity, "similarity", "(rows, columns)", filled=True)
     check_finite(similarity, "similarity")
+    values = similarity.detach().cpu().float().numpy()
     picture = as_picture(image)
     height, width = picture.shape[:2]
     enlarged = cv2.resize(stretch(values, limits), (width, height), interpolation=cv2.INTER_LINEAR)

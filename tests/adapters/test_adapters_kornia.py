@@ -263,7 +263,7 @@ def test_descriptors_are_detached_unless_gradients_are_asked_for(images: list[Te
     assert gradient[..., 2].abs().sum() > 0 and not gradient[..., :2].any()
     ditf = create_ditf("nano", gradients=True, **options)
     assert DiTFDescriptor(ditf)(image, frames).requires_grad
-    with pytest.raises(InvalidArgumentError, match="lets no gradients through"):
+    with pytest.raises(InvalidArgumentError, match="does not propagate gradients"):
         DiTFDescriptor(create_ditf("nano", **options), gradients=True)
 
 
@@ -353,7 +353,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "mask": (lambda d, i: DiTFFeature(d)(i, torch.ones(1, 1, 9, 9)), "mask must .*128, 160"),
     "detector": (lambda d, i: DiTFFeature(d, detector="sfit"), "did you mean 'sift'"),
     "detector's type": (lambda d, i: DiTFFeature(d, detector=3), "detector must be"),
-    "options": (lambda d, i: DiTFDescriptor(d.descriptor, block=3), "block cannot change"),
+    "options": (lambda d, i: DiTFDescriptor(d.descriptor, block=3), "block cannot be applied"),
     "max_keypoints": (lambda d, i: DiTFFeature(d, max_keypoints=0), "max_keypoints must be 1"),
 }
 

@@ -268,11 +268,13 @@ def test_mistakes_are_named(conv: Any, images: list[Tensor]) -> None:
         DiTFMatcher(conv, min_score=2)
     with pytest.raises(InvalidArgumentError, match="min_score cannot be combined with matcher"):
         DiTFMatcher(conv, "nn", min_score=0.5)
-    with pytest.raises(InvalidArgumentError, match="detector cannot change a feature"):
+    with pytest.raises(
+        InvalidArgumentError, match="detector cannot be applied to an existing feature"
+    ):
         DiTFMatcher(DiTFFeature(conv), detector="sift")
-    with pytest.raises(InvalidArgumentError, match="equally many, at least 1, got 1 and 2"):
+    with pytest.raises(InvalidArgumentError, match="equal batch sizes of at least 1, got 1 and 2"):
         DiTFMatcher(conv)({"image0": images[0], "image1": torch.cat(images)})
-    with pytest.raises(InvalidArgumentError, match="lafs0 and descriptors0 must be of the same"):
+    with pytest.raises(InvalidArgumentError, match="lafs0 and descriptors0 must describe the same"):
         DiTFMatcher(conv)(
             pair(images, lafs0=torch.ones(1, 2, 2, 3), descriptors0=torch.ones(1, 3, 16))
         )
@@ -353,5 +355,5 @@ def test_a_search_goes_with_tokens_alone() -> None:
     with pytest.raises(InvalidArgumentError, match="search must be one of none"):
         create_matcher("nano", search="rotations")
     image = torch.rand(2, 3, 64, 64)
-    with pytest.raises(InvalidArgumentError, match="equally many, at least 1, got 2 and 1"):
+    with pytest.raises(InvalidArgumentError, match="equal batch sizes of at least 1, got 2 and 1"):
         create_matcher("nano", search="both")({"image0": image, "image1": image[:1]})

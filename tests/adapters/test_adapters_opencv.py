@@ -257,7 +257,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "mask": (lambda f, i: f.detect(i, np.ones((3, 3), np.uint8)), "mask must have the shape"),
     "detector": (lambda f, i: OpenCVFeature(f.descriptor, detector="shift"), "no detector 'shift'"),
     "no detector": (lambda f, i: OpenCVFeature(f.descriptor, detector=3), "must have OpenCV's"),
-    "options": (lambda f, i: OpenCVFeature(f.descriptor, block=3), "block cannot change"),
+    "options": (lambda f, i: OpenCVFeature(f.descriptor, block=3), "block cannot be applied"),
 }
 
 

@@ -52,7 +52,7 @@ def test_a_backbone_in_8_bits_describes_nearly_as_before_in_less_memory(
     ("options", "message"),
     [
         ({"quantize": "int4"}, "quantize must be one of int8, fp8, got 'int4'"),
-        ({"quantize": "int8", "offload": True}, "neither offload=True nor quantization_config"),
+        ({"quantize": "int8", "offload": True}, "offload=True or quantization_config"),
         ({"gradients": "no"}, "gradients must be True or False, got 'no'"),
         ({"device": "bogus"}, "device 'bogus' cannot be used: expected a name such as 'cpu'"),
     ],

@@ -74,7 +74,7 @@ def test_a_forward_that_fails_sends_the_weights_home() -> None:
     [
         ({"offload": "layer"}, "offload must be True, False or 'layers'"),
         ({"offload": 1}, "offload must be True, False or 'layers'"),
-        ({"offload": "layers", "compile": True}, "compile=True goes without offload"),
+        ({"offload": "layers", "compile": True}, "compile=True cannot be combined with offload"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], words: str) -> None:

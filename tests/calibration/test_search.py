@@ -119,7 +119,7 @@ def test_a_side_that_the_model_refuses_is_reported_and_not_chosen(
 
     def refuse(self, latent, *arguments, **named):  # type: ignore[no-untyped-def]
         if max(latent.shape[2:]) > 48:
-            raise InvalidArgumentError("too large; give a smaller long_side")
+            raise InvalidArgumentError("too large; use a smaller long_side")
         return taps(self, latent, *arguments, **named)
 
     monkeypatch.setattr(type(ditf.backbone), "taps", refuse)
@@ -151,5 +151,5 @@ def test_what_a_preset_does_not_hold_is_refused(name: str, ditf: DiTF) -> None:
 
 
 def test_one_image_is_not_enough(photographs: list[Path]) -> None:
-    with pytest.raises(InvalidArgumentError, match="2 images or pairs at least"):
+    with pytest.raises(InvalidArgumentError, match="at least 2 images or pairs"):
         same_scene(photographs[:1])

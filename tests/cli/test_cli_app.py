@@ -252,7 +252,7 @@ def test_a_cmyk_image_is_taken(run: Run, model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
     [
-        ("--block", "99", "blocks 0 to 3"),
+        ("--block", "99", "must lie in [0, 3], got 99"),
         ("--block", "-1", "block must be 0 or more"),
         ("--timestep", "2600", "timestep must lie in [0, 1000]"),
         ("--treatment", "adalm", "adaln+discard"),

@@ -56,7 +56,7 @@ def test_a_calibration_is_kept_shown_used_exported_and_removed(
     tried = {"timesteps": (0, 100), "long_sides": (48,), "draws": (1,), "treatments": ("raw",)}
     in_python = kd.calibrate(model, folder, keep=False, **tried)
     assert json.loads(in_python.to_json())["settings"] == settings
-    with pytest.raises(InvalidArgumentError, match="takes no option facet"):
+    with pytest.raises(InvalidArgumentError, match="has no option facet"):
         kd.calibrate(model, folder, facet="key")
 
     shown = run_json("backbones", "show", model)
@@ -108,10 +108,10 @@ def test_labelled_pairs_are_taken_from_a_data_set(
         ((), "either --images FOLDER or --dataset NAME"),
         (("--dataset", "synthetic"), "--dataset needs --root"),
         (("--images", "absent"), "absent"),
-        (("--images", ".", "--timesteps", "many"), "--timesteps must be numbers"),
+        (("--images", ".", "--timesteps", "many"), "--timesteps must be comma-separated numbers"),
         (("--images", ".", "--blocks", "99"), "--blocks must lie in 0 to 3"),
-        (("--images", ".", "-o", "facet=key"), "takes no option facet"),
-        (("--images", ".", "-o", "ensemble=4"), "takes no option ensemble"),
+        (("--images", ".", "-o", "facet=key"), "has no option facet"),
+        (("--images", ".", "-o", "ensemble=4"), "has no option ensemble"),
         (("--images", ".", "--task", "depth"), "task must be one of same-scene, semantic"),
     ],
 )

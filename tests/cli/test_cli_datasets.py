@@ -75,7 +75,7 @@ def test_a_data_set_can_be_named(run: Run, tmp_path: Path) -> None:
     ("arguments", "code", "message"),
     [
         (("absent",), 6, "there is no such folder"),
-        ((".",), 6, "layout of no known data set; name one with --dataset"),
+        ((".",), 6, "layout is not that of a known data set; choose one with --dataset"),
         ((".", "--dataset", "spair"), 2, "did you mean 'spair-u'"),
     ],
 )

@@ -106,7 +106,7 @@ def test_options_that_do_not_fit_are_refused(
 
 def test_choices_of_frames_need_a_video(run: Run, images: list[Path], tmp_path: Path) -> None:
     result = run("extract", *images, "--every", 2, "--out", tmp_path / "out")
-    assert result.exit_code == 2 and "--every chooses frames of videos" in result.stderr
+    assert result.exit_code == 2 and "--every selects frames of videos" in result.stderr
 
 
 def test_a_frame_of_a_video_is_matched_as_an_image(

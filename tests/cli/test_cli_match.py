@@ -209,7 +209,7 @@ def test_another_matcher_is_used_with_its_own_options(
     ("arguments", "code", "told"),
     [
         (("-m", "sitf"), 4, "did you mean 'sift'"),
-        (("-m", "sift", "--block", 3), 2, "--block is for images that are described here"),
+        (("-m", "sift", "--block", 3), 2, "--block applies only to described images"),
         (("-m", "sift", "-o", "ratio=7"), 2, "ratio must lie in"),
     ],
 )

@@ -57,9 +57,9 @@ def test_a_facet_is_taken_and_told(
     [
         (("--timesteps", "0,100,0"), "must not repeat"),
         (("--timesteps", "0,2000"), "[0, 1000]"),
-        (("--timesteps", ""), "numbers with commas"),
+        (("--timesteps", ""), "comma-separated numbers"),
         (("--blocks", "2,99"), "--blocks must lie in 0 to"),
-        (("--blocks", "3-1"), "counts upwards"),
+        (("--blocks", "3-1"), "must ascend"),
         (("--facet", "keys"), "key"),
         (("--treatment", "adaln+discrad"), "did you mean 'adaln+discard'"),
     ],

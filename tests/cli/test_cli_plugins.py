@@ -242,7 +242,7 @@ def test_any_descriptor_is_extracted_and_skipped_the_second_time(
 def test_inspect_says_that_it_needs_a_transformer(run: Run, images: list[Path]) -> None:
     result = run("inspect", images[0], "-b", "shades")
     assert result.exit_code == 2
-    assert "the blocks of a Diffusion Transformer, and shades is none" in result.stderr
+    assert "needs a Diffusion Transformer, and shades is not one" in result.stderr
 
 
 @pytest.mark.usefixtures("shades")

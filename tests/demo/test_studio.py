@@ -83,7 +83,7 @@ def test_maps_of_other_settings_and_images_are_not_mixed_up(
     [
         (Setting("../../etc"), (9.0, 9.0), "descriptor must be one of"),
         (Setting("nano", fused_with="flux.1-dev"), (9.0, 9.0), "descriptor must be one of"),
-        (Setting("nano", block=99), (9.0, 9.0), "blocks 0 to"),
+        (Setting("nano", block=99), (9.0, 9.0), "block of nano must lie in"),
         (Setting("nano", block=-1), (9.0, 9.0), "block"),
         (Setting("nano", timestep=float("nan")), (9.0, 9.0), "timestep"),
         (Setting("nano", treatment="magic"), (9.0, 9.0), "treatment"),

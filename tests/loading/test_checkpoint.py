@@ -129,7 +129,7 @@ def test_a_missing_shard_is_named(folder: Path, variant: str | None) -> None:
 def test_a_shard_outside_of_its_folder_is_refused(folder: Path, shard: Any) -> None:
     name = "transformer/diffusion_pytorch_model.safetensors.index.json"
     (folder / name).write_text(json.dumps({"weight_map": {"x": shard}}))
-    with pytest.raises(CheckpointError, match="weight_map|no file of its own folder"):
+    with pytest.raises(CheckpointError, match="weight_map|not a file in its own folder"):
         Checkpoint(folder).shards("transformer")
 
 
@@ -279,7 +279,7 @@ def test_without_the_hub_cached_files_serve_and_others_say_what_to_do(
     assert not offline.exists("vae/config.json")
     with pytest.raises(HubUnreachableError, match="give a local folder"):
         offline.json("vae/config.json")
-    with pytest.raises(HubUnreachableError, match="cannot be asked"):
+    with pytest.raises(HubUnreachableError, match="cannot list the files"):
         offline.files()
 
 

@@ -229,7 +229,7 @@ def test_a_published_name_gives_its_preset_and_checks_the_class(
     assert (named.config.timestep, named.config.ensemble) == (260, 8)
     with pytest.raises(InvalidArgumentError, match="sd3-medium takes a SD3Transformer2DModel, got"):
         kd.create_descriptor("sd3-medium", source=loaded)
-    with pytest.raises(InvalidArgumentError, match="alone"):
+    with pytest.raises(InvalidArgumentError, match="pass only a model in memory"):
         kd.create_descriptor(loaded, source=tiny_checkpoint("flux"))
 
 
@@ -242,7 +242,7 @@ def test_a_model_of_a_published_repository_has_its_preset(pipe: Any) -> None:
 
 @pytest.mark.parametrize("option", ["dtype", "device", "offload", "revision", "variant"])
 def test_options_of_loading_are_refused(option: str, loaded: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match=f"{option} says how to load"):
+    with pytest.raises(InvalidArgumentError, match=f"{option} applies to loading"):
         kd.create_descriptor(loaded, **{option: "cpu"})
 
 
@@ -266,7 +266,7 @@ def test_models_that_read_more_than_an_image_are_refused(pipe: Any) -> None:
 
     wide = {**pipe.transformer.config, "in_channels": 96}
     fill = diffusers.FluxTransformer2DModel.from_config(wide)
-    with pytest.raises(InvalidArgumentError, match="takes 24 channels and its VAE gives 16"):
+    with pytest.raises(InvalidArgumentError, match="takes 24 channels and its VAE produces 16"):
         kd.create_descriptor((fill, pipe.vae))
 
 

@@ -27,7 +27,7 @@ def test_a_folder_names_the_package_that_it_needs(
     folder = Path(shutil.copytree(tiny_checkpoint("flux"), tmp_path / "flux"))
     store_quantised(folder, {"quant_method": package})
     monkeypatch.setattr(weights, "find_spec", lambda name: None)
-    with pytest.raises(CheckpointError, match=f"as which it is stored.*pip install {package}"):
+    with pytest.raises(CheckpointError, match=f"which is stored quantised.*pip install {package}"):
         kd.create_descriptor(folder)
 
 

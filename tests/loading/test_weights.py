@@ -290,7 +290,7 @@ def test_weights_that_are_stored_quantised_are_refused(
     values = json.loads(config.read_text())
     quantised = {"quant_method": "bitsandbytes", "load_in_8bit": True}
     config.write_text(json.dumps({**values, "quantization_config": quantised}))
-    with pytest.raises(CheckpointError, match=f"{part} quantised, as which it is stored"):
+    with pytest.raises(CheckpointError, match=f"{part}, which is stored quantised"):
         find_backbone(folder).load(folder)
     config.write_text(json.dumps(values))
     for path in (folder / part).glob("*.safetensors"):

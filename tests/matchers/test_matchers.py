@@ -129,7 +129,7 @@ def test_an_unknown_matcher_or_option_is_named() -> None:
         load_matcher("sitf")
     with pytest.raises(InvalidArgumentError, match=r"sift has no option 'ratios'.*'ratio'"):
         load_matcher("sift", ratios=0.8)
-    with pytest.raises(InvalidArgumentError, match="verification must be homography"):
+    with pytest.raises(InvalidArgumentError, match="verification must be one of homography"):
         load_matcher("sift", verification="magsac")
 
 

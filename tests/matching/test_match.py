@@ -123,15 +123,17 @@ def test_maps_of_different_widths_are_refused_naming_both() -> None:
 
 
 def test_batches_of_different_lengths_are_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match=r"map_b\[1\] holds 3 images .* map_b\[1\]\[0\]"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"map_b\[1\] holds 3 images, .* map_b\[1\]\[0\]"
+    ):
         match([random_map()] * 2, [random_map(), random_map(batch=3)])
-    with pytest.raises(InvalidArgumentError, match="equally many images, .* got 2 and 3"):
+    with pytest.raises(InvalidArgumentError, match="the same number of images, .* got 2 and 3"):
         match(random_map(batch=2), random_map(batch=3))
     with pytest.raises(InvalidArgumentError, match="mask_a must hold 2 masks, one per pair, got 1"):
         match(random_map(), random_map(batch=2), mask_a=[None])
     with pytest.raises(InvalidArgumentError, match="map_a must hold DescriptorMaps, got Tensor at"):
         match([torch.ones(1, 2, 3, 4)], random_map())  # type: ignore[list-item]
-    with pytest.raises(InvalidArgumentError, match="equally many images, got 2 and 3"):
+    with pytest.raises(InvalidArgumentError, match="the same number of images, got 2 and 3"):
         match_points(random_map(batch=2), torch.zeros(2, 1, 2), random_map(batch=3))
 
 

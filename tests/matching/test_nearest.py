@@ -304,7 +304,7 @@ def test_a_map_is_masked_by_the_pixels_at_its_tokens_centres() -> None:
         ({"ratio": 0.0}, r"ratio must lie in \(0, 1\], got 0"),
         ({"ratio": 1.5}, r"ratio must lie in \(0, 1\], got 1.5"),
         ({"min_score": 2.0}, "min_score must lie"),
-        ({"radius": -1.0}, "radius must be 0 pixels or more, got -1"),
+        ({"radius": -1.0}, "radius must be 0 or more, got -1"),
         ({"points_a": torch.ones(3, 2)}, r"points_a must have the shape \(4, 2\)"),
         ({"mask_a": torch.ones(4)}, "mask_a must be bool, got torch.float32"),
         ({"mask_b": torch.ones(3, dtype=torch.bool)}, r"mask_b must have the shape \(4,\)"),

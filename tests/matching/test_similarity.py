@@ -130,7 +130,7 @@ def test_lists_of_maps_are_searched_each_by_itself() -> None:
             map_a = a[index] if isinstance(a, list) else a
             sought = p[index] if isinstance(p, list) else p
             assert_same(one, match_points(map_a, sought, maps_b[index]))
-    with pytest.raises(InvalidArgumentError, match=r"must have one length, got \[1, 2\]"):
+    with pytest.raises(InvalidArgumentError, match=r"must have the same length, got \[1, 2\]"):
         match_points(maps_a, points, maps_b[:1])
 
 

@@ -54,7 +54,7 @@ def test_the_two_comparisons_differ_on_the_threshold_itself() -> None:
 
 
 def test_wrong_shapes_and_bases_are_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match="one shape"):
+    with pytest.raises(InvalidArgumentError, match="the same shape"):
         point_distances(torch.zeros(2, 2), torch.zeros(3, 2))
     with pytest.raises(InvalidArgumentError, match="above 0"):
         within(torch.zeros(1), 0.0, [0.1])

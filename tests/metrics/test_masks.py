@@ -75,9 +75,9 @@ def test_decay_is_right_beyond_255_frames() -> None:
 
 
 def test_shapes_that_differ_and_no_frames_are_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match="one shape"):
+    with pytest.raises(InvalidArgumentError, match="the same shape"):
         region_similarity(np.zeros((3, 4)), np.zeros((4, 3)))
-    with pytest.raises(InvalidArgumentError, match="one shape"):
+    with pytest.raises(InvalidArgumentError, match="the same shape"):
         boundary_accuracy(np.zeros((3, 4, 1)), np.zeros((3, 4, 1)))
     with pytest.raises(InvalidArgumentError, match="at least one frame"):
         statistics(np.array([]))

@@ -74,7 +74,7 @@ def test_the_definition_says_base_and_comparison() -> None:
 
 def test_only_the_same_thresholds_and_definitions_merge() -> None:
     for other in (PCK([0.2]), PCK([0.1], base="image"), PCK([0.1], comparison="<")):
-        with pytest.raises(InvalidArgumentError, match="merges"):
+        with pytest.raises(InvalidArgumentError, match="can be merged"):
             PCK([0.1]).merge(other)
     with pytest.raises(InvalidArgumentError, match=r"\(1, K\)"):
         PCK([0.1]).update(torch.ones(2, 3, dtype=torch.bool))

@@ -101,12 +101,12 @@ def test_every_protocol_is_told_apart_on_its_page() -> None:
 def test_an_unknown_name_or_a_wrong_number_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="did you mean 'ditf-spair'"):
         find_protocol("ditf-spare")
-    with pytest.raises(InvalidArgumentError, match="side must be at least 8"):
+    with pytest.raises(InvalidArgumentError, match="side must be 8 or more"):
         Fit(kind="pad")
     for wrong in ({"base": "canvas"}, {"canvas": 840}, {"fit": Fit(kind="pad", side=60)}):
         with pytest.raises(InvalidArgumentError, match="belong together"):
             Protocol(name="x", source="a test", **wrong)
-    with pytest.raises(InvalidArgumentError, match="compat must be of"):
+    with pytest.raises(InvalidArgumentError, match="compat must be one of"):
         Protocol(name="x", source="a test", compat=frozenset({"bug"}))
     for values in ((), (0,), (-1, 3), (float("nan"),), (float("inf"),)):
         for name in ("alphas", "corner_thresholds"):

@@ -193,7 +193,7 @@ def test_a_block_out_of_range_is_refused_before_anything_is_loaded(
     installed: list[Entry],
 ) -> None:
     installed.append(Entry("toys", plugin([toy()])))
-    with pytest.raises(InvalidArgumentError, match="toy has blocks 0 to 6, got block=7"):
+    with pytest.raises(InvalidArgumentError, match=r"block of toy must lie in \[0, 6\], got 7"):
         create_descriptor("toy", block=7)
 
 
@@ -255,7 +255,7 @@ def test_a_plugins_descriptor_is_listed_and_made_with_its_options(installed: lis
 
 def test_a_loader_that_gives_something_else_is_named(installed: list[Entry]) -> None:
     installed.append(Entry("toys", plugin([replace(toy(), load=lambda *_, **__: 3)])))
-    with pytest.raises(InvalidArgumentError, match="load of 'toy' gave a int, not a Backbone"):
+    with pytest.raises(InvalidArgumentError, match="load of 'toy' returned a int, not a Backbone"):
         create_descriptor("toy")
 
 

@@ -122,18 +122,18 @@ BROKEN = {
     "RuntimeError: it broke": hook('raise RuntimeError("it broke")'),
     "SystemExit": hook("raise SystemExit"),
     "str\\(\\) failed": "class E(Exception):\n    def __str__(self): raise E\nraise E",
-    "gave None, not a list": hook("return None"),
-    "gave a str": hook('return ["toy"]'),
-    "gave a DescriptorSpec": hook(
+    "returned None, not a list": hook("return None"),
+    "returned a str": hook('return ["toy"]'),
+    "returned a DescriptorSpec": hook(
         "from kornia_ditf import DescriptorSpec; return [DescriptorSpec(name='x', load=print, "
         "width=1, pixels_per_token=1, source='x', license='x')]"
     ),
     "not iterable": hook("return 3"),
-    "specs without end": hook('import itertools; return itertools.repeat("toy")'),
+    "endless specs": hook('import itertools; return itertools.repeat("toy")'),
     "blocks must be 1 or more": hook(
         'import dataclasses; yield dataclasses.replace(toy("t"), blocks=0)'
     ),
-    "gave a Odd": hook(
+    "returned a Odd": hook(
         "class Odd(BackboneSpec):\n        name = 3\n        def __init__(self): pass\n"
         "    return [Odd()]"
     ),
@@ -143,7 +143,7 @@ BROKEN = {
     "version 2 of the hooks": SOUND.replace("API = 1", "API = 2"),
     "version '1' of the hooks": SOUND.replace("API = 1", "API = '1'"),
     "'nano' belongs to kornia_ditf": hook('return [toy("nano")]'),
-    "'a\\+b' is no name": hook('return [toy("a+b")]'),
+    "'a\\+b' is not a name": hook('return [toy("a+b")]'),
 }
 
 
@@ -170,7 +170,7 @@ def test_what_is_sound_of_a_plugin_stays(install: Install) -> None:
     assert (plugin.state, plugin.registered) == ("works in part", ["toy"])
     assert plugin.reasons[1:] == [
         "the name 'toy' belongs to a-plugin",
-        "register_backbones gave a int",
+        "register_backbones returned a int",
     ]
 
 

@@ -54,7 +54,7 @@ def test_a_plugins_wrong_steps_are_left_out_alone(
     installed: list[Entry],
 ) -> None:
     installed.append(Entry("steps", plugin([TIMES, replace(TIMES, name="adaln"), 3])))
-    with pytest.warns(PluginWarning, match=r"'adaln' belongs to kornia_ditf.*gave a int"):
+    with pytest.warns(PluginWarning, match=r"'adaln' belongs to kornia_ditf.*returned a int"):
         assert "times" in list_treatments()
 
 

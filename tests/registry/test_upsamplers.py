@@ -61,7 +61,7 @@ def test_a_plugins_upsampler_is_listed_and_runs_in_a_descriptor(installed: list[
 
 def test_a_plugins_wrong_upsamplers_are_left_out_alone(installed: list[Entry]) -> None:
     installed.append(Entry("ups", plugin([3, NEAREST])))
-    with pytest.warns(PluginWarning, match="register_upsamplers gave a int"):
+    with pytest.warns(PluginWarning, match="register_upsamplers returned a int"):
         assert "nearest" in list_upsamplers()
 
 

@@ -192,7 +192,7 @@ def test_points_of_a_view_are_those_of_the_image(degrees: float) -> None:
         ({"search": "rotation"}, "search must be one of none, scales, turns, both.*'rotation'"),
         ({"search": [(1, 2, 3)]}, r"search must hold pairs \(scale, turn\).*got \(1, 2, 3\)"),
         ({"search": [(100, 0)]}, r"the scale in \[0.1, 10\].*got \(100, 0\)"),
-        ({"geometry": "essential"}, "geometry must be homography or fundamental"),
+        ({"geometry": "essential"}, "geometry must be one of homography, fundamental"),
         ({"prompts": ["one"]}, "2 images have 1 prompts"),
     ],
 )

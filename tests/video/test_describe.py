@@ -76,5 +76,5 @@ def test_a_video_of_no_frame_has_no_map(nano: kd.DenseDescriptor) -> None:
 
 def test_image_models_do_not_take_clips() -> None:
     ditf = kd.create_ditf("nano")
-    with pytest.raises(InvalidArgumentError, match="no video model"):
+    with pytest.raises(InvalidArgumentError, match="not a video model"):
         kd.VideoDiTF(ditf.backbone, ditf.config)  # type: ignore[arg-type]

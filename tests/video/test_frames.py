@@ -139,7 +139,7 @@ def test_a_file_of_sound_and_an_unknown_codec_are_told_what_they_are(tmp_path: P
         list(read_frames(sound))
     path = write_clip(tmp_path / "unknown.avi", (0, 40), "mjpeg", "yuvj420p")
     path.write_bytes(path.read_bytes().replace(b"MJPG", b"ZZ9Q"))
-    with pytest.raises(ImageError, match="FFmpeg does not know; convert"):
+    with pytest.raises(ImageError, match="FFmpeg does not support; convert"):
         list(read_frames(path))
 
 

@@ -24,6 +24,7 @@ from kornia_ditf.registry.treatments import read_config
 from kornia_ditf.registry.upsamplers import find_upsampler
 from kornia_ditf.study.define.spec import Configuration
 from kornia_ditf.study.store.cache import content_key
+from kornia_ditf.utils.checks import check_integer
 
 # Of one forward pass several blocks can be taken, and each can be treated in several ways.
 _AFTER_THE_FORWARD = (
@@ -105,7 +106,7 @@ def member_config(member: Configuration, fit: Fit) -> DiTFConfig:
     """
     spec = find_descriptor(member.name, **hub_options(member.settings))
     if not isinstance(spec, BackboneSpec):
-        raise InvalidArgumentError(f"{member.name} is no backbone of a DiTF")
+        raise InvalidArgumentError(f"{member.name} is not a backbone of a DiTF")
     # A study's numbers are those of its file, whatever was calibrated on this machine.
     preset = member.settings.get("preset", NO_PRESET)
     spec = with_preset(spec, member.source, preset, **hub_options(member.settings))
@@ -116,11 +117,7 @@ def member_config(member: Configuration, fit: Fit) -> DiTFConfig:
     file = member.settings.get("projection")
     if file is not None and config.steps.discards and config.massive_channels is None:
         config = replace(config, massive_channels=Projection.load(file).channels[0])
-    last = max(config.all_blocks)
-    if last >= spec.blocks:
-        raise InvalidArgumentError(
-            f"{member.label}: {member.name} has blocks 0 to {spec.blocks - 1}, got {last}"
-        )
+    check_integer(f"block of {member.label}", max(config.all_blocks), 0, spec.blocks - 1)
     return config
 
 

@@ -172,7 +172,7 @@ def read_captions(choice: DatasetChoice) -> dict[str, str]:
     """Read the captions of a data set's images, by their full paths; empty where it has none.
 
     Raises:
-        DatasetError: the file cannot be read, or is no object of paths and texts.
+        DatasetError: the file cannot be read, or is not an object of paths and texts.
     """
     if choice.captions is None:
         return {}
@@ -253,8 +253,8 @@ def _list_sample(
     if isinstance(value, FrameSequence):
         frames = [(*_digested(path, digests), value.label) for path in value.frames]
         masks = [path and file_digest(path) for path in value.masks]
-        told = {"names": [value.name], "masks": masks, "size": value.size}
-        key = content_key(images=[digest for _, digest, _ in frames], **told)
+        content = {"names": [value.name], "masks": masks, "size": value.size}
+        key = content_key(images=[digest for _, digest, _ in frames], **content)
         return Sample(index, key, tuple(frames))
     image_a = (*_digested(value.image_a, digests), value.label_a)
     image_b = (*_digested(value.image_b, digests), value.label_b)

@@ -95,7 +95,7 @@ def parse_results(text: str, name: str) -> dict[str, Any]:
         its document.
 
     Raises:
-        StudyError: it is no document of a study; the message names the value.
+        StudyError: it is not a document of a study; the message names the value.
     """
     try:
         document: dict[str, Any] = json.loads(text)
@@ -112,18 +112,18 @@ def parse_results(text: str, name: str) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "it"
-        raise StudyError(f"{name} is no study's: {where}: {first['msg']}") from error
+        raise StudyError(f"{name} is not a study's: {where}: {first['msg']}") from error
     except (DiTFError, ValueError, RecursionError) as error:
-        raise StudyError(f"{name} is no study's ({error})") from error
+        raise StudyError(f"{name} is not a study's ({error})") from error
     seen: set[tuple[str, str, str]] = set()
     for each in found.experiments:
         key = each.dataset, each.protocol.name, each.descriptor
         if key in seen:
-            raise StudyError(f"{name} is no study's: {key!r} is there twice")
+            raise StudyError(f"{name} is not a study's: {key!r} is there twice")
         if each.dataset not in labels:
-            raise StudyError(f"{name} is no study's: it has no data set {each.dataset!r}")
+            raise StudyError(f"{name} is not a study's: it has no data set {each.dataset!r}")
         seen.add(key)
     for library in ("kornia-ditf", "torch"):
         if library not in found.versions:
-            raise StudyError(f"{name} is no study's: versions.{library} is missing")
+            raise StudyError(f"{name} is not a study's: versions.{library} is missing")
     return document

@@ -35,7 +35,7 @@ def ablation_study(
         root: its folder.
         split: of it.
         protocol: how pairs are scored; None is `plain`.
-        limit: draw so many of the pairs.
+        limit: number of pairs, drawn at random.
         source: where the weights are, if not in their own place.
         settings: of the descriptor, and of its loader.
 
@@ -96,6 +96,6 @@ def _photographs() -> Path:
         if (place / "examples/data/pairs.json").is_file():
             return place / "examples/data"
     raise InvalidArgumentError(
-        "the photographs of the project's checkout are not at hand (examples/data): name a data "
-        "set with --dataset and --root"
+        "the photographs of the project's checkout are not available (examples/data): name a "
+        "data set with --dataset and --root"
     )

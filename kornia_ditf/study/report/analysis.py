@@ -142,7 +142,7 @@ def _section(
     scored = [read_experiment(records, experiment) for experiment in experiments]
     first = scored[0]
     if len({len(each.names) for each in scored}) > 1:
-        raise StudyError(f"{records}: configurations on {dataset!r} have other numbers of pairs")
+        raise StudyError(f"{records}: configurations on {dataset!r} differ in number of pairs")
     resampled = Resampled(scored, choice)
     intervals, count = resampled.intervals(), len(first.scores)
     rows = tuple(
@@ -202,9 +202,9 @@ def _by_category(scored: ExperimentScores, categories: Sequence[str]) -> tuple[f
 def _curves(rows: Sequence[Row]) -> list[Curve]:
     """Find configurations that differ in their block or timestep alone."""
     found = []
-    told = [row.experiment["settings"] for row in rows]
+    every = [row.experiment["settings"] for row in rows]
     varied = {
-        key for one in told for key in one if any(one[key] != other.get(key) for other in told)
+        key for one in every for key in one if any(one[key] != other.get(key) for other in every)
     }
     for setting in ("block", "timestep"):
         lines: dict[str, list[tuple[float, Interval]]] = {}

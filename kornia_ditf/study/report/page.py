@@ -59,7 +59,7 @@ def write_report(out: Path) -> list[Path]:
     sections = analyse(out, summary)
     study = Study.model_validate(summary["study"])
     levels = level_curves(study, sections)
-    told = {
+    context = {
         "levels": [(e, charts.draw_lines(e.curves, e.axis, f"{e.score}, %")) for e in levels],
         "summary": summary,
         "study": summary["study"],
@@ -74,7 +74,7 @@ def write_report(out: Path) -> list[Path]:
         "few": FEW_PAIRS,
     }
     texts = {
-        name: environment(name).get_template(f"{name}.j2").render(told) for name in _FINALIZE
+        name: environment(name).get_template(f"{name}.j2").render(context) for name in _FINALIZE
     } | {
         "scores.csv": scores_csv(sections),
         "tests.csv": tests_csv(sections),

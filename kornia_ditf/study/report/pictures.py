@@ -101,7 +101,7 @@ class PairImages:
 def draw_pairs(
     path: Path, experiment: Mapping[str, Any], images: PairImages, count: int
 ) -> list[PairPicture]:
-    """Draw so many of the best and of the worst pairs of an experiment, each pair once."""
+    """Draw the best and the worst pairs of an experiment, each pair once."""
     columns = ("pair", "hits", "distances", "base")
     short = read_records(path, experiment, columns).to_pylist()
     ranked = sorted(

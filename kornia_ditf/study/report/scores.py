@@ -52,7 +52,7 @@ class ExperimentScores:
     Args:
         definitions: what the scores mean, in sentences.
         numerators: shape (N, M).
-        denominators: likewise.
+        denominators: shape of `numerators`.
         images: image A of each pair.
         points: how many were scored.
     """
@@ -136,7 +136,7 @@ def read_experiment(path: Path, experiment: Mapping[str, Any]) -> ExperimentScor
         experiment: as a summary has it.
 
     Raises:
-        StudyError: the records are not such as the protocol gives.
+        StudyError: the records do not fit the protocol.
     """
     protocol = experiment["protocol"]
     with checking(path, experiment):
@@ -166,8 +166,8 @@ def checking(path: Path, experiment: Mapping[str, Any]) -> Iterator[None]:
         yield
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise StudyError(
-            f"{path}: the records of {experiment['descriptor']!r} on {experiment['dataset']!r} are "
-            f"not such as the protocol {experiment['protocol']['name']!r} gives ({error})"
+            f"{path}: the records of {experiment['descriptor']!r} on {experiment['dataset']!r} do "
+            f"not fit the protocol {experiment['protocol']['name']!r} ({error})"
         ) from error
 
 

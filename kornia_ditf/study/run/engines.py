@@ -123,14 +123,14 @@ class Pooled(Engine):
             if job is None:
                 dead += 1
                 if dead == _DEATHS * self.workers:
-                    raise StudyError(f"{dead} workers died before they were given any work")
+                    raise StudyError(f"{dead} workers died before they received any work")
             else:
                 deaths += not self._is_lost(nodes[place])
                 again.append((job, deaths))
                 if deaths == _DEATHS:
                     raise StudyError(
-                        f"{_DEATHS} workers died of one piece of work "
-                        f"({type(job).__name__.lower()}); memory may not suffice: use fewer "
+                        f"{_DEATHS} workers died of the same piece of work "
+                        f"({type(job).__name__.lower()}); they may be out of memory: use fewer "
                         "workers, or a smaller model or long_side"
                     )
             self._restart(place)

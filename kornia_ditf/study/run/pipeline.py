@@ -116,7 +116,7 @@ def _descriptions(
 
 
 def pieces(samples: Sequence[Piece], count: int) -> Iterator[tuple[Piece, ...]]:
-    """Split a list into tuples of so many, the last one shorter."""
+    """Split a list into tuples of equal length, the last one possibly shorter."""
     return (tuple(samples[start : start + count]) for start in range(0, len(samples), count))
 
 

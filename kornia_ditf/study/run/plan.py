@@ -16,6 +16,7 @@ from kornia_ditf.loading.checkpoint import hub_options
 from kornia_ditf.projection.stored import Projection
 from kornia_ditf.protocols.protocol import Fit
 from kornia_ditf.registry.checking import check_matcher
+from kornia_ditf.registry.families import loading_plan
 from kornia_ditf.registry.lookup import Spec, find_descriptor
 from kornia_ditf.registry.matchers import find_matcher, missing_for
 from kornia_ditf.registry.upsamplers import find_upsampler
@@ -225,7 +226,7 @@ def _plan_group(
             reading, scored = known or (0.0, _SECONDS_PER_PAIR)
             images = {digest for sample in samples for _, digest, _ in sample.images}
             scoring += len(group.members) * (reading * len(images) + scored * len(samples))
-    held, forwards = _weights_bytes(group), len(described) * draws + calibration
+    held, forwards = _weights_bytes(group, spec), len(described) * draws + calibration
     seconds = None
     if held is not None:
         # Two operations for each weight and token; a backbone's weights are planned in float32.
@@ -265,18 +266,18 @@ def _grid(size: tuple[int, int], fit: Fit, long_side: int | None, pixels: int) -
     return max(1, round(height / pixels)), max(1, round(width / pixels))
 
 
-def _weights_bytes(group: ForwardGroup) -> int | None:
+def _weights_bytes(group: ForwardGroup, spec: Spec) -> int | None:
     """Return the float32 bytes of a backbone's weights up to the last block needed."""
-    spec = find_descriptor(group.name, **hub_options(group.loading))
-    if not isinstance(spec, BackboneSpec) or spec.plan is None:
+    if not isinstance(spec, BackboneSpec):
         return None
     try:
-        return spec.plan(
-            group.source or spec.repo,
+        planned = loading_plan(
+            spec,
+            group.source,
             block=last_blocks([group])[group.weights],
             dtype=torch.float32,
-            architecture=spec.architecture,
             **hub_options(group.loading),
-        ).held
+        )
     except DiTFError:
         return None
+    return None if planned is None else planned.held

@@ -154,7 +154,7 @@ def _key(task: Task, listed: ListedSet, device: str | None) -> str:
 
 
 def _fingerprint(group: ForwardGroup) -> str | None:
-    """Return the identity of weights in a folder; None where only loading them tells."""
+    """Return the identity of weights in a folder; None if it is known only after loading."""
     spec = find_descriptor(group.name, **hub_options(group.loading))
     place = group.source or spec.repo
     if not isinstance(spec, BackboneSpec) or not Path(place).expanduser().is_dir():

@@ -35,8 +35,9 @@ from kornia_ditf.study.run.preparation import Task, prepare, tasks_of
 from kornia_ditf.study.run.summary import write_summary
 from kornia_ditf.study.store.cache import MapCache
 from kornia_ditf.study.store.folder import locked, refuse_links
-from kornia_ditf.study.store.records import RECORDS, check_records, done_keys, write_records
+from kornia_ditf.study.store.records import RECORDS, done_keys, write_records
 from kornia_ditf.utils import provenance
+from kornia_ditf.utils.cache import check_sound
 from kornia_ditf.utils.files import sweep
 from kornia_ditf.utils.progress import Progress, Quiet
 
@@ -105,8 +106,8 @@ def run_study(
         without = {(each["descriptor"], each["dataset"], each["protocol"]) for each in failed}
         scored = [each for each in [*described, *matched] if each.cell not in without]
         if not scored:
-            told = "; ".join(f"{each['descriptor']}: {each['reason']}" for each in failed)
-            raise StudyError(f"nothing has a score: {told}")
+            causes = "; ".join(f"{each['descriptor']}: {each['reason']}" for each in failed)
+            raise StudyError(f"nothing has a score: {causes}")
         tables = [(each.label, protocol.name) for each in sets for protocol, _ in each.protocols]
         scored.sort(key=lambda each: tables.index(each.cell[1:]))
         path = run.assemble(scored)
@@ -138,11 +139,11 @@ class _Run:
                 break
         left = sum(len(pairs) for _, pairs in self._pending(experiments))
         if left:
-            told = list(dict.fromkeys(failures)) or ["files that were written are damaged again"]
-            more = f" (and {len(told) - _TOLD} more)" if len(told) > _TOLD else ""
+            causes = list(dict.fromkeys(failures)) or ["files that were written are damaged again"]
+            more = f" (and {len(causes) - _TOLD} more)" if len(causes) > _TOLD else ""
             raise StudyError(
-                f"{left} records are missing: {'; '.join(told[:_TOLD])}{more}. What succeeded is "
-                "kept; put this right and run the study again"
+                f"{left} records are missing: {'; '.join(causes[:_TOLD])}{more}. All other results "
+                "are kept; fix this and run the study again"
             )
 
     def _pass(self, pending: Pending, tasks: Sequence[Task]) -> list[str]:
@@ -189,12 +190,12 @@ class _Run:
         failed = []
         for experiment, _ in self._pending(experiments):
             cell = experiment.cell
-            told = list(dict.fromkeys(reasons[cell])) or ["pairs were not matched"]
-            more = f" (and {len(told) - 1} more reasons)" if len(told) > 1 else ""
-            failed.append({**cell._asdict(), "reason": f"{told[0]}{more}"})
+            causes = list(dict.fromkeys(reasons[cell])) or ["pairs were not matched"]
+            more = f" (and {len(causes) - 1} more reasons)" if len(causes) > 1 else ""
+            failed.append({**cell._asdict(), "reason": f"{causes[0]}{more}"})
             self.watcher.warn(
                 f"{cell.descriptor} on {cell.dataset} by {cell.protocol} has no score: "
-                f"{told[0]}{more}"
+                f"{causes[0]}{more}"
             )
         return failed
 
@@ -204,7 +205,7 @@ class _Run:
         path = self.out / RECORDS
         if path.exists():
             try:
-                check_records(path)
+                check_sound(path)
             except DamagedFileError as error:
                 self.watcher.warn(f"{error}; it is put together again")
         parts = (

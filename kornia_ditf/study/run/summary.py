@@ -13,9 +13,9 @@ from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.run.experiments import Experiment
 from kornia_ditf.study.store.cache import content_key
 from kornia_ditf.study.store.folder import check_file, refuse_links
-from kornia_ditf.study.store.records import RECORDS, check_records, count_records
+from kornia_ditf.study.store.records import RECORDS, count_records
 from kornia_ditf.utils import provenance
-from kornia_ditf.utils.cache import is_sound, write_checked
+from kornia_ditf.utils.cache import check_sound, is_sound, write_checked
 
 SUMMARY = "study.json"
 
@@ -44,7 +44,7 @@ def write_summary(
         "versions": provenance.versions(),
         "hardware": provenance.hardware(),
         "commit": provenance.commit(),
-        "records": check_records(out / RECORDS),
+        "records": check_sound(out / RECORDS),
         "experiments": [
             {
                 "descriptor": each.label,
@@ -82,7 +82,7 @@ def read_summary(out: Path) -> dict[str, Any]:
     try:
         text = path.read_text("utf-8")
     except ValueError as error:
-        raise StudyError(f"{path} is no study's ({error})") from error
+        raise StudyError(f"{path} is not a study's ({error})") from error
     return parse_results(text, str(path))
 
 
@@ -98,12 +98,12 @@ def read_finished(folder: Path) -> dict[str, Any]:
     path = folder / RECORDS
     try:
         check_file(path, _MAX_RECORDS)
-        digest = check_records(path)
+        digest = check_sound(path)
         if digest != summary["records"]:
-            raise StudyError(f"the last run in {folder} was stopped before its end; run it again")
+            raise StudyError(f"the last run in {folder} was interrupted; run it again")
         rows = count_records(path)
     except DamagedFileError as error:
-        raise StudyError(f"{error}; run the study again, it will be put together anew") from error
+        raise StudyError(f"{error}; run the study again to rebuild it") from error
     pairs = sum(each["pairs"] for each in summary["experiments"])
     if rows != pairs:
         raise StudyError(f"{path} has {rows} rows, and {folder / SUMMARY} has {pairs} pairs")

@@ -54,7 +54,7 @@ def bundle_study(folder: Path, out: Path) -> Path:
     for key, renamed in labels.items():
         if len(set(renamed.values())) < len(renamed):
             raise StudyError(
-                f"{', '.join(map(repr, renamed))} differ in their folders alone, which a bundle "
+                f"{', '.join(map(repr, renamed))} differ only in their folders, which a bundle "
                 f"leaves out: give each {key} a `label` in the study, and run it again"
             )
     costs = known_costs(folder, summary)
@@ -85,13 +85,13 @@ def read_bundle(folder: Path) -> dict[str, Any]:
     """Read and check the summary of a bundle, from wherever it is.
 
     Raises:
-        StudyError: it is no bundle, or damaged, or was renamed to another content's name.
+        StudyError: it is not a bundle, or damaged, or was renamed to another content's name.
         OutputError: a link in it leads out of it.
     """
     summary = read_finished(folder)
     if summary.get("bundle") != FORMAT:
         raise StudyError(
-            f"{folder} is no bundle of version {FORMAT}; type `kornia-ditf study bundle {folder}`"
+            f"{folder} is not a bundle of version {FORMAT}; `kornia-ditf study bundle` makes one"
         )
     named = re.fullmatch(rf".*-([0-9a-f]{{{_DIGITS}}})", folder.resolve().name, re.DOTALL)
     content = sha256(folder / SUMMARY)[:_DIGITS]

@@ -40,7 +40,7 @@ def push_leaderboard(leaderboard: Leaderboard, out: Path, repo: str) -> str:
 
     Raises:
         HubError: the Hub cannot be reached, or refuses.
-        InvalidArgumentError: `repo` is no name of a repository.
+        InvalidArgumentError: `repo` is not the name of a repository.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled

@@ -127,8 +127,8 @@ def collect_bundles(folder: Path) -> Leaderboard:
             )
             board.entries.append(entry)
     if not read:
-        told = "; ".join(left_out) or "type `kornia-ditf study bundle DIR` to make one"
-        raise StudyError(f"there is no bundle in {folder} ({told})")
+        reason = "; ".join(left_out) or "type `kornia-ditf study bundle DIR` to make one"
+        raise StudyError(f"there is no bundle in {folder} ({reason})")
     for board in boards.values():
         board.entries.sort(key=lambda entry: -np.nan_to_num(entry.row.values[0].value))
     return Leaderboard(tuple(boards.values()), tuple(read), tuple(left_out))
@@ -154,7 +154,7 @@ def write_leaderboard(leaderboard: Leaderboard, out: Path) -> list[Path]:
         "data set": {board.dataset for board in leaderboard.boards},
         "licence": {e.license for board in leaderboard.boards for e in board.entries},
     }
-    told = {
+    context = {
         "boards": leaderboard.boards,
         "bundles": leaderboard.bundles,
         "left_out": leaderboard.left_out,
@@ -164,7 +164,7 @@ def write_leaderboard(leaderboard: Leaderboard, out: Path) -> list[Path]:
         "choices": {name: sorted(values) for name, values in choices.items()},
         "confidence": ReportChoice().confidence,
     }
-    page = environment("index.html").get_template("leaderboard.html.j2").render(told)
+    page = environment("index.html").get_template("leaderboard.html.j2").render(context)
     rows = (
         _csv_row(board, entry, score, value)
         for board in leaderboard.boards

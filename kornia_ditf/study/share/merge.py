@@ -18,8 +18,8 @@ from kornia_ditf.study.report.analysis import tables_of
 from kornia_ditf.study.run.costs import known_costs
 from kornia_ditf.study.run.summary import SUMMARY, read_finished
 from kornia_ditf.study.store.folder import locked
-from kornia_ditf.study.store.records import RECORDS, RECORDS_SCHEMA, check_records, read_records
-from kornia_ditf.utils.cache import write_checked
+from kornia_ditf.study.store.records import RECORDS, RECORDS_SCHEMA, read_records
+from kornia_ditf.utils.cache import check_sound, write_checked
 
 _OF_PAIRS = ("index", "pair", "category", "image_a", "image_b")
 _OF_POINTS = ("points", "points_a", "true_b", "base", "alphas")
@@ -56,7 +56,7 @@ def merge_studies(folders: Sequence[Path], out: Path) -> Path:
         OutputError: `out` cannot be written.
     """
     if len(folders) < 2 or (out / SUMMARY).exists():
-        raise InvalidArgumentError("name two studies or more, and a folder for the merged one")
+        raise InvalidArgumentError("name at least two studies, and a folder for the merged one")
     studies = [read_finished(folder) for folder in folders]
     _check_settings(folders, studies)
     cells: dict[tuple[str, str], dict[str, list[tuple[Path, Any, Any]]]] = {}
@@ -93,7 +93,7 @@ def merge_studies(folders: Sequence[Path], out: Path) -> Path:
             "part": None,
             "started": min(study["started"] for study in studies),
             "finished": max(study["finished"] for study in studies),
-            "records": check_records(out / RECORDS),
+            "records": check_sound(out / RECORDS),
             "experiments": experiments,
             "failed": list(failed.values()),
             "costs": {
@@ -232,8 +232,8 @@ def _ordered(pieces: Sequence[_Piece]) -> list[_Piece]:
     folders = ", ".join(str(piece.folder) for piece in pieces)
     count = max(part[1] for part in parts if part)
     if any(not part or part[1] != count for part in parts):
-        told = " and ".join("all" if not part else f"part {part[0]}/{part[1]}" for part in parts)
-        raise StudyError(f"cannot merge {folders}: they hold {told} of the pairs of {dataset!r}")
+        held = " and ".join("all" if not part else f"part {part[0]}/{part[1]}" for part in parts)
+        raise StudyError(f"cannot merge {folders}: they hold {held} of the pairs of {dataset!r}")
     found = [part[0] for part in parts if part]
     for number in range(1, count + 1):
         if found.count(number) != 1:

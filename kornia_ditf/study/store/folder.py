@@ -31,7 +31,7 @@ def locked(out: Path) -> Iterator[None]:
             lock.acquire(timeout=0)
         except Timeout as error:
             raise StudyError(
-                f"{out} is in use by another run ({_owner(out)}); wait for it, or give another "
+                f"{out} is in use by another run ({_owner(out)}); wait for it, or choose another "
                 "--out"
             ) from error
         (out / ".owner").write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
@@ -66,7 +66,7 @@ def check_file(path: Path, limit: int) -> None:
     for each in (path, path.with_suffix(".sha256")):
         with os_errors_as(StudyError, f"cannot read {each}"):
             if each.exists() and not each.is_file():
-                raise StudyError(f"{each} is no file, so it is not read")
+                raise StudyError(f"{each} is not a file, so it is not read")
             if each.is_file() and each.stat().st_size > limit:
                 raise StudyError(f"{each} is larger than {byte_size(limit)}, so it is not read")
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kornia_ditf.errors import DamagedFileError
-from kornia_ditf.utils.cache import sha256, write_checked, write_to_cache
+from kornia_ditf.utils.cache import write_checked, write_to_cache
 from kornia_ditf.utils.text import byte_size
 
 if TYPE_CHECKING:
@@ -167,27 +167,11 @@ def write_records(
             writer.write_table(_experiment_table(names, folder, pairs))
 
 
-def check_records(path: Path) -> str:
-    """Check the final file against its checksum, and return the checksum.
-
-    Raises:
-        DamagedFileError: it is missing or does not hold what was written.
-    """
-    try:
-        written = path.with_suffix(".sha256").read_text("utf-8").split()
-        digest = sha256(path)
-    except (OSError, ValueError) as error:
-        raise DamagedFileError(path, str(error)) from error
-    if written[:1] != [digest]:
-        raise DamagedFileError(path, "its checksum is wrong")
-    return digest
-
-
 def count_records(path: Path) -> int:
     """Check the columns and sizes of a final file, from wherever it is, and count its rows.
 
     Raises:
-        DamagedFileError: it is no file of records, or a part of it does not fit memory.
+        DamagedFileError: it is not a file of records, or a part of it does not fit memory.
     """
     try:
         with pq.ParquetFile(path) as file:
@@ -196,7 +180,7 @@ def count_records(path: Path) -> int:
         raise DamagedFileError(path, str(error)) from error
     for field in RECORDS_SCHEMA:
         if field.name not in found.names or found.field(field.name).type != field.type:
-            raise DamagedFileError(path, f"its column {field.name} is missing or no {field.type}")
+            raise DamagedFileError(path, f"its column {field.name} is missing or not {field.type}")
     groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
     if max((group.total_byte_size for group in groups), default=0) > _MAX_GROUP:
         raise DamagedFileError(path, f"a part of it has more than {byte_size(_MAX_GROUP)}")

@@ -84,7 +84,7 @@ class DINOConfig:
             )
 
     def settle(self, layers: int) -> DINOConfig:
-        """Fill in the layer and its norm for a model of so many layers.
+        """Fill in the layer and its norm for a model with this number of layers.
 
         Raises:
             InvalidArgumentError: the model has no such layer.
@@ -109,8 +109,8 @@ def _check_colours(name: str, values: object) -> None:
 class DINO(DenseDescriptor):
     """Dense descriptors from DINO, DINOv2 (with or without registers) or DINOv3.
 
-    Tokens of the class and of registers are left out; positions are interpolated by the model's
-    own code. With overlapping patches, see `overlap_patches` for what happens at the border.
+    Class and register tokens are dropped; positions are interpolated by the model's own code. With
+    overlapping patches, see `overlap_patches` for what happens at the border.
 
     Args:
         model: a transformers ViTModel, Dinov2Model, Dinov2WithRegistersModel or DINOv3ViTModel.

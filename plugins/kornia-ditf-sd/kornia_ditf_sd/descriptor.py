@@ -169,16 +169,16 @@ class DIFT(DenseDescriptor):
         """Capture what an up block gives; arguments as for `Backbone.taps`, with one block."""
         [block] = blocks
         device, dtype = execution_place(self.unet)
-        told = conditioning.to(device, dtype).tensors
+        tensors = conditioning.to(device, dtype).tensors
         inputs = {
             "sample": latent.to(device, dtype),
             "timestep": int(timestep),
-            "encoder_hidden_states": told["prompt_embeds"],
+            "encoder_hidden_states": tensors["prompt_embeds"],
         }
-        if "time_ids" in told:
+        if "time_ids" in tensors:
             inputs["added_cond_kwargs"] = {
-                "text_embeds": told["pooled_prompt_embeds"],
-                "time_ids": told["time_ids"],
+                "text_embeds": tensors["pooled_prompt_embeds"],
+                "time_ids": tensors["time_ids"],
             }
         up_blocks: Any = self.unet.up_blocks
         found = capture_output(self.unet, up_blocks[block], inputs, name=f"up block {block}")
@@ -197,14 +197,14 @@ class DIFT(DenseDescriptor):
         given = self.config.prompt if prompts is None else prompts
         if isinstance(given, str):
             return self.prompt_encoder([given]).expand(images)
-        told = one_prompt_each(given, images)
-        if not all(isinstance(prompt, str) for prompt in told):
+        texts = one_prompt_each(given, images)
+        if not all(isinstance(prompt, str) for prompt in texts):
             raise InvalidArgumentError(f"prompts must be strings, got {prompts!r}")
-        return self.prompt_encoder([str(prompt) for prompt in told])
+        return self.prompt_encoder([str(prompt) for prompt in texts])
 
 
 class _Noiseless(NoiseSchedule):
-    """Latents stay clean, whatever the model is told of the time."""
+    """Latents stay clean, whatever timestep the model receives."""
 
     def check(self, timestep: float) -> None:
         pass
@@ -215,6 +215,6 @@ class _Noiseless(NoiseSchedule):
 
 def _with_time_ids(conditioning: Conditioning, size: tuple[int, int]) -> Conditioning:
     """Add SDXL's time ids of an image that was neither scaled nor cropped."""
-    told = conditioning.tensors
+    tensors = conditioning.tensors
     ids = torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32)
-    return Conditioning({**told, "time_ids": ids.expand(len(told["prompt_embeds"]), -1)})
+    return Conditioning({**tensors, "time_ids": ids.expand(len(tensors["prompt_embeds"]), -1)})

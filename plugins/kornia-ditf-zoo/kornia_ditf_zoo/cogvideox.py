@@ -87,8 +87,8 @@ class CogVideoXBackbone(VideoBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
-        return {**told, "image_rotary_emb": self._rotations(latent)}
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
+        return {**inputs, "image_rotary_emb": self._rotations(latent)}
 
     def _rotations(self, latent: Tensor) -> tuple[Tensor, Tensor] | None:
         config = self.config

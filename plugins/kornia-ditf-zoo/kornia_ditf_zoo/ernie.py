@@ -53,9 +53,9 @@ class ErnieImageBackbone(TrimmedPromptBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
-        words = full_batch(latent, told["text_bth"].shape[1], torch.long)
-        return {**told, "text_lens": words}
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
+        words = full_batch(latent, inputs["text_bth"].shape[1], torch.long)
+        return {**inputs, "text_lens": words}
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:

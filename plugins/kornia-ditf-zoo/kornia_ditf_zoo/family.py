@@ -102,7 +102,7 @@ def read_tokenizer(checkpoint: Checkpoint, folder: str) -> Any:
         return AutoTokenizer.from_pretrained(source, subfolder=folder, **options)
     except Exception as error:  # transformers raises all kinds
         raise CheckpointError(
-            f"{checkpoint.source}/{folder} gives no tokenizer ({error}); download it again"
+            f"{checkpoint.source}/{folder} has no valid tokenizer ({error}); download it again"
         ) from error
 
 
@@ -124,7 +124,7 @@ def read_text_encoder(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
             return kind.from_pretrained(source, subfolder=name, dtype=dtype, **options).eval()
     except Exception as error:  # transformers raises all kinds
         raise CheckpointError(
-            f"{checkpoint.source}/{name} gives no text encoder ({error}); download it again"
+            f"{checkpoint.source}/{name} has no valid text encoder ({error}); download it again"
         ) from error
 
 

@@ -37,11 +37,11 @@ class BriaFiboBackbone(TrimmedPromptBackbone, FluxLikeBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
         layers = conditioning["prompt_layers"].unbind(2)[-self.blocks :]
         # The last blocks share the encoder's last layer, where it has fewer than they are.
         missing = self.blocks - len(layers)
-        return {**told, "text_encoder_layers": [*layers, *[layers[-1]] * missing]}
+        return {**inputs, "text_encoder_layers": [*layers, *[layers[-1]] * missing]}
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
@@ -95,10 +95,10 @@ class BriaFibo2Backbone(ProcessorBackbone, TrimmedPromptBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
         bundles = 1 + len(self.config.injection_layer_ids)
-        text = told["encoder_hidden_states"].unflatten(2, (bundles, -1)).transpose(1, 2)
-        return {**told, "encoder_hidden_states": text}
+        text = inputs["encoder_hidden_states"].unflatten(2, (bundles, -1)).transpose(1, 2)
+        return {**inputs, "encoder_hidden_states": text}
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:

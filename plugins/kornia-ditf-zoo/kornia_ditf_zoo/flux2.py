@@ -30,13 +30,13 @@ class Flux2Backbone(GuidedBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
         cells, words = four_axes(latent, conditioning["prompt_embeds"].shape[1])
-        return {**told, "img_ids": cells, "txt_ids": words}
+        return {**inputs, "img_ids": cells, "txt_ids": words}
 
 
 def four_axes(latent: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Return the positions (N, 4) of an image's tokens, and of so many words on the last axis."""
+    """Return the positions (N, 4) of an image's tokens, and of words along the last axis."""
     cells = grid_positions(latent.shape[2], latent.shape[3], device=latent.device)
     words = torch.zeros(length, 4, device=latent.device)
     words[:, 3] = torch.arange(length)

@@ -44,14 +44,14 @@ class Flux3Backbone(TrimmedPromptBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
-        cells, words = four_axes(latent, told["encoder_hidden_states"].shape[1])
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
+        cells, words = four_axes(latent, inputs["encoder_hidden_states"].shape[1])
         return {
-            **told,
+            **inputs,
             "img_ids": _ROPE_SCALE * cells,
             "txt_ids": words,
             # The distilled model is told where a step would end: here, where it is.
-            "target_timestep": told["timestep"] if self.config.flow_map else None,
+            "target_timestep": inputs["timestep"] if self.config.flow_map else None,
         }
 
     @classmethod

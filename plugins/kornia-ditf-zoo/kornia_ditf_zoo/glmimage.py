@@ -28,12 +28,12 @@ class GlmImageBackbone(CogView4Backbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = dict(super().transformer_inputs(latent, timestep, conditioning))
-        del told["original_size"]
+        inputs = dict(super().transformer_inputs(latent, timestep, conditioning))
+        del inputs["original_size"]
         draft = latent.new_zeros(len(latent), prod(self.token_grid(latent)), dtype=torch.long)
         return {
-            **told,
-            "timestep": told["timestep"] - 1,
+            **inputs,
+            "timestep": inputs["timestep"] - 1,
             "prior_token_id": draft,
             "prior_token_drop": torch.ones_like(draft, dtype=torch.bool),
         }

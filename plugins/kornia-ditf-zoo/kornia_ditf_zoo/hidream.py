@@ -50,7 +50,7 @@ class HiDreamBackbone(DiffusersBackbone):
         most = prod(self.config.max_resolution) // self.patch_size**2
         if tokens > most:
             raise InvalidArgumentError(
-                f"this model takes up to {most} tokens, got {tokens}; give a smaller long_side"
+                f"this model takes up to {most} tokens, got {tokens}; use a smaller long_side"
             )
         return {
             "hidden_states": latent,

@@ -38,11 +38,11 @@ class HunyuanImageBackbone(GuidedBackbone, TrimmedPromptBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
         # Their dtype becomes that of all that they are mixed with.
-        time, guidance = told["timestep"].to(latent.dtype), told["guidance"]
+        time, guidance = inputs["timestep"].to(latent.dtype), inputs["guidance"]
         return {
-            **told,
+            **inputs,
             "timestep": time,
             # The distilled model is told where a step would end: here, where it is.
             "timestep_r": time if self.config.use_meanflow else None,

@@ -54,10 +54,10 @@ class HunyuanVideo15Backbone(FirstFrameBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
         image = latent.new_zeros(len(latent), _IMAGE_TOKENS, int(self.config.image_embed_dim))
         # Its dtype becomes that of all that the time is mixed with.
-        return {**told, "timestep": told["timestep"].to(latent.dtype), "image_embeds": image}
+        return {**inputs, "timestep": inputs["timestep"].to(latent.dtype), "image_embeds": image}
 
     @classmethod
     def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:

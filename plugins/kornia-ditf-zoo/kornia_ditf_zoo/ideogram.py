@@ -47,17 +47,17 @@ class Ideogram4Backbone(TrimmedPromptBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
-        text, tokens = told["encoder_hidden_states"], told["hidden_states"]
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
+        text, tokens = inputs["encoder_hidden_states"], inputs["hidden_states"]
         words, cells = text.shape[1], tokens.shape[1]
         rows, columns = latent.shape[2:]
         places = grid_positions(rows, columns, device=latent.device) + _IMAGE_POSITIONS_FROM
         order = torch.arange(words, device=latent.device)[:, None].expand(-1, 3)
         kinds = torch.tensor([_TEXT] * words + [_IMAGE] * cells, device=latent.device)
         return {
-            **told,
+            **inputs,
             # Its dtype becomes that of all that the time is mixed with.
-            "timestep": told["timestep"].to(latent.dtype),
+            "timestep": inputs["timestep"].to(latent.dtype),
             "hidden_states": F.pad(tokens, (0, 0, words, 0)),
             "encoder_hidden_states": F.pad(text, (0, 0, 0, cells)),
             "position_ids": torch.cat([order, places.long()]).repeat(len(latent), 1, 1),

@@ -55,8 +55,8 @@ class JoyImageEditPlusBackbone(JoyImageEditBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
-        return {**told, "shape_list": [[(1, *self.token_grid(latent))]] * len(latent)}
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
+        return {**inputs, "shape_list": [[(1, *self.token_grid(latent))]] * len(latent)}
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:

@@ -53,12 +53,12 @@ class Kandinsky5Backbone(QuietBackbone, TrimmedPromptBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
         words = conditioning["prompt_embeds"].shape[1]
         sides = (1, *self.token_grid(latent))
         return {
-            **told,
-            "hidden_states": told["hidden_states"].permute(0, 2, 3, 1).unsqueeze(1),
+            **inputs,
+            "hidden_states": inputs["hidden_states"].permute(0, 2, 3, 1).unsqueeze(1),
             "visual_rope_pos": [torch.arange(side, device=latent.device) for side in sides],
             "text_rope_pos": torch.arange(words, device=latent.device),
         }

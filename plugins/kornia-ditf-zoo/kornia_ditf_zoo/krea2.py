@@ -43,5 +43,5 @@ class Krea2Backbone(DiffusersBackbone):
     ) -> Inputs:
         words = conditioning["prompt_embeds"].shape[1]
         places = grid_positions(*self.token_grid(latent), device=latent.device)
-        told = super().transformer_inputs(latent, timestep, conditioning)
-        return {**told, "position_ids": F.pad(places, (0, 0, words, 0))}
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
+        return {**inputs, "position_ids": F.pad(places, (0, 0, words, 0))}

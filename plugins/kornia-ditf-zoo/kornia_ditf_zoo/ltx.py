@@ -70,15 +70,15 @@ class LTX2Backbone(LTXBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = dict(super().transformer_inputs(latent, timestep, conditioning))
-        del told["rope_interpolation_scale"]
+        inputs = dict(super().transformer_inputs(latent, timestep, conditioning))
+        del inputs["rope_interpolation_scale"]
         config = self.config
         words = config.audio_cross_attention_dim
         if config.use_prompt_embeddings:
             words = config.caption_channels
         return {
-            **told,
-            "sigma": told["timestep"],
+            **inputs,
+            "sigma": inputs["timestep"],
             "fps": _FRAMES_PER_SECOND_2,
             "isolate_modalities": True,
             "audio_hidden_states": latent.new_zeros(len(latent), 1, int(config.audio_in_channels)),

@@ -36,5 +36,5 @@ class NucleusImageBackbone(ProcessorBackbone, TrimmedPromptBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
-        return {**told, "img_shapes": [(1, *self.token_grid(latent))] * len(latent)}
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
+        return {**inputs, "img_shapes": [(1, *self.token_grid(latent))] * len(latent)}

@@ -43,8 +43,8 @@ class QwenImageBackbone(TrimmedPromptBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
-        return {**told, "img_shapes": [[(1, *self.token_grid(latent))]] * len(latent)}
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
+        return {**inputs, "img_shapes": [[(1, *self.token_grid(latent))]] * len(latent)}
 
 
 class OpaqueBackbone(QwenImageBackbone):
@@ -63,10 +63,10 @@ class QwenImageLayeredBackbone(OpaqueBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
         if not self.config.use_additional_t_cond:
-            return told
-        return {**told, "additional_t_cond": full_batch(latent, 0, torch.long)}
+            return inputs
+        return {**inputs, "additional_t_cond": full_batch(latent, 0, torch.long)}
 
 
 class QwenImage21Backbone(ProcessorBackbone, OpaqueBackbone):
@@ -108,11 +108,11 @@ class QwenImage21Backbone(ProcessorBackbone, OpaqueBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
-        words = told["encoder_hidden_states"].shape[1]
-        slots = torch.ones(len(latent), words + told["hidden_states"].shape[1] // 4)
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
+        words = inputs["encoder_hidden_states"].shape[1]
+        slots = torch.ones(len(latent), words + inputs["hidden_states"].shape[1] // 4)
         slots[:, :words] = 0
-        return {**told, "img_mask": slots.bool().to(latent.device)}
+        return {**inputs, "img_mask": slots.bool().to(latent.device)}
 
 
 def _crop(tap: Tap, rows: int, columns: int) -> Tap:

@@ -29,7 +29,7 @@ class SanaBackbone(DiffusersBackbone):
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         if checkpoint.json("transformer/config.json").get("guidance_embeds"):
             raise CheckpointError(
-                f"{checkpoint.source} is a Sana-Sprint, whose time is an angle; take a Sana, such "
+                f"{checkpoint.source} is a Sana-Sprint, whose time is an angle; use a Sana, such "
                 "as sana-1600m-1024"
             )
         return {}
@@ -37,8 +37,8 @@ class SanaBackbone(DiffusersBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
-        return {**told, "timestep": told["timestep"] * float(self.config.timestep_scale)}
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
+        return {**inputs, "timestep": inputs["timestep"] * float(self.config.timestep_scale)}
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:

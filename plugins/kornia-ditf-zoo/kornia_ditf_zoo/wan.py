@@ -120,12 +120,12 @@ class WanBackbone(VideoBackbone):
     def transformer_inputs(
         self, latent: Tensor, timestep: float, conditioning: Conditioning
     ) -> Inputs:
-        told = super().transformer_inputs(latent, timestep, conditioning)
+        inputs = super().transformer_inputs(latent, timestep, conditioning)
         if not self.time_per_token:
-            return told
+            return inputs
         frames, rows, columns = as_clip(latent).shape[2:]
         tokens = frames * rows * columns // self.patch_size**2
-        return {**told, "timestep": told["timestep"][:, None].expand(-1, tokens)}
+        return {**inputs, "timestep": inputs["timestep"][:, None].expand(-1, tokens)}
 
 
 class SkyReelsV2Backbone(WanBackbone):

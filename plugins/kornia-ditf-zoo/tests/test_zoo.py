@@ -224,7 +224,7 @@ def test_sana_sprint_is_refused_by_its_name(tiny_zoo: Checkpoints, tmp_path: Pat
     folder = Path(shutil.copytree(tiny_zoo("sana-1600m-1024"), tmp_path / "sprint"))
     path = folder / "transformer/config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "guidance_embeds": True}))
-    with pytest.raises(CheckpointError, match=r"sprint is a Sana-Sprint.* take a Sana, such as"):
+    with pytest.raises(CheckpointError, match=r"sprint is a Sana-Sprint.* use a Sana, such as"):
         find_backbone(folder).load(folder)
 
 
@@ -237,7 +237,7 @@ def test_a_file_of_an_architecture_that_is_a_classs_default_is_known(
     path = tmp_path / "wan.safetensors"
     shards = (folder / "transformer").glob("*.safetensors")
     save_file({name: v for shard in shards for name, v in load_file(shard).items()}, path)
-    with pytest.raises(CheckpointError, match="in the manner of wan2.1-1.3b.*give config="):
+    with pytest.raises(CheckpointError, match="like wan2.1-1.3b.*pass config="):
         find_backbone(path)
     config = json.loads((folder / "transformer/config.json").read_text())
 

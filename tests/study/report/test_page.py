@@ -149,7 +149,7 @@ def test_records_that_are_newer_than_their_summary_are_not_reported(out: Path) -
     changed = path.read_text("utf-8").replace(read_summary(out)["records"], "0" * 64)
     with write_checked(path) as temporary:
         temporary.write_text(changed, "utf-8")
-    with pytest.raises(StudyError, match="was stopped before its end; run it again"):
+    with pytest.raises(StudyError, match="was interrupted; run it again"):
         write_report(out)
 
 

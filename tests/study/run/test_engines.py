@@ -133,7 +133,7 @@ def test_pairs_are_scored_while_other_images_are_described(
 
 
 def test_work_that_kills_every_worker_ends_the_run() -> None:
-    with pytest.raises(StudyError, match="3 workers died of one piece of work"):
+    with pytest.raises(StudyError, match="3 workers died of the same piece of work"):
         list(Mortal(deaths=100).outcomes([job()]))
 
 

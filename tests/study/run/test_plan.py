@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from originals import weights_of
+from safetensors.torch import save_file
 
 from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.registry.lookup import find_backbone
 from kornia_ditf.study.define.parsing import read_study
 from kornia_ditf.study.define.spec import Study
 from kornia_ditf.study.run import plan, preparation, speed
@@ -34,6 +37,18 @@ def test_noise_draws_and_groups_are_counted(make_study: Any) -> None:
     descriptor = {"name": "nano", "source": source, "block": 1, "timestep": [0, 100], "ensemble": 3}
     planned = plan_study(read_study(make_study(descriptors=[{**descriptor, "treatment": "raw"}])))
     assert [(group.images, group.forwards) for group in planned.groups] == [(4, 12), (4, 12)]
+
+
+def test_the_weights_of_a_single_file_are_planned_as_those_of_its_folder(
+    make_study: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "nano.safetensors"
+    save_file(weights_of(Path(find_backbone("nano").repo)), file)
+    planned = [
+        plan_study(read_study(make_study(descriptors=[{"name": "nano", **source}]))).groups[0]
+        for source in ({}, {"source": str(file)})
+    ]
+    assert planned[0].weights_bytes == planned[1].weights_bytes is not None
 
 
 def test_no_weight_is_read(small_study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +105,7 @@ def test_options_of_plugins_are_checked_before_a_weight_is_loaded(
         ("matchers", "disk-lightglue", {"name": "disk"}, "disk-lightglue has no option 'name'"),
         ("matchers", "nano", {"detector": "sift", "blok": 3}, "nano has no option 'blok'"),
         ("matchers", "nano", {"timestep": 2000}, "timestep must lie in"),
-        ("matchers", "orb", {"verification": "affine"}, "homography or fundamental, got 'affine'"),
+        ("matchers", "orb", {"verification": "affine"}, "homography, fundamental, got 'affine'"),
         ("matchers", "orb", {"long_side": 320}, ""),
         ("matchers", "nano", {"detector": "sift", "long_side": 320, "tiles": 2}, ""),
         ("descriptors", "nano+nano", {"devise": "cpu"}, "nano has no option 'devise'"),

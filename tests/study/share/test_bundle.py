@@ -142,14 +142,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda folder: os.truncate(folder / "records.parquet", 100),
         "its checksum is wrong",
     ),
-    "a pipe": (replace_by_pipe, "is no file, so it is not read"),
+    "a pipe": (replace_by_pipe, "is not a file, so it is not read"),
     "a link": (replace_by_link, "is a link that leads out"),
     "a list": (
         lambda folder: rewrite_text(folder, "[]"),
-        r"study\.json is no study's: it: Input should be",
+        r"study\.json is not a study's: it: Input should be",
     ),
-    "deep nesting": (lambda folder: rewrite_text(folder, "[" * 100_000), "is no study's"),
-    "no text": (lambda folder: rewrite_text(folder, b"\xff\xfe\x00"), "is no study's"),
+    "deep nesting": (lambda folder: rewrite_text(folder, "[" * 100_000), "is not a study's"),
+    "no text": (lambda folder: rewrite_text(folder, b"\xff\xfe\x00"), "is not a study's"),
     "a wrong protocol": (
         change(lambda d: d["experiments"][0]["protocol"].update(alphas=[-1])),
         r"experiments\.0\.protocol",
@@ -173,10 +173,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "fewer rows": (rewrite(lambda table: table.slice(1)), "has 15 rows"),
     "another schema": (rewrite(lambda table: table.drop_columns("hits")), "its column hits is"),
-    "points that do not fit": (rewrite(emptied("found_b")), "are not such as the protocol 'plain'"),
+    "points that do not fit": (rewrite(emptied("found_b")), "do not fit the protocol 'plain'"),
     "a pipe for a checksum": (
         lambda folder: replace_by_pipe(folder, "records.sha256"),
-        "is no file, so it is not read",
+        "is not a file, so it is not read",
     ),
     "hits that do not fit": (rewrite(emptied("hits")), "hits of 'pair-0' do not fit its points"),
 }
@@ -201,5 +201,7 @@ def test_a_bundle_under_another_contents_name_is_refused(
     renamed = Path(shutil.copytree(bundle, tmp_path / f"small-{'0' * 16}"))
     with pytest.raises(StudyError, match="is not what its name says: its content is"):
         read_bundle(renamed)
-    with pytest.raises(StudyError, match="is no bundle of version 1; type `kornia-ditf study bun"):
+    with pytest.raises(
+        StudyError, match="is not a bundle of version 1; `kornia-ditf study bundle` makes"
+    ):
         read_bundle(studies("whole"))

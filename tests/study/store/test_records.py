@@ -10,12 +10,12 @@ import pytest
 
 from kornia_ditf.errors import DamagedFileError
 from kornia_ditf.study.store.records import (
-    check_records,
     done_keys,
     read_part,
     write_part,
     write_records,
 )
+from kornia_ditf.utils.cache import check_sound
 
 NAMES = {"descriptor": "d", "dataset": "s", "protocol": "p"}
 
@@ -75,7 +75,7 @@ def test_the_final_file_is_checked_against_its_checksum(tmp_path: Path) -> None:
     write_part(tmp_path / "parts", [row("x")])
     path = tmp_path / "records.parquet"
     write_records(path, [(NAMES, tmp_path / "parts", [(0, "x")])])
-    check_records(path)
+    check_sound(path)
     path.write_bytes(path.read_bytes() + b"!")
     with pytest.raises(DamagedFileError, match="records.parquet is damaged"):
-        check_records(path)
+        check_sound(path)
