@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -92,25 +93,26 @@ def modulation_is_what_the_block_applies(subject: Loaded) -> None:
         _some_module_receives_the_modulated_stream(subject)
         return
     backbone = subject.backbone
-    undisturbed = subject.load()
+    undisturbed = subject.again
     assert isinstance(undisturbed, DiffusersBackbone)
     # Whole: the head was never loaded, and an undisturbed forward needs it.
-    undisturbed.transformer = _whole_transformer(subject, backbone)
+    whole = _whole_transformer(subject, backbone)
     latent = subject.latents(2)
     seen: dict[tuple[int, str], Tensor] = {}
-    for number, block, stream in numbered_blocks(undisturbed):
-        for part, take in (("norm", stream.norm_input), ("attention", first_tensor)):
-            module = block.get_submodule(getattr(stream, part))
-            note = partial(_keep, seen, (number, part), take)
-            module.register_forward_pre_hook(note, with_kwargs=True)
     device = next(backbone.transformer.parameters()).device
     conditioning = subject.conditioning(2)
     if isinstance(backbone, TrimmedPromptBackbone):
         ((_, conditioning),) = backbone.trim(conditioning)
-    inputs = undisturbed.transformer_inputs(
-        latent.to(device, subject.dtype), TIMESTEP, conditioning.to(device, subject.dtype)
-    )
-    undisturbed.transformer(**inputs)
+    with patch.dict(undisturbed._modules, transformer=whole):
+        for number, block, stream in numbered_blocks(undisturbed):
+            for part, take in (("norm", stream.norm_input), ("attention", first_tensor)):
+                module = block.get_submodule(getattr(stream, part))
+                note = partial(_keep, seen, (number, part), take)
+                module.register_forward_pre_hook(note, with_kwargs=True)
+        inputs = undisturbed.transformer_inputs(
+            latent.to(device, subject.dtype), TIMESTEP, conditioning.to(device, subject.dtype)
+        )
+        whole(**inputs)
     taps = backbone.taps(latent, TIMESTEP, subject.conditioning(2), blocks=range(backbone.blocks))
     advice = (
         "norm, attention, modulation or tokens of the BlockStream name the wrong place, or taps "

@@ -33,6 +33,8 @@ class Loaded:
     source: str | Path
     dtype: torch.dtype
     options: dict[str, Any] = field(default_factory=dict)
+    encoded: dict[tuple[int, tuple[int, int]], Tensor] = field(default_factory=dict)
+    """Clean latents, which rules share, by the number of images and their grid."""
 
     def load(self, **changes: Any) -> Backbone:
         """Load the backbone again."""
@@ -42,6 +44,11 @@ class Loaded:
     def backbone(self) -> Backbone:
         """The whole backbone, loaded once; rules leave it as it is."""
         return self.load()
+
+    @cached_property
+    def again(self) -> Backbone:
+        """Loaded a second time, up to the last block; rules leave it as it is."""
+        return self.load(block=self.last)
 
     @property
     def folder(self) -> Path:
@@ -71,7 +78,9 @@ class Loaded:
 
     def latents(self, count: int, grid: tuple[int, int] = GRID) -> Tensor:
         """Create noisy latents as a descriptor would."""
-        clean = self.backbone.encode(self.images(count, grid))
+        if (count, grid) not in self.encoded:
+            self.encoded[count, grid] = self.backbone.encode(self.images(count, grid))
+        clean = self.encoded[count, grid]
         noise = draw_noise((1, *clean.shape[1:]), seed=0)
         return self.backbone.schedule.mix(clean, noise, TIMESTEP)
 

@@ -180,7 +180,7 @@ tiny_model(
     },
     vae(
         "AutoencoderKLHunyuanVideo15",
-        block_out_channels=(32,) * 5,
+        block_out_channels=(8,) * 5,
         scaling_factor=0.4,
     ),
     letters(chat_template="{% for m in messages %}{{ m['content'] }}{% endfor %}"),
