@@ -68,7 +68,7 @@ class DenseDescriptor(nn.Module, ABC):
 
     @property
     def identity(self) -> str | None:
-        """Name everything that decides the numbers: weights, settings and dtype.
+        """Identifier of everything that affects the numbers: weights, settings and dtype.
 
         Descriptors are cached under it. None means that they must not be.
         """
@@ -309,7 +309,7 @@ class DerivedDescriptor(DenseDescriptor):
 
 
 def _named(error: DiTFError, image: ImageLike, number: int) -> DiTFError:
-    """Let an error of one image of many say which it is."""
+    """Add the image to the error of one of many."""
     name = os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
     if name in str(error) or type(error) not in (ImageError, InvalidArgumentError, CaptureError):
         return error

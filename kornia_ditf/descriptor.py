@@ -102,7 +102,7 @@ class DiTF(DiscardingDescriptor):
 
     @property
     def identity(self) -> str | None:
-        """Name of the weights, the configuration and the dtype; None where the weights have none.
+        """Identifier of weights, configuration and dtype; None if the weights have none.
 
         While massive channels are not known they are found in each image, and there is no name
         yet: `calibrate` first, or configure them.

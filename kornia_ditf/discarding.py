@@ -40,7 +40,7 @@ class DiscardingDescriptor(DenseDescriptor):
 
     @abstractmethod
     def drawn_tokens(self, image: ImageLike, block: int) -> Iterator[Tensor]:
-        """Go through the tokens of a block for every noise draw, each (B, N, D)."""
+        """Iterate over the tokens of a block for every noise draw, each (B, N, D)."""
 
     @property
     def _discards(self) -> bool:

@@ -184,7 +184,7 @@ def load_fusion(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     **shared: Any,
 ) -> FusedDescriptor:
-    """Make the parts of a fusion, and fuse them.
+    """Create the parts of a fusion, and fuse them.
 
     Args:
         fusion: which.

@@ -77,7 +77,7 @@ class VariancePreserving(NoiseSchedule):
 
     @classmethod
     def from_scheduler_config(cls, config: Mapping[str, Any]) -> VariancePreserving:
-        """Take the betas of a model's own scheduler_config.json, whatever sampler it names."""
+        """Read the betas of a model's own scheduler_config.json, whatever its sampler."""
         import diffusers
 
         betas = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")

@@ -172,7 +172,7 @@ def _settled(
 
 
 def transformers_of(descriptor: DenseDescriptor) -> Iterator[DiTF]:
-    """Go through every DiTF of which a descriptor is made."""
+    """Iterate over every DiTF of which a descriptor is made."""
     if isinstance(descriptor, DiTF):
         yield descriptor
     elif isinstance(descriptor, TiledDescriptor):

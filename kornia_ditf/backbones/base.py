@@ -41,7 +41,7 @@ class Backbone(nn.Module, ABC):
         """Side of the square of pixels that one token covers."""
 
     def settings(self) -> str:
-        """Name what changes the numbers besides the weights, such as dtype and guidance."""
+        """Describe the settings that affect the numbers, such as dtype and guidance."""
         return ""
 
     def compiled(self, function: Function) -> Function:

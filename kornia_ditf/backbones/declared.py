@@ -346,7 +346,7 @@ class DeclaredBackbone(Backbone):
 
     @classmethod
     def name_prompt(cls, encoded: Sequence[Any]) -> dict[str, Tensor]:
-        """Name what a pipeline returns for one prompt as declared, padded where declared."""
+        """Name the outputs of a pipeline for one prompt, padded if declared."""
         named = zip(cls.prompt_outputs, encoded, strict=False)
         row = {name: value for name, value in named if name is not None}
         return row if cls.prompt_length is None else pad_prompt(row, cls.prompt_length)

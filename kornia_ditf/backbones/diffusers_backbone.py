@@ -189,7 +189,7 @@ class DiffusersBackbone(DeclaredBackbone):
         config: str | Path | None = None,
         **hub: Any,
     ) -> LoadingPlan:
-        """Work out what `from_pretrained` would download and hold, before it does.
+        """Estimate what `from_pretrained` would download and hold in memory.
 
         Args:
             source: a hub id, a local folder or a single file, as `from_pretrained` takes it.

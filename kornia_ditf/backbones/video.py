@@ -46,12 +46,12 @@ class VideoBackbone(DiffusersBackbone):
 
 
 def as_clip(latent: Tensor) -> Tensor:
-    """Give the latent of an image, (B, C, h, w), an axis of one frame; leave that of a clip."""
+    """Add an axis of one frame to the latent of an image, (B, C, h, w); clips are unchanged."""
     return latent if latent.ndim == 5 else latent.unsqueeze(2)
 
 
 def split_frames(tap: Tap, frames: int) -> Tap:
-    """Take the frames of clips apart: a tap of B clips becomes one of B * F images."""
+    """Split clips into frames: a tap of B clips becomes one of B * F images."""
     tokens, width = tap.x.shape[1:]
 
     def split(value: Tensor | None) -> Tensor | None:

@@ -77,7 +77,7 @@ def all_cases(device: torch.device, *, quick: bool = False) -> Iterator[Callable
 
 
 def scene(width: int, rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Make two noisy views of one smooth random scene, shifted, (1, width, rows, columns) each."""
+    """Create two noisy, shifted views of a smooth random scene, (1, width, rows, columns) each."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(1, width, rows // 4 + 3, columns // 4 + 3, generator=generator)
     fine = F.interpolate(coarse, (rows + 6, columns + 6), mode="bicubic")
@@ -233,5 +233,5 @@ def _describing(device: torch.device, grid: tuple[int, int], width: int, backend
 
 
 def difference(mine: Tensor, other: Tensor) -> str:
-    """Say by how much two results differ at most."""
+    """Return the largest difference of two results."""
     return f"difference {(mine - other).abs().max():.1e}"

@@ -81,7 +81,7 @@ def _stream(size: tuple[int, int], long_side: int | None, count: int, device: to
 
 
 def random_backbone(name: str, device: torch.device, dtype: torch.dtype, *, tiny: bool) -> Any:
-    """Make a backbone with random weights on a device, in its real shape or a tiny one.
+    """Create a backbone with random weights on a device, in its real shape or a tiny one.
 
     Returns:
         the backbone, whose prompts are all the same random embedding.

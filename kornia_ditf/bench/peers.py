@@ -89,7 +89,7 @@ def as_pairs(indices: Tensor) -> Pairs:
 
 
 def full_affinity(radius: int, grid: tuple[int, int], count: int) -> Callable[..., Tensor]:
-    """Make DINO's label propagation as written, with its mask made beforehand."""
+    """Create DINO's label propagation as published, with a precomputed mask."""
     rows, columns = grid
     y, x = torch.arange(rows).repeat_interleave(columns), torch.arange(columns).repeat(rows)
     near = ((y[:, None] - y).abs() <= radius) & ((x[:, None] - x).abs() <= radius)

@@ -33,7 +33,7 @@ def circumstances(device: torch.device, threads: int) -> dict[str, Any]:
 def read_case(
     case: Case, timings: Mapping[str, Timing], results: Mapping[str, object]
 ) -> dict[str, Any]:
-    """Put a case's figures into words and numbers for JSON."""
+    """Convert the figures of a case to JSON values."""
     own = next(iter(timings))
     ours = timings[own]
     exactness = {
@@ -109,7 +109,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_page(path: Path, report: Mapping[str, Any]) -> None:
-    """Put the tables between the two marks of a page."""
+    """Write the tables between the two markers of a page."""
     before, rest = path.read_text("utf-8").split(START)
     after = rest.split(END)[1]
     write_text(path, f"{before}{START}\n\n{as_markdown(report)}\n{END}{after}")

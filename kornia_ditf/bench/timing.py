@@ -54,7 +54,7 @@ def time_in_turns(
     slow: frozenset[str] = frozenset(),
     wall: bool = False,
 ) -> tuple[dict[str, Timing], dict[str, object]]:
-    """Let contestants do their work in turns.
+    """Time contestants in turns.
 
     Args:
         contestants: by name.

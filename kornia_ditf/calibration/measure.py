@@ -64,7 +64,7 @@ class Records:
         return self._values[sample.digest, forward]
 
     def add(self, sample: Sample, forward: Forward, value: dict[str, Any]) -> None:
-        """Keep what was measured; on disk before this returns.
+        """Store a measurement; it is on disk before this returns.
 
         Raises:
             OutputError: the file cannot be written.

@@ -68,7 +68,7 @@ def identify(
 def make_preset(
     weights: Weights, spec: BackboneSpec, ditf: DiTF, task: Task, found: Calibration
 ) -> Preset:
-    """Make the preset of a finished search."""
+    """Create the preset of a finished search."""
     cell = found.cell
     return Preset(
         backbone=None if spec.name == spec.repo else spec.name,

@@ -60,7 +60,7 @@ def presets_folder() -> Path:
 
 
 def stored_presets() -> Iterator[Stored]:
-    """Go through the presets, the user's own first; one that cannot be read says why."""
+    """Iterate over the presets, the user's own first; unreadable ones state the reason."""
     for folder, origin in ((presets_folder(), YOURS), (SHIPPED, "calibrated")):
         for path in sorted(folder.glob("*.json")):
             if path.name.startswith("."):
@@ -85,7 +85,7 @@ def find_stored(name: str) -> Stored:
 
 
 def add_preset(preset: Preset) -> Path:
-    """Keep a preset, which is used for its weights from now on, in place of an earlier one.
+    """Store a preset, which is used for its weights from now on, replacing an earlier one.
 
     Raises:
         OutputError: the folder cannot be written.

@@ -151,5 +151,5 @@ class Describer:
 
 
 def differing(found: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
-    """Name the settings in which stored descriptors differ from those that would be made."""
+    """Return the names of settings in which stored descriptors differ from new ones."""
     return [name for name in SETTINGS if found.get(name) != made.get(name)]

@@ -131,7 +131,7 @@ def extract_on_ray(
 
 
 def make_plan(request: Request, pieces: Sequence[Piece]) -> Plan:
-    """Work out what an extraction takes, without loading weights."""
+    """Estimate the cost of an extraction, without loading weights."""
     from kornia_ditf.cli.images import decode_fitting
     from kornia_ditf.preprocess import fitted_size
     from kornia_ditf.projection.stored import Projection

@@ -105,7 +105,7 @@ class Stream:
         return ahead_of(described, self._write)
 
     def _given(self) -> Iterator[Given]:
-        """Go through images, and through videos while they are decoded."""
+        """Iterate over images, and over videos while they are decoded."""
         for path in self.paths:
             if not is_video(path):
                 yield Given(path)

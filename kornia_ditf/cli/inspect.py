@@ -139,7 +139,7 @@ def inspect(
 
 
 def _load(chosen: options.Chosen, spec: BackboneSpec, reach: int) -> DiTF:
-    """Make a descriptor on a backbone that is loaded at least up to the block `reach`."""
+    """Create a descriptor on a backbone that is loaded at least up to the block `reach`."""
     from dataclasses import fields
 
     from kornia_ditf.config import DiTFConfig

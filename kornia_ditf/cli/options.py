@@ -90,7 +90,7 @@ RayAddress = Annotated[
 
 
 def listing(text: str, list_them: Callable[[bool], None]) -> typer.Typer:
-    """Make a group of commands whose `list` also runs where none of them is named."""
+    """Create a group of commands whose `list` is the default."""
     app = typer.Typer(help=text, rich_markup_mode=None)
 
     @app.callback(invoke_without_command=True)
@@ -273,7 +273,7 @@ class Chosen:
         return side, spec.pixels_per_token
 
     def plan(self, spec: BackboneSpec, block: int, dtype: str, **more: Any) -> LoadingPlan | None:
-        """Work out what loading up to a block takes; see `loading_plan`."""
+        """Estimate the cost of loading up to a block; see `loading_plan`."""
         from kornia_ditf.registry.families import loading_plan
         from kornia_ditf.utils.checks import read_dtype
 
@@ -303,7 +303,7 @@ class Chosen:
         return given
 
     def load(self, spec: BackboneSpec | DescriptorSpec) -> DenseDescriptor:
-        """Make the descriptor; one that is not a DiT receives its prompt with each image.
+        """Create the descriptor; one that is not a DiT receives its prompt with each image.
 
         Raises:
             InvalidArgumentError: a value is wrong, or the device cannot be used.
@@ -322,7 +322,7 @@ class Chosen:
 def describing(
     *only: str, without: Sequence[str] = (), **changed: tuple[Any, Any]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options that describe images, as its parameter `chosen`.
+    """Add the options of descriptors to a command, as its parameter `chosen`.
 
     Args:
         only: the options that it has; all of them where there are none.

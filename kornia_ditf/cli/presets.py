@@ -86,7 +86,7 @@ def add(
     file: Annotated[Path, options.path_argument("FILE")],
     as_json: options.Json = False,
 ) -> None:
-    """Keep a preset from elsewhere; it is used for its weights from now on."""
+    """Store a preset from a file; it is used for its weights from now on."""
     from kornia_ditf.calibration.preset import read_preset
     from kornia_ditf.calibration.store import add_preset
     from kornia_ditf.errors import InvalidArgumentError, PresetError

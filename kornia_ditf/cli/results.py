@@ -94,7 +94,7 @@ def leaderboard(
         ),
     ] = None,
 ) -> None:
-    """Make a leaderboard of a folder of bundles: one page that works from a file.
+    """Create a leaderboard from a folder of bundles: one page that works from a file.
 
     A bundle that is damaged or no bundle is left out and named, on the page too.
     """

@@ -85,7 +85,7 @@ def known_channels(descriptor: DenseDescriptor) -> tuple[tuple[int, ...] | None,
 
 
 def describe_origin(known: Discarded) -> str:
-    """Say where discarded channels come from."""
+    """Return the source of discarded channels, as text."""
     kept = known.source == "calibration file"
     return "kept by an earlier inspect --keep" if kept else f"from the {known.source}"
 

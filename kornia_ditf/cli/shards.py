@@ -204,7 +204,7 @@ def check_folder(out: Path, made: Mapping[str, Any]) -> None:
 
 
 def differing_in(shard: Path, made: Mapping[str, Any]) -> list[str]:
-    """Name the settings in which a shard differs; none where it is damaged, or not ours."""
+    """Return the names of settings in which a shard differs; none if it is damaged or foreign."""
     from kornia_ditf.types.shards import first_stored
 
     try:

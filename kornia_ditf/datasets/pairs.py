@@ -106,7 +106,7 @@ class Pair:
         visibility: Sequence[Tensor] | None = None,
         **known: Any,
     ) -> Pair:
-        """Make a pair of what is known of A and B, each argument holding both.
+        """Create a pair from the annotations of A and B, each argument holding both.
 
         Args:
             name: unique in its data set.

@@ -20,7 +20,7 @@ def load(identity: str, block: int, timestep: float) -> tuple[int, ...] | None:
 
 
 def save(identity: str, block: int, timestep: float, channels: tuple[int, ...]) -> Path:
-    """Keep massive channels for these weights, block and timestep, and return the file's path.
+    """Store massive channels for these weights, block and timestep, and return the file's path.
 
     Raises:
         OutputError: the cache folder cannot be written.

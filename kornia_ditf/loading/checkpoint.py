@@ -221,7 +221,7 @@ class Checkpoint:
         return {tensor: (folder / file).as_posix() for tensor, file in names.items()}
 
     def weight_files(self, subfolder: str) -> set[str]:
-        """Name the files that hold a part's weights; errors as of `weight_map`."""
+        """List the files that hold a part's weights; errors as in `weight_map`."""
         stored = self.weight_map(subfolder)
         return {self.weight_file(subfolder)} if stored is None else {*stored.values()}
 

@@ -91,7 +91,7 @@ def plan_loading(
     file: tuple[WeightFile, Mapping[str, Any]] | None = None,
     folder: str = "transformer",
 ) -> LoadingPlan:
-    """Work out what loading would download and hold; reads configurations, no weights.
+    """Estimate what loading would download and hold, from configurations without weights.
 
     `architecture` are configurations by part (`transformer`, `vae`), used where the checkpoint's
     own cannot be had. `file` is a single file that holds the transformer, and the transformer's

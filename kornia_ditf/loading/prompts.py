@@ -69,7 +69,7 @@ class PromptCache:
             return None
 
     def save(self, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        """Keep an embedding.
+        """Store an embedding.
 
         Raises:
             OutputError: the folder cannot be written.

@@ -72,7 +72,7 @@ class _Part:
         self.file, self.names, self.class_name, self.config = file, names, class_name, config
 
     def needed(self, model: nn.Module) -> set[str]:
-        """Name the tensors of the file that an empty model is made of.
+        """Return the names of the file's tensors that an empty model needs.
 
         Raises:
             CheckpointError: a tensor is missing or of another shape.

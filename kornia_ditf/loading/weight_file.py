@@ -120,7 +120,7 @@ class WeightFile:
         return f"{message} (its architecture: {self.kind})" if message and self.kind else message
 
     def explain(self) -> str:
-        """Say what a file that holds no transformer of a known family holds instead."""
+        """Explain what a file without a transformer of a known family holds instead."""
         first = next(iter(self.tensors), None)
         message = "it holds no tensor" if first is None else f"its first tensor: {first!r}"
         return self.other() or f"{self.path} holds no transformer of a known family ({message})"

@@ -246,7 +246,7 @@ def leave_out_decoder(vae: nn.Module) -> None:
 
 
 def fill(model: nn.Module, values: Iterable[tuple[str, Tensor]], dtype: torch.dtype) -> nn.Module:
-    """Give an empty model its tensors, by name, and return it for evaluation."""
+    """Fill an empty model with its tensors, by name, and return it for evaluation."""
     from accelerate.utils import set_module_tensor_to_device
 
     for name, value in values:

@@ -59,7 +59,7 @@ class ImageMatcher(ABC):
 
     @property
     def identity(self) -> str:
-        """Name what decides the matches besides the matcher's name and options, such as files."""
+        """Describe what affects the matches beside name and options, such as files."""
         return ""
 
     def features(self, image: Tensor, name: str) -> Any:

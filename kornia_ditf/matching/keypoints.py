@@ -29,7 +29,7 @@ from kornia_ditf.utils.precision import widen
 
 @dataclass(frozen=True, slots=True)
 class Argmax:
-    """Take the pixel of highest cosine, as DIFT and DiTF do; of equals the first, row by row."""
+    """Take the pixel of highest cosine, as DIFT and DiTF do; ties go to the first, row by row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -164,7 +164,7 @@ def _read(
 
 
 def _mask_tokens(one: DescriptorMap, centres: Tensor, mask: Tensor | None, name: str) -> Tensor:
-    """Look a mask up at the pixels that hold the tokens' centres, shape (N,)."""
+    """Read a mask at the pixels of the tokens' centres, shape (N,)."""
     size = one.frame.image_size
     if mask is None:
         return torch.ones(len(centres), dtype=torch.bool, device=centres.device)

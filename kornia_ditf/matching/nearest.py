@@ -236,7 +236,7 @@ def _strips(a: Vectors, b: Vectors) -> Iterator[Tensor]:
 
 
 def _normalise(*sides: Vectors) -> list[Vectors]:
-    """Bring descriptors to length 1; zero vectors, which have no direction, take no part.
+    """Normalise descriptors to length 1; zero vectors, which have no direction, are excluded.
 
     Raises:
         InvalidArgumentError: different widths or devices, or a value is not finite.

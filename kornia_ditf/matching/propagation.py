@@ -120,7 +120,7 @@ class LabelPropagator:
         return self._by_line(labels.T.reshape(-1, *grid))
 
     def remember(self, descriptors: DescriptorMap, labels: Tensor) -> None:
-        """Keep the labels of a frame, (L, rows, columns), for those that follow.
+        """Store the labels of a frame, (L, rows, columns), for later frames.
 
         With `propagate` it replaces `step` where labels are corrected in between.
         """

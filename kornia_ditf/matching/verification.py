@@ -129,7 +129,7 @@ def verify(
 def _calibrate(
     a: _Array, b: _Array, threshold: float, cameras: tuple[Tensor, Tensor]
 ) -> tuple[_Array, _Array, float]:
-    """Bring pixels, and the threshold, to camera coordinates."""
+    """Convert pixels, and the threshold, to camera coordinates."""
     points, focal_lengths = [], []
     for name, pixels, camera in zip("ab", (a, b), cameras, strict=True):
         matrix = torch.as_tensor(camera, dtype=torch.float64, device="cpu").numpy()

@@ -88,7 +88,7 @@ def essential_of(pose: Floats) -> Floats:
 
 
 def normalise(points: Any, camera: Any) -> Floats:
-    """Bring pixels, shape (K, 2), to camera coordinates, as SuperGlue does (without skew)."""
+    """Convert pixels, shape (K, 2), to camera coordinates, as SuperGlue does (without skew)."""
     pixels, matrix = _as_array(points), _as_array(camera)
     return (pixels - matrix[[0, 1], [2, 2]][None]) / matrix[[0, 1], [0, 1]][None]
 

@@ -188,7 +188,7 @@ class _Sums(NamedTuple):
         return mean, variances.flip(0).clamp_min(0), axes * largest.sign()
 
     def save(self, path: Path | None, key: str) -> None:
-        """Keep the sums in a file, if one is named."""
+        """Store the sums in a file, if one is named."""
         if path is None or not self.done:
             return
         tensors = {"total": self.total, "moments": self.moments}

@@ -56,7 +56,7 @@ class PairResult:
 def make_result(
     pair: Pair, protocol: Protocol, distances: Tensor, *, base: float = 1.0, **found: Any
 ) -> PairResult:
-    """Make the result of a pair whose points were found at distances from where they belong.
+    """Create the result of a pair from the distances of its points to their true positions.
 
     Args:
         pair: which.

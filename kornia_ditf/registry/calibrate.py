@@ -98,7 +98,7 @@ def make_task(
     count: int | None = None,
     protocol: str | None = None,
 ) -> Task:
-    """Make the task that a calibration scores; see `calibrate`, `same_scene` and `labelled`."""
+    """Create the task that a calibration scores; see `calibrate`, `same_scene` and `labelled`."""
     given: dict[str, Any] = {"seed": seed} if alpha is None else {"seed": seed, "alpha": alpha}
     if isinstance(images, PairDataset):
         return labelled(images, count=count, protocol=protocol, prompt=prompt, **given)

@@ -50,7 +50,7 @@ class Catalogue(Generic[SpecT]):
         self._waiting: list[Plugin] | None = None
 
     def __iter__(self) -> Iterator[SpecT]:
-        """Go through the specs, built-in ones first."""
+        """Iterate over the specs, built-in ones first."""
         seen = 0
         while True:
             more = list(self._found.values())[seen:]
@@ -68,7 +68,7 @@ class Catalogue(Generic[SpecT]):
                 self._add(self._waiting.pop(0))
 
     def of(self, kind: type[OfKind]) -> Iterator[OfKind]:
-        """Go through the specs of a kind, built-in ones first."""
+        """Iterate over the specs of a kind, built-in ones first."""
         return (spec for spec in self if isinstance(spec, kind))
 
     def specs(self) -> dict[str, SpecT]:

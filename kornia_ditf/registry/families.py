@@ -184,7 +184,7 @@ def loading_plan(
     dtype: torch.dtype,
     **options: Any,
 ) -> LoadingPlan | None:
-    """Work out what loading up to a block takes; None where only loading tells.
+    """Estimate the cost of loading up to a block; None if it is known only after loading.
 
     Args:
         spec: of the backbone.

@@ -131,7 +131,7 @@ def takes_device(name: str) -> bool:
 
 
 def _load_descriptor_matcher(name: str, **options: Any) -> DescriptorMatcher:
-    """Make a matcher of a dense descriptor; `hub_options` and others as `create_descriptor`."""
+    """Create a matcher from a dense descriptor; options as in `create_descriptor`."""
     spec = find_descriptor(name, **hub_options(options))
     taken = [each for each in OF_DESCRIPTORS if each in options]
     own = {each: options.pop(each) for each in taken}

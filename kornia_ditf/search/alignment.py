@@ -156,7 +156,7 @@ def _track(
 
 
 def _flatten_light(pixels: _Array) -> _Array:
-    """Take the local mean and contrast out of grey pixels, to uint8."""
+    """Normalise the local mean and contrast of grey pixels, to uint8."""
     import cv2
 
     mean = cv2.GaussianBlur(pixels, (0, 0), _CONTRAST_SIGMA)

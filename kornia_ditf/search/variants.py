@@ -84,7 +84,7 @@ def choose_pose(
 def from_pose(
     view: View, matches: Matches, verification: Verification
 ) -> tuple[Matches, Verification]:
-    """Take matches and geometry of a view of A back to its own pixels."""
+    """Map matches and geometry of a view of A back to its own pixels."""
     matrix = verification.matrix
     if matrix is not None:
         matrix = matrix @ torch.from_numpy(view.matrix).to(matrix)

@@ -37,7 +37,7 @@ class Described:
     tolerance: float
 
     def images(self, count: int = 1, size: tuple[int, int] | None = None) -> Tensor:
-        """Make images of noise, always the same."""
+        """Create images of noise, always the same."""
         generator = torch.Generator().manual_seed(5)
         return torch.rand(count, 3, *(size or self.size), generator=generator)
 

@@ -71,13 +71,13 @@ class Loaded:
         return self.backbone.blocks - 1
 
     def images(self, count: int, grid: tuple[int, int] = GRID) -> Tensor:
-        """Make images of noise that give a grid of tokens."""
+        """Create images of noise for a grid of tokens."""
         side = self.backbone.pixels_per_token
         generator = torch.Generator().manual_seed(3)
         return torch.rand(count, 3, grid[0] * side, grid[1] * side, generator=generator)
 
     def latents(self, count: int, grid: tuple[int, int] = GRID) -> Tensor:
-        """Make noisy latents as a descriptor would."""
+        """Create noisy latents as a descriptor would."""
         if (count, grid) not in self.encoded:
             self.encoded[count, grid] = self.backbone.encode(self.images(count, grid))
         clean = self.encoded[count, grid]
@@ -85,7 +85,7 @@ class Loaded:
         return self.backbone.schedule.mix(clean, noise, TIMESTEP)
 
     def conditioning(self, count: int, *prompts: str) -> Conditioning:
-        """Make the conditioning of prompts, by default of the empty one."""
+        """Create the conditioning of prompts, by default of the empty one."""
         return self.backbone.condition(list(prompts or ("",))).expand(count)
 
     def tap(self, latent: Tensor, block: int | None = None, timestep: float = TIMESTEP) -> Tap:
@@ -97,7 +97,7 @@ class Loaded:
 def numbered_blocks(
     backbone: DiffusersBackbone,
 ) -> Iterator[tuple[int, nn.Module, BlockStream]]:
-    """Go through the blocks of all lists, with their numbers and where they keep things."""
+    """Iterate over the blocks of all lists, with their numbers and declarations."""
     number = 0
     for stream in backbone.streams:
         blocks: Any = backbone.transformer.get_submodule(stream.blocks)

@@ -124,7 +124,7 @@ class DescriptorMap:
         return self.data.shape[0]
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> DescriptorMap:
-        """Take some images of the batch; a single index gives a map with B = 1."""
+        """Take some images of the batch; a single index returns a map with B = 1."""
         try:
             if isinstance(index, int | slice):
                 rows = range(len(self))[index]

@@ -50,7 +50,7 @@ class UpsampledDescriptor(DerivedDescriptor):
 
 
 def upsampled_identity(identity: str | None, upsampler: Upsampler) -> str | None:
-    """Name all that decides an upsampled descriptor's numbers; None where a part has no name."""
+    """Identify an upsampled descriptor for caches; None if a part has no identity."""
     if identity is None or upsampler.name is None:
         return None
     return f"upsampled {upsampler.name} of {identity}"

@@ -75,7 +75,7 @@ def joint_bilateral(
 def adapt_module(
     module: nn.Module, mean: Sequence[float] = _MEAN, std: Sequence[float] = _STD
 ) -> Upsampling:
-    """Make an upsampling function of a module such as AnyUp's or FeatUp's.
+    """Create an upsampling function from a module such as AnyUp's or FeatUp's.
 
     Args:
         module: called with the image, normalised, and the features, in the dtype of its weights.

@@ -98,7 +98,7 @@ name another file
 
 
 def make_folder(folder: Path, advice: str = "name another folder") -> None:
-    """Make a folder for results, if it is not there; errors end with the advice.
+    """Create a folder for results if it does not exist; errors end with the advice.
 
     Raises:
         OutputError: it cannot be made.
@@ -195,7 +195,7 @@ def read_sealed(
 
 
 def tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
-    """Go through the members of a tar that is not compressed, in order.
+    """Iterate over the members of an uncompressed tar, in order.
 
     Raises:
         tarfile.TarError: it is not such a file; or it is cut short, once its members are through.

@@ -258,7 +258,7 @@ def _open(path: Path, stream: IO[bytes]) -> Image.Image:
 
 
 def _container(head: bytes) -> str:
-    """Name the format of a file that not every Pillow reads; empty for all others."""
+    """Return the format of a file that not every Pillow reads; empty for all others."""
     if head.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")):
         return "JPEG2000"
     if head[4:8] != b"ftyp":

@@ -62,7 +62,7 @@ def map_colours(values: npt.NDArray[np.float32], colormap: int) -> Picture:
 
 
 def to_grey(picture: npt.NDArray[np.uint8]) -> Picture:
-    """Take the colours out of a picture; it keeps three channels."""
+    """Convert a picture to grey; it keeps three channels."""
     import cv2
 
     return Picture.of(cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB))
@@ -85,7 +85,7 @@ def to_subpixels(point: Sequence[float]) -> tuple[int, int]:
 
 
 def new_figure(width: float, height: float) -> tuple[Any, Any]:
-    """Make a Matplotlib figure of a size in inches, and its canvas for `figure_pixels`."""
+    """Create a Matplotlib figure of a size in inches, and its canvas for `figure_pixels`."""
     # Without pyplot, which keeps figures and a backend for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -102,7 +102,7 @@ def check_study(
     lines: Mapping[Place, int] = {},
     folder: Path | None = None,
 ) -> Study:
-    """Make a study of the values that a file, or a command line, gives.
+    """Create a study from the values of a file or a command line.
 
     Args:
         values: by the keys of a study file.

@@ -157,7 +157,7 @@ def read_experiment(path: Path, experiment: Mapping[str, Any]) -> ExperimentScor
 
 @contextmanager
 def checking(path: Path, experiment: Mapping[str, Any]) -> Iterator[None]:
-    """Say of records that cannot be used, since they come from elsewhere, whose they are.
+    """Add the file and configuration to errors of records that cannot be used.
 
     Raises:
         StudyError: whatever they were used for failed.

@@ -144,7 +144,7 @@ def cost_of(experiment: Mapping[str, Any], costs: Mapping[str, Cost]) -> Cost:
 
 
 def scoring_identity(identity: str, pca: Any) -> str:
-    """Name what scores pairs: the descriptor, and the joint PCA where there is one."""
+    """Identify what scores pairs: the descriptor, and the joint PCA, if any."""
     return f"{identity} pca={json.dumps(pca)}" if pca else identity
 
 

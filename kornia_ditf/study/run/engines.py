@@ -81,7 +81,7 @@ class Pooled(Engine):
 
     @abstractmethod
     def _submit(self, place: int, job: Job | None) -> Future[Any]:
-        """Give a worker a job; without one, it answers on which node it runs once it does."""
+        """Send a job to a worker; without one, the worker reports its node once it runs."""
 
     @abstractmethod
     def _restart(self, place: int) -> None:

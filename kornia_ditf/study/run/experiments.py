@@ -210,7 +210,7 @@ def list_matcher_experiments(
 
 
 def matcher_identity(choice: MatcherChoice) -> str:
-    """Name what decides a matcher's matches: options, files among them, and versions."""
+    """Identify what affects a matcher's matches: options, including files, and versions."""
     plugins = {plugin.name: plugin.version for plugin in ask_plugins() if plugin.registered}
     parts = [
         f"matcher {choice.name}",

@@ -74,7 +74,7 @@ class Pipeline:
         return list(self._evaluations())
 
     def _evaluations(self) -> Iterator[Job]:
-        """Take ready pairs in full pieces; at last, what remains as well."""
+        """Take ready pairs in full pieces; at the end, the rest as well."""
         for place, pairs in self._ready.items():
             whole = len(pairs) - (len(pairs) % PAIRS_AT_ONCE if self._left else 0)
             experiment = self._experiments[place]

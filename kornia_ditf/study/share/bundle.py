@@ -122,7 +122,7 @@ def _replaced(value: Any, paths: list[str]) -> Any:
 
 
 def _paths(value: Any, key: str = "") -> Iterator[str]:
-    """Go through the texts that are absolute paths as a whole."""
+    """Iterate over the texts that are absolute paths."""
     if isinstance(value, Mapping):
         for name, each in value.items():
             yield from _paths(each, name)

@@ -111,7 +111,7 @@ def comparison_page(comparison: StudyComparison, a: str, b: str) -> str:
 def _couples(
     a: Mapping[str, Any], b: Mapping[str, Any]
 ) -> Iterator[tuple[Experiment | None, Experiment | None, str]]:
-    """Go through the experiments of both; one that stands alone comes with a sentence."""
+    """Iterate over the experiments of both; unmatched ones come with a reason."""
     tables = tables_of(a), tables_of(b)
     for key in {**tables[0], **tables[1]}:
         rows_a, rows_b = (table.get(key, {}) for table in tables)

@@ -112,7 +112,7 @@ def merge_studies(folders: Sequence[Path], out: Path) -> Path:
 
 
 def differences(a: Any, b: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Go through the values in which two documents differ, each with its path of keys.
+    """Iterate over the values in which two documents differ, each with its path of keys.
 
     Example:
         >>> list(differences({"fit": {"side": 640}}, {"fit": {"side": 960}}))
@@ -211,7 +211,7 @@ def _check_disjoint(pieces: Sequence[_Piece]) -> None:
 
 
 def _numbered(tables: Sequence[pa.Table]) -> list[pa.Table]:
-    """Put the pairs of one list into its order, and number those of several lists on."""
+    """Sort the pairs of one list, and number those of several lists consecutively."""
     indices = [table["index"].to_pylist() for table in tables]
     if len(set().union(*indices)) == sum(len(set(each)) for each in indices):
         return [pa.concat_tables(tables).sort_by("index")]
@@ -224,7 +224,7 @@ def _numbered(tables: Sequence[pa.Table]) -> list[pa.Table]:
 
 
 def _ordered(pieces: Sequence[_Piece]) -> list[_Piece]:
-    """Put parts into their order, and check that none is missing or there twice."""
+    """Sort parts, and check that none is missing or duplicated."""
     parts = [piece.study.get("part") for piece in pieces]
     if not any(parts):
         return list(pieces)

@@ -153,7 +153,7 @@ class DINO(DenseDescriptor):
 
     @property
     def identity(self) -> str | None:
-        """Name weights, configuration and dtype; None where the weights have no name."""
+        """Identifier of weights, configuration and dtype; None if the weights have none."""
         if self._weights is None:
             return None
         return f"{self._weights} {self.config} {next(self.model.parameters()).dtype}"

@@ -128,7 +128,7 @@ class DIFT(DenseDescriptor):
 
     @property
     def identity(self) -> str | None:
-        """Name weights, configuration and dtype; None where the weights have no name."""
+        """Identifier of weights, configuration and dtype; None if the weights have none."""
         if self._weights is None:
             return None
         config = replace(self.config, rows_per_forward=None)

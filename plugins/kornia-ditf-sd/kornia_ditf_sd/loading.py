@@ -119,7 +119,7 @@ def _open_weights(weights: str | Path, hub: Mapping[str, Any]) -> WeightFile:
 
 
 def use_loaded(loaded: LoadedModel, **options: Any) -> DIFT:
-    """Make a DIFT descriptor of a pipeline in memory, or of (unet, vae, scheduler).
+    """Create a DIFT descriptor from a pipeline in memory, or from (unet, vae, scheduler).
 
     Args:
         loaded: its parts, which are used where and as they are.

@@ -112,7 +112,7 @@ class CogVideoXBackbone(VideoBackbone):
 
 
 def _repeat_frames(tap: Tap, frames: int, times: int) -> Tap:
-    """Give each latent frame the tokens that cover it; the first frame may stand there twice."""
+    """Assign to each latent frame the tokens that cover it; the first frame may be there twice."""
     if times == 1:
         return tap
     batch, _, width = tap.x.shape
