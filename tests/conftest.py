@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 from browser import chromium  # noqa: F401 - a fixture
 from tiny import save_tiny
 
+from kornia_ditf.testing.tiny import saved_once
+
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Give the folder of a tiny random checkpoint of a family, saved once; not to be changed."""
-    made: dict[str, Path] = {}
-
-    def give(family: str) -> Path:
-        if family not in made:
-            made[family] = save_tiny(family, tmp_path_factory.mktemp(family))
-        return made[family]
-
-    return give
+    folder = tmp_path_factory.getbasetemp()
+    return cache(lambda family: saved_once(folder / f"tiny-{family}", partial(save_tiny, family)))

@@ -7,7 +7,8 @@ scheduler and text encoders from here; `save_index` writes the model_index.json 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,30 @@ def randomise(model: nn.Module) -> None:
             parameter.add_(0.3 * torch.randn_like(parameter))
         elif not parameter.any():
             nn.init.normal_(parameter, std=0.3)
+
+
+def saved_once(folder: Path, save: Callable[[Path], object]) -> Path:
+    """Save a checkpoint once for all processes of a test run; not to be changed afterwards.
+
+    Args:
+        folder: the checkpoint's folder in pytest's folder of the run (`getbasetemp()` of its
+            `tmp_path_factory`); each worker of pytest-xdist has one of its own inside of the run's.
+        save: saves the checkpoint in a folder.
+
+    Returns:
+        the checkpoint's folder, which is the same for all workers.
+    """
+    from filelock import FileLock  # torch needs it
+
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parents[1] / folder.name
+    done = folder.with_name(f"{folder.name}.saved")
+    with FileLock(f"{folder}.lock"):
+        if not done.exists():
+            folder.mkdir()
+            save(folder)
+            done.touch()
+    return folder
 
 
 def save_transformer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -20,11 +20,5 @@ from kornia_ditf.testing import tiny
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Give the folder of a tiny random model, sharded, saved once; not to be changed."""
 
-    @cache
-    def give(family: str) -> Path:
-        path = tmp_path_factory.mktemp(family)
-        with tiny.seeded():
-            save(family, path)
-        return path
-
-    return give
+    base = tmp_path_factory.getbasetemp()
+    return cache(lambda family: tiny.saved_once(base / f"sd-{family}", partial(save, family)))

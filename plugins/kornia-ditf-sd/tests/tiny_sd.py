@@ -43,6 +43,7 @@ UNETS: dict[str, dict[str, Any]] = {
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
 
+@tiny.seeded()
 def save(family: str, path: Path) -> None:
     """Save a tiny random model, sharded."""
     from diffusers import UNet2DConditionModel

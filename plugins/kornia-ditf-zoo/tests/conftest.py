@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_zoo import save_tiny
 
 from kornia_ditf.loading.prompts import CachedPromptEncoder
+from kornia_ditf.testing.tiny import saved_once
 
 for _group in ("image", "flux", "video"):
     import_module(f"tiny_{_group}")  # where each family's tiny model is described
@@ -25,7 +26,8 @@ for _group in ("image", "flux", "video"):
 @pytest.fixture(scope="session")
 def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Give the folder of a tiny random model of a backbone, saved once; not to be changed."""
-    return cache(lambda name: save_tiny(name, tmp_path_factory.mktemp(name)))
+    folder = tmp_path_factory.getbasetemp()
+    return cache(lambda name: saved_once(folder / f"zoo-{name}", partial(save_tiny, name)))
 
 
 @pytest.fixture(scope="session")
