@@ -1,6 +1,6 @@
 """What tiles and a closer look are worth: a large image and its warp by a planted homography.
 
-    python examples/large_photographs.py [--zoom 2,4] [--tiles 2]
+    python examples/large_photographs.py [--zoom 2,4] [--tiles 2] [--long-side 336]
 
 The image is a mosaic of the shipped photographs, where each point's place in the other is known.
 Points are not aligned by pixels afterwards (`refined=False`), which a plane makes all but exact.
@@ -32,6 +32,7 @@ def main():
     parser.add_argument("--zoom", default="2,4")
     parser.add_argument("--tiles", default="2")
     parser.add_argument("--side", type=int, default=640, help="width of each photograph in pixels")
+    parser.add_argument("--long-side", type=int, default=336, help="in pixels, of images for nano")
     arguments = parser.parse_args()
     image_a = mosaic((arguments.side, arguments.side * 4 // 5))
     size = image_a.shape[1::-1]
@@ -42,7 +43,7 @@ def main():
     ways += [(f"tiles {n}", {"tiles": int(n)}, None) for n in arguments.tiles.split(",") if n]
     print("            matches   median px   below 2 px   CPU s")
     for name, options, zoom in ways:
-        descriptor = kd.create_descriptor("nano", **options)
+        descriptor = kd.create_descriptor("nano", long_side=arguments.long_side, **options)
         begin = time.process_time()
         found = kd.match_images(*images, descriptor, search="none", refined=False, zoom=zoom)
         seconds = time.process_time() - begin

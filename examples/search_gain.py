@@ -1,6 +1,6 @@
 """What verified search is worth: photographs warped by known turns and scales, matched again.
 
-    python examples/search_gain.py [--warps 92x2.9,...] [PHOTOGRAPH ...]
+    python examples/search_gain.py [--warps 92x2.9,...] [--long-side 336] [PHOTOGRAPH ...]
 
 Each warp is a turn in degrees and a scale, with a slight perspective, other light and noise. A warp
 is solved where the homography's mean error over what both images show is below 5 pixels.
@@ -76,8 +76,9 @@ def sift(image, warped):
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("photographs", nargs="*", default=[DATA / "graffiti_a.jpg"])
 parser.add_argument("--warps", default=WARPS)
+parser.add_argument("--long-side", type=int, default=336, help="in pixels, of images for nano")
 arguments = parser.parse_args()
-ditf = kd.create_descriptor("nano")
+ditf = kd.create_descriptor("nano", long_side=arguments.long_side)
 images = [read(path) for path in arguments.photographs]
 kd.match_images(images[0], images[0], ditf)  # warm up
 print("| rotation, scale | SIFT solved | no search | search | median error | tried | cost |")

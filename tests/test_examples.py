@@ -54,7 +54,7 @@ def test_a_mask_and_a_point_are_followed_through_a_video_file(run: Run) -> None:
 
 @pytest.mark.slow
 def test_each_steps_worth_is_printed_for_every_treatment(run: Run) -> None:
-    lines = run("worth_of_each_step.py").splitlines()
+    lines = run("worth_of_each_step.py", "--long-side", "160").splitlines()
     assert [line.split()[0] for line in lines[1:]] == [
         "raw",
         "adaln",
@@ -162,7 +162,7 @@ def test_the_gain_of_refinement_is_a_table(run: Run) -> None:
 
 @pytest.mark.slow
 def test_the_gain_of_search_is_a_table(run: Run) -> None:
-    rows = run("search_gain.py", "--warps", "0x1,90x1").splitlines()[2:]
+    rows = run("search_gain.py", "--warps", "0x1,90x1", "--long-side", "160").splitlines()[2:]
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
     assert [row[0] for row in cells] == ["0, 1", "90, 1"]
     assert [row[2:4] for row in cells] == [["1", "1 of 1"], ["0", "1 of 1"]]
@@ -179,7 +179,7 @@ def test_a_scene_is_reconstructed_from_its_views(run: Run) -> None:
 
 @pytest.mark.slow
 def test_a_closer_look_lowers_the_error(run: Run) -> None:
-    options = ("--side", "200", "--zoom", "2", "--tiles", "")
+    options = ("--side", "200", "--zoom", "2", "--tiles", "", "--long-side", "160")
     _, plain, closer = run("large_photographs.py", *options).splitlines()
     assert float(closer.split()[3]) < float(plain.split()[2])
 
