@@ -255,7 +255,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "floats": (lambda f, i: f.detect(i / 255), "image must be a uint8 array.*float64"),
     "2 channels": (lambda f, i: f.detect(i[..., :2]), "got .128, 160, 2"),
     "mask": (lambda f, i: f.detect(i, np.ones((3, 3), np.uint8)), "mask must have the shape"),
-    "detector": (lambda f, i: OpenCVFeature(f.descriptor, detector="shift"), "no detector 'shift'"),
+    "detector": (lambda f, i: OpenCVFeature(f.descriptor, detector="shift"), "named 'shift'"),
     "no detector": (lambda f, i: OpenCVFeature(f.descriptor, detector=3), "must have OpenCV's"),
     "options": (lambda f, i: OpenCVFeature(f.descriptor, block=3), "block cannot be applied"),
 }

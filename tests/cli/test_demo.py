@@ -34,4 +34,4 @@ def test_an_address_that_cannot_be_listened_on_is_said(
     monkeypatch.setattr(app, "build", lambda *_, **__: page)
     result = run("demo", "--port", 80)
     assert result.exit_code == 2
-    assert "cannot listen on 127.0.0.1: port 80 is taken" in result.stderr
+    assert "cannot listen on 127.0.0.1 (port 80 is taken)" in result.stderr
