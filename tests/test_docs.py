@@ -13,6 +13,7 @@ from PIL import Image
 import kornia_ditf
 from kornia_ditf import backbones, errors
 from kornia_ditf.cli import failures
+from kornia_ditf.config import DiTFConfig
 from kornia_ditf.registry import hookspecs
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +39,12 @@ def examples(page: Path) -> str:
 
 @pytest.mark.parametrize("page", list(filter(examples, PAGES)), ids=lambda page: page.name)
 def test_python_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in "ab":  # at half their size, so that the tests stay short
+    # Images, and what models see of them, at half their size, so that the tests stay short.
+    from_spec = DiTFConfig.from_spec
+    monkeypatch.setattr(
+        DiTFConfig, "from_spec", lambda spec, **more: from_spec(spec, **{"long_side": 168, **more})
+    )
+    for name in "ab":
         with Image.open(ROOT / f"examples/data/graffiti_{name}.jpg") as photograph:
             photograph.reduce(2).save(tmp_path / f"{name}.jpg")
     monkeypatch.chdir(tmp_path)
