@@ -211,7 +211,9 @@ class Checkpoint:
             return None
         names = self.json(index).get("weight_map")
         if not isinstance(names, dict) or not all(isinstance(v, str) for v in names.values()):
-            raise CheckpointError(f"{self.source}/{index} has no weight_map; download it again")
+            raise CheckpointError(
+                f"{self.source}/{index} has no valid weight_map; download it again"
+            )
         for file in set(names.values()):
             if not file.strip() or ".." in re.split(r"[/\\]", file) or Path(file).is_absolute():
                 raise CheckpointError(

@@ -38,7 +38,7 @@ class View:
         return View(self.image[:, :, top:bottom, left:right], moved @ self.matrix)
 
     def shrink(self, side: int) -> View:
-        """Reduce the longest side to a maximum in pixels."""
+        """Reduce the longest side to `side` pixels, if it is longer."""
         height, width = self.size
         if max(height, width) <= side:
             return self

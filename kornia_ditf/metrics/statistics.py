@@ -51,7 +51,7 @@ def bootstrap(
 
     Args:
         numerators: of each pair and score, shape (N, M).
-        denominators: shape of `numerators`.
+        denominators: of each pair and score, shape (N, M).
         strata: what each pair belongs to; each stratum is drawn from by itself. None is one.
         clusters: pairs of one cluster (an image) are drawn together; within a stratum.
         resamples: number of draws R.

@@ -113,7 +113,7 @@ class Piece:
 def list_pieces(
     paths: Iterable[Path], images: int, *, column: str | None = None
 ) -> tuple[list[Piece], list[tuple[str, ImageError]]]:
-    """List images in pieces of about the same number.
+    """List images in pieces of about `images` images each.
 
     A piece ends where a digest of a name says so, so that a new image in a folder changes one
     piece and leaves the others as they are.

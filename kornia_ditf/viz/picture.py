@@ -28,7 +28,7 @@ def as_picture(image: ImageLike) -> Picture:
 
 
 def shrink(picture: npt.NDArray[np.uint8], long_side: int) -> Picture:
-    """Reduce a picture's longest side to a maximum in pixels."""
+    """Reduce a picture's longest side to `long_side` pixels, if it is longer."""
     import cv2
 
     height, width = picture.shape[:2]

@@ -52,7 +52,7 @@ class ExperimentScores:
     Args:
         definitions: what the scores mean, in sentences.
         numerators: shape (N, M).
-        denominators: shape of `numerators`.
+        denominators: shape (N, M).
         images: image A of each pair.
         points: how many were scored.
     """
