@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,6 +34,12 @@ FAMILIES = (
 )
 FLOW = ("sd3", "sd3.5-medium", "flux", "flux-schnell")
 Checkpoints = Callable[[str], Path]
+
+
+@pytest.fixture(autouse=True)
+def _no_collecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave tiny text encoders to the collector's own time; each search for them takes .3 s."""
+    monkeypatch.setattr("kornia_ditf.loading.prompts.gc", SimpleNamespace(collect=int))
 
 
 @pytest.fixture(params=FAMILIES)
