@@ -354,5 +354,8 @@ class DeclaredBackbone(Backbone):
 
 def _named(model: nn.Module) -> AbstractContextManager[None]:
     """Name the model whose forward failed; wrong configurations fail deep inside."""
-    advice = "; its configuration may be of another model or of another version of diffusers"
+    advice = (
+        "; its configuration may be of another model or of another version of diffusers, or "
+        "`head` names a module that the forward uses before its last block"
+    )
     return translated(CaptureError, f"the forward of {type(model).__name__} failed", advice)

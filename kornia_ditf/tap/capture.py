@@ -275,6 +275,9 @@ def facet_width(
     return int(getattr(layer, "out_features", 0) or layer.get_parameter("weight").shape[0])
 
 
+_EPSILONS = ("eps", "epsilon", "norm_eps", "variance_epsilon")
+
+
 def read_norm(module: nn.Module, *, zero_centred: bool = False) -> TokenNorm:
     """Describe a normalisation module of a block as a value.
 
@@ -283,13 +286,17 @@ def read_norm(module: nn.Module, *, zero_centred: bool = False) -> TokenNorm:
         zero_centred: whether its weight is the gain's difference from 1.
     """
     kind: Literal["layer", "rms"] = "layer" if isinstance(module, nn.LayerNorm) else "rms"
-    if kind == "rms" and "RMSNorm" not in type(module).__name__:
-        raise CaptureError(f"{type(module).__name__} is neither a LayerNorm nor an RMSNorm")
+    if kind == "rms" and "rmsnorm" not in type(module).__name__.lower():
+        raise CaptureError(
+            f"{type(module).__name__} is neither a LayerNorm nor an RMSNorm; `norm` must name the "
+            "normalisation itself, whose class has RMSNorm in its name if it is not a LayerNorm"
+        )
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     weight = weight + 1 if weight is not None and zero_centred else weight
     # Views, since what offloads a block points its own parameters elsewhere when it has run.
     weight, bias = (None if each is None else each.view_as(each) for each in (weight, bias))
-    return TokenNorm(kind, float(getattr(module, "eps", None) or 0.0), weight, bias)
+    eps = next(filter(None, (getattr(module, name, None) for name in _EPSILONS)), 0.0)
+    return TokenNorm(kind, float(eps), weight, bias)
 
 
 def modulation_error(tap: Tap, attended: Tensor) -> float:

@@ -73,6 +73,7 @@ def check_rules(
         raise InvalidArgumentError(no_such("rule", unknown[0], known))
     chosen = list(known) if names is None else list(names)
     held, failures = [], []
+    causes: dict[str, str] = {}
     with torch.no_grad():
         for name in chosen:
             try:
@@ -82,7 +83,10 @@ def check_rules(
             except Broken as broken:
                 failures.append(_describe(known[name], broken.seen, broken.advice))
             except Exception as error:  # noqa: BLE001 - a plugin may fail in any way
-                failures.append(_describe(known[name], _where(error), "see the line named above"))
+                seen = _where(error)
+                first = causes.setdefault(seen, name)
+                seen = seen if first == name else f"the same error as in {first}"
+                failures.append(_describe(known[name], seen, "see the line named there"))
             else:
                 held.append(name)
     if failures:

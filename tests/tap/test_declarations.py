@@ -36,6 +36,18 @@ def test_the_blocks_own_epsilon_and_affine_weights_are_read() -> None:
     assert read_norm(nn.RMSNorm(WIDTH, eps=0.5)).kind == "rms"
 
 
+@pytest.mark.parametrize("name", ["eps", "variance_epsilon", "epsilon", "norm_eps"])
+def test_an_rms_norm_of_research_code_is_read_whatever_it_calls_its_epsilon(name: str) -> None:
+    class LlamaRmsnorm(nn.Module):
+        weight = torch.full((WIDTH,), 2.0)
+
+    module = LlamaRmsnorm()
+    setattr(module, name, 0.5)
+    x = torch.arange(2.0 * WIDTH).view(1, 2, WIDTH)
+    expected = nn.functional.rms_norm(x, [WIDTH], module.weight, 0.5)
+    torch.testing.assert_close(read_norm(module)(x), expected)
+
+
 def test_a_module_that_is_no_normalisation_is_refused() -> None:
     with pytest.raises(CaptureError, match="Linear is neither"):
         read_norm(nn.Linear(2, 2))

@@ -241,6 +241,16 @@ def test_an_error_of_any_kind_is_reported_with_its_line(model: Path) -> None:
         check_backbone(spec, model)
 
 
+def test_one_error_behind_many_broken_rules_is_told_once(model: Path) -> None:
+    def load(*_: object, **__: object) -> Any:
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ConformanceError) as caught:
+        check_backbone(replace(find_backbone(model), load=load), model, rules=RULES[:3])
+    assert str(caught.value).count("a bug") == 1
+    assert str(caught.value).count(f"the same error as in {RULES[0]}") == 2
+
+
 def test_an_unknown_rule_is_refused(model: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="no rule is named 'shaps'.*known: spec_"):
         check_backbone(find_backbone(model), model, rules=["shaps"])
