@@ -20,8 +20,8 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Integers: TypeAlias = npt.NDArray[np.int64]
 
 _DRAWS_AT_ONCE = 64
+_PATTERNS_AT_ONCE = 512  # fewer take twice the time, at 12,000 pairs
 _EXACT_UP_TO = 12  # 2^12 sign patterns are fewer than a usual number of random ones
-_TIE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def paired_permutation(
 
     If they are equally good, a pair's difference is as likely to have the other sign. With up to
     12 pairs (or clusters) that differ every pattern of signs is tried; otherwise
-    (1 + as extreme) / (1 + permutations) is given, which is never 0.
+    `permutations` random ones, and the p-value is never 0.
 
     Args:
         differences: of the pairs' numerators, shape (N,).
@@ -143,24 +143,27 @@ def paired_permutation(
         >>> paired_permutation(np.array([1.0, 1.0, 1.0, 1.0]))
         0.125
     """
+    from scipy.stats import permutation_test
+
     if clusters is not None:
         _, index = np.unique(np.array([str(each) for each in clusters]), return_inverse=True)
         differences = _sums(differences[:, None], index, int(index.max()) + 1)[:, 0]
     moved = differences[differences != 0]
-    if not len(moved):
+    if len(moved) < 2:  # either sign is as extreme
         return 1.0
-    bound = abs(moved.sum()) - _TIE * np.abs(moved).sum()
-    if len(moved) <= _EXACT_UP_TO:
-        patterns = np.arange(2 ** len(moved))[:, None] >> np.arange(len(moved)) & 1
-        return float(np.mean(np.abs((2.0 * patterns - 1) @ moved) >= bound))
-    # scipy.stats.permutation_test draws the same patterns 18 times slower for 12,000 pairs.
-    generator = np.random.default_rng(seed)
-    extreme = 0
-    for start in range(0, permutations, _DRAWS_AT_ONCE):
-        shape = (min(_DRAWS_AT_ONCE, permutations - start), len(moved))
-        signs = 2.0 * generator.integers(0, 2, shape, np.int8) - 1
-        extreme += int(np.count_nonzero(np.abs(signs @ moved) >= bound))
-    return (1 + extreme) / (1 + permutations)
+    moved = moved / np.abs(moved).sum()
+    found = permutation_test(
+        (moved,),
+        # Rounded, since sums in another order differ in their last digits.
+        lambda values, axis: np.abs(values.sum(axis)).round(9),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=2 ** len(moved) if len(moved) <= _EXACT_UP_TO else permutations,
+        batch=_PATTERNS_AT_ONCE,
+        alternative="greater",
+        random_state=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
