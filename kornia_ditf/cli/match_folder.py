@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from kornia_ditf.cli import failures, options, output
 from kornia_ditf.cli.pair import Exports, check_exports
 
@@ -15,60 +13,18 @@ from kornia_ditf.cli.pair import Exports, check_exports
 @options.describing("long_side", "tiles", "upsample", "dtype", "device", "option")
 def match_folder(
     folder: Annotated[Path, options.path_argument("FOLDER")],
-    out: Annotated[
-        Path,
-        options.path_option(
-            "FOLDER",
-            "Keep finished pairs here, so that the same command goes on where one ended; it "
-            "is made if needed.",
-        ),
-    ],
+    out: Path,
     export: Exports = None,
-    pairs: Annotated[
-        str,
-        options.option(
-            "KIND|FILE",
-            "Match all pairs, each image with the next ones ('sequential') or with those "
-            "most like it ('retrieval'), or the pairs in a file, two names in each line.",
-        ),
-    ] = "all",
-    count: Annotated[int, options.option("N", "With N images, for sequential and retrieval.")] = 10,
-    matcher: Annotated[
-        str,
-        options.option(
-            "NAME",
-            "A descriptor (`kornia-ditf backbones` lists them), whose tokens are matched, or "
-            "another matcher (`kornia-ditf matchers`).",
-            "--matcher",
-            "-m",
-            "--backbone",
-            "--descriptor",
-            "-b",
-        ),
-    ] = "nano",
+    pairs: str = "all",
+    count: int = 10,
+    matcher: str = "nano",
     *,
     chosen: options.Chosen,
-    threshold: Annotated[
-        float, options.option("PX", "Largest distance of an inlier to its epipolar line.")
-    ] = 4.0,
-    min_inliers: Annotated[int, options.option("N", "Leave out pairs with fewer inliers.")] = 15,
-    min_share: Annotated[
-        float, options.option("S", "Leave out pairs with a smaller share of inliers.", min=0, max=1)
-    ] = 0.25,
-    cell: Annotated[
-        float | None,
-        options.option(
-            "PX",
-            "Merge the points of an image that lie in one cell of this size into one "
-            "keypoint.  [default: a quarter of a token; 1 where no tokens are matched]",
-        ),
-    ] = None,
-    one_camera: Annotated[
-        bool,
-        typer.Option(
-            "--one-camera", help="In a COLMAP database, images of one size share one camera."
-        ),
-    ] = False,
+    threshold: float = 4.0,
+    min_inliers: int = 15,
+    min_share: Annotated[float, {"min": 0, "max": 1}] = 0.25,
+    cell: float | None = None,
+    one_camera: bool = False,
     as_json: options.Json = False,
 ) -> None:
     """Match the images of a folder, and write the matches for COLMAP, hloc and others.
@@ -76,6 +32,21 @@ def match_folder(
     Each pair is matched and verified by a fundamental matrix. The points that an image has in its
     pairs are merged, so that tracks go through many images. An image that cannot be used is named
     and left out, and the exit code says so at the end.
+
+    Options:
+        --out FOLDER: Keep finished pairs here, so that the same command goes on where one ended; it
+            is made if needed.
+        --pairs KIND|FILE: Match all pairs, each image with the next ones ('sequential') or with
+            those most like it ('retrieval'), or the pairs in a file, two names in each line.
+        --count N: With N images, for sequential and retrieval.
+        --matcher, -m, --backbone, --descriptor, -b NAME: A descriptor (`kornia-ditf backbones`
+            lists them), whose tokens are matched, or another matcher (`kornia-ditf matchers`).
+        --threshold PX: Largest distance of an inlier to its epipolar line.
+        --min-inliers N: Leave out pairs with fewer inliers.
+        --min-share S: Leave out pairs with a smaller share of inliers.
+        --cell PX: Merge the points of an image that lie in one cell of this size into one keypoint.
+            [default: a quarter of a token; 1 where no tokens are matched]
+        --one-camera: In a COLMAP database, images of one size share one camera.
     """
     from kornia_ditf.cli import progress
     from kornia_ditf.registry.matchers import load_matcher

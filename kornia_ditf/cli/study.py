@@ -112,31 +112,32 @@ def plan(
 
 
 @app.command("run")
+@options.documented
 def run(
     file: File,
     out: Out = None,
     cache: Cache = None,
-    engine: Annotated[
-        str,
-        options.option(
-            "NAME", "local (this process), processes (one per device), or ray (a cluster)."
-        ),
-    ] = "local",
+    engine: str = "local",
     devices: Devices = None,
     address: options.RayAddress = None,
-    workers: Annotated[int, options.option("N", "Ray actors.")] = 2,
-    cpus: Annotated[float, options.option("X", "CPUs of each Ray actor; 0.5 is fine.")] = 0.5,
-    gpus: Annotated[float, options.option("X", "GPUs of each Ray actor.")] = 0.0,
+    workers: int = 2,
+    cpus: float = 0.5,
+    gpus: float = 0.0,
     part: Part = None,
-    report: Annotated[
-        bool, typer.Option("--report/--no-report", help="Write the report, too.")
-    ] = True,
+    report: bool = True,
     log: Log = None,
 ) -> None:
     """Run a study, or resume one that was stopped; only what is missing is computed.
 
     Every image is described once for all configurations that one forward pass serves. It may be
     stopped at any instant, also by kill -9; type the same command to go on.
+
+    Options:
+        --engine NAME: local (this process), processes (one per device), or ray (a cluster).
+        --workers N: Ray actors.
+        --cpus X: CPUs of each Ray actor; 0.5 is fine.
+        --gpus X: GPUs of each Ray actor.
+        --report/--no-report: Write the report, too.
     """
     from kornia_ditf.study.define.parsing import read_study
 
@@ -168,16 +169,11 @@ def report(
 @options.describing("source", "block", "timestep", "long_side", "ensemble", "dtype", "device")
 def ablation(
     backbone: Annotated[str, typer.Argument(metavar="[BACKBONE]")] = "nano",
-    dataset: Annotated[
-        str | None,
-        options.option("NAME", "A data set.  [default: the photographs that come along]"),
-    ] = None,
-    root: Annotated[Path | None, options.path_option("FOLDER", "The data set's folder.")] = None,
-    split: Annotated[str | None, options.option("NAME", "Of the data set.")] = None,
-    protocol: Annotated[
-        str | None, options.option("NAME", "How pairs are scored.  [default: plain]")
-    ] = None,
-    limit: Annotated[int | None, options.option("N", "Use N pairs, drawn at random.")] = None,
+    dataset: str | None = None,
+    root: Path | None = None,
+    split: str | None = None,
+    protocol: str | None = None,
+    limit: int | None = None,
     *,
     chosen: options.Chosen,
     out: Out = None,
@@ -186,6 +182,13 @@ def ablation(
     """Show what each step of the method is worth, as the paper's ablation does.
 
     raw, adaln, adaln+discard and discard+layernorm share one forward pass per image.
+
+    Options:
+        --dataset NAME: A data set. [default: the photographs that come along]
+        --root FOLDER: The data set's folder.
+        --split NAME: Of the data set.
+        --protocol NAME: How pairs are scored. [default: plain]
+        --limit N: Use N pairs, drawn at random.
     """
     from kornia_ditf.study.report.ablation import ablation_study, ablation_table
     from kornia_ditf.study.run.engines import Local
