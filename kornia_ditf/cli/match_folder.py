@@ -147,7 +147,7 @@ def match_folder(
         "written": written,
     }
     said = (
-        f"{len(graph.pairs)} kept; {found.matched} matched now, {found.resumed} found finished, "
+        f"{len(graph.pairs)} kept; {found.matched} matched now, {found.resumed} resumed, "
         f"{found.weak} left out for few inliers"
     )
     facts = [
