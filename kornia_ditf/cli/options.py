@@ -24,8 +24,13 @@ def read_path(text: str | Path) -> Path:
     """Read a path; a shell leaves the `~` of `--out=~/folder` alone, so it is expanded here.
 
     Raises:
-        typer.BadParameter: it is empty, as an unset variable of the shell leaves it.
+        typer.BadParameter: it is a URL, or empty, as an unset variable of the shell leaves it.
     """
+    if re.match(r"[\w+.-]{2,}://", str(text)):
+        raise typer.BadParameter(
+            f"{text} is a URL, expected a path; download it, or mount the bucket (gcsfuse, s3fs, "
+            "rclone mount), and name the file or folder"
+        )
     if not str(text).strip():
         raise typer.BadParameter("the name is empty; name a file or a folder, or leave it out")
     try:
