@@ -32,8 +32,8 @@ if TYPE_CHECKING:
         list[str],
         options.option(
             "NAME",
-            "Try this treatment; may be repeated.  [default: the paper's, and each step that is "
-            "installed]",
+            "Try this treatment; may be repeated.  [default: the paper's, and every installed "
+            "step]",
         ),
     ),
 )
@@ -46,7 +46,8 @@ def calibrate(
         str,
         options.option(
             "NAME",
-            "Of --images: same-scene (warped copies), or semantic (all show one kind of object).",
+            "Task for --images: same-scene (warped copies), or semantic (all show objects of "
+            "one category).",
         ),
     ] = "same-scene",
     dataset: Annotated[
@@ -55,11 +56,11 @@ def calibrate(
             "NAME", "Calibrate on the labels of this data set (`kornia-ditf datasets` lists them)."
         ),
     ] = None,
-    root: Annotated[
-        Path | None, options.path_option("FOLDER", "The folder that holds the data set.")
+    root: Annotated[Path | None, options.path_option("FOLDER", "Folder of the data set.")] = None,
+    split: Annotated[str | None, options.option("NAME", "Split of the data set.")] = None,
+    pairs: Annotated[
+        int | None, options.option("N", "Use N pairs of the data set, drawn at random.")
     ] = None,
-    split: Annotated[str | None, options.option("NAME", "Of the data set.")] = None,
-    pairs: Annotated[int | None, options.option("N", "Use N pairs of it, drawn at random.")] = None,
     protocol: Annotated[
         str | None, options.option("NAME", "Score as this protocol does.  [default: the set's own]")
     ] = None,
@@ -67,12 +68,13 @@ def calibrate(
         float | None,
         options.option(
             "A",
-            "How far off a point may be, as a part of the side.  [default: 0.05 for "
+            "Threshold for a correct point, as a fraction of the side.  [default: 0.05 for "
             "same-scene, else 0.1]",
         ),
     ] = None,
     warps: Annotated[
-        int | None, options.option("N", "Warped copies of each image.  [default: 12 in all]")
+        int | None,
+        options.option("N", "Number of warped copies of each image.  [default: 12 in all]"),
     ] = None,
     long_sides: Annotated[
         str | None,
@@ -82,7 +84,7 @@ def calibrate(
     *,
     chosen: options.Chosen,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Say what it would take, load nothing, and stop.")
+        bool, typer.Option("--plan", help="Estimate the cost without loading weights, and stop.")
     ] = False,
     exhaustive: Annotated[
         bool, typer.Option("--exhaustive", help="Measure the whole grid, for comparison.")
@@ -90,17 +92,17 @@ def calibrate(
     out: Annotated[
         Path | None,
         options.path_option(
-            "FOLDER", "Write preset.json, calibration.json and calibration.png here too."
+            "FOLDER", "Also write preset.json, calibration.json and calibration.png to this folder."
         ),
     ] = None,
     use: Annotated[bool, typer.Option(help="Use the preset for these weights from now on.")] = True,
     as_json: options.Json = False,
 ) -> None:
-    """Find block, timestep, longest side, treatment and noise draws of a backbone by measuring.
+    """Choose block, timestep, longest side, treatment and noise draws of a backbone by measurement.
 
-    With --images no labels are needed: points are found again in warped and relit copies of each
-    image (same-scene), or followed over another image of the kind (semantic). Scores are kept as
-    they are measured: after an interruption, the same command goes on.
+    --images needs no labels: points are found in warped and relit copies of each image
+    (same-scene), or followed to another image of the category and back (semantic). Scores are
+    stored as they are measured: after an interruption, the same command resumes.
     """
     from dataclasses import asdict
 

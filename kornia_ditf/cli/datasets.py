@@ -45,14 +45,15 @@ app = options.listing("List the data sets that can be read, or check one.", list
 def check(
     path: Annotated[Path, options.path_argument("PATH")],
     dataset: Annotated[
-        str | None, options.option("NAME", "Which data set it is.  [default: as its layout says]")
+        str | None,
+        options.option("NAME", "Name of the data set.  [default: recognised by its layout]"),
     ] = None,
     images: Annotated[
-        bool, typer.Option("--images/--no-images", help="Decode every image as well.")
+        bool, typer.Option("--images/--no-images", help="Also decode every image.")
     ] = True,
     as_json: options.Json = False,
 ) -> None:
-    """Read everything in a copy of a data set: count it, and name every defect.
+    """Read a whole copy of a data set, count its contents and report every defect.
 
     PATH is the data set's folder or the one that holds it.
     """

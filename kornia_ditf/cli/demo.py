@@ -24,7 +24,7 @@ def demo(
     host: Annotated[
         str,
         options.option(
-            "ADDRESS", "Listen here; 0.0.0.0 lets other machines in, without a password."
+            "ADDRESS", "Address to listen on; 0.0.0.0 lets other machines in, without a password."
         ),
     ] = "127.0.0.1",
     port: Annotated[
@@ -38,7 +38,7 @@ def demo(
 ) -> None:
     """Match images in the browser: click a point and see where it lands.
 
-    Needs Gradio: pip install 'kornia-ditf[demo]'. The page can be reached from this machine alone
+    Needs Gradio: pip install 'kornia-ditf[demo]'. The page can only be reached from this machine
     unless --host says otherwise. Ctrl-C ends it.
     """
     from kornia_ditf.cli import output

@@ -21,15 +21,13 @@ if TYPE_CHECKING:
     block=(
         list[int],
         options.option(
-            "K", "Take this block's input, counted from 0; may be repeated.  [default: preset]"
+            "K", "Use the input of this block, counted from 0; may be repeated.  [default: preset]"
         ),
     )
 )
 def extract(
     images: options.Images,
-    out: Annotated[
-        Path, options.path_option("FOLDER", "Write here; the folder is made if needed.")
-    ],
+    out: Annotated[Path, options.path_option("FOLDER", "Output folder, created if needed.")],
     chosen: options.Chosen,
     batch: Annotated[
         int | None,
@@ -40,19 +38,22 @@ def extract(
         ),
     ] = None,
     every: Annotated[
-        int | None, options.option("N", "Of videos: take each N-th frame alone.", min=1)
+        int | None, options.option("N", "Of videos: use every N-th frame.", min=1)
     ] = None,
     start: Annotated[
         float | None,
         options.option(
-            "TIME", "Of videos: begin here, at 90 or 1:30.", parser=options.read_seconds
+            "TIME",
+            "Of videos: start at this time, such as 90 or 1:30.",
+            parser=options.read_seconds,
         ),
     ] = None,
     end: Annotated[
-        float | None, options.option("TIME", "Of videos: end here.", parser=options.read_seconds)
+        float | None,
+        options.option("TIME", "Of videos: end at this time.", parser=options.read_seconds),
     ] = None,
     frames: Annotated[
-        int | None, options.option("N", "Of videos: take at most N frames.", min=1)
+        int | None, options.option("N", "Of videos: use at most N frames.", min=1)
     ] = None,
     window: Annotated[
         int | None,
@@ -64,8 +65,8 @@ def extract(
         bool,
         typer.Option(
             "--share",
-            help="With a video model, which compresses time: let the frames of a latent frame "
-            "share its descriptors, at a fraction of the cost.",
+            help="With a video model: let the frames that the model compresses into one latent "
+            "frame share its descriptors, at a fraction of the cost.",
         ),
     ] = False,
     store: Annotated[
@@ -77,9 +78,7 @@ def extract(
     half: Annotated[
         bool, typer.Option("--half", hidden=True, help="The same as --store float16.")
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that are there already.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     export: Annotated[
         Path | None,
         options.path_option(
@@ -112,7 +111,7 @@ def extract(
         ),
     ] = None,
     per_shard: Annotated[
-        int, options.option("N", "With --engine ray: about N images each.", min=1)
+        int, options.option("N", "With --engine ray: write about N images per shard.", min=1)
     ] = 64,
     column: Annotated[
         str | None,
@@ -125,22 +124,24 @@ def extract(
     plan: Annotated[
         bool,
         typer.Option(
-            "--plan", help="With --engine ray: say how many images and bytes, and do no more."
+            "--plan",
+            help="With --engine ray: print the number and size of images and descriptors, and "
+            "stop.",
         ),
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Write the descriptors of images, one safetensors file each; of videos, one per frame.
+    """Write the descriptors of images or video frames, one safetensors file each.
 
-    A file holds `descriptors` (D, rows, columns), or `block_K` for each of several blocks, and
-    says in its metadata how they were made; equal images and settings give equal bytes. Files that
-    are there with the same settings are skipped, so the same command goes on where an interrupted
-    one stopped; files of other settings are kept and reported. Massive channels that are not known
-    are found on the first four images and discarded in all. Videos are decoded as they are
-    described, so they may have any length; frame 12 of clip.mp4 becomes clip-000012.safetensors.
+    A file contains `descriptors` (D, rows, columns), or `block_K` for each of several blocks, and
+    metadata with the settings; equal images and settings produce equal bytes. Existing files with
+    the same settings are skipped, so the same command resumes after an interruption; files with
+    other settings are kept and reported. Unknown massive channels are detected in the first four
+    images and discarded in all. Videos are decoded as they are described, so they may have any
+    length; frame 12 of clip.mp4 becomes clip-000012.safetensors.
 
-    With --engine ray, IMAGE may be a folder, a WebDataset .tar or a .parquet file as well, and the
-    files of about --per-shard images are put into a .tar, named by what it holds.
+    With --engine ray, IMAGE may also be a folder, a WebDataset .tar or a .parquet file, and the
+    files of about --per-shard images are written as one .tar, named by a digest of its content.
     """
     from kornia_ditf.cli import settings
     from kornia_ditf.cli.describing import BAD_IMAGE, Describer, Request

@@ -19,8 +19,8 @@ def match_folder(
         Path,
         options.path_option(
             "FOLDER",
-            "Keep finished pairs here, so that the same command goes on where one ended; it "
-            "is made if needed.",
+            "Store finished pairs in this folder, so that the same command resumes; created if "
+            "needed.",
         ),
     ],
     export: Exports = None,
@@ -28,11 +28,16 @@ def match_folder(
         str,
         options.option(
             "KIND|FILE",
-            "Match all pairs, each image with the next ones ('sequential') or with those "
-            "most like it ('retrieval'), or the pairs in a file, two names in each line.",
+            "Match all pairs ('all'), each image with the next ones ('sequential') or with the "
+            "most similar ones ('retrieval'), or the pairs in a file, two names per line.",
         ),
     ] = "all",
-    count: Annotated[int, options.option("N", "With N images, for sequential and retrieval.")] = 10,
+    count: Annotated[
+        int,
+        options.option(
+            "N", "Number of images that each is matched with, for sequential and retrieval."
+        ),
+    ] = 10,
     matcher: Annotated[
         str,
         options.option(
@@ -51,31 +56,31 @@ def match_folder(
     threshold: Annotated[
         float, options.option("PX", "Largest distance of an inlier to its epipolar line.")
     ] = 4.0,
-    min_inliers: Annotated[int, options.option("N", "Leave out pairs with fewer inliers.")] = 15,
+    min_inliers: Annotated[int, options.option("N", "Drop pairs with fewer inliers.")] = 15,
     min_share: Annotated[
-        float, options.option("S", "Leave out pairs with a smaller share of inliers.", min=0, max=1)
+        float, options.option("S", "Drop pairs with a smaller share of inliers.", min=0, max=1)
     ] = 0.25,
     cell: Annotated[
         float | None,
         options.option(
             "PX",
-            "Merge the points of an image that lie in one cell of this size into one "
-            "keypoint.  [default: a quarter of a token; 1 where no tokens are matched]",
+            "Merge the points of an image that lie in the same cell of this size into one "
+            "keypoint.  [default: a quarter of a token; 1 if no tokens are matched]",
         ),
     ] = None,
     one_camera: Annotated[
         bool,
         typer.Option(
-            "--one-camera", help="In a COLMAP database, images of one size share one camera."
+            "--one-camera", help="In a COLMAP database, let images of the same size share a camera."
         ),
     ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Match the images of a folder, and write the matches for COLMAP, hloc and others.
 
-    Each pair is matched and verified by a fundamental matrix. The points that an image has in its
-    pairs are merged, so that tracks go through many images. An image that cannot be used is named
-    and left out, and the exit code says so at the end.
+    Each pair is matched and verified by a fundamental matrix. Nearby points of an image are merged
+    across its pairs, so that tracks extend over many images. An image that cannot be used is
+    reported and skipped, and the exit code is set at the end.
     """
     from kornia_ditf.cli import progress
     from kornia_ditf.registry.matchers import load_matcher
@@ -142,7 +147,7 @@ def match_folder(
         "written": written,
     }
     said = (
-        f"{len(graph.pairs)} kept; {found.matched} matched now, {found.resumed} found finished, "
+        f"{len(graph.pairs)} kept; {found.matched} matched now, {found.resumed} resumed, "
         f"{found.weak} left out for few inliers"
     )
     facts = [

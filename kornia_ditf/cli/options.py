@@ -81,13 +81,14 @@ def path_argument(value: str) -> Any:
 
 Images = Annotated[list[Path], path_argument("IMAGE...")]
 Json = Annotated[
-    bool, typer.Option("--json", help="Write one JSON document to standard output, no text.")
+    bool, typer.Option("--json", help="Write one JSON document to standard output instead of text.")
 ]
 RayAddress = Annotated[
     str | None,
     option(
         "ADDRESS",
-        "Of the Ray cluster: auto on one of its nodes, or HOST:6379.  [default: start one here]",
+        "Address of the Ray cluster: auto on one of its nodes, or HOST:6379.  [default: start "
+        "one here]",
         "--ray-address",
         "--address",
     ),
@@ -121,26 +122,32 @@ _SHARED: Mapping[str, tuple[Any, Any]] = {
     ),
     "source": (
         str,
-        option("FOLDER|REPO", "Take the weights from here, not from the backbone's own place."),
+        option(
+            "FOLDER|REPO", "Load the weights from here instead of the backbone's own repository."
+        ),
     ),
-    "block": (int, option("K", "Take this block's input, counted from 0.  [default: preset]")),
+    "block": (int, option("K", "Use the input of this block, counted from 0.  [default: preset]")),
     "blocks": (
         str,
         option(
-            "LIST", "Join the descriptors of these blocks, such as 3,5 or 3-5, each of unit length."
+            "LIST",
+            "Concatenate the descriptors of these blocks, such as 3,5 or 3-5, each of unit length.",
         ),
     ),
     "timestep": (
         float,
-        option("T", "Noise, from 0 (a clean image) to 1000 (pure noise).  [default: preset]"),
+        option("T", "Noise level, from 0 (a clean image) to 1000 (pure noise).  [default: preset]"),
     ),
-    "timesteps": (str, option("LIST", "Average the descriptors at these timesteps: 20,40,60.")),
+    "timesteps": (
+        str,
+        option("LIST", "Average the descriptors of these timesteps, such as 20,40,60."),
+    ),
     "facet": (
         str,
         option(
             "NAME",
-            "What to take of the block: its input, or the query, key or value of its attention.  "
-            "[default: input]",
+            "What to capture at the block: its input, or the query, key or value of its "
+            "attention.  [default: input]",
         ),
     ),
     "treatment": (
@@ -155,7 +162,7 @@ _SHARED: Mapping[str, tuple[Any, Any]] = {
         int,
         option(
             "PIXELS",
-            "Scale images to this longest side; 0 keeps their size.  [default: preset]",
+            "Resize images to this longest side; 0 keeps their size.  [default: preset]",
         ),
     ),
     "tiles": (
@@ -170,8 +177,9 @@ _SHARED: Mapping[str, tuple[Any, Any]] = {
         str,
         option(
             "NAME(N)",
-            "Give a grid N times finer, or tokens N pixels apart with 'NAME(Npx)': bilinear, "
-            "joint_bilateral (follows the image's edges), anyup, featup or a plugin's.",
+            "Upsample to a grid N times finer, or with 'NAME(Npx)' to tokens N pixels apart: "
+            "bilinear, joint_bilateral (follows the image's edges), anyup, featup or a "
+            "plugin's.",
         ),
     ),
     "ensemble": (int, option("E", "Average this many noise draws.  [default: preset]")),
@@ -182,8 +190,8 @@ _SHARED: Mapping[str, tuple[Any, Any]] = {
             "Pass at most N noisy images through the model together.  [default: what fits]",
         ),
     ),
-    "prompt": (str, option("TEXT", "Tell the model what it sees.  [default: preset]")),
-    "seed": (int, option("N", "Of the noise draws.  [default: 0]")),
+    "prompt": (str, option("TEXT", "Prompt for the model.  [default: preset]")),
+    "seed": (int, option("N", "Seed of the noise.  [default: 0]")),
     "dtype": (
         str,
         option("NAME", "float32, bfloat16 or float16.  [default: float32 on a CPU, else bfloat16]"),
@@ -203,8 +211,8 @@ _SHARED: Mapping[str, tuple[Any, Any]] = {
         str,
         option(
             "FILE",
-            "Take the numbers of this calibrated preset, or those that come with the backbone: "
-            "none.  [default: the preset kept for these weights]",
+            "Use this calibrated preset; 'none' uses the values that come with the backbone.  "
+            "[default: the preset stored for these weights]",
         ),
     ),
     "projection": (
