@@ -47,13 +47,13 @@ def check(
     images: bool = True,
     as_json: options.Json = False,
 ) -> None:
-    """Read everything in a copy of a data set: count it, and name every defect.
+    """Read a whole copy of a data set, count its contents and report every defect.
 
     PATH is the data set's folder or the one that holds it.
 
     Options:
-        --dataset NAME: Which data set it is. [default: as its layout says]
-        --images/--no-images: Decode every image as well.
+        --dataset NAME: Name of the data set. [default: recognised by its layout]
+        --images/--no-images: Also decode every image.
     """
     from kornia_ditf.cli import failures, progress
     from kornia_ditf.datasets.checking import check_dataset

@@ -22,13 +22,13 @@ def demo(
 ) -> None:
     """Match images in the browser: click a point and see where it lands.
 
-    Needs Gradio: pip install 'kornia-ditf[demo]'. The page can be reached from this machine alone
+    Needs Gradio: pip install 'kornia-ditf[demo]'. The page can only be reached from this machine
     unless --host says otherwise. Ctrl-C ends it.
 
     Options:
         --descriptor, --backbone, -b NAME|FOLDER: Offer this descriptor; may be repeated. [default:
             the embedded nano]
-        --host ADDRESS: Listen here; 0.0.0.0 lets other machines in, without a password.
+        --host ADDRESS: Address to listen on; 0.0.0.0 lets other machines in, without a password.
         --port N: [default: the first free one from 7860]
     """
     from kornia_ditf.cli import output

@@ -29,24 +29,24 @@ def match_folder(
 ) -> None:
     """Match the images of a folder, and write the matches for COLMAP, hloc and others.
 
-    Each pair is matched and verified by a fundamental matrix. The points that an image has in its
-    pairs are merged, so that tracks go through many images. An image that cannot be used is named
-    and left out, and the exit code says so at the end.
+    Each pair is matched and verified by a fundamental matrix. Nearby points of an image are merged
+    across its pairs, so that tracks extend over many images. An image that cannot be used is
+    reported and skipped, and the exit code is set at the end.
 
     Options:
-        --out FOLDER: Keep finished pairs here, so that the same command goes on where one ended; it
-            is made if needed.
-        --pairs KIND|FILE: Match all pairs, each image with the next ones ('sequential') or with
-            those most like it ('retrieval'), or the pairs in a file, two names in each line.
-        --count N: With N images, for sequential and retrieval.
+        --out FOLDER: Store finished pairs in this folder, so that the same command resumes; created
+            if needed.
+        --pairs KIND|FILE: Match all pairs ('all'), each image with the next ones ('sequential') or
+            with the most similar ones ('retrieval'), or the pairs in a file, two names per line.
+        --count N: Number of images that each is matched with, for sequential and retrieval.
         --matcher, -m, --backbone, --descriptor, -b NAME: A descriptor (`kornia-ditf backbones`
             lists them), whose tokens are matched, or another matcher (`kornia-ditf matchers`).
         --threshold PX: Largest distance of an inlier to its epipolar line.
-        --min-inliers N: Leave out pairs with fewer inliers.
-        --min-share S: Leave out pairs with a smaller share of inliers.
-        --cell PX: Merge the points of an image that lie in one cell of this size into one keypoint.
-            [default: a quarter of a token; 1 where no tokens are matched]
-        --one-camera: In a COLMAP database, images of one size share one camera.
+        --min-inliers N: Drop pairs with fewer inliers.
+        --min-share S: Drop pairs with a smaller share of inliers.
+        --cell PX: Merge the points of an image that lie in the same cell of this size into one
+            keypoint. [default: a quarter of a token; 1 if no tokens are matched]
+        --one-camera: In a COLMAP database, let images of the same size share a camera.
     """
     from kornia_ditf.cli import progress
     from kornia_ditf.registry.matchers import load_matcher
@@ -113,7 +113,7 @@ def match_folder(
         "written": written,
     }
     said = (
-        f"{len(graph.pairs)} kept; {found.matched} matched now, {found.resumed} found finished, "
+        f"{len(graph.pairs)} kept; {found.matched} matched now, {found.resumed} resumed, "
         f"{found.weak} left out for few inliers"
     )
     facts = [

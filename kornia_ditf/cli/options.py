@@ -26,8 +26,13 @@ def read_path(text: str | Path) -> Path:
     """Read a path; a shell leaves the `~` of `--out=~/folder` alone, so it is expanded here.
 
     Raises:
-        typer.BadParameter: it is empty, as an unset variable of the shell leaves it.
+        typer.BadParameter: it is a URL, or empty, as an unset variable of the shell leaves it.
     """
+    if re.match(r"[\w+.-]{2,}://", str(text)):
+        raise typer.BadParameter(
+            f"{text} is a URL, expected a path; download it, or mount the bucket (gcsfuse, s3fs, "
+            "rclone mount), and name the file or folder"
+        )
     if not str(text).strip():
         raise typer.BadParameter("the name is empty; name a file or a folder, or leave it out")
     try:
@@ -78,13 +83,14 @@ def path_argument(value: str) -> Any:
 
 Images = Annotated[list[Path], path_argument("IMAGE...")]
 Json = Annotated[
-    bool, typer.Option("--json", help="Write one JSON document to standard output, no text.")
+    bool, typer.Option("--json", help="Write one JSON document to standard output instead of text.")
 ]
 RayAddress = Annotated[
     str | None,
     option(
         "ADDRESS",
-        "Of the Ray cluster: auto on one of its nodes, or HOST:6379.  [default: start one here]",
+        "Address of the Ray cluster: auto on one of its nodes, or HOST:6379.  [default: start "
+        "one here]",
         "--ray-address",
         "--address",
     ),
@@ -140,30 +146,32 @@ class Chosen:
         --backbone, --descriptor, -b NAME|FOLDER: An installed backbone or descriptor (`kornia-ditf
             backbones` lists them), a folder in the diffusers layout, or NAME+NAME to fuse two.
             [default: the embedded nano]
-        --source FOLDER|REPO: Take the weights from here, not from the backbone's own place.
-        --block K: Take this block's input, counted from 0. [default: preset]
-        --blocks LIST: Join the descriptors of these blocks, such as 3,5 or 3-5, each of unit
+        --source FOLDER|REPO: Load the weights from here instead of the backbone's own repository.
+        --block K: Use the input of this block, counted from 0. [default: preset]
+        --blocks LIST: Concatenate the descriptors of these blocks, such as 3,5 or 3-5, each of unit
             length.
-        --timestep T: Noise, from 0 (a clean image) to 1000 (pure noise). [default: preset]
-        --timesteps LIST: Average the descriptors at these timesteps: 20,40,60.
-        --facet NAME: What to take of the block: its input, or the query, key or value of its
+        --timestep T: Noise level, from 0 (a clean image) to 1000 (pure noise). [default: preset]
+        --timesteps LIST: Average the descriptors of these timesteps, such as 20,40,60.
+        --facet NAME: What to capture at the block: its input, or the query, key or value of its
             attention. [default: input]
         --treatment NAME: raw, adaln, adaln+discard, discard+layernorm, or steps in order:
             'adaln+discard > debias(0.99)'. [default: adaln+discard]
-        --long-side PIXELS: Scale images to this longest side; 0 keeps their size. [default: preset]
+        --long-side PIXELS: Resize images to this longest side; 0 keeps their size. [default:
+            preset]
         --tiles N: Describe large images in overlapping tiles, at N times the longest side.
-        --upsample NAME(N): Give a grid N times finer, or tokens N pixels apart with 'NAME(Npx)':
-            bilinear, joint_bilateral (follows the image's edges), anyup, featup or a plugin's.
+        --upsample NAME(N): Upsample to a grid N times finer, or with 'NAME(Npx)' to tokens N pixels
+            apart: bilinear, joint_bilateral (follows the image's edges), anyup, featup or a
+            plugin's.
         --ensemble E: Average this many noise draws. [default: preset]
         --rows N: Pass at most N noisy images through the model together. [default: what fits]
-        --prompt TEXT: Tell the model what it sees. [default: preset]
-        --seed N: Of the noise draws. [default: 0]
+        --prompt TEXT: Prompt for the model. [default: preset]
+        --seed N: Seed of the noise. [default: 0]
         --dtype NAME: float32, bfloat16 or float16. [default: float32 on a CPU, else bfloat16]
         --device NAME: cpu, cuda, mps ... [default: cpu]
         --option, -o KEY=VALUE: Any other option of the backbone or descriptor, such as guidance=5
             or layer=9; may be repeated.
-        --preset FILE: Take the numbers of this calibrated preset, or those that come with the
-            backbone: none. [default: the preset kept for these weights]
+        --preset FILE: Use this calibrated preset; 'none' uses the values that come with the
+            backbone. [default: the preset stored for these weights]
         --projection FILE: Reduce the channels by this projection; `kornia-ditf projection learn`
             writes one.
     """

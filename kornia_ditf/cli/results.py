@@ -15,8 +15,8 @@ def merge(
 ) -> None:
     """Merge finished studies, or bundles, and write one report with one set of tests.
 
-    They may hold other descriptors on the same pairs, other data sets, or the other parts of a
-    study that was split by pairs (`study run --part`). What differs otherwise is named and refused.
+    They may contain different descriptors on the same pairs, different data sets, or the parts of a
+    study split by pairs (`study run --part`). Any other difference is an error that names it.
 
     Options:
         --out DIR: Folder of the merged study.
@@ -38,11 +38,11 @@ def compare(
 ) -> None:
     """Compare two finished studies, or bundles, cell by cell on the same pairs.
 
-    Differences come with intervals and paired tests, and with what else differs: settings,
-    versions, hardware. A study of another commit, device or dtype is told from its like so.
+    Differences come with intervals and paired tests, and with all differing settings, versions and
+    hardware. Use it to compare commits, devices or dtypes.
 
     Options:
-        --html FILE: Write a page, too.
+        --html FILE: Also write an HTML page.
     """
     from dataclasses import asdict
 
@@ -82,13 +82,13 @@ def bundle(
     folder: Annotated[Path, options.path_argument("DIR")],
     out: Path = Path("bundles"),
 ) -> None:
-    """Export a study's results as a folder named by its content, to be given to others.
+    """Export a study's results as a folder to share, named by a digest of its content.
 
-    It holds records.parquet and study.json, without descriptor maps, images, or paths of this
-    machine; `study merge`, `compare`, `report` and `leaderboard` take it.
+    It contains records.parquet and study.json, without descriptor maps, images or local paths;
+    `study merge`, `compare`, `report` and `leaderboard` accept it.
 
     Options:
-        --out DIR: Folder of bundles.
+        --out DIR: Folder to write the bundle into.
     """
     from kornia_ditf.study.share.bundle import bundle_study
 
@@ -101,9 +101,9 @@ def leaderboard(
     out: Path = Path("leaderboard"),
     push: str | None = None,
 ) -> None:
-    """Create a leaderboard from a folder of bundles: one page that works from a file.
+    """Create a leaderboard from a folder of bundles: one HTML page that needs no server.
 
-    A bundle that is damaged or no bundle is left out and named, on the page too.
+    Damaged bundles and other folders are skipped and reported, on the page too.
 
     Options:
         --out DIR: Folder of the page.

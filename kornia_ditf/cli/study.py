@@ -31,7 +31,7 @@ Out = Annotated[
 ]
 Cache = Annotated[
     Path | None,
-    options.path_option("DIR", "Keep descriptor maps here.  [default: inside --out]"),
+    options.path_option("DIR", "Folder for descriptor maps.  [default: inside --out]"),
 ]
 Devices = Annotated[
     str | None,
@@ -45,13 +45,13 @@ Log = Annotated[
     list[str] | None,
     options.option(
         "NAME",
-        "Log scores and costs to trackio, wandb, mlflow or a plugin's tracker, a run for "
-        "each configuration; may be repeated.  [default: none]",
+        "Log scores and costs to trackio, wandb, mlflow or a plugin's tracker, one run per "
+        "configuration; may be repeated.  [default: none]",
     ),
 ]
 Part = Annotated[
     str | None,
-    options.option("K/N", "Score one of N equal parts of the pairs; `study merge` joins them."),
+    options.option("K/N", "Score part K of N equal parts of the pairs; `study merge` joins them."),
 ]
 
 
@@ -65,9 +65,9 @@ def plan(
 ) -> None:
     """Estimate forward passes, pairs, disk space and time, without loading any weights.
 
-    Lists of pairs and the headers of images are read. Times are those of an earlier run in --out;
-    otherwise describing is estimated by arithmetic, and scoring measured on random values within
-    seconds, for one worker on the first of --devices.
+    Lists of pairs and image headers are read. Times are those of an earlier run in --out; otherwise
+    the time to describe is estimated by arithmetic, and that to score is measured on random values
+    within seconds, for one worker on the first of --devices.
     """
     from dataclasses import asdict
 
@@ -127,17 +127,17 @@ def run(
     report: bool = True,
     log: Log = None,
 ) -> None:
-    """Run a study, or resume one that was stopped; only what is missing is computed.
+    """Run a study, or resume one; only missing results are computed.
 
-    Every image is described once for all configurations that one forward pass serves. It may be
-    stopped at any instant, also by kill -9; type the same command to go on.
+    Every image is described once for all configurations that share a forward pass. A study may be
+    stopped at any time, even by kill -9; the same command resumes it.
 
     Options:
         --engine NAME: local (this process), processes (one per device), or ray (a cluster).
-        --workers N: Ray actors.
-        --cpus X: CPUs of each Ray actor; 0.5 is fine.
+        --workers N: Number of Ray actors.
+        --cpus X: CPUs of each Ray actor; less than 1 shares a core.
         --gpus X: GPUs of each Ray actor.
-        --report/--no-report: Write the report, too.
+        --report/--no-report: Also write the report.
     """
     from kornia_ditf.study.define.parsing import read_study
 
@@ -154,8 +154,8 @@ def report(
 ) -> None:
     """Write the report of a study that has run, or of a bundle.
 
-    report.html and report.md; the tables as LaTeX (tables.tex) and CSV (scores.csv, tests.csv);
-    and what to cite (references.bib).
+    It consists of report.html and report.md, the tables as LaTeX (tables.tex) and CSV (scores.csv,
+    tests.csv), and references to cite (references.bib).
     """
     from kornia_ditf.study.report.page import write_report
 
@@ -179,15 +179,15 @@ def ablation(
     out: Out = None,
     cache: Cache = None,
 ) -> None:
-    """Show what each step of the method is worth, as the paper's ablation does.
+    """Measure the effect of each step of the method, as in the paper's ablation.
 
     raw, adaln, adaln+discard and discard+layernorm share one forward pass per image.
 
     Options:
-        --dataset NAME: A data set. [default: the photographs that come along]
+        --dataset NAME: Data set. [default: the shipped photographs]
         --root FOLDER: The data set's folder.
-        --split NAME: Of the data set.
-        --protocol NAME: How pairs are scored. [default: plain]
+        --split NAME: Split of the data set.
+        --protocol NAME: Protocol that scores the pairs. [default: plain]
         --limit N: Use N pairs, drawn at random.
     """
     from kornia_ditf.study.report.ablation import ablation_study, ablation_table
