@@ -7,7 +7,7 @@ never waited for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -213,7 +213,7 @@ def _nearest_two(a: Vectors, b: Vectors, radius: float) -> tuple[Tensor, Tensor,
     return nearest, first, second
 
 
-def _join(found: list[tuple[Tensor, ...]]) -> Iterable[Tensor]:
+def _join(found: Sequence[tuple[Tensor, ...]]) -> Iterable[Tensor]:
     """Join what was found in each strip."""
     if len(found) == 1:
         return found[0]
@@ -270,7 +270,8 @@ def _normalise(*sides: Vectors) -> list[Vectors]:
 
 def _lengths(values: Tensor) -> Tensor:
     if values.stride(2) == 1:
-        return torch.linalg.vector_norm(values, dim=2, keepdim=True)
+        lengths: Tensor = torch.linalg.vector_norm(values, dim=2, keepdim=True)
+        return lengths
     # Several times as fast as vector_norm where tokens are stored channel by channel.
     return values.square().sum(2, keepdim=True).sqrt_()
 
