@@ -85,30 +85,22 @@ app = options.listing("List the installed backbones and descriptors, or show one
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME|FOLDER|FILE", show_default=False)],
     chosen: options.Chosen,
-    config: Annotated[
-        str | None,
-        options.option(
-            "FOLDER|REPO",
-            "For a single file of weights: where its configurations, VAE and text encoders are.",
-        ),
-    ] = None,
-    dtype: Annotated[
-        str, options.option("NAME", "dtype of the transformer: float32, bfloat16 or float16.")
-    ] = "bfloat16",
-    memory: Annotated[
-        str | None,
-        options.option(
-            "SIZE",
-            "Show which options fit a card with this much memory, such as 16GB.  [default: the "
-            "GPU of this machine, or else its main memory]",
-        ),
-    ] = None,
+    config: str | None = None,
+    dtype: str = "bfloat16",
+    memory: str | None = None,
     as_json: options.Json = False,
 ) -> None:
     """Show a backbone's preset, its download and memory, and which options fit this machine.
 
     Only configuration files are read. If the hub cannot be reached, memory is computed from the
     published architecture, where known, and the output says so.
+
+    Options:
+        --config FOLDER|REPO: For a single file of weights: where its configurations, VAE and text
+            encoders are.
+        --dtype NAME: dtype of the transformer: float32, bfloat16 or float16.
+        --memory SIZE: Show which options fit a card with this much memory, such as 16GB. [default:
+            the GPU of this machine, or else its main memory]
     """
     from kornia_ditf.calibration.store import with_preset
     from kornia_ditf.dense import DescriptorSpec

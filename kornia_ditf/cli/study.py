@@ -112,33 +112,32 @@ def plan(
 
 
 @app.command("run")
+@options.documented
 def run(
     file: File,
     out: Out = None,
     cache: Cache = None,
-    engine: Annotated[
-        str,
-        options.option(
-            "NAME", "local (this process), processes (one per device), or ray (a cluster)."
-        ),
-    ] = "local",
+    engine: str = "local",
     devices: Devices = None,
     address: options.RayAddress = None,
-    workers: Annotated[int, options.option("N", "Number of Ray actors.")] = 2,
-    cpus: Annotated[
-        float, options.option("X", "CPUs of each Ray actor; less than 1 shares a core.")
-    ] = 0.5,
-    gpus: Annotated[float, options.option("X", "GPUs of each Ray actor.")] = 0.0,
+    workers: int = 2,
+    cpus: float = 0.5,
+    gpus: float = 0.0,
     part: Part = None,
-    report: Annotated[
-        bool, typer.Option("--report/--no-report", help="Also write the report.")
-    ] = True,
+    report: bool = True,
     log: Log = None,
 ) -> None:
     """Run a study, or resume one; only missing results are computed.
 
     Every image is described once for all configurations that share a forward pass. A study may be
     stopped at any time, even by kill -9; the same command resumes it.
+
+    Options:
+        --engine NAME: local (this process), processes (one per device), or ray (a cluster).
+        --workers N: Number of Ray actors.
+        --cpus X: CPUs of each Ray actor; less than 1 shares a core.
+        --gpus X: GPUs of each Ray actor.
+        --report/--no-report: Also write the report.
     """
     from kornia_ditf.study.define.parsing import read_study
 
@@ -170,16 +169,11 @@ def report(
 @options.describing("source", "block", "timestep", "long_side", "ensemble", "dtype", "device")
 def ablation(
     backbone: Annotated[str, typer.Argument(metavar="[BACKBONE]")] = "nano",
-    dataset: Annotated[
-        str | None,
-        options.option("NAME", "Data set.  [default: the shipped photographs]"),
-    ] = None,
-    root: Annotated[Path | None, options.path_option("FOLDER", "The data set's folder.")] = None,
-    split: Annotated[str | None, options.option("NAME", "Split of the data set.")] = None,
-    protocol: Annotated[
-        str | None, options.option("NAME", "Protocol that scores the pairs.  [default: plain]")
-    ] = None,
-    limit: Annotated[int | None, options.option("N", "Use N pairs, drawn at random.")] = None,
+    dataset: str | None = None,
+    root: Path | None = None,
+    split: str | None = None,
+    protocol: str | None = None,
+    limit: int | None = None,
     *,
     chosen: options.Chosen,
     out: Out = None,
@@ -188,6 +182,13 @@ def ablation(
     """Measure the effect of each step of the method, as in the paper's ablation.
 
     raw, adaln, adaln+discard and discard+layernorm share one forward pass per image.
+
+    Options:
+        --dataset NAME: Data set. [default: the shipped photographs]
+        --root FOLDER: The data set's folder.
+        --split NAME: Split of the data set.
+        --protocol NAME: Protocol that scores the pairs. [default: plain]
+        --limit N: Use N pairs, drawn at random.
     """
     from kornia_ditf.study.report.ablation import ablation_study, ablation_table
     from kornia_ditf.study.run.engines import Local
