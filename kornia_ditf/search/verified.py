@@ -36,8 +36,17 @@ _WEAK = 0.08, 60
 _SURE = 0.3, 40
 """Those of a variant after which no other is tried."""
 
-_LIKELY = 0.08, 30
-"""Those with which a variant is matched again at full size: chance gives up to 30 inliers."""
+_LIKELY = 0.12, 16
+"""Those with which a variant is matched again at full size; chance gives a small one fewer."""
+
+_CHANCE = 30
+"""Inliers that two whole images of full size may have by chance, at any share."""
+
+_DIAGONAL = 0.36
+"""Size at which images are first turned by other than right angles, where views grow to double."""
+
+_SAMPLES = 100_000
+"""Of matches at full size; where a tenth agree on a homography, 69,000 find it (99.9 %)."""
 
 _WINDOWS = (31, 21)
 """Sides in pixels of the squares by which matches are aligned, one after the other."""
@@ -186,8 +195,7 @@ def match_images(
         weak = plain.attempt.reaches(_WEAK)
         best = plain if weak else pair.search(variants, plain)
         fine = pair.compare_again(best) if weak or best is not plain else plain
-        # By chance, a homography has about as many inliers at any share.
-        if fine.attempt.share > plain.attempt.share and fine.attempt.inliers > _LIKELY[1]:
+        if fine.attempt.share > plain.attempt.share and fine.attempt.inliers > _CHANCE:
             best = fine
         elif not best.attempt.reaches(_SURE):
             best = plain
@@ -270,14 +278,14 @@ class _Pair:
 
     def compare(self, scale: float, turn: float, *, coarse: bool = False) -> _Found:
         """Compare the whole images: the smaller of the two is turned."""
-        largest = 0.5 if coarse and scale == 1 else 1.0
+        largest = 1.0 if not coarse or scale != 1 else _DIAGONAL if turn % 90 else 0.5
         sizes = largest / max(1.0, scale), largest * min(1.0, scale)
         turns = (-turn % 360, 0.0) if sizes[0] < sizes[1] else (0.0, turn % 360)
         described = [
             self._describe(index, round(self.sides[index] * sizes[index]), turns[index])
             for index in (0, 1)
         ]
-        return self._match(described, scale, turn, refined=self.refined and not coarse)
+        return self._match(described, scale, turn, coarse=coarse)
 
     def search(self, variants: Sequence[Variant], best: _Found) -> _Found:
         """Return the variant with the largest share of inliers, or `best` if none is likely."""
@@ -313,7 +321,7 @@ class _Pair:
                 continue
             part = (view if box is None else view.crop(box)).shrink(2 * side).turn(turns[index])
             described.append((part, self._run(index, side, part)))
-        return self._match(described, scale, turn, refined=self.refined)
+        return self._match(described, scale, turn)
 
     def look_closer(self, found: _Found, zoom: int) -> _Found:
         """Find the points of B again in parts of the images, at a higher resolution."""
@@ -355,7 +363,7 @@ class _Pair:
         scale: float,
         turn: float,
         *,
-        refined: bool,
+        coarse: bool = False,
     ) -> _Found:
         (view_a, map_a), (view_b, map_b) = described
         map_a, map_b = reduce_pair(map_a, map_b, self.pca)
@@ -367,14 +375,15 @@ class _Pair:
             mask_a=view_a.inside,
             mask_b=view_b.inside,
         )
-        if refined:
+        if self.refined and not coarse:
             found = refine(found, map_a, map_b)
         matches = Matches(
             view_a.to_image(found.points_a), view_b.to_image(found.points_b), found.scores
         )
         # One token of B: closer than that, two neighbouring tokens are as good.
         threshold = _token(view_b, map_b)
-        verification = verify(matches, threshold=threshold)
+        samples = 10_000 if coarse else _SAMPLES
+        verification = verify(matches, threshold=threshold, max_iterations=samples)
         side_a, side_b = (max(each.frame.model_size) for each in (map_a, map_b))
         inliers = int(verification.inliers.sum())
         attempt = Attempt(scale, turn % 360, side_a, side_b, len(matches), inliers)
