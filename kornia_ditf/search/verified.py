@@ -36,14 +36,8 @@ _WEAK = 0.08, 60
 _SURE = 0.3, 40
 """Those of a variant after which no other is tried."""
 
-_LIKELY = 0.12, 16
-"""Those with which a variant is matched again at full size; chance gives a small one fewer."""
-
-_CHANCE = 30
-"""Inliers that two whole images of full size may have by chance, at any share."""
-
-_DIAGONAL = 0.36
-"""Size at which images are first turned by other than right angles, where views grow to double."""
+_LIKELY = 0.08, 30
+"""Those with which a variant is matched again at full size: chance gives up to 30 inliers."""
 
 _SAMPLES = 100_000
 """Of matches at full size; where a tenth agree on a homography, 69,000 find it (99.9 %)."""
@@ -195,7 +189,8 @@ def match_images(
         weak = plain.attempt.reaches(_WEAK)
         best = plain if weak else pair.search(variants, plain)
         fine = pair.compare_again(best) if weak or best is not plain else plain
-        if fine.attempt.share > plain.attempt.share and fine.attempt.inliers > _CHANCE:
+        # By chance, a homography has about as many inliers at any share.
+        if fine.attempt.share > plain.attempt.share and fine.attempt.inliers > _LIKELY[1]:
             best = fine
         elif not best.attempt.reaches(_SURE):
             best = plain
@@ -278,7 +273,7 @@ class _Pair:
 
     def compare(self, scale: float, turn: float, *, coarse: bool = False) -> _Found:
         """Compare the whole images: the smaller of the two is turned."""
-        largest = 1.0 if not coarse or scale != 1 else _DIAGONAL if turn % 90 else 0.5
+        largest = 0.5 if coarse and scale == 1 else 1.0
         sizes = largest / max(1.0, scale), largest * min(1.0, scale)
         turns = (-turn % 360, 0.0) if sizes[0] < sizes[1] else (0.0, turn % 360)
         described = [

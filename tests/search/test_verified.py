@@ -129,20 +129,18 @@ def test_a_homography_of_a_tenth_of_the_matches_is_found(nano: DenseDescriptor) 
     assert bool(found.verification.inliers[right].all())
 
 
-def test_views_are_searched_with_about_as_many_tokens_at_any_turn(
+def test_what_is_shown_keeps_its_size_between_right_angles(
     nano: DenseDescriptor, wall: Tensor
 ) -> None:
     found = match_images(wall, torch.rand(3, 64, 64), nano, search=[(1, 90), (1, 45)])
-    # A view turned by 45 degrees holds as many tokens as one turned by 90.
-    assert [attempt.side_b for attempt in found.attempts[1:3]] == [84, 84]
+    assert [attempt.side_b for attempt in found.attempts[1:3]] == [84, 120]
 
 
 def test_images_that_share_nothing_keep_their_plain_matches(nano: DenseDescriptor) -> None:
     generator = torch.Generator().manual_seed(0)
     a, b = torch.rand(2, 3, 96, 128, generator=generator)
     found = match_images(a, b, nano)
-    # All variants; one that looks likely by chance is compared again, and is not at full size.
-    assert found.chosen == 0 and len(found.attempts) in (18, 19)
+    assert found.chosen == 0 and len(found.attempts) == 18
     maps = nano(a), nano(b)
     assert torch.equal(found.matches.scores, match(*maps).scores)
 
