@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -54,12 +54,17 @@ def check_matches(matches: object) -> None:
     check_tensor(matches.scores, "scores of one pair", f"({count},)")
 
 
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
     """Compute without gradients and autocast, and on CUDA without shortened products."""
+    if device.type == "cuda" or torch.is_autocast_enabled(device.type):
+        return _full_precision(device)
+    return torch.no_grad()
+
+
+@contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
     whole = _whole_products() if device.type == "cuda" else nullcontext()
-    mixed = torch.is_autocast_enabled(device.type)
-    with torch.no_grad(), torch.autocast(device.type, enabled=False) if mixed else whole, whole:
+    with torch.no_grad(), torch.autocast(device.type, enabled=False), whole:
         yield
 
 

@@ -51,7 +51,7 @@ _STRAIGHT = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One variant that a search tried.
+    """A variant tried by a search over rotations and scales.
 
     Args:
         scale: size at which B was described, relative to A's.
@@ -123,7 +123,7 @@ def match_images(
     pca: PCA | None = None,
     pose: PoseSearch = "none",
 ) -> ImageMatches:
-    """Match two images, also where one is turned or much larger than the other.
+    """Match two images, even if one is rotated or much larger than the other.
 
     The images are compared plainly first. Where too few matches agree on a homography, the
     variants of the search are compared at a smaller size, and the one with the largest share of
