@@ -33,6 +33,7 @@ from measure import THRESHOLDS_PX, Outcome, cell, match_pair, mean_share, table
 from network import BLOCKS, build, write
 from pairs import QUERY_PX, further_pairs, trial_pairs
 from posed import pose_tables, posed_pairs
+from rich.console import Console
 from rich.progress import Progress
 from sweep import sweep
 from views import token_centres
@@ -145,7 +146,7 @@ def time_tables(compared: Mapping[str, Describe]) -> dict[str, str]:
     libraries = provenance.versions(("torch", "kornia", "opencv-python"))
     where = [
         datetime.now(UTC).strftime("%Y-%m-%d"),
-        f"{provenance.processor()}, {os.cpu_count()} CPU cores, one thread",
+        f"{provenance.processor()}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} thread",
         f"commit `{(provenance.commit() or 'unknown')[:7]}`",
         *(f"{name} {version}" for name, version in libraries.items()),
     ]
@@ -215,6 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the photographs")
     parser.add_argument("--weights", type=Path, required=True, nargs="+")
+    parser.add_argument("--out", type=Path, help="folder for evaluation.md, with every table")
     parser.add_argument("--pages", type=Path, help="the docs folder whose pages are filled")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--block", type=int, default=5)
@@ -224,7 +226,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
     torch.set_grad_enabled(False)
-    with Progress() as progress:
+    shown = ""
+    with Progress(console=Console(stderr=True), redirect_stdout=False) as progress:
 
         def track(name: str, total: int) -> Callable[[], None]:
             task = progress.add_task(name, total=total)
@@ -234,11 +237,16 @@ def main() -> None:
         for part in options.only:
             began = time.process_time()
             tables = parts[part]()
-            progress.print(f"{part}: {time.process_time() - began:.0f} s of CPU time\n")
-            for name in PARTS[part]:
-                print(f"<!-- table {name} -->\n\n{tables[name]}\n<!-- end -->\n", flush=True)
+            progress.print(f"{part}: {time.process_time() - began:.0f} s of CPU time")
+            named = [(name, tables[name]) for name in PARTS[part]]
+            text = "".join(f"<!-- table {name} -->\n\n{t}\n<!-- end -->\n\n" for name, t in named)
+            print(text, flush=True)
+            shown += text
             for page in PAGES if options.pages else ():
                 fill(options.pages / page, tables)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "evaluation.md").write_text(shown, "utf-8")
 
 
 if __name__ == "__main__":
