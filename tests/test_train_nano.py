@@ -398,7 +398,7 @@ def test_pages_are_filled_with_the_tables_they_name_and_name_every_table(tmp_pat
     )
     evaluate.fill(page, {"x": "| new |\n"})
     kept = "<!-- table y -->\nkept\n<!-- end -->\n"
-    assert page.read_text() == f"a\n<!-- table x -->\n\n| new |\n\n<!-- end -->\nb\n{kept}"
+    assert page.read_text() == f"a\n<!-- table x -->\n| new |\n<!-- end -->\nb\n{kept}"
     docs = FOLDER.parents[1] / "docs"
     named = [
         found["name"]
