@@ -21,6 +21,9 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install -qq $(PIP_FLAGS) 
 DEMO = match examples/data/graffiti_a.jpg examples/data/graffiti_b.jpg \
 	--picture demo-out/matches.png --json-file demo-out/matches.json
 
+# The tests start many processes, which would all compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-web test lint types imports docs wheels changelog clean distclean
 

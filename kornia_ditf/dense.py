@@ -27,7 +27,7 @@ from kornia_ditf.utils.values import deferred_checks
 
 
 class DenseDescriptor(nn.Module, ABC):
-    """Dense descriptors of images: the interface that matchers, hosts and studies require.
+    """Interface of dense descriptors of images, as matchers, hosts and studies expect it.
 
     `DiTF` is one; DINO, a Stable Diffusion UNet or a fusion of several are others. Whatever it does
     to an image inside (scaling, padding), its maps refer to the pixels of the original image.
@@ -356,7 +356,7 @@ class InMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DescriptorSpec:
-    """All that is known of a dense descriptor that is no DiT, before a weight is loaded.
+    """Description of a dense descriptor other than a DiT, available before any weights are loaded.
 
     Args:
         name: what the user types.

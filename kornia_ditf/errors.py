@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class DiTFError(Exception):
-    """The root of all errors raised on purpose by kornia_ditf and its plugins."""
+    """Base class of all errors that kornia_ditf and its plugins raise deliberately."""
 
 
 class InvalidArgumentError(DiTFError, ValueError):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def export_descriptor(
     descriptor: DiTF, image_size: tuple[int, int], *, batch: int = 1, prompt: str | None = None
 ) -> ExportedProgram:
-    """Export a descriptor for images of one size: scaling, backbone, treatment and all.
+    """Export a descriptor for images of one size, from resizing to treatment.
 
     The graph is traced through the very code that `DiTF.forward` runs, and gives what that gives.
     Its `module()` is what `torch.compile` can compile whole. `DiTF.forward` seeds noise by a hash

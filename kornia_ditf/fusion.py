@@ -27,7 +27,7 @@ Grid = Literal["finest", "first"] | tuple[int, int]
 
 
 class FusedDescriptor(DenseDescriptor):
-    """Descriptors of several kinds as one, so that their cosines add up with chosen weights.
+    """Several dense descriptors concatenated into one, with weights.
 
     With weights w, the cosine of two fused descriptors is the mean of the parts' cosines, weighted
     by the squares of w.

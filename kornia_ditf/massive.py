@@ -298,7 +298,7 @@ def _record(tokens: Tensor | Sequence[Tensor], recorder: ChannelRecorder) -> Cha
 
 
 def discard_channels(tap: Tap, channels: Sequence[int] | Tensor) -> Tap:
-    """Zero channels of a tap's tokens.
+    """Set channels of a tap's tokens to zero.
 
     Args:
         tap: of B images.

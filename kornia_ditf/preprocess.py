@@ -31,7 +31,7 @@ _TOLERANCE = 1e-3
 
 
 def as_image(value: ImageLike, *, upright: bool = True) -> Tensor:
-    """Turn whatever holds an image into a batch of RGB images.
+    """Convert a path, PIL image, array or tensor to a batch of RGB images.
 
     Args:
         value: one of: a path; a PIL image, turned upright by its EXIF orientation as its file
@@ -68,7 +68,7 @@ def as_image(value: ImageLike, *, upright: bool = True) -> Tensor:
 
 
 def fit_image(image: Tensor, long_side: int | None, multiple: int) -> tuple[Tensor, Frame]:
-    """Scale images so that the longest side is `long_side` and each side a multiple.
+    """Resize images so that the longest side is `long_side` and each side a multiple of `multiple`.
 
     The aspect is kept up to that rounding, which moves no side by more than half a multiple.
     Antialiased bicubic, computed in float32 and clamped to [0, 1]; differentiable. An image

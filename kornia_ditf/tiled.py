@@ -20,7 +20,7 @@ _OVERLAP = 0.25
 
 
 class TiledDescriptor(DenseDescriptor):
-    """Describe images at several times the resolution that a descriptor takes at once.
+    """Describe images in tiles, at a multiple of a descriptor's resolution.
 
     An image is fitted to `tiles` times the descriptor's longest side, but not enlarged for it, and
     described in square tiles of that side. Neighbouring tiles overlap, and there their descriptors

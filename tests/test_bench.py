@@ -21,7 +21,9 @@ def test_every_case_runs_and_all_find_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{report.START}\nold\n{report.END}\nafter\n", encoding="utf-8")
+    page.write_text(
+        f"before\n{report.START}\nfigures of another day\n{report.END}\nafter\n", encoding="utf-8"
+    )
     arguments = ["--quick", "--rounds", "1", "--json", str(tmp_path / "figures.json")]
     main([*arguments, "--picture", str(tmp_path / "ratios.png"), "--page", str(page)])
     figures = json.loads((tmp_path / "figures.json").read_text())
@@ -38,7 +40,7 @@ def test_every_case_runs_and_all_find_the_same(
                 assert float(row["exactness"].rpartition(" ")[2]) > 0.9999
     assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
     text = page.read_text("utf-8")
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert text.startswith("before\n") and text.endswith("after\n") and "another day" not in text
     assert all(f"### {group}" in text for group in groups)
 
 

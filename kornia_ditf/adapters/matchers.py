@@ -48,7 +48,7 @@ class CosineMatcher(nn.Module):
 
 
 class RatioMatcher(nn.Module):
-    """Nearest neighbours that pass a ratio test which ignores the nearest's own neighbourhood.
+    """Nearest neighbours with a ratio test that ignores the neighbourhood of the nearest.
 
     Descriptors of neighbouring positions are nearly equal in a dense map, so the ratio of the
     nearest to the plain second nearest is close to 1 for right and wrong matches alike. As in

@@ -268,7 +268,7 @@ def to_image_features(
     descriptors: Array,
     index: int = 0,
 ) -> cv2.detail.ImageFeatures:
-    """Build the features that the matchers of `cv2.detail` take.
+    """Build features for the matchers of `cv2.detail`.
 
     Args:
         image_size: height and width of the image.

@@ -17,7 +17,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Backbone(nn.Module, ABC):
-    """A Diffusion Transformer with its image encoder, as a source of block inputs."""
+    """A Diffusion Transformer with its image encoder, which returns the inputs of its blocks."""
 
     schedule: NoiseSchedule
     """How the family mixes latents with noise."""

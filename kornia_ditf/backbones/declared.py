@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from inspect import signature
 from itertools import chain
 from math import prod
 from typing import Any, ClassVar, Literal, get_args
@@ -43,6 +44,8 @@ MASKED_TEXT: Mapping[str, str] = {
     "encoder_attention_mask": "prompt_attention_mask",
 }
 """The `prompt_inputs` of families that read padded text with its mask."""
+PROMPT_OPTIONS = {"do_classifier_free_guidance": False, "prompt_2": None, "prompt_3": None}
+"""What every pipeline's `encode_prompt` is given of these, where it takes them."""
 
 
 class DeclaredBackbone(Backbone):
@@ -93,8 +96,8 @@ class DeclaredBackbone(Backbone):
     """Parts of the pipeline, besides transformer and VAE, that prompts do not need."""
     prompt_outputs: ClassVar[tuple[str | None, ...]] = ()
     """Names for what the pipeline's `encode_prompt` returns, in its order; None where unused."""
-    prompt_options: ClassVar[Mapping[str, Any]] = {"do_classifier_free_guidance": False}
-    """Keyword arguments of the pipeline's `encode_prompt`."""
+    prompt_options: ClassVar[Mapping[str, Any]] = {}
+    """Keyword arguments of the pipeline's `encode_prompt`, besides those of `PROMPT_OPTIONS`."""
     prompt_length: ClassVar[int | None] = None
     """Tokens to pad every prompt to, where the pipeline pads none itself."""
     prompt_inputs: ClassVar[Mapping[str, str]] = {"encoder_hidden_states": "prompt_embeds"}
@@ -290,7 +293,7 @@ class DeclaredBackbone(Backbone):
         """Return the arguments of the transformer's forward, as the family's pipeline does.
 
         They are the latent, the time and the prompt, as `packed`, `time` and `prompt_inputs`
-        declare; a family with more adds it to them.
+        declare, and `further_inputs`.
 
         Args:
             latent: noisy latents (B, C, h, w) in the transformer's dtype, on its device.
@@ -300,12 +303,22 @@ class DeclaredBackbone(Backbone):
         inputs = {argument: conditioning[name] for argument, name in self.prompt_inputs.items()}
         # Some transformers index with their masks, and all take booleans.
         masks = {n: v.bool() for n, v in inputs.items() if self.prompt_inputs[n].endswith("_mask")}
-        return {
+        declared = {
             "hidden_states": self.arrange(latent),
             "timestep": batch_time(latent, timestep, self.time),
             **inputs,
             **masks,
         }
+        return {**declared, **self.further_inputs(latent, declared)}
+
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
+        """Return what the family's forward takes besides, or in place of, what is declared.
+
+        Args:
+            latent: as for `transformer_inputs`.
+            inputs: the declared arguments: the arranged latent, the time and the prompt.
+        """
+        return {}
 
     @classmethod
     def load_vae(cls, checkpoint: Checkpoint) -> nn.Module | None:
@@ -342,7 +355,9 @@ class DeclaredBackbone(Backbone):
         """
         if not cls.prompt_outputs:
             raise InvalidArgumentError(f"{cls.__name__} takes no prompts")
-        return cls.name_prompt(pipeline.encode_prompt([prompt], **cls.prompt_options))
+        taken = signature(pipeline.encode_prompt).parameters
+        common = {name: value for name, value in PROMPT_OPTIONS.items() if name in taken}
+        return cls.name_prompt(pipeline.encode_prompt([prompt], **common, **cls.prompt_options))
 
     @classmethod
     def name_prompt(cls, encoded: Sequence[Any]) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ from kornia_ditf.utils.checks import read_placement
 
 
 class DiffusersBackbone(DeclaredBackbone):
-    """A diffusers transformer and VAE; a family's subclass declares and rewrites no forward.
+    """A transformer and VAE of diffusers; a family's subclass only declares where its values are.
 
     The constructor is `DeclaredBackbone`'s.
     """

@@ -13,7 +13,7 @@ from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone, read_sch
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.errors import CheckpointError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.tap import BlockStream, LinearModulation
+from kornia_ditf.tap import ADALN_ZERO
 from kornia_ditf.types import Conditioning
 from kornia_ditf.utils.checks import did_you_mean
 
@@ -29,14 +29,7 @@ class DiTBackbone(DiffusersBackbone):
     """
 
     transformer_class = "DiTTransformer2DModel"
-    streams = (
-        BlockStream(
-            blocks="transformer_blocks",
-            norm="norm1.norm",
-            attention="attn1",
-            modulation=LinearModulation("norm1.linear"),
-        ),
-    )
+    streams = (ADALN_ZERO,)
     head = ("norm_out", "proj_out_1", "proj_out_2")
     time = "int(t)"
     prompt_inputs = {"class_labels": "class_labels"}

@@ -13,7 +13,6 @@ from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.inputs import full_batch, grid_positions
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.tap import BlockStream, LinearModulation, Modulation
-from kornia_ditf.types import Conditioning
 
 _DOUBLE, _SINGLE = LinearModulation("norm1.linear"), LinearModulation("norm.linear")
 
@@ -75,13 +74,10 @@ class GuidedBackbone(DiffusersBackbone):
     def settings(self) -> str:
         return f"{super().settings()} guidance={self.guidance}"
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
         guided = self.config.guidance_embeds
         scale = full_batch(latent, self.guidance_unit * self.guidance) if guided else None
-        return {**inputs, "guidance": scale}
+        return {**super().further_inputs(latent, inputs), "guidance": scale}
 
 
 class FluxLikeBackbone(DiffusersBackbone):
@@ -91,13 +87,10 @@ class FluxLikeBackbone(DiffusersBackbone):
     packed = 2  # the configuration's patch_size is 1
     prompt_outputs: ClassVar[tuple[str | None, ...]] = ("prompt_embeds",)
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
         cells = grid_positions(*self.token_grid(latent), device=latent.device)
-        words, cells = self.positions(conditioning["prompt_embeds"].shape[1], cells)
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
-        return {**inputs, "img_ids": cells, "txt_ids": words}
+        words, cells = self.positions(inputs["encoder_hidden_states"].shape[1], cells)
+        return {"img_ids": cells, "txt_ids": words}
 
     def positions(self, words: int, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Return the positions (N, 3) of a number of words, and those of the image's tokens."""
@@ -114,7 +107,6 @@ class FluxBackbone(GuidedBackbone, FluxLikeBackbone):
     transformer_class = "FluxTransformer2DModel"
     pipeline_class = "FluxPipeline"
     prompt_outputs = ("prompt_embeds", "pooled_prompt_embeds")
-    prompt_options = {"prompt_2": None}
     prompt_inputs = {
         "encoder_hidden_states": "prompt_embeds",
         "pooled_projections": "pooled_prompt_embeds",

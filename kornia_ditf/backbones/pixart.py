@@ -13,7 +13,6 @@ from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone, read_sch
 from kornia_ditf.backbones.spec import BackboneSpec
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import ADALN_SINGLE
-from kornia_ditf.types import Conditioning
 
 
 class PixArtBackbone(DiffusersBackbone):
@@ -30,11 +29,8 @@ class PixArtBackbone(DiffusersBackbone):
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         return {"schedule": read_schedule(checkpoint)}
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
-        return {**inputs, "added_cond_kwargs": self._size_conditions(latent)}
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
+        return {"added_cond_kwargs": self._size_conditions(latent)}
 
     def _size_conditions(self, latent: Tensor) -> dict[str, Tensor | None]:
         if not self.transformer.use_additional_conditions:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from kornia_ditf.backbones import configs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.spec import NEUTRAL_RULE, BackboneSpec
-from kornia_ditf.tap import BlockStream, LinearModulation
+from kornia_ditf.tap import ADALN_ZERO
 
 
 class SD3Backbone(DiffusersBackbone):
@@ -15,26 +16,14 @@ class SD3Backbone(DiffusersBackbone):
 
     transformer_class = "SD3Transformer2DModel"
     pipeline_class = "StableDiffusion3Pipeline"
-    streams = (
-        BlockStream(
-            blocks="transformer_blocks",
-            norm="norm1.norm",
-            attention="attn",
-            # Dual-attention blocks have nine chunks; the first two mean the same.
-            modulation=LinearModulation("norm1.linear"),
-        ),
-    )
+    # Blocks of dual attention have nine chunks; the first two mean the same.
+    streams = (replace(ADALN_ZERO, attention="attn"),)
     time = "t"
     positions_from = "pos_embed_max_size"
     prompt_outputs = ("prompt_embeds", None, "pooled_prompt_embeds")
     prompt_inputs = {
         "encoder_hidden_states": "prompt_embeds",
         "pooled_projections": "pooled_prompt_embeds",
-    }
-    prompt_options = {
-        "prompt_2": None,
-        "prompt_3": None,
-        "do_classifier_free_guidance": False,
     }
 
 

@@ -20,7 +20,7 @@ NEUTRAL_RULE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneSpec:
-    """All that is known of a backbone before a weight is loaded.
+    """Description of a backbone, available before any weights are loaded.
 
     Args:
         name: what the user types.

@@ -12,7 +12,7 @@ from kornia_ditf.types import Tap
 
 
 class VideoBackbone(DiffusersBackbone):
-    """A transformer on the latents of clips.
+    """A video transformer, which works on the latents of clips.
 
     Latents are (B, C, h, w) for images or (B, C, F, h, w) for clips, whose tokens stand frame by
     frame in a tap: its grid has F times as many rows (`split_frames` takes them apart).

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def list_installed(as_json: options.Json = False) -> None:
-    """List the installed backbones and other dense descriptors; no model library is loaded.
+    """List the installed backbones and other dense descriptors, without loading a model library.
 
-    The numbers in the last column refer to the lines below the table, which say where a backbone's
-    block, timestep and so on come from.
+    The numbers in the last column refer to the lines below the table, which state the source of
+    each preset.
     """
     from kornia_ditf.calibration.store import with_preset
     from kornia_ditf.dense import DescriptorSpec
@@ -85,30 +85,22 @@ app = options.listing("List the installed backbones and descriptors, or show one
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME|FOLDER|FILE", show_default=False)],
     chosen: options.Chosen,
-    config: Annotated[
-        str | None,
-        options.option(
-            "FOLDER|REPO",
-            "For a single file of weights, what holds its configurations, VAE and text.",
-        ),
-    ] = None,
-    dtype: Annotated[
-        str, options.option("NAME", "Of the transformer: float32, bfloat16 or float16.")
-    ] = "bfloat16",
-    memory: Annotated[
-        str | None,
-        options.option(
-            "SIZE",
-            "Say which options fit a card of this memory, such as 16GB.  [default: the GPU of "
-            "this machine, or else its main memory]",
-        ),
-    ] = None,
+    config: str | None = None,
+    dtype: str = "bfloat16",
+    memory: str | None = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show a backbone's preset, the download and memory that it takes, and which options fit.
+    """Show a backbone's preset, its download and memory, and which options fit this machine.
 
-    Only configuration files are read. Where the hub cannot be reached, memory is computed from the
-    published architecture, if that is known, and the output says so.
+    Only configuration files are read. If the hub cannot be reached, memory is computed from the
+    published architecture, where known, and the output says so.
+
+    Options:
+        --config FOLDER|REPO: For a single file of weights: where its configurations, VAE and text
+            encoders are.
+        --dtype NAME: dtype of the transformer: float32, bfloat16 or float16.
+        --memory SIZE: Show which options fit a card with this much memory, such as 16GB. [default:
+            the GPU of this machine, or else its main memory]
     """
     from kornia_ditf.calibration.store import with_preset
     from kornia_ditf.dense import DescriptorSpec

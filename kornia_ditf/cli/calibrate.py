@@ -23,84 +23,58 @@ if TYPE_CHECKING:
 @options.describing(
     *("source", "blocks", "timesteps", "treatment", "rows"),
     *("prompt", "seed", "dtype", "device", "option"),
-    blocks=(
-        str,
-        options.option("LIST", "Blocks to try, such as 3,5 or 0-8, or all.  [default: all]"),
-    ),
-    timesteps=(str, options.option("LIST", "Timesteps to try.  [default: 12 from 0 to 800]")),
-    treatment=(
-        list[str],
-        options.option(
-            "NAME",
-            "Try this treatment; may be repeated.  [default: the paper's, and each step that is "
-            "installed]",
-        ),
-    ),
+    treatment=list[str] | None,
 )
 def calibrate(
     backbone: Annotated[str, typer.Argument(metavar="NAME|FOLDER", show_default=False)],
-    images: Annotated[
-        Path | None, options.path_option("FOLDER", "Calibrate on these images, without labels.")
-    ] = None,
-    task: Annotated[
-        str,
-        options.option(
-            "NAME",
-            "Of --images: same-scene (warped copies), or semantic (all show one kind of object).",
-        ),
-    ] = "same-scene",
-    dataset: Annotated[
-        str | None,
-        options.option(
-            "NAME", "Calibrate on the labels of this data set (`kornia-ditf datasets` lists them)."
-        ),
-    ] = None,
-    root: Annotated[
-        Path | None, options.path_option("FOLDER", "The folder that holds the data set.")
-    ] = None,
-    split: Annotated[str | None, options.option("NAME", "Of the data set.")] = None,
-    pairs: Annotated[int | None, options.option("N", "Use N pairs of it, drawn at random.")] = None,
-    protocol: Annotated[
-        str | None, options.option("NAME", "Score as this protocol does.  [default: the set's own]")
-    ] = None,
-    alpha: Annotated[
-        float | None,
-        options.option(
-            "A",
-            "How far off a point may be, as a part of the side.  [default: 0.05 for "
-            "same-scene, else 0.1]",
-        ),
-    ] = None,
-    warps: Annotated[
-        int | None, options.option("N", "Warped copies of each image.  [default: 12 in all]")
-    ] = None,
-    long_sides: Annotated[
-        str | None,
-        options.option("LIST", "Longest sides to try, in pixels.  [default: 1/2 to 3/2 of usual]"),
-    ] = None,
-    draws: Annotated[str, options.option("LIST", "Numbers of noise draws to try.")] = "1,2,4,8",
+    images: Path | None = None,
+    task: str = "same-scene",
+    dataset: str | None = None,
+    root: Path | None = None,
+    split: str | None = None,
+    pairs: int | None = None,
+    protocol: str | None = None,
+    alpha: float | None = None,
+    warps: int | None = None,
+    long_sides: str | None = None,
+    draws: str = "1,2,4,8",
     *,
     chosen: options.Chosen,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Say what it would take, load nothing, and stop.")
-    ] = False,
-    exhaustive: Annotated[
-        bool, typer.Option("--exhaustive", help="Measure the whole grid, for comparison.")
-    ] = False,
-    out: Annotated[
-        Path | None,
-        options.path_option(
-            "FOLDER", "Write preset.json, calibration.json and calibration.png here too."
-        ),
-    ] = None,
-    use: Annotated[bool, typer.Option(help="Use the preset for these weights from now on.")] = True,
+    plan: bool = False,
+    exhaustive: bool = False,
+    out: Path | None = None,
+    use: bool = True,
     as_json: options.Json = False,
 ) -> None:
-    """Find block, timestep, longest side, treatment and noise draws of a backbone by measuring.
+    """Choose block, timestep, longest side, treatment and noise draws of a backbone by measurement.
 
-    With --images no labels are needed: points are found again in warped and relit copies of each
-    image (same-scene), or followed over another image of the kind (semantic). Scores are kept as
-    they are measured: after an interruption, the same command goes on.
+    --images needs no labels: points are found in warped and relit copies of each image
+    (same-scene), or followed to another image of the category and back (semantic). Scores are
+    stored as they are measured: after an interruption, the same command resumes.
+
+    Options:
+        --images FOLDER: Calibrate on these images, without labels.
+        --task NAME: Task for --images: same-scene (warped copies), or semantic (all show objects of
+            one category).
+        --dataset NAME: Calibrate on the labels of this data set (`kornia-ditf datasets` lists
+            them).
+        --root FOLDER: Folder of the data set.
+        --split NAME: Split of the data set.
+        --pairs N: Use N pairs of the data set, drawn at random.
+        --protocol NAME: Score as this protocol does. [default: the set's own]
+        --alpha A: Threshold for a correct point, as a fraction of the side. [default: 0.05 for
+            same-scene, else 0.1]
+        --warps N: Number of warped copies of each image. [default: 12 in all]
+        --long-sides LIST: Longest sides to try, in pixels. [default: 1/2 to 3/2 of usual]
+        --draws LIST: Numbers of noise draws to try.
+        --plan: Estimate the cost without loading weights, and stop.
+        --exhaustive: Measure the whole grid, for comparison.
+        --out FOLDER: Also write preset.json, calibration.json and calibration.png to this folder.
+        --use/--no-use: Use the preset for these weights from now on.
+        --blocks LIST: Blocks to try, such as 3,5 or 0-8, or all. [default: all]
+        --timesteps LIST: Timesteps to try. [default: 12 from 0 to 800]
+        --treatment NAME: Try this treatment; may be repeated. [default: the paper's, and every
+            installed step]
     """
     from dataclasses import asdict
 

@@ -7,8 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from kornia_ditf.cli import options, output
 
 if TYPE_CHECKING:
@@ -42,19 +40,20 @@ app = options.listing("List the data sets that can be read, or check one.", list
 
 
 @app.command("check")
+@options.documented
 def check(
     path: Annotated[Path, options.path_argument("PATH")],
-    dataset: Annotated[
-        str | None, options.option("NAME", "Which data set it is.  [default: as its layout says]")
-    ] = None,
-    images: Annotated[
-        bool, typer.Option("--images/--no-images", help="Decode every image as well.")
-    ] = True,
+    dataset: str | None = None,
+    images: bool = True,
     as_json: options.Json = False,
 ) -> None:
-    """Read everything in a copy of a data set: count it, and name every defect.
+    """Read a whole copy of a data set, count its contents and report every defect.
 
     PATH is the data set's folder or the one that holds it.
+
+    Options:
+        --dataset NAME: Name of the data set. [default: recognised by its layout]
+        --images/--no-images: Also decode every image.
     """
     from kornia_ditf.cli import failures, progress
     from kornia_ditf.datasets.checking import check_dataset

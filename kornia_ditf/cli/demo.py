@@ -11,25 +11,9 @@ from kornia_ditf.cli import options
 
 @options.describing("long_side", "dtype", "device")
 def demo(
-    descriptors: Annotated[
-        list[str] | None,
-        options.option(
-            "NAME|FOLDER",
-            "Offer this descriptor; may be repeated.  [default: the embedded nano]",
-            "--descriptor",
-            "--backbone",
-            "-b",
-        ),
-    ] = None,
-    host: Annotated[
-        str,
-        options.option(
-            "ADDRESS", "Listen here; 0.0.0.0 lets other machines in, without a password."
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int | None, options.option("N", "[default: the first free one from 7860]", min=1, max=65535)
-    ] = None,
+    descriptor: list[str] | None = None,
+    host: str = "127.0.0.1",
+    port: Annotated[int | None, {"min": 1, "max": 65535}] = None,
     browser: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in the browser.")
     ] = False,
@@ -38,13 +22,19 @@ def demo(
 ) -> None:
     """Match images in the browser: click a point and see where it lands.
 
-    Needs Gradio: pip install 'kornia-ditf[demo]'. The page can be reached from this machine alone
+    Needs Gradio: pip install 'kornia-ditf[demo]'. The page can only be reached from this machine
     unless --host says otherwise. Ctrl-C ends it.
+
+    Options:
+        --descriptor, --backbone, -b NAME|FOLDER: Offer this descriptor; may be repeated. [default:
+            the embedded nano]
+        --host ADDRESS: Address to listen on; 0.0.0.0 lets other machines in, without a password.
+        --port N: [default: the first free one from 7860]
     """
     from kornia_ditf.cli import output
     from kornia_ditf.demo.app import launch
 
-    names = descriptors or ["nano"]
+    names = descriptor or ["nano"]
     page = launch(names, host=host, port=port, browser=browser, **chosen.read())
     output.echo(f"open {page.local_url} in a browser; Ctrl-C ends the demo")
     try:

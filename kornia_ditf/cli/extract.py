@@ -17,130 +17,69 @@ if TYPE_CHECKING:
     from kornia_ditf.video.describe import VideoDiTF
 
 
-@options.describing(
-    block=(
-        list[int],
-        options.option(
-            "K", "Take this block's input, counted from 0; may be repeated.  [default: preset]"
-        ),
-    )
-)
+@options.describing(block=list[int] | None)
 def extract(
     images: options.Images,
-    out: Annotated[
-        Path, options.path_option("FOLDER", "Write here; the folder is made if needed.")
-    ],
+    out: Path,
     chosen: options.Chosen,
-    batch: Annotated[
-        int | None,
-        options.option(
-            "N",
-            "Describe N images of the same size together.  [default: what suits the device]",
-            min=1,
-        ),
-    ] = None,
-    every: Annotated[
-        int | None, options.option("N", "Of videos: take each N-th frame alone.", min=1)
-    ] = None,
-    start: Annotated[
-        float | None,
-        options.option(
-            "TIME", "Of videos: begin here, at 90 or 1:30.", parser=options.read_seconds
-        ),
-    ] = None,
-    end: Annotated[
-        float | None, options.option("TIME", "Of videos: end here.", parser=options.read_seconds)
-    ] = None,
-    frames: Annotated[
-        int | None, options.option("N", "Of videos: take at most N frames.", min=1)
-    ] = None,
-    window: Annotated[
-        int | None,
-        options.option(
-            "N", "With a video model: process N frames as one clip.  [default: 8]", min=1
-        ),
-    ] = None,
-    share: Annotated[
-        bool,
-        typer.Option(
-            "--share",
-            help="With a video model, which compresses time: let the frames of a latent frame "
-            "share its descriptors, at a fraction of the cost.",
-        ),
-    ] = False,
-    store: Annotated[
-        str,
-        options.option(
-            "NAME", "Store float32, float16, or int8 with a scale per token, a quarter of float32."
-        ),
-    ] = "float32",
+    batch: Annotated[int | None, {"min": 1}] = None,
+    every: Annotated[int | None, {"min": 1}] = None,
+    start: Annotated[float | None, {"parser": options.read_seconds}] = None,
+    end: Annotated[float | None, {"parser": options.read_seconds}] = None,
+    frames: Annotated[int | None, {"min": 1}] = None,
+    window: Annotated[int | None, {"min": 1}] = None,
+    share: bool = False,
+    store: str = "float32",
     half: Annotated[
         bool, typer.Option("--half", hidden=True, help="The same as --store float16.")
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that are there already.")
-    ] = False,
-    export: Annotated[
-        Path | None,
-        options.path_option(
-            "FILE",
-            "Also write the tokens of all images as features: hloc's (.h5) or the same as "
-            ".npz; keypoints alone in a COLMAP database (.db) or .json.",
-        ),
-    ] = None,
-    engine: Annotated[
-        str, options.option("NAME", "local (this process), or ray (a cluster).")
-    ] = "local",
+    overwrite: bool = False,
+    export: Path | None = None,
+    engine: str = "local",
     ray_address: options.RayAddress = None,
-    workers: Annotated[
-        int | None,
-        options.option(
-            "N",
-            "With --engine ray: use at most N workers.  [default: one per GPU, else CPU]",
-            min=1,
-        ),
-    ] = None,
-    cpus: Annotated[
-        float, options.option("X", "With --engine ray: CPUs of each worker.", min=0)
-    ] = 1.0,
-    gpus: Annotated[
-        float | None,
-        options.option(
-            "X",
-            "With --engine ray: GPUs of each worker.  [default: 1 where the cluster has any]",
-            min=0,
-        ),
-    ] = None,
-    per_shard: Annotated[
-        int, options.option("N", "With --engine ray: about N images each.", min=1)
-    ] = 64,
-    column: Annotated[
-        str | None,
-        options.option(
-            "NAME",
-            "With --engine ray: the column of Parquet files that holds the images.  "
-            "[default: image, or the only one]",
-        ),
-    ] = None,
-    plan: Annotated[
-        bool,
-        typer.Option(
-            "--plan", help="With --engine ray: say how many images and bytes, and do no more."
-        ),
-    ] = False,
+    workers: Annotated[int | None, {"min": 1}] = None,
+    cpus: Annotated[float, {"min": 0}] = 1.0,
+    gpus: Annotated[float | None, {"min": 0}] = None,
+    per_shard: Annotated[int, {"min": 1}] = 64,
+    column: str | None = None,
+    plan: bool = False,
     as_json: options.Json = False,
 ) -> None:
-    """Write the descriptors of images, one safetensors file each; of videos, one per frame.
+    """Write the descriptors of images or video frames, one safetensors file each.
 
-    A file holds `descriptors` (D, rows, columns), or `block_K` for each of several blocks, and
-    says in its metadata how they were made; equal images and settings give equal bytes. Files that
-    are there with the same settings are skipped, so the same command goes on where an interrupted
-    one stopped; files of other settings are kept and reported. Massive channels that are not known
-    are found on the first four images and discarded in all. Videos are decoded as they are
-    described, so they may have any length; frame 12 of clip.mp4 becomes clip-000012.safetensors.
+    A file contains `descriptors` (D, rows, columns), or `block_K` for each of several blocks, and
+    metadata with the settings; equal images and settings produce equal bytes. Existing files with
+    the same settings are skipped, so the same command resumes after an interruption; files with
+    other settings are kept and reported. Unknown massive channels are detected in the first four
+    images and discarded in all. Videos are decoded as they are described, so they may have any
+    length; frame 12 of clip.mp4 becomes clip-000012.safetensors.
 
-    With --engine ray, IMAGE may be a folder, a WebDataset .tar or a .parquet file as well, and the
-    files of about --per-shard images are put into a .tar, named by what it holds.
+    With --engine ray, IMAGE may also be a folder, a WebDataset .tar or a .parquet file, and the
+    files of about --per-shard images are written as one .tar, named by a digest of its content.
+
+    Options:
+        --out FOLDER: Output folder, created if needed.
+        --batch N: Describe N images of the same size together. [default: what suits the device]
+        --every N: Of videos: use every N-th frame.
+        --start TIME: Of videos: start at this time, such as 90 or 1:30.
+        --end TIME: Of videos: end at this time.
+        --frames N: Of videos: use at most N frames.
+        --window N: With a video model: process N frames as one clip. [default: 8]
+        --share: With a video model: let the frames that the model compresses into one latent frame
+            share its descriptors, at a fraction of the cost.
+        --store NAME: Store float32, float16, or int8 with a scale per token, a quarter of float32.
+        --overwrite: Replace existing files.
+        --export FILE: Also write the tokens of all images as features: hloc's (.h5) or the same as
+            .npz; keypoints alone in a COLMAP database (.db) or .json.
+        --engine NAME: local (this process), or ray (a cluster).
+        --workers N: With --engine ray: use at most N workers. [default: one per GPU, else CPU]
+        --cpus X: With --engine ray: CPUs of each worker.
+        --gpus X: With --engine ray: GPUs of each worker. [default: 1 where the cluster has any]
+        --per-shard N: With --engine ray: write about N images per shard.
+        --column NAME: With --engine ray: the column of Parquet files that holds the images.
+            [default: image, or the only one]
+        --plan: With --engine ray: print the number and size of images and descriptors, and stop.
+        --block K: Use the input of this block, counted from 0; may be repeated. [default: preset]
     """
     from kornia_ditf.cli import settings
     from kornia_ditf.cli.describing import BAD_IMAGE, Describer, Request

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _STORE_BYTES = 100 * 2**20  # jobs and results are texts; images and maps never pass through it
 _SAMPLES = 8
 _CALIBRATION_PIECES = 4
+_MOST_LOST = 16
+_DEADLY = "its worker dies of it, out of memory or by a fault of a library; it is left out"
+_Done = tuple["Piece", Shard]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,8 @@ def extract_on_ray(
             _check(shard, done)
             for message in () if done else shard.warnings:
                 shown.warn(message)
-            done.append(shard)
+            if shard.made:
+                done.append(shard)
             failed += shard.failed
             for _, _, message in shard.failed:
                 failures.say_error(message)
@@ -185,6 +189,7 @@ def run_pieces(
         gpus: of each worker; None is one where the cluster has any.
     """
     from kornia_ditf.utils.cluster import on_cluster
+    from kornia_ditf.utils.sources import Piece
 
     with on_cluster(address, store_bytes=_STORE_BYTES) as ray:
         data: Any = import_module("ray.data")
@@ -192,23 +197,32 @@ def run_pieces(
         there = ray.cluster_resources()
         gpus = float(there.get("GPU", 0) > 0) if gpus is None else gpus
         fitting = there.get("GPU", 0) / gpus if gpus else there.get("CPU", 1) / (cpus or 1)
-        most = min(workers or max(1, int(fitting)), max(1, len(pieces)))
+        most = workers or max(1, int(fitting))
         if gpus and request.chosen.device is None:
             request = replace(request, chosen=request.chosen.but(device="cuda"))
-        rows = data.from_items(
-            [{"piece": piece.to_json()} for piece in pieces], override_num_blocks=len(pieces)
-        )
-        shards = rows.map_batches(
-            ShardWriter,
-            batch_size=1,
-            compute=data.ActorPoolStrategy(min_size=1, max_size=most),
-            fn_constructor_args=(request, out, pieces[:_CALIBRATION_PIECES]),
-            num_cpus=cpus,
-            num_gpus=gpus,
-        )
-        try:
+
+        def work(some: Sequence[Piece], first: Sequence[Piece] | None) -> Iterator[_Done]:
+            rows = data.from_items(
+                [{"piece": piece.to_json()} for piece in some], override_num_blocks=len(some)
+            )
+            shards = rows.map_batches(
+                ShardWriter,
+                batch_size=1,
+                compute=data.ActorPoolStrategy(min_size=1, max_size=min(most, len(some))),
+                fn_constructor_args=(request, out, first),
+                num_cpus=cpus,
+                num_gpus=gpus,
+            )
+            lost = 0
             for row in shards.iter_rows():
-                yield Shard(**json.loads(row["shard"]))
+                shard = Shard(**json.loads(row["shard"]))
+                yield Piece.from_json(row["piece"]), shard
+                lost += 1 if shard.lost else -len(some)
+                if lost == _MOST_LOST:
+                    return
+
+        try:
+            yield from without_deadly_images(pieces, work)
         except ray.exceptions.RayError as error:
             raise errors.DiTFError(
                 "the cluster failed at a piece of the work "
@@ -217,12 +231,58 @@ def run_pieces(
             ) from error
 
 
+def without_deadly_images(
+    pieces: Sequence[Piece], work: Callable[..., Iterator[_Done]]
+) -> Iterator[Shard]:
+    """Run pieces; those at which workers die are run again, without the images that kill one.
+
+    Args:
+        pieces: what to run.
+        work: takes pieces, and those in whose images massive channels are found, or None to try
+            images and write nothing; stops when the first `_MOST_LOST` outcomes are lost.
+
+    Raises:
+        DiTFError: workers die whatever they do.
+    """
+    left, first, again = list(pieces), list(pieces[:_CALIBRATION_PIECES]), False
+    done: set[Piece] = set()
+    while left:
+        lost: list[Piece] = []
+        for piece, shard in work(left, first):
+            if shard.lost:
+                lost.append(piece)
+            else:
+                done.add(piece)
+                yield shard
+        left = [piece for piece in left if piece not in done]
+        if not left:
+            return
+        some = lost if done else dict.fromkeys([*first, *lost])
+        images = [one for piece in some for one in piece.images()]
+        deadly = {one for one, shard in work(images, None) if shard.lost}
+        if not done and not 0 < len(deadly) < _MOST_LOST:
+            raise errors.DiTFError(
+                "workers die at every piece of the work; they may be out of memory: use fewer "
+                "--workers, or a smaller --batch or --long-side"
+            )
+        if again and not deadly:  # together they kill a worker, twice
+            deadly = set(images)
+        again = not deadly
+        for one in filter(deadly.__contains__, images):
+            label = one.label(one.items[0])
+            yield Shard(failed=[(label, 3, f"cannot describe {label}: {_DEADLY}")])
+        left, first = (
+            [kept for piece in some if (kept := piece.without(deadly)).items]
+            for some in (left, first)
+        )
+
+
 def _check(shard: Shard, done: Sequence[Shard]) -> None:
     """Raise the error that ended a worker, or the difference between two workers."""
     if shard.error is not None:
         code, message = shard.error
         raise failures.fail(message, code)
-    if done and shard.made != done[0].made:
+    if done and shard.made and shard.made != done[0].made:
         names = [name for name in shard.made if shard.made[name] != done[0].made.get(name)]
         raise errors.InvalidArgumentError(
             f"workers differ in {', '.join(names)}: use nodes of the same kind, and set what each "

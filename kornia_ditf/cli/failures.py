@@ -125,7 +125,7 @@ class CommandGroup(TyperGroup):
         except DiTFError as error:
             raise fail(str(error), exit_code(error)) from error
         except Exception as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             advice = "try a smaller --long-side, --rows 1, or --dtype bfloat16"
             raise fail(f"the device is out of memory; {advice}", 1) from error
@@ -185,6 +185,7 @@ def _say(kind: str, message: object) -> None:
     output.echo(f"{kind}: {' '.join(str(message).split())}", error=True)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device had too little memory; imports no torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(error, torch.OutOfMemoryError)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from kornia_ditf.cli import options, values
 
@@ -15,51 +13,34 @@ if TYPE_CHECKING:
     from kornia_ditf.viz.inspection import Inspection
 
 
-@options.describing(
-    without=("timesteps", "tiles", "upsample", "projection"),
-    block=(int, options.option("K", "Compare the treatments at this block.  [default: preset]")),
-    blocks=(
-        str,
-        options.option("LIST", "Blocks to measure, such as 3,5 or 0-8, or all.  [default: all]"),
-    ),
-)
+@options.describing(without=("timesteps", "tiles", "upsample", "projection"))
 def inspect(
     images: options.Images,
     chosen: options.Chosen,
-    point: Annotated[
-        tuple[float, float] | None,
-        options.option(
-            "X Y", "Compare all tokens of the first image with this pixel.  [default: its centre]"
-        ),
-    ] = None,
-    top: Annotated[int, options.option("N", "List N channels per block.")] = 3,
-    out: Annotated[
-        Path | None,
-        options.path_option("FOLDER", "Write channels.png, similarity.png, inspection.json."),
-    ] = None,
-    pca: Annotated[
-        Path | None,
-        options.path_option(
-            "FILE.png",
-            "Draw the images, and below them their descriptors in three colours (principal "
-            "components): all tokens, and the foreground alone.",
-        ),
-    ] = None,
-    keep: Annotated[
-        bool,
-        typer.Option(
-            "--keep", help="Discard the channels found here from now on, in every command."
-        ),
-    ] = False,
+    point: tuple[float, float] | None = None,
+    top: int = 3,
+    out: Path | None = None,
+    pca: Path | None = None,
+    keep: bool = False,
     as_json: options.Json = False,
 ) -> None:
     """Show the massive channels of a backbone, and what discarding them does.
 
-    Magnitude is the mean of |x|; ratio, how far that stands above the median channel; variation,
-    the spread of |x| over tokens relative to its mean; share, the part of the tokens where it
-    stands out. Gates are the channels that the residual gates of the blocks before point at, from
-    weights, timestep and prompt alone, compared with those that the images show. Contrast is 1
-    minus the mean cosine between tokens: 0 where all look alike.
+    Magnitude is the mean of |x|; ratio, that of the magnitude to the median channel's; variation,
+    the spread of |x| over tokens relative to its mean; share, the fraction of tokens in which the
+    channel stands out. Gates are the channels found from the residual gates of earlier blocks,
+    without an image, compared with those found in the images. Contrast is 1 minus the mean cosine
+    between tokens: 0 if all tokens are alike.
+
+    Options:
+        --point X Y: Compare all tokens of the first image with this pixel. [default: its centre]
+        --top N: List N channels per block.
+        --out FOLDER: Write channels.png, similarity.png, inspection.json.
+        --pca FILE.png: Draw the images, and below them the principal components of their
+            descriptors as colours: of all tokens, and of the foreground.
+        --keep: Store the channels found, so that every later command discards them.
+        --block K: Compare the treatments at this block. [default: preset]
+        --blocks LIST: Blocks to measure, such as 3,5 or 0-8, or all. [default: all]
     """
     from kornia_ditf.backbones.spec import BackboneSpec
     from kornia_ditf.cli import output, progress, settings

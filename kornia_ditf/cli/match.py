@@ -21,83 +21,46 @@ if TYPE_CHECKING:
     from kornia_ditf.search.verified import ImageMatches
 
 
-@options.describing(
-    prompt=(
-        list[str],
-        options.option(
-            "TEXT",
-            "Tell the model what it sees; once for both images, or once for each.  "
-            "[default: preset]",
-        ),
-    )
-)
+@options.describing(prompt=list[str] | None)
 def match(
     image_a: Annotated[Path, options.path_argument("A")],
     image_b: Annotated[Path, options.path_argument("B")],
     chosen: options.Chosen,
-    matcher: Annotated[
-        str | None,
-        options.option(
-            "NAME",
-            "Match with this and not with a descriptor's tokens: sift, loftr ... "
-            "(`kornia-ditf matchers` lists them); --option holds its options, such as ratio=0.75 "
-            "or verification=homography.",
-            "--matcher",
-            "-m",
-        ),
-    ] = None,
-    min_score: Annotated[
-        float | None, options.option("S", "Keep matches of at least this similarity.")
-    ] = None,
-    search: Annotated[
-        str,
-        options.option(
-            "KIND",
-            "What to try where the images do not match as they are: quarter turns ('turns'), "
-            "sizes of a third to three times ('scales'), 'both' or 'none'.",
-        ),
-    ] = "both",
-    pca: Annotated[
-        str | None,
-        options.option(
-            "N",
-            "Reduce the tokens of both images together to their first N principal "
-            "components; N,N reduces each joined block or descriptor.  [default: preset]",
-        ),
-    ] = None,
-    pose: Annotated[
-        str,
-        options.option(
-            "KIND",
-            "Match the view of A that is nearest to B: as it is or mirrored ('flips'), in "
-            "quarter turns ('turns'), all of these ('both') or as it is ('none').",
-        ),
-    ] = "none",
-    refine: Annotated[
-        int | None,
-        options.option(
-            "N",
-            "Look closer: find the points of B again in parts of the images, with tokens N "
-            "times smaller.",
-            min=1,
-        ),
-    ] = None,
-    picture: Annotated[
-        Path | None, options.path_option("FILE.png", "Draw the matches into this file.")
-    ] = None,
-    limit: Annotated[int, options.option("N", "Draw at most N.")] = 60,
-    json_file: Annotated[
-        Path | None,
-        options.path_option("FILE.json", "Write the result here.", "--json-file", "--out"),
-    ] = None,
+    matcher: str | None = None,
+    min_score: float | None = None,
+    search: str = "both",
+    pca: str | None = None,
+    pose: str = "none",
+    refine: Annotated[int | None, {"min": 1}] = None,
+    picture: Path | None = None,
+    limit: int = 60,
+    json_file: Path | None = None,
     export: Exports = None,
     as_json: options.Json = False,
 ) -> None:
-    """Find correspondences between two images, or between descriptors that `extract` stored.
+    """Find correspondences between two images, or between descriptors stored by `extract`.
 
-    Both images are described and every patch of A is paired with the patch of B most like it, where
-    the choice is mutual. Points are (x, y) in pixels; (0, 0) is the centre of the first pixel. A
-    may also be a file of descriptors, and B another or a folder of them: one result per pair.
+    Each patch of A is paired with its mutual nearest neighbour in B. Points are (x, y) in pixels;
+    (0, 0) is the centre of the first pixel. A may also be a file of descriptors, and B another one
+    or a folder of them, with one result per pair.
+
+    Options:
+        --matcher, -m NAME: Use this matcher instead of a descriptor's tokens: sift, loftr ...
+            (`kornia-ditf matchers` lists them); --option sets its options, such as ratio=0.75 or
+            verification=homography.
+        --min-score S: Keep matches of at least this similarity.
+        --search KIND: What to try if the images do not match as they are: rotations ('turns'),
+            sizes from a third to three times ('scales'), 'both' or 'none'.
+        --pca N: Reduce the tokens of both images together to their first N principal components;
+            N,N reduces each joined block or descriptor. [default: preset]
+        --pose KIND: Match the view of A that is nearest to B: unchanged or mirrored ('flips'), in
+            quarter turns ('turns'), all of these ('both'), or only unchanged ('none').
+        --refine N: Refine the points of B on crops of the images, with tokens N times smaller.
+        --picture FILE.png: Draw the matches to this file.
+        --limit N: Draw at most N matches.
+        --json-file, --out FILE.json: Write the result to this file.
+        --prompt TEXT: Prompt for the model; once for both images, or once for each. [default:
+            preset]
     """
     from kornia_ditf.cli import settings
     from kornia_ditf.cli.images import read_fitting

@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from kornia_ditf.cli import failures, options, output
 from kornia_ditf.cli.pair import Exports, check_exports
 
@@ -15,67 +13,40 @@ from kornia_ditf.cli.pair import Exports, check_exports
 @options.describing("long_side", "tiles", "upsample", "dtype", "device", "option")
 def match_folder(
     folder: Annotated[Path, options.path_argument("FOLDER")],
-    out: Annotated[
-        Path,
-        options.path_option(
-            "FOLDER",
-            "Keep finished pairs here, so that the same command goes on where one ended; it "
-            "is made if needed.",
-        ),
-    ],
+    out: Path,
     export: Exports = None,
-    pairs: Annotated[
-        str,
-        options.option(
-            "KIND|FILE",
-            "Match all pairs, each image with the next ones ('sequential') or with those "
-            "most like it ('retrieval'), or the pairs in a file, two names in each line.",
-        ),
-    ] = "all",
-    count: Annotated[int, options.option("N", "With N images, for sequential and retrieval.")] = 10,
-    matcher: Annotated[
-        str,
-        options.option(
-            "NAME",
-            "A descriptor (`kornia-ditf backbones` lists them), whose tokens are matched, or "
-            "another matcher (`kornia-ditf matchers`).",
-            "--matcher",
-            "-m",
-            "--backbone",
-            "--descriptor",
-            "-b",
-        ),
-    ] = "nano",
+    pairs: str = "all",
+    count: int = 10,
+    matcher: str = "nano",
     *,
     chosen: options.Chosen,
-    threshold: Annotated[
-        float, options.option("PX", "Largest distance of an inlier to its epipolar line.")
-    ] = 4.0,
-    min_inliers: Annotated[int, options.option("N", "Leave out pairs with fewer inliers.")] = 15,
-    min_share: Annotated[
-        float, options.option("S", "Leave out pairs with a smaller share of inliers.", min=0, max=1)
-    ] = 0.25,
-    cell: Annotated[
-        float | None,
-        options.option(
-            "PX",
-            "Merge the points of an image that lie in one cell of this size into one "
-            "keypoint.  [default: a quarter of a token; 1 where no tokens are matched]",
-        ),
-    ] = None,
-    one_camera: Annotated[
-        bool,
-        typer.Option(
-            "--one-camera", help="In a COLMAP database, images of one size share one camera."
-        ),
-    ] = False,
+    threshold: float = 4.0,
+    min_inliers: int = 15,
+    min_share: Annotated[float, {"min": 0, "max": 1}] = 0.25,
+    cell: float | None = None,
+    one_camera: bool = False,
     as_json: options.Json = False,
 ) -> None:
     """Match the images of a folder, and write the matches for COLMAP, hloc and others.
 
-    Each pair is matched and verified by a fundamental matrix. The points that an image has in its
-    pairs are merged, so that tracks go through many images. An image that cannot be used is named
-    and left out, and the exit code says so at the end.
+    Each pair is matched and verified by a fundamental matrix. Nearby points of an image are merged
+    across its pairs, so that tracks extend over many images. An image that cannot be used is
+    reported and skipped, and the exit code is set at the end.
+
+    Options:
+        --out FOLDER: Store finished pairs in this folder, so that the same command resumes; created
+            if needed.
+        --pairs KIND|FILE: Match all pairs ('all'), each image with the next ones ('sequential') or
+            with the most similar ones ('retrieval'), or the pairs in a file, two names per line.
+        --count N: Number of images that each is matched with, for sequential and retrieval.
+        --matcher, -m, --backbone, --descriptor, -b NAME: A descriptor (`kornia-ditf backbones`
+            lists them), whose tokens are matched, or another matcher (`kornia-ditf matchers`).
+        --threshold PX: Largest distance of an inlier to its epipolar line.
+        --min-inliers N: Drop pairs with fewer inliers.
+        --min-share S: Drop pairs with a smaller share of inliers.
+        --cell PX: Merge the points of an image that lie in the same cell of this size into one
+            keypoint. [default: a quarter of a token; 1 if no tokens are matched]
+        --one-camera: In a COLMAP database, let images of the same size share a camera.
     """
     from kornia_ditf.cli import progress
     from kornia_ditf.registry.matchers import load_matcher
@@ -142,7 +113,7 @@ def match_folder(
         "written": written,
     }
     said = (
-        f"{len(graph.pairs)} kept; {found.matched} matched now, {found.resumed} found finished, "
+        f"{len(graph.pairs)} kept; {found.matched} matched now, {found.resumed} resumed, "
         f"{found.weak} left out for few inliers"
     )
     facts = [

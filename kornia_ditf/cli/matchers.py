@@ -6,10 +6,10 @@ from kornia_ditf.cli import options, output
 
 
 def matchers(as_json: options.Json = False) -> None:
-    """List image matchers and what each lacks here; no model is loaded.
+    """List image matchers and what is missing for each, without loading a model.
 
-    Any descriptor of `kornia-ditf backbones` is a matcher as well. Learned matchers take their
-    weights from the network when they are first loaded.
+    Any descriptor of `kornia-ditf backbones` is a matcher as well. Learned matchers download their
+    weights when they are first loaded.
     """
     from kornia_ditf.registry.matchers import list_matchers, missing_for
 

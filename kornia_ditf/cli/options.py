@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 
@@ -19,13 +19,20 @@ if TYPE_CHECKING:
     from kornia_ditf.dense import DenseDescriptor, DescriptorSpec
     from kornia_ditf.loading.plan import LoadingPlan
 
+_OPTION = re.compile(r"(?P<names>--[^\s:,]+(?:, -[^\s:,]+)*)(?: (?P<value>[^:]+))?: (?P<text>.+)")
+
 
 def read_path(text: str | Path) -> Path:
     """Read a path; a shell leaves the `~` of `--out=~/folder` alone, so it is expanded here.
 
     Raises:
-        typer.BadParameter: it is empty, as an unset variable of the shell leaves it.
+        typer.BadParameter: it is a URL, or empty, as an unset variable of the shell leaves it.
     """
+    if re.match(r"[\w+.-]{2,}://", str(text)):
+        raise typer.BadParameter(
+            f"{text} is a URL, expected a path; download it, or mount the bucket (gcsfuse, s3fs, "
+            "rclone mount), and name the file or folder"
+        )
     if not str(text).strip():
         raise typer.BadParameter("the name is empty; name a file or a folder, or leave it out")
     try:
@@ -76,13 +83,14 @@ def path_argument(value: str) -> Any:
 
 Images = Annotated[list[Path], path_argument("IMAGE...")]
 Json = Annotated[
-    bool, typer.Option("--json", help="Write one JSON document to standard output, no text.")
+    bool, typer.Option("--json", help="Write one JSON document to standard output instead of text.")
 ]
 RayAddress = Annotated[
     str | None,
     option(
         "ADDRESS",
-        "Of the Ray cluster: auto on one of its nodes, or HOST:6379.  [default: start one here]",
+        "Address of the Ray cluster: auto on one of its nodes, or HOST:6379.  [default: start "
+        "one here]",
         "--ray-address",
         "--address",
     ),
@@ -102,113 +110,27 @@ def listing(text: str, list_them: Callable[[bool], None]) -> typer.Typer:
     return app
 
 
-_SHARED: Mapping[str, tuple[Any, Any]] = {
-    "backbone": (
-        str,
-        option(
-            "NAME|FOLDER",
-            "An installed backbone or descriptor (`kornia-ditf backbones` lists them), a folder "
-            "in the diffusers layout, or NAME+NAME to fuse two.  [default: the embedded nano]",
-            "--backbone",
-            "--descriptor",
-            "-b",
-        ),
-    ),
-    "source": (
-        str,
-        option("FOLDER|REPO", "Take the weights from here, not from the backbone's own place."),
-    ),
-    "block": (int, option("K", "Take this block's input, counted from 0.  [default: preset]")),
-    "blocks": (
-        str,
-        option(
-            "LIST", "Join the descriptors of these blocks, such as 3,5 or 3-5, each of unit length."
-        ),
-    ),
-    "timestep": (
-        float,
-        option("T", "Noise, from 0 (a clean image) to 1000 (pure noise).  [default: preset]"),
-    ),
-    "timesteps": (str, option("LIST", "Average the descriptors at these timesteps: 20,40,60.")),
-    "facet": (
-        str,
-        option(
-            "NAME",
-            "What to take of the block: its input, or the query, key or value of its attention.  "
-            "[default: input]",
-        ),
-    ),
-    "treatment": (
-        str,
-        option(
-            "NAME",
-            "raw, adaln, adaln+discard, discard+layernorm, or steps in order: "
-            "'adaln+discard > debias(0.99)'.  [default: adaln+discard]",
-        ),
-    ),
-    "long_side": (
-        int,
-        option(
-            "PIXELS",
-            "Scale images to this longest side; 0 keeps their size.  [default: preset]",
-        ),
-    ),
-    "tiles": (
-        int,
-        option(
-            "N",
-            "Describe large images in overlapping tiles, at N times the longest side.",
-            min=1,
-        ),
-    ),
-    "upsample": (
-        str,
-        option(
-            "NAME(N)",
-            "Give a grid N times finer, or tokens N pixels apart with 'NAME(Npx)': bilinear, "
-            "joint_bilateral (follows the image's edges), anyup, featup or a plugin's.",
-        ),
-    ),
-    "ensemble": (int, option("E", "Average this many noise draws.  [default: preset]")),
-    "rows": (
-        int,
-        option(
-            "N",
-            "Pass at most N noisy images through the model together.  [default: what fits]",
-        ),
-    ),
-    "prompt": (str, option("TEXT", "Tell the model what it sees.  [default: preset]")),
-    "seed": (int, option("N", "Of the noise draws.  [default: 0]")),
-    "dtype": (
-        str,
-        option("NAME", "float32, bfloat16 or float16.  [default: float32 on a CPU, else bfloat16]"),
-    ),
-    "device": (str, option("NAME", "cpu, cuda, mps ... [default: cpu]")),
-    "option": (
-        list[str],
-        option(
-            "KEY=VALUE",
-            "Any other option of the backbone or descriptor, such as guidance=5 or layer=9; may "
-            "be repeated.",
-            "--option",
-            "-o",
-        ),
-    ),
-    "preset": (
-        str,
-        option(
-            "FILE",
-            "Take the numbers of this calibrated preset, or those that come with the backbone: "
-            "none.  [default: the preset kept for these weights]",
-        ),
-    ),
-    "projection": (
-        str,
-        option(
-            "FILE",
-            "Reduce the channels by this projection; `kornia-ditf projection learn` writes one.",
-        ),
-    ),
+_SHARED: Mapping[str, Any] = {
+    "backbone": str | None,
+    "source": str | None,
+    "block": int | None,
+    "blocks": str | None,
+    "timestep": float | None,
+    "timesteps": str | None,
+    "facet": str | None,
+    "treatment": str | None,
+    "long_side": int | None,
+    "tiles": Annotated[int | None, {"min": 1}],
+    "upsample": str | None,
+    "ensemble": int | None,
+    "rows": int | None,
+    "prompt": str | None,
+    "seed": int | None,
+    "dtype": str | None,
+    "device": str | None,
+    "option": list[str] | None,
+    "preset": str | None,
+    "projection": str | None,
 }
 """Options that say how images are described, by their type, in the order of a command's help."""
 
@@ -219,6 +141,39 @@ class Chosen:
 
     Args:
         values: of the options, by parameter; None was not given.
+
+    Options:
+        --backbone, --descriptor, -b NAME|FOLDER: An installed backbone or descriptor (`kornia-ditf
+            backbones` lists them), a folder in the diffusers layout, or NAME+NAME to fuse two.
+            [default: the embedded nano]
+        --source FOLDER|REPO: Load the weights from here instead of the backbone's own repository.
+        --block K: Use the input of this block, counted from 0. [default: preset]
+        --blocks LIST: Concatenate the descriptors of these blocks, such as 3,5 or 3-5, each of unit
+            length.
+        --timestep T: Noise level, from 0 (a clean image) to 1000 (pure noise). [default: preset]
+        --timesteps LIST: Average the descriptors of these timesteps, such as 20,40,60.
+        --facet NAME: What to capture at the block: its input, or the query, key or value of its
+            attention. [default: input]
+        --treatment NAME: raw, adaln, adaln+discard, discard+layernorm, or steps in order:
+            'adaln+discard > debias(0.99)'. [default: adaln+discard]
+        --long-side PIXELS: Resize images to this longest side; 0 keeps their size. [default:
+            preset]
+        --tiles N: Describe large images in overlapping tiles, at N times the longest side.
+        --upsample NAME(N): Upsample to a grid N times finer, or with 'NAME(Npx)' to tokens N pixels
+            apart: bilinear, joint_bilateral (follows the image's edges), anyup, featup or a
+            plugin's.
+        --ensemble E: Average this many noise draws. [default: preset]
+        --rows N: Pass at most N noisy images through the model together. [default: what fits]
+        --prompt TEXT: Prompt for the model. [default: preset]
+        --seed N: Seed of the noise. [default: 0]
+        --dtype NAME: float32, bfloat16 or float16. [default: float32 on a CPU, else bfloat16]
+        --device NAME: cpu, cuda, mps ... [default: cpu]
+        --option, -o KEY=VALUE: Any other option of the backbone or descriptor, such as guidance=5
+            or layer=9; may be repeated.
+        --preset FILE: Use this calibrated preset; 'none' uses the values that come with the
+            backbone. [default: the preset stored for these weights]
+        --projection FILE: Reduce the channels by this projection; `kornia-ditf projection learn`
+            writes one.
     """
 
     values: Mapping[str, Any]
@@ -319,37 +274,86 @@ class Chosen:
         return create_descriptor(spec.name, source=self.source, **options)
 
 
+def documented(command: Callable[..., None]) -> Callable[..., None]:
+    """Declare a command's options as its docstring has them, under `Options:`.
+
+    `--json-file, --out FILE.json: Write the result here.` are an option's names, the first of them
+    its parameter's, what it takes and its help. Whatever else `typer.Option` is to be given stands
+    in the parameter's annotation: `Annotated[int, {"min": 1}]`.
+    """
+    return _declare(command, {})
+
+
+def _declare(
+    command: Callable[..., None], shared: Mapping[str, Mapping[str, Any]]
+) -> Callable[..., None]:
+    help_text, own = _read_options(command.__doc__)
+    options = {**shared, **own}
+    signature = inspect.signature(command, eval_str=True)
+    if unknown := own.keys() - signature.parameters.keys():
+        raise TypeError(f"{command.__name__} has no parameters {', '.join(unknown)}")
+    parameters = []
+    for parameter in signature.parameters.values():
+        if (described := options.get(parameter.name)) is not None:
+            kind, more = parameter.annotation, {}
+            if get_origin(kind) is Annotated:
+                kind, more = get_args(kind)
+            if Path in (kind, *get_args(kind)):
+                more = {"parser": read_path, **more}
+            how = option(described["value"], described["text"], *described["names"], **more)
+            parameter = parameter.replace(annotation=Annotated[kind, how])
+        parameters.append(parameter)
+    declared: Any = command
+    declared.__signature__ = signature.replace(parameters=parameters)
+    declared.__doc__ = help_text
+    return command
+
+
+def _read_options(docstring: str | None) -> tuple[str, dict[str, Mapping[str, Any]]]:
+    """Split a docstring into what precedes its options, and the options by their parameters."""
+    text, _, section = inspect.cleandoc(docstring or "").partition("\n\nOptions:\n")
+    found: dict[str, Mapping[str, Any]] = {}
+    for entry in re.split(r"\n(?= {4}--)", section) if section else ():
+        read = _OPTION.fullmatch(" ".join(entry.split()))
+        if read is None:
+            raise TypeError(f"expected '--name VALUE: help', got {entry!r}")
+        names = read["names"].split(", ")
+        said = read["text"].replace(" [default:", "  [default:")
+        parameter = names[0].partition("/")[0].removeprefix("--").replace("-", "_")
+        found[parameter] = {"names": names, "value": read["value"], "text": said}
+    return text, found
+
+
 def describing(
-    *only: str, without: Sequence[str] = (), **changed: tuple[Any, Any]
+    *only: str, without: Sequence[str] = (), **changed: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add the options of descriptors to a command, as its parameter `chosen`.
+
+    The command's own options are declared as by `documented`; of these it may describe others.
 
     Args:
         only: the options that it has; all of them where there are none.
         without: options that it does not have.
-        changed: those that it declares otherwise, each as its type and declaration.
+        changed: the types of those that have another one.
     """
-    declared = {**_SHARED, **changed}
+    kinds, shared = {**_SHARED, **changed}, _read_options(Chosen.__doc__)[1]
     names = [n for n in _SHARED if n not in without and (not only or n in only)]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        signature = inspect.signature(command, eval_str=True)
-
         @wraps(command)
         def run(**arguments: Any) -> None:
             chosen = Chosen({name: arguments.pop(name) for name in names})
             command(**arguments, chosen=chosen)
 
+        signature = inspect.signature(command, eval_str=True)
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        added = [
+            inspect.Parameter(name, keyword, default=None, annotation=kinds[name]) for name in names
+        ]
         parameters: list[inspect.Parameter] = []
         for own in signature.parameters.values():
-            shared = [(each, *declared[each]) for each in names] if own.name == "chosen" else []
-            parameters += [
-                own.replace(name=each, default=None, annotation=Annotated[kind | None, how])
-                for each, kind, how in shared
-            ] or [own]
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        every = [each.replace(kind=keyword) for each in parameters]
-        run.__signature__ = signature.replace(parameters=every)  # type: ignore[attr-defined]
-        return run
+            parameters += added if own.name == "chosen" else [own.replace(kind=keyword)]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return _declare(run, {name: shared[name] for name in names})
 
     return decorate

@@ -68,7 +68,7 @@ class Pair:
             scores = self.matches.scores.float().cpu()
             quantiles = torch.quantile(scores, torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
             values = " ".join(f"{value:.3f}" for value in quantiles.tolist())
-            said = f"{count}; similarity {values} (least, quartiles, greatest)"
+            said = f"{count}; similarity {values} (minimum, quartiles, maximum)"
         if self.plane is None:
             return [("matches", said), ("geometry", f"{count} matches do not fix a homography")]
         explained = (
@@ -200,7 +200,7 @@ def image_facts(
     for side, path, described in zip("AB", paths, maps, strict=True):
         sizes = (described.frame.image_size, described.frame.model_size, described.grid)
         own, seen, tokens = (f"{width} x {height}" for height, width in sizes)
-        facts.append((f"image {side}", f"{path}, {own} px, seen at {seen}, {tokens} tokens"))
+        facts.append((f"image {side}", f"{path}, {own} px, resized to {seen}, {tokens} tokens"))
     return facts
 
 

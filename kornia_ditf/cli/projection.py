@@ -24,19 +24,22 @@ app = typer.Typer(
 @options.describing(without=("projection",))
 def learn(
     folder: Annotated[Path, options.path_argument("FOLDER")],
-    out: Annotated[Path, options.path_option("FILE.safetensors", "Write the projection here.")],
+    out: Path,
     chosen: options.Chosen,
-    channels: Annotated[int, options.option("K", "Keep K principal components.", min=1)] = 128,
-    limit: Annotated[
-        int | None, options.option("N", "Use N of the images, drawn by --seed.", min=1)
-    ] = None,
+    channels: Annotated[int, {"min": 1}] = 128,
+    limit: Annotated[int | None, {"min": 1}] = None,
     as_json: options.Json = False,
 ) -> None:
     """Learn the principal components of a descriptor from the images of a folder.
 
     With `--projection FILE`, `extract` and `match` then reduce the descriptor's channels, and so
-    does `create_descriptor(projection=FILE)`. What was summed is kept in FILE.part: after an
-    interruption, the same command goes on. A bad image is reported and left out.
+    does `create_descriptor(projection=FILE)`. Partial sums are kept in FILE.part: after an
+    interruption, the same command resumes. A bad image is reported and skipped.
+
+    Options:
+        --out FILE.safetensors: Output file of the projection.
+        --channels K: Keep K principal components.
+        --limit N: Use N of the images, drawn by --seed.
     """
     import random
 
@@ -90,7 +93,7 @@ def show(
     file: Annotated[Path, options.path_argument("FILE")],
     as_json: options.Json = False,
 ) -> None:
-    """Show what a projection is for, and how much of the variance it keeps."""
+    """Show the settings that a projection belongs to, and how much of the variance it keeps."""
     from kornia_ditf.projection.stored import Projection
 
     _show(Projection.load(file), file, [], as_json)

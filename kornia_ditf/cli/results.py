@@ -8,14 +8,18 @@ from typing import Annotated
 from kornia_ditf.cli import options, output
 
 
+@options.documented
 def merge(
     folders: Annotated[list[Path], options.path_argument("DIR...")],
-    out: Annotated[Path, options.path_option("DIR", "Folder of the merged study.")],
+    out: Path,
 ) -> None:
     """Merge finished studies, or bundles, and write one report with one set of tests.
 
-    They may hold other descriptors on the same pairs, other data sets, or the other parts of a
-    study that was split by pairs (`study run --part`). What differs otherwise is named and refused.
+    They may contain different descriptors on the same pairs, different data sets, or the parts of a
+    study split by pairs (`study run --part`). Any other difference is an error that names it.
+
+    Options:
+        --out DIR: Folder of the merged study.
     """
     from kornia_ditf.study.report.page import write_report
     from kornia_ditf.study.share.merge import merge_studies
@@ -25,16 +29,20 @@ def merge(
         output.echo(str(path))
 
 
+@options.documented
 def compare(
     a: Annotated[Path, options.path_argument("A")],
     b: Annotated[Path, options.path_argument("B")],
-    html: Annotated[Path | None, options.path_option("FILE", "Write a page, too.")] = None,
+    html: Path | None = None,
     as_json: options.Json = False,
 ) -> None:
     """Compare two finished studies, or bundles, cell by cell on the same pairs.
 
-    Differences come with intervals and paired tests, and with what else differs: settings,
-    versions, hardware. A study of another commit, device or dtype is told from its like so.
+    Differences come with intervals and paired tests, and with all differing settings, versions and
+    hardware. Use it to compare commits, devices or dtypes.
+
+    Options:
+        --html FILE: Also write an HTML page.
     """
     from dataclasses import asdict
 
@@ -69,34 +77,38 @@ def compare(
     )
 
 
+@options.documented
 def bundle(
     folder: Annotated[Path, options.path_argument("DIR")],
-    out: Annotated[Path, options.path_option("DIR", "Folder of bundles.")] = Path("bundles"),
+    out: Path = Path("bundles"),
 ) -> None:
-    """Export a study's results as a folder named by its content, to be given to others.
+    """Export a study's results as a folder to share, named by a digest of its content.
 
-    It holds records.parquet and study.json, without descriptor maps, images, or paths of this
-    machine; `study merge`, `compare`, `report` and `leaderboard` take it.
+    It contains records.parquet and study.json, without descriptor maps, images or local paths;
+    `study merge`, `compare`, `report` and `leaderboard` accept it.
+
+    Options:
+        --out DIR: Folder to write the bundle into.
     """
     from kornia_ditf.study.share.bundle import bundle_study
 
     output.echo(str(bundle_study(folder, out)))
 
 
+@options.documented
 def leaderboard(
     bundles: Annotated[Path, options.path_argument("BUNDLES")],
-    out: Annotated[Path, options.path_option("DIR", "Folder of the page.")] = Path("leaderboard"),
-    push: Annotated[
-        str | None,
-        options.option(
-            "USER/NAME",
-            "Upload page and bundles to this data set repository of the Hugging Face Hub.",
-        ),
-    ] = None,
+    out: Path = Path("leaderboard"),
+    push: str | None = None,
 ) -> None:
-    """Create a leaderboard from a folder of bundles: one page that works from a file.
+    """Create a leaderboard from a folder of bundles: one HTML page that needs no server.
 
-    A bundle that is damaged or no bundle is left out and named, on the page too.
+    Damaged bundles and other folders are skipped and reported, on the page too.
+
+    Options:
+        --out DIR: Folder of the page.
+        --push USER/NAME: Upload page and bundles to this data set repository of the Hugging Face
+            Hub.
     """
     from kornia_ditf.study.share.hub import push_leaderboard
     from kornia_ditf.study.share.leaderboard import collect_bundles, write_leaderboard

@@ -17,6 +17,7 @@ from kornia_ditf.cli import failures
 from kornia_ditf.cli.describing import BAD_IMAGE, SETTINGS, Describer, Request, differing
 from kornia_ditf.cli.images import decode_fitting
 from kornia_ditf.errors import DamagedFileError, DiTFError, ImageError, OutputError
+from kornia_ditf.utils.files import os_errors_as
 from kornia_ditf.utils.sources import Item, Piece
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Shard:
         made: the settings that its maps were made with.
         warnings: what was warned of while the descriptor was loaded.
         error: exit code and message of what ended the work altogether.
+        lost: whether workers died of it again and again, or the device's memory was too small.
         seconds: that the piece took.
         cpu_seconds: of this process, that it took.
     """
@@ -51,6 +53,7 @@ class Shard:
     made: Mapping[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     error: tuple[int, str] | None = None
+    lost: bool = False
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 
@@ -64,10 +67,14 @@ class ShardWriter:
     Args:
         request: what to describe with.
         out: folder of the shards, which all workers see.
-        first: the pieces in whose images massive channels are found that nobody names.
+        first: the pieces in whose images massive channels are found that nobody names; None to
+            describe images alone and write nothing, which tells whether they end a worker.
     """
 
-    def __init__(self, request: Request, out: Path, first: Sequence[Piece]) -> None:
+    tries = 2
+    """How many workers may die of a piece."""
+
+    def __init__(self, request: Request, out: Path, first: Sequence[Piece] | None) -> None:
         self.request, self.out, self.first = request, out, first
         self._describer: Describer | None = None
         self._warned: list[str] = []
@@ -75,27 +82,51 @@ class ShardWriter:
     def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[str]]:
         """Write the shards of some rows of a Ray data set."""
         done = [self.write(Piece.from_json(str(text))) for text in rows["piece"]]
-        return {"shard": [json.dumps(asdict(shard)) for shard in done]}
+        shards = [json.dumps(asdict(shard)) for shard in done]
+        return {"piece": list(rows["piece"]), "shard": shards}
 
     def write(self, piece: Piece) -> Shard:
-        """Write the shard of a piece, unless it is there."""
+        """Write the shard of a piece, unless it is there or workers died of it."""
+        key = f"{self.first is None} {piece.to_json()}"
+        note = self.out / f".{hashlib.sha256(key.encode()).hexdigest()[:16]}.tries"
         try:
-            if self._describer is None:
-                self._describer = self._load()
-            shard = Shard(made=self._describer.made, warnings=self._warned)
-            begin, cpu = time.perf_counter(), time.process_time()
-            self._write(piece, self._describer, shard)
-            shard.seconds = time.perf_counter() - begin
-            shard.cpu_seconds = time.process_time() - cpu
+            # Ray Data retries what a worker died of for ever; 2.64 drops max_task_retries.
+            with os_errors_as(OutputError, f"cannot write {note}"):
+                if note.exists() and len(note.read_bytes()) == self.tries:
+                    note.unlink()
+                    return Shard(lost=True)
+                with note.open("ab") as file:
+                    file.write(b".")
+            return self._tried(piece)
         except DiTFError as error:
             return Shard(error=(failures.exit_code(error), str(error)))
+        except RuntimeError as error:
+            if not failures.is_out_of_memory(error):
+                raise
+            return Shard(lost=True)  # which of the images is too large is tried
+        finally:
+            note.unlink(missing_ok=True)
+
+    def _tried(self, piece: Piece) -> Shard:
+        if self._describer is None:
+            self._describer = self._load()
+        if self.first is None:
+            list(self._describe(piece, self._describer, list(piece.read())))
+            return Shard()
+        shard = Shard(made=self._describer.made, warnings=self._warned)
+        begin, cpu = time.perf_counter(), time.process_time()
+        self._write(piece, self._describer, shard)
+        shard.seconds = time.perf_counter() - begin
+        shard.cpu_seconds = time.process_time() - cpu
         return shard
 
     def _load(self) -> Describer:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("default")
             describer = Describer(self.request)
-            describer.find_channels(self._first_images(describer))
+            if self.first is None:
+                return describer
+            describer.find_channels(self._first_images(describer, self.first))
         own = (each for each in caught if each.category.__module__.startswith("kornia"))
         self._warned = [str(each.message) for each in own]
         made = describer.made
@@ -108,8 +139,8 @@ class ShardWriter:
             check_folder(self.out, made)
         return describer
 
-    def _first_images(self, describer: Describer) -> Iterator[Tensor]:
-        for piece in self.first:
+    def _first_images(self, describer: Describer, first: Sequence[Piece]) -> Iterator[Tensor]:
+        for piece in first:
             for item, content in piece.read():
                 with suppress(ImageError):  # it is reported in its turn
                     yield decode_fitting(content, piece.label(item), *describer.fitting)

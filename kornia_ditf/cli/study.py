@@ -31,7 +31,7 @@ Out = Annotated[
 ]
 Cache = Annotated[
     Path | None,
-    options.path_option("DIR", "Keep descriptor maps here.  [default: inside --out]"),
+    options.path_option("DIR", "Folder for descriptor maps.  [default: inside --out]"),
 ]
 Devices = Annotated[
     str | None,
@@ -45,13 +45,13 @@ Log = Annotated[
     list[str] | None,
     options.option(
         "NAME",
-        "Log scores and costs to trackio, wandb, mlflow or a plugin's tracker, a run for "
-        "each configuration; may be repeated.  [default: none]",
+        "Log scores and costs to trackio, wandb, mlflow or a plugin's tracker, one run per "
+        "configuration; may be repeated.  [default: none]",
     ),
 ]
 Part = Annotated[
     str | None,
-    options.option("K/N", "Score one of N equal parts of the pairs; `study merge` joins them."),
+    options.option("K/N", "Score part K of N equal parts of the pairs; `study merge` joins them."),
 ]
 
 
@@ -65,9 +65,9 @@ def plan(
 ) -> None:
     """Estimate forward passes, pairs, disk space and time, without loading any weights.
 
-    Lists of pairs and the headers of images are read. Times are those of an earlier run in --out;
-    otherwise describing is estimated by arithmetic, and scoring measured on random values within
-    seconds, for one worker on the first of --devices.
+    Lists of pairs and image headers are read. Times are those of an earlier run in --out; otherwise
+    the time to describe is estimated by arithmetic, and that to score is measured on random values
+    within seconds, for one worker on the first of --devices.
     """
     from dataclasses import asdict
 
@@ -112,31 +112,32 @@ def plan(
 
 
 @app.command("run")
+@options.documented
 def run(
     file: File,
     out: Out = None,
     cache: Cache = None,
-    engine: Annotated[
-        str,
-        options.option(
-            "NAME", "local (this process), processes (one per device), or ray (a cluster)."
-        ),
-    ] = "local",
+    engine: str = "local",
     devices: Devices = None,
     address: options.RayAddress = None,
-    workers: Annotated[int, options.option("N", "Ray actors.")] = 2,
-    cpus: Annotated[float, options.option("X", "CPUs of each Ray actor; 0.5 is fine.")] = 0.5,
-    gpus: Annotated[float, options.option("X", "GPUs of each Ray actor.")] = 0.0,
+    workers: int = 2,
+    cpus: float = 0.5,
+    gpus: float = 0.0,
     part: Part = None,
-    report: Annotated[
-        bool, typer.Option("--report/--no-report", help="Write the report, too.")
-    ] = True,
+    report: bool = True,
     log: Log = None,
 ) -> None:
-    """Run a study, or resume one that was stopped; only what is missing is computed.
+    """Run a study, or resume one; only missing results are computed.
 
-    Every image is described once for all configurations that one forward pass serves. It may be
-    stopped at any instant, also by kill -9; type the same command to go on.
+    Every image is described once for all configurations that share a forward pass. A study may be
+    stopped at any time, even by kill -9; the same command resumes it.
+
+    Options:
+        --engine NAME: local (this process), processes (one per device), or ray (a cluster).
+        --workers N: Number of Ray actors.
+        --cpus X: CPUs of each Ray actor; less than 1 shares a core.
+        --gpus X: GPUs of each Ray actor.
+        --report/--no-report: Also write the report.
     """
     from kornia_ditf.study.define.parsing import read_study
 
@@ -153,8 +154,8 @@ def report(
 ) -> None:
     """Write the report of a study that has run, or of a bundle.
 
-    report.html and report.md; the tables as LaTeX (tables.tex) and CSV (scores.csv, tests.csv);
-    and what to cite (references.bib).
+    It consists of report.html and report.md, the tables as LaTeX (tables.tex) and CSV (scores.csv,
+    tests.csv), and references to cite (references.bib).
     """
     from kornia_ditf.study.report.page import write_report
 
@@ -168,24 +169,26 @@ def report(
 @options.describing("source", "block", "timestep", "long_side", "ensemble", "dtype", "device")
 def ablation(
     backbone: Annotated[str, typer.Argument(metavar="[BACKBONE]")] = "nano",
-    dataset: Annotated[
-        str | None,
-        options.option("NAME", "A data set.  [default: the photographs that come along]"),
-    ] = None,
-    root: Annotated[Path | None, options.path_option("FOLDER", "The data set's folder.")] = None,
-    split: Annotated[str | None, options.option("NAME", "Of the data set.")] = None,
-    protocol: Annotated[
-        str | None, options.option("NAME", "How pairs are scored.  [default: plain]")
-    ] = None,
-    limit: Annotated[int | None, options.option("N", "Use N pairs, drawn at random.")] = None,
+    dataset: str | None = None,
+    root: Path | None = None,
+    split: str | None = None,
+    protocol: str | None = None,
+    limit: int | None = None,
     *,
     chosen: options.Chosen,
     out: Out = None,
     cache: Cache = None,
 ) -> None:
-    """Show what each step of the method is worth, as the paper's ablation does.
+    """Measure the effect of each step of the method, as in the paper's ablation.
 
     raw, adaln, adaln+discard and discard+layernorm share one forward pass per image.
+
+    Options:
+        --dataset NAME: Data set. [default: the shipped photographs]
+        --root FOLDER: The data set's folder.
+        --split NAME: Split of the data set.
+        --protocol NAME: Protocol that scores the pairs. [default: plain]
+        --limit N: Use N pairs, drawn at random.
     """
     from kornia_ditf.study.report.ablation import ablation_study, ablation_table
     from kornia_ditf.study.run.engines import Local

@@ -22,7 +22,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pair:
-    """Two images and the points, boxes, homography or pose that are known of them.
+    """Two images with their annotated points, boxes, homography or pose.
 
     Coordinates are pixels; of the images as stored for published data sets, and of the upright
     images (EXIF orientation applied) for `folder` and `synthetic`.
@@ -137,7 +137,7 @@ class Pair:
 
 
 class PairDataset(Dataset[Pair]):
-    """A sequence of pairs; making it reads a list, and taking a pair reads that pair's files.
+    """A sequence of pairs; creating it reads a list, and accessing a pair reads that pair's files.
 
     Args:
         name: of the data set.

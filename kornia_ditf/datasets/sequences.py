@@ -52,7 +52,7 @@ class FrameSequence:
 
 
 class SequenceDataset(Dataset[FrameSequence]):
-    """A sequence of videos; taking one lists its files.
+    """A sequence of videos; accessing one lists its files.
 
     Args:
         name: of the data set.

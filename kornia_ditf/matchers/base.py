@@ -156,7 +156,7 @@ def _inside(points: Tensor, frame: Frame, name: str) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatcherSpec:
-    """All that is known of a matcher before it is loaded.
+    """Description of a matcher, available before it is loaded.
 
     Args:
         name: what the user types.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,12 +55,17 @@ def check_matches(matches: object) -> None:
     check_tensor(matches.scores, "scores of one pair", f"({count},)")
 
 
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
     """Compute without gradients and autocast, and on CUDA without shortened products."""
+    if device.type == "cuda" or torch.is_autocast_enabled(device.type):
+        return _full_precision(device)
+    return torch.no_grad()
+
+
+@contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
     whole = _whole_products() if device.type == "cuda" else nullcontext()
-    mixed = torch.is_autocast_enabled(device.type)
-    with torch.no_grad(), torch.autocast(device.type, enabled=False) if mixed else whole, whole:
+    with torch.no_grad(), torch.autocast(device.type, enabled=False), whole:
         yield
 
 
@@ -67,11 +73,14 @@ def full_precision(device: torch.device) -> Iterator[None]:
 @contextmanager
 def _whole_products() -> Iterator[None]:
     flags = torch.backends.cuda.matmul
-    names = ("allow_tf32", "allow_bf16_reduced_precision_reduction")
-    before = {name: getattr(flags, name) for name in names}
+    # Where the caller set the newer name, which torch has since 2.9, reading the older one raises.
+    newer = hasattr(flags, "fp32_precision")
+    whole: dict[str, Any] = {"fp32_precision": "ieee"} if newer else {"allow_tf32": False}
+    whole["allow_bf16_reduced_precision_reduction"] = False
+    before = {name: getattr(flags, name) for name in whole}
     try:
-        for name in names:
-            setattr(flags, name, False)
+        for name, value in whole.items():
+            setattr(flags, name, value)
         yield
     finally:
         for name, value in before.items():

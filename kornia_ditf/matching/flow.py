@@ -23,7 +23,7 @@ from kornia_ditf.utils.precision import widen
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Flow:
-    """Where every pixel of image A lies in image B.
+    """Position in image B of every pixel of image A.
 
     Args:
         grid: for `torch.nn.functional.grid_sample` and `kornia.geometry.remap`'s kin: (x, y) in

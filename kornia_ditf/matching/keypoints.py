@@ -29,12 +29,12 @@ from kornia_ditf.utils.precision import widen
 
 @dataclass(frozen=True, slots=True)
 class Argmax:
-    """Take the pixel of highest cosine, as DIFT and DiTF do; ties go to the first, row by row."""
+    """Decode the pixel of highest cosine, as DIFT and DiTF do; ties go to the first, row by row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopK:
-    """Take several pixels of highest cosine, best first.
+    """Decode several pixels of highest cosine, best first.
 
     Args:
         count: how many, at least 1.
@@ -55,7 +55,7 @@ class TopK:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowSoftArgmax:
-    """Take the mean position around the highest cosine, weighted by a softmax (GeoAware-SC).
+    """Decode the softmax-weighted mean position around the highest cosine, as GeoAware-SC does.
 
     As in the code of Zhang et al., "Telling Left from Right" (CVPR 2024): cosines outside a
     square window around the highest become 0, and the softmax is taken over all of them. There a
@@ -117,7 +117,7 @@ class Target:
 
 
 def prepare_target(descriptors: DescriptorMap, *, pixels: bool = True) -> Target:
-    """Prepare images for many searches; each then costs a fraction.
+    """Prepare the descriptors of image B for many searches, each of which is then much faster.
 
     Args:
         descriptors: of B images.
@@ -236,7 +236,7 @@ def _match_points(
 
 
 def similarity_maps(map_a: DescriptorMap, points: Tensor, map_b: DescriptorMap | Target) -> Tensor:
-    """Compare points of image A with every pixel of image B, for pictures.
+    """Compute the cosine of points of image A with every pixel of image B.
 
     Args:
         map_a: descriptors of B images.

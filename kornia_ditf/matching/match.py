@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import overload
 
@@ -15,6 +16,7 @@ from kornia_ditf.matching.checks import check_comparable, check_one_image, full_
 from kornia_ditf.matching.joint import PCA, check_pca, reduce_pair
 from kornia_ditf.matching.nearest import STRIP, Vectors, check_limits, find_mutual
 from kornia_ditf.types import DescriptorMap, Matches
+from kornia_ditf.types.frame import grid_centres
 
 Maps = DescriptorMap | Sequence[DescriptorMap]
 Masks = Tensor | Sequence[Tensor | None] | None
@@ -110,15 +112,16 @@ def match(
     for shapes, group in groupby(pairs, key=lambda pair: (pair[0].data.shape, pair[1].data.shape)):
         alike = list(group)
         held = _TOGETHER.get(alike[0][0].data.device.type, STRIP["cuda"])
-        some = max(1, held // math.prod((*shapes[0][2:], *shapes[1][2:])))
+        n, m = (math.prod(shape[2:]) for shape in shapes)
+        some = max(1, held // (n * m + (n + m) * shapes[0][1]))
         for start in range(0, len(alike), some):
             found += _match_alike(alike[start : start + some], min_score, ratio, radius)
     single = isinstance(map_a, DescriptorMap) and isinstance(map_b, DescriptorMap) and count == 1
     return found[0] if single else found
 
 
-_TOGETHER = {"cpu": 1 << 18}
-"""Cosines of several pairs that are computed together."""
+_TOGETHER = {"cpu": 1 << 16}
+"""Numbers, descriptors and cosines, of several pairs that are computed together."""
 
 _Pair = tuple[DescriptorMap, DescriptorMap, Tensor | None, Tensor | None]
 
@@ -134,24 +137,24 @@ def _match_alike(
         points_a, a = _read(maps_a, masks_a, "mask_a", radius)
         points_b, b = _read(maps_b, masks_b, "mask_b", radius)
         found = find_mutual(a, b, min_score=min_score, ratio=ratio, radius=radius)
-        order = found.scores.masked_fill(~found.kept, -torch.inf).argsort(
+        scores, order = torch.where(found.kept, found.scores, -torch.inf).sort(
             dim=1, descending=True, stable=True
         )
         matches = []
         for pair, count in enumerate(found.kept.sum(1).tolist()):
             rows = order[pair, :count]
-            nearest = found.nearest[pair, rows]
-            scores = found.scores[pair, rows]
-            matches.append(Matches(points_a[pair, rows], points_b[pair, nearest], scores))
+            nearest = found.nearest[pair].take(rows)
+            points = (points_a[pair].index_select(0, rows), points_b[pair].index_select(0, nearest))
+            matches.append(Matches(*points, scores[pair, :count]))
     return matches
 
 
 def _read(
     maps: Sequence[DescriptorMap], masks: Sequence[Tensor | None], name: str, radius: float
-) -> tuple[Tensor, Vectors]:
-    """Return the tokens' centres (B, N, 2), and the tokens that their masks hold as vectors."""
-    centres_of = {one.frame.image_size: one.centres() for one in maps}
-    centres = torch.stack([centres_of[one.frame.image_size] for one in maps])
+) -> tuple[list[Tensor], Vectors]:
+    """Return the tokens' centres, B of (N, 2), and the tokens that their masks hold as vectors."""
+    device, grid = maps[0].data.device, maps[0].grid
+    centres = [_centres(one.frame.image_size, grid).to(device) for one in maps]
     for one in maps:
         one.check()
     data = torch.cat([one.data for one in maps]) if len(maps) > 1 else maps[0].data
@@ -160,7 +163,13 @@ def _read(
         held = torch.stack(
             [_mask_tokens(*each, name) for each in zip(maps, centres, masks, strict=True)]
         )
-    return centres, Vectors(data.flatten(2).transpose(1, 2), held, centres if radius else None)
+    points = torch.stack(centres) if radius else None
+    return centres, Vectors(data.flatten(2).transpose(1, 2), held, points)
+
+
+@lru_cache(maxsize=64)
+def _centres(size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    return grid_centres(size, grid).float()
 
 
 def _mask_tokens(one: DescriptorMap, centres: Tensor, mask: Tensor | None, name: str) -> Tensor:
@@ -178,7 +187,7 @@ def _mask_tokens(one: DescriptorMap, centres: Tensor, mask: Tensor | None, name:
 def _one_by_one(maps: Maps, name: str) -> list[DescriptorMap]:
     """Split a batch into maps of one image each, or check a list of them."""
     if isinstance(maps, DescriptorMap):
-        return list(maps)
+        return [maps] if len(maps) == 1 else list(maps)
     for index, one in enumerate(maps):
         if not isinstance(one, DescriptorMap):
             raise InvalidArgumentError(

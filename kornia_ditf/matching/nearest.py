@@ -7,8 +7,8 @@ never waited for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,11 +26,12 @@ RADIUS = 10.0
 _EXACT = "donot_use_mm_for_euclid_dist"
 _SHORT, _LONG = 1e-15, 1e15
 """Vectors of lengths between have exact squares in float32."""
+_UNIT = 4e-7
+"""How far a length may be from 1 to change no cosine by 1e-6."""
 _INDISTINCT = 1e-6  # a squared distance of unit vectors that rounding may make of none
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Vectors:
+class Vectors(NamedTuple):
     """B sets of descriptors that are compared with others.
 
     Args:
@@ -44,8 +45,7 @@ class Vectors:
     points: Tensor | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Neighbours:
+class Neighbours(NamedTuple):
     """The nearest vector of B for each of A.
 
     Args:
@@ -113,8 +113,8 @@ def mutual_nearest(
     b = _read("b", descriptors_b, mask_b, points_b)
     with full_precision(descriptors_a.device):
         found = find_mutual(a, b, min_score=min_score, ratio=ratio, radius=radius)
-        rows = found.kept[0].nonzero()[:, 0]
-        return torch.stack([rows, found.nearest[0, rows]], 1), found.scores[0, rows]
+        rows = found.kept.nonzero()[:, 1]
+        return torch.stack([rows, found.nearest.take(rows)], 1), found.scores.take(rows)
 
 
 def nearest_two(
@@ -166,19 +166,22 @@ def find_mutual(
     """
     a, b = _normalise(a, b)
     n, m = a.values.shape[1], b.values.shape[1]
-    rows = torch.arange(n, device=a.values.device).expand(len(a.values), n)
+    rows = torch.arange(n, device=a.values.device)
     if not a.values.numel() or not b.values.numel():
-        none = torch.full(rows.shape, -torch.inf, device=rows.device)
-        return Neighbours(torch.zeros_like(rows), none, torch.zeros_like(rows).bool())
+        none = torch.full(a.values.shape[:2], -torch.inf, device=rows.device)
+        return Neighbours(torch.zeros_like(none).long(), none, torch.zeros_like(none).bool())
     if ratio is None:
-        found, maxima = [], []
+        found: list[tuple[Tensor, ...]] = []
+        largest = None
         for cosines in _strips(a, b):
             found.append(cosines.max(2))
-            maxima.append(cosines.amax(1))
-        scores, nearest = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
-        mutual = scores == torch.stack(maxima).amax(0).gather(1, nearest)
+            here = cosines.amax(1)
+            largest = here if largest is None else torch.maximum(largest, here)
+        scores, nearest = _join(found)
+        assert largest is not None
+        mutual = scores == largest.gather(1, nearest)
         # Where several are equally near to one of B, the first is its nearest.
-        first = rows.new_full((len(rows), m), n)
+        first = nearest.new_full((len(nearest), m), n)
         first.scatter_reduce_(1, nearest, torch.where(mutual, rows, n), "amin")
         kept = first.gather(1, nearest) == rows
     else:
@@ -186,7 +189,8 @@ def find_mutual(
         back, score_b, second_b = _nearest_two(b, a, radius)
         kept = (back.gather(1, nearest) == rows) & _is_distinct(scores, second, ratio)
         kept &= _is_distinct(score_b, second_b, ratio).gather(1, nearest)
-    kept &= scores >= (-1.5 if min_score is None else min_score)
+    if min_score is not None or a.present is not None or b.present is not None:
+        kept &= scores >= (-1.5 if min_score is None else min_score)
     return Neighbours(nearest, scores.clamp(-1, 1), kept)
 
 
@@ -205,8 +209,15 @@ def _nearest_two(a: Vectors, b: Vectors, radius: float) -> tuple[Tensor, Tensor,
             near = torch.cdist(places, b.points, compute_mode=_EXACT) <= radius
             cosines.masked_fill_(near, -torch.inf)
         found.append((index[..., 0], value[..., 0], cosines.amax(2)))
-    nearest, first, second = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
+    nearest, first, second = _join(found)
     return nearest, first, second
+
+
+def _join(found: Sequence[tuple[Tensor, ...]]) -> Iterable[Tensor]:
+    """Join what was found in each strip."""
+    if len(found) == 1:
+        return found[0]
+    return (torch.cat(parts, 1) for parts in zip(*found, strict=True))
 
 
 def _is_distinct(first: Tensor, second: Tensor, ratio: float) -> Tensor:
@@ -245,15 +256,24 @@ def _normalise(*sides: Vectors) -> list[Vectors]:
     check_comparable(a, b, axis=2)
     if not a.numel() or not b.numel():
         return list(sides)
-    # Several times as fast as vector_norm where tokens are stored channel by channel.
-    lengths = [values.float().square().sum(2, keepdim=True).sqrt_() for values in (a, b)]
-    extremes = torch.stack([extreme for each in lengths for extreme in torch.aminmax(each)])
-    if all(_SHORT < extreme < _LONG for extreme in extremes.tolist()):
+    lengths = [_lengths(values.float()) for values in (a, b)]
+    shortest, longest = torch.stack(torch.aminmax(torch.cat(lengths, 1))).tolist()
+    if a.dtype == b.dtype == torch.float32 and shortest > 1 - _UNIT and longest < 1 + _UNIT:
+        return list(sides)
+    if shortest > _SHORT and longest < _LONG:
         return [
-            replace(side, values=side.values.float() / each)
+            Vectors(side.values.float() / each, side.present, side.points)
             for side, each in zip(sides, lengths, strict=True)
         ]
     return [_normalise_any(side, name) for side, name in zip(sides, "ab", strict=True)]
+
+
+def _lengths(values: Tensor) -> Tensor:
+    if values.stride(2) == 1:
+        lengths: Tensor = torch.linalg.vector_norm(values, dim=2, keepdim=True)
+        return lengths
+    # Several times as fast as vector_norm where tokens are stored channel by channel.
+    return values.square().sum(2, keepdim=True).sqrt_()
 
 
 def _normalise_any(side: Vectors, name: str) -> Vectors:
@@ -264,9 +284,7 @@ def _normalise_any(side: Vectors, name: str) -> Vectors:
     values = values / peak.clamp_min(tiny)
     values /= torch.linalg.vector_norm(values, dim=2, keepdim=True).clamp_min_(1)
     there = peak[..., 0] > tiny
-    return replace(
-        side, values=values, present=there if side.present is None else side.present & there
-    )
+    return Vectors(values, there if side.present is None else side.present & there, side.points)
 
 
 def check_limits(min_score: float | None, ratio: float | None, radius: float) -> None:

@@ -49,7 +49,7 @@ def instance_distance(
     mask_b: Tensor | None = None,
     mutual: bool = False,
 ) -> float:
-    """Return the mean distance from the tokens of an image to the nearest ones of another.
+    """Return the mean distance from the tokens of one image to the nearest tokens of another.
 
     Distances are Euclidean, between descriptors of unit length.
 

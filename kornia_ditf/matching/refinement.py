@@ -34,7 +34,7 @@ def refine(
     radius: int = 1,
     beta: float = 0.1,
 ) -> Matches:
-    """Move the points of image B to where the cosine peaks between tokens.
+    """Refine the points of image B to where the cosine peaks between tokens.
 
     Args:
         matches: of one pair of images, as `match` gives them.

@@ -28,7 +28,7 @@ _Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Verification:
-    """The geometry between two images, and the matches that agree with it.
+    """Geometry between two images, and the matches that agree with it.
 
     Args:
         geometry: `homography`, `fundamental` or `essential`.
@@ -61,7 +61,7 @@ def verify(
     cameras: tuple[Tensor, Tensor] | None = None,
     seed: int = 0,
 ) -> Verification:
-    """Find the geometry that most matches agree on.
+    """Estimate the geometry between two images, and find the matches that agree with it.
 
     Args:
         matches: of one pair of images.

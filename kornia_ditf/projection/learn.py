@@ -44,7 +44,7 @@ def learn_projection(
     progress: Progress | None = None,
     on_error: OnError | None = None,
 ) -> Projection:
-    """Learn the principal components of a descriptor over many images.
+    """Learn a projection onto a descriptor's principal components from many images.
 
     The mean and the covariance of all tokens are summed image by image in float64, and their
     eigenvectors are taken at the end. Massive channels that are not known are found in the first

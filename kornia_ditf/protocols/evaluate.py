@@ -32,7 +32,7 @@ def evaluate_pair(
     pair: Pair,
     protocol: Protocol,
 ) -> PairResult:
-    """Find a pair's points in its second image and score them as a protocol does.
+    """Find a pair's points in its second image and score them by a protocol.
 
     Args:
         map_a: descriptors of image A, fitted by `prepare_image` with this protocol; where it aligns
@@ -200,7 +200,7 @@ def score_points(places: Tensor, pair: Pair, protocol: Protocol) -> PairResult:
 
 
 def evaluate_matches(matches: Matches, pair: Pair, protocol: Protocol) -> PairResult:
-    """Score the matches that an image matcher found in a pair.
+    """Score the matches of an image matcher on a pair.
 
     Keypoints are carried by the matches: each moves as the match nearest to it in A does, and is
     wrong where there is no match.

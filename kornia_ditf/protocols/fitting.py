@@ -14,7 +14,7 @@ from kornia_ditf.protocols.protocol import Fit, Protocol
 
 
 def prepare_image(image: ImageLike, protocol: Protocol | Fit) -> Tensor:
-    """Fit an image as a protocol does before it is described.
+    """Resize an image as a protocol requires.
 
     Scaling is done by the library that the authors use, on 8 bits, so that it rounds as theirs.
     Describe the result with a descriptor that does not scale it again (`long_side=None`).

@@ -114,7 +114,7 @@ def _check_positive(name: str, values: tuple[float, ...]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """A published evaluation with every number that can change a result.
+    """A published evaluation, with every parameter that can change a result.
 
     Change one with `dataclasses.replace`, and the name with it.
 

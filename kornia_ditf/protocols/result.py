@@ -16,7 +16,7 @@ from kornia_ditf.protocols.protocol import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PairResult:
-    """The result of one pair, point by point.
+    """Result of one pair, per point.
 
     Args:
         name: of the pair.

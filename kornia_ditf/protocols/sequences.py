@@ -26,7 +26,7 @@ _SHORT = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SequenceResult:
-    """The result of one sequence, object by object and frame by frame.
+    """Result of one sequence, per object and frame.
 
     Args:
         name: of the sequence.
@@ -48,7 +48,7 @@ def evaluate_sequence(
     *,
     save_to: Path | None = None,
 ) -> SequenceResult:
-    """Carry the first frame's masks through a sequence and score them as DAVIS 2017 does.
+    """Propagate the first frame's masks through a sequence and score them as in DAVIS 2017.
 
     Void pixels (255) are no object, as in the semi-supervised task of davis2017-evaluation. Frames
     are described one by one, and at most `last_frames` and 2 are held.

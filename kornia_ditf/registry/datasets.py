@@ -13,7 +13,7 @@ from kornia_ditf.utils.checks import no_such
 
 
 def list_datasets() -> dict[str, DatasetSpec]:
-    """List every installed data set by name; reads none."""
+    """List the supported data sets by name."""
     return {spec.name: spec for spec in CATALOGUE.of(DatasetSpec)}
 
 
@@ -30,7 +30,7 @@ def find_dataset(name: str) -> DatasetSpec:
 
 
 def load_dataset(name: str, root: str | Path, **options: Any) -> Sequence[Any]:
-    """Read an installed data set: a `PairDataset`, or a `SequenceDataset` of frames.
+    """Load a data set by name: a `PairDataset`, or a `SequenceDataset` of videos.
 
     Args:
         name: an installed data set's.

@@ -17,7 +17,7 @@ from kornia_ditf.utils.extras import import_extra
 
 @dataclass(frozen=True, slots=True)
 class LoggedRun:
-    """What is logged of one configuration of a study.
+    """Settings and scores of one configuration of a study, for a tracker.
 
     Args:
         study: name of the study.
@@ -37,7 +37,7 @@ Logger: TypeAlias = Callable[[LoggedRun], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggerSpec:
-    """A tracker of experiments.
+    """Description of an experiment tracker.
 
     Args:
         name: what the user types after `--log`.

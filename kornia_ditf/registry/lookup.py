@@ -73,7 +73,7 @@ _MADE: Mapping[type, type] = {
 
 
 def list_backbones() -> dict[str, BackboneSpec]:
-    """List every installed backbone by name; loads no model library.
+    """List the installed backbones by name, without loading a model library.
 
     Example:
         >>> list_backbones()["flux.1-dev"].block
@@ -83,7 +83,7 @@ def list_backbones() -> dict[str, BackboneSpec]:
 
 
 def find_backbone(name: str | Path, **hub: Any) -> BackboneSpec:
-    """Find a backbone's spec by its name, or make one for any model in the diffusers layout.
+    """Find a backbone's spec by name, or create one for a model in the diffusers layout.
 
     Args:
         name: an installed backbone's name or hub id, another hub id, or a local folder. A model
@@ -124,7 +124,7 @@ def find_backbone(name: str | Path, **hub: Any) -> BackboneSpec:
 
 
 def list_descriptors() -> dict[str, Spec]:
-    """List every installed dense descriptor by name, DiT backbones first; loads no model library.
+    """List the installed dense descriptors by name, backbones first, without loading any.
 
     Example:
         >>> list_descriptors()["nano"].width
@@ -135,7 +135,7 @@ def list_descriptors() -> dict[str, Spec]:
 
 
 def find_descriptor(name: str | Path, **hub: Any) -> Spec:
-    """Find a dense descriptor's spec by its name; other names are backbones'.
+    """Find the spec of a dense descriptor or backbone by name.
 
     Args:
         name: an installed descriptor's, whatever `find_backbone` takes, or several of these with
@@ -167,7 +167,7 @@ def create_descriptor(
     projection: Projection | str | Path | None = None,
     **options: Any,
 ) -> DenseDescriptor:
-    """Load a dense descriptor with its preset: a DiTF on a backbone, or whatever a plugin adds.
+    """Load a dense descriptor with its preset: a DiTF on a backbone, or one that a plugin adds.
 
     Args:
         name: an installed descriptor or backbone, or a hub id or folder in the diffusers layout;
@@ -228,7 +228,7 @@ def create_descriptor(
 def create_ditf(
     name: str | Path | Any = DEFAULT_BACKBONE, *, source: str | Path | Any = None, **options: Any
 ) -> DiTF:
-    """Load a backbone and make a DiTF descriptor; `create_descriptor` for backbones alone.
+    """Load a backbone and create a DiTF descriptor; like `create_descriptor`, for backbones only.
 
     Arguments and errors as there. A DiTF also shows its taps, blocks and massive channels.
     """

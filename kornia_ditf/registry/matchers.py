@@ -30,7 +30,7 @@ OF_DESCRIPTORS = ("detector", "max_keypoints", "ratio", "refined", "prompt")
 
 
 def list_matchers() -> dict[str, MatcherSpec]:
-    """List every installed matcher by name, without the dense descriptors; loads no model.
+    """List the installed matchers by name, except dense descriptors, without loading any.
 
     Example:
         >>> list_matchers()["sift"].source
@@ -40,7 +40,7 @@ def list_matchers() -> dict[str, MatcherSpec]:
 
 
 def find_matcher(name: str) -> MatcherSpec:
-    """Find a matcher's spec by its name, or make one of a dense descriptor.
+    """Find a matcher's spec by name, or create one for a dense descriptor.
 
     Args:
         name: an installed matcher's, `vismatch:NAME`, or whatever `create_descriptor` takes.
@@ -68,7 +68,7 @@ def find_matcher(name: str) -> MatcherSpec:
 
 
 def load_matcher(name: str, **options: Any) -> ImageMatcher:
-    """Load an image matcher by its name.
+    """Load an image matcher by name.
 
     Args:
         name: an installed matcher's (`sift`, `loftr` ...), `vismatch:NAME`, or a dense

@@ -15,7 +15,7 @@ CATALOGUE = Catalogue(STEPS, {"register_treatments": TreatmentSpec})
 
 
 def list_treatments() -> dict[str, TreatmentSpec]:
-    """List the steps of which treatments are composed, by name: built-in ones, then plugins'.
+    """List the steps of treatments by name, built-in ones first.
 
     Example:
         >>> list(list_treatments())[:3]
@@ -25,7 +25,7 @@ def list_treatments() -> dict[str, TreatmentSpec]:
 
 
 def find_treatment(text: str) -> Treatment:
-    """Read a treatment whose steps may be those of plugins; see `parse_treatment`.
+    """Parse a treatment, whose steps may come from plugins; see `parse_treatment`.
 
     Raises:
         InvalidArgumentError: there is no such step, or its numbers are wrong.

@@ -13,7 +13,7 @@ CATALOGUE = Catalogue(UPSAMPLERS, {"register_upsamplers": UpsamplerSpec})
 
 
 def list_upsamplers() -> dict[str, UpsamplerSpec]:
-    """List the upsamplers by name: built-in ones, then plugins'; loads none.
+    """List the upsamplers by name, built-in ones first, without loading any.
 
     Example:
         >>> list(list_upsamplers())[:4]
@@ -23,7 +23,7 @@ def list_upsamplers() -> dict[str, UpsamplerSpec]:
 
 
 def find_upsampler(text: Any) -> Upsampler | None:
-    """Read what the option `upsample` holds; `none` and None are no upsampler.
+    """Parse the option `upsample`, including upsamplers of plugins; `none` and None mean none.
 
     Args:
         text: as for `parse_upsampler`, of any installed upsampler; an `Upsampler`; or a function

@@ -49,7 +49,7 @@ def align_matches(
     reach: float = 16.0,
     window: int = 21,
 ) -> tuple[Matches, Tensor]:
-    """Move the points of image B to where its pixels agree with those around the points of A.
+    """Refine matches by aligning the pixels of image B with those around the points of A.
 
     Args:
         image_a: one image, as for `as_image`.

@@ -13,6 +13,7 @@ from kornia_ditf.tap.capture import (
 )
 from kornia_ditf.tap.declarations import (
     ADALN_SINGLE,
+    ADALN_ZERO,
     ArgumentModulation,
     BlockCall,
     BlockStream,
@@ -27,6 +28,7 @@ from kornia_ditf.tap.declarations import (
 
 __all__ = [
     "ADALN_SINGLE",
+    "ADALN_ZERO",
     "ArgumentModulation",
     "BlockCall",
     "BlockStream",

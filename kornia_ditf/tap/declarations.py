@@ -189,6 +189,14 @@ ADALN_SINGLE = BlockStream(
 )
 """The blocks of PixArt and Sana, whose modulation is one for all plus a table of each."""
 
+ADALN_ZERO = BlockStream(
+    blocks="transformer_blocks",
+    norm="norm1.norm",
+    attention="attn1",
+    modulation=LinearModulation("norm1.linear"),
+)
+"""The blocks of DiT: diffusers' AdaLayerNormZero, a linear layer of its own in each."""
+
 Facet = Literal["input", "query", "key", "value"]
 """What is taken of a block: its input, or what its attention projects of it."""
 

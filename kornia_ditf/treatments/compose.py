@@ -34,7 +34,7 @@ TREATMENTS = ("raw", "adaln", "adaln+discard", "discard+layernorm")
 
 
 def parse_treatment(text: str, steps: Iterable[TreatmentSpec] = ()) -> Treatment:
-    """Read a treatment: steps in the order in which they run, with `>` between them.
+    """Parse a treatment: steps in the order in which they run, joined by `>`.
 
     Args:
         text: `raw` (x as it is), `adaln+discard` (`discard > adaln`), `discard+layernorm`

@@ -19,7 +19,7 @@ Number = int | float
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreatmentSpec:
-    """A step that treatments can name, as a plugin registers it.
+    """Description of a step of treatments, as plugins register it.
 
     Args:
         name: what the user types: lower-case letters, digits, `-` and `_`.
@@ -107,7 +107,7 @@ class Step:
 
 
 class Treatment(str):
-    """A line of steps, which is its own text, with the functions that it names."""
+    """A sequence of steps, as its text and the functions that it names."""
 
     steps: tuple[Step, ...] = ()
 

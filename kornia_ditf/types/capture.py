@@ -17,7 +17,7 @@ from kornia_ditf.utils.text import short_repr
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Conditioning:
-    """Further inputs of a transformer beside the latent, one row per image.
+    """Inputs of a transformer besides latent and timestep, one row per image.
 
     Args:
         tensors: named tensors, each with a first axis of 1 (shared by all images) or B.
@@ -96,7 +96,7 @@ class TokenNorm:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tap:
-    """A block's input, and the modulation that the block is about to apply to it.
+    """A block's input, with the shift and scale that the block applies to it.
 
     Args:
         x: the image tokens at the block's first normalisation, shape (B, N, D).

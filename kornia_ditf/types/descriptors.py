@@ -68,7 +68,7 @@ class Discarded:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DescriptorMap:
-    """Dense descriptors of one image or of a batch of equally large ones.
+    """Dense descriptors of an image, or of a batch of images of equal size.
 
     Args:
         data: descriptors on the token grid, shape (B, D, rows, columns), not normalised.

@@ -12,7 +12,7 @@ from kornia_ditf.utils.precision import widen
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """How the pixels of an image map onto the pixels that the model saw.
+    """Mapping from the pixels of an image to those of the resized copy that the model receives.
 
     Both pictures cover the same area, so a pixel's edges map linearly and its centre with them.
 

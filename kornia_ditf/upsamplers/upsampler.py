@@ -165,7 +165,7 @@ class Upsampler:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpsamplerSpec:
-    """An upsampler by name, as a plugin registers it.
+    """Description of an upsampler, as plugins register it.
 
     Args:
         name: what the user types: lower-case letters, digits, `-` and `_`.
@@ -228,7 +228,7 @@ UPSAMPLERS = (
 
 
 def parse_upsampler(text: str, specs: Iterable[UpsamplerSpec] = ()) -> Upsampler:
-    """Read an upsampler: `NAME`, `NAME(FACTOR)` or `NAME(STRIDEpx)`; nothing is loaded yet.
+    """Parse an upsampler, `NAME`, `NAME(FACTOR)` or `NAME(STRIDEpx)`, without loading it.
 
     Args:
         text: a name, and in parentheses how many times finer the grid becomes (2 where it does not

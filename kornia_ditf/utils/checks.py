@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any
 
@@ -119,16 +120,20 @@ def check_tensor(value: object, name: str, shape: str, *, filled: bool = False) 
     """
     if not isinstance(value, Tensor):
         raise InvalidArgumentError(f"{name} must be a tensor, got {type(value).__name__}")
-    axes = shape.strip("(),").split(", ")
-    lengths = [int(axis) if axis.isdigit() else None for axis in axes]
+    count, fixed = _read_shape(shape)
     if (
-        len(axes) != value.ndim
+        value.ndim != count
         or (filled and 0 in value.shape)
-        or any(
-            length not in (None, axis) for length, axis in zip(lengths, value.shape, strict=True)
-        )
+        or any(value.shape[axis] != length for axis, length in fixed)
     ):
         raise InvalidArgumentError(f"{name} must have the shape {shape}, got {tuple(value.shape)}")
+
+
+@lru_cache
+def _read_shape(shape: str) -> tuple[int, list[tuple[int, int]]]:
+    """Return the number of axes of a shape such as `(B, 3)`, and those of a fixed length."""
+    axes = shape.strip("(),").split(", ")
+    return len(axes), [(at, int(length)) for at, length in enumerate(axes) if length.isdigit()]
 
 
 def check_finite(values: Tensor, name: str) -> None:

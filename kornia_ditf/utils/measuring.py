@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,14 +15,20 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 class Meter:
     """Measures from when it is made until it is read.
 
+    The peak of resident memory is started anew, which takes Linux and the right to write to
+    `/proc/self/clear_refs`. Elsewhere no peak is given: the only one that is known there is that of
+    the whole life of the process, which earlier work may have caused.
+
     Args:
         device: name of the device whose memory and energy are measured.
     """
 
     def __init__(self, device: str) -> None:
         self.index = _cuda_index(device)
+        self.renewed = False
         with suppress(OSError):
-            _CLEAR.write_text("5")  # Linux: start the peak of resident memory anew
+            _CLEAR.write_text("5")  # sets the peak to what is resident now
+            self.renewed = True
         if self.index is not None:
             import torch
 
@@ -33,9 +38,9 @@ class Meter:
     def read(self) -> dict[str, float]:
         """Return `peak_bytes`, `device_peak_bytes` and `joules`, as far as they are known."""
         found = {}
-        peak = peak_bytes()
-        if peak is not None:
-            found["peak_bytes"] = peak
+        if self.renewed:
+            status = dict(each.split(":", 1) for each in _STATUS.read_text("utf-8").splitlines())
+            found["peak_bytes"] = float(status["VmHWM"].split()[0]) * 1024
         if self.index is not None:
             import torch
 
@@ -55,26 +60,13 @@ def count_flops(function: Callable[[], Result]) -> tuple[Result, float]:
     return result, float(counter.get_total_flops())
 
 
-def peak_bytes() -> float | None:
-    """Return the peak of this process's resident memory; None if the system does not report it."""
-    with suppress(OSError, ValueError):
-        for line in _STATUS.read_text("utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return float(line.split()[1]) * 1024
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
-
-
 def _cuda_index(device: str) -> int | None:
     if not device.startswith("cuda"):
         return None
     import torch
 
-    return torch.device(device).index or 0
+    index = torch.device(device).index
+    return torch.cuda.current_device() if index is None else index
 
 
 def _joules(index: int | None) -> float | None:

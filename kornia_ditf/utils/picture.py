@@ -50,7 +50,7 @@ class Picture(np.ndarray[tuple[int, ...], np.dtype[np.uint8]]):
 
 
 def save_picture(path: str | Path, picture: npt.NDArray[np.uint8]) -> None:
-    """Write a picture as PNG or JPEG, atomically.
+    """Save a picture as PNG or JPEG, atomically.
 
     Args:
         path: ends in .png, .jpg or .jpeg.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -58,6 +58,15 @@ class Piece:
     def size(self) -> int:
         """Encoded bytes of all images."""
         return sum(item.size for item in self.items)
+
+    def images(self) -> list[Piece]:
+        """Return a piece for each image."""
+        return [replace(self, items=(item,)) for item in self.items]
+
+    def without(self, images: Container[Piece]) -> Piece:
+        """Return the piece without some of its `images`; it may hold none."""
+        kept = (one.items[0] for one in self.images() if one not in images)
+        return replace(self, items=tuple(kept))
 
     def to_json(self) -> str:
         """Write the piece as JSON; see `from_json`."""

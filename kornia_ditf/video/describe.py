@@ -22,7 +22,7 @@ from kornia_ditf.video.frames import VideoFrame, read_frames, windows
 
 
 class VideoDiTF(DiTF):
-    """A `DiTF` on a video model, to which the images of a batch are the frames of one clip.
+    """A `DiTF` on a video model, which takes the images of a batch as the frames of one clip.
 
     A video model's VAE compresses time: after the first, one latent frame covers several frames
     (`VideoBackbone.frames_per_latent`, 4 to 8). So that each frame has descriptors of its own, it

@@ -31,7 +31,7 @@ def draw_pca(
     foreground: bool = True,
     long_side: int | None = None,
 ) -> list[Picture]:
-    """Draw the descriptors of images in three colours of one basis: like colours are alike.
+    """Draw descriptors as colours by their principal components, in one basis for all images.
 
     Args:
         maps: of one image or a batch, or a list of maps of images of any sizes; all by one

@@ -49,7 +49,7 @@ def test_every_way_of_having_a_model_runs(
     half = {name: value.half().contiguous() for name, value in weights_of(folder).items()}
     save_file(half, folder / "transformer/diffusion_pytorch_model.fp16.safetensors")
     page = (ROOT / "docs/backbones.md").read_text("utf-8")
-    section = page.partition("## Models as you have them")[2].partition("\n## ")[0]
+    section = page.partition("## Ways to load a model")[2].partition("\n## ")[0]
     blocks = re.findall(r"```\n(.*?)```", section, re.DOTALL)
     assert len(blocks) == 5
     names: dict[str, Any] = {}

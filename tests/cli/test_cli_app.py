@@ -127,6 +127,19 @@ def test_an_empty_name_is_no_default(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [("extract", "a.png", "--out", "s3://bucket/maps"), ("extract", "gs://b/a.png", "--out", "o")],
+)
+def test_a_url_in_place_of_a_path_is_refused_before_a_folder_of_its_name_is_made(
+    arguments: tuple[str, ...], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 2 and "is a URL, expected a path" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     "command",
     [
         ("match", "~/no.png", "b.png"),

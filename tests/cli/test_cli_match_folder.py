@@ -46,7 +46,7 @@ def test_a_folder_is_matched_exported_and_resumed(
         assert database.num_images() == 3 and database.num_keypoints() == done["keypoints"]
     before = (out / "x.npz").read_bytes()
     again = run(*command)
-    assert again.exit_code == 3 and "0 matched now, 3 found finished" in again.stdout
+    assert again.exit_code == 3 and "0 matched now, 3 resumed" in again.stdout
     assert again.stderr.count("d.png") == 1 and (out / "x.npz").read_bytes() == before
     other = run_json(*command, "-o", "refined=false", code=3)
     assert other["pairs"]["matched"] == 3

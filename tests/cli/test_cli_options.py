@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args
 
 import pytest
 import torch
 from typer.testing import Result
 
 import kornia_ditf
+from kornia_ditf.cli.options import documented, read_path
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]
@@ -83,3 +85,30 @@ def test_stored_descriptors_are_reduced_as_images_are(
     assert live["pca"] == 5 and whole["pca"] == 0
     assert stored["scores"] == pytest.approx(live["scores"], abs=1e-5)
     assert live["scores"] != pytest.approx(whole["scores"], abs=1e-3)
+
+
+def test_an_option_is_declared_by_its_docstring() -> None:
+    def command(count: Annotated[int, {"min": 1}] = 2, folder: Path | None = None) -> None:
+        """Do this.
+
+        Options:
+            --count, -c N: As often: or once, where nothing is
+                said. [default: two]
+            --folder DIR: Here.
+        """
+
+    declared = inspect.signature(documented(command)).parameters
+    count, folder = (get_args(declared[name].annotation)[1] for name in ("count", "folder"))
+    assert command.__doc__ == "Do this."
+    assert (count.default, *count.param_decls, count.metavar) == ("--count", "-c", "N")
+    assert count.help == "As often: or once, where nothing is said.  [default: two]"
+    assert count.min == 1 and folder.parser is read_path
+
+
+@pytest.mark.parametrize("line", ["--size N: Another name.", "--count without a colon"])
+def test_an_option_that_is_described_wrongly_is_refused(line: str) -> None:
+    def command(count: int = 2) -> None: ...
+
+    command.__doc__ = f"Do this.\n\nOptions:\n    {line}\n"
+    with pytest.raises(TypeError, match="size|without a colon"):
+        documented(command)

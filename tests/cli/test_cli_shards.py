@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from blobs import write_blobs
 from typer.testing import Result
 
 from kornia_ditf.cli.describing import Request
 from kornia_ditf.cli.options import Chosen
-from kornia_ditf.cli.shards import ShardWriter
+from kornia_ditf.cli.shards import Shard, ShardWriter
 from kornia_ditf.types.shards import list_stored, read_shards
 from kornia_ditf.utils.sources import Piece, list_pieces
 
@@ -118,6 +119,39 @@ def test_shards_of_other_settings_are_kept_and_reported(write: Any, tmp_path: Pa
 def test_a_model_that_cannot_be_loaded_ends_the_work_with_its_own_error(write: Any) -> None:
     code, message = write(backbone="nowhere")[0]["error"]
     assert code == 4 and "nowhere" in message
+
+
+def test_a_piece_that_workers_died_of_or_that_fits_no_memory_is_lost_and_leaves_no_note(
+    folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = Request(Chosen({"backbone": str(model), "long_side": 48}), [], "float32")
+    pieces, _ = list_pieces([folder], 2)
+    (tmp_path / "out").mkdir()
+
+    class Dead(BaseException):
+        """The end of a process."""
+
+    def die(path: Path, **_: object) -> None:
+        raise Dead
+
+    def run_out(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    first = pieces[:1]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", die)  # a process that is killed cleans up nothing
+        patch.setattr(ShardWriter, "_tried", run_out)
+        for _ in range(ShardWriter.tries):
+            with pytest.raises(Dead):
+                ShardWriter(request, tmp_path / "out", first).write(pieces[0])
+    assert len(list((tmp_path / "out").iterdir())) == 1
+    assert ShardWriter(request, tmp_path / "out", first).write(pieces[0]).lost
+    tried = ShardWriter(request, tmp_path / "out", None).write(pieces[0])
+    assert tried == Shard()
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardWriter, "_tried", run_out)
+        assert ShardWriter(request, tmp_path / "out", first).write(pieces[0]).lost
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_stored_descriptors_of_shards_are_matched(

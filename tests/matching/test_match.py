@@ -60,6 +60,14 @@ def test_pairs_of_batches_and_lists_are_matched_each_by_itself(options: dict[str
         assert_same(one, match(a[i], others[i], **options))
 
 
+def test_points_of_a_result_may_be_changed_in_place() -> None:
+    a, b = random_map(), random_map(seed=1)
+    expected = match(a, b)
+    changed = match(a, b)
+    changed.points_a.zero_(), changed.points_b.zero_()
+    assert_same(match(a, b), expected)
+
+
 def test_one_image_is_matched_with_each_of_many() -> None:
     query, many = random_map(), [random_map(seed=seed) for seed in range(1, 5)]
     for one, other in zip(match(query, many), many, strict=True):

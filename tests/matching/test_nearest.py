@@ -226,6 +226,34 @@ def test_a_pair_of_5628_tokens_takes_few_operations_and_two_host_reads(
     assert operations.reads + len(host_reads) <= 2
 
 
+def test_a_small_pair_takes_few_operations(host_reads: list[int]) -> None:
+    a, b = random(100, 64), random(100, 64, seed=1)
+    for scale, most in ((2.0, 34), (1.0, 32)):  # unit vectors are not divided by their lengths
+        with Operations() as operations:
+            mutual_nearest(scale * F.normalize(a), scale * F.normalize(b))
+        assert operations.count - 2 * 5 <= most  # besides scaling and normalising
+    maps = [
+        DescriptorMap(one.T.reshape(1, 64, 10, 10), Frame((80, 80), (80, 80))) for one in (a, b)
+    ]
+    match(*maps)
+    host_reads.clear()
+    with Operations() as operations:
+        match(*maps)
+    assert operations.count <= 41
+    assert operations.reads + len(host_reads) <= 2
+
+
+@settings(max_examples=20)
+@given(seed=seeds)
+def test_unit_vectors_give_the_pairs_and_scores_of_their_multiples(seed: int) -> None:
+    a, b = F.normalize(random(40, 24, seed=seed)), F.normalize(random(50, 24, seed=seed + 5000))
+    indices, scores = mutual_nearest(a, b)
+    independent.check_mutual(a, b, indices)
+    multiple, expected = mutual_nearest(3 * a, 7 * b)
+    assert torch.equal(indices, multiple)
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-6)
+
+
 def lowe(a: Tensor, b: Tensor, ratio: float) -> set[tuple[int, int]]:
     return set(map(tuple, KF.match_smnn(F.normalize(a), F.normalize(b), ratio)[1].tolist()))
 

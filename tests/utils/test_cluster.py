@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,16 +17,16 @@ from blobs import write_blobs
 from study_files import study_file
 
 from kornia_ditf.cli.describing import Request
-from kornia_ditf.cli.extract_ray import run_pieces
+from kornia_ditf.cli.extract_ray import run_pieces, without_deadly_images
 from kornia_ditf.cli.options import Chosen
-from kornia_ditf.cli.shards import ShardWriter
-from kornia_ditf.errors import InvalidArgumentError
+from kornia_ditf.cli.shards import Shard, ShardWriter
+from kornia_ditf.errors import DiTFError, InvalidArgumentError
 from kornia_ditf.study.define.parsing import read_study
 from kornia_ditf.study.run.ray_cluster import RayCluster
 from kornia_ditf.study.run.runner import run_study
 from kornia_ditf.utils.cluster import on_cluster
 from kornia_ditf.utils.progress import Quiet
-from kornia_ditf.utils.sources import list_pieces
+from kornia_ditf.utils.sources import Item, Piece, list_pieces
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's, of itself
 _STORE = 80 * 2**20
@@ -113,6 +115,63 @@ def test_extraction_writes_every_image_once_when_a_node_is_lost(
     assert sum(each.images for each in done) == 12
     lost, undisturbed = ({p.name: p.read_bytes() for p in out.iterdir()} for out in outs)
     assert lost == undisturbed
+
+
+@pytest.mark.slow
+def test_an_image_that_kills_its_worker_is_named_and_left_out(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mortal(ShardWriter):  # in here, so that Ray sends its code
+        """A writer without a model, whose process an image kills, as a faulty decoder may."""
+
+        tries = 1
+
+        def _tried(self, piece: Piece) -> Shard:
+            if any(item.name == "deadly" for item in piece.items):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return Shard(name=piece.items[0].name, images=len(piece.items), made={"name": "none"})
+
+    monkeypatch.setattr("kornia_ditf.cli.extract_ray.ShardWriter", Mortal)
+    pieces = [piece_of("deadly", "a"), piece_of("b", "c")]
+    done = list(run_pieces(pieces, Request(Chosen({}), [], "float32"), tmp_path, workers=1))
+    assert {each.name: each.images for each in done if each.name} == {"a": 1, "b": 2}
+    ((label, code, message),) = [failed for each in done for failed in each.failed]
+    assert (label, code) == ("pictures/deadly", 3) and f"{label}: its worker dies" in message
+    assert not list(tmp_path.iterdir())
+
+
+def piece_of(*names: str) -> Piece:
+    return Piece("pictures", tuple(Item(name, 0, 0) for name in names))
+
+
+@pytest.mark.parametrize("deadly", [{"a"}, {"c", "f"}, {"a", "e", "f"}])
+def test_deadly_images_are_found_wherever_they_are(deadly: set[str]) -> None:
+    pieces = [piece_of(*names) for names in ("ab", "cd", "ef", "gh", "i")]
+
+    def work(some: list[Piece], first: list[Piece] | None) -> Iterator[tuple[Piece, Shard]]:
+        for piece in some:  # the channels are found in the very first images
+            seen = [item.name for item in (*(first or [piece])[0].items[:1], *piece.items)]
+            names = "".join(item.name for item in piece.items)
+            yield piece, Shard(name=names, lost=not deadly.isdisjoint(seen))
+
+    done = list(without_deadly_images(pieces, work))
+    assert {
+        label.removeprefix("pictures/") for each in done for label, _, _ in each.failed
+    } == deadly
+    assert sorted("".join(each.name for each in done)) == sorted(set("abcdefghi") - deadly)
+
+
+def test_work_that_kills_workers_only_together_is_left_out_and_all_of_it_is_an_error() -> None:
+    pieces = [piece_of("a", "b"), piece_of("c")]
+
+    def work(some: list[Piece], first: object) -> Iterator[tuple[Piece, Shard]]:
+        return ((piece, Shard(name="c", lost=len(piece.items) > 1)) for piece in some)
+
+    done = list(without_deadly_images(pieces, work))
+    assert [each.name for each in done if each.name] == ["c"]
+    assert [label for each in done for label, _, _ in each.failed] == ["pictures/a", "pictures/b"]
+    with pytest.raises(DiTFError, match="workers die at every piece"):
+        list(without_deadly_images(pieces[:1], work))
 
 
 class KillsOnce(Quiet):

@@ -41,7 +41,8 @@ class Cost:
         together: how many configurations that forward pass served.
         seconds_per_pair: median of reading two maps and scoring a pair, or of matching one.
         bytes_per_image: of a descriptor map, the median.
-        peak_bytes: the largest resident memory of the process that did it.
+        peak_bytes: the largest resident memory of the process while it did it; None where the
+            system does not tell it (see `Meter`).
         device_peak_bytes: the most memory allocated on the accelerator.
         flops: of the first image that was described, or the first pair that was matched.
         joules: that the accelerator took for an image, or for a pair, on average.

@@ -30,7 +30,7 @@ class LuminaNextBackbone(DiffusersBackbone):
     prompt_length = 256
     time = "1 - t / 1000"  # from noise to image: 0 is noise, 1 is clean
 
-    def transformer_inputs(self, latent, timestep, conditioning):
+    def further_inputs(self, latent, inputs):
         from diffusers.models.embeddings import get_2d_rotary_pos_embed_lumina
 
         height, width = latent.shape[2:]
@@ -40,11 +40,8 @@ class LuminaNextBackbone(DiffusersBackbone):
             # As in the pipeline: positions are stretched to the resolution of the training.
             linear_factor=sqrt(height * width) / self.config.sample_size,
         )
-        return {
-            **super().transformer_inputs(latent, timestep, conditioning),
-            "image_rotary_emb": positions.to(latent.device),
-            "cross_attention_kwargs": {},
-        }
+        rotations = positions.to(latent.device)
+        return {"image_rotary_emb": rotations, "cross_attention_kwargs": {}}
 
 
 LUMINA_NEXT = LuminaNextBackbone.spec(

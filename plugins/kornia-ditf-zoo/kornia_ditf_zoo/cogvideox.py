@@ -16,7 +16,7 @@ from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.video import VideoBackbone, as_clip
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockCall, BlockStream, LinearModulation
-from kornia_ditf.types import Conditioning, Tap
+from kornia_ditf.types import Tap
 from kornia_ditf_zoo.family import fit_grid, read_own_schedule
 
 
@@ -84,11 +84,8 @@ class CogVideoXBackbone(VideoBackbone):
         frames = as_clip(latent).shape[2]
         return rows // frames * -(-frames // self.latents_per_token), columns
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
-        return {**inputs, "image_rotary_emb": self._rotations(latent)}
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
+        return {"image_rotary_emb": self._rotations(latent)}
 
     def _rotations(self, latent: Tensor) -> tuple[Tensor, Tensor] | None:
         config = self.config

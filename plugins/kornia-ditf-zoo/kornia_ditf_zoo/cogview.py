@@ -11,7 +11,6 @@ from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, LinearModulation
-from kornia_ditf.types import Conditioning
 from kornia_ditf_zoo.family import read_own_schedule
 
 
@@ -31,22 +30,16 @@ class CogView3PlusBackbone(DiffusersBackbone):
     time = "t"
     positions_from: ClassVar[str | None] = "pos_embed_max_size"
     prompt_outputs = ("prompt_embeds",)
-    prompt_options = {
-        "do_classifier_free_guidance": False,
-        "max_sequence_length": 224,
-    }
+    prompt_options = {"max_sequence_length": 224}
 
     @classmethod
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         return {"schedule": read_own_schedule(checkpoint)}
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
         pixels = [float(side * self.pixels_per_cell) for side in latent.shape[2:]]
         size = latent.new_tensor(pixels).repeat(len(latent), 1)
         return {
-            **super().transformer_inputs(latent, timestep, conditioning),
             "original_size": size,
             "target_size": size,
             "crop_coords": 0 * size,
@@ -68,7 +61,7 @@ class CogView4Backbone(TrimmedPromptBackbone, CogView3PlusBackbone):
         ),
     )
     positions_from = None
-    prompt_options = {"do_classifier_free_guidance": False}
+    prompt_options = {}
     prompt_length = 1024
 
     @classmethod

@@ -15,7 +15,6 @@ from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.inputs import full_batch, pad_prompt
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.tap import ArgumentModulation, BlockCall, BlockStream
-from kornia_ditf.types import Conditioning
 
 
 class _TokenFirstModulation(ArgumentModulation):
@@ -50,12 +49,8 @@ class ErnieImageBackbone(TrimmedPromptBackbone):
     prompt_length = 512
     prompt_inputs = {"text_bth": "prompt_embeds"}
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
-        words = full_batch(latent, inputs["text_bth"].shape[1], torch.long)
-        return {**inputs, "text_lens": words}
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
+        return {"text_lens": full_batch(latent, inputs["text_bth"].shape[1], torch.long)}
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ FIBO 2 has Z-Image's blocks: RMS norms with gain, a scale and no shift.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,10 +17,9 @@ from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.flux import FluxLikeBackbone
 from kornia_ditf.backbones.inputs import pad_prompt
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
-from kornia_ditf.tap import BlockStream, LinearModulation
-from kornia_ditf.types import Conditioning
 from kornia_ditf_zoo.family import ProcessorBackbone
 from kornia_ditf_zoo.fluxlike import say_dtype
+from kornia_ditf_zoo.zimage import Z_IMAGE_BLOCKS
 
 
 class BriaFiboBackbone(TrimmedPromptBackbone, FluxLikeBackbone):
@@ -32,16 +32,20 @@ class BriaFiboBackbone(TrimmedPromptBackbone, FluxLikeBackbone):
     packed = 1
     time = "t"
     prompt_length = 512
+    prompt_inputs = {
+        "encoder_hidden_states": "prompt_embeds",
+        "text_encoder_layers": "prompt_layers",
+    }
     padded = ("prompt_embeds", "prompt_layers", "prompt_attention_mask")
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
-        layers = conditioning["prompt_layers"].unbind(2)[-self.blocks :]
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
+        layers = inputs["text_encoder_layers"].unbind(2)[-self.blocks :]
         # The last blocks share the encoder's last layer, where it has fewer than they are.
         missing = self.blocks - len(layers)
-        return {**inputs, "text_encoder_layers": [*layers, *[layers[-1]] * missing]}
+        return {
+            **super().further_inputs(latent, inputs),
+            "text_encoder_layers": [*layers, *[layers[-1]] * missing],
+        }
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
@@ -67,16 +71,8 @@ class BriaFibo2Backbone(ProcessorBackbone, TrimmedPromptBackbone):
     vae_class = "AutoencoderKLFlux2"
     blocks_from = ("n_layers",)
     width_from = ("dim",)
-    streams = (
-        BlockStream(
-            blocks="layers",
-            norm="attention_norm1",
-            attention="attention",
-            # Called for what is noisy first, and then again for what is not.
-            modulation=LinearModulation("adaLN_modulation.0", shift=None, scale=0, gates=(1, 3)),
-            tokens="last",
-        ),
-    )
+    # The modulation is called for what is noisy first, and then again for what is not.
+    streams = (replace(Z_IMAGE_BLOCKS, tokens="last"),)
     head = ("final_layer",)
     positions_from = "axes_lens"
     prompt_length = 512
@@ -92,13 +88,10 @@ class BriaFibo2Backbone(ProcessorBackbone, TrimmedPromptBackbone):
     def arrange(self, latent: Tensor) -> Tensor:
         return F.pixel_shuffle(latent, int(self.config.patch_size))
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
         bundles = 1 + len(self.config.injection_layer_ids)
         text = inputs["encoder_hidden_states"].unflatten(2, (bundles, -1)).transpose(1, 2)
-        return {**inputs, "encoder_hidden_states": text}
+        return {"encoder_hidden_states": text}
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.flux import GuidedBackbone, flux_streams
 from kornia_ditf.backbones.inputs import grid_positions
 from kornia_ditf.tap import ArgumentModulation
-from kornia_ditf.types import Conditioning
 
 
 class Flux2Backbone(GuidedBackbone):
@@ -24,15 +23,11 @@ class Flux2Backbone(GuidedBackbone):
     )
     packed = 1
     prompt_outputs = ("prompt_embeds",)
-    prompt_options = {}
     default_guidance = 4.0
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
-        cells, words = four_axes(latent, conditioning["prompt_embeds"].shape[1])
-        return {**inputs, "img_ids": cells, "txt_ids": words}
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
+        cells, words = four_axes(latent, inputs["encoder_hidden_states"].shape[1])
+        return {**super().further_inputs(latent, inputs), "img_ids": cells, "txt_ids": words}
 
 
 def four_axes(latent: Tensor, length: int) -> tuple[Tensor, Tensor]:

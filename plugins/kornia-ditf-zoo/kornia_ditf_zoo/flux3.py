@@ -16,7 +16,6 @@ from kornia_ditf.backbones.inputs import pad_prompt
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import ArgumentModulation, BlockStream
-from kornia_ditf.types import Conditioning
 from kornia_ditf_zoo.family import read_text_encoder, text_processor
 from kornia_ditf_zoo.flux2 import four_axes
 
@@ -41,13 +40,9 @@ class Flux3Backbone(TrimmedPromptBackbone):
     packed = 1
     prompt_length = 800  # a multiple of the 80 tokens by which the windows of prompts grow
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
         cells, words = four_axes(latent, inputs["encoder_hidden_states"].shape[1])
         return {
-            **inputs,
             "img_ids": _ROPE_SCALE * cells,
             "txt_ids": words,
             # The distilled model is told where a step would end: here, where it is.

@@ -60,7 +60,6 @@ class LongCatImageBackbone(OvisImageBackbone):
     transformer_class = "LongCatImageTransformer2DModel"
     pipeline_class = "LongCatImagePipeline"
     unused_parts = ("text_processor",)
-    prompt_options = {}
 
     def positions(self, words: int, cells: Tensor) -> tuple[Tensor, Tensor]:
         behind = torch.tensor([1, 512, 512], device=cells.device)  # the first axis: an image

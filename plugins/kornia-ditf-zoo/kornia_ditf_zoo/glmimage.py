@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from kornia_ditf.backbones.declared import Inputs
-from kornia_ditf.types import Conditioning
 from kornia_ditf_zoo.cogview import CogView4Backbone
 
 
@@ -25,14 +24,12 @@ class GlmImageBackbone(CogView4Backbone):
     unused_parts = ("processor", "vision_language_encoder")
     prompt_length = 512
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = dict(super().transformer_inputs(latent, timestep, conditioning))
-        del inputs["original_size"]
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
+        sizes = super().further_inputs(latent, inputs)
         draft = latent.new_zeros(len(latent), prod(self.token_grid(latent)), dtype=torch.long)
         return {
-            **inputs,
+            "target_size": sizes["target_size"],
+            "crop_coords": sizes["crop_coords"],
             "timestep": inputs["timestep"] - 1,
             "prior_token_id": draft,
             "prior_token_drop": torch.ones_like(draft, dtype=torch.bool),

@@ -16,7 +16,6 @@ from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone, read_sch
 from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import BlockStream, LinearModulation
-from kornia_ditf.types import Conditioning
 from kornia_ditf_zoo.family import fit_grid
 
 _BASE = 512 // 16  # tokens of the side of the images it was first trained on
@@ -36,6 +35,7 @@ class HunyuanDiTBackbone(DiffusersBackbone):
             modulation=LinearModulation("norm1.linear", scale=None, gates=()),
         ),
     )
+    time = "int(t)"
     unused_parts = ("safety_checker", "feature_extractor")
     prompt_inputs = {
         "encoder_hidden_states": "prompt_embeds",
@@ -48,9 +48,7 @@ class HunyuanDiTBackbone(DiffusersBackbone):
     def checkpoint_options(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         return {"schedule": read_schedule(checkpoint)}
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
         from diffusers.models.embeddings import get_2d_rotary_pos_embed
 
         height, width = (side * self.pixels_per_cell for side in latent.shape[2:])
@@ -64,9 +62,8 @@ class HunyuanDiTBackbone(DiffusersBackbone):
             output_type="pt",
         )
         return {
-            **super().transformer_inputs(latent, timestep, conditioning),
             # Its dtype becomes that of all that the time is mixed with.
-            "timestep": full_batch(latent, int(timestep), latent.dtype),
+            "timestep": inputs["timestep"].to(latent.dtype),
             "image_meta_size": sizes.to(latent.dtype).repeat(len(latent), 1),
             "style": full_batch(latent, 0, torch.long),
             "image_rotary_emb": rotary,

@@ -7,7 +7,6 @@ from torch import Tensor
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.flux import GuidedBackbone, flux_streams
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
-from kornia_ditf.types import Conditioning
 
 
 class HunyuanImageBackbone(GuidedBackbone, TrimmedPromptBackbone):
@@ -27,7 +26,6 @@ class HunyuanImageBackbone(GuidedBackbone, TrimmedPromptBackbone):
         "prompt_embeds_2",
         "prompt_attention_mask_2",
     )
-    prompt_options = {}
     prompt_inputs = {
         "encoder_hidden_states": "prompt_embeds",
         "encoder_attention_mask": "prompt_attention_mask",
@@ -35,14 +33,11 @@ class HunyuanImageBackbone(GuidedBackbone, TrimmedPromptBackbone):
         "encoder_attention_mask_2": "prompt_attention_mask_2",
     }
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
         # Their dtype becomes that of all that they are mixed with.
-        time, guidance = inputs["timestep"].to(latent.dtype), inputs["guidance"]
+        time = inputs["timestep"].to(latent.dtype)
+        guidance = super().further_inputs(latent, inputs)["guidance"]
         return {
-            **inputs,
             "timestep": time,
             # The distilled model is told where a step would end: here, where it is.
             "timestep_r": time if self.config.use_meanflow else None,

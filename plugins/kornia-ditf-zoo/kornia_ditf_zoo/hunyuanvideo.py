@@ -27,7 +27,6 @@ class HunyuanVideoBackbone(GuidedBackbone, VideoBackbone):
     streams = flux_streams(tokens="first")
     time = "t"
     prompt_outputs = ("prompt_embeds", "pooled_prompt_embeds", "prompt_attention_mask")
-    prompt_options = {}
     prompt_inputs = {**MASKED_TEXT, "pooled_projections": "pooled_prompt_embeds"}
     default_guidance = 6.0
     guidance_unit = 1000.0
@@ -43,7 +42,6 @@ class HunyuanVideo15Backbone(FirstFrameBackbone):
     time = "t"
     unused_parts = ("guider",)
     prompt_outputs = HunyuanImageBackbone.prompt_outputs
-    prompt_options = HunyuanImageBackbone.prompt_options
     prompt_inputs = HunyuanImageBackbone.prompt_inputs
 
     def encode(self, image: Tensor) -> Tensor:
@@ -51,13 +49,10 @@ class HunyuanVideo15Backbone(FirstFrameBackbone):
         encode = super().encode
         return torch.cat([encode(image[row : row + 1]) for row in range(len(image))])
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
         image = latent.new_zeros(len(latent), _IMAGE_TOKENS, int(self.config.image_embed_dim))
         # Its dtype becomes that of all that the time is mixed with.
-        return {**inputs, "timestep": inputs["timestep"].to(latent.dtype), "image_embeds": image}
+        return {"timestep": inputs["timestep"].to(latent.dtype), "image_embeds": image}
 
     @classmethod
     def pipeline_modules(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
@@ -75,7 +70,6 @@ class MotifVideoBackbone(FirstFrameBackbone):
     time = "t"
     unused_parts = ("guider", "feature_extractor")
     prompt_outputs = ("prompt_embeds", None, "prompt_attention_mask")
-    prompt_options = {}
     prompt_inputs = MASKED_TEXT
 
     def gates(self, timestep: float, conditioning: Conditioning, *, block: int) -> Tensor:

@@ -16,7 +16,6 @@ from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.inputs import grid_positions, pad_prompt
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.tap import BlockStream, LinearModulation
-from kornia_ditf.types import Conditioning
 
 _TEXT, _IMAGE = 3, 2  # how the forward tells words from image tokens
 _IMAGE_POSITIONS_FROM = 65536
@@ -44,10 +43,7 @@ class Ideogram4Backbone(TrimmedPromptBackbone):
     unused_parts = ("unconditional_transformer", "prompt_enhancer_head")
     prompt_length = 512
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
         text, tokens = inputs["encoder_hidden_states"], inputs["hidden_states"]
         words, cells = text.shape[1], tokens.shape[1]
         rows, columns = latent.shape[2:]
@@ -55,7 +51,6 @@ class Ideogram4Backbone(TrimmedPromptBackbone):
         order = torch.arange(words, device=latent.device)[:, None].expand(-1, 3)
         kinds = torch.tensor([_TEXT] * words + [_IMAGE] * cells, device=latent.device)
         return {
-            **inputs,
             # Its dtype becomes that of all that the time is mixed with.
             "timestep": inputs["timestep"].to(latent.dtype),
             "hidden_states": F.pad(tokens, (0, 0, words, 0)),

@@ -10,7 +10,6 @@ from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.inputs import pack
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.tap import BlockStream, TableModulation
-from kornia_ditf.types import Conditioning
 from kornia_ditf_zoo.family import ProcessorBackbone
 
 
@@ -32,7 +31,6 @@ class JoyImageEditBackbone(ProcessorBackbone, TrimmedPromptBackbone):
     time = "t"
     prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
     prompt_length = 1024
-    prompt_options = {}
 
     def arrange(self, latent: Tensor) -> Tensor:
         return latent[:, None, :, None]  # one image, of one frame
@@ -52,11 +50,8 @@ class JoyImageEditPlusBackbone(JoyImageEditBackbone):
         patch, packed = self.patch_size, pack(latent, self.patch_size)
         return packed.reshape(*packed.shape[:2], -1, 1, patch, patch)
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
-        return {**inputs, "shape_list": [[(1, *self.token_grid(latent))]] * len(latent)}
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
+        return {"shape_list": [[(1, *self.token_grid(latent))]] * len(latent)}
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:

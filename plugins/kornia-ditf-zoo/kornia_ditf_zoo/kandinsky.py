@@ -8,7 +8,6 @@ from torch import Tensor
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.tap import BlockStream, LinearModulation
-from kornia_ditf.types import Conditioning
 from kornia_ditf_zoo.family import QuietBackbone, without_reference
 
 
@@ -32,7 +31,6 @@ class Kandinsky5Backbone(QuietBackbone, TrimmedPromptBackbone):
     # Its attention normalises float32 with weights of another dtype.
     ignored_warning = "Mismatch dtype between input and weight"
     prompt_outputs = ("prompt_embeds", "pooled_prompt_embeds")
-    prompt_options = {}
     prompt_length = 512
     prompt_inputs = {
         "encoder_hidden_states": "prompt_embeds",
@@ -50,14 +48,10 @@ class Kandinsky5Backbone(QuietBackbone, TrimmedPromptBackbone):
     def arrange(self, latent: Tensor) -> Tensor:
         return without_reference(latent) if self.config.visual_cond else latent
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
-        words = conditioning["prompt_embeds"].shape[1]
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
+        words = inputs["encoder_hidden_states"].shape[1]
         sides = (1, *self.token_grid(latent))
         return {
-            **inputs,
             "hidden_states": inputs["hidden_states"].permute(0, 2, 3, 1).unsqueeze(1),
             "visual_rope_pos": [torch.arange(side, device=latent.device) for side in sides],
             "text_rope_pos": torch.arange(words, device=latent.device),

@@ -13,7 +13,6 @@ from kornia_ditf.backbones.declared import MASKED_TEXT, Inputs
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.inputs import grid_positions
 from kornia_ditf.tap import BlockStream, TableModulation
-from kornia_ditf.types import Conditioning
 
 
 class Krea2Backbone(DiffusersBackbone):
@@ -35,13 +34,9 @@ class Krea2Backbone(DiffusersBackbone):
     head = ("final_layer",)
     packed = 2
     prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
-    prompt_options = {}
     prompt_inputs = MASKED_TEXT
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        words = conditioning["prompt_embeds"].shape[1]
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
+        words = inputs["encoder_hidden_states"].shape[1]
         places = grid_positions(*self.token_grid(latent), device=latent.device)
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
-        return {**inputs, "position_ids": F.pad(places, (0, 0, words, 0))}
+        return {"position_ids": F.pad(places, (0, 0, words, 0))}

@@ -6,14 +6,14 @@ the channels is not subtracted, in `discard+layernorm` neither, which is the pla
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from kornia_ditf.backbones.declared import MASKED_TEXT, Inputs
 from kornia_ditf.backbones.video import VideoBackbone, as_clip
-from kornia_ditf.tap import BlockStream, TableModulation
-from kornia_ditf.types import Conditioning
+from kornia_ditf.tap import ADALN_SINGLE, TableModulation
 
 # The pipelines' own; positions are seconds and pixels.
 _FRAMES_PER_SECOND = 25
@@ -26,14 +26,7 @@ class LTXBackbone(VideoBackbone):
     transformer_class = "LTXVideoTransformer3DModel"
     pipeline_class = "LTXPipeline"
     vae_class = "AutoencoderKLLTXVideo"
-    streams = (
-        BlockStream(
-            blocks="transformer_blocks",
-            norm="norm1",
-            attention="attn1",
-            modulation=TableModulation("temb"),
-        ),
-    )
+    streams = (replace(ADALN_SINGLE, modulation=TableModulation("temb")),)
     time = "t"
     prompt_inputs = MASKED_TEXT
     prompt_outputs = ("prompt_embeds", "prompt_attention_mask")
@@ -41,12 +34,9 @@ class LTXBackbone(VideoBackbone):
     def arrange(self, latent: Tensor) -> Tensor:
         return as_clip(latent).flatten(2).transpose(1, 2)
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
         seconds = self.frames_per_latent / _FRAMES_PER_SECOND
         return {
-            **super().transformer_inputs(latent, timestep, conditioning),
             "num_frames": as_clip(latent).shape[2],
             "height": latent.shape[-2],
             "width": latent.shape[-1],
@@ -67,17 +57,15 @@ class LTX2Backbone(LTXBackbone):
     head = ("norm_out", "proj_out", "audio_norm_out", "audio_proj_out")
     unused_parts = ("audio_vae", "vocoder", "processor", "prompt_enhancer", "duration_head")
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = dict(super().transformer_inputs(latent, timestep, conditioning))
-        del inputs["rope_interpolation_scale"]
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
+        sides = dict(super().further_inputs(latent, inputs))
+        del sides["rope_interpolation_scale"]
         config = self.config
         words = config.audio_cross_attention_dim
         if config.use_prompt_embeddings:
             words = config.caption_channels
         return {
-            **inputs,
+            **sides,
             "sigma": inputs["timestep"],
             "fps": _FRAMES_PER_SECOND_2,
             "isolate_modalities": True,
@@ -88,7 +76,7 @@ class LTX2Backbone(LTXBackbone):
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:
-        text, mask, _, _ = pipeline.encode_prompt([prompt], **cls.prompt_options)
+        text, mask, _, _ = pipeline.encode_prompt([prompt], do_classifier_free_guidance=False)
         side = getattr(pipeline.tokenizer, "padding_side", "left")
         text, _, mask = pipeline.connectors(text, mask, padding_side=side)
         return {"prompt_embeds": text, "prompt_attention_mask": mask}

@@ -10,7 +10,6 @@ from torch import Tensor
 from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.tap import BlockStream, LinearModulation
-from kornia_ditf.types import Conditioning
 from kornia_ditf_zoo.family import ProcessorBackbone
 
 
@@ -33,8 +32,5 @@ class NucleusImageBackbone(ProcessorBackbone, TrimmedPromptBackbone):
     prompt_options = {"max_sequence_length": 1024}
     prompt_length = 1024
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
-        return {**inputs, "img_shapes": [(1, *self.token_grid(latent))] * len(latent)}
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
+        return {"img_shapes": [(1, *self.token_grid(latent))] * len(latent)}

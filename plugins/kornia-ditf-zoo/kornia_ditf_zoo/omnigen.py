@@ -85,16 +85,13 @@ class OmniGenBackbone(TrimmedPromptBackbone):
             mask[row, : len(found)] = True
         return Conditioning({"input_ids": words, "prompt_attention_mask": mask})
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        before = conditioning["input_ids"].shape[1] + 1  # the words, and the time
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
+        before = inputs["input_ids"].shape[1] + 1  # the words, and the time
         count = before + prod(self.token_grid(latent))
         # Words see what precedes them; the image's tokens see all.
         visible = torch.ones(count, count, device=latent.device).tril()
         visible[before:] = 1
         return {
-            **super().transformer_inputs(latent, timestep, conditioning),
             "input_img_latents": [],
             "input_image_sizes": {},
             "attention_mask": visible.repeat(len(latent), 1, 1),

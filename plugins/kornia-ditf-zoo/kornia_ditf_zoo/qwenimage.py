@@ -17,7 +17,7 @@ from kornia_ditf.backbones.declared import Inputs
 from kornia_ditf.backbones.inputs import full_batch
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.tap import ArgumentModulation, BlockStream, LinearModulation
-from kornia_ditf.types import Conditioning, Tap
+from kornia_ditf.types import Tap
 from kornia_ditf_zoo.family import ProcessorBackbone
 
 
@@ -40,11 +40,8 @@ class QwenImageBackbone(TrimmedPromptBackbone):
     prompt_length = 512
     prompt_options = {"max_sequence_length": 512}
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
-        return {**inputs, "img_shapes": [[(1, *self.token_grid(latent))]] * len(latent)}
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
+        return {"img_shapes": [[(1, *self.token_grid(latent))]] * len(latent)}
 
 
 class OpaqueBackbone(QwenImageBackbone):
@@ -60,13 +57,11 @@ class QwenImageLayeredBackbone(OpaqueBackbone):
     pipeline_class = "QwenImageLayeredPipeline"
     unused_parts = ("processor",)
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
+        shapes = super().further_inputs(latent, inputs)
         if not self.config.use_additional_t_cond:
-            return inputs
-        return {**inputs, "additional_t_cond": full_batch(latent, 0, torch.long)}
+            return shapes
+        return {**shapes, "additional_t_cond": full_batch(latent, 0, torch.long)}
 
 
 class QwenImage21Backbone(ProcessorBackbone, OpaqueBackbone):
@@ -105,14 +100,12 @@ class QwenImage21Backbone(ProcessorBackbone, OpaqueBackbone):
         found = super().taps(even, *inputs, **options)
         return {block: _crop(tap, rows, columns) for block, tap in found.items()}
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
         words = inputs["encoder_hidden_states"].shape[1]
         slots = torch.ones(len(latent), words + inputs["hidden_states"].shape[1] // 4)
         slots[:, :words] = 0
-        return {**inputs, "img_mask": slots.bool().to(latent.device)}
+        mask = slots.bool().to(latent.device)
+        return {**super().further_inputs(latent, inputs), "img_mask": mask}
 
 
 def _crop(tap: Tap, rows: int, columns: int) -> Tap:

@@ -12,7 +12,6 @@ from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.errors import CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.tap import ADALN_SINGLE
-from kornia_ditf.types import Conditioning
 
 
 class SanaBackbone(DiffusersBackbone):
@@ -34,11 +33,8 @@ class SanaBackbone(DiffusersBackbone):
             )
         return {}
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
-        return {**inputs, "timestep": inputs["timestep"] * float(self.config.timestep_scale)}
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
+        return {"timestep": inputs["timestep"] * float(self.config.timestep_scale)}
 
     @classmethod
     def encode_prompt(cls, pipeline: Any, prompt: str) -> dict[str, Tensor]:

@@ -14,8 +14,7 @@ from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.memory import LoadedModel, take_apart
 from kornia_ditf.noise import RectifiedFlow
-from kornia_ditf.tap import BlockStream, TableModulation
-from kornia_ditf.types import Conditioning
+from kornia_ditf.tap import ADALN_SINGLE, TableModulation
 from kornia_ditf.utils.checks import check_one_of
 
 _EXPERTS = {"low": "transformer_2", "high": "transformer"}
@@ -58,22 +57,12 @@ class WanBackbone(VideoBackbone):
     transformer_class = "WanTransformer3DModel"
     pipeline_class = "WanPipeline"
     vae_class = "AutoencoderKLWan"
-    streams = (
-        BlockStream(
-            blocks="blocks",
-            norm="norm1",
-            attention="attn1",
-            modulation=TableModulation("temb"),
-        ),
-    )
+    streams = (replace(ADALN_SINGLE, blocks="blocks", modulation=TableModulation("temb")),)
     time = "t"
     positions_from = "rope_max_seq_len"
     unused_parts = ("transformer_2",)
     prompt_outputs = ("prompt_embeds",)
-    prompt_options = {
-        "do_classifier_free_guidance": False,
-        "max_sequence_length": 512,
-    }
+    prompt_options = {"max_sequence_length": 512}
 
     def __init__(
         self,
@@ -117,15 +106,12 @@ class WanBackbone(VideoBackbone):
             "time_per_token": bool(index.get("expand_timesteps")),
         }
 
-    def transformer_inputs(
-        self, latent: Tensor, timestep: float, conditioning: Conditioning
-    ) -> Inputs:
-        inputs = super().transformer_inputs(latent, timestep, conditioning)
+    def further_inputs(self, latent: Tensor, inputs: Inputs) -> Inputs:
         if not self.time_per_token:
-            return inputs
+            return {}
         frames, rows, columns = as_clip(latent).shape[2:]
         tokens = frames * rows * columns // self.patch_size**2
-        return {**inputs, "timestep": inputs["timestep"][:, None].expand(-1, tokens)}
+        return {"timestep": inputs["timestep"][:, None].expand(-1, tokens)}
 
 
 class SkyReelsV2Backbone(WanBackbone):

@@ -15,6 +15,13 @@ from kornia_ditf.tap import BlockStream, LinearModulation
 from kornia_ditf.types import Conditioning
 
 _TOKENS = 512
+Z_IMAGE_BLOCKS = BlockStream(
+    blocks="layers",
+    norm="attention_norm1",
+    attention="attention",
+    modulation=LinearModulation("adaLN_modulation.0", shift=None, scale=0, gates=(1, 3)),
+    tokens="first",
+)
 
 
 class ZImageBackbone(DiffusersBackbone):
@@ -24,23 +31,12 @@ class ZImageBackbone(DiffusersBackbone):
     pipeline_class = "ZImagePipeline"
     blocks_from = ("n_layers",)
     width_from = ("dim",)
-    streams = (
-        BlockStream(
-            blocks="layers",
-            norm="attention_norm1",
-            attention="attention",
-            modulation=LinearModulation("adaLN_modulation.0", shift=None, scale=0, gates=(1, 3)),
-            tokens="first",
-        ),
-    )
+    streams = (Z_IMAGE_BLOCKS,)
     head = ("all_final_layer",)
     positions_from = "axes_lens"
     prompt_outputs = ("prompt_embeds",)
     prompt_length = _TOKENS
-    prompt_options = {
-        "do_classifier_free_guidance": False,
-        "max_sequence_length": _TOKENS,
-    }
+    prompt_options = {"max_sequence_length": _TOKENS}
 
     @property
     def patch_size(self) -> int:

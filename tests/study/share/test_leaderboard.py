@@ -65,7 +65,7 @@ def test_results_on_the_same_pairs_stand_in_one_board_with_the_reports_values(
     assert {entry.license for entry in board.entries} == {"Apache-2.0"}
     assert all(entry.costs["seconds_per_pair"] for entry in board.entries)
     # Of maps that were there already, nothing of describing was measured.
-    assert any(entry.costs["peak_gb"] for entry in board.entries)
+    assert any(entry.costs["cache_mb"] for entry in board.entries)
 
 
 def test_the_same_bundles_give_the_same_bytes(bundles: Path, site: Path, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_rows_are_filtered_and_sorted_in_a_browser(
         page.get_by_label("s per image, at most").fill("0")
         assert rows.count() == 0
         page.get_by_role("button", name="Reset").click()
-        page.get_by_label("peak memory, GB, at most").fill("1e-6")
+        page.get_by_label("cache per image, MB, at most").fill("1e-6")
         assert rows.count() == 0
         page.get_by_role("button", name="Reset").click()
         page.get_by_label("licence").select_option("Apache-2.0")
