@@ -13,22 +13,18 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-from describers import BASELINE, Describe, DescribeImage, rootsift
+from describers import Describe
+from matchers import SEARCHING, Matcher
 from measure import corner_error, match_pair, table
 from pairs import TestPair, queries_of, relit, shrink, skimage_data, sklearn_images
 from photographs import read_rgb
 from views import Array, Image, project, translation
-
-import kornia_ditf as kd
 
 TURNS = (-90, -60, -45, -30, -15, 0, 15, 30, 45, 60, 90)
 SCALES = (0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 CANVAS_PX = 480
 RIGHT_PX = 8
 SOLVED_PX = 10.0
-RATIO = 0.75
-
-Match = Callable[[Image, Image], tuple[Array, Array]]
 
 
 def unseen_photographs() -> dict[str, Image]:
@@ -57,76 +53,6 @@ def moved(photograph: Image, turn_deg: float, scale: float) -> TestPair:
     return TestPair(name, image, relit(shown, np.random.default_rng(0)), truth, homography)
 
 
-def match_dense(describe: Describe) -> Match:
-    """Match the mutually nearest points of an 8-pixel grid."""
-
-    def match(image_a: Image, image_b: Image) -> tuple[Array, Array]:
-        points = queries_of(image_a), queries_of(image_b)
-        a, b = (describe(x, at) for x, at in zip((image_a, image_b), points, strict=True))
-        pairs, _ = kd.mutual_nearest(a, b)
-        return points[0][pairs[:, 0]], points[1][pairs[:, 1]]
-
-    return match
-
-
-def match_nano(describe_image: DescribeImage) -> Match:
-    """Match every token, with the points of the second image refined between tokens."""
-
-    def match(image_a: Image, image_b: Image) -> tuple[Array, Array]:
-        maps = describe_image(image_a), describe_image(image_b)
-        found = kd.refine(kd.match(*maps), *maps)
-        return found.points_a.numpy(), found.points_b.numpy()
-
-    return match
-
-
-def match_searching(ditf: kd.DiTF) -> Match:
-    """Match as `kornia-ditf match` does by default, with a search over turns and scales."""
-
-    def match(image_a: Image, image_b: Image) -> tuple[Array, Array]:
-        found = kd.match_images(image_a, image_b, ditf).matches
-        return found.points_a.numpy(), found.points_b.numpy()
-
-    return match
-
-
-def match_detected(feature: cv2.Feature2D, ratio: float | None) -> Match:
-    """Match detected keypoints by the ratio test, or where none is given mutually."""
-    norm = cv2.NORM_HAMMING if feature.defaultNorm() == cv2.NORM_HAMMING else cv2.NORM_L2
-    matcher = cv2.BFMatcher(norm, crossCheck=ratio is None)
-
-    def match(image_a: Image, image_b: Image) -> tuple[Array, Array]:
-        (keys_a, a), (keys_b, b) = (
-            feature.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
-            for image in (image_a, image_b)
-        )
-        if a is None or b is None:
-            return np.empty((0, 2)), np.empty((0, 2))
-        if ratio is None:
-            found = matcher.match(a, b)
-        else:
-            two = [pair for pair in matcher.knnMatch(a, b, k=2) if len(pair) == 2]
-            found = [first for first, second in two if first.distance < ratio * second.distance]
-        at = [(keys_a[m.queryIdx].pt, keys_b[m.trainIdx].pt) for m in found]
-        points = np.array(at, dtype=np.float64).reshape(-1, 2, 2)
-        return points[:, 0], points[:, 1]
-
-    return match
-
-
-def matchers(loaded: Mapping[str, DescribeImage], searching: kd.DiTF) -> dict[str, Match]:
-    """Make what is compared by homographies; AKAZE where this OpenCV has it."""
-    found = {
-        "SIFT, ratio .75": match_detected(cv2.SIFT.create(), RATIO),
-        "ORB, mutual": match_detected(cv2.ORB.create(), None),
-    }
-    if hasattr(cv2, "AKAZE"):
-        found["AKAZE, mutual"] = match_detected(cv2.AKAZE.create(), None)
-    found[BASELINE] = match_dense(rootsift)
-    found["nano, with search"] = match_searching(searching)
-    return found | {name: match_nano(ditf) for name, ditf in loaded.items()}
-
-
 def pck_curve(
     photographs: Mapping[str, Image], motions: Sequence[tuple[float, float]], describe: Describe
 ) -> Array:
@@ -138,51 +64,73 @@ def pck_curve(
     return 100 * np.mean(found, 0)
 
 
-def homography_errors(pair: TestPair, match: Match) -> tuple[float, float]:
+def homography_errors(pair: TestPair, matcher: Matcher) -> tuple[float, float]:
     """Return the corner error of the homography, and the median error of the right matches.
 
     A match is right within RIGHT_PX; the median is NaN where none is.
     """
-    a, b = match(pair.image_a, pair.image_b)
+    a, b = matcher.match(pair.image_a, pair.image_b)
     distance = np.linalg.norm(project(pair.homography, a) - b, axis=1)
     right = distance[distance <= RIGHT_PX]
-    return corner_error(a, b, pair), float(np.median(right)) if len(right) else np.nan
+    median = float(np.median(right)) if len(right) else np.nan
+    return corner_error(a, b, pair, matcher.within_px), median
+
+
+def precision_table(errors: Mapping[str, Array], name: str, against: str) -> str:
+    """Compare the precision of two matchers where both find the homography.
+
+    Args:
+        errors: of each matcher, the corner error and the median error of its right matches for
+            each pair, shape (pairs, 2).
+        name: the matcher whose precision is divided.
+        against: by that of this one.
+    """
+    both = (errors[name][:, 0] <= SOLVED_PX) & (errors[against][:, 0] <= SOLVED_PX)
+    medians = [np.median(errors[one][both], 0) for one in (name, against)]
+    medians.append(medians[0] / medians[1])
+    labels = ("median error of right matches, px", "corner error of the homography, px")
+    rows = {
+        label: [f"{median[1 - row]:.2f}" for median in medians] for row, label in enumerate(labels)
+    }
+    return table([f"{both.sum()} of {len(both)} pairs", name, against, "ratio"], rows)
 
 
 def curve_tables(
     photographs: Mapping[str, Image],
     dense: Mapping[str, Describe],
-    loaded: Mapping[str, DescribeImage],
-    searching: kd.DiTF,
+    compared: Mapping[str, Matcher],
     track: Callable[[str, int], Callable[[], None]],
-) -> str:
-    """Match along both curves; return the tables."""
-    parts = []
-    for title, motions, labels in (
-        ("turned by, degrees", [(turn, 1.0) for turn in TURNS], TURNS),
-        ("shown larger, times", [(0.0, scale) for scale in SCALES], SCALES),
+) -> dict[str, str]:
+    """Match along both curves; return the tables by their names on the pages."""
+    tables, every = {}, {name: [] for name in compared}
+    for key, title, motions, labels in (
+        ("turn", "turned by, degrees", [(turn, 1.0) for turn in TURNS], TURNS),
+        ("scale", "shown larger, times", [(0.0, scale) for scale in SCALES], SCALES),
     ):
-        compared = matchers(loaded, searching)
         advance = track(title, len(dense) + len(compared))
         shares, solved, precision = {}, {}, {}
         for name, describe in dense.items():
             share = pck_curve(photographs, motions, describe)
             shares[name] = [f"{value:.0f}" for value in (*share, share.mean())]
             advance()
-        for name, match in compared.items():
+        for name, matcher in compared.items():
             found = [
-                [homography_errors(moved(image, *m), match) for m in motions]
+                [homography_errors(moved(image, *m), matcher) for m in motions]
                 for image in photographs.values()
             ]
+            every[name] += [pair for photograph in found for pair in photograph]
             corners, apart = np.moveaxis(found, -1, 0)
             share = 100 * (corners <= SOLVED_PX).mean(0)
             solved[name] = [f"{value:.0f}" for value in (*share, share.mean())]
             precision[name] = [f"{value:.2f}" for value in np.nanmedian(apart, 0)]
             advance()
         head = [f"{label:g}" for label in labels]
-        parts += [
-            table([f"PCK@{RIGHT_PX}, %; {title}", *head, "mean"], shares),
-            table([f"homographies found, %; {title}", *head, "mean"], solved),
-            table([f"median error of right matches, px; {title}", *head], precision),
-        ]
-    return "\n".join(parts)
+        tables |= {
+            f"pck-{key}": table([f"PCK@{RIGHT_PX}, %; {title}", *head, "mean"], shares),
+            f"found-{key}": table([f"homographies found, %; {title}", *head, "mean"], solved),
+            f"precision-{key}": table(
+                [f"median error of right matches, px; {title}", *head], precision
+            ),
+        }
+    errors = {name: np.array(found) for name, found in every.items()}
+    return tables | {"precision": precision_table(errors, SEARCHING, next(iter(compared)))}

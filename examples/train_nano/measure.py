@@ -69,27 +69,33 @@ class Outcome:
         return weights
 
 
-def corner_error(matched_a: Array, matched_b: Array, pair: TestPair) -> float:
-    """Estimate the homography from matches; return the mean distance of the four corners.
-
-    A homography that is lost counts as LOST_PX.
-    """
+def fit(matched_a: Array, matched_b: Array, within_px: float) -> Array | None:
+    """Estimate the homography from matches (MAGSAC); None where there is none."""
     if len(matched_a) < 4:
-        return LOST_PX
+        return None
     cv2.setRNGSeed(0)
     found, _ = cv2.findHomography(
         matched_a.astype(np.float32),
         matched_b.astype(np.float32),
         cv2.USAC_MAGSAC,
-        8.0,
+        within_px,
         maxIters=10000,
         confidence=0.999,
     )
+    return found
+
+
+def corner_error(
+    matched_a: Array, matched_b: Array, pair: TestPair, within_px: float = 8.0
+) -> float:
+    """Estimate the homography from matches; return the mean distance of the pair's corners.
+
+    A homography that is lost counts as LOST_PX.
+    """
+    found = fit(matched_a, matched_b, within_px)
     if found is None:
         return LOST_PX
-    height, width = pair.image_a.shape[:2]
-    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], float)
-    apart = project(found, corners) - project(pair.homography, corners)
+    apart = project(found, pair.corners) - project(pair.homography, pair.corners)
     return min(float(np.linalg.norm(apart, axis=1).mean()), LOST_PX)
 
 

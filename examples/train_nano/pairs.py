@@ -6,6 +6,9 @@ other light. The further ones are real: a box in a scene, and boards of squares 
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,7 +41,10 @@ class TestPair:
         image_a: RGB, shape (H, W, 3).
         image_b: RGB, shape (H', W', 3).
         truth: (x, y) in pixels of the second image, NaN where unknown, shape (N, 2).
-        homography: from the first image to the second, where it holds for the whole image.
+        homography: from the first image to the second, where it holds for the whole image, or
+            inside `outline`.
+        outline: the corners (x, y) in the first image of what both show, shape (M, 2); None is
+            the whole image.
     """
 
     name: str
@@ -46,6 +52,15 @@ class TestPair:
     image_b: Image
     truth: Array
     homography: Array | None = None
+    outline: Array | None = None
+
+    @property
+    def corners(self) -> Array:
+        """The corners by which a homography is judged, shape (M, 2)."""
+        if self.outline is not None:
+            return self.outline
+        height, width = self.image_a.shape[:2]
+        return np.array([[0, 0], [width, 0], [width, height], [0, height]], float)
 
 
 def shrink(image: Image, width: int, height: int) -> Image:
@@ -74,6 +89,20 @@ def trial_pairs(data: Path, warp_seed: int = WARP_SEED) -> list[TestPair]:
 def further_pairs(data: Path) -> list[TestPair]:
     """Read real pairs of other kinds."""
     return [box_in_scene(data), *(board(data, number) for number in BOARDS)]
+
+
+def fetch_sdist(requirement: str, folder: Path) -> Path:
+    """Download and unpack a source distribution, once; return the folder that holds its files."""
+    name, _, version = requirement.partition("==")
+    unpacked = folder / f"{name}-{version}"
+    if not unpacked.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        # Without isolation nothing is built: pip needs the name of the package alone.
+        options = ["--no-deps", "--no-build-isolation", "--no-binary", name, "--dest", str(folder)]
+        command = [sys.executable, "-m", "pip", "download", *options, requirement]
+        subprocess.run(command, check=True)
+        shutil.unpack_archive(folder / f"{unpacked.name}.tar.gz", folder, filter="data")
+    return unpacked
 
 
 def opencv_data(data: Path) -> Path:

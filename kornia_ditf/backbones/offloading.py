@@ -51,13 +51,9 @@ class OffloadedBlocks:
 
     def _enter(self, number: int, *_: Any) -> None:
         self._copy(number)
-        here = self.copies[number]
         if self.stream is not None:
-            current = torch.cuda.current_stream(self.device)
-            current.wait_stream(self.stream)
-            for each in here:
-                each.record_stream(current)
-        _point(self.tensors[number], here)
+            torch.cuda.current_stream(self.device).wait_stream(self.stream)
+        _point(self.tensors[number], self.copies[number])
         if number + 1 < len(self.tensors):
             self._copy(number + 1)
 
@@ -66,12 +62,17 @@ class OffloadedBlocks:
         self.copies.pop(number, None)
 
     def _copy(self, number: int) -> None:
-        if number not in self.copies:
-            with nullcontext() if self.stream is None else torch.cuda.stream(self.stream):
-                self.copies[number] = [
-                    home.to(self.device, non_blocking=True, copy=True)
-                    for home in self.homes[number]
-                ]
+        if number in self.copies:
+            return
+        # Memory of the stream that computes, in whose order it is freed and taken again. With
+        # memory of the other stream, a host that runs ahead would take some for every block.
+        here = [torch.empty_like(home, device=self.device) for home in self.homes[number]]
+        if self.stream is not None:
+            self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with nullcontext() if self.stream is None else torch.cuda.stream(self.stream):
+            for copy, home in zip(here, self.homes[number], strict=True):
+                copy.copy_(home, non_blocking=True)
+        self.copies[number] = here
 
 
 def _point(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,11 +73,14 @@ def _full_precision(device: torch.device) -> Iterator[None]:
 @contextmanager
 def _whole_products() -> Iterator[None]:
     flags = torch.backends.cuda.matmul
-    names = ("allow_tf32", "allow_bf16_reduced_precision_reduction")
-    before = {name: getattr(flags, name) for name in names}
+    # Where the caller set the newer name, which torch has since 2.9, reading the older one raises.
+    newer = hasattr(flags, "fp32_precision")
+    whole: dict[str, Any] = {"fp32_precision": "ieee"} if newer else {"allow_tf32": False}
+    whole["allow_bf16_reduced_precision_reduction"] = False
+    before = {name: getattr(flags, name) for name in whole}
     try:
-        for name in names:
-            setattr(flags, name, False)
+        for name, value in whole.items():
+            setattr(flags, name, value)
         yield
     finally:
         for name, value in before.items():

@@ -65,7 +65,8 @@ def _cuda_index(device: str) -> int | None:
         return None
     import torch
 
-    return torch.device(device).index or 0
+    index = torch.device(device).index
+    return torch.cuda.current_device() if index is None else index
 
 
 def _joules(index: int | None) -> float | None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,45 @@ def test_each_block_is_copied_once_a_forward_and_none_after_the_last_that_runs(
     for _ in range(2):
         ditf(torch.rand(3, 32, 32))
     assert copied == [0, 1, 2] * 2
+
+
+def test_streams_wait_for_each_other_before_memory_is_read_or_taken_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log: list[str] = []
+
+    class Stream:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def wait_stream(self, other: Stream) -> None:
+            log.append(f"{self.name} waits for {other.name}")
+
+    @contextmanager
+    def on(stream: Stream) -> Iterator[None]:
+        log.append(f"{stream.name} copies")
+        yield
+
+    def take(home: torch.Tensor, **_: object) -> torch.Tensor:
+        assert not log or not log[-1].endswith("copies")  # memory is the computation's
+        return torch.zeros(home.shape)
+
+    blocks = [nn.Linear(2, 2, bias=False) for _ in range(3)]
+    offloaded = OffloadedBlocks(blocks, torch.device("cpu"))
+    offloaded.stream = Stream("side")
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Stream("main"))
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(torch, "empty_like", take)
+    for number, block in enumerate(blocks):
+        block.register_forward_pre_hook(lambda *_, number=number: log.append(f"main runs {number}"))
+    nn.Sequential(*blocks)(torch.ones(1, 2))
+    copy = ["side waits for main", "side copies"]
+    ready = "main waits for side"
+    assert log == [
+        *(*copy, ready, *copy, "main runs 0"),
+        *(ready, *copy, "main runs 1"),
+        *(ready, "main runs 2"),
+    ]
 
 
 def test_a_forward_that_fails_sends_the_weights_home() -> None:

@@ -115,6 +115,20 @@ def test_few_matches_that_agree_are_compared_again_where_they_are(
     assert distances(inliers.points_a, inliers.points_b, matrix).median() < 0.5
 
 
+def test_a_homography_of_a_tenth_of_the_matches_is_found(nano: DenseDescriptor) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(64, 1024, generator=generator)
+    order, wrong = torch.arange(1024), torch.randperm(1024, generator=generator)[:920]
+    order[wrong] = wrong[torch.randperm(920, generator=generator)]
+    size = Frame((256, 256), (256, 256))
+    maps = [DescriptorMap(each.view(1, 64, 32, 32), size) for each in (tokens, tokens[:, order])]
+    image = torch.rand(3, 256, 256, generator=generator)
+    found = match_images(image, image, nano, search="none", maps=maps, refined=False)
+    right = (found.matches.points_a == found.matches.points_b).all(1)
+    assert 100 <= int(right.sum()) < 0.11 * len(right)
+    assert bool(found.verification.inliers[right].all())
+
+
 def test_what_is_shown_keeps_its_size_between_right_angles(
     nano: DenseDescriptor, wall: Tensor
 ) -> None:
