@@ -19,8 +19,8 @@ DENOISE = "--flow-images 3 --flow-weight 1 --correspondence-weight 0"
 STAGES = {
     "1-first": "--steps 1250 --rate 2e-3 --flow-images 3",
     "2-joint": "--steps 600 --rate 1e-3 --flow-images 3",
-    "3-turns": "--steps 600 --rate 1e-3",
-    "4-denoise": f"--steps 400 --rate 1e-3 --keep-descriptor {DENOISE}",
+    "3-turns": "--steps 6000 --rate 1e-3",
+    "4-denoise": f"--steps 450 --rate 1e-3 --keep-descriptor {DENOISE}",
 }
 CONTROL = f"--steps 2450 --rate 2e-3 {DENOISE}"
 

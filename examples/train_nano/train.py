@@ -43,6 +43,8 @@ SHAPES = (
 PICKS = 1536  # tokens compared in a step, shared among its pairs
 FLOW_PIXELS = 128 * 128  # of an image that is denoised
 PATTERNED = 72
+# Noise of the views that are compared, at most; the descriptor is read at timestep 0.
+COMPARED_LEVEL = 0.03
 AVERAGE = 0.99
 COLUMNS = ("step", "correspondence", "accuracy", "flow", "learning_rate", "seconds")
 
@@ -68,7 +70,7 @@ def losses(
     image_a = as_tensor([pair.view_a for pair in pairs])
     image_b = as_tensor([pair.view_b for pair in pairs])
     images = torch.cat([image_a, image_b])
-    level = 0.1 * torch.rand(2 * count, generator=generator) ** 2
+    level = COMPARED_LEVEL * torch.rand(2 * count, generator=generator) ** 2
     noise = torch.randn(images.shape, generator=generator)
     flow_count = max(1, round(options.flow_images * FLOW_PIXELS / (size[0] * size[1])))
     flow_noise = torch.randn(image_a[:flow_count].shape, generator=generator)
