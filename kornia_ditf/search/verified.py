@@ -30,6 +30,9 @@ from kornia_ditf.utils.checks import check_one_of
 _PLAIN = 0.2, 50
 """Share and number of inliers with which the plain comparison is taken."""
 
+_CLEAR = 0.5
+"""Share of inliers from which a turn or a change of scale needs no second comparison."""
+
 _WEAK = 0.08, 60
 """Those with which it is right, but better compared again upright and at one scale."""
 
@@ -47,6 +50,9 @@ _WINDOWS = (31, 21)
 
 _STRAIGHT = 20.0
 """Degrees of a turn that descriptors bear without being turned for it."""
+
+_ONE_SCALE = 1.5
+"""Change of scale that they bear likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +131,12 @@ def match_images(
 ) -> ImageMatches:
     """Match two images, even if one is rotated or much larger than the other.
 
-    The images are compared plainly first. Where too few matches agree on a homography, the
-    variants of the search are compared at a smaller size, and the one with the largest share of
-    inliers is compared again at full size, each image reduced to the part that both show. A
-    variant replaces the plain matches only if more of its matches agree. Variants at which an
-    image would fall below one token are left out.
+    The images are compared plainly first. Where less than half of the matches agree on a
+    homography that turns or scales the scene, they are compared again, upright and at one scale.
+    Where too few agree, the variants of the search are compared at a smaller size, and the one
+    with the largest share of inliers is compared again at full size, each image reduced to the
+    part that both show. What is compared again replaces the plain matches only if more of its
+    matches agree. Variants at which an image would fall below one token are left out.
 
     Args:
         image_a: one image, as `DenseDescriptor.forward` takes it.
@@ -185,8 +192,9 @@ def match_images(
     pca = check_pca(descriptor.pca if pca is None else pca)
     pair = _Pair(descriptor, views, used, texts, min_score, ratio, pca, refined)
     best = plain = pair.compare(1.0, 0.0)
-    if variants and not plain.attempt.reaches(_PLAIN):
-        weak = plain.attempt.reaches(_WEAK)
+    taken = plain.attempt.reaches(_PLAIN)
+    if variants and not (taken and (plain.attempt.share >= _CLEAR or plain.is_level())):
+        weak = taken or plain.attempt.reaches(_WEAK)
         best = plain if weak else pair.search(variants, plain)
         fine = pair.compare_again(best) if weak or best is not plain else plain
         # By chance, a homography has about as many inliers at any share.
@@ -248,6 +256,14 @@ class _Found:
     threshold: float
     attempt: Attempt
     token_a: float
+
+    def is_level(self) -> bool:
+        """Whether both images show the scene about upright and at one scale."""
+        matrix = self.verification.matrix
+        assert matrix is not None
+        points = self.verification.inlier_matches.points_a
+        scale, turn = similarity_at(matrix.numpy(), points)
+        return abs(turn) <= _STRAIGHT and 1 / _ONE_SCALE <= scale <= _ONE_SCALE
 
 
 @dataclass(eq=False)

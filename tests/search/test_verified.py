@@ -103,6 +103,17 @@ def test_a_search_stops_with_the_first_variant_that_agrees(
     assert {attempt.side_b for attempt in found.attempts[1:3]} == {84}
 
 
+def test_a_turn_that_is_found_at_once_is_compared_again_upright(
+    nano: DenseDescriptor, wall: Tensor
+) -> None:
+    turned, matrix = warp(wall, 50, 0.6, 512)
+    found = match_images(wall, turned, nano)
+    plain, again = found.attempts
+    assert 50 < plain.inliers < 0.5 * plain.matches and again.share > 2 * plain.share
+    assert found.chosen == 1 and abs(again.turn - 50) < 10
+    assert distances(found.matches.points_a, found.matches.points_b, matrix).median() < 2
+
+
 def test_few_matches_that_agree_are_compared_again_where_they_are(
     nano: DenseDescriptor, wall: Tensor
 ) -> None:
