@@ -210,7 +210,7 @@ def load_own_vae(file: WeightFile, class_name: str, checkpoint: Checkpoint) -> n
 def default_config(class_name: str) -> dict[str, Any]:
     """Return the configuration that a class in diffusers has by default, often a published one."""
     try:
-        options = inspect.signature(find_class(class_name)).parameters
+        options = dict(inspect.signature(find_class(class_name)).parameters)
     except CheckpointError:  # of another version of diffusers
         options = {}
     config = {
