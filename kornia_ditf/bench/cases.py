@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import isqrt
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from kornia_ditf.bench import peers
 from kornia_ditf.bench.timing import Work
 from kornia_ditf.matching.keypoints import match_points
+from kornia_ditf.matching.match import match
 from kornia_ditf.matching.nearest import mutual_nearest
 from kornia_ditf.matching.propagation import LabelPropagator
 from kornia_ditf.treatments import apply_treatment
@@ -52,6 +54,10 @@ def all_cases(device: torch.device, *, quick: bool = False) -> Iterator[Callable
     """Yield what makes each case; its data are made when it is run, and freed after it."""
     small, large = (375, 500), (333, 500)
     counts = [(n, 1536) for n in (400, 900, 3600, 6400, 14400)] + [(1600, 1152), (1600, 3072)]
+    counts += [(n, d) for n in (900, 5628) for d in (128, 384)]
+    many = [(10, n, d, how) for n in (100, 200, 400) for d in (128, 384) for how in (False, True)]
+    many += [(1, n, 128, True) for n in (100, 200, 400)]
+    many += [(100, 400, 384, False), (1000, 400, 384, False)]
     sizes: list[tuple[Callable[..., Case], list[Any], list[Any]]] = [
         (
             _points,
@@ -59,7 +65,7 @@ def all_cases(device: torch.device, *, quick: bool = False) -> Iterator[Callable
             [(1280, 48, small, 8), (1536, 40, large, 12), (3072, 48, small, 8)],
         ),
         (_nearest, [(100, 32)], sorted(counts)),
-        (_pairs, [(2, 400, 384), (3, 400, 384)], [(n, 400, 384) for n in (10, 100, 1000)]),
+        (_pairs, [(2, 400, 384, False), (3, 400, 384, True)], sorted(many)),
         (
             _propagation,
             [((6, 8), 16)],
@@ -87,8 +93,8 @@ def scene(width: int, rows: int, columns: int, device: torch.device) -> tuple[Te
 
 
 def _vectors(count: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    side = round(count**0.5)
-    a, b = (one[0].flatten(1).T.contiguous() for one in scene(width, side, side, device))
+    rows = next(rows for rows in range(isqrt(count), 0, -1) if count % rows == 0)
+    a, b = (one[0].flatten(1).T.contiguous() for one in scene(width, rows, count // rows, device))
     return F.normalize(a, dim=1), F.normalize(b, dim=1)
 
 
@@ -154,24 +160,28 @@ def _nearest(device: torch.device, count: int, width: int) -> Case:
     )
 
 
-def _pairs(device: torch.device, pairs: int, count: int, width: int) -> Case:
+def _pairs(device: torch.device, pairs: int, count: int, width: int, lists: bool) -> Case:
     a, b = _vectors(count, width, device)
+    frame = Frame((1, count), (1, count))
+    maps = [[DescriptorMap(one.T[None, :, None].contiguous(), frame)] * pairs for one in (a, b)]
 
-    def many(one: Callable[[Tensor, Tensor], object]) -> Work:
-        def work() -> None:
-            for _ in range(pairs):
-                one(a, b)
+    def many(one: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], found: int) -> Work:
+        return lambda: [len(one(a, b)[found]) for _ in range(pairs)]
 
-        return work
-
-    contestants = {"kornia_ditf": many(mutual_nearest)}
+    ours = (lambda: [len(found) for found in match(*maps)]) if lists else many(mutual_nearest, 0)
+    contestants: dict[str, Work] = {"kornia_ditf": ours}
     missing = () if peers.present("kornia") else ("kornia match_mnn",)
     if not missing:
         import kornia.feature as kf
 
-        contestants["kornia match_mnn"] = many(kf.match_mnn)
-    name = f"{pairs} pairs of {count} x {count}, D {width}"
-    return Case("Many small pairs", name, contestants, difference, missing=missing)
+        contestants["kornia match_mnn"] = many(kf.match_mnn, 1)
+    return Case(
+        "Many small pairs",
+        f"{pairs} pair{'s' * (pairs > 1)} of {count} x {count}, D {width}" + ", in match" * lists,
+        contestants,
+        lambda mine, other: "as many matches" if mine == other else "other matches",
+        missing=missing,
+    )
 
 
 def _propagation(device: torch.device, grid: tuple[int, int], width: int) -> Case:

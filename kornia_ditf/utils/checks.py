@@ -43,7 +43,7 @@ def check_number(name: str, value: float, interval: str) -> None:
         Traceback (most recent call last):
         kornia_ditf.errors.InvalidArgumentError: threshold must be above 0, got -1.0
     """
-    low, high = map(float, interval[1:-1].split(","))
+    low, high = _read_interval(interval)
     above = low < value or (interval[0] == "[" and value == low)
     below = value < high or (interval[-1] == "]" and value == high)
     if above and below:
@@ -52,6 +52,12 @@ def check_number(name: str, value: float, interval: str) -> None:
     if high == math.inf:
         expected = f"be {low:g} or more" if interval[0] == "[" else f"be above {low:g}"
     raise InvalidArgumentError(f"{name} must {expected}, got {value!r}")
+
+
+@lru_cache
+def _read_interval(interval: str) -> tuple[float, float]:
+    low, high = interval[1:-1].split(",")
+    return float(low), float(high)
 
 
 def check_one_of(name: str, value: object, known: Collection[str]) -> None:
