@@ -55,6 +55,11 @@ def test_a_peer_that_is_not_installed_is_named_and_skipped(
         assert f"| {name} | not installed |" in told
 
 
+@pytest.mark.parametrize("count", [100, 200, 5628])
+def test_a_case_has_as_many_vectors_as_its_name_says(count: int) -> None:
+    assert [len(each) for each in cases._vectors(count, 4, torch.device("cpu"))] == [count] * 2
+
+
 def test_contestants_take_turns() -> None:
     order: list[str] = []
     work = {name: lambda name=name: order.append(name) for name in "abc"}  # type: ignore[misc]

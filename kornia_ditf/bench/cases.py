@@ -56,6 +56,7 @@ def all_cases(device: torch.device, *, quick: bool = False) -> Iterator[Callable
     counts = [(n, 1536) for n in (400, 900, 3600, 6400, 14400)] + [(1600, 1152), (1600, 3072)]
     counts += [(n, d) for n in (900, 5628) for d in (128, 384)]
     many = [(10, n, d, how) for n in (100, 200, 400) for d in (128, 384) for how in (False, True)]
+    many += [(1, n, 128, True) for n in (100, 200, 400)]
     many += [(100, 400, 384, False), (1000, 400, 384, False)]
     sizes: list[tuple[Callable[..., Case], list[Any], list[Any]]] = [
         (
@@ -176,7 +177,7 @@ def _pairs(device: torch.device, pairs: int, count: int, width: int, lists: bool
         contestants["kornia match_mnn"] = many(kf.match_mnn, 1)
     return Case(
         "Many small pairs",
-        f"{pairs} pairs of {count} x {count}, D {width}" + ", lists in match" * lists,
+        f"{pairs} pair{'s' * (pairs > 1)} of {count} x {count}, D {width}" + ", in match" * lists,
         contestants,
         lambda mine, other: "as many matches" if mine == other else "other matches",
         missing=missing,

@@ -9,6 +9,12 @@ def main() -> None:
     import sys
     from pathlib import Path
 
+    if sys.flags.optimize >= 2:
+        sys.exit(
+            "error: options are declared in docstrings, which python -OO (PYTHONOPTIMIZE=2) "
+            "removes; start kornia-ditf without it, or with -O"
+        )
+
     from kornia_ditf.cli.app import app
     from kornia_ditf.cli.failures import end_on_signals, interrupt_code, say_error
 

@@ -118,7 +118,7 @@ def show(
             ("licence", spec.license),
             ("width", f"{spec.width} channels"),
             ("token", f"{spec.pixels_per_token} x {spec.pixels_per_token} px"),
-            ("numbers from", spec.source),
+            ("source", spec.source),
         ]
         output.show(_as_values(spec), facts, as_json=as_json)
         return
@@ -146,7 +146,7 @@ def show(
         ("treatment", spec.treatment),
         ("discarded", _channels(spec)),
         ("prompt", repr(spec.prompt) if spec.prompt else "none"),
-        ("numbers from", spec.source),
+        ("source of the preset", spec.source),
     ]
     if unknown:
         facts.append(("memory", f"not known: {unknown}"))
@@ -208,7 +208,7 @@ def _memory(text: str | None) -> tuple[str, int]:
         unit = (1024 if found[3] else 1000) ** (2 if found[2].upper() == "M" else 3)
         return "a card", int(float(found[1]) * unit)
     if torch.cuda.is_available():
-        card = torch.cuda.get_device_properties(0)
+        card = torch.cuda.get_device_properties("cuda")
         return card.name, card.total_memory
     if not memory_bytes():
         raise InvalidArgumentError("give --memory, such as --memory 16GB")
@@ -236,7 +236,7 @@ def _plan_facts(plan: LoadingPlan, block: int, dtype: str) -> list[tuple[str, st
         ("download", downloads),
         ("for prompts", prompts),
         ("held", held),
-        ("worked out from", plan.source),
+        ("computed from", plan.source),
     ]
 
 

@@ -43,7 +43,7 @@ _CODES: tuple[tuple[type[DiTFError], int], ...] = (
 EXIT_CODES = """\b
 Exit codes:
   0    done
-  1    failed for another reason; a traceback is a bug
+  1    failed for another reason, or nobody reads its pipe; a traceback is a bug
   2    a wrong command, option or value
   3    an image cannot be read or used
   4    a backbone or its weights cannot be had

@@ -120,7 +120,7 @@ def match(
     return found[0] if single else found
 
 
-_TOGETHER = {"cpu": 1 << 19}
+_TOGETHER = {"cpu": 1 << 18}
 """Numbers, descriptors and cosines, of several pairs that are computed together."""
 
 _Pair = tuple[DescriptorMap, DescriptorMap, Tensor | None, Tensor | None]

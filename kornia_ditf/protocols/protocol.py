@@ -20,15 +20,15 @@ Estimator = Literal["cv2", "cv2-magsac", "poselib"]
 Base = Literal["box", "image", "canvas", "points", "pixels"]
 
 COMPATIBILITY = {
-    "dift-sampling": "HPatches: keypoints are normalised as if pixels' centres were corners, and "
-    "sampled as if they were not, so that descriptors come from up to half a pixel further out and "
-    "from half outside at the border (DIFT's eval_hpatches.py)",
-    "short-shooting": "DAVIS: the sequence `shooting` looks back at 10 frames at most, for want of "
+    "dift-sampling": "HPatches: keypoints are normalised for `align_corners=True` but sampled with "
+    "False, so descriptors are read up to half a pixel further out, and at the border partly from "
+    "outside (DIFT's eval_hpatches.py)",
+    "short-shooting": "DAVIS: the sequence `shooting` looks back at 10 frames at most, to save "
     "memory (DIFT's eval_davis.py)",
-    "visibility-scaling": "coordinates are multiplied by visibility, so that points annotated as "
-    "hidden (0.5) go to half their place (GeoAware-SC's preprocess_kps_pad)",
-    "willow-padding": "both images are taken as 256 x 256, and the extent is that of A's keypoints "
-    "and (-1, -1), with which lists of points were filled up (dhpf, CATs)",
+    "visibility-scaling": "coordinates are multiplied by visibility, so a keypoint annotated as "
+    "hidden moves to half its coordinates in both images (GeoAware-SC's preprocess_kps_pad)",
+    "willow-padding": "coordinates are those of images of 256 x 256, and the extent is that of A's "
+    "keypoints and the padding value (-1, -1), which inflates the threshold (dhpf, CATs)",
 }
 """Behaviour of authors' code that their papers do not state, by its name in `Protocol.compat`."""
 

@@ -32,7 +32,7 @@ def the_whole_chain_describes_images(subject: Loaded) -> None:
     config = DiTFConfig(block=0, timestep=TIMESTEP, long_side=None, ensemble=2)
     ditf = DiTF(subject.backbone, config)
     described = Described(
-        descriptor=ditf, size=(4 * side, 6 * side), tolerance=rounding(subject.dtype)
+        descriptor=ditf, size=(4 * side, 5 * side), tolerance=rounding(subject.dtype)
     )
     try:
         check_rules("the descriptor", described, DESCRIPTOR_RULES)

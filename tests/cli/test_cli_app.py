@@ -322,6 +322,24 @@ def test_a_closed_standard_output_is_one_line() -> None:
     assert run.stderr.startswith("error: standard output is closed") and run.stderr.count("\n") == 1
 
 
+def test_a_reader_that_has_seen_enough_ends_the_command_without_a_word() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "kornia_ditf", "backbones"], stdout=writer, stderr=-1, text=True
+        )
+    finally:
+        os.close(writer)
+    assert (run.returncode, run.stderr) == (1, "")  # as Python itself and click end
+
+
+def test_python_without_docstrings_is_told_to_keep_them() -> None:
+    run = python("-OO", "-m", "kornia_ditf", "--help")
+    assert run.returncode == 1 and run.stderr.count("\n") == 1
+    assert "python -OO (PYTHONOPTIMIZE=2) removes" in run.stderr
+
+
 def test_names_send_no_commands_to_the_terminal(run: Run, images: list[Path], model: Path) -> None:
     odd = images[0].with_name("\x1b]0;owned\x07\x1b[31mred.png")
     images[0].rename(odd)

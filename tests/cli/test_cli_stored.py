@@ -34,8 +34,13 @@ def test_two_files_are_matched_as_their_images_would_be(
     pair = (stored / "a.safetensors", stored / "b.safetensors")
     found = run_json("match", *pair)
     described = run_json("match", *images[:2], "-b", model, "--long-side", 48, "--search", "none")
-    for name in ("points_a", "points_b", "scores"):
+    for name in ("points_a", "scores"):
         np.testing.assert_allclose(found[name], described[name], atol=1e-5)
+    # Images may move points of B further, by their pixels, which files do not hold.
+    descriptor = kornia_ditf.create_descriptor(str(model), long_side=48)
+    maps = [descriptor(image) for image in images[:2]]
+    refined = kornia_ditf.refine(kornia_ditf.match(*maps), *maps)
+    np.testing.assert_allclose(found["points_b"], refined.points_b, atol=1e-3)
     assert found["images"]["a"] == {
         **described["images"]["a"],
         "path": str(pair[0]),

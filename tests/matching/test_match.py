@@ -99,6 +99,16 @@ def test_the_time_of_a_list_grows_with_its_length() -> None:
     assert counts[2] - counts[1] <= 2.2 * (counts[1] - counts[0])
 
 
+def test_small_pairs_of_a_list_share_their_operations() -> None:
+    a, b = (random_map((80, 80), (10, 10), width=128, seed=seed) for seed in (0, 1))
+    counts = []
+    for pairs in (1, 7):
+        with Operations() as operations:
+            match([a] * pairs, [b] * pairs)
+        counts.append(operations.count)
+    assert counts[1] < 3 * counts[0]
+
+
 def broken(value: float) -> Tensor:
     data = random(1, 16, 5, 7)
     data[0, 3, 2, 1] = value

@@ -15,6 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_zoo import save_tiny
+from torch import nn
 
 from kornia_ditf.loading.prompts import CachedPromptEncoder
 from kornia_ditf.testing.tiny import saved_once
@@ -58,6 +59,17 @@ def shortened(pipeline: Any) -> Any:
 
 
 _PIPELINES: dict[tuple[Any, ...], Any] = {}
+
+
+@pytest.fixture(autouse=True)
+def _few_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let VAEs be narrow that always normalise 32 groups of channels (HunyuanImage, Mochi)."""
+    init = nn.GroupNorm.__init__
+
+    def init_narrow(norm: nn.GroupNorm, num_groups: int, num_channels: int, **more: Any) -> None:
+        init(norm, min(num_groups, num_channels), num_channels, **more)
+
+    monkeypatch.setattr(nn.GroupNorm, "__init__", init_narrow)
 
 
 @pytest.fixture(autouse=True)

@@ -122,8 +122,8 @@ tiny_model(
 tiny_model(
     "hunyuanimage-2.1",
     {
-        "in_channels": 8,
-        "out_channels": 8,
+        "in_channels": 4,
+        "out_channels": 4,
         "rope_axes_dim": (8, 8),
         "guidance_embeds": True,
     },
@@ -131,8 +131,8 @@ tiny_model(
         "AutoencoderKLHunyuanImage",
         in_channels=3,
         out_channels=3,
-        latent_channels=8,
-        block_out_channels=(32,) * 6,
+        latent_channels=4,
+        block_out_channels=(8,) * 6,
         spatial_compression_ratio=32,
         sample_size=64,
         scaling_factor=0.4,

@@ -230,8 +230,8 @@ tiny_model(
     },
     vae(
         "AutoencoderKLMochi",
-        encoder_block_out_channels=(32,) * 4,
-        decoder_block_out_channels=(32,) * 4,
+        encoder_block_out_channels=(8, 32, 32, 32),
+        decoder_block_out_channels=(8, 32, 32, 32),
         layers_per_block=(1,) * 5,
         **CHANNELS,
     ),
