@@ -39,10 +39,10 @@ def examples(page: Path) -> str:
 
 @pytest.mark.parametrize("page", list(filter(examples, PAGES)), ids=lambda page: page.name)
 def test_python_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Images, and what models see of them, at half their size, so that the tests stay short.
+    # Images at half their size, and what models see at a third, so that the tests stay short.
     from_spec = DiTFConfig.from_spec
     monkeypatch.setattr(
-        DiTFConfig, "from_spec", lambda spec, **more: from_spec(spec, **{"long_side": 168, **more})
+        DiTFConfig, "from_spec", lambda spec, **more: from_spec(spec, **{"long_side": 112, **more})
     )
     for name in "ab":
         with Image.open(ROOT / f"examples/data/graffiti_{name}.jpg") as photograph:

@@ -64,7 +64,7 @@ class DeclaredBackbone(Backbone):
     """
 
     transformer_class: ClassVar[str]
-    """Name of the transformer's class in diffusers."""
+    """Name of the transformer's class in diffusers, or the dotted path of another."""
     needs: ClassVar[str] = ""
     """The version of diffusers that has its classes, such as `diffusers>=0.42`."""
     transformer_module: ClassVar[type[nn.Module] | None] = None
@@ -87,7 +87,7 @@ class DeclaredBackbone(Backbone):
     schedule: NoiseSchedule = RectifiedFlow()
     """How the family mixes latents with noise."""
     vae_class: ClassVar[str] = "AutoencoderKL"
-    """Name of the VAE's class in diffusers."""
+    """Name of the VAE's class in diffusers, or the dotted path of another."""
     patch_first: ClassVar[bool] = False
     """Whether the packed channels of a VAE that packs them run cell by cell."""
     pipeline_class: ClassVar[str | None] = None

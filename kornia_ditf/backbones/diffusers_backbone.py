@@ -51,15 +51,17 @@ class DiffusersBackbone(DeclaredBackbone):
             InvalidArgumentError: a value has a wrong type, or is out of range.
         """
         make = BackboneSpec if "block" in known else BackboneSpec.uncalibrated
+        names = (cls.transformer_class, cls.pipeline_class or "", cls.vae_class)
+        model, pipeline, vae = (name.rpartition(".")[2] for name in names)
         family = {
-            "pipeline": cls.pipeline_class,
+            "pipeline": pipeline or None,
             "load": cls.from_pretrained,
             "plan": cls.plan_loading,
             "in_memory": InMemory(
-                model=getattr(cls.transformer_module, "__name__", cls.transformer_class),
+                model=getattr(cls.transformer_module, "__name__", model),
                 make=cls.from_loaded,
-                pipeline=cls.pipeline_class or "",
-                vae=cls.vae_class,
+                pipeline=pipeline,
+                vae=vae,
             ),
             "blocks_from": cls.blocks_from,
             "width_from": cls.width_from,

@@ -20,7 +20,12 @@ from torch import Tensor, nn
 from kornia_ditf.errors import CheckpointError, HubError, InvalidArgumentError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.quantisation import check_plain
-from kornia_ditf.loading.weights import without_deprecations, without_progress_bars, without_remarks
+from kornia_ditf.loading.weights import (
+    find_class,
+    without_deprecations,
+    without_progress_bars,
+    without_remarks,
+)
 from kornia_ditf.types import Conditioning
 from kornia_ditf.utils.cache import cache_folder, is_sound, write_checked
 from kornia_ditf.utils.files import save_tensors
@@ -84,7 +89,7 @@ class CachedPromptEncoder:
 
     Args:
         checkpoint: whose text encoders to use.
-        pipeline_class: the pipeline's class in diffusers.
+        pipeline_class: the pipeline's class in diffusers, or the dotted path of another.
         encode: calls the pipeline for one prompt; returns named tensors of one row.
         dtype: of the text encoders and the embeddings.
         device: where to encode.
@@ -165,8 +170,6 @@ class CachedPromptEncoder:
             gc.collect()
 
     def _load_pipeline(self) -> Any:
-        import diffusers
-
         checkpoint = self.checkpoint
         with building(self.dtype):
             modules = self.modules(checkpoint, self.dtype)
@@ -182,7 +185,7 @@ class CachedPromptEncoder:
                 if part.startswith("text_encoder"):
                     check_plain(checkpoint, part)
             with without_deprecations(), without_remarks():  # that torchvision is not installed
-                pipeline_class: Any = getattr(diffusers, self.pipeline_class)
+                pipeline_class = find_class(self.pipeline_class)
             with building(self.dtype), without_progress_bars(), without_deprecations():
                 pipeline = pipeline_class.from_pretrained(
                     **checkpoint.pretrained_options(),

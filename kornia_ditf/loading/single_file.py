@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from kornia_ditf.errors import CheckpointError
 from kornia_ditf.loading.checkpoint import Checkpoint
 from kornia_ditf.loading.weight_file import WeightFile
-from kornia_ditf.loading.weights import Layout, build_encoder, fill
+from kornia_ditf.loading.weights import Layout, build_encoder, fill, find_class
 from kornia_ditf.utils.borrowing import align
 
 logger = logging.getLogger(__name__)
@@ -209,14 +209,14 @@ def load_own_vae(file: WeightFile, class_name: str, checkpoint: Checkpoint) -> n
 
 def default_config(class_name: str) -> dict[str, Any]:
     """Return the configuration that a class in diffusers has by default, often a published one."""
-    import diffusers
-
-    kind = getattr(diffusers, class_name, None)
-    options = {} if kind is None else inspect.signature(kind).parameters
+    try:
+        options = dict(inspect.signature(find_class(class_name)).parameters)
+    except CheckpointError:  # of another version of diffusers
+        options = {}
     config = {
         name: each.default for name, each in options.items() if each.default is not each.empty
     }
-    return {**config, "_class_name": class_name}
+    return {**config, "_class_name": class_name.rpartition(".")[2]}
 
 
 def infer_config(

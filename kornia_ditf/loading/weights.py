@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import chain
 from typing import Any
@@ -143,6 +144,26 @@ def build_encoder(config: Mapping[str, Any], class_name: str) -> nn.Module:
     return model
 
 
+def find_class(name: str) -> Any:
+    """Return a class of diffusers by its name, or of another module by its dotted path.
+
+    Raises:
+        CheckpointError: the module cannot be imported, or has no such class.
+    """
+    module, _, kind = name.rpartition(".")
+    with translated(CheckpointError, f"cannot import {module or 'diffusers'}, which has {kind}"):
+        owner = import_module(module or "diffusers")
+        found = getattr(owner, kind, None)
+    if found is None and module:
+        raise CheckpointError(f"the module {module} has no class {kind}")
+    if found is None:
+        raise CheckpointError(
+            f"diffusers {owner.__version__} has no {kind}; pip install -U diffusers, or, for a "
+            f"class of your own, declare its dotted path, as in 'my_package.models.{kind}'"
+        )
+    return found
+
+
 def build_empty(
     config: Mapping[str, Any],
     class_name: str,
@@ -155,7 +176,7 @@ def build_empty(
 
     Args:
         config: the model's configuration.
-        class_name: its class in diffusers.
+        class_name: its class in diffusers, or the dotted path of another.
         dtype: of its parameters.
         model_class: a class of ours to build from the configuration, in place of diffusers'.
 
@@ -167,17 +188,10 @@ def build_empty(
     named = config.get("_class_name", class_name)
     if named == _FORMER_CLASS:
         named = _FORMER_NORMS.get(str(config.get("norm_type")), named)
-    if named != class_name:
-        raise CheckpointError(f"expected the configuration of a {class_name}, got a {named}")
-    if model_class is None:
-        import diffusers
-
-        model_class = getattr(diffusers, class_name, None)
-        if model_class is None:
-            raise CheckpointError(
-                f"diffusers {diffusers.__version__} has no {class_name}; pip install -U diffusers"
-            )
-    build_from: Any = model_class
+    expected = class_name.rpartition(".")[2]
+    if named != expected:
+        raise CheckpointError(f"expected the configuration of a {expected}, got a {named}")
+    build_from: Any = model_class or find_class(class_name)
 
     def build(*, include_buffers: bool) -> nn.Module:
         # Both change the whole process while the model is built.
@@ -313,8 +327,6 @@ def _load_quantized(
     quantization_config: object,
     subfolder: str,
 ) -> nn.Module:
-    import diffusers
-
     stored = checkpoint.json(f"{subfolder}/config.json").get("quantization_config") or {}
     method = stored.get("quant_method") if isinstance(stored, dict) else None
     package = _QUANTISERS.get(str(method))
@@ -323,7 +335,7 @@ def _load_quantized(
             f"cannot load {checkpoint.source}/{subfolder}, which is stored quantised: {method} is "
             f"not installed; pip install {package}"
         )
-    model_class: Any = getattr(diffusers, class_name)
+    model_class = find_class(class_name)
     given = {} if quantization_config is None else {"quantization_config": quantization_config}
     kind = "" if given else ", as which it is stored"
     message = f"cannot load {checkpoint.source}/{subfolder} quantised{kind}"

@@ -35,7 +35,16 @@ class View:
         """Cut out columns and rows (left, top, right, bottom)."""
         left, top, right, bottom = box
         moved = np.array([[1.0, 0, -left], [0, 1, -top], [0, 0, 1]])
-        return View(self.image[:, :, top:bottom, left:right], moved @ self.matrix)
+        inside = None if self.inside is None else self.inside[top:bottom, left:right]
+        return View(self.image[:, :, top:bottom, left:right], moved @ self.matrix, inside)
+
+    def cut(self, area: int) -> View:
+        """Keep the middle, of the same shape, of at most so many pixels."""
+        height, width = self.size
+        share = min(1.0, math.sqrt(area / (height * width)))
+        high, wide = max(1, round(height * share)), max(1, round(width * share))
+        left, top = (width - wide) // 2, (height - high) // 2
+        return self.crop((left, top, left + wide, top + high))
 
     def shrink(self, side: int) -> View:
         """Reduce the longest side to `side` pixels, if it is longer."""

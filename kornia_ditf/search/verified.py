@@ -315,6 +315,9 @@ class _Pair:
                 described.append(self._describe(index, side, turns[index]))
                 continue
             part = (view if box is None else view.crop(box)).shrink(2 * side).turn(turns[index])
+            if turns[index] % 90:  # no more tokens than upright
+                thin, wide = (min(each.size) / max(each.size) for each in (view, part))
+                side = round(side * min(1.0, (thin / wide) ** 0.5))
             described.append((part, self._run(index, side, part)))
         return self._match(described, scale, turn)
 
@@ -343,10 +346,10 @@ class _Pair:
             view = self.views[index]
             if side < self.sides[index]:
                 view = view.shrink(side)
-            turned = view.turn(turn)
-            # Between right angles the view grows; what it shows keeps its size.
-            grown = round(side * max(turned.size) / max(view.size))
-            self._described[key] = turned, self._run(index, grown, turned)
+            # Between right angles the view grows: corners are cut, and the rest keeps its size.
+            turned = view.turn(turn).cut(view.size[0] * view.size[1])
+            side = round(side * max(turned.size) / max(view.size))
+            self._described[key] = turned, self._run(index, side, turned)
         return self._described[key]
 
     def _run(self, index: int, side: int, view: View) -> DescriptorMap:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kornia_ditf.backbones.diffusers_backbone import DiffusersBackbone
 from kornia_ditf.backbones.trimmed import TrimmedPromptBackbone
 from kornia_ditf.loading.checkpoint import Checkpoint
-from kornia_ditf.loading.weights import without_deprecations, without_progress_bars
+from kornia_ditf.loading.weights import find_class, without_deprecations, without_progress_bars
 from kornia_ditf.tap import BlockStream, first_tensor
 from kornia_ditf.testing.loaded import GRID, TIMESTEP, Loaded, numbered_blocks
 from kornia_ditf.testing.rules import (
@@ -225,9 +225,7 @@ def _watching(modules: Iterable[nn.Module], note: Callable[..., None]) -> Iterat
 
 
 def _whole_transformer(subject: Loaded, backbone: DiffusersBackbone) -> nn.Module:
-    import diffusers
-
-    transformer_class: Any = getattr(diffusers, backbone.transformer_class)
+    transformer_class = find_class(backbone.transformer_class)
     folder = backbone.transformer_folder(Checkpoint(subject.source), subject.options)
     with without_progress_bars(), without_deprecations():
         whole: nn.Module = transformer_class.from_pretrained(
