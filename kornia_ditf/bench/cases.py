@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import isqrt
+from itertools import product
 from typing import Any
 
 import torch
@@ -55,8 +55,7 @@ def all_cases(device: torch.device, *, quick: bool = False) -> Iterator[Callable
     small, large = (375, 500), (333, 500)
     counts = [(n, 1536) for n in (400, 900, 3600, 6400, 14400)] + [(1600, 1152), (1600, 3072)]
     counts += [(n, d) for n in (900, 5628) for d in (128, 384)]
-    many = [(10, n, d, how) for n in (100, 200, 400) for d in (128, 384) for how in (False, True)]
-    many += [(1, n, 128, True) for n in (100, 200, 400)]
+    many = [*product((1, 10), (100, 200, 400), (128, 384), (False, True))]
     many += [(100, 400, 384, False), (1000, 400, 384, False)]
     sizes: list[tuple[Callable[..., Case], list[Any], list[Any]]] = [
         (
@@ -93,7 +92,7 @@ def scene(width: int, rows: int, columns: int, device: torch.device) -> tuple[Te
 
 
 def _vectors(count: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    rows = next(rows for rows in range(isqrt(count), 0, -1) if count % rows == 0)
+    rows = next(rows for rows in range(int(count**0.5), 0, -1) if count % rows == 0)
     a, b = (one[0].flatten(1).T.contiguous() for one in scene(width, rows, count // rows, device))
     return F.normalize(a, dim=1), F.normalize(b, dim=1)
 
@@ -168,6 +167,9 @@ def _pairs(device: torch.device, pairs: int, count: int, width: int, lists: bool
     def many(one: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], found: int) -> Work:
         return lambda: [len(one(a, b)[found]) for _ in range(pairs)]
 
+    def compare(mine: Any, other: Any) -> str:
+        return "as many matches" if mine == other else "other matches"
+
     ours = (lambda: [len(found) for found in match(*maps)]) if lists else many(mutual_nearest, 0)
     contestants: dict[str, Work] = {"kornia_ditf": ours}
     missing = () if peers.present("kornia") else ("kornia match_mnn",)
@@ -175,13 +177,8 @@ def _pairs(device: torch.device, pairs: int, count: int, width: int, lists: bool
         import kornia.feature as kf
 
         contestants["kornia match_mnn"] = many(kf.match_mnn, 1)
-    return Case(
-        "Many small pairs",
-        f"{pairs} pair{'s' * (pairs > 1)} of {count} x {count}, D {width}" + ", in match" * lists,
-        contestants,
-        lambda mine, other: "as many matches" if mine == other else "other matches",
-        missing=missing,
-    )
+    name = f"{pairs} pair{'s' * (pairs > 1)} of {count} x {count}, D {width}" + ", in match" * lists
+    return Case("Many small pairs", name, contestants, compare, missing=missing)
 
 
 def _propagation(device: torch.device, grid: tuple[int, int], width: int) -> Case:

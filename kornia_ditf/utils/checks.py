@@ -54,10 +54,7 @@ def check_number(name: str, value: float, interval: str) -> None:
     raise InvalidArgumentError(f"{name} must {expected}, got {value!r}")
 
 
-@lru_cache
-def _read_interval(interval: str) -> tuple[float, float]:
-    low, high = interval[1:-1].split(",")
-    return float(low), float(high)
+_read_interval = lru_cache(lambda text: tuple(map(float, text[1:-1].split(","))))
 
 
 def check_one_of(name: str, value: object, known: Collection[str]) -> None:
