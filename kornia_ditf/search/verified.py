@@ -205,7 +205,7 @@ def match_images(
     if zoom is not None:
         best = pair.look_closer(best, zoom)
     matches, verification = best.matches, best.verification
-    if refined:
+    if refined and best.attempt.reaches(_LIKELY):  # a homography by chance moves points wrongly
         matches, verification = _align(views, best)
     if geometry != "homography":
         verification = verify(matches, geometry, threshold=best.threshold)
