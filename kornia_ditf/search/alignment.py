@@ -20,7 +20,9 @@ from torch import Tensor
 
 from kornia_ditf.errors import InvalidArgumentError
 from kornia_ditf.matching.checks import check_matches
-from kornia_ditf.matching.views import similarity_at
+from kornia_ditf.matching.verification import Verification, verify
+from kornia_ditf.matching.views import View, similarity_at
+from kornia_ditf.metrics.functional import project
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.types import Matches
 from kornia_ditf.utils.checks import check_integer, check_number
@@ -37,7 +39,43 @@ _LONG_SIDE = 2048
 _CONTRAST_SIGMA = 8.0
 """Of the neighbourhood whose mean and contrast are taken out: light differs between images."""
 
+_WINDOWS = (31, 21)
+"""Sides in pixels of the squares by which inliers are aligned, one after the other."""
+
 _Array = NDArray[Any]
+
+
+def align_inliers(
+    views: tuple[View, View], matches: Matches, verification: Verification, threshold: float
+) -> tuple[Matches, Verification]:
+    """Align the matches by the pixels around them, and the homography by those that could be.
+
+    Args:
+        views: the two images.
+        matches: in pixels of the images.
+        verification: their homography.
+        threshold: largest error of its inliers, and the farthest that a point is moved, in pixels.
+    """
+    for window in _WINDOWS:  # the better homography of the first reaches more of them
+        if verification.matrix is None or not bool(verification.inliers.any()):
+            break
+        matches, moved = align_matches(
+            views[0].image,
+            views[1].image,
+            matches,
+            verification.matrix,
+            reach=threshold,
+            window=window,
+        )
+        exact = verify(matches[moved], threshold=threshold / 4)
+        if exact.matrix is None:
+            break
+        errors = project(exact.matrix, matches.points_a.cpu()) - matches.points_b.cpu()
+        inliers = (errors.norm(dim=-1) <= threshold).to(matches.scores.device)
+        if int(inliers.sum()) < 0.9 * int(verification.inliers.sum()):
+            break
+        verification = Verification("homography", exact.matrix, inliers, matches)
+    return matches, verification
 
 
 def align_matches(

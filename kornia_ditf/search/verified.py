@@ -18,10 +18,9 @@ from kornia_ditf.matching.poses import POSES, UPRIGHT, PoseSearch
 from kornia_ditf.matching.refinement import refine
 from kornia_ditf.matching.verification import Geometry, Verification, verify
 from kornia_ditf.matching.views import View, bounding_box, similarity_at, transform_points
-from kornia_ditf.metrics.functional import project
 from kornia_ditf.preprocess import ImageLike, as_image
 from kornia_ditf.registry.lookup import DEFAULT_BACKBONE, create_descriptor
-from kornia_ditf.search.alignment import align_matches
+from kornia_ditf.search.alignment import align_inliers
 from kornia_ditf.search.closer import look_closer
 from kornia_ditf.search.variants import Search, Variant, choose_pose, from_pose, read_search
 from kornia_ditf.types import DescriptorMap, Matches
@@ -44,9 +43,6 @@ _LIKELY = 0.08, 30
 
 _SAMPLES = 100_000
 """Of matches at full size; where a tenth agree on a homography, 69,000 find it (99.9 %)."""
-
-_WINDOWS = (31, 21)
-"""Sides in pixels of the squares by which matches are aligned, one after the other."""
 
 _STRAIGHT = 20.0
 """Degrees of a turn that descriptors bear without being turned for it."""
@@ -206,7 +202,7 @@ def match_images(
         best = pair.look_closer(best, zoom)
     matches, verification = best.matches, best.verification
     if refined and best.attempt.reaches(_LIKELY):  # a homography by chance moves points wrongly
-        matches, verification = _align(views, best)
+        matches, verification = align_inliers(views, matches, verification, best.threshold)
     if geometry != "homography":
         verification = verify(matches, geometry, threshold=best.threshold)
     if poses:
@@ -220,31 +216,6 @@ def match_images(
         (maps[0], maps[1]),
         poses,
     )
-
-
-def _align(views: tuple[View, View], found: _Found) -> tuple[Matches, Verification]:
-    """Align the matches by the pixels around them, and the homography by those that could be."""
-    matches, verification = found.matches, found.verification
-    for window in _WINDOWS:  # the better homography of the first reaches more of them
-        if verification.matrix is None or not bool(verification.inliers.any()):
-            break
-        matches, moved = align_matches(
-            views[0].image,
-            views[1].image,
-            matches,
-            verification.matrix,
-            reach=found.threshold,
-            window=window,
-        )
-        exact = verify(matches[moved], threshold=found.threshold / 4)
-        if exact.matrix is None:
-            break
-        errors = project(exact.matrix, matches.points_a.cpu()) - matches.points_b.cpu()
-        inliers = (errors.norm(dim=-1) <= found.threshold).to(matches.scores.device)
-        if int(inliers.sum()) < 0.9 * int(verification.inliers.sum()):
-            break
-        verification = Verification("homography", exact.matrix, inliers, matches)
-    return matches, verification
 
 
 @dataclass(frozen=True, slots=True, eq=False)

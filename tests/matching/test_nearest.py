@@ -390,14 +390,3 @@ def test_an_accelerator_finds_the_same() -> None:
     a, b = random(3000, 256), random(5000, 256, seed=1)
     here = mutual_nearest(a, b)[0]
     assert torch.equal(mutual_nearest(a.cuda(), b.cuda())[0].cpu(), here)
-
-
-@pytest.mark.parametrize("shape", [(4,), (2, 3, 4), ()])
-def test_descriptors_of_a_wrong_shape_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"descriptors_b must have the shape \(M, D\)"):
-        mutual_nearest(torch.ones(3, 4), torch.ones(shape))
-
-
-def test_descriptors_on_two_devices_are_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match="got cpu and meta"):
-        mutual_nearest(torch.ones(3, 4), torch.ones(3, 4, device="meta"))
