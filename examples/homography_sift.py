@@ -24,7 +24,7 @@ points_b = np.float32([keypoints_b[match.trainIdx].pt for match in matches])
 homography, inliers = cv2.findHomography(points_a, points_b, cv2.RANSAC, 5.0)
 
 print(f"{len(matches)} matches, {int(inliers.sum())} of them on one plane")
-print(homography.round(4))
+print(homography.round(7))
 drawn = cv2.drawMatches(
     image_a, keypoints_a, image_b, keypoints_b, matches, None, matchesMask=inliers.ravel().tolist()
 )

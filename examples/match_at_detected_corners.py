@@ -23,7 +23,7 @@ def main() -> None:
     points_a, points_b = (matches[f"keypoints{side}"].numpy() for side in "01")
     homography, inliers = cv2.findHomography(points_a, points_b, cv2.USAC_MAGSAC, 5.0)
     print(f"{len(points_a)} matches, {int(inliers.sum())} of them on one plane")
-    print(homography.round(4))
+    print(homography.round(7))
 
 
 if __name__ == "__main__":

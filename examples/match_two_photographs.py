@@ -31,7 +31,7 @@ def main() -> None:
     points_a, points_b = matches.points_a.numpy(), matches.points_b.numpy()
     homography, inliers = cv2.findHomography(points_a, points_b, cv2.USAC_MAGSAC, 8.0)
     print(f"{len(matches)} matches, {int(inliers.sum())} of them on one plane")
-    print(homography.round(4))
+    print(homography.round(7))
     kept = torch.from_numpy(inliers.ravel().astype(bool))
     kd.save_picture(arguments.picture, kd.draw_matches(image_a, image_b, matches, inliers=kept))
     print(f"picture: {arguments.picture}")

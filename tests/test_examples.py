@@ -136,7 +136,7 @@ def test_both_homographies_are_the_walls(script: str, run: Run, tmp_path: Path) 
     numbers = [float(number) for number in re.findall(r"-?\d\.\d+e[+-]\d+", printed)]
     x, y, scale = np.reshape(numbers, (3, 3)) @ [320, 256, 1]
     # graffiti.json takes the middle of A to (306.8, 269.0) in B.
-    assert np.hypot(x / scale - 306.8, y / scale - 269.0) < 8
+    assert np.hypot(x / scale - 306.8, y / scale - 269.0) < 3
     assert (tmp_path / "homography.png").stat().st_size > 1000
 
 
@@ -163,9 +163,9 @@ def test_the_gain_of_refinement_is_a_table(run: Run) -> None:
 
 @pytest.mark.slow
 def test_the_gain_of_search_is_a_table(run: Run) -> None:
-    rows = run("search_gain.py", "--warps", "0x1,90x1", "--long-side", "160").splitlines()[2:]
+    rows = run("search_gain.py", "--warps", "0x1,135x1", "--long-side", "160").splitlines()[2:]
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
-    assert [row[0] for row in cells] == ["0, 1", "90, 1"]
+    assert [row[0] for row in cells] == ["0, 1", "135, 1"]
     assert [row[2:4] for row in cells] == [["1", "1 of 1"], ["0", "1 of 1"]]
     assert cells[0][5] == "1"  # an easy pair is compared once
 
@@ -202,6 +202,5 @@ def test_two_calibrations_are_compared(run: Run, tmp_path: Path) -> None:
 def test_the_loss_of_8_bit_weights_and_of_stored_descriptors_is_printed(run: Run) -> None:
     lines = run("quantised_loss.py", "--long-side", "160").splitlines()
     assert [line.partition(":")[0] for line in lines[:4]] == ["float32", "int8", "fp8", "bfloat16"]
-    assert all(line.endswith("PCK 0.850, 1.000") for line in lines[:7])
-    assert all(line.endswith("PCK 0.867, 1.000") for line in lines[7:10]) and len(lines) == 16
+    assert all(line.endswith("PCK 0.883, 1.000") for line in lines[:10]) and len(lines) == 16
     assert all(float(line.rpartition(" ")[2]) > 0.999 for line in lines[10:])
